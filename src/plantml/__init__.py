@@ -1,0 +1,21 @@
+"""plantml: from a folder of plant photos to a model that a machine can trust."""
+
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plantml.predict.model import Model
+
+__all__ = ["__version__", "load"]
+
+__version__ = _version("plantml")
+
+
+def load(ref: str, **options: Any) -> "Model":
+    """A trained model, ready to predict: `plantml.load("run").predict(["leaf.jpg"])`.
+
+    See `plantml.predict.model.load` for the options.
+    """
+    from plantml.predict.model import load as load_model
+
+    return load_model(ref, **options)

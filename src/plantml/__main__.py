@@ -1,0 +1,5 @@
+"""`python -m plantml` is `plantml`."""
+
+from plantml.cli.app import main
+
+main()

@@ -1,0 +1,1 @@
+"""Datasets: import, look, split, go back. Nothing here imports torch."""

@@ -1,0 +1,63 @@
+"""From a source to items: one file a format, one table of them.
+
+An importer is a function from a source and options to an `Listing`; it reads labels and names, never pixels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from plantml.targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file that a source names.
+
+    Attributes:
+        name: its path relative to the source.
+        url: where its bytes are.
+        labels: by target name; a target that is not named is not labelled.
+        split: `train`, `val`, `test`, or `None`.
+        group: what must not be torn apart, or `None`.
+        meta: other columns that came along, as text.
+    """
+
+    name: str
+    url: str
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    split: str | None = None
+    group: str | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All that a source names, and what was passed over.
+
+    Attributes:
+        items: in the order of their names.
+        targets: kinds and units; classes are filled in later, from the rows.
+        rule: in words, how labels were read.
+        skipped: number of files passed over, by reason.
+        notes: sentences that the user should see.
+    """
+
+    items: tuple[Item, ...]
+    targets: tuple[Target, ...]
+    rule: str
+    skipped: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+
+SPLIT_NAMES: Mapping[str, str] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""The words that name a split, and the split they name."""

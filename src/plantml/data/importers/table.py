@@ -1,0 +1,194 @@
+"""Lists of photos with labels: CSV, JSON Lines, Parquet."""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import polars as pl
+
+from plantml import storage
+from plantml.data import labels as label_rules
+from plantml.data.importers import SPLIT_NAMES, Item, Listing
+from plantml.data.labels import Taxonomy
+from plantml.data.manifest import SYSTEM
+from plantml.errors import InputError
+from plantml.targets import Kind, Target, check_name
+
+IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name", "image_path", "filepath", "url", "name")
+CLASS_COLUMNS = ("label", "class", "class_name")
+KNOWN_TARGETS = ("category", "health", "disease")
+_LIST_SEPARATOR = "|"
+
+
+def is_table(source: str) -> bool:
+    """True if the name says that it is a list and not a folder."""
+    return storage.suffix(source) in _READERS
+
+
+def read_table(url: str) -> pl.DataFrame:
+    """A table by its extension. Raises `InputError` with the reader's own words if it cannot be read."""
+    data = storage.read(url)
+    try:
+        return _READERS[storage.suffix(url)](io.BytesIO(data))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{url} cannot be read as a table", str(error).splitlines()[0]) from error
+
+
+def list_table(
+    source: str,
+    *,
+    rule: str = "auto",
+    taxonomy: Taxonomy | None = None,
+    targets: Sequence[str] = (),
+    image_column: str | None = None,
+    group_column: str | None = None,
+) -> Listing:
+    """List the photos that a table names, relative to the table's place.
+
+    Args:
+        source: URL of the table.
+        rule: how a `label` or `class` column is read; see `labels.read_names`.
+        taxonomy: used instead of the rule.
+        targets: `name`, `name:kind` or `name:value:unit`; `category`, `health` and `disease` are found alone.
+        image_column: which column names the photo; found by its usual names if not given.
+        group_column: which column names the group; `group` if not given.
+    """
+    table = read_table(source)
+    image_column = _image_column(source, table, image_column)
+    wanted = _targets(source, table, targets)
+    group_column = _column(source, table, group_column) if group_column else "group"
+    class_column = next((name for name in CLASS_COLUMNS if name in table.columns), None)
+    if class_column and class_column not in {target.name for target in wanted}:
+        names = table[class_column].cast(pl.String).drop_nulls().unique().to_list()
+        taxonomy = taxonomy or label_rules.read_names(names, rule)
+    else:
+        class_column, taxonomy = None, None
+
+    derives_health = "disease" in table.columns and "health" not in table.columns
+    base = storage.split(source)[0] or "."
+    metas = [
+        name
+        for name in table.columns
+        if name not in {image_column, group_column, "split", *(target.name for target in wanted)}
+    ]
+    items = []
+    for row in table.iter_rows(named=True):
+        name = row[image_column]
+        if name is None:
+            raise InputError(f"{source} has a row without a photo", f"column {image_column!r} is empty")
+        labels = {target.name: _label(target, row[target.name]) for target in wanted}
+        if derives_health:
+            labels = dict(label_rules.with_health(labels))
+        if taxonomy is not None and class_column and row[class_column] is not None:
+            labels |= taxonomy(str(row[class_column]))
+        items.append(
+            Item(
+                str(name),
+                str(name) if _is_absolute(str(name)) else storage.join(base, str(name)),
+                labels={key: value for key, value in labels.items() if value is not None},
+                split=_split(source, row.get("split")),
+                group=None if row.get(group_column) in (None, "") else str(row[group_column]),
+                meta={key: str(row[key]) for key in metas if row[key] is not None},
+            )
+        )
+    _check_names(source, items)
+    named = [*wanted]
+    named += [Target("health", "class")] if derives_health else []
+    named += [Target(name, "class") for name in (taxonomy.targets if taxonomy else ())]
+    unique = {target.name: target for target in named}
+    notes = [f"Columns kept beside the photos, not predicted: {', '.join(metas)}."] if metas else []
+    return Listing(
+        tuple(sorted(items, key=lambda item: item.name)),
+        tuple(unique.values()),
+        taxonomy.rule if taxonomy else "columns: " + (", ".join(unique) or "no labels"),
+        {},
+        tuple(notes),
+    )
+
+
+def _csv(data: io.BytesIO) -> pl.DataFrame:
+    return pl.read_csv(data, infer_schema_length=None, null_values=[""])
+
+
+_READERS: dict[str, Callable[[io.BytesIO], pl.DataFrame]] = {
+    ".csv": _csv,
+    ".jsonl": pl.read_ndjson,
+    ".ndjson": pl.read_ndjson,
+    ".parquet": pl.read_parquet,
+}
+
+
+def _image_column(source: str, table: pl.DataFrame, given: str | None) -> str:
+    if given:
+        return _column(source, table, given)
+    for name in IMAGE_COLUMNS:
+        if name in table.columns:
+            return name
+    raise InputError(
+        f"{source} does not say which column names the photos",
+        f"its columns: {', '.join(table.columns)}",
+        "Name it: --image-column COLUMN",
+    )
+
+
+def _column(source: str, table: pl.DataFrame, name: str) -> str:
+    if name not in table.columns:
+        raise InputError(f"{source} has no column {name!r}", f"its columns: {', '.join(table.columns)}")
+    return name
+
+
+def _targets(source: str, table: pl.DataFrame, given: Sequence[str]) -> list[Target]:
+    found = [Target(name, "class") for name in KNOWN_TARGETS if name in table.columns]
+    for text in given:
+        name, kind, unit = ([*text.split(":"), "", ""])[:3]
+        check_name(name, SYSTEM)
+        dtype = table[_column(source, table, name)].dtype
+        kind = kind or ("value" if dtype.is_float() else "multilabel" if dtype == pl.List else "class")
+        if kind not in get_args(Kind):
+            raise InputError(f"Unknown kind {kind!r} in {text!r}", f"kinds: {', '.join(get_args(Kind))}")
+        if kind == "value" and not (dtype.is_numeric() or dtype == pl.Null):
+            raise InputError(f"Column {name!r} of {source} is not a number", f"it holds {dtype}")
+        found = [target for target in found if target.name != name]
+        found.append(Target(name, kind, unit=unit))  # type: ignore[arg-type]
+    return found
+
+
+def _label(target: Target, value: Any) -> Any:
+    if value is None or value == "":
+        return None
+    if target.kind == "value":
+        return float(value)
+    if target.kind == "class":
+        return str(value).strip()
+    return (
+        list(value)
+        if isinstance(value, list)
+        else [part.strip() for part in str(value).split(_LIST_SEPARATOR)]
+    )
+
+
+def _split(source: str, value: Any) -> str | None:
+    if value in (None, ""):
+        return None
+    try:
+        return SPLIT_NAMES[str(value).lower()]
+    except KeyError:
+        raise InputError(
+            f"{source} names an unknown split {value!r}", "splits are train, val and test"
+        ) from None
+
+
+def _is_absolute(name: str) -> bool:
+    return name.startswith("/") or "://" in name
+
+
+def _check_names(source: str, items: list[Item]) -> None:
+    seen: set[str] = set()
+    for item in items:
+        if item.name in seen:
+            raise InputError(
+                f"{source} names {item.name} twice",
+                "a photo has one row",
+                "Merge its rows, or import them apart.",
+            )
+        seen.add(item.name)

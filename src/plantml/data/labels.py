@@ -1,0 +1,186 @@
+"""From the names that people give their folders to targets: a readable rule, or a taxonomy to edit.
+
+`Apple___black_rot`, `Pepper_bell___healthy` and "Tomato leaf late blight" all say a category, a health
+and a disease. A rule reads them all the same way; where it guesses wrong, `draft` writes the guesses
+down as a YAML file, the user mends that, and the import takes it instead.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from plantml import storage
+from plantml.errors import InputError
+from plantml.targets import DISEASED, HEALTHY, NO_DISEASE, check_name
+
+Labels = Mapping[str, str]
+"""Class by target name; a target that is not named is not labelled."""
+
+_ALIASES = {"crop": "category", "plant": "category", "species": "category"}
+_HEALTHY_WORDS = {"healthy", "normal", "sano", "sain", "gesund"}
+_FILLER = {"leaf", "leaves", "plant", "plants", "with", "infected", "by", "and", "the", "of"}
+_SYMPTOMS = set(
+    ["spot", "spots", "rust", "blight", "mildew", "rot", "scab", "mold", "mould", "virus", "mosaic", "wilt", "canker", "anthracnose", "curl", "scorch", "blast", "smut", "streak", "bacterial", "blotch", "esca", "greening", "gall", "yellowing", "yellow", "chlorosis", "necrosis", "deficiency", "mite", "mites", "aphid", "aphids", "miner", "thrips", "whitefly", "bug", "worm", "dieback", "lesion", "disease", "diseased", "septoria", "cercospora", "alternaria", "fusarium", "phytophthora", "botrytis", "sigatoka", "leafroll", "crinkle", "bollworm", "armyworm"]
+)
+_CROPS = set(
+    ["apple", "apricot", "avocado", "banana", "barley", "basil", "bean", "beans", "beet", "blueberry", "cabbage", "cacao", "carrot", "cassava", "celery", "cherry", "chickpea", "chili", "chilli", "citrus", "cocoa", "coconut", "coffee", "corn", "cotton", "cowpea", "cucumber", "eggplant", "fig", "garlic", "ginger", "grape", "grapes", "grapevine", "groundnut", "guava", "hazelnut", "hop", "jackfruit", "jute", "kiwi", "lemon", "lentil", "lettuce", "lime", "maize", "mango", "melon", "millet", "mint", "oat", "oats", "olive", "onion", "orange", "papaya", "pea", "peach", "peanut", "pear", "pepper", "pineapple", "plum", "pomegranate", "potato", "pumpkin", "radish", "rapeseed", "raspberry", "rice", "rose", "rye", "sorghum", "soy", "soybean", "spinach", "squash", "strawberry", "sugarcane", "sunflower", "tea", "tobacco", "tomato", "vine", "walnut", "watermelon", "wheat", "zucchini"]
+)
+_CROP_PREFIXES = {"bell", "sweet", "cherry", "black", "red", "green", "winter", "spring", "sugar"}
+_WORD = re.compile(r"[^\s_\-,()]+")
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """What each class name means. `rule` says in words how it was read."""
+
+    meaning: Mapping[str, Labels]
+    rule: str
+
+    def __call__(self, name: str) -> Labels:
+        """The labels of one class name. Raises `InputError` for a name it does not know."""
+        try:
+            return self.meaning[name]
+        except KeyError:
+            raise InputError(
+                f"The taxonomy does not know the class {name!r}",
+                f"it knows {len(self.meaning)} others",
+                "Add it.",
+            ) from None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of all targets that any class has, in order of first appearance."""
+        return tuple(dict.fromkeys(target for labels in self.meaning.values() for target in labels))
+
+
+def read_names(names: Iterable[str], rule: str = "auto") -> Taxonomy:
+    """Read class names by a rule.
+
+    Args:
+        names: the distinct class names of a source, such as folder names.
+        rule: `auto`; `none`; one target's name (`disease`: the whole name is its class); or a pattern
+            of target names and separators (`crop___disease`, `category/disease`).
+
+    Raises:
+        InputError: the rule makes no sense, or a name does not follow it.
+    """
+    distinct = sorted(set(names))
+    if rule == "none":
+        return Taxonomy({name: {} for name in distinct}, "no labels, as asked")
+    if rule == "auto":
+        return _guess(distinct)
+    return Taxonomy({name: _by_pattern(name, rule) for name in distinct}, rule)
+
+
+def load_taxonomy(url: str) -> Taxonomy:
+    """A taxonomy from YAML: `class name: {target: class, …}`. Raises `InputError` that says what is wrong."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(storage.read(url))
+    except yaml.YAMLError as error:
+        raise InputError(f"{url} is not YAML", str(error).replace("\n", " ")) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{url} is no taxonomy", "it must map class names to their targets")
+    meaning: dict[str, Labels] = {}
+    for name, labels in content.items():
+        if not isinstance(labels, dict):
+            raise InputError(f"{url} is no taxonomy", f"{name!r} must be followed by target: class pairs")
+        meaning[str(name)] = {
+            check_name(str(key)): str(value) for key, value in labels.items() if value is not None
+        }
+    return Taxonomy(meaning, url)
+
+
+def draft(taxonomy: Taxonomy) -> str:
+    """The taxonomy as YAML to edit."""
+    import yaml
+
+    head = (
+        "# What each class name means. Edit, then: plantml dataset import SRC DATASET --taxonomy THIS-FILE\n"
+        "# Leave a target out where it is not known. A healthy plant has the disease `none`.\n"
+    )
+    body = {name: dict(labels) for name, labels in taxonomy.meaning.items()}
+    return head + yaml.safe_dump(body, sort_keys=True, allow_unicode=True)
+
+
+def with_health(labels: Labels) -> dict[str, str]:
+    """`labels` with health told by the disease, and a "healthy" disease called `none`."""
+    disease = labels.get("disease")
+    if disease is None:
+        return dict(labels)
+    if disease.lower() in _HEALTHY_WORDS | {NO_DISEASE}:
+        return {**labels, "health": labels.get("health", HEALTHY), "disease": NO_DISEASE}
+    return {**labels, "health": labels.get("health", DISEASED)}
+
+
+def _by_pattern(name: str, rule: str) -> dict[str, str]:
+    parts = re.split(r"(___|__|/|--|\+)", rule)
+    targets, separators = parts[::2], parts[1::2]
+    targets = [check_name(_ALIASES.get(target, target)) for target in targets]
+    values = []
+    rest = name
+    for separator in separators:
+        value, found, rest = rest.partition(separator)
+        if not found:
+            raise InputError(
+                f"The class name {name!r} does not follow the rule {rule}",
+                f"it has no {separator!r}",
+                "Draft a taxonomy and mend it: --draft-taxonomy map.yaml",
+            )
+        values.append(value)
+    values.append(rest)
+    return _ordered(with_health({key: value.strip() for key, value in zip(targets, values, strict=True)}))
+
+
+def _guess(names: list[str]) -> Taxonomy:
+    if not names:
+        return Taxonomy({}, "no class names")
+    if all("___" in name for name in names):
+        return Taxonomy(
+            {name: _by_pattern(name, "category___disease") for name in names}, "category___disease"
+        )
+    parsed = {name: _split_words(name) for name in names}
+    # A crop in some names only ("bean_rust" beside "healthy") belongs to the disease's name: taken out, it
+    # would leave the other photos without a category.
+    if all(crop for crop, _ in parsed.values()):
+        meaning = {name: _with_crop(crop, rest) for name, (crop, rest) in parsed.items()}
+        return Taxonomy(meaning, "the plant's name, then the disease's")
+    if any(_is_healthy(name) or _is_symptom(name) for name in names):
+        return Taxonomy({name: _ordered(with_health({"disease": name})) for name in names}, "disease")
+    return Taxonomy({name: {"category": name} for name in names}, "category")
+
+
+def _with_crop(crop: str, rest: str) -> dict[str, str]:
+    if not rest:
+        return {"category": crop}
+    return _ordered(with_health({"category": crop, "disease": rest}))
+
+
+def _split_words(name: str) -> tuple[str, str]:
+    """The plant's name and what follows, both as written; empty where there is none."""
+    words = list(_WORD.finditer(name))
+    lower = [word.group().lower() for word in words]
+    start = next((i for i, word in enumerate(lower) if word in _CROPS), None)
+    if start is None or any(word not in _CROP_PREFIXES for word in lower[:start]):
+        return "", ""
+    end = start + 1
+    while end < len(lower) and lower[end] in {"bell", "sweet"}:
+        end += 1
+    crop = name[words[0].start() : words[end - 1].end()]
+    while end < len(lower) and lower[end] in _FILLER:
+        end += 1
+    return crop, name[words[end].start() :].strip() if end < len(words) else ""
+
+
+def _is_healthy(name: str) -> bool:
+    return any(word.group().lower() in _HEALTHY_WORDS for word in _WORD.finditer(name))
+
+
+def _is_symptom(name: str) -> bool:
+    return any(word.group().lower() in _SYMPTOMS for word in _WORD.finditer(name))
+
+
+def _ordered(labels: Labels) -> dict[str, str]:
+    first = [name for name in ("category", "health", "disease") if name in labels]
+    return {name: labels[name] for name in (*first, *(key for key in labels if key not in first))}

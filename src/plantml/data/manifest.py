@@ -1,0 +1,219 @@
+"""One version of a dataset: its rows, its targets, and where they came from.
+
+A version is a Parquet file. The rows are one an imported file; the commit record is in the file's
+key-value metadata under `plantml`. `docs/dataset.md` describes the columns.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import polars as pl
+
+import plantml
+from plantml import storage
+from plantml.errors import InputError
+from plantml.targets import Kind, Target
+
+BOX = pl.Struct({"x": pl.Float64, "y": pl.Float64, "w": pl.Float64, "h": pl.Float64, "labels": pl.String})
+
+SYSTEM: dict[str, pl.DataType | type[pl.DataType]] = {
+    "source": pl.String,
+    "name": pl.String,
+    "image_id": pl.String,
+    "path": pl.String,
+    "width": pl.Int32,
+    "height": pl.Int32,
+    "format": pl.String,
+    "mode": pl.String,
+    "orientation": pl.Int8,
+    "frames": pl.Int32,
+    "bytes": pl.Int64,
+    "phash": pl.UInt64,
+    "brightness": pl.Float32,
+    "contrast": pl.Float32,
+    "sharpness": pl.Float32,
+    "boxes": pl.List(BOX),
+    "group": pl.String,
+    "split": pl.String,
+    "status": pl.String,
+    "reason": pl.String,
+}
+"""Columns that every version has, in this order; targets and `meta_*` columns follow."""
+
+KEY = ("source", "name")
+SPLITS = ("train", "val", "test")
+OK, EXCLUDED = "ok", "excluded"
+
+_KINDS: dict[Kind, pl.DataType | type[pl.DataType]] = {
+    "class": pl.String,
+    "multilabel": pl.List(pl.String),
+    "value": pl.Float64,
+}
+
+
+@dataclass(frozen=True)
+class Commit:
+    """How a version came about.
+
+    Attributes:
+        operation: the verb: `import`, `split`, `tag`…
+        parameters: of the operation, as text values.
+        parent: number of the version it was made from; 0 for the first.
+        time: ISO 8601, UTC.
+        plantml: version of plantml that wrote it.
+        targets: with their kind and classes in order.
+        counts: rows by status.
+        fingerprint: SHA-256 of what training sees.
+    """
+
+    operation: str
+    parameters: Mapping[str, Any]
+    parent: int
+    time: str
+    plantml: str
+    targets: tuple[Target, ...]
+    counts: Mapping[str, int]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """A dataset at one version: `rows` has the columns of `SYSTEM`, the targets and `meta_*`."""
+
+    url: str
+    number: int
+    rows: pl.DataFrame
+    targets: tuple[Target, ...]
+    commit: Commit | None = field(default=None, repr=False)
+
+    @property
+    def ref(self) -> str:
+        """The reference that names exactly this version."""
+        return f"{self.url}@{self.number}"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what training sees; see `fingerprint`."""
+        return self.commit.fingerprint if self.commit else fingerprint(self.rows, self.targets)
+
+    def usable(self, split: str | None = None) -> pl.DataFrame:
+        """Rows that are not excluded, of one split or of all."""
+        rows = self.rows.filter(pl.col("status") == OK)
+        return rows if split is None else rows.filter(pl.col("split") == split)
+
+    def target(self, name: str) -> Target:
+        """One target by name. Raises `InputError` that lists what there is."""
+        for target in self.targets:
+            if target.name == name:
+                return target
+        known = ", ".join(target.name for target in self.targets) or "none"
+        raise InputError(f"{self.ref} has no target {name!r}", f"its targets: {known}")
+
+    def image_url(self, path: str) -> str:
+        """The URL of a row's bytes from its `path` column."""
+        return storage.join(self.url, path) if path.startswith("images/") else path
+
+
+def empty_rows(targets: Iterable[Target] = ()) -> pl.DataFrame:
+    """No rows, all columns."""
+    return pl.DataFrame(schema={**SYSTEM, **{target.name: _KINDS[target.kind] for target in targets}})
+
+
+def conform(rows: pl.DataFrame, targets: Iterable[Target]) -> pl.DataFrame:
+    """`rows` with every column there, in its place and of its type; `meta_*` columns last, by name.
+
+    Raises:
+        InputError: a column's values do not fit its type.
+    """
+    schema: dict[str, Any] = {**SYSTEM, **{target.name: _KINDS[target.kind] for target in targets}}
+    metas = sorted(name for name in rows.columns if name.startswith("meta_"))
+    columns = [
+        pl.col(name).cast(dtype) if name in rows.columns else pl.lit(None, dtype).alias(name)
+        for name, dtype in schema.items()
+    ]
+    try:
+        return rows.select(*columns, *(pl.col(name).cast(pl.String) for name in metas))
+    except pl.exceptions.InvalidOperationError as error:
+        raise InputError(
+            "A column does not hold what its target needs", str(error).splitlines()[0]
+        ) from error
+
+
+def derive_targets(rows: pl.DataFrame, targets: Iterable[Target]) -> tuple[Target, ...]:
+    """The targets with their classes as the rows hold them: known ones first, new ones after, sorted."""
+    return tuple(_with_classes(rows, target) for target in targets)
+
+
+def _with_classes(rows: pl.DataFrame, target: Target) -> Target:
+    if target.kind == "value" or target.name not in rows.columns:
+        return target
+    column = rows[target.name].drop_nulls()
+    labels = column.explode() if target.kind == "multilabel" else column
+    new = sorted(set(labels.drop_nulls().unique()) - set(target.classes))
+    return replace(target, classes=(*target.classes, *new))
+
+
+def fingerprint(rows: pl.DataFrame, targets: Iterable[Target]) -> str:
+    """SHA-256 over the sorted multiset of what training sees, in canonical form.
+
+    Ids, targets, boxes, groups, splits and status count; sources, names, places, order, and metadata
+    do not. The same content has the same fingerprint wherever it is stored.
+    """
+    names = sorted(target.name for target in targets)
+    seen = rows.select("image_id", "boxes", "group", "split", "status", *names)
+    lines = sorted(json.dumps(row, separators=(",", ":"), ensure_ascii=False) for row in seen.iter_rows())
+    digest = hashlib.sha256(json.dumps(names).encode())
+    for line in lines:
+        digest.update(b"\n" + line.encode())
+    return digest.hexdigest()
+
+
+def to_parquet(
+    version: Version, operation: str, parameters: Mapping[str, Any], parent: int
+) -> tuple[Commit, bytes]:
+    """The version as the bytes of its Parquet file, and the commit record in it."""
+    counts = dict(sorted(version.rows["status"].value_counts().iter_rows()))
+    commit = Commit(
+        operation=operation,
+        parameters=parameters,
+        parent=parent,
+        time=storage.now_utc(),
+        plantml=plantml.__version__,
+        targets=version.targets,
+        counts=counts,
+        fingerprint=fingerprint(version.rows, version.targets),
+    )
+    buffer = io.BytesIO()
+    version.rows.write_parquet(buffer, metadata={"plantml": json.dumps(asdict(commit))})
+    return commit, buffer.getvalue()
+
+
+def from_parquet(url: str, number: int, data: bytes) -> Version:
+    """A version from the bytes of its file. Raises `InputError` if they are not one."""
+    commit = read_commit(url, data)
+    try:
+        rows = pl.read_parquet(io.BytesIO(data))
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"Version {number} of {url} cannot be read", str(error).splitlines()[0]) from error
+    missing = set(SYSTEM) - set(rows.columns)
+    if missing:
+        raise InputError(f"Version {number} of {url} is incomplete", f"it lacks {', '.join(sorted(missing))}")
+    return Version(url, number, rows, commit.targets, commit)
+
+
+def read_commit(url: str, data: bytes) -> Commit:
+    """The commit record of a version's file."""
+    try:
+        record = json.loads(pl.read_parquet_metadata(io.BytesIO(data))["plantml"])
+        targets = tuple(
+            Target(**{**item, "classes": tuple(item["classes"])}) for item in record.pop("targets")
+        )
+        return Commit(targets=targets, **record)
+    except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise InputError(
+            f"{url} holds a file that is not a dataset version", f"{type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,169 @@
+"""What a version holds, and how two versions differ."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from plantml.data import versions
+from plantml.data.manifest import KEY, OK, SPLITS, Version
+
+UNSPLIT = "none"
+
+
+@dataclass(frozen=True)
+class Info:
+    """Counts of a version.
+
+    Attributes:
+        version: the version.
+        rows: all rows.
+        usable: rows that are not excluded.
+        distinct: different files among the usable.
+        excluded: rows by reason code.
+        splits: usable rows by split; `none` for those without.
+        classes: for each class and multilabel target, each class's usable rows by split.
+        values: for each value target: count, minimum, mean, maximum.
+        unlabelled: usable rows without a label, by target.
+        sizes: smallest and largest width and height, pixels.
+        formats: usable rows by file format.
+        total_bytes: of the usable rows' files.
+        tags: names of this version.
+    """
+
+    version: Version
+    rows: int
+    usable: int
+    distinct: int
+    excluded: Mapping[str, int]
+    splits: Mapping[str, int]
+    classes: Mapping[str, Mapping[str, Mapping[str, int]]]
+    values: Mapping[str, Mapping[str, float]]
+    unlabelled: Mapping[str, int]
+    sizes: Mapping[str, int]
+    formats: Mapping[str, int]
+    total_bytes: int
+    tags: Sequence[str]
+
+
+def info(ref: str) -> Info:
+    """Count what a version holds."""
+    version = versions.load(ref)
+    usable = version.usable().with_columns(pl.col("split").fill_null(UNSPLIT))
+    excluded = version.rows.filter(pl.col("status") != OK)["reason"].fill_null("").str.split(":").list.first()
+    by_split = _counts(usable["split"])
+    return Info(
+        version=version,
+        rows=version.rows.height,
+        usable=usable.height,
+        distinct=usable["image_id"].n_unique(),
+        excluded=_counts(excluded),
+        splits={name: by_split[name] for name in (*SPLITS, UNSPLIT) if name in by_split},
+        classes={
+            target.name: _by_class(usable, target.name, target.classes)
+            for target in version.targets
+            if target.kind != "value"
+        },
+        values={
+            target.name: _range(usable[target.name]) for target in version.targets if target.kind == "value"
+        },
+        unlabelled={target.name: usable[target.name].null_count() for target in version.targets},
+        sizes=_sizes(usable),
+        formats=_counts(usable["format"]),
+        total_bytes=int(usable["bytes"].sum() or 0),
+        tags=sorted(name for name, number in versions.tags(version.url).items() if number == version.number),
+    )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """From one version to another; names are `source/name` keys.
+
+    Attributes:
+        before: reference of the first.
+        after: reference of the second.
+        added: rows only in the second.
+        removed: rows only in the first.
+        changed: for each column with a difference, the rows and their (before, after) values as text.
+        classes: for each target, classes that came (`+name`) and went (`-name`).
+    """
+
+    before: str
+    after: str
+    added: Sequence[str]
+    removed: Sequence[str]
+    changed: Mapping[str, Sequence[tuple[str, str, str]]]
+    classes: Mapping[str, Sequence[str]]
+
+    @property
+    def same(self) -> bool:
+        """True if nothing differs."""
+        return not (self.added or self.removed or self.changed or self.classes)
+
+
+def diff(before: str, after: str) -> Difference:
+    """Compare two versions row by row and column by column."""
+    first, second = versions.load(before), versions.load(after)
+    added = second.rows.join(first.rows, on=KEY, how="anti").sort(KEY)
+    removed = first.rows.join(second.rows, on=KEY, how="anti").sort(KEY)
+    both = first.rows.join(second.rows, on=KEY, how="inner", suffix="_after").sort(KEY)
+    shared = [name for name in first.rows.columns if name in second.rows.columns and name not in KEY]
+    changed = {}
+    for name in shared:
+        differs = both.filter(pl.col(name).ne_missing(pl.col(f"{name}_after")))
+        if not differs.is_empty():
+            pairs = differs.select(*KEY, name, f"{name}_after").iter_rows()
+            changed[name] = [(f"{source}/{key}", _text(old), _text(new)) for source, key, old, new in pairs]
+    return Difference(
+        first.ref, second.ref, _names(added), _names(removed), changed, _class_changes(first, second)
+    )
+
+
+def _class_changes(first: Version, second: Version) -> dict[str, list[str]]:
+    old = {target.name: set(target.classes) for target in first.targets}
+    new = {target.name: set(target.classes) for target in second.targets}
+    changes = {}
+    for name in {**old, **new}:
+        came, went = new.get(name, set()) - old.get(name, set()), old.get(name, set()) - new.get(name, set())
+        if came or went or (name in old) != (name in new):
+            changes[name] = [*(f"+{item}" for item in sorted(came)), *(f"-{item}" for item in sorted(went))]
+    return changes
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _names(rows: pl.DataFrame) -> list[str]:
+    return [f"{source}/{name}" for source, name in rows.select(KEY).iter_rows()]
+
+
+def _counts(values: pl.Series) -> dict[str, int]:
+    return dict(sorted(values.drop_nulls().value_counts().iter_rows()))
+
+
+def _by_class(rows: pl.DataFrame, target: str, classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    labels = rows.select("split", target)
+    if labels.schema[target] == pl.List(pl.String):
+        labels = labels.explode(target)
+    counts = labels.drop_nulls().group_by(target, "split").len()
+    table: dict[str, dict[str, int]] = {name: {} for name in classes}
+    for name, split, number in counts.iter_rows():
+        table[name][split] = number
+    return table
+
+
+def _range(values: pl.Series) -> dict[str, float]:
+    labelled = values.drop_nulls()
+    if labelled.is_empty():
+        return {"count": 0}
+    facts = {"min": labelled.min(), "mean": labelled.mean(), "max": labelled.max()}
+    return {"count": len(labelled), **{key: float(value) for key, value in facts.items()}}  # type: ignore[arg-type]
+
+
+def _sizes(rows: pl.DataFrame) -> dict[str, int]:
+    if rows.is_empty():
+        return {}
+    names = {"min_width": pl.min("width"), "max_width": pl.max("width"),
+             "min_height": pl.min("height"), "max_height": pl.max("height")}  # fmt: skip
+    return dict(rows.select(**names).row(0, named=True))

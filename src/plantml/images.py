@@ -1,0 +1,331 @@
+"""The one road from bytes to pixels.
+
+Training's evaluation, validation, detection and serving all call `decode`; nothing else in plantml
+turns a file into pixels that a model eats. The order is fixed: decode (JPEG at the smallest DCT scale
+that keeps twice the wanted size), turn upright, 8-bit RGB, one antialiased bicubic resize, padding.
+"""
+
+import contextlib
+import functools
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from plantml.errors import PlantmlError
+
+MAX_PIXELS = 178_956_970
+"""Images with more pixels than this are refused: width x height as the file's header claims.
+
+The figure is Pillow's own: a quarter of a GiB of 24-bit pixels, times two.
+"""
+
+MAX_ASPECT = 1000
+"""Images longer than this many times their width cannot be shown to a model and are refused."""
+
+PAD = 128
+"""Grey level of padding: the middle, so that a network that is fed mean 0.5 sees zero."""
+
+# fmt: off
+EXTENSIONS = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".heic", ".heif", ".hif",
+    ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf",
+})
+# fmt: on
+"""File name extensions that are taken for images when a folder is searched."""
+
+T = TypeVar("T")
+Pixels = NDArray[np.uint8]
+FitMode = Literal["pad", "crop", "squash"]
+
+# Our own limit decides, with a reason that is written down; Pillow's warning would only be noise.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+_ORIENTATION = 0x0112
+
+
+class ImageError(PlantmlError):
+    """A file that gives no pixels; `code` is the stable short name of the reason.
+
+    Codes: `empty`, `not-an-image`, `truncated`, `too-large`, `too-thin`, `unsupported`, `damaged`.
+    """
+
+    def __init__(self, code: str, why: str, hint: str = "") -> None:
+        super().__init__(code, why, hint)
+        self.code = code
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), (self.code, self.why, self.hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How any picture becomes a model's input.
+
+    Attributes:
+        height: of the input, pixels.
+        width: of the input, pixels.
+        mode: `pad` keeps everything and the aspect (grey bars), `crop` keeps the aspect and cuts
+            the longer side, `squash` keeps everything and bends the aspect.
+    """
+
+    height: int
+    width: int
+    mode: FitMode = "pad"
+
+    def scaled(self, width: int, height: int) -> tuple[int, int]:
+        """Size (width, height) in pixels that a picture is resized to before padding or cutting."""
+        if self.mode == "squash":
+            return self.width, self.height
+        ratios = self.width / width, self.height / height
+        scale = min(ratios) if self.mode == "pad" else max(ratios)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a file says of its picture.
+
+    Attributes:
+        width: of the upright picture, pixels.
+        height: of the upright picture, pixels.
+        format: as found in the content, whatever the file's name says: `JPEG`, `MPO`, `PNG`…
+        mode: colour mode as stored: `RGB`, `L`, `I;16`, `P`, `RGBA`, `CMYK`…
+        orientation: EXIF orientation 1 to 8; 1 where there is none.
+        frames: pictures in the file; the first is the one that counts.
+    """
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    orientation: int
+    frames: int
+
+
+def decode(data: bytes, fit: Fit, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Pixels for a model: uint8 RGB, shape (fit.height, fit.width, 3), upright.
+
+    Raises:
+        ImageError: the bytes give no picture, or one that is refused.
+    """
+    return read(data, fit, max_pixels=max_pixels)[1]
+
+
+def read(data: bytes, fit: Fit, *, max_pixels: int = MAX_PIXELS) -> tuple[Facts, Pixels]:
+    """Facts and pixels in one pass; see `decode`."""
+    with _opened(data, max_pixels) as image:
+        facts = _facts(image)
+        upright = _upright_rgb(image, facts, fit.scaled(facts.width, facts.height))
+        return facts, _fitted(upright, facts, fit)
+
+
+def facts(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Facts:
+    """What the header says, without decoding the picture. Raises `ImageError`."""
+    with _opened(data, max_pixels) as image:
+        return _facts(image)
+
+
+def thumbnail(data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The upright RGB picture, at most `side` pixels wide and high, its aspect kept, never enlarged."""
+    with _opened(data, max_pixels) as image:
+        found = _facts(image)
+        scale = min(1.0, side / max(found.width, found.height))
+        size = max(1, round(found.width * scale)), max(1, round(found.height * scale))
+        upright = _upright_rgb(image, found, size)
+        return _shielded(lambda: upright.resize(size, Image.Resampling.BICUBIC))
+
+
+class _opened:  # noqa: N801 - reads as a verb where it is used
+    """An open Pillow image that every reason for refusal has let through."""
+
+    def __init__(self, data: bytes, max_pixels: int) -> None:
+        if not data:
+            raise ImageError("empty", "the file has 0 bytes")
+        try:
+            if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+                _register_heif()
+            self.image = Image.open(io.BytesIO(data))
+        except Image.DecompressionBombError as error:
+            raise _too_large(str(error), max_pixels) from error
+        except Exception as error:  # an untrusted file can make a decoder raise anything
+            raise _unreadable(data, error) from error
+        width, height = self.image.size
+        if width * height > max_pixels:
+            raise _too_large(f"{width} x {height} pixels", max_pixels)
+        if max(width, height) > MAX_ASPECT * max(1, min(width, height)):
+            raise ImageError("too-thin", f"{width} x {height}: one side is over {MAX_ASPECT} times the other")
+
+    def __enter__(self) -> Image.Image:
+        return self.image
+
+    def __exit__(self, *_: object) -> None:
+        self.image.close()
+
+
+def _facts(image: Image.Image) -> Facts:
+    orientation = _orientation(image)
+    width, height = image.size
+    if orientation >= 5:
+        width, height = height, width
+    frames = _frames(image)
+    return Facts(width, height, image.format or "", image.mode, orientation, frames)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - broken EXIF is common and says nothing of the pixels
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _frames(image: Image.Image) -> int:
+    if image.format not in {"MPO", "GIF", "TIFF", "WEBP", "PNG", "AVIF", "HEIF"}:
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # noqa: BLE001 - counting may read a damaged tail that the first frame does not need
+        return 1
+
+
+def _upright_rgb(image: Image.Image, facts: Facts, size: tuple[int, int]) -> Image.Image:
+    """The whole picture, upright and RGB, not smaller than twice `size` (unless it is)."""
+
+    def work() -> Image.Image:
+        width, height = size if facts.orientation < 5 else size[::-1]
+        if image.format in {"JPEG", "MPO"}:
+            image.draft("RGB", (2 * width, 2 * height))
+        image.load()
+        rgb = _rgb(image)
+        turn = _TURNS.get(facts.orientation)
+        return rgb if turn is None else rgb.transpose(turn)
+
+    return _shielded(work)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB from any mode: alpha over white, 16 bits by their upper 8, inks by Pillow's inverse."""
+    mode = image.mode
+    if mode == "RGB":
+        return image
+    if mode == "I" or mode.startswith("I;16"):
+        levels = np.asarray(image).astype(np.int64)
+        grey = (np.clip(levels, 0, 65535) + 128) // 257
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if mode == "F":
+        raise ImageError(
+            "unsupported", "floating-point pixels have no defined white", "Convert it to 8 or 16 bits."
+        )
+    if mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _fitted(upright: Image.Image, facts: Facts, fit: Fit) -> Pixels:
+    def work() -> Pixels:
+        size = fit.scaled(facts.width, facts.height)
+        resized = upright if upright.size == size else upright.resize(size, Image.Resampling.BICUBIC)
+        pixels = np.asarray(resized)
+        if pixels.shape[:2] == (fit.height, fit.width):
+            return pixels
+        return _padded(pixels, fit) if fit.mode == "pad" else _cropped(pixels, fit)
+
+    return _shielded(work)
+
+
+def _padded(pixels: Pixels, fit: Fit) -> Pixels:
+    canvas = np.full((fit.height, fit.width, 3), PAD, np.uint8)
+    height, width = pixels.shape[:2]
+    top, left = (fit.height - height) // 2, (fit.width - width) // 2
+    canvas[top : top + height, left : left + width] = pixels
+    return canvas
+
+
+def _cropped(pixels: Pixels, fit: Fit) -> Pixels:
+    top, left = (pixels.shape[0] - fit.height) // 2, (pixels.shape[1] - fit.width) // 2
+    return np.ascontiguousarray(pixels[top : top + fit.height, left : left + fit.width])
+
+
+def _shielded(work: Callable[[], T]) -> T:
+    """Run a decoder on untrusted bytes; whatever it raises becomes an `ImageError`."""
+    try:
+        return work()
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(str(error), MAX_PIXELS) from error
+    except MemoryError as error:
+        raise ImageError("too-large", "not enough memory to decode it") from error
+    except Exception as error:
+        text = str(error) or type(error).__name__
+        code = "truncated" if "truncated" in text.lower() or isinstance(error, EOFError) else "damaged"
+        raise ImageError(code, text) from error
+
+
+def _too_large(found: str, limit: int) -> ImageError:
+    return ImageError("too-large", f"{found}; the limit is {limit / 1e6:.0f} million pixels")
+
+
+def _unreadable(data: bytes, error: Exception) -> ImageError:
+    """Say what the bytes are instead, as far as their first bytes tell."""
+    head = data[:512]
+    for code, why, hint, recognised in _SIGNATURES:
+        if recognised(head):
+            return ImageError(code, why, hint)
+    if _is_text(head):
+        shown = head[:40].decode("utf-8", "replace").strip()
+        return ImageError("not-an-image", f"text, not a picture: {shown!r}")
+    if isinstance(error, UnidentifiedImageError):
+        return ImageError("not-an-image", "no known image format")
+    return ImageError("damaged", str(error) or type(error).__name__)
+
+
+_DEVELOP = "Develop it to JPEG or TIFF first."
+_SIGNATURES: tuple[tuple[str, str, str, Callable[[bytes], bool]], ...] = (
+    (
+        "unsupported",
+        "a HEIC photo",
+        "Install its decoder: pip install 'plantml[heif]'",
+        lambda head: head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS,
+    ),
+    ("unsupported", "a camera raw file (CR3)", _DEVELOP, lambda head: head[4:12] == b"ftypcrx "),
+    (
+        "unsupported",
+        "a camera raw file or an unusual TIFF",
+        _DEVELOP,
+        lambda head: head[:4] in {b"II*\x00", b"MM\x00*", b"IIRO", b"IIRS", b"FUJI", b"IIU\x00"},
+    ),
+    ("not-an-image", "a zip archive", "", lambda head: head[:2] == b"PK"),
+    ("not-an-image", "a PDF document", "", lambda head: head[:4] == b"%PDF"),
+)
+
+
+def _is_text(head: bytes) -> bool:
+    return all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
+
+
+@functools.cache
+def _register_heif() -> None:
+    """Let Pillow read HEIC photos if the `[heif]` extra is installed; called when the first one is met."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()

@@ -1,0 +1,208 @@
+"""Settings: where each value comes from, and what the machine allows.
+
+One order for every command: flag > `--set a.b=c` > `PLANTML_*` environment > `--config file.yaml`
+> default. An unknown key is an error that names the nearest one.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from plantml import storage
+from plantml.errors import InputError, UsageError
+
+
+class Config(BaseModel):
+    """Base of every command's configuration: strict about keys, and frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Machine(Config):
+    """What this machine gives: the same for every command, from `PLANTML_*` or the defaults."""
+
+    cache_dir: Path = Field(default_factory=lambda: _user_cache(), description="folder of the local cache")  # noqa: PLW0108
+    cache_limit: int = Field(20 * 2**30, ge=0, description="size of the local cache, bytes")
+    offline: bool = Field(default=False, description="open no socket except to URLs that were named")
+    threads: int = Field(default_factory=lambda: usable_cores(), ge=1, description="worker threads")  # noqa: PLW0108
+
+    def cache(self, name: str = "objects") -> storage.Cache:
+        """A named part of the local cache."""
+        return storage.Cache(self.cache_dir / name, self.cache_limit)
+
+
+C = TypeVar("C", bound=Config)
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[C]):
+    """A configuration and, for every dotted key, where its value came from."""
+
+    value: C
+    origins: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """One line a key: `key = value  # where from`, as `--print-config` shows it."""
+        return [
+            f"{key} = {value!r}  # {self.origins.get(key, 'default')}" for key, value in _flat(self.value)
+        ]
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine(*, offline: bool = False) -> Machine:
+    """The machine's settings from the environment (`PLANTML_CACHE_DIR`, `PLANTML_OFFLINE`, …)."""
+    keys = {name: os.environ.get(f"PLANTML_{name.upper()}") for name in Machine.model_fields}
+    given = {name: text for name, text in keys.items() if text not in (None, "")}
+    if offline:
+        given["offline"] = "true"
+    try:
+        return Machine.model_validate(given)
+    except ValidationError as error:
+        raise _explained(error, Machine, {key: f"PLANTML_{key.upper()}" for key in given}) from error
+
+
+def resolve(
+    model: type[C],
+    section: str,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+    file: str | None = None,
+) -> Resolved[C]:
+    """Merge all sources of one command's configuration, the strongest last.
+
+    Args:
+        model: what to fill.
+        section: name of the command; the environment's keys are `PLANTML_<SECTION>__<KEY>`.
+        flags: values of command-line flags; `None` means that the flag was not given.
+        sets: `a.b=c` texts of `--set`; the value is read as YAML.
+        file: URL of a YAML file.
+
+    Raises:
+        InputError: an unknown key or a value that does not fit, with the place it came from.
+    """
+    layers: list[tuple[str, Mapping[str, Any]]] = []
+    if file:
+        layers.append((file, _from_yaml(file)))
+    layers.append(("environment", _from_environment(section)))
+    layers += [(f"--set {text}", _from_set(text)) for text in sets]
+    layers.append(("flag", {key: value for key, value in (flags or {}).items() if value is not None}))
+
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        _merge(merged, layer, origins, origin)
+    try:
+        return Resolved(model.model_validate(merged), origins)
+    except ValidationError as error:
+        raise _explained(error, model, origins) from error
+
+
+def _from_yaml(url: str) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(storage.read(url))
+    except yaml.YAMLError as error:
+        raise InputError(f"{url} is not YAML", str(error).replace("\n", " ")) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{url} holds no settings", "its top level is not a mapping of keys to values")
+    return content
+
+
+def _from_environment(section: str) -> Mapping[str, Any]:
+    prefix = f"PLANTML_{section.upper()}__"
+    if not any(key.upper().startswith(prefix) for key in os.environ):
+        return {}  # the common case does not pay for the import
+    from pydantic_settings import BaseSettings, EnvSettingsSource
+
+    source = EnvSettingsSource(
+        BaseSettings, env_prefix=prefix, env_nested_delimiter="__", case_sensitive=False
+    )
+    values: dict[str, Any] = {}
+    for key, text in source.env_vars.items():
+        if text is not None and key.upper().startswith(prefix):
+            _merge(values, _nest(key[len(prefix) :].lower().split("__"), _scalar(text)), {}, "")
+    return values
+
+
+def _from_set(text: str) -> Mapping[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {text} is not KEY=VALUE", "", "Write it like --set epochs=20.")
+    return _nest(key.strip().split("."), _scalar(value))
+
+
+def _scalar(text: str) -> Any:
+    import yaml
+
+    return yaml.safe_load(text)
+
+
+def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return dict(value)
+
+
+def _merge(
+    into: dict[str, Any], layer: Mapping[str, Any], origins: dict[str, str], origin: str, at: str = ""
+) -> None:
+    for key, value in layer.items():
+        path = f"{at}{key}"
+        if isinstance(value, Mapping) and isinstance(into.get(key, {}), dict):
+            _merge(into.setdefault(key, {}), value, origins, origin, f"{path}.")
+        else:
+            into[key] = value
+            origins[path] = origin
+
+
+def _flat(config: BaseModel, at: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key in type(config).model_fields:
+        value = getattr(config, key)
+        pairs += _flat(value, f"{at}{key}.") if isinstance(value, BaseModel) else [(f"{at}{key}", value)]
+    return pairs
+
+
+def _explained(error: ValidationError, model: type[BaseModel], origins: Mapping[str, str]) -> InputError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    origin = origins.get(key, "")
+    where = f" (from {origin})" if origin else ""
+    if first["type"] == "extra_forbidden":
+        known = [name for name, _ in _known(model)]
+        near = get_close_matches(key, known, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(known)}."
+        return InputError(f"Unknown setting {key}{where}", "", hint)
+    return InputError(
+        f"Setting {key}{where} does not fit", first["msg"], "`--print-config` shows every value."
+    )
+
+
+def _known(model: type[BaseModel], at: str = "") -> list[tuple[str, Any]]:
+    keys: list[tuple[str, Any]] = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += _known(inner, f"{at}{name}.")
+        else:
+            keys.append((f"{at}{name}", field))
+    return keys
+
+
+def _user_cache() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("plantml")

@@ -1,0 +1,474 @@
+"""The one door to bytes: every path in plantml is a URL that passes through here.
+
+A URL is a local path or anything that fsspec understands (`s3://`, `gs://`, `memory://`,
+`zip://x.zip::s3://…`). Credentials come from where the ecosystem keeps them. Local paths take a
+direct road without fsspec, so that a command on local files pays nothing for the others.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from plantml.errors import AlreadyExistsError, MissingExtraError, NotFoundError, PlantmlError, StorageError
+
+FETCH_BATCH = 32
+"""Objects asked for at once: 16 to 64 hide 20 ms of latency, more only costs memory."""
+
+T = TypeVar("T")
+
+_PROTOCOL = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+://")
+_LOST_RACE = re.compile(r"pre-?condition|already exists|\b412\b", re.IGNORECASE)
+_NOT_TRANSIENT = (
+    FileNotFoundError,
+    PermissionError,
+    FileExistsError,
+    IsADirectoryError,
+    ImportError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a listing.
+
+    Attributes:
+        url: where its bytes are.
+        name: its path relative to what was listed, with forward slashes.
+        size: in bytes; -1 where the storage does not tell.
+        stamp: changes when the content changes: ETag, or size and modification time in ns.
+    """
+
+    url: str
+    name: str
+    size: int
+    stamp: str
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def is_local(url: str) -> bool:
+    """True for a path on this machine's file system, written plainly or as `file://`."""
+    return "::" not in url and (not _PROTOCOL.match(url) or url.startswith("file://"))
+
+
+def local_path(url: str) -> Path:
+    """The path of a local URL, with `~` expanded. Raises `ValueError` for any other URL."""
+    if not is_local(url):
+        raise ValueError(url)
+    return Path(url.removeprefix("file://")).expanduser()
+
+
+def absolute(url: str) -> str:
+    """The URL as it means the same from any working directory, without a trailing slash."""
+    if is_local(url):
+        return str(Path(os.path.abspath(local_path(url))))  # noqa: PTH100 - resolve() follows links
+    return url if url.endswith("://") else url.rstrip("/")
+
+
+def join(url: str, *parts: str) -> str:
+    """`url` with path segments appended; in a chain (`zip://…::s3://…`) to its first link."""
+    head, chain, rest = url.partition("::")
+    for part in parts:
+        head = head + part if head.endswith("://") or not head else f"{head.rstrip('/')}/{part}"
+    return head + chain + rest
+
+
+def split(url: str) -> tuple[str, str]:
+    """The parent of a URL and its last path segment; the parent may be empty."""
+    head, chain, rest = url.partition("::")
+    stripped = head if head.endswith("://") else head.rstrip("/")
+    cut = stripped.rfind("/") + 1
+    parent = stripped[:cut]
+    return (
+        parent if parent.endswith("://") or parent == "/" else parent.rstrip("/")
+    ) + chain + rest, stripped[cut:]
+
+
+def basename(url: str) -> str:
+    """The last path segment of a URL."""
+    return split(url)[1]
+
+
+def suffix(url: str) -> str:
+    """The extension of a URL, lower case, with its dot (`.jpg`), or an empty string."""
+    return os.path.splitext(basename(url))[1].lower()  # noqa: PTH122 - a URL is no Path
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def read(url: str) -> bytes:
+    """The bytes at `url`.
+
+    Raises:
+        NotFoundError: there is nothing.
+        StorageError: it could not be read, after retries where the cause may pass.
+    """
+    with _explained(url, "read"):
+        if is_local(url):
+            return local_path(url).read_bytes()
+        fs, path = _filesystem(url)
+        data: bytes = _retried(lambda: fs.cat_file(path))
+        return data
+
+
+def read_many(urls: Iterable[str]) -> Iterator[tuple[str, bytes | PlantmlError]]:
+    """The bytes of many URLs, in order, remote ones fetched `FETCH_BATCH` at a time.
+
+    What cannot be read comes back as its error, in its place; nothing is raised for one object.
+    """
+    for batch in _batches(urls, FETCH_BATCH):
+        yield from zip(batch, _read_batch(batch), strict=True)
+
+
+def _read_batch(urls: list[str]) -> list[bytes | PlantmlError]:
+    found: dict[str, bytes | PlantmlError] = {}
+    remote: dict[int, tuple[Any, dict[str, str]]] = {}
+    for url in urls:
+        if is_local(url):
+            found[url] = _read_or_error(url)
+            continue
+        try:
+            with _explained(url, "read"):
+                fs, path = _filesystem(url)
+        except PlantmlError as error:
+            found[url] = error
+            continue
+        remote.setdefault(id(fs), (fs, {}))[1][url] = path
+    for fs, paths in remote.values():
+        try:
+            got = fs.cat(list(dict.fromkeys(paths.values())), on_error="return")
+        except Exception:  # noqa: BLE001 - not every filesystem can fetch many: ask one by one
+            got = {}
+        if isinstance(got, bytes):  # fsspec answers a list of one with the bytes alone
+            got = dict.fromkeys(paths.values(), got)
+        for url, path in paths.items():
+            data = got.get(path)
+            found[url] = data if isinstance(data, bytes) else _read_or_error(url)
+    return [found[url] for url in urls]
+
+
+def _read_or_error(url: str) -> bytes | PlantmlError:
+    try:
+        return read(url)
+    except PlantmlError as error:
+        return error
+
+
+def exists(url: str) -> bool:
+    """True if there is a file or directory at `url`."""
+    with _explained(url, "look up"):
+        if is_local(url):
+            return local_path(url).exists()
+        fs, path = _filesystem(url)
+        fs.invalidate_cache()  # others write too: a remembered listing is no answer
+        return bool(_retried(lambda: fs.exists(path)))
+
+
+def is_dir(url: str) -> bool:
+    """True if `url` is a directory (or, in an object store, a prefix of objects)."""
+    with _explained(url, "look up"):
+        if is_local(url):
+            return local_path(url).is_dir()
+        fs, path = _filesystem(url)
+        fs.invalidate_cache()
+        return bool(_retried(lambda: fs.isdir(path)))
+
+
+def stat(url: str) -> Entry:
+    """Size and stamp of one file. Raises `NotFoundError` or `StorageError`."""
+    with _explained(url, "look up"):
+        if is_local(url):
+            return _local_entry(url, basename(url), local_path(url).stat())
+        fs, path = _filesystem(url)
+        return _remote_entry(url, basename(url), _retried(lambda: fs.info(path)))
+
+
+def list_files(url: str) -> Iterator[Entry]:
+    """All files under a directory URL, recursively, in the order of their names.
+
+    Local directories are walked without following links to directories, so a loop cannot happen.
+
+    Raises:
+        NotFoundError: there is no such directory.
+        StorageError: it could not be listed.
+    """
+    with _explained(url, "list"):
+        if is_local(url):
+            entries = _list_local(url)
+        else:
+            fs, path = _filesystem(url)
+            fs.invalidate_cache()
+            found = _retried(lambda: fs.find(path, detail=True))
+            base = path.rstrip("/")
+            entries = [
+                _remote_entry(join(url, name), name, info)
+                for full, info in found.items()
+                if (name := full[len(base) :].lstrip("/")) and info.get("type") != "directory"
+            ]
+    yield from sorted(entries, key=lambda entry: entry.name)
+
+
+def _list_local(url: str) -> list[Entry]:
+    root = local_path(url)
+    if not root.is_dir():
+        raise FileNotFoundError(root)
+    entries = []
+    for folder, _, files in os.walk(root):
+        for file in files:
+            full = os.path.join(folder, file)  # noqa: PTH118 - a million Paths are slow
+            name = os.path.relpath(full, root).replace(os.sep, "/")
+            with contextlib.suppress(FileNotFoundError):  # gone since it was listed, or a dead link
+                entries.append(_local_entry(join(url, name), name, os.stat(full)))  # noqa: PTH116
+    return entries
+
+
+def _local_entry(url: str, name: str, stat_: os.stat_result) -> Entry:
+    return Entry(url, name, stat_.st_size, f"{stat_.st_size}-{stat_.st_mtime_ns}")
+
+
+def _remote_entry(url: str, name: str, info: dict[str, Any]) -> Entry:
+    size = info.get("size")
+    size = -1 if size is None else int(size)
+    tag = info.get("ETag") or info.get("etag") or info.get("crc") or info.get("CRC")
+    changed = info.get("LastModified") or info.get("mtime") or info.get("created") or ""
+    return Entry(url, name, size, str(tag).strip('"') if tag else f"{size}-{changed}")
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def write(url: str, data: bytes) -> None:
+    """Publish `data` at `url`, replacing what was there. Never a half-written file at that name."""
+    with _explained(url, "write"):
+        if is_local(url):
+            with _scratch(local_path(url), data) as scratch:
+                os.replace(scratch, local_path(url))  # noqa: PTH105
+            return
+        fs, path = _filesystem(url)
+        _retried(lambda: fs.pipe_file(path, data))
+
+
+def create(url: str, data: bytes) -> None:
+    """Publish `data` at `url` only if nothing is there: of several writers exactly one wins.
+
+    Raises:
+        AlreadyExistsError: somebody was first; what is there is untouched.
+        StorageError: it could not be written.
+    """
+    with _explained(url, "create"):
+        if is_local(url):
+            with _scratch(local_path(url), data, durable=True) as scratch:
+                os.link(scratch, local_path(url))
+            return
+        fs, path = _filesystem(url)
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except OSError as error:
+            # Stores differ in how they say that the race was lost; callers see one answer.
+            if isinstance(error, FileExistsError) or _LOST_RACE.search(str(error)):
+                raise FileExistsError(str(error)) from error
+            raise
+
+
+def remove(url: str) -> None:
+    """Remove one file; nothing happens if it is not there."""
+    with _explained(url, "remove"), contextlib.suppress(FileNotFoundError):
+        if is_local(url):
+            local_path(url).unlink()
+        else:
+            fs, path = _filesystem(url)
+            fs.rm_file(path)
+
+
+def publish(folder: Path, url: str, *, last: str = "") -> None:
+    """Copy a local folder's files to `url`, all at once where that helps, `last` after all others.
+
+    A reader that finds `last` finds everything.
+    """
+    names = [entry.name for entry in list_files(str(folder)) if entry.name != last]
+
+    def copy(name: str) -> None:
+        write(join(url, name), (folder / name).read_bytes())
+
+    with ThreadPoolExecutor(1 if is_local(url) else 8) as pool:
+        list(pool.map(copy, names))
+    if last:
+        copy(last)
+
+
+@contextlib.contextmanager
+def _scratch(target: Path, data: bytes, *, durable: bool = False) -> Iterator[str]:
+    """A finished file beside `target`, gone afterwards if it was not moved."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.chmod(scratch, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp makes private files
+        yield scratch
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(scratch)  # noqa: PTH108
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+# --- a local cache of what is remote ----------------------------------------------------------
+
+
+class Cache:
+    """Bytes kept on this machine under the SHA-256 of their content, at most `limit` bytes in all.
+
+    The least recently used go first. Several processes may share one folder.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self._size: int | None = None
+
+    def read(self, sha256: str, url: str) -> bytes:
+        """The bytes of `url`, whose content is known by its hash, from here or from there.
+
+        Raises:
+            StorageError: the storage's bytes are not those that the hash promised.
+        """
+        file = self.folder / sha256[:2] / sha256
+        with contextlib.suppress(FileNotFoundError):
+            data = file.read_bytes()
+            os.utime(file)
+            return data
+        data = read(url)
+        check_sha256(data, sha256, url)
+        write(str(file), data)
+        self._grow(len(data))
+        return data
+
+    def _grow(self, size: int) -> None:
+        if self._size is None:
+            self._size = sum(entry.size for entry in list_files(str(self.folder)))
+        else:
+            self._size += size
+        if self._size > self.limit:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        files = []
+        for file in self.folder.glob("??/*"):
+            with contextlib.suppress(FileNotFoundError):
+                files.append((file.stat().st_mtime, file.stat().st_size, file))
+        size = sum(entry[1] for entry in files)
+        for _, length, file in sorted(files):
+            if size <= self.limit * 0.9:
+                break
+            file.unlink(missing_ok=True)
+            size -= length
+        self._size = size
+
+
+def check_sha256(data: bytes, sha256: str, url: str) -> None:
+    """Raise `StorageError` if the bytes read from `url` are not those that the hash names."""
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise StorageError(
+            f"{url} is damaged",
+            f"its bytes do not have the SHA-256 {sha256[:12]}… that was written down for them",
+            "Restore the file from a backup, or import the photo again.",
+        )
+
+
+# --- fsspec, errors, retries ------------------------------------------------------------------
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    fs, path = url_to_fs(url)
+    return fs, str(path)
+
+
+def _retried(call: Callable[[], T]) -> T:
+    import stamina
+
+    for attempt in stamina.retry_context(
+        on=_may_pass, attempts=4, wait_initial=0.2, wait_max=5.0, timeout=60
+    ):
+        with attempt:
+            return call()
+    raise AssertionError  # the last attempt returns or raises
+
+
+def _may_pass(error: Exception) -> bool:
+    return not isinstance(error, _NOT_TRANSIENT)
+
+
+@contextlib.contextmanager
+def _explained(url: str, verb: str) -> Iterator[None]:
+    """Turn what a filesystem raises into an error that says what to do."""
+    try:
+        yield
+    except PlantmlError:
+        raise
+    except FileExistsError as error:
+        raise AlreadyExistsError(f"{url} exists already", "somebody else wrote it first") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFoundError(
+            f"Nothing found at {url}", "", "Check the path; for s3:// also the bucket."
+        ) from error
+    except IsADirectoryError as error:
+        raise NotFoundError(f"{url} is a directory", "a file was expected") from error
+    except PermissionError as error:
+        raise StorageError(
+            f"Not allowed to {verb} {url}", str(error), "Check the credentials or the file's permissions."
+        ) from error
+    except ImportError as error:
+        raise MissingExtraError(
+            f"Cannot {verb} {url}", str(error), "Install the package that it names."
+        ) from error
+    except OSError as error:
+        raise StorageError(
+            f"Could not {verb} {url}", _short(error), "Try again; nothing was lost."
+        ) from error
+    except Exception as error:
+        if is_local(url):
+            raise
+        # Remote filesystems raise whatever their client library raises.
+        raise StorageError(
+            f"Could not {verb} {url}", _short(error), "Check the URL, credentials, network."
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+
+
+def _batches(urls: Iterable[str], size: int) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for url in urls:
+        batch.append(url)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def now_utc() -> str:
+    """The time, ISO 8601 in UTC to the second, as it is written into commits and records."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

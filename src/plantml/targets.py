@@ -1,0 +1,123 @@
+"""What is predicted: targets, their kinds, and classes that are joined by name.
+
+Three targets have a meaning that plantml knows: `category` (which plant), `health` and `disease`.
+Any other name is the user's own.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plantml.errors import InputError
+
+Kind = Literal["class", "multilabel", "value"]
+
+HEALTHY, DISEASED, NO_DISEASE = "healthy", "diseased", "none"
+"""The words that tie `health` and `disease` together: a healthy plant has the disease `none`."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing to predict.
+
+    Attributes:
+        name: lower-case letters, digits and underscores.
+        kind: `class` (one of n), `multilabel` (any of n), `value` (a number).
+        classes: names in the order of the model's outputs; empty for a value.
+        unit: of a value (`fraction`, `days`…); empty otherwise.
+    """
+
+    name: str
+    kind: Kind
+    classes: tuple[str, ...] = ()
+    unit: str = ""
+
+    @property
+    def size(self) -> int:
+        """Number of outputs."""
+        return 1 if self.kind == "value" else len(self.classes)
+
+    def encode(self, labels: Sequence[Any]) -> NDArray[Any]:
+        """Labels as numbers, joined by name.
+
+        Args:
+            labels: one a photo; `None` means not labelled.
+
+        Returns:
+            `class`: int64 [N], -1 where not labelled. `multilabel`: float32 [N, classes], and
+            `value`: float32 [N], both NaN where not labelled.
+
+        Raises:
+            InputError: a label is not among the classes; it is named.
+        """
+        if self.kind == "value":
+            return np.array([np.nan if label is None else label for label in labels], np.float32)
+        index = {name: number for number, name in enumerate(self.classes)}
+        if self.kind == "class":
+            return np.array(
+                [-1 if label is None else self._index(index, label) for label in labels], np.int64
+            )
+        hot = np.full((len(labels), len(self.classes)), np.nan, np.float32)
+        for row, names in zip(hot, labels, strict=True):
+            if names is not None:
+                row[:] = 0
+                row[[self._index(index, name) for name in names]] = 1
+        return hot
+
+    def _index(self, index: Mapping[str, int], label: str) -> int:
+        try:
+            return index[label]
+        except KeyError:
+            raise InputError(
+                f"{self.name} {label!r} is unknown to this model or dataset",
+                f"it knows {', '.join(self.classes)}",
+                "Rename the class, or train on a version that has it.",
+            ) from None
+
+
+def check_name(name: str, reserved: Iterable[str] = ()) -> str:
+    """`name` if it can name a target. Raises `InputError` with the reason if not."""
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"A target cannot be called {name!r}", "names are lower-case letters, digits and underscores"
+        )
+    if name in reserved:
+        raise InputError(
+            f"A target cannot be called {name!r}", "a dataset has a column of that name of its own"
+        )
+    return name
+
+
+def valid_combinations(health: Target, disease: Target) -> NDArray[np.bool_]:
+    """Which pairs of health and disease can be true together: bool [health classes, disease classes].
+
+    Healthy goes with no disease and with nothing else; `diseased` goes with every disease but `none`.
+    Other states (`stressed`, `dead`) go with everything.
+    """
+    no_disease = np.array([name == NO_DISEASE for name in disease.classes])
+    rows = []
+    for state in health.classes:
+        if state == HEALTHY:
+            rows.append(no_disease)
+        elif state == DISEASED:
+            rows.append(~no_disease)
+        else:
+            rows.append(np.ones_like(no_disease))
+    return np.array(rows)
+
+
+def tied(targets: Sequence[Target]) -> tuple[Target, Target] | None:
+    """The health and disease targets if both are there and their words tie them together."""
+    by_name = {target.name: target for target in targets}
+    health, disease = by_name.get("health"), by_name.get("disease")
+    if health is None or disease is None or health.kind != "class" or disease.kind != "class":
+        return None
+    if HEALTHY not in health.classes or NO_DISEASE not in disease.classes or len(disease.classes) < 2:
+        return None
+    return health, disease
