@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from glob import glob as glob_local
 from pathlib import Path
 from typing import Any, TypeVar
 
 from plantml.errors import AlreadyExistsError, MissingExtraError, NotFoundError, PlantmlError, StorageError
+from plantml.work import batched
 
 FETCH_BATCH = 32
 """Objects asked for at once: 16 to 64 hide 20 ms of latency, more only costs memory."""
@@ -127,7 +129,7 @@ def read_many(urls: Iterable[str]) -> Iterator[tuple[str, bytes | PlantmlError]]
 
     What cannot be read comes back as its error, in its place; nothing is raised for one object.
     """
-    for batch in _batches(urls, FETCH_BATCH):
+    for batch in batched(urls, FETCH_BATCH):
         yield from zip(batch, _read_batch(batch), strict=True)
 
 
@@ -245,6 +247,27 @@ def _remote_entry(url: str, name: str, info: dict[str, Any]) -> Entry:
     return Entry(url, name, size, str(tag).strip('"') if tag else f"{size}-{changed}")
 
 
+def has_pattern(url: str) -> bool:
+    """True if the last segments of a URL hold `*`, `?` or `[` and nothing is there under that very name."""
+    return any(mark in url for mark in "*?[") and not exists(url)
+
+
+def glob(pattern: str) -> list[Entry]:
+    """Files whose URL matches `*`, `?`, `[…]` or `**`, in the order of their names."""
+    with _explained(pattern, "list"):
+        if is_local(pattern):
+            found = glob_local(str(local_path(pattern)), recursive=True)
+            return [stat(path) for path in sorted(found) if os.path.isfile(path)]  # noqa: PTH113
+        fs, path = _filesystem(pattern)
+        fs.invalidate_cache()
+        matches = _retried(lambda: fs.glob(path, detail=True))
+        return [
+            _remote_entry(str(fs.unstrip_protocol(full)), basename(full), info)
+            for full, info in sorted(matches.items())
+            if info.get("type") != "directory"
+        ]
+
+
 # --- writing ----------------------------------------------------------------------------------
 
 
@@ -279,6 +302,19 @@ def create(url: str, data: bytes) -> None:
             if isinstance(error, FileExistsError) or _LOST_RACE.search(str(error)):
                 raise FileExistsError(str(error)) from error
             raise
+
+
+@contextlib.contextmanager
+def staged(url: str) -> Iterator[Path]:
+    """A local file to fill, which becomes `url` in one step if the block ends well, and else is gone."""
+    target = local_path(url) if is_local(url) else Path(tempfile.gettempdir(), basename(url))
+    with _explained(url, "write"), _scratch(target, b"") as scratch:
+        yield Path(scratch)
+        if is_local(url):
+            os.replace(scratch, target)  # noqa: PTH105
+        else:
+            fs, path = _filesystem(url)
+            _retried(lambda: fs.put_file(scratch, path))
 
 
 def remove(url: str) -> None:
@@ -456,17 +492,6 @@ def _explained(url: str, verb: str) -> Iterator[None]:
 
 def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
-
-
-def _batches(urls: Iterable[str], size: int) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for url in urls:
-        batch.append(url)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def now_utc() -> str:

@@ -21,13 +21,10 @@ from plantml.data.labels import Taxonomy
 from plantml.data.manifest import Version
 from plantml.data.scan import scan
 from plantml.errors import InputError
-from plantml.progress import Progress, silent
+
 from plantml.targets import Target, check_name
+from plantml.work import Progress, in_threads, silent
 
-A = TypeVar("A")
-B = TypeVar("B")
-
-_CHUNK = 64
 _REMOTE_THREADS = 16
 _EXTENSIONS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "GIF": ".gif",
                "BMP": ".bmp", "HEIF": ".heic", "AVIF": ".avif"}  # fmt: skip
@@ -130,7 +127,7 @@ def import_source(
     bring = _Bring(source, url, reference=reference)
     workers = threads if storage.is_local(source) and storage.is_local(url) else max(threads, _REMOTE_THREADS)
     rows = []
-    for done, row in enumerate(_in_threads(bring, new, workers), start=1):
+    for done, row in enumerate(in_threads(bring, new, workers), start=1):
         rows.append(row)
         progress(done, len(new))
     fresh = _frame(rows, listing.targets)
@@ -200,18 +197,6 @@ class _Bring:
         if not storage.exists(url):
             storage.write(url, data)
         return path
-
-
-def _in_threads(work: Callable[[A], B], items: Sequence[A], threads: int) -> Iterator[B]:
-    """Results in order, with a bounded number of items under way."""
-    todo = iter(items)
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            while chunk := list(islice(todo, _CHUNK)):
-                yield from pool.map(work, chunk)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _frame(rows: list[dict[str, Any]], targets: Sequence[Target]) -> pl.DataFrame:

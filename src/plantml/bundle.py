@@ -1,0 +1,167 @@
+"""A trained model as files: what it predicts, how, how sure it must be, and where it came from.
+
+    bundle/
+      model.json           the contract and the SHA-256 of every file
+      model.safetensors    weights
+      model.onnx           the same network, ready to run
+      README.md            model card
+
+The digest names the model: SHA-256 over the canonical contract and the tensors' bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from plantml import storage
+from plantml.errors import InputError, NotFoundError
+from plantml.images import Fit
+from plantml.targets import Target
+
+FORMAT = 1
+MODEL_JSON, WEIGHTS, ONNX, CARD = "model.json", "model.safetensors", "model.onnx", "README.md"
+CONTRACT_KEY, DIGEST_KEY = "plantml", "plantml_digest"
+"""Keys of the metadata of `model.onnx` that hold the contract and the digest."""
+
+
+class Architecture(BaseModel):
+    """The network, in enough detail to build it again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: str
+    embedding: int = Field(description="length of the embedding")
+    mean: tuple[float, float, float] = Field(description="of pixels in 0 to 1, inside the network")
+    std: tuple[float, float, float]
+    bank: int = Field(description="training embeddings kept for the unknown score")
+
+
+class Origin(BaseModel):
+    """The dataset version that a model was trained on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str
+    version: int
+    fingerprint: str
+
+
+class Contract(BaseModel):
+    """Everything that a user of a model must know to use it rightly."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = FORMAT
+    targets: tuple[Target, ...]
+    input: Fit
+    architecture: Architecture
+    temperatures: Mapping[str, float] = Field(description="calibration, by target; already inside the graph")
+    thresholds: Mapping[str, float] = Field(description="score from which a target's answer is accepted")
+    unknown_threshold: float = Field(description="`unknown` above this is unlike the training photos")
+    dataset: Origin
+    metrics: Mapping[str, float] = Field(description="of the validation split")
+    seed: int
+    versions: Mapping[str, str] = Field(description="of plantml and the libraries that made it")
+
+    def canonical(self) -> bytes:
+        """The same contract is the same bytes."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was found and whose contract was read.
+
+    Attributes:
+        url: of the bundle's folder, or of a single `.onnx` file.
+        contract: what it promises.
+        digest: its name.
+        files: SHA-256 by file name; empty for a single file.
+    """
+
+    url: str
+    contract: Contract
+    digest: str
+    files: Mapping[str, str]
+
+    def read(self, name: str, cache: storage.Cache | None = None) -> bytes:
+        """The bytes of one of its files, checked against their hash; remote ones through the cache.
+
+        Raises:
+            InputError: the bundle has no such file.
+            StorageError: the bytes are not those that were written.
+        """
+        if name not in self.files:
+            raise InputError(
+                f"{self.url} has no {name}", f"it has {', '.join(self.files) or 'one file only'}"
+            )
+        url, sha256 = storage.join(self.url, name), self.files[name]
+        if cache is not None and not storage.is_local(url):
+            return cache.read(sha256, url)
+        data = storage.read(url)
+        storage.check_sha256(data, sha256, url)
+        return data
+
+
+def digest(contract: Contract, tensors: Mapping[str, bytes]) -> str:
+    """SHA-256 of the canonical contract and of the tensors' bytes in the order of their names."""
+    found = hashlib.sha256(contract.canonical())
+    for name in sorted(tensors):
+        found.update(name.encode() + b"\0" + tensors[name])
+    return found.hexdigest()
+
+
+def find(ref: str) -> Bundle:
+    """The bundle at `ref`: a bundle's folder, or a run's folder, which means its bundle.
+
+    Raises:
+        NotFoundError: there is none.
+        InputError: what is there is not a bundle that this version can read.
+    """
+    url = storage.absolute(ref)
+    for place in (url, storage.join(url, "bundle")):
+        try:
+            text = storage.read(storage.join(place, MODEL_JSON))
+        except NotFoundError:
+            continue
+        return _parse(place, text)
+    raise NotFoundError(
+        f"There is no model at {url}",
+        f"neither {MODEL_JSON} nor bundle/{MODEL_JSON} is there",
+        "Name a run, a bundle or an .onnx file; `plantml train` makes them.",
+    )
+
+
+def model_json(contract: Contract, digest_: str, files: Mapping[str, bytes]) -> bytes:
+    """The content of `model.json` for these files."""
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    content = {"digest": digest_, "files": hashes, "contract": contract.model_dump(mode="json")}
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def parse_contract(where: str, content: Any) -> Contract:
+    """A contract from parsed JSON. Raises `InputError` that names the first thing wrong with it."""
+    if isinstance(content, dict) and content.get("format") != FORMAT:
+        raise InputError(
+            f"{where} has bundle format {content.get('format')}",
+            f"this plantml reads {FORMAT}",
+            "Update plantml.",
+        )
+    try:
+        return Contract.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{where} is no valid model contract", f"{key}: {first['msg']}") from error
+
+
+def _parse(url: str, text: bytes) -> Bundle:
+    try:
+        content = json.loads(text)
+        return Bundle(url, parse_contract(url, content["contract"]), content["digest"], content["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{url}/{MODEL_JSON} is damaged", f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,208 @@
+"""What a command sees of the outside: streams, output options, progress. Passed in, never global."""
+
+import json as jsonlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+from plantml.settings import Machine, machine
+from plantml.work import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+RESULT_FORMAT = 1
+_PLAIN_EVERY = 10.0
+_BAR_AFTER = 1.0
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Standard input, output and error, so that tests can bring their own."""
+
+    stdin: BinaryIO = field(default_factory=lambda: sys.stdin.buffer)
+    stdout: TextIO = field(default_factory=lambda: sys.stdout)
+    stderr: TextIO = field(default_factory=lambda: sys.stderr)
+
+
+class Console:
+    """One command's output: results to stdout, everything else to stderr.
+
+    Args:
+        streams: where it goes.
+        json: print the result as one JSON document.
+        quiet: say nothing but results and errors.
+        verbose: say more.
+        offline: open no socket except to URLs that were named.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        *,
+        json: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        offline: bool = False,
+    ) -> None:
+        self.streams = streams
+        self.json, self.quiet, self.verbose = json, quiet, verbose
+        self.machine: Machine = machine(offline=offline)
+        self._bar: RichProgress | None = None
+
+    @property
+    def interactive(self) -> bool:
+        """True if a person watches stderr."""
+        return self.streams.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def say(self, text: str) -> None:
+        """A line for the person, unless `--quiet`."""
+        if self.quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self.streams.stderr, flush=True)  # noqa: T201
+
+    def detail(self, text: str) -> None:
+        """A line for `--verbose`."""
+        if self.verbose:
+            self.say(text)
+
+    def result(self, command: str, content: Mapping[str, Any], show: Callable[["Page"], None]) -> None:
+        """The command's result: one JSON document with `--json`, else as `show` draws it."""
+        self.close()
+        if self.json:
+            document = {"plantml_result": RESULT_FORMAT, "command": command, **content}
+            print(jsonlib.dumps(document, ensure_ascii=False, indent=2), file=self.streams.stdout)  # noqa: T201
+        else:
+            show(Page(self.streams.stdout))
+        self.streams.stdout.flush()
+
+    def progress(self, what: str) -> Progress:
+        """A progress to give to long work: a bar on a terminal, else a plain line every ten seconds."""
+        if self.quiet:
+            return lambda done, total: None
+        return self._drawn(what) if self.interactive else self._plain(what)
+
+    def close(self) -> None:
+        """Take the progress bar off the terminal."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _plain(self, what: str) -> Progress:
+        started = last = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= _PLAIN_EVERY:
+                last = now
+                rate = done / max(now - started, 1e-9)
+                left = f", about {_duration((total - done) / rate)} left" if total and rate else ""
+                self.say(f"{what}: {done} of {total or '?'}, {rate:.3g}/s{left}")
+
+        return tell
+
+    def _drawn(self, what: str) -> Progress:
+        started = time.monotonic()
+        task = None
+
+        def tell(done: int, total: int) -> None:
+            nonlocal task
+            if task is None:
+                if time.monotonic() - started < _BAR_AFTER:
+                    return
+                if self._bar is None:
+                    self._bar = self._make_bar()
+                task = self._bar.add_task(what, total=total or None)
+            if self._bar is not None:
+                self._bar.update(task, completed=done, total=total or None)
+                if done >= total > 0:
+                    self._bar.update(task, visible=False)
+
+        return tell
+
+    def _make_bar(self) -> "RichProgress":
+        from rich.console import Console as RichConsole
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            ProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as RichProgress
+        from rich.text import Text
+
+        class _Speed(ProgressColumn):
+            def render(self, task: Any) -> Text:
+                return Text(f"{task.speed:.3g}/s" if task.speed else "")
+
+        bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Speed(),
+            TimeRemainingColumn(),
+            console=RichConsole(file=self.streams.stderr),
+            transient=True,
+        )
+        bar.start()
+        return bar
+
+
+class Page:
+    """A result as a person reads it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console as RichConsole
+
+        # Rich takes 80 columns where it cannot ask; a pipe has no width, so nothing is cut there.
+        width = None if stream.isatty() else 200
+        self._rich: RichConsole = RichConsole(
+            file=stream, width=width, highlight=False, markup=False, emoji=False
+        )
+
+    def line(self, text: str = "", style: str | None = None) -> None:
+        """A line of text."""
+        self._rich.print(text, style=style, soft_wrap=True)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+        """A table; numbers are set to the right."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        found = [[_cell(value) for value in row] for row in rows]
+        table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+        for number, name in enumerate(columns):
+            numeric = bool(found) and all(_is_number(row[number]) for row in found)
+            table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        for row in found:
+            table.add_row(*row)
+        self._rich.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _is_number(text: str) -> bool:
+    return not text.strip("0123456789.,%+-–")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """`1 photo`, `3 photos`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,66 @@
+"""`plantml demo`."""
+
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plantml.cli.command import command
+from plantml.cli.console import Console, Page
+from plantml.demo import Step
+from plantml.errors import PlantmlError
+
+EXAMPLES = ["plantml demo", "plantml demo /tmp/plants --images 600"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "demo", examples=EXAMPLES)(demo)
+
+
+def demo(
+    console: Console,
+    folder: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Folder for everything it makes.")
+    ] = Path("demo"),
+    images: Annotated[int, typer.Option(min=60, help="Photos to make and to train on.")] = 400,
+) -> None:
+    """Show the whole way on photos that it makes itself: synth, import, split, train, validate, export, detect.
+
+    Takes a few minutes. Each step is printed as the command that you would type.
+    """
+    from plantml import demo as library
+    from plantml.cli.extras import need_train
+
+    need_train()
+    started = time.monotonic()
+
+    def call(step: Step) -> int:
+        console.say(f"\n# {step.why}\n$ plantml {shlex.join(step.arguments)}")
+        quiet = ["--quiet"] if console.quiet else []
+        stdout = subprocess.DEVNULL if console.json else None
+        return subprocess.run(
+            [sys.executable, "-m", "plantml", *step.arguments, *quiet], stdout=stdout, check=False
+        ).returncode  # noqa: S603
+
+    code = library.run(folder, images, call)
+    if code:
+        error = PlantmlError("A step of the demo failed", "its own message is above")
+        error.exit_code = code  # type: ignore[assignment]
+        raise error
+    sheet = folder / "sheet.png"
+    seconds = time.monotonic() - started
+
+    def show(page: Page) -> None:
+        page.line()
+        page.line(
+            f"Done in {seconds:.0f} s. Look at {sheet}, {folder}/run/plots and {folder}/validation.",
+            style="bold",
+        )
+        page.line("Next: your own photos: plantml dataset import PHOTOS DATASET")
+
+    console.result("demo", {"folder": str(folder), "sheet": str(sheet), "seconds": round(seconds, 1)}, show)

@@ -1,0 +1,14 @@
+"""Telling early, and in one line, that an optional part is not installed."""
+
+from importlib.util import find_spec
+
+from plantml.errors import MissingExtraError
+
+_TRAIN = ("torch", "timm", "pytorch_lightning", "albumentations", "safetensors", "onnx")
+
+
+def need_train() -> None:
+    """Raise `MissingExtraError` unless everything of `[train]` can be imported."""
+    missing = [name for name in _TRAIN if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError("Training is not installed", f"missing: {', '.join(missing)}", extra="train")

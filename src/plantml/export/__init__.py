@@ -1,0 +1,1 @@
+"""Exports: the trained network in other forms, each proven equal before it is published."""

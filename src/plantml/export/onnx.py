@@ -1,0 +1,72 @@
+"""The deployed network as ONNX: one file that needs onnxruntime and nothing of ours."""
+
+import logging
+import warnings
+
+from plantml import bundle as bundles
+from plantml.bundle import Contract
+from plantml.errors import MissingExtraError
+
+OPSET = 18
+
+
+def to_onnx(contract: Contract, weights: bytes, digest: str) -> bytes:
+    """The network of a contract and its safetensors weights as ONNX bytes.
+
+    Input `image`: uint8 [N, H, W, 3] at the contract's input size. Outputs: `target.<name>`, `embedding`,
+    `unknown`. The contract and the digest are in the metadata.
+
+    Raises:
+        MissingExtraError: torch or onnx is not installed.
+    """
+    try:
+        import onnx
+        import torch
+        from safetensors.torch import load
+    except ImportError as error:
+        raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
+    from plantml import network
+
+    deployed = network.rebuild(contract, load(weights))
+    fit = contract.input
+    example = torch.zeros((2, fit.height, fit.width, 3), dtype=torch.uint8)
+    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            deployed,
+            (example,),
+            input_names=["image"],
+            output_names=deployed.output_names,
+            dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1, max=4096)}},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # it is, with dynamo=True
+    model = program.model_proto
+    model.producer_name = "plantml"
+    notes = {bundles.CONTRACT_KEY: contract.canonical().decode(), bundles.DIGEST_KEY: digest}
+    del model.metadata_props[:]
+    for key, value in notes.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+class _quiet:  # noqa: N801 - reads as an adjective where it is used
+    """Keeps the exporters' loggers from writing between our lines."""
+
+    def __init__(self, *names: str) -> None:
+        self._loggers = [logging.getLogger(name) for name in names]
+        self._levels: list[int] = []
+
+    def __enter__(self) -> None:
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)

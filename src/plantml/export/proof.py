@@ -1,0 +1,77 @@
+"""Is it the same model? Two runtimes answer for the same photos, and their answers are compared."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from plantml.bundle import Contract
+from plantml.errors import GateError
+from plantml.images import Pixels
+from plantml.runtime import Runtime
+
+MAX_DIFFERENCE = 1e-4
+"""Largest difference of a probability that rounding explains."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far two runtimes agree.
+
+    Attributes:
+        photos: compared.
+        agreement: share of photos with the same labels and the same side of the unknown threshold.
+        difference: largest difference of any probability, value or unknown score.
+    """
+
+    photos: int
+    agreement: float
+    difference: float
+
+    @property
+    def holds(self) -> bool:
+        """True if both are the same model."""
+        return self.photos > 0 and self.agreement == 1.0 and self.difference <= MAX_DIFFERENCE
+
+
+def compare(contract: Contract, reference: Runtime, candidate: Runtime, batches: Iterable[Pixels]) -> Proof:
+    """Let both answer for batches of photos, uint8 RGB [N, H, W, 3].
+
+    Raises:
+        GateError: the candidate does not even give the outputs that the contract promises.
+    """
+    photos = same = 0
+    difference = 0.0
+    for batch in batches:
+        first, second = reference.run(batch), candidate.run(batch)
+        agree = np.ones(len(batch), bool)
+        for target in contract.targets:
+            name = f"target.{target.name}"
+            a, b = first[name], second.get(name)
+            if b is None or a.shape != b.shape:
+                raise GateError(
+                    f"The export has no output {name} of {a.shape[1]} numbers", "it is another model"
+                )
+            difference = max(difference, float(np.abs(a - b).max(initial=0)))
+            if target.kind == "class":
+                agree &= a.argmax(axis=1) == b.argmax(axis=1)
+            elif target.kind == "multilabel":
+                agree &= ((a >= 0.5) == (b >= 0.5)).all(axis=1)
+        a, b = first["unknown"], second["unknown"]
+        difference = max(difference, float(np.abs(a - b).max(initial=0)))
+        agree &= (a > contract.unknown_threshold) == (b > contract.unknown_threshold)
+        photos += len(batch)
+        same += int(agree.sum())
+    return Proof(photos, same / photos if photos else 0.0, difference)
+
+
+def require(proof: Proof, what: str) -> Proof:
+    """The proof if it holds. Raises `GateError` that says what was found if not."""
+    if not proof.holds:
+        raise GateError(
+            f"{what} is not the same model",
+            f"{proof.photos} photos, {proof.agreement:.1%} with the same labels, difference up to {proof.difference:.2g};"
+            f" allowed are 100 % and {MAX_DIFFERENCE:g}",
+            "Nothing was published. This is a bug in the exporter or a broken installation; please report it.",
+        )
+    return proof

@@ -1,0 +1,174 @@
+"""The network as plain torch: backbone, one head a target, and what makes its outputs honest.
+
+Nothing here knows of Lightning. `PlantNet` is what is trained; `Deployed` is what is exported and run.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from plantml.bundle import Architecture, Contract
+from plantml.targets import Target, tied, valid_combinations
+
+NEIGHBOURS = 5
+"""Nearest training embeddings that the unknown score looks at."""
+
+
+class PlantNet(nn.Module):
+    """A timm backbone that eats uint8 photos, and a linear head for every target.
+
+    Args:
+        architecture: see `bundle.Architecture`.
+        targets: what to predict, in order.
+        backbone: the network itself; built by name, without weights, if not given.
+        dropout: share of embedding features dropped before the heads while training.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        targets: Sequence[Target],
+        backbone: nn.Module | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.targets = tuple(targets)
+        self.backbone = backbone if backbone is not None else bare_backbone(architecture.backbone)
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleDict(
+            {target.name: nn.Linear(architecture.embedding, target.size) for target in targets}
+        )
+        for target in targets:
+            if target.kind == "value":
+                # Mean and deviation of the training labels: the head learns what remains.
+                self.register_buffer(f"scale_{target.name}", torch.tensor([0.0, 1.0]))
+        scalar = len(set(architecture.mean)) == 1 and len(set(architecture.std)) == 1
+        # One number instead of three keeps the graph's arithmetic a single multiply-add.
+        mean = architecture.mean[:1] if scalar else architecture.mean
+        std = architecture.std[:1] if scalar else architecture.std
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Embeddings, float32 [N, D], of photos, uint8 RGB [N, H, W, 3]."""
+        pixels = image.permute(0, 3, 1, 2).to(self.mean.dtype)
+        features: Tensor = self.backbone(pixels * (1 / (255 * self.std)) - self.mean / self.std)
+        return features
+
+    def classify(self, embedding: Tensor) -> dict[str, Tensor]:
+        """Logits [N, classes], or values [N, 1] in their unit, by target, of embeddings [N, D]."""
+        dropped = self.dropout(embedding)
+        logits = {name: head(dropped) for name, head in self.heads.items()}
+        for target in self.targets:
+            if target.kind == "value":
+                mean, std = self.get_buffer(f"scale_{target.name}")
+                logits[target.name] = logits[target.name] * std + mean
+        return logits
+
+    def scales(self) -> dict[str, Tensor]:
+        """Deviation of the training labels, a scalar, by value target."""
+        values = (target.name for target in self.targets if target.kind == "value")
+        return {name: self.get_buffer(f"scale_{name}")[1] for name in values}
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Logits, float32 [N, classes] by target, of photos, uint8 RGB [N, H, W, 3]."""
+        return self.classify(self.embed(image))
+
+
+class Deployed(nn.Module):
+    """A trained network with all that stands between its logits and an answer, inside one graph.
+
+    Probabilities are calibrated (temperature scaling, Guo et al. 2017, "On calibration of modern neural
+    networks"), health and disease are made consistent, and `unknown` is one minus the mean cosine to the
+    five nearest training embeddings (k-nearest neighbours, Sun et al. 2022, "Out-of-distribution detection
+    with deep nearest neighbors").
+    """
+
+    bank: Tensor
+    combinations: Tensor
+
+    def __init__(self, net: PlantNet, temperatures: Mapping[str, float], bank: Tensor) -> None:
+        super().__init__()
+        self.net = net
+        self.temperatures = dict(temperatures)
+        self.register_buffer("bank", functional.normalize(bank.float(), dim=1))
+        self.pair = tied(net.targets)
+        if self.pair:
+            valid = torch.from_numpy(valid_combinations(*self.pair)).float()
+            self.register_buffer("combinations", valid, persistent=False)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs, in their order."""
+        return [*(f"target.{target.name}" for target in self.net.targets), "embedding", "unknown"]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Answers for photos, uint8 RGB [N, H, W, 3]: one tensor a target, the embedding, `unknown` [N]."""
+        embedding = self.net.embed(image)
+        answers = self.answers(self.net.classify(embedding))
+        return (*(answers[target.name] for target in self.net.targets), embedding, self.unknown(embedding))
+
+    def answers(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Calibrated probabilities [N, classes], or values [N, 1], by target."""
+        answers = {}
+        for target in self.net.targets:
+            scaled = logits[target.name] / self.temperatures.get(target.name, 1.0)
+            if target.kind == "class":
+                answers[target.name] = scaled.softmax(dim=1)
+            else:
+                answers[target.name] = (
+                    scaled.sigmoid() if target.kind == "multilabel" else logits[target.name]
+                )
+        if self.pair:
+            health, disease = (target.name for target in self.pair)
+            answers[health], answers[disease] = consistent(
+                answers[health], answers[disease], self.combinations
+            )
+        return answers
+
+    def unknown(self, embedding: Tensor) -> Tensor:
+        """How unlike the training photos an embedding is: float32 [N], 0 (the same) to 2."""
+        cosine = functional.normalize(embedding, dim=1) @ self.bank.T
+        nearest = cosine.topk(min(NEIGHBOURS, self.bank.shape[0]), dim=1).values
+        return 1 - nearest.mean(dim=1)
+
+
+def consistent(health: Tensor, disease: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Marginals of the joint probability of health and disease, with impossible pairs taken out.
+
+    Args:
+        health: probabilities [N, H].
+        disease: probabilities [N, D].
+        valid: 1 where a pair can be true, else 0: [H, D].
+
+    Returns:
+        Health [N, H] and disease [N, D], each summing to one.
+    """
+    joint = health.unsqueeze(2) * disease.unsqueeze(1) * valid
+    total = joint.sum(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(joint.dtype).tiny)
+    joint = joint / total
+    return joint.sum(dim=2), joint.sum(dim=1)
+
+
+def bare_backbone(name: str, *, drop_path: float = 0.0) -> nn.Module:
+    """A timm backbone without classifier and without weights. Raises `ValueError` for an unknown name."""
+    import timm
+
+    if not timm.is_model(name):
+        raise ValueError(name)
+    backbone: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=drop_path)
+    return backbone
+
+
+def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> Deployed:
+    """The deployed network of a contract and its weights, in evaluation mode."""
+    net = PlantNet(contract.architecture, contract.targets)
+    bank = torch.zeros(contract.architecture.bank, contract.architecture.embedding)
+    deployed = Deployed(net, contract.temperatures, bank)
+    deployed.load_state_dict(dict(weights))
+    return deployed.eval()

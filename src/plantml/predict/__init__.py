@@ -1,0 +1,1 @@
+"""From a source to records: the part that detection, validation and the Python interface share."""

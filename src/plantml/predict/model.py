@@ -1,0 +1,81 @@
+"""The Python interface: `plantml.load(REF).predict(paths)`."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from plantml import settings
+from plantml.bundle import Contract
+from plantml.predict.pipeline import Pipeline
+from plantml.runtime import open_model
+
+
+class Model:
+    """A trained model. `contract` says what it predicts, `digest` names it."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    @property
+    def contract(self) -> Contract:
+        """Targets, input, thresholds, and where it came from."""
+        return self._pipeline.bundle.contract
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that names the model."""
+        return self._pipeline.bundle.digest
+
+    def predict(self, images: str | Path | bytes | Iterable[str | Path | bytes]) -> list[dict[str, Any]]:
+        """Records for images, as `plantml detect` writes them.
+
+        Args:
+            images: URLs, paths or the bytes of image files; one, or many.
+
+        Returns:
+            One record an image, in order; see `docs/records.md`. An image that cannot be read gives a
+            record with its `failure`.
+        """
+        return list(self.stream([images] if isinstance(images, (str, Path, bytes)) else images))
+
+    def stream(self, images: Iterable[str | Path | bytes]) -> Iterator[dict[str, Any]]:
+        """The same, one by one, for any number of images."""
+        urls: list[str] = []
+        for image in images:
+            if isinstance(image, bytes):
+                yield from self._flush(urls)
+                yield self._pipeline.predict_bytes([("", image)])[0].record.as_json()
+            else:
+                urls.append(str(image))
+                if len(urls) >= self._pipeline.batch * self._pipeline.threads * 4:
+                    yield from self._flush(urls)
+        yield from self._flush(urls)
+
+    def _flush(self, urls: list[str]) -> Iterator[dict[str, Any]]:
+        for prediction in self._pipeline.run(list(urls)):
+            yield prediction.record.as_json()
+        urls.clear()
+
+
+def load(
+    ref: str | Path,
+    *,
+    runtime: str = "auto",
+    device: str = "cpu",
+    threads: int | None = None,
+    batch: int = 8,
+    top_k: int = 5,
+) -> Model:
+    """Load a model.
+
+    Args:
+        ref: a run, a bundle or an exported `.onnx` file; a path or any URL.
+        runtime: `auto`, `onnxruntime` or `torch`.
+        device: `cpu`, or a device as torch names it.
+        threads: images worked on at the same time; all usable cores if not given.
+        batch: images a call of the runtime.
+        top_k: classes named for each class target.
+    """
+    machine = settings.machine()
+    bundle, opened = open_model(str(ref), runtime=runtime, device=device, cache=machine.cache())
+    return Model(Pipeline(bundle, opened, threads=threads or machine.threads, batch=batch, top_k=top_k))

