@@ -1,14 +1,13 @@
 """plantml: from a folder of plant photos to a model that a machine can trust."""
 
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
+
+from plantml.about import __version__
 
 if TYPE_CHECKING:
     from plantml.predict.model import Model
 
 __all__ = ["__version__", "load"]
-
-__version__ = _version("plantml")
 
 
 def load(ref: str, **options: Any) -> "Model":

@@ -96,9 +96,7 @@ class Bundle:
             StorageError: the bytes are not those that were written.
         """
         if name not in self.files:
-            raise InputError(
-                f"{self.url} has no {name}", f"it has {', '.join(self.files) or 'one file only'}"
-            )
+            raise InputError(f"{self.url} has no {name}", f"it has {', '.join(self.files) or 'one file only'}")
         url, sha256 = storage.join(self.url, name), self.files[name]
         if cache is not None and not storage.is_local(url):
             return cache.read(sha256, url)

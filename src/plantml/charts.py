@@ -42,9 +42,7 @@ def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> 
     epochs = [row["epoch"] for row in history]
     for axes, names in ((left, ("train_loss", "val_loss")), (right, _score_names(history))):
         for name in names:
-            axes.plot(
-                epochs, [row.get(name, np.nan) for row in history], marker="o", markersize=3, label=name
-            )
+            axes.plot(epochs, [row.get(name, np.nan) for row in history], marker="o", markersize=3, label=name)
         axes.axvline(best_epoch, color=_INK, linestyle=":", label="chosen")
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)

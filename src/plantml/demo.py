@@ -1,8 +1,28 @@
 """The main job, end to end, on photos that it makes itself: each step is a command that a user would type."""
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+_STEPS = """
+Photos of plants that no one took
+    dataset synth {0}/photos --images {1} --seed 1
+A dataset of them: four targets, and photos of one plant in one group
+    dataset import {0}/photos/labels.csv {0}/leaves --target severity:value:fraction --group-column plant
+Train, val and test, no plant in two of them
+    dataset split {0}/leaves
+A model for all four targets
+    train {0}/leaves --out {0}/run --size 160 --epochs {2}
+How good it is on photos that it has not seen
+    validate {0}/leaves --model {0}/run --out {0}/validation
+One file that needs onnxruntime only, proven equal
+    export {0}/run --to {0}/leaf.onnx
+New photos
+    dataset synth {0}/new --images 24 --seed 2
+One record a photo, and a sheet to look at
+    detect {0}/new --model {0}/leaf.onnx --out {0}/records.jsonl --sheet {0}/sheet.png
+"""
 
 
 @dataclass(frozen=True)
@@ -10,37 +30,22 @@ class Step:
     """One command line of the demo, after `plantml`, and what it shows."""
 
     why: str
-    arguments: Sequence[str]
+    arguments: list[str]
 
 
-def steps(folder: Path, images: int) -> list[Step]:
+def steps(folder: Path, images: int, epochs: int) -> list[Step]:
     """The commands of the demo, in order, writing under `folder`."""
-    photos, data, run = str(folder / "photos"), str(folder / "leaves"), str(folder / "run")
-    onnx, records = str(folder / "leaf.onnx"), str(folder / "records.jsonl")
+    lines = _STEPS.strip().splitlines()
+    place = shlex.quote(str(folder))
     return [
-        Step("Photos of plants that no one took", ("dataset", "synth", photos, "--images", str(images), "--seed", "1")),
-        Step(
-            "A dataset of them: labels by column, photos of one plant in one group",
-            ("dataset", "import", f"{photos}/labels.csv", data, "--target", "severity:value:fraction", "--group-column", "plant"),
-        ),
-        Step("Train, val and test, no plant in two of them", ("dataset", "split", data)),
-        Step("A model for all four targets", ("train", data, "--out", run, "--size", "160", "--epochs", "6")),
-        Step("How good it is on photos it has not seen", ("validate", data, "--model", run, "--out", str(folder / "validation"))),
-        Step("One file that needs onnxruntime only, proven equal", ("export", run, "--to", onnx)),
-        Step(
-            "What it says of new photos",
-            ("dataset", "synth", str(folder / "new"), "--images", "24", "--seed", "2"),
-        ),
-        Step(
-            "One record a photo, and a sheet to look at",
-            ("detect", str(folder / "new"), "--model", onnx, "--out", records, "--sheet", str(folder / "sheet.png")),
-        ),
-    ]  # fmt: skip
+        Step(why, shlex.split(command.format(place, images, epochs)))
+        for why, command in zip(lines[::2], lines[1::2], strict=True)
+    ]
 
 
-def run(folder: Path, images: int, call: Callable[[Step], int]) -> int:
+def run(folder: Path, images: int, epochs: int, call: Callable[[Step], int]) -> int:
     """Run all steps until one fails; its exit code, or 0."""
-    for step in steps(folder, images):
+    for step in steps(folder, images, epochs):
         code = call(step)
         if code:
             return code

@@ -230,9 +230,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         grey = (np.clip(levels, 0, 65535) + 128) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if mode == "F":
-        raise ImageError(
-            "unsupported", "floating-point pixels have no defined white", "Convert it to 8 or 16 bits."
-        )
+        raise ImageError("unsupported", "floating-point pixels have no defined white", "Convert it to 8 or 16 bits.")
     if mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

@@ -104,9 +104,7 @@ def class_report(target: Target, truth: Ints, probabilities: Floats) -> ClassRep
     return ClassReport(target.name, target.classes, len(truth), confusion, scores, per_class)
 
 
-def multilabel_report(
-    target: Target, truth: NDArray[np.bool_], predicted: NDArray[np.bool_]
-) -> MultilabelReport:
+def multilabel_report(target: Target, truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> MultilabelReport:
     """The report of a multilabel target from boolean matrices [N, classes]."""
     hits = (truth & predicted).sum(axis=0)
     per_class = _per_class(target.classes, hits, truth.sum(axis=0), predicted.sum(axis=0))
@@ -135,9 +133,7 @@ def calibration_error(probabilities: Floats, truth: Ints, bins: int = 15) -> flo
     right = probabilities.argmax(axis=1) == truth
     bin_ = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     counts = np.bincount(bin_, minlength=bins)
-    gaps = np.bincount(bin_, weights=right, minlength=bins) - np.bincount(
-        bin_, weights=confidence, minlength=bins
-    )
+    gaps = np.bincount(bin_, weights=right, minlength=bins) - np.bincount(bin_, weights=confidence, minlength=bins)
     return float(np.abs(gaps[counts > 0]).sum() / len(truth))
 
 

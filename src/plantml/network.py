@@ -40,9 +40,7 @@ class PlantNet(nn.Module):
         self.targets = tuple(targets)
         self.backbone = backbone if backbone is not None else bare_backbone(architecture.backbone)
         self.dropout = nn.Dropout(dropout)
-        self.heads = nn.ModuleDict(
-            {target.name: nn.Linear(architecture.embedding, target.size) for target in targets}
-        )
+        self.heads = nn.ModuleDict({target.name: nn.Linear(architecture.embedding, target.size) for target in targets})
         for target in targets:
             if target.kind == "value":
                 # Mean and deviation of the training labels: the head learns what remains.
@@ -121,14 +119,10 @@ class Deployed(nn.Module):
             if target.kind == "class":
                 answers[target.name] = scaled.softmax(dim=1)
             else:
-                answers[target.name] = (
-                    scaled.sigmoid() if target.kind == "multilabel" else logits[target.name]
-                )
+                answers[target.name] = scaled.sigmoid() if target.kind == "multilabel" else logits[target.name]
         if self.pair:
             health, disease = (target.name for target in self.pair)
-            answers[health], answers[disease] = consistent(
-                answers[health], answers[disease], self.combinations
-            )
+            answers[health], answers[disease] = consistent(answers[health], answers[disease], self.combinations)
         return answers
 
     def unknown(self, embedding: Tensor) -> Tensor:

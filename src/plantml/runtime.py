@@ -42,9 +42,7 @@ class OnnxRuntime:
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common base but Exception
-            raise InputError(
-                "The file is not an ONNX model that runs here", str(error).splitlines()[0]
-            ) from error
+            raise InputError("The file is not an ONNX model that runs here", str(error).splitlines()[0]) from error
         self._names = [output.name for output in self._session.get_outputs()]
 
     @property
@@ -68,9 +66,7 @@ class TorchRuntime:
             import torch
             from safetensors.torch import load
         except ImportError as error:
-            raise MissingExtraError(
-                "The torch runtime is not installed", str(error), extra="train"
-            ) from error
+            raise MissingExtraError("The torch runtime is not installed", str(error), extra="train") from error
         from plantml import network
 
         self._torch, self._device = torch, device
@@ -81,9 +77,7 @@ class TorchRuntime:
         """See `Runtime.run`."""
         with self._torch.inference_mode():
             found = self._deployed(self._torch.from_numpy(np.ascontiguousarray(batch)).to(self._device))
-        return {
-            name: part.cpu().numpy() for name, part in zip(self._deployed.output_names, found, strict=True)
-        }
+        return {name: part.cpu().numpy() for name, part in zip(self._deployed.output_names, found, strict=True)}
 
 
 def _open_onnx(bundle: Bundle, cache: storage.Cache | None, device: str) -> Runtime:
@@ -115,9 +109,7 @@ def open_model(
     """
     if storage.suffix(ref) == ".onnx":
         if runtime not in {"auto", "onnxruntime"}:
-            raise UsageError(
-                f"{ref} runs in onnxruntime only", "", "Name the bundle's folder for other runtimes."
-            )
+            raise UsageError(f"{ref} runs in onnxruntime only", "", "Name the bundle's folder for other runtimes.")
         _only_cpu("onnxruntime", device)
         return open_onnx_file(storage.absolute(ref))
     name = ("onnxruntime" if device == "cpu" else "torch") if runtime == "auto" else runtime

@@ -48,9 +48,7 @@ class Resolved(Generic[C]):
 
     def lines(self) -> list[str]:
         """One line a key: `key = value  # where from`, as `--print-config` shows it."""
-        return [
-            f"{key} = {value!r}  # {self.origins.get(key, 'default')}" for key, value in _flat(self.value)
-        ]
+        return [f"{key} = {value!r}  # {self.origins.get(key, 'default')}" for key, value in _flat(self.value)]
 
 
 def usable_cores() -> int:
@@ -127,9 +125,7 @@ def _from_environment(section: str) -> Mapping[str, Any]:
         return {}  # the common case does not pay for the import
     from pydantic_settings import BaseSettings, EnvSettingsSource
 
-    source = EnvSettingsSource(
-        BaseSettings, env_prefix=prefix, env_nested_delimiter="__", case_sensitive=False
-    )
+    source = EnvSettingsSource(BaseSettings, env_prefix=prefix, env_nested_delimiter="__", case_sensitive=False)
     values: dict[str, Any] = {}
     for key, text in source.env_vars.items():
         if text is not None and key.upper().startswith(prefix):
@@ -156,9 +152,7 @@ def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _merge(
-    into: dict[str, Any], layer: Mapping[str, Any], origins: dict[str, str], origin: str, at: str = ""
-) -> None:
+def _merge(into: dict[str, Any], layer: Mapping[str, Any], origins: dict[str, str], origin: str, at: str = "") -> None:
     for key, value in layer.items():
         path = f"{at}{key}"
         if isinstance(value, Mapping) and isinstance(into.get(key, {}), dict):
@@ -186,9 +180,7 @@ def _explained(error: ValidationError, model: type[BaseModel], origins: Mapping[
         near = get_close_matches(key, known, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(known)}."
         return InputError(f"Unknown setting {key}{where}", "", hint)
-    return InputError(
-        f"Setting {key}{where} does not fit", first["msg"], "`--print-config` shows every value."
-    )
+    return InputError(f"Setting {key}{where} does not fit", first["msg"], "`--print-config` shows every value.")
 
 
 def _known(model: type[BaseModel], at: str = "") -> list[tuple[str, Any]]:

@@ -91,9 +91,7 @@ def split(url: str) -> tuple[str, str]:
     stripped = head if head.endswith("://") else head.rstrip("/")
     cut = stripped.rfind("/") + 1
     parent = stripped[:cut]
-    return (
-        parent if parent.endswith("://") or parent == "/" else parent.rstrip("/")
-    ) + chain + rest, stripped[cut:]
+    return (parent if parent.endswith("://") or parent == "/" else parent.rstrip("/")) + chain + rest, stripped[cut:]
 
 
 def basename(url: str) -> str:
@@ -256,7 +254,9 @@ def glob(pattern: str) -> list[Entry]:
     """Files whose URL matches `*`, `?`, `[…]` or `**`, in the order of their names."""
     with _explained(pattern, "list"):
         if is_local(pattern):
-            found = glob_local(str(local_path(pattern)), recursive=True)
+            found = glob_local(  # noqa: PTH207 - Path.glob takes no absolute pattern
+                str(local_path(pattern)), recursive=True
+            )
             return [stat(path) for path in sorted(found) if os.path.isfile(path)]  # noqa: PTH113
         fs, path = _filesystem(pattern)
         fs.invalidate_cache()
@@ -442,9 +442,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
 def _retried(call: Callable[[], T]) -> T:
     import stamina
 
-    for attempt in stamina.retry_context(
-        on=_may_pass, attempts=4, wait_initial=0.2, wait_max=5.0, timeout=60
-    ):
+    for attempt in stamina.retry_context(on=_may_pass, attempts=4, wait_initial=0.2, wait_max=5.0, timeout=60):
         with attempt:
             return call()
     raise AssertionError  # the last attempt returns or raises
@@ -464,9 +462,7 @@ def _explained(url: str, verb: str) -> Iterator[None]:
     except FileExistsError as error:
         raise AlreadyExistsError(f"{url} exists already", "somebody else wrote it first") from error
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError(
-            f"Nothing found at {url}", "", "Check the path; for s3:// also the bucket."
-        ) from error
+        raise NotFoundError(f"Nothing found at {url}", "", "Check the path; for s3:// also the bucket.") from error
     except IsADirectoryError as error:
         raise NotFoundError(f"{url} is a directory", "a file was expected") from error
     except PermissionError as error:
@@ -474,20 +470,14 @@ def _explained(url: str, verb: str) -> Iterator[None]:
             f"Not allowed to {verb} {url}", str(error), "Check the credentials or the file's permissions."
         ) from error
     except ImportError as error:
-        raise MissingExtraError(
-            f"Cannot {verb} {url}", str(error), "Install the package that it names."
-        ) from error
+        raise MissingExtraError(f"Cannot {verb} {url}", str(error), "Install the package that it names.") from error
     except OSError as error:
-        raise StorageError(
-            f"Could not {verb} {url}", _short(error), "Try again; nothing was lost."
-        ) from error
+        raise StorageError(f"Could not {verb} {url}", _short(error), "Try again; nothing was lost.") from error
     except Exception as error:
         if is_local(url):
             raise
         # Remote filesystems raise whatever their client library raises.
-        raise StorageError(
-            f"Could not {verb} {url}", _short(error), "Check the URL, credentials, network."
-        ) from error
+        raise StorageError(f"Could not {verb} {url}", _short(error), "Check the URL, credentials, network.") from error
 
 
 def _short(error: Exception) -> str:

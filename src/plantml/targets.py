@@ -60,9 +60,7 @@ class Target:
             return np.array([np.nan if label is None else label for label in labels], np.float32)
         index = {name: number for number, name in enumerate(self.classes)}
         if self.kind == "class":
-            return np.array(
-                [-1 if label is None else self._index(index, label) for label in labels], np.int64
-            )
+            return np.array([-1 if label is None else self._index(index, label) for label in labels], np.int64)
         hot = np.full((len(labels), len(self.classes)), np.nan, np.float32)
         for row, names in zip(hot, labels, strict=True):
             if names is not None:
@@ -84,13 +82,9 @@ class Target:
 def check_name(name: str, reserved: Iterable[str] = ()) -> str:
     """`name` if it can name a target. Raises `InputError` with the reason if not."""
     if not _NAME.fullmatch(name):
-        raise InputError(
-            f"A target cannot be called {name!r}", "names are lower-case letters, digits and underscores"
-        )
+        raise InputError(f"A target cannot be called {name!r}", "names are lower-case letters, digits and underscores")
     if name in reserved:
-        raise InputError(
-            f"A target cannot be called {name!r}", "a dataset has a column of that name of its own"
-        )
+        raise InputError(f"A target cannot be called {name!r}", "a dataset has a column of that name of its own")
     return name
 
 

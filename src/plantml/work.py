@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from plantml.errors import StoppedError, TerminatedError
 
@@ -18,7 +18,7 @@ Progress = Callable[[int, int], None]
 """Called with (done, total) now and then; total 0 means that it is not known."""
 
 
-def silent(done: int, total: int) -> None:  # noqa: ARG001 - the signature of Progress
+def silent(done: int, total: int) -> None:
     """Nobody listens."""
 
 
@@ -59,7 +59,7 @@ class Stop:
         self._signal: int | None = None
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Stop":
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)

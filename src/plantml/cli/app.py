@@ -27,8 +27,7 @@ _SIGPIPE = 141
 def build() -> typer.Typer:
     """The whole command line."""
     app = group("plantml", _HELP)
-    app.add_typer(dataset.app)
-    for module in (train, validate, export, detect, demo):
+    for module in (dataset, train, validate, export, detect, demo):
         module.register(app)
 
     @app.callback(invoke_without_command=True)
@@ -37,7 +36,7 @@ def build() -> typer.Typer:
         version: bool = typer.Option(False, "--version", help="Show the version and stop."),
     ) -> None:
         if version:
-            print(f"plantml {plantml.__version__}", file=ctx.obj.stdout)  # noqa: T201
+            print(f"plantml {plantml.__version__}", file=ctx.obj.stdout)
             raise typer.Exit
 
     root.__doc__ = _HELP
@@ -59,7 +58,7 @@ def run(argv: Sequence[str], streams: Streams | None = None) -> int:
         except typer.TyperException as error:
             return _tell_usage(streams, error)
         except (KeyboardInterrupt, typer.Abort):
-            print("Interrupted.", file=streams.stderr)  # noqa: T201
+            print("Interrupted.", file=streams.stderr)
             return int(Exit.INTERRUPTED)
         except BrokenPipeError:
             # Whoever read our output has enough; point stdout elsewhere so that its last flush is silent.
@@ -87,37 +86,37 @@ def _tell(streams: Streams, error: PlantmlError, *, asks_json: bool) -> None:
             "hint": error.hint,
             "exit_code": int(error.exit_code),
         }
-        print(json.dumps({"plantml_result": RESULT_FORMAT, "error": content}, indent=2), file=streams.stdout)  # noqa: T201
-    print(f"Error: {error.what}.", file=streams.stderr)  # noqa: T201
+        print(json.dumps({"plantml_result": RESULT_FORMAT, "error": content}, indent=2), file=streams.stdout)
+    print(f"Error: {error.what}.", file=streams.stderr)
     if error.why:
-        print(f"  Why: {error.why}", file=streams.stderr)  # noqa: T201
+        print(f"  Why: {error.why}", file=streams.stderr)
     if error.hint:
-        print(f"  Next: {error.hint}", file=streams.stderr)  # noqa: T201
+        print(f"  Next: {error.hint}", file=streams.stderr)
 
 
 def _tell_usage(streams: Streams, error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
     message = error.format_message().rstrip(".")
     if message:
-        print(f"Error: {message}.", file=streams.stderr)  # noqa: T201
+        print(f"Error: {message}.", file=streams.stderr)
     path = context.command_path if context is not None else "plantml"
-    print(f"  Next: {path} --help", file=streams.stderr)  # noqa: T201
+    print(f"  Next: {path} --help", file=streams.stderr)
     return int(Exit.USAGE)
 
 
 def _tell_bug(streams: Streams, error: Exception, *, debug: bool) -> None:
     if debug:
         traceback.print_exc(file=streams.stderr)
-    print(f"Error: plantml has a bug: {type(error).__name__}: {error}", file=streams.stderr)  # noqa: T201
+    print(f"Error: plantml has a bug: {type(error).__name__}: {error}", file=streams.stderr)
     if not debug:
-        print("  Next: repeat with --debug and report what it shows.", file=streams.stderr)  # noqa: T201
+        print("  Next: repeat with --debug and report what it shows.", file=streams.stderr)
 
 
 @contextlib.contextmanager
-def _terminable():  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _terminable():  # type: ignore[no-untyped-def]
     """SIGTERM ends a command like Ctrl-C does, with its own exit code."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         raise TerminatedError("Terminated", "", "Repeat the command; what was finished is kept.")
 
     try:

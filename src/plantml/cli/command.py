@@ -17,9 +17,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="Open no socket except 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML file of settings.")]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key; may be repeated.")
-]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key; may be repeated.")]
 PrintConfig = Annotated[
     bool, typer.Option("--print-config", help="Show every setting and where it came from, and stop.")
 ]
@@ -30,9 +28,9 @@ _SHARED = {"json": Json, "quiet": Quiet, "verbose": Verbose, "offline": Offline,
 class _InOrder(TyperGroup):
     """Lists commands in the order of the work, groups of commands among them."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
-        names = super().list_commands(ctx)
-        return sorted(names, key=lambda name: name != "dataset")
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names as the help page shows them."""
+        return sorted(super().list_commands(ctx), key=lambda name: name != "dataset")
 
 
 def group(name: str, help_: str) -> typer.Typer:
@@ -78,9 +76,7 @@ def command(
                 console.close()
 
         keyword = inspect.Parameter.KEYWORD_ONLY
-        added = [
-            inspect.Parameter(key, keyword, default=False, annotation=kind) for key, kind in _SHARED.items()
-        ]
+        added = [inspect.Parameter(key, keyword, default=False, annotation=kind) for key, kind in _SHARED.items()]
         context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
         parameters = [context, *(parameter.replace(kind=keyword) for parameter in own), *added]
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -95,4 +91,4 @@ def command(
 def show_config(console: Console, lines: Sequence[str]) -> None:
     """Print resolved settings, one a line."""
     for line in lines:
-        print(line, file=console.streams.stdout)  # noqa: T201
+        print(line, file=console.streams.stdout)

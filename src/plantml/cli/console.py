@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from plantml.settings import Machine, machine
-from plantml.work import Progress
+from plantml.work import Progress, silent
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -65,7 +65,7 @@ class Console:
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
-            print(text, file=self.streams.stderr, flush=True)  # noqa: T201
+            print(text, file=self.streams.stderr, flush=True)
 
     def detail(self, text: str) -> None:
         """A line for `--verbose`."""
@@ -77,7 +77,7 @@ class Console:
         self.close()
         if self.json:
             document = {"plantml_result": RESULT_FORMAT, "command": command, **content}
-            print(jsonlib.dumps(document, ensure_ascii=False, indent=2), file=self.streams.stdout)  # noqa: T201
+            print(jsonlib.dumps(document, ensure_ascii=False, indent=2), file=self.streams.stdout)
         else:
             show(Page(self.streams.stdout))
         self.streams.stdout.flush()
@@ -85,7 +85,7 @@ class Console:
     def progress(self, what: str) -> Progress:
         """A progress to give to long work: a bar on a terminal, else a plain line every ten seconds."""
         if self.quiet:
-            return lambda done, total: None
+            return silent
         return self._drawn(what) if self.interactive else self._plain(what)
 
     def close(self) -> None:
@@ -164,9 +164,7 @@ class Page:
 
         # Rich takes 80 columns where it cannot ask; a pipe has no width, so nothing is cut there.
         width = None if stream.isatty() else 200
-        self._rich: RichConsole = RichConsole(
-            file=stream, width=width, highlight=False, markup=False, emoji=False
-        )
+        self._rich: RichConsole = RichConsole(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """A line of text."""

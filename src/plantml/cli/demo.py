@@ -24,14 +24,14 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     console: Console,
-    folder: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="Folder for everything it makes.")
-    ] = Path("demo"),
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder for everything it makes.")] = Path("demo"),
     images: Annotated[int, typer.Option(min=60, help="Photos to make and to train on.")] = 400,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over them.")] = 8,
 ) -> None:
-    """Show the whole way on photos that it makes itself: synth, import, split, train, validate, export, detect.
+    """Go the whole way on photos that it makes itself.
 
-    Takes a few minutes. Each step is printed as the command that you would type.
+    Synth, import, split, train, validate, export, detect, in a few minutes. Each step is printed as the
+    command that you would type.
     """
     from plantml import demo as library
     from plantml.cli.extras import need_train
@@ -41,13 +41,12 @@ def demo(
 
     def call(step: Step) -> int:
         console.say(f"\n# {step.why}\n$ plantml {shlex.join(step.arguments)}")
-        quiet = ["--quiet"] if console.quiet else []
-        stdout = subprocess.DEVNULL if console.json else None
-        return subprocess.run(
-            [sys.executable, "-m", "plantml", *step.arguments, *quiet], stdout=stdout, check=False
-        ).returncode  # noqa: S603
+        command = [sys.executable, "-m", "plantml", *step.arguments, *(["--quiet"] if console.quiet else [])]
+        # The command is our own, and its arguments are ours but for the folder that the user named.
+        done = subprocess.run(command, stdout=subprocess.DEVNULL if console.json else None, check=False)  # noqa: S603
+        return done.returncode
 
-    code = library.run(folder, images, call)
+    code = library.run(folder, images, epochs, call)
     if code:
         error = PlantmlError("A step of the demo failed", "its own message is above")
         error.exit_code = code  # type: ignore[assignment]

@@ -28,44 +28,36 @@ def detect(
     console: Console,
     sources: Annotated[
         list[str],
-        typer.Argument(
-            metavar="SOURCE…", help="Files, folders, globs, URLs, .txt lists, or - for a list on stdin."
-        ),
+        typer.Argument(metavar="SOURCE…", help="Files, folders, globs, URLs, .txt lists, or - for a list on stdin."),
     ],
     model: Annotated[str | None, typer.Option(metavar="M", help="Run, bundle or .onnx file.")] = None,
     out: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Output: .jsonl, .csv, .parquet, or - for JSON Lines. [default: -]"),
     ] = None,
-    sheet: Annotated[
-        str | None, typer.Option(metavar="PNG", help="Draw a contact sheet of the first answers.")
-    ] = None,
+    sheet: Annotated[str | None, typer.Option(metavar="PNG", help="Draw a contact sheet of the first answers.")] = None,
     max_failures: Annotated[
         str | None,
         typer.Option(metavar="N|N%", help="Failed images that still end with exit code 0. [default: 0]"),
     ] = None,
     top_k: Annotated[int | None, typer.Option(help="Classes named for each target. [default: 5]")] = None,
     batch: Annotated[int | None, typer.Option(help="Images a call of the model. [default: 8]")] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Images worked on at once. [default: all cores]")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Images worked on at once. [default: all cores]")] = None,
     runtime: Annotated[str | None, typer.Option(help="auto, onnxruntime or torch. [default: auto]")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, or as torch names it. [default: cpu]")] = None,
     retry_failed: Annotated[
         bool | None,
         typer.Option("--retry-failed", help="Look again at images that failed in an earlier run."),
     ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Forget what an earlier run wrote to --out.")
-    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run wrote to --out.")] = False,
     config: ConfigFile = None,
     sets: Sets = None,
     print_config: PrintConfig = False,
 ) -> None:
-    """Say of every image what it shows: one record an image, in the order of the sources.
+    """Say of every image what it shows.
 
-    An image that cannot be read gets a record with the reason. Killed and repeated, the command goes on
-    where it was; new images are added.
+    One record an image, in the order of the sources; an image that cannot be read gets a record with the
+    reason. Killed and repeated, the command goes on where it was; new images are added.
     """
     from plantml import settings
     from plantml.detect import run
@@ -95,9 +87,7 @@ def detect(
     if chosen.model is None:
         raise UsageError("No model is named", "", "Name one: --model RUN")
     if chosen.out == run.STDOUT and console.json:
-        raise UsageError(
-            "--json and records on stdout do not go together", "", "Name a file: --out records.jsonl"
-        )
+        raise UsageError("--json and records on stdout do not go together", "", "Name a file: --out records.jsonl")
     if chosen.out == run.STDOUT and chosen.sheet:
         raise UsageError("--sheet needs an output file", "", "Name one: --out records.jsonl")
     found = collect(sources, console.streams.stdin)
@@ -155,9 +145,7 @@ def _show(page: Page, done: "Detected") -> None:
     page.line(f"{done.out}: {count(done.images, 'record')}, {new} new{rate}", style="bold")
     for target, labels in done.labels.items():
         page.table((target, "images"), list(labels.items())[:20])
-    page.line(
-        "Decisions: " + (", ".join(f"{name} {number}" for name, number in done.decisions.items()) or "none")
-    )
+    page.line("Decisions: " + (", ".join(f"{name} {number}" for name, number in done.decisions.items()) or "none"))
     for reason, number in done.failures.items():
         page.line(f"Failed: {count(number, 'image')} ({reason})")
     for reason, number in done.skipped.items():

@@ -21,9 +21,7 @@ def register(app: typer.Typer) -> None:
 def export(
     console: Console,
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A run or a bundle.")],
-    to: Annotated[
-        str, typer.Option("--to", metavar="URL", help="The .onnx file to write, or a folder for it.")
-    ],
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="The .onnx file to write, or a folder for it.")],
     data: Annotated[
         str | None,
         typer.Option(metavar="DATASET", help="Photos to compare on; the model's own dataset if not given."),
@@ -31,10 +29,10 @@ def export(
     split: Annotated[str, typer.Option(help="Split of the dataset to compare on.")] = "test",
     samples: Annotated[int, typer.Option(min=1, help="Photos to compare at most.")] = 500,
 ) -> None:
-    """Write a model as one ONNX file that needs onnxruntime and nothing of ours.
+    """Write a model as one ONNX file, proven equal.
 
-    It is compared with the network on real photos first. If it does not give the same answers, nothing is
-    written and the exit code is 4.
+    The file needs onnxruntime and nothing of ours. It is compared with the network on real photos first. If
+    it does not give the same answers, nothing is written and the exit code is 4.
     """
     from plantml.cli.extras import need_train
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plantml.cli.arguments import Dataset
 from plantml.cli.command import ConfigFile, PrintConfig, Sets, command, show_config
 from plantml.cli.console import Console, Page
 
@@ -25,22 +26,12 @@ def register(app: typer.Typer) -> None:
 
 def train(
     console: Console,
-    dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="URL of the dataset; @N or @TAG for a version.")
-    ],
+    dataset: Dataset,
     out: Annotated[str, typer.Option(metavar="RUN", help="URL of the run's folder.")] = "run",
-    targets: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Targets to predict; all if not given.")
-    ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="A timm model. [default: tf_efficientnet_lite0]")
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option(help="Height and width of the input, pixels. [default: 224]")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the photos. [default: auto, by their number]")
-    ] = None,
+    targets: Annotated[str | None, typer.Option(metavar="A,B", help="Targets to predict; all if not given.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="A timm model. [default: tf_efficientnet_lite0]")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of the input, pixels. [default: 224]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the photos. [default: auto, by their number]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Photos a step. [default: auto]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice. [default: 0]")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto. [default: auto]")] = None,
@@ -50,7 +41,7 @@ def train(
     sets: Sets = None,
     print_config: PrintConfig = False,
 ) -> None:
-    """Train a model on a dataset that has a train and a val split.
+    """Train a model on a dataset with splits.
 
     Writes RUN/bundle (the model), plots, history and metrics. Interrupted or killed, the same command goes
     on; finished, it does nothing.
@@ -100,11 +91,12 @@ def train(
 
 def _show_plan(page: Page, plan: dict[str, Any]) -> None:
     for key, value in plan.items():
+        shown = value
         if key == "targets":
-            value = ", ".join(
+            shown = ", ".join(
                 f"{target['name']} ({target['kind']}, {len(target['classes'])} classes)" for target in value
             )
-        page.line(f"{key}: {value}")
+        page.line(f"{key}: {shown}")
 
 
 def _show(page: Page, done: "Trained") -> None:

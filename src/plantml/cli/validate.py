@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from plantml.cli.arguments import Dataset
 from plantml.cli.command import ConfigFile, PrintConfig, Sets, command, show_config
 from plantml.cli.console import Console, Page
 from plantml.errors import GateError, UsageError
@@ -26,12 +27,8 @@ def register(app: typer.Typer) -> None:
 
 def validate(
     console: Console,
-    dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="URL of the dataset; @N or @TAG for a version.")
-    ],
-    model: Annotated[
-        str | None, typer.Option(metavar="M", help="Run, bundle or .onnx file to judge.")
-    ] = None,
+    dataset: Dataset,
+    model: Annotated[str | None, typer.Option(metavar="M", help="Run, bundle or .onnx file to judge.")] = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all. [default: test]")] = None,
     out: Annotated[
         str | None,
@@ -84,24 +81,17 @@ def validate(
     console.result("validate", run.as_json(found), lambda page: _show(page, found))
     if not found.passed:
         failed = [gate for gate in found.gates if not gate.passed]
-        raise GateError(
-            f"{len(failed)} of {len(found.gates)} gates failed", "; ".join(str(gate) for gate in failed)
-        )
+        raise GateError(f"{len(failed)} of {len(found.gates)} gates failed", "; ".join(str(gate) for gate in failed))
 
 
 def _show(page: Page, found: "Validated") -> None:
     from plantml.metrics import ValueReport
 
-    page.line(
-        f"{found.dataset}, split {found.split}: {found.photos} photos, model {found.model[:12]}", style="bold"
-    )
+    page.line(f"{found.dataset}, split {found.split}: {found.photos} photos, model {found.model[:12]}", style="bold")
     names = list(dict.fromkeys(name for report in found.reports for name in report.scores))
     page.table(
         ("target", "photos", *names),
-        [
-            [report.target, report.photos, *(report.scores.get(name) for name in names)]
-            for report in found.reports
-        ],
+        [[report.target, report.photos, *(report.scores.get(name) for name in names)] for report in found.reports],
     )
     for report in found.reports:
         if not isinstance(report, ValueReport):

@@ -4,11 +4,9 @@ Each photo is read once. Rows that the dataset has already, by source and name, 
 that importing the same source twice adds nothing and what was curated since stays curated.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import polars as pl
 
@@ -21,7 +19,6 @@ from plantml.data.labels import Taxonomy
 from plantml.data.manifest import Version
 from plantml.data.scan import scan
 from plantml.errors import InputError
-
 from plantml.targets import Target, check_name
 from plantml.work import Progress, in_threads, silent
 
@@ -133,13 +130,9 @@ def import_source(
     fresh = _frame(rows, listing.targets)
 
     def add(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
-        missing = fresh.join(
-            version.rows.select(manifest.KEY), on=manifest.KEY, how="anti", maintain_order="left"
-        )
+        missing = fresh.join(version.rows.select(manifest.KEY), on=manifest.KEY, how="anti", maintain_order="left")
         targets = _union(version.targets, listing.targets)
-        both = pl.concat(
-            [manifest.conform(version.rows, targets), manifest.conform(missing, targets)], how="diagonal"
-        )
+        both = pl.concat([manifest.conform(version.rows, targets), manifest.conform(missing, targets)], how="diagonal")
         both = both.sort(manifest.KEY)
         return both, manifest.derive_targets(both, targets)
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import polars as pl
 
-import plantml
 from plantml import storage
+from plantml.about import __version__
 from plantml.errors import InputError
 from plantml.targets import Kind, Target
 
@@ -138,9 +138,7 @@ def conform(rows: pl.DataFrame, targets: Iterable[Target]) -> pl.DataFrame:
     try:
         return rows.select(*columns, *(pl.col(name).cast(pl.String) for name in metas))
     except pl.exceptions.InvalidOperationError as error:
-        raise InputError(
-            "A column does not hold what its target needs", str(error).splitlines()[0]
-        ) from error
+        raise InputError("A column does not hold what its target needs", str(error).splitlines()[0]) from error
 
 
 def derive_targets(rows: pl.DataFrame, targets: Iterable[Target]) -> tuple[Target, ...]:
@@ -172,9 +170,7 @@ def fingerprint(rows: pl.DataFrame, targets: Iterable[Target]) -> str:
     return digest.hexdigest()
 
 
-def to_parquet(
-    version: Version, operation: str, parameters: Mapping[str, Any], parent: int
-) -> tuple[Commit, bytes]:
+def to_parquet(version: Version, operation: str, parameters: Mapping[str, Any], parent: int) -> tuple[Commit, bytes]:
     """The version as the bytes of its Parquet file, and the commit record in it."""
     counts = dict(sorted(version.rows["status"].value_counts().iter_rows()))
     commit = Commit(
@@ -182,7 +178,7 @@ def to_parquet(
         parameters=parameters,
         parent=parent,
         time=storage.now_utc(),
-        plantml=plantml.__version__,
+        plantml=__version__,
         targets=version.targets,
         counts=counts,
         fingerprint=fingerprint(version.rows, version.targets),
@@ -209,9 +205,7 @@ def read_commit(url: str, data: bytes) -> Commit:
     """The commit record of a version's file."""
     try:
         record = json.loads(pl.read_parquet_metadata(io.BytesIO(data))["plantml"])
-        targets = tuple(
-            Target(**{**item, "classes": tuple(item["classes"])}) for item in record.pop("targets")
-        )
+        targets = tuple(Target(**{**item, "classes": tuple(item["classes"])}) for item in record.pop("targets"))
         return Commit(targets=targets, **record)
     except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
         raise InputError(

@@ -64,9 +64,7 @@ def info(ref: str) -> Info:
             for target in version.targets
             if target.kind != "value"
         },
-        values={
-            target.name: _range(usable[target.name]) for target in version.targets if target.kind == "value"
-        },
+        values={target.name: _range(usable[target.name]) for target in version.targets if target.kind == "value"},
         unlabelled={target.name: usable[target.name].null_count() for target in version.targets},
         sizes=_sizes(usable),
         formats=_counts(usable["format"]),
@@ -114,9 +112,7 @@ def diff(before: str, after: str) -> Difference:
         if not differs.is_empty():
             pairs = differs.select(*KEY, name, f"{name}_after").iter_rows()
             changed[name] = [(f"{source}/{key}", _text(old), _text(new)) for source, key, old, new in pairs]
-    return Difference(
-        first.ref, second.ref, _names(added), _names(removed), changed, _class_changes(first, second)
-    )
+    return Difference(first.ref, second.ref, _names(added), _names(removed), changed, _class_changes(first, second))
 
 
 def _class_changes(first: Version, second: Version) -> dict[str, list[str]]:

@@ -125,9 +125,7 @@ def change(
     """
     url, at = parse_reference(ref)
     if at is not None:
-        raise InputError(
-            f"{ref} cannot be changed", "versions are immutable", f"Name the dataset alone: {url}"
-        )
+        raise InputError(f"{ref} cannot be changed", "versions are immutable", f"Name the dataset alone: {url}")
     for _ in range(_TRIES):
         head = load(url) if numbers(url) else Version(url, 0, manifest.empty_rows(), ())
         rows, targets = apply(head)
@@ -135,9 +133,7 @@ def change(
         if head.number and targets == head.targets and rows.equals(head.rows):
             return Committed(head, changed=False)
         try:
-            return Committed(
-                commit(Version(url, 0, rows, targets), operation, parameters, head.number), changed=True
-            )
+            return Committed(commit(Version(url, 0, rows, targets), operation, parameters, head.number), changed=True)
         except AlreadyExistsError:
             continue
     raise StorageError(
@@ -150,24 +146,18 @@ def change(
 def tag(ref: str, name: str) -> int:
     """Name a version; the newest tag of a name wins. Returns the version's number."""
     if not _TAG.fullmatch(name):
-        raise InputError(
-            f"{name!r} cannot be a tag", "a tag starts with a letter and has letters, digits, . _ -"
-        )
+        raise InputError(f"{name!r} cannot be a tag", "a tag starts with a letter and has letters, digits, . _ -")
     version = load(ref)
     for _ in range(_TRIES):
         known = _numbers(version.url, "tags", _TAGGED)
         number = known[-1] + 1 if known else 1
         record = {"name": name, "version": version.number, "time": storage.now_utc()}
         try:
-            storage.create(
-                storage.join(version.url, "tags", f"{number:06d}.json"), json.dumps(record).encode()
-            )
+            storage.create(storage.join(version.url, "tags", f"{number:06d}.json"), json.dumps(record).encode())
         except AlreadyExistsError:
             continue
         return version.number
-    raise StorageError(
-        f"Could not tag {ref}", f"other writers were faster {_TRIES} times", "Repeat the command."
-    )
+    raise StorageError(f"Could not tag {ref}", f"other writers were faster {_TRIES} times", "Repeat the command.")
 
 
 def tags(url: str) -> dict[str, int]:

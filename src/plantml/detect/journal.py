@@ -38,9 +38,7 @@ class Journal:
         self._since = time.monotonic()
 
     @classmethod
-    def open(
-        cls, out: str, asked: Mapping[str, Any], *, fresh: bool = False, retry_failed: bool = False
-    ) -> "Journal":
+    def open(cls, out: str, asked: Mapping[str, Any], *, fresh: bool = False, retry_failed: bool = False) -> "Journal":
         """The journal of an output, new or from an earlier run.
 
         Args:
@@ -70,9 +68,7 @@ class Journal:
 
     def add(self, source: Source, line: str) -> None:
         """Note one finished image; `line` is its record as one line of JSON."""
-        self._rows.append(
-            f"{json.dumps([source.url, source.stamp])}\t{line}".encode("utf-8", "surrogateescape")
-        )
+        self._rows.append(f"{json.dumps([source.url, source.stamp])}\t{line}".encode("utf-8", "surrogateescape"))
         self._keys.append(_key(source))
         if len(self._rows) >= SEGMENT_ROWS or time.monotonic() - self._since > SEGMENT_SECONDS:
             self.flush()

@@ -26,25 +26,15 @@ class DetectConfig(Config):
     """What can be set for `plantml detect`."""
 
     model: str | None = Field(None, description="run, bundle or .onnx file to use")
-    out: str = Field(
-        STDOUT, description="URL of the output (.jsonl, .csv, .parquet), or - for JSON Lines on stdout"
-    )
+    out: str = Field(STDOUT, description="URL of the output (.jsonl, .csv, .parquet), or - for JSON Lines on stdout")
     runtime: str = Field("auto", description="auto, onnxruntime or torch")
     device: str = Field("cpu", description="cpu, or a device as torch names it")
     batch: int = Field(8, ge=1, le=1024, description="images a call of the model")
-    threads: int | None = Field(
-        None, ge=1, description="images worked on at once; all usable cores if not set"
-    )
+    threads: int | None = Field(None, ge=1, description="images worked on at once; all usable cores if not set")
     top_k: int = Field(5, ge=1, description="classes named for each class target, best first")
-    max_failures: str = Field(
-        "0", description="failed images that still end well: a number, or a share like 2%"
-    )
-    sheet: str | None = Field(
-        None, description="PNG of a contact sheet of the first images and their answers"
-    )
-    retry_failed: bool = Field(
-        default=False, description="look again at images that failed in an earlier run"
-    )
+    max_failures: str = Field("0", description="failed images that still end well: a number, or a share like 2%")
+    sheet: str | None = Field(None, description="PNG of a contact sheet of the first images and their answers")
+    retry_failed: bool = Field(default=False, description="look again at images that failed in an earlier run")
 
 
 @dataclass(frozen=True)
@@ -88,9 +78,7 @@ def allowed_failures(text: str, images: int) -> int:
             return int(images * float(text[:-1]) / 100)
         return int(text)
     except ValueError:
-        raise UsageError(
-            f"{text!r} is no number of failures", "", "Write a number, or a share like 2%."
-        ) from None
+        raise UsageError(f"{text!r} is no number of failures", "", "Write a number, or a share like 2%.") from None
 
 
 def detect(
@@ -117,7 +105,7 @@ def detect(
     if config.out == STDOUT:
         for done, (_, prediction) in enumerate(_predictions(sources.found, pipeline, stop), start=1):
             text = writers.line(prediction.record.as_json())
-            print(text, file=stdout)  # noqa: T201 - stdout is the output that was asked for
+            print(text, file=stdout)
             tally.count(json.loads(text))
             progress(done, len(sources.found))
         resumed = 0
@@ -153,9 +141,7 @@ def _asked(bundle: Bundle, config: DetectConfig) -> dict[str, Any]:
     return {"model": bundle.digest, "runtime": config.runtime, "device": config.device, "top_k": config.top_k}
 
 
-def _work(
-    sources: Sequence[Source], pipeline: Pipeline, journal: Journal, stop: Stop, progress: Progress
-) -> int:
+def _work(sources: Sequence[Source], pipeline: Pipeline, journal: Journal, stop: Stop, progress: Progress) -> int:
     todo = [source for source in sources if source not in journal]
     resumed = len(sources) - len(todo)
     try:
@@ -167,9 +153,7 @@ def _work(
     return resumed
 
 
-def _predictions(
-    sources: Sequence[Source], pipeline: Pipeline, stop: Stop
-) -> Iterator[tuple[Source, Prediction]]:
+def _predictions(sources: Sequence[Source], pipeline: Pipeline, stop: Stop) -> Iterator[tuple[Source, Prediction]]:
     urls = stop.until(source.url for source in sources)
     yield from zip(sources, pipeline.run(urls), strict=False)
 

@@ -27,9 +27,7 @@ def draw(records: Iterable[Mapping[str, Any]], limit: int = 48) -> bytes:
         left = _GAP + (number % _COLUMNS) * (_TILE + _GAP)
         top = _GAP + (number // _COLUMNS) * height
         _paste(canvas, pen, record["image"], left, top)
-        pen.rectangle(
-            (left, top + _TILE, left + _TILE - 1, top + _TILE + 4), fill=_COLOURS[record["decision"]]
-        )
+        pen.rectangle((left, top + _TILE, left + _TILE - 1, top + _TILE + 4), fill=_COLOURS[record["decision"]])
         for row, text in enumerate(lines):
             pen.text((left, top + _TILE + 6 + row * _LINE), _short(text, font), fill="black", font=font)
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What to detect on: files, folders, globs and lists, mixed freely, in the order they were named."""
+"""What to detect on: files, folders, globs and lists, mixed freely, in their order."""
 
 import sys
 from collections import Counter

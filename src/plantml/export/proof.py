@@ -49,9 +49,7 @@ def compare(contract: Contract, reference: Runtime, candidate: Runtime, batches:
             name = f"target.{target.name}"
             a, b = first[name], second.get(name)
             if b is None or a.shape != b.shape:
-                raise GateError(
-                    f"The export has no output {name} of {a.shape[1]} numbers", "it is another model"
-                )
+                raise GateError(f"The export has no output {name} of {a.shape[1]} numbers", "it is another model")
             difference = max(difference, float(np.abs(a - b).max(initial=0)))
             if target.kind == "class":
                 agree &= a.argmax(axis=1) == b.argmax(axis=1)
@@ -70,8 +68,8 @@ def require(proof: Proof, what: str) -> Proof:
     if not proof.holds:
         raise GateError(
             f"{what} is not the same model",
-            f"{proof.photos} photos, {proof.agreement:.1%} with the same labels, difference up to {proof.difference:.2g};"
-            f" allowed are 100 % and {MAX_DIFFERENCE:g}",
+            f"of {proof.photos} photos {proof.agreement:.1%} have the same labels, and scores differ by up to"
+            f" {proof.difference:.2g}; allowed are 100 % and {MAX_DIFFERENCE:g}",
             "Nothing was published. This is a bug in the exporter or a broken installation; please report it.",
         )
     return proof

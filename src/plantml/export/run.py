@@ -1,4 +1,4 @@
-"""`plantml export`: another form of a bundle, compared with the network on real photos before it is published."""
+"""`plantml export`: another form of a bundle, published only after a comparison on real photos."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -47,9 +47,7 @@ class Pipeline:
         top_k: classes named for each class target.
     """
 
-    def __init__(
-        self, bundle: Bundle, runtime: Runtime, *, threads: int = 2, batch: int = 8, top_k: int = 5
-    ) -> None:
+    def __init__(self, bundle: Bundle, runtime: Runtime, *, threads: int = 2, batch: int = 8, top_k: int = 5) -> None:
         self.bundle, self.runtime = bundle, runtime
         self.threads, self.batch = threads, batch
         self._reader = Reader(bundle.contract, top_k)

@@ -39,9 +39,7 @@ def training(size: tuple[int, int], strength: float) -> Augment:
         alb.Compose(
             [
                 alb.Rotate(limit=30 * strength, border_mode=0, fill=128, p=0.4),
-                alb.RandomResizedCrop(
-                    (height, width), scale=(low, 1.0), ratio=(0.8, 1.25), interpolation=3, p=1
-                ),
+                alb.RandomResizedCrop((height, width), scale=(low, 1.0), ratio=(0.8, 1.25), interpolation=3, p=1),
                 alb.HorizontalFlip(p=0.5),
                 alb.VerticalFlip(p=0.5),
                 alb.RandomRotate90(p=0.5),
@@ -52,9 +50,7 @@ def training(size: tuple[int, int], strength: float) -> Augment:
                     hue=(-0.02 * strength, 0.02 * strength),
                     p=0.7,
                 ),
-                alb.OneOf(
-                    [alb.GaussianBlur(blur_limit=(3, 3)), alb.GaussNoise(std_range=(0.01, 0.03))], p=0.15
-                ),
+                alb.OneOf([alb.GaussianBlur(blur_limit=(3, 3)), alb.GaussNoise(std_range=(0.01, 0.03))], p=0.15),
             ]
         )
     )

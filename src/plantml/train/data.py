@@ -63,17 +63,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return len(self.rows)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = (
-            np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
-            if self.shuffle
-            else self.rows
-        )
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows) if self.shuffle else self.rows
         return ((self.epoch, int(row)) for row in order)
 
 
-def training_loader(
-    photos: Photos, augment: Augment, batch_size: int, seed: int, workers: int
-) -> DataLoader[Batch]:
+def training_loader(photos: Photos, augment: Augment, batch_size: int, seed: int, workers: int) -> DataLoader[Batch]:
     """Shuffled, augmented batches. The last, smaller batch is left out if it could upset batch statistics."""
     return DataLoader(
         PhotoDataset(photos, seed, augment),

@@ -89,9 +89,7 @@ class Keeper(pl.Callback):
         table = csv.DictWriter(text, list(self.history[0]), lineterminator="\n")
         table.writeheader()
         for row in self.history:
-            table.writerow(
-                {key: round(value, 6) for key, value in row.items()} | {"epoch": int(row["epoch"])}
-            )
+            table.writerow({key: round(value, 6) for key, value in row.items()} | {"epoch": int(row["epoch"])})
         return text.getvalue().encode()
 
 

@@ -35,9 +35,7 @@ def total_loss(
 
 def _loss(target: Target, logits: Tensor, labels: Tensor, smoothing: float, scale: Tensor) -> Tensor:
     if target.kind == "class":
-        summed = functional.cross_entropy(
-            logits, labels, ignore_index=-1, reduction="sum", label_smoothing=smoothing
-        )
+        summed = functional.cross_entropy(logits, labels, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
         return summed / (labels >= 0).sum().clamp_min(1)
     if target.kind == "value":
         labels, logits = labels.unsqueeze(1) / scale, logits / scale

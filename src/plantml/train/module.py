@@ -31,13 +31,13 @@ class PlantModule(pl.LightningModule):
         self._val: list[dict[str, Tensor]] = []
 
     def on_train_epoch_start(self) -> None:
-        # Dropout and stochastic depth become a function of seed and epoch, so that a resumed run draws the
-        # same numbers as one that was never interrupted.
-        torch.manual_seed((self.plan.seed * 1_000_003 + self.current_epoch) % 2**63)
         self._train = []
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of one batch."""
+        # Dropout and stochastic depth become a function of seed and step, so that a resumed run draws the
+        # same numbers as one that was never interrupted.
+        torch.manual_seed((self.plan.seed * 1_000_003 + self.global_step) % 2**63)
         loss = total_loss(
             self.net(batch["image"]), batch, self.plan.targets, self.plan.label_smoothing, self.net.scales()
         )

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from plantml.targets import Target
-from plantml.train.data import Batch, Photos, PhotoDataset
+from plantml.train.data import Batch, PhotoDataset, Photos
 from plantml.train.recipe import Plan
 
 _COLUMNS, _GAP, _LINE = 4, 6, 15
@@ -18,9 +18,7 @@ def example_batch(dataset: PhotoDataset, photos: Photos, plan: Plan, limit: int 
     items = [dataset[0, int(row)] for row in rows]
     height, width = items[0]["image"].shape[:2]
     step = height + _LINE * len(plan.targets) + _GAP
-    canvas = Image.new(
-        "RGB", (_COLUMNS * (width + _GAP) + _GAP, -(-len(items) // _COLUMNS) * step + _GAP), "white"
-    )
+    canvas = Image.new("RGB", (_COLUMNS * (width + _GAP) + _GAP, -(-len(items) // _COLUMNS) * step + _GAP), "white")
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
     for number, item in enumerate(items):
         left, top = _GAP + (number % _COLUMNS) * (width + _GAP), _GAP + (number // _COLUMNS) * step
@@ -39,7 +37,4 @@ def _label(target: Target, item: Batch) -> str:
         return target.classes[int(value)] if int(value) >= 0 else "–"
     if target.kind == "value":
         return "–" if value.isnan() else f"{float(value):.3g} {target.unit}"
-    return (
-        ", ".join(name for name, there in zip(target.classes, value.tolist(), strict=True) if there == 1)
-        or "–"
-    )
+    return ", ".join(name for name, there in zip(target.classes, value.tolist(), strict=True) if there == 1) or "–"

@@ -51,8 +51,7 @@ def load(version: Version, plan: Plan, machine: Machine, progress: Callable[[str
 
     def photos(rows: pl.DataFrame, fit: Fit, what: str) -> Photos:
         refs = [
-            Photo(image_id, version.image_url(path))
-            for image_id, path in rows.select("image_id", "path").iter_rows()
+            Photo(image_id, version.image_url(path)) for image_id, path in rows.select("image_id", "path").iter_rows()
         ]
         found = store.build(
             refs,
@@ -71,9 +70,7 @@ def load(version: Version, plan: Plan, machine: Machine, progress: Callable[[str
     train = photos(rows, Fit(*size, plan.input.mode), "decoding train")
     val = photos(version.usable("val").sort("image_id", "source", "name"), plan.input, "decoding val")
     if not len(train.rows) or not len(val.rows):
-        raise InputError(
-            f"No photo of {version.ref} could be read", left_out[0][1], "plantml dataset info shows them."
-        )
+        raise InputError(f"No photo of {version.ref} could be read", left_out[0][1], "plantml dataset info shows them.")
     some = rows[_bank_rows(train.rows, plan.seed)]
     bank = photos(some, plan.input, "decoding reference photos")
     return Data(train, val, bank.pixels[bank.rows], left_out)
@@ -81,9 +78,7 @@ def load(version: Version, plan: Plan, machine: Machine, progress: Callable[[str
 
 def network(plan: Plan, train: Photos, *, offline: bool) -> PlantNet:
     """The network at its start: pretrained backbone, fresh heads."""
-    backbone = weights.backbone(
-        plan.backbone, pretrained=plan.pretrained, drop_path=plan.drop_path, offline=offline
-    )
+    backbone = weights.backbone(plan.backbone, pretrained=plan.pretrained, drop_path=plan.drop_path, offline=offline)
     net = PlantNet(architecture(plan, backbone), plan.targets, backbone, plan.dropout)
     for target in plan.targets:
         if target.kind == "value":

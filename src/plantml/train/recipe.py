@@ -33,15 +33,11 @@ class TrainConfig(Config):
     weight_decay: float = Field(0.02, ge=0, description="of AdamW")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps in which the rate rises")
     label_smoothing: float = Field(0.05, ge=0, lt=1, description="for class targets")
-    dropout: float = Field(
-        0.2, ge=0, lt=1, description="share of embedding features dropped before the heads"
-    )
+    dropout: float = Field(0.2, ge=0, lt=1, description="share of embedding features dropped before the heads")
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the backbone")
     augment: float = Field(1.0, ge=0, le=2, description="strength of augmentation; 0 only resizes")
     target_risk: float = Field(0.05, gt=0, lt=1, description="share of wrong answers among the accepted ones")
-    workers: int | Auto = Field(
-        "auto", description="processes that augment; 0 does it in the training process"
-    )
+    workers: int | Auto = Field("auto", description="processes that augment; 0 does it in the training process")
     device: str = Field("auto", description="cpu, cuda, mps, or auto")
     seed: int = Field(0, ge=0, description="of every random choice")
 

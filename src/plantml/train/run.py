@@ -104,9 +104,7 @@ def train(
     resumed = run.begin(plan)
     done = run.finished()
     if done is not None:
-        return Trained(
-            run.url, done, plan, done.contract.metrics, time.monotonic() - started, resumed, changed=False
-        )
+        return Trained(run.url, done, plan, done.contract.metrics, time.monotonic() - started, resumed, changed=False)
 
     allocator.keep_freed_memory()
     data = prepare.load(version, plan, machine, listener.progress)
@@ -126,7 +124,7 @@ def train(
         saved=run.saved,
         told=lambda row: listener.say(_epoch_line(row, plan)),
     )
-    _fit(module, keeper, loader, evaluation_loader(data.val, 32), run, stop)
+    _fit(module, keeper, (loader, evaluation_loader(data.val, 32)), run, stop)
 
     net.load_state_dict(load_network(run.checkpoints / f"epoch-{keeper.best_epoch:04d}.ckpt"))
     listener.say(f"Best epoch: {keeper.best_epoch + 1} of {plan.epochs}. Calibrating, exporting, comparing.")
@@ -137,7 +135,7 @@ def train(
     return Trained(run.url, bundle, plan, scores, time.monotonic() - started, resumed, changed=True)
 
 
-def _fit(module: PlantModule, keeper: Keeper, loader: Any, val: Any, run: RunFolder, stop: Stop) -> None:
+def _fit(module: PlantModule, keeper: Keeper, loaders: tuple[Any, Any], run: RunFolder, stop: Stop) -> None:
     plan = module.plan
     # Lightning's advice on loggers, workers and hardware is for its own users.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -156,13 +154,13 @@ def _fit(module: PlantModule, keeper: Keeper, loader: Any, val: Any, run: RunFol
             enable_model_summary=False,
         )
         try:
-            trainer.fit(module, loader, val, ckpt_path=run.last_checkpoint(), weights_only=True)
+            trainer.fit(module, *loaders, ckpt_path=run.last_checkpoint(), weights_only=True)
         except BaseException:
             # Lightning ends the process its own way on signals; ours says what was saved.
             if stop:
                 raise stop.error(
-                    f"Training stopped in epoch {module.current_epoch + 1} of {plan.epochs}; {run.url} has the others",
-                    "Repeat the same command to go on.",
+                    f"Training stopped in epoch {module.current_epoch + 1} of {plan.epochs}",
+                    f"The epochs before are saved in {run.url}. Repeat the same command to go on.",
                 ) from None
             raise
     if not math.isfinite(keeper.history[-1]["train_loss"]):

@@ -13,9 +13,7 @@ import numpy as np
 from plantml import images, storage
 from plantml.errors import PlantmlError
 from plantml.images import Fit, Pixels
-from plantml.work import Progress, batched, in_threads, silent
-
-_CHUNK = 16
+from plantml.work import Progress, in_threads, silent
 
 
 @dataclass(frozen=True)
@@ -66,11 +64,9 @@ def build(
     file, notes = folder / f"{name}.pixels", folder / f"{name}.unreadable"
     if not notes.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        unreadable = _fill(file, shape, photos, fit, cache, threads, progress)
+        unreadable = _fill(file, photos, fit, cache=cache, threads=threads, progress=progress)
         # Written last: where it is, the pixels are complete.
-        storage.write(
-            str(notes), "".join(f"{row}\t{why}\n" for row, why in sorted(unreadable.items())).encode()
-        )
+        storage.write(str(notes), "".join(f"{row}\t{why}\n" for row, why in sorted(unreadable.items())).encode())
     lines = notes.read_text(encoding="utf-8").splitlines()
     pixels: Pixels = np.memmap(file, np.uint8, "r", shape=shape)
     return PixelStore(pixels, {int(row): why for row, why in (line.split("\t", 1) for line in lines)})
@@ -78,33 +74,30 @@ def build(
 
 def _fill(
     file: Path,
-    shape: tuple[int, int, int, int],
     photos: Sequence[Photo],
     fit: Fit,
+    *,
     cache: storage.Cache | None,
     threads: int,
     progress: Progress,
 ) -> dict[int, str]:
+    """Decode all photos into a new file; number and reason of those that gave no pixels."""
     unreadable: dict[int, str] = {}
     with storage.staged(str(file)) as scratch:
-        pixels = np.memmap(scratch, np.uint8, "w+", shape=shape)
+        pixels = np.memmap(scratch, np.uint8, "w+", shape=(len(photos), fit.height, fit.width, 3))
 
-        def decode(rows: list[int]) -> dict[int, str]:
-            failed = {}
-            for row in rows:
-                try:
-                    pixels[row] = images.decode(_bytes(photos[row], cache), fit)
-                except PlantmlError as error:
-                    failed[row] = str(error).replace("\n", " ")
-            return failed
+        def decode(row: int) -> str | None:
+            try:
+                pixels[row] = images.decode(_bytes(photos[row], cache), fit)
+            except PlantmlError as error:
+                return str(error).replace("\n", " ")
+            return None
 
-        done = 0
-        for failed in in_threads(decode, batched(range(len(photos)), _CHUNK), threads):
-            unreadable |= failed
-            done = min(len(photos), done + _CHUNK)
-            progress(done, len(photos))
+        for row, why in enumerate(in_threads(decode, range(len(photos)), threads)):
+            if why is not None:
+                unreadable[row] = why
+            progress(row + 1, len(photos))
         pixels.flush()
-        del pixels
     return unreadable
 
 

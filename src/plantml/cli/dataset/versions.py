@@ -1,0 +1,83 @@
+"""`plantml dataset split` and `tag`: making and naming versions."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from plantml.cli.arguments import Dataset
+from plantml.cli.console import Console, Page, count
+
+if TYPE_CHECKING:
+    from plantml.data.splits import SplitReport
+
+SPLIT_EXAMPLES = [
+    "plantml dataset split leaves",
+    "plantml dataset split leaves --ratios 8/1/1 --groups leaf_of_photo.csv",
+    "plantml dataset split leaves --seed 3 --resplit",
+]
+
+
+def split(
+    console: Console,
+    dataset: Dataset,
+    ratios: Annotated[str, typer.Option(metavar="T/V/T", help="Shares of train, val and test.")] = "0.7/0.15/0.15",
+    groups: Annotated[
+        str | None,
+        typer.Option(metavar="TABLE", help="Table of photo and group; photos of one group stay together."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, another split.")] = 0,
+    resplit: Annotated[bool, typer.Option("--resplit", help="Replace the splits that are there.")] = False,
+) -> None:
+    """Give every photo to train, val or test.
+
+    Groups and exact copies stay together, every class of every target is spread evenly, and the result
+    depends on the photos' content alone: not on their order, place or machine.
+    """
+    from plantml.data import splits
+
+    found = splits.split_dataset(dataset, ratios=ratios, groups=groups, seed=seed, resplit=resplit)
+    version = found.committed.version
+    content = {
+        "dataset": version.ref,
+        "fingerprint": version.fingerprint,
+        "changed": found.committed.changed,
+        "splits": dict(found.counts),
+        "groups": found.groups,
+        "joined": dict(found.joined),
+        "matched": found.matched,
+    }
+    console.result("dataset split", content, lambda page: _show_split(page, found, dataset))
+
+
+def _show_split(page: Page, found: "SplitReport", dataset: str) -> None:
+    total = sum(found.counts.values())
+    page.line(f"{found.committed.version.ref}: {count(total, 'photo')} in {count(found.groups, 'group')}")
+    if not found.committed.changed:
+        page.line("Nothing to do: the dataset has this very split.")
+    page.table(("split", "photos", "share"), [[name, n, f"{n / total:.1%}"] for name, n in found.counts.items()])
+    for rule, number in found.joined.items():
+        if number:
+            page.line(f"Kept together by {rule}: {count(number, 'photo')}")
+    if found.matched is not None:
+        page.line(f"Photos that the group table names: {found.matched}")
+    page.line(f"Next: plantml train {dataset} --out RUN")
+
+
+TAG_EXAMPLES = ["plantml dataset tag leaves@7 frozen-test"]
+
+
+def tag(
+    console: Console,
+    dataset: Dataset,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, dots and dashes.")],
+) -> None:
+    """Give a version a name; DATASET@NAME means it from then on."""
+    from plantml.data import versions
+
+    number = versions.tag(dataset, name)
+    url = versions.parse_reference(dataset)[0]
+    console.result(
+        "dataset tag",
+        {"dataset": url, "version": number, "tag": name},
+        lambda page: page.line(f"{url}@{name} is version {number}"),
+    )

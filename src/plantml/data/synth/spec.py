@@ -1,0 +1,194 @@
+"""What a synthetic dataset shall hold, and which plant each of its photos shows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+
+from plantml.errors import InputError
+
+LOOKS = ("healthy", "spot", "blight", "rust", "mildew")
+"""What can be drawn. Every disease name is one of these or a synonym of one."""
+
+DEFAULT_CLASSES = (
+    "tomato___healthy",
+    "tomato___leaf_spot",
+    "tomato___blight",
+    "bean___healthy",
+    "bean___leaf_spot",
+    "bean___rust",
+    "maize___healthy",
+    "maize___blight",
+    "maize___rust",
+    "strawberry___healthy",
+    "strawberry___leaf_spot",
+    "strawberry___powdery_mildew",
+)
+
+MAX_IMAGES = 10_000_000
+SIDES = (32, 8192)
+MAX_ASPECT = 4
+
+_SYNONYMS = {
+    "spots": "spot",
+    "scab": "spot",
+    "anthracnose": "spot",
+    "septoria": "spot",
+    "blotch": "blight",
+    "rot": "blight",
+    "scorch": "blight",
+    "burn": "blight",
+    "rusts": "rust",
+    "pustules": "rust",
+    "mildews": "mildew",
+    "mould": "mildew",
+    "mold": "mildew",
+}
+_CLASS = re.compile(r"([A-Za-z0-9][\w .,()-]*?)___([A-Za-z0-9][\w .,()-]*)", re.ASCII)
+_PHOTOS_OF_A_PLANT = (2, 3, 4, 5, 6)
+_BLOCK = sum(_PHOTOS_OF_A_PLANT)
+
+
+@dataclass(frozen=True)
+class SynthSpec:
+    """A synthetic dataset, complete: two equal specs give the same bytes.
+
+    Attributes:
+        images: how many.
+        classes: names like `tomato___leaf_spot`: category, three underscores, disease.
+        seed: 0 or more.
+        size: width of the photos in pixels.
+        defects: share of the images that get a planted fault, 0 to 0.5.
+        height: in pixels; the same as the width if it is None.
+
+    Raises:
+        InputError: the values make no dataset.
+    """
+
+    images: int
+    classes: tuple[str, ...] = DEFAULT_CLASSES
+    seed: int = 0
+    size: int = 256
+    defects: float = 0.0
+    height: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_range("images", self.images, 1, MAX_IMAGES)
+        _check_range("seed", self.seed, 0, 2**63 - 1)
+        _check_range("size", self.size, *SIDES)
+        if self.height is not None:
+            _check_range("height", self.height, *SIDES)
+        if max(self.shape) > MAX_ASPECT * min(self.shape):
+            raise InputError(
+                f"Photos of {self.size} by {self.height} pixels are too narrow",
+                f"one side may be {MAX_ASPECT} times the other at most",
+                "Give another size.",
+            )
+        _check_range("defects", self.defects, 0.0, 0.5)
+        if not self.classes:
+            raise InputError("No class was given", "a dataset needs at least one", "Give tomato___healthy.")
+        folded = [name.casefold() for name in self.classes]
+        if len(set(folded)) != len(folded):
+            raise InputError("A class is named twice", ", ".join(self.classes), "Name every class once.")
+        if self.defects and self.images < 2:
+            raise InputError(
+                "One image cannot have planted faults",
+                why="most faults are made from another image of the dataset",
+                hint="Ask for more images, or for no defects.",
+            )
+        for name in self.classes:
+            parse_class(name)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of every photo in pixels."""
+        return (self.height or self.size, self.size)
+
+
+@dataclass(frozen=True)
+class PlantClass:
+    """One class name, taken apart. `look` is one of LOOKS; `disease` is `none` for healthy plants."""
+
+    name: str
+    category: str
+    disease: str
+    look: str
+
+    @property
+    def health(self) -> str:
+        """`healthy` or `diseased`."""
+        return "healthy" if self.look == "healthy" else "diseased"
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One photo's place in the dataset: its class, its plant and which of the plant's photos it is.
+
+    `plant_key` and `photo_key` are seeds: what photos of one plant share, and what they do not.
+    """
+
+    shown: PlantClass
+    plant: str
+    plant_key: tuple[int, ...]
+    photo_key: tuple[int, ...]
+
+
+def parse_class(name: str) -> PlantClass:
+    """Take `category___disease` apart. Raises InputError for other forms and for diseases without a look."""
+    found = _CLASS.fullmatch(name)
+    if not found:
+        raise InputError(
+            f"The class {name!r} is not of the form category___disease",
+            why="three underscores join category and disease, and the whole names a folder",
+            hint="Write it like tomato___healthy or bean___leaf_rust.",
+        )
+    category, disease = found.groups()
+    if disease == "healthy":
+        return PlantClass(name, category, "none", "healthy")
+    return PlantClass(name, category, disease, look_of(disease))
+
+
+def look_of(disease: str) -> str:
+    """The look that a disease name ends with, or its synonym: `powdery_mildew` is a mildew, `scab` a spot."""
+    words = re.split(r"[^a-z]+", disease.lower())
+    known = [look for word in words if (look := _SYNONYMS.get(word, word)) in LOOKS[1:]]
+    if not known:
+        raise InputError(
+            f"No look is known for the disease {disease!r}",
+            why=f"leaves can be drawn with {', '.join(LOOKS)} and their synonyms",
+            hint="End the name with one of these, as in gray_leaf_spot.",
+        )
+    return known[-1]
+
+
+def sitting(spec: SynthSpec, index: int) -> Sitting:
+    """Who is in photo `index`, without looking at any other photo.
+
+    The classes take turns, so every class has its share in a dataset of any length. Within a class, blocks of
+    20 photos are cut into five plants of 2, 3, 4, 5 and 6 photos, in an order of the block's own.
+    """
+    place = index % len(spec.classes)
+    block, offset = divmod(index // len(spec.classes), _BLOCK)
+    name = spec.classes[place]
+    class_key = crc32(name.encode())
+    lengths = np.random.default_rng((spec.seed, class_key, block)).permutation(_PHOTOS_OF_A_PLANT)
+    of_block = int(np.searchsorted(np.cumsum(lengths), offset, side="right"))
+    of_class = block * len(_PHOTOS_OF_A_PLANT) + of_block
+    return Sitting(
+        shown=parse_class(name),
+        plant=f"plant-{of_class * len(spec.classes) + place:06d}",
+        plant_key=(spec.seed, class_key, of_class, 1),
+        photo_key=(spec.seed, class_key, index, 2),
+    )
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InputError(
+            f"{name} is {value}",
+            why=f"it must be from {low} to {high}",
+            hint=f"Give another value for {name}.",
+        )

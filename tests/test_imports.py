@@ -1,0 +1,64 @@
+"""What may be loaded when: help stays quick, and datasets and detection never need torch."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "torch",
+    "pytorch_lightning",
+    "timm",
+    "polars",
+    "cv2",
+    "pydantic_settings",
+    "s3fs",
+    "matplotlib",
+    "scipy",
+}
+
+
+def loaded_by(code: str) -> set[str]:
+    script = f"{code}\nimport json, sys; print('\\n' + json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def run_command(*arguments: str) -> str:
+    return f"from plantml.cli.app import run; code = run({list(arguments)!r}); assert code == 0, code"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["detect", "--help"], ["dataset", "import", "--help"]]
+)
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    assert not loaded_by(run_command(*arguments)) & HEAVY
+
+
+def test_importing_plantml_loads_nothing_heavy() -> None:
+    assert not loaded_by("import plantml, plantml.cli.app") & (HEAVY | {"numpy", "fsspec", "onnxruntime"})
+
+
+def test_dataset_commands_run_without_torch(tmp_path, photo) -> None:
+    for name in ("a/1.jpg", "b/2.jpg"):
+        file = tmp_path / "photos" / name
+        file.parent.mkdir(parents=True)
+        file.write_bytes(photo(seed=len(name)))
+    commands = [
+        run_command("dataset", "import", f"{tmp_path}/photos", f"{tmp_path}/data", "--labels", "category"),
+        run_command("dataset", "split", f"{tmp_path}/data"),
+        run_command("dataset", "info", f"{tmp_path}/data"),
+    ]
+    assert not loaded_by("\n".join(commands)) & {"torch", "pytorch_lightning", "timm", "cv2"}
+
+
+def test_detection_to_json_lines_loads_neither_torch_nor_tables(tmp_path, trained) -> None:
+    code = run_command("detect", trained.photos, "--model", trained.run, "--out", f"{tmp_path}/records.jsonl")
+    loaded = loaded_by(code)
+    assert not loaded & {"torch", "polars", "s3fs", "fsspec", "matplotlib", "pydantic_settings", "scipy"}
+    assert {"onnxruntime", "PIL"} <= loaded
+
+
+def test_validation_runs_without_torch(trained) -> None:
+    assert "torch" not in loaded_by(run_command("validate", trained.data, "--model", trained.run))
