@@ -36,14 +36,14 @@ def confusion(found: ClassReport) -> bytes:
 
 
 def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> bytes:
-    """Loss and validation scores by epoch, the chosen epoch marked."""
+    """Loss and validation scores by epoch, the chosen one (counted from 0) marked."""
     figure = _figure(9.0, 3.6)
     left, right = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in history]
+    epochs = [row["epoch"] + 1 for row in history]
     for axes, names in ((left, ("train_loss", "val_loss")), (right, _score_names(history))):
         for name in names:
             axes.plot(epochs, [row.get(name, np.nan) for row in history], marker="o", markersize=3, label=name)
-        axes.axvline(best_epoch, color=_INK, linestyle=":", label="chosen")
+        axes.axvline(best_epoch + 1, color=_INK, linestyle=":", label="chosen")
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)

@@ -43,8 +43,10 @@ class PlantNet(nn.Module):
         self.heads = nn.ModuleDict({target.name: nn.Linear(architecture.embedding, target.size) for target in targets})
         for target in targets:
             if target.kind == "value":
-                # Mean and deviation of the training labels: the head learns what remains.
-                self.register_buffer(f"scale_{target.name}", torch.tensor([0.0, 1.0]))
+                # Mean and deviation of the training labels, of which the head learns what remains, and
+                # their smallest and largest, beyond which no answer would be more than a guess.
+                scale = torch.tensor([0.0, 1.0, -torch.inf, torch.inf])
+                self.register_buffer(f"scale_{target.name}", scale)
         scalar = len(set(architecture.mean)) == 1 and len(set(architecture.std)) == 1
         # One number instead of three keeps the graph's arithmetic a single multiply-add.
         mean = architecture.mean[:1] if scalar else architecture.mean
@@ -64,7 +66,7 @@ class PlantNet(nn.Module):
         logits = {name: head(dropped) for name, head in self.heads.items()}
         for target in self.targets:
             if target.kind == "value":
-                mean, std = self.get_buffer(f"scale_{target.name}")
+                mean, std, _, _ = self.get_buffer(f"scale_{target.name}")
                 logits[target.name] = logits[target.name] * std + mean
         return logits
 
@@ -112,14 +114,17 @@ class Deployed(nn.Module):
         return (*(answers[target.name] for target in self.net.targets), embedding, self.unknown(embedding))
 
     def answers(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Calibrated probabilities [N, classes], or values [N, 1], by target."""
+        """Calibrated probabilities [N, classes], or values [N, 1] within the training labels' range, by target."""
         answers = {}
         for target in self.net.targets:
             scaled = logits[target.name] / self.temperatures.get(target.name, 1.0)
             if target.kind == "class":
                 answers[target.name] = scaled.softmax(dim=1)
+            elif target.kind == "multilabel":
+                answers[target.name] = scaled.sigmoid()
             else:
-                answers[target.name] = scaled.sigmoid() if target.kind == "multilabel" else logits[target.name]
+                _, _, low, high = self.net.get_buffer(f"scale_{target.name}")
+                answers[target.name] = torch.minimum(torch.maximum(logits[target.name], low), high)
         if self.pair:
             health, disease = (target.name for target in self.pair)
             answers[health], answers[disease] = consistent(answers[health], answers[disease], self.combinations)

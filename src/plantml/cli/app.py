@@ -47,7 +47,8 @@ def run(argv: Sequence[str], streams: Streams | None = None) -> int:
     """Run one command line and return its exit code."""
     streams = streams or Streams()
     asks_json, debug = "--json" in argv, "--debug" in argv
-    with _terminable():
+    # Help pages are printed by typer, which knows the real streams only.
+    with _terminable(), contextlib.redirect_stdout(streams.stdout), contextlib.redirect_stderr(streams.stderr):
         try:
             result = build()(list(argv), standalone_mode=False, obj=streams, prog_name="plantml")
         except PlantmlError as error:

@@ -24,9 +24,9 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     console: Console,
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder for everything it makes.")] = Path("demo"),
-    images: Annotated[int, typer.Option(min=60, help="Photos to make and to train on.")] = 400,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over them.")] = 8,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for everything it makes.")] = Path("demo"),
+    images: Annotated[int, typer.Option(min=60, help="Photos to make and to train on.")] = 800,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over them.")] = 10,
 ) -> None:
     """Go the whole way on photos that it makes itself.
 

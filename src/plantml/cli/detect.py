@@ -28,7 +28,7 @@ def detect(
     console: Console,
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE…", help="Files, folders, globs, URLs, .txt lists, or - for a list on stdin."),
+        typer.Argument(metavar="SOURCE", help="Files, folders, globs, URLs, .txt lists, or - for a list on stdin."),
     ],
     model: Annotated[str | None, typer.Option(metavar="M", help="Run, bundle or .onnx file.")] = None,
     out: Annotated[

@@ -83,7 +83,8 @@ def network(plan: Plan, train: Photos, *, offline: bool) -> PlantNet:
     for target in plan.targets:
         if target.kind == "value":
             known = train.labels[target.name][~np.isnan(train.labels[target.name])]
-            scale = torch.tensor([float(known.mean()), max(float(known.std()), 1e-6)])
+            facts = known.mean(), max(known.std(), 1e-6), known.min(), known.max()
+            scale = torch.tensor([float(fact) for fact in facts])
             net.get_buffer(f"scale_{target.name}").copy_(scale)
     return net.to(memory_format=torch.channels_last)
 

@@ -18,13 +18,13 @@ def synth(
     out: Annotated[str, typer.Argument(metavar="OUT", help="URL of a folder for photos and labels.")],
     images: Annotated[int, typer.Option(min=1, help="Photos to make.")] = 200,
     classes: Annotated[
-        str | None, typer.Option(metavar="A,B,…", help="Classes like tomato___rust; about ten if not given.")
+        str | None, typer.Option(metavar="A,B,…", help="Classes like tomato___rust; twelve if not given.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same bytes.")] = 0,
-    size: Annotated[int, typer.Option(min=32, max=4096, help="Height and width, pixels.")] = 256,
+    size: Annotated[int, typer.Option(min=32, max=8192, help="Height and width, pixels.")] = 256,
     defects: Annotated[
         float,
-        typer.Option(min=0, max=0.9, help="Share of photos with a planted fault; truth.csv names them."),
+        typer.Option(min=0, max=0.5, help="Share of photos with a planted fault; truth.csv names them."),
     ] = 0.0,
 ) -> None:
     """Make photos of plants that no one took, with known labels, boxes and severity."""

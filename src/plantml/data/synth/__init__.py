@@ -8,10 +8,10 @@ a linear probe on a frozen EfficientNet-Lite0 0.70, the same network fine-tuned 
 errors are leaves with less than 3 % of their surface sick, which are taken for healthy.
 """
 
-from .defects import FAULTS
-from .scene import Box, SynthPhoto, render
-from .spec import DEFAULT_CLASSES, LOOKS, SynthSpec
-from .write import SynthSummary, write
+from plantml.data.synth.defects import FAULTS
+from plantml.data.synth.scene import Box, SynthPhoto, render
+from plantml.data.synth.spec import DEFAULT_CLASSES, LOOKS, SynthSpec
+from plantml.data.synth.write import SynthSummary, write
 
 __all__ = [
     "DEFAULT_CLASSES",

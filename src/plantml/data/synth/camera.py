@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
-from . import noise
-from .picture import Colours, Picture, clipped
+from plantml.data.synth.picture import Colours, Picture, clipped
+
+from plantml.data.synth import noise
 
 _SMALL_PIXELS = 0.3
 """The least grain of photos of many pixels: their files should be as heavy as those of real cameras."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .leaf import Blade, Points, Veins
-from .noise import Plane
-from .picture import unit
+from plantml.data.synth.leaf import Blade, Points, Veins
+from plantml.data.synth.noise import Plane
+from plantml.data.synth.picture import unit
 
 _FINE = 2
 """Outlines and veins are drawn this much larger and averaged down, for soft edges."""

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .scene import SynthPhoto, outline_leaves
-from .spec import SynthSpec, parse_class, sitting
+from plantml.data.synth.scene import SynthPhoto, outline_leaves
+from plantml.data.synth.spec import SynthSpec, parse_class, sitting
 
 TURN_DEGREES = 25
 _ORIENTATION_TAG = 0x0112

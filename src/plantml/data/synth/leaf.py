@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .species import LeafShape
+from plantml.data.synth.species import LeafShape
 
 Points = NDArray[np.float32]
 """float32, shape (N, 2): (x, y) in pixels or (t, s) in the frame of a blade."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .canvas import Canvas
-from .noise import Plane
-from .picture import Colour, Colours, Picture, blend, clipped, column, scale, unit
-from .species import LeafShape
-from .symptoms import Patient
+from plantml.data.synth.canvas import Canvas
+from plantml.data.synth.noise import Plane
+from plantml.data.synth.picture import Colour, Colours, Picture, blend, clipped, column, scale, unit
+from plantml.data.synth.species import LeafShape
+from plantml.data.synth.symptoms import Patient
 
 _GREENS = np.array(((0.13, 0.27, 0.17), (0.20, 0.37, 0.17), (0.30, 0.46, 0.19), (0.42, 0.56, 0.22), (0.56, 0.64, 0.27)))
 """From a bluish shade leaf to a young or starved one."""

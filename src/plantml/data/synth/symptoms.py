@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from .canvas import Canvas
-from .noise import Plane
-from .picture import Colours, Picture, blend, clipped, scale, unit, vary
+from plantml.data.synth.canvas import Canvas
+from plantml.data.synth.noise import Plane
+from plantml.data.synth.picture import Colours, Picture, blend, clipped, scale, unit, vary
 
 _Numbers = NDArray[np.float64]
 

@@ -7,19 +7,20 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import count
 
 from plantml import storage
+from plantml.data.synth.defects import apply_fault, encode_jpeg, plan_faults
+from plantml.data.synth.scene import Box, render
+from plantml.data.synth.spec import SynthSpec, parse_class
 from plantml.errors import InputError, PlantmlError
-
-from .defects import apply_fault, encode_jpeg, plan_faults
-from .scene import Box, render
-from .spec import SynthSpec, parse_class
+from plantml.work import Progress
 
 LABEL_COLUMNS = ("image", "category", "health", "disease", "severity", "plant", "background")
 TRUTH_COLUMNS = ("image", "defect", "of", "detail")
@@ -32,9 +33,6 @@ _SPAWN_PAYS = 200 * 256 * 256
 
 _CHUNK = 64 * 256 * 256
 """Pixels that a worker makes before it reports."""
-
-Progress = Callable[[int, int], None]
-"""Called with (photos done, photos in all)."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,8 @@ def _photos(spec: SynthSpec, out: str, workers: int | None) -> Iterator[list[_De
             yield _make_chunk(spec, out, start, min(start + step, spec.images))
         return
     # Spawned, not forked: filesystem clients do not survive a fork.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_leave_signals_to_the_parent)
     try:
         futures = [pool.submit(_make_chunk, spec, out, start, min(start + step, spec.images)) for start in starts]
         for future in futures:
@@ -166,6 +165,11 @@ def _photos(spec: SynthSpec, out: str, workers: int | None) -> Iterator[list[_De
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _leave_signals_to_the_parent() -> None:
+    """Ctrl-C reaches every process of a terminal; the parent ends the others in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _worker_count(spec: SynthSpec, out: str, workers: int | None) -> int:

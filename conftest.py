@@ -1,0 +1,78 @@
+"""A model that was really trained, and the command line as tests call it."""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plantml.cli.app import run as run_cli
+from plantml.cli.console import Streams
+
+CLASSES = ("tomato___healthy", "tomato___rust", "bean___blight")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command line printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def call(*arguments: object, stdin: bytes = b"") -> Result:
+    out, err = io.StringIO(), io.StringIO()
+    code = run_cli([str(argument) for argument in arguments], Streams(io.BytesIO(stdin), out, err))
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., Result]:
+    """Runs one command line in this process."""
+    return call
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A small synthetic set, and a run on it: paths as text."""
+
+    photos: str
+    data: str
+    run: str
+
+
+TRAIN_OPTIONS: Sequence[str] = ("--size", "64", "--epochs", "2", "--seed", "1")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Synth, import, split and train, once a session, by the commands that a user would type."""
+    folder: Path = tmp_path_factory.mktemp("trained")
+    photos, data, run = folder / "photos", folder / "data", folder / "run"
+    steps = [
+        ("dataset", "synth", photos, "--images", 72, "--size", 96, "--classes", ",".join(CLASSES)),
+        (
+            "dataset",
+            "import",
+            photos / "labels.csv",
+            data,
+            "--target",
+            "severity:value:fraction",
+            "--group-column",
+            "plant",
+        ),
+        ("dataset", "split", data),
+        ("train", data, "--out", run, *TRAIN_OPTIONS),
+    ]
+    for step in steps:
+        result = call(*step)
+        assert result.code == 0, result.err
+    return Trained(str(photos / "images"), str(data), str(run))

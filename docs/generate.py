@@ -1,0 +1,108 @@
+"""Writes the pages that come from the code itself: the help of every command, and every setting.
+
+python docs/generate.py          write them
+python docs/generate.py --check  fail if they are not up to date
+"""
+
+import io
+import os
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from plantml.cli.app import run
+from plantml.cli.console import Streams
+from plantml.detect.run import DetectConfig
+from plantml.settings import Machine
+from plantml.train.recipe import TrainConfig
+from plantml.validate.run import ValidateConfig
+
+HERE = Path(__file__).parent
+COMMANDS = [
+    [],
+    ["dataset"],
+    *(["dataset", name] for name in ("synth", "import", "info", "log", "diff", "split", "tag")),
+    ["train"],
+    ["validate"],
+    ["export"],
+    ["detect"],
+    ["demo"],
+]
+EXIT_CODES = """
+| code | meaning |
+|---|---|
+| 0 | done |
+| 1 | a bug in plantml |
+| 2 | wrong usage |
+| 3 | bad input, dataset, model or config |
+| 4 | a gate or check failed |
+| 5 | finished, but more images failed than `--max-failures` allows |
+| 6 | storage or network |
+| 7 | an optional part is not installed; the message gives the install line |
+| 130 | interrupted (Ctrl-C); work is saved |
+| 143 | terminated (SIGTERM); work is saved |
+"""
+
+
+def cli_page() -> str:
+    """Every help page, as a person sees it at 100 columns."""
+    os.environ["COLUMNS"] = "100"
+    page = ["# The command line", "", "Made by `docs/generate.py` from the commands themselves.", "", "## Exit codes"]
+    page.append(EXIT_CODES)
+    for command in COMMANDS:
+        out = io.StringIO()
+        run([*command, "--help"], Streams(io.BytesIO(), out, io.StringIO()))
+        text = "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
+        page += [f"## plantml {' '.join(command)}".rstrip(), "", "```text", text, "```", ""]
+    return "\n".join(page)
+
+
+def settings_page() -> str:
+    """Every setting with its meaning, default and environment variable."""
+    page = [
+        "# Settings",
+        "",
+        "Made by `docs/generate.py` from the code. Strongest first: a flag, `--set key=value`, the environment,",
+        "`--config file.yaml`, the default. `--print-config` shows every value and where it came from.",
+        "",
+    ]
+    for title, prefix, model in (
+        ("plantml train", "PLANTML_TRAIN__", TrainConfig),
+        ("plantml validate", "PLANTML_VALIDATE__", ValidateConfig),
+        ("plantml detect", "PLANTML_DETECT__", DetectConfig),
+        ("The machine, for every command (environment only)", "PLANTML_", Machine),
+    ):
+        page += [f"## {title}", "", "| key | default | meaning | environment |", "|---|---|---|---|", *_rows(model, prefix), ""]
+    return "\n".join(page)
+
+
+def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+    return [
+        f"| `{name}` | {_default(field.default)} | {field.description} | `{prefix}{name.upper()}` |"
+        for name, field in model.model_fields.items()
+    ]
+
+
+def _default(value: object) -> str:
+    if value is PydanticUndefined:
+        return "of this machine"
+    return "–" if value is None or value == () else f"`{value}`"
+
+
+def main() -> int:
+    """Write or check; the exit code."""
+    pages = {HERE / "cli.md": cli_page(), HERE / "settings.md": settings_page()}
+    stale = [file.name for file, text in pages.items() if not file.exists() or file.read_text() != text]
+    if "--check" in sys.argv:
+        if stale:
+            print(f"Not up to date: {', '.join(stale)}. Run: make format")
+        return 1 if stale else 0
+    for file, text in pages.items():
+        file.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""The command line as a contract: exit codes, streams, JSON envelopes, help."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from plantml.cli import app
+from plantml.errors import Exit
+
+COMMANDS = [
+    ("dataset", "synth"),
+    ("dataset", "import"),
+    ("dataset", "info"),
+    ("dataset", "log"),
+    ("dataset", "diff"),
+    ("dataset", "split"),
+    ("dataset", "tag"),
+    ("train",),
+    ("validate",),
+    ("export",),
+    ("detect",),
+    ("demo",),
+]
+ESCAPE = "\x1b["
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_shows_examples_that_the_command_understands(cli, command) -> None:
+    page = cli(*command, "--help").out
+    examples = re.findall(r"^\s+(?:.*\| )?(plantml .*)$", page.split("Examples:")[1], flags=re.MULTILINE)
+    assert examples
+    for example in examples:
+        for option in re.findall(r"(?<= )--[a-z-]+", example):
+            assert option in page.split("Examples:")[0], example
+
+
+def test_version(cli) -> None:
+    result = cli("--version")
+    assert result.code == Exit.DONE
+    assert re.fullmatch(r"plantml \d+\.\d+\.\d+\n", result.out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "names"),
+    [
+        (("nonsense",), Exit.USAGE, "nonsense"),
+        (("train",), Exit.USAGE, "DATASET"),
+        (("detect", "x.jpg"), Exit.USAGE, "--model"),
+        (("detect", "x.jpg", "--modle", "m"), Exit.USAGE, "--model"),
+        (("detect", "x.jpg", "--batch", "many"), Exit.USAGE, "--batch"),
+        (("dataset", "split", "d", "--ratios", "3"), Exit.USAGE, "0.7/0.15/0.15"),
+        (("dataset", "info", "no/such/dataset"), Exit.INPUT, "plantml dataset import"),
+        (("dataset", "import", "no/such/photos", "d"), Exit.INPUT, "no/such/photos"),
+        (("validate", "d", "--model", "no/such/run"), Exit.INPUT, "no/such/run"),
+        (("train", "d", "--set", "epocs=3"), Exit.INPUT, "epochs"),
+        (("detect", "x.jpg", "--model", "no/such/run"), Exit.INPUT, "no/such/run"),
+    ],
+)
+def test_an_error_has_its_code_and_says_what_to_do(cli, arguments, code, names) -> None:
+    result = cli(*arguments)
+    assert result.code == code
+    assert result.out == ""
+    assert names in result.err
+    assert "Next:" in result.err or "Error:" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_an_error_is_a_json_document_too(cli) -> None:
+    result = cli("dataset", "info", "no/such/dataset", "--json")
+    assert result.code == Exit.INPUT
+    assert result.json["plantml_result"] == 1
+    assert result.json["error"]["exit_code"] == Exit.INPUT
+    assert result.json["error"]["hint"]
+
+
+def test_debug_shows_the_traceback(cli) -> None:
+    assert "Traceback" in cli("dataset", "info", "no/such/dataset", "--debug").err
+
+
+def test_a_bug_is_told_as_a_bug(cli, monkeypatch) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("by accident")
+
+    monkeypatch.setattr(app, "build", broken)
+    result = cli("dataset", "info", "x")
+    assert result.code == Exit.BUG
+    assert "by accident" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_a_missing_extra_names_the_install_line(cli, monkeypatch, trained, tmp_path) -> None:
+    monkeypatch.setattr("plantml.cli.extras.find_spec", lambda name: None)
+    result = cli("train", trained.data, "--out", tmp_path / "run")
+    assert result.code == Exit.MISSING
+    assert "pip install 'plantml[train]'" in result.err
+
+
+def test_every_result_has_a_json_envelope(cli, trained, tmp_path) -> None:
+    data = tmp_path / "data"
+    lines = [
+        ("dataset", "import", trained.photos, data),
+        ("dataset", "split", data),
+        ("dataset", "info", data),
+        ("dataset", "log", data),
+        ("dataset", "diff", f"{data}@1", f"{data}@2"),
+        ("dataset", "tag", data, "first"),
+        ("dataset", "synth", tmp_path / "synth", "--images", 3, "--size", 64),
+        ("train", trained.data, "--out", trained.run, "--size", 64, "--epochs", 2, "--seed", 1),
+        ("validate", trained.data, "--model", trained.run),
+        ("export", trained.run, "--to", tmp_path / "m.onnx", "--samples", 4),
+        ("detect", trained.photos, "--model", trained.run, "--out", tmp_path / "records.jsonl"),
+    ]
+    for line in lines:
+        result = cli(*line, "--json")
+        assert result.code == Exit.DONE, result.err
+        if line[0] != "validate":
+            assert result.json["plantml_result"] == 1
+            assert result.json["command"] == " ".join(str(word) for word in line[: 2 if line[0] == "dataset" else 1])
+
+
+def test_stdout_holds_results_only_and_no_escape_codes(cli, trained) -> None:
+    result = cli("dataset", "info", trained.data)
+    assert result.code == Exit.DONE
+    assert result.err == ""
+    assert ESCAPE not in result.out
+
+
+def test_quiet_says_nothing_but_the_result(cli, trained, tmp_path) -> None:
+    arguments = ("detect", trained.photos, "--model", trained.run, "--out", tmp_path / "records.jsonl")
+    assert cli(*arguments, "--quiet").err == ""
+    assert "onnxruntime" in cli(*arguments, "--verbose").err
+
+
+def test_print_config_shows_values_and_where_they_came_from(cli, tmp_path, monkeypatch) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_text("epochs: 3\nlr: 0.1\nsize: 96\n")
+    monkeypatch.setenv("PLANTML_TRAIN__LR", "0.2")
+    monkeypatch.setenv("PLANTML_TRAIN__SIZE", "128")
+    result = cli(
+        "train", "d", "--config", file, "--set", "size=160", "--epochs", 9, "--print-config"
+    )  # fmt: skip
+    lines = result.out.splitlines()
+    assert "epochs = 9  # flag" in lines
+    assert "size = 160  # --set size=160" in lines
+    assert "lr = 0.2  # environment" in lines
+    assert "seed = 0  # default" in lines
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(cli, trained, tmp_path) -> None:
+    result = cli("train", trained.data, "--out", tmp_path / "run", "--dry-run", "--json")
+    assert result.json["plan"]["epochs"] > 0
+    assert not (tmp_path / "run").exists()
+
+
+def run_in_terminal(*arguments: str, env: dict[str, str]) -> str:
+    """What a command writes to a pseudo-terminal."""
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "plantml", *arguments], stdout=child, stderr=child, env=os.environ | env
+    )
+    os.close(child)
+    text = b""
+    try:
+        while chunk := os.read(parent, 65536):
+            text += chunk
+    except OSError:  # Linux ends a pseudo-terminal with an error
+        pass
+    process.wait()
+    os.close(parent)
+    return text.decode()
+
+
+def test_colour_on_a_terminal_and_none_with_no_color(trained) -> None:
+    clean = dict.fromkeys(("NO_COLOR", "CI"), "")
+    assert ESCAPE in run_in_terminal("dataset", "info", trained.data, env={**clean, "TERM": "xterm-256color"})
+    plain = run_in_terminal("dataset", "info", trained.data, env={"TERM": "xterm-256color", "NO_COLOR": "1"})
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", plain)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)])
+def test_signals_end_any_command_with_their_code(tmp_path: Path, sent, code) -> None:
+    command = [sys.executable, "-m", "plantml", "dataset", "synth", str(tmp_path / "photos"), "--images", "100000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("photos/images/*/*.jpg")):
+        assert process.poll() is None
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_leaves_early_is_no_error(trained) -> None:
+    command = f"{sys.executable} -m plantml dataset info {trained.data} --json | head -c 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert "Traceback" not in done.stderr
+    assert "bug" not in done.stderr
+
+
+def test_json_documents_end_with_a_newline(cli, trained) -> None:
+    out = cli("dataset", "log", trained.data, "--json").out
+    assert out.endswith("}\n")
+    json.loads(out)

@@ -1,0 +1,151 @@
+import os
+import signal
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plantml.errors import Exit
+from plantml.work import Stop, batched, in_threads
+
+
+@given(st.lists(st.integers()), st.integers(1, 7))
+def test_batches_hold_all_items_in_order_and_only_the_last_is_short(items, size):
+    batches = list(batched(items, size))
+    assert [item for batch in batches for item in batch] == items
+    assert all(len(batch) == size for batch in batches[:-1])
+    assert all(0 < len(batch) <= size for batch in batches)
+
+
+def test_batches_are_taken_when_they_are_asked_for():
+    taken = []
+    batches = batched((taken.append(i) or i for i in range(100)), 3)
+    assert next(batches) == [0, 1, 2]
+    assert len(taken) == 3
+
+
+def test_results_come_in_the_order_of_the_items():
+    first_is_held = threading.Event()
+
+    def work(item):
+        if item == 0:
+            assert first_is_held.wait(10)
+        if item == 2:
+            first_is_held.set()
+        return item * 10
+
+    assert list(in_threads(work, range(20), 4)) == [item * 10 for item in range(20)]
+
+
+def test_work_is_done_at_the_same_time():
+    together = threading.Barrier(3, timeout=10)
+    assert list(in_threads(lambda item: together.wait() >= 0, range(3), 3)) == [True] * 3
+
+
+def test_no_more_items_are_taken_than_can_be_under_way():
+    taken = []
+    results = in_threads(lambda item: item, (taken.append(i) or i for i in range(1000)), 2)
+    for expected in range(10):
+        assert next(results) == expected
+        assert len(taken) <= expected + 1 + 2 * 2
+    results.close()
+    assert len(taken) < 20
+
+
+def test_an_error_is_raised_in_its_place_and_the_rest_is_not_begun():
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        if item == 5:
+            raise KeyError(item)
+        return item
+
+    with pytest.raises(KeyError):
+        list(in_threads(work, range(1000), 2))
+    assert len(begun) <= 5 + 1 + 2 * 2 + 1
+
+
+def test_results_before_an_error_are_given():
+    results = in_threads(lambda item: 10 // (3 - item), range(10), 2)
+    assert [next(results), next(results), next(results)] == [3, 5, 10]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_no_thread_is_left_behind_when_nobody_listens_any_more():
+    before = threading.active_count()
+    results = in_threads(lambda item: item, range(1000), 4)
+    next(results)
+    results.close()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)]
+)
+def test_a_signal_asks_for_the_end_and_gives_its_exit_code(number, code):
+    with Stop() as stop:
+        assert not stop
+        os.kill(os.getpid(), number)
+        assert stop
+    error = stop.error("Stopped", "Repeat the command.")
+    assert error.exit_code == code
+    assert error.hint == "Repeat the command."
+
+
+def test_items_end_where_a_stop_is_asked_for():
+    with Stop() as stop:
+        seen = []
+        for item in stop.until(range(10)):
+            seen.append(item)
+            if item == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+    assert seen == [0, 1, 2, 3]
+
+
+def test_all_items_come_where_nothing_stops_them():
+    with Stop() as stop:
+        assert list(stop.until(range(5))) == [0, 1, 2, 3, 4]
+
+
+def test_a_second_interrupt_interrupts_at_once():
+    with Stop():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_termination_waits_for_the_clean_place_too():
+    with Stop() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_signals_are_handled_afterwards_as_before(fails):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    try:
+        with Stop():
+            assert signal.getsignal(signal.SIGTERM) != before[1]
+            if fails:
+                raise RuntimeError
+    except RuntimeError:
+        pass
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_outside_the_main_thread_it_never_says_stop():
+    said = []
+
+    def run():
+        with Stop() as stop:
+            said.append(bool(stop))
+            said.extend(stop.until([1, 2]))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(10)
+    assert said == [False, 1, 2]
