@@ -1,8 +1,8 @@
 """Batches: photos and encoded labels, in an order that is a function of seed and epoch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,10 +11,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from plantml.images import Pixels
-from plantml.train.augment import Augment, seed_for
+from plantml.train.augment import Training, seed_for
 
 Batch = dict[str, Tensor]
 """`image` uint8 [N, H, W, 3]; by target name the encoded labels (see `Target.encode`)."""
+
+
+class PixelSource(Protocol):
+    """Pixels by row: an array, or one that is mapped from a file."""
+
+    def __getitem__(self, rows: Any, /) -> Pixels: ...
 
 
 @dataclass(frozen=True)
@@ -23,13 +29,13 @@ class Photos:
 
     Attributes:
         pixels: uint8 [N, H, W, 3].
-        image_ids: by photo.
+        keys: a number for each photo that follows from its content.
         labels: by target name, encoded, one row a photo.
         rows: numbers of the photos that can be used.
     """
 
-    pixels: Pixels
-    image_ids: Sequence[str]
+    pixels: PixelSource
+    keys: NDArray[np.uint64]
     labels: dict[str, NDArray[Any]]
     rows: NDArray[np.int64]
 
@@ -37,14 +43,14 @@ class Photos:
 class PhotoDataset(Dataset[Batch]):
     """Photos for a loader; indices are (epoch, row), so that each epoch augments anew."""
 
-    def __init__(self, photos: Photos, seed: int, augment: Augment | None) -> None:
+    def __init__(self, photos: Photos, seed: int, augment: Training | None) -> None:
         self.photos, self.seed, self.augment = photos, seed, augment
 
     def __getitem__(self, index: tuple[int, int]) -> Batch:
         epoch, row = index
         pixels = self.photos.pixels[row]
         if self.augment is not None:
-            pixels = self.augment(pixels, seed_for(self.seed, epoch, self.photos.image_ids[row]))
+            pixels = self.augment(pixels, seed_for(self.seed, epoch, int(self.photos.keys[row])))
         item = {name: torch.as_tensor(labels[row]) for name, labels in self.photos.labels.items()}
         return {"image": torch.from_numpy(np.array(pixels)), **item}
 
@@ -67,7 +73,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return ((self.epoch, int(row)) for row in order)
 
 
-def training_loader(photos: Photos, augment: Augment, batch_size: int, seed: int, workers: int) -> DataLoader[Batch]:
+def training_loader(photos: Photos, augment: Training, batch_size: int, seed: int, workers: int) -> DataLoader[Batch]:
     """Shuffled, augmented batches. The last, smaller batch is left out if it could upset batch statistics."""
     return DataLoader(
         PhotoDataset(photos, seed, augment),

@@ -64,7 +64,8 @@ def load(version: Version, plan: Plan, machine: Machine, progress: Callable[[str
         left_out.extend((rows["name"][row], why) for row, why in found.unreadable.items())
         usable = np.array([row for row in range(rows.height) if row not in found.unreadable], np.int64)
         labels = {target.name: target.encode(rows[target.name].to_list()) for target in plan.targets}
-        return Photos(found.pixels, rows["image_id"].to_list(), labels, usable)
+        keys = np.array([int(image_id[:16], 16) for image_id in rows["image_id"]], np.uint64)
+        return Photos(found.pixels, keys, labels, usable)
 
     rows = version.usable("train").sort("image_id", "source", "name")
     train = photos(rows, Fit(*size, plan.input.mode), "decoding train")

@@ -19,7 +19,8 @@ from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.metrics import ClassReport
 from plantml.settings import Machine
-from plantml.train import allocator, augment, finish, prepare, recipe
+from plantml.train import allocator, finish, prepare, recipe
+from plantml.train.augment import Training
 from plantml.train.data import evaluation_loader, training_loader
 from plantml.train.finish import Finished
 from plantml.train.keeper import Keeper, load_network
@@ -112,7 +113,7 @@ def train(
         listener.say(f"Left out, because it cannot be read: {name} ({why})")
     torch.manual_seed(plan.seed)
     net = prepare.network(plan, data.train, offline=machine.offline)
-    change = augment.training((plan.input.height, plan.input.width), plan.augment)
+    change = Training(plan.input.height, plan.input.width, plan.augment)
     loader = training_loader(data.train, change, plan.batch_size, plan.seed, plan.workers)
     run.write("plots/batch.png", example_batch(loader.dataset, data.train, plan))  # type: ignore[arg-type]
     module = PlantModule(net, plan, len(loader) * plan.epochs)

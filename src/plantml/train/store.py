@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,23 @@ class Photo:
     url: str
 
 
+class MappedPixels:
+    """uint8 pixels [N, H, W, 3] in a file; sent to another process as the file's name alone."""
+
+    def __init__(self, file: Path, shape: tuple[int, int, int, int]) -> None:
+        self.file, self.shape = file, shape
+        self._array: Pixels | None = None
+
+    def __getitem__(self, rows: Any, /) -> Pixels:
+        if self._array is None:
+            self._array = np.memmap(self.file, np.uint8, "r", shape=self.shape)
+        found: Pixels = self._array[rows]
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MappedPixels, (self.file, self.shape)
+
+
 @dataclass(frozen=True)
 class PixelStore:
     """Pixels of photos, by their number.
@@ -33,7 +51,7 @@ class PixelStore:
         unreadable: number and reason of photos that gave no pixels; their rows are not to be used.
     """
 
-    pixels: Pixels
+    pixels: "MappedPixels"
     unreadable: dict[int, str]
 
 
@@ -68,8 +86,9 @@ def build(
         # Written last: where it is, the pixels are complete.
         storage.write(str(notes), "".join(f"{row}\t{why}\n" for row, why in sorted(unreadable.items())).encode())
     lines = notes.read_text(encoding="utf-8").splitlines()
-    pixels: Pixels = np.memmap(file, np.uint8, "r", shape=shape)
-    return PixelStore(pixels, {int(row): why for row, why in (line.split("\t", 1) for line in lines)})
+    return PixelStore(
+        MappedPixels(file, shape), {int(row): why for row, why in (line.split("\t", 1) for line in lines)}
+    )
 
 
 def _fill(
@@ -102,6 +121,8 @@ def _fill(
 
 
 def _bytes(photo: Photo, cache: storage.Cache | None) -> bytes:
-    if cache is None or storage.is_local(photo.url):
-        return storage.read(photo.url)
-    return cache.read(photo.image_id, photo.url)
+    if cache is not None and not storage.is_local(photo.url):
+        return cache.read(photo.image_id, photo.url)
+    data = storage.read(photo.url)
+    storage.check_sha256(data, photo.image_id, photo.url)
+    return data

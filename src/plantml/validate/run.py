@@ -96,6 +96,7 @@ def validate(
     if stop:
         raise stop.error(f"Validation stopped after {len(predictions)} of {len(urls)} photos", "Repeat the command.")
 
+    _check_unchanged(rows, predictions)
     answered = [number for number, found in enumerate(predictions) if found.probabilities is not None]
     reports = [
         found
@@ -165,6 +166,17 @@ def _answers(
     found = [predictions[number].probabilities for number in answered]
     labels = rows[target.name].gather(answered).to_list()
     return labels, np.stack([answer[target.name] for answer in found if answer is not None])
+
+
+def _check_unchanged(rows: pl.DataFrame, predictions: Sequence[Prediction]) -> None:
+    """A photo that is no longer the one that was labelled would make the score a lie."""
+    for name, image_id, found in zip(rows["name"], rows["image_id"], predictions, strict=True):
+        if found.record.image_id not in {None, image_id}:
+            raise InputError(
+                f"{name} is not the photo that was imported",
+                f"its bytes do not have the SHA-256 {image_id[:12]}… any more",
+                "Restore it from a backup, or import the photos again into a new dataset.",
+            )
 
 
 def _decisions(predictions: Sequence[Prediction]) -> dict[str, int]:

@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
-from plantml.data.synth.picture import Colours, Picture, clipped
-
 from plantml.data.synth import noise
+from plantml.data.synth.picture import Colours, Picture, clipped
 
 _SMALL_PIXELS = 0.3
 """The least grain of photos of many pixels: their files should be as heavy as those of real cameras."""

@@ -8,10 +8,9 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from plantml.data.synth import noise
 from plantml.data.synth.noise import Plane
 from plantml.data.synth.picture import Colour, Colours, Picture, blend, clipped, column, scale, unit, vary
-
-from plantml.data.synth import noise
 
 _SOILS = ((0.42, 0.27, 0.20), (0.24, 0.19, 0.15), (0.52, 0.43, 0.34), (0.40, 0.37, 0.33), (0.33, 0.25, 0.19))
 _LABS = (

