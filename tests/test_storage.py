@@ -567,12 +567,19 @@ def test_staged_work_appears_in_one_step(url):
 
 def test_staged_work_that_fails_leaves_what_was_there(url):
     storage.write(join(url, "table"), b"old")
-    with pytest.raises(ZeroDivisionError), storage.staged(join(url, "table")) as path:
-        path.write_bytes(b"half")
-        1 / 0  # noqa: B018
+
+    def work():
+        with storage.staged(join(url, "table")) as path:
+            begun.append(path)
+            path.write_bytes(b"half")
+            raise ZeroDivisionError
+
+    begun = []
+    with pytest.raises(ZeroDivisionError):
+        work()
     assert storage.read(join(url, "table")) == b"old"
     assert [entry.name for entry in storage.list_files(url)] == ["table"]
-    assert not path.exists()
+    assert not begun[0].exists()
 
 
 def test_what_goes_wrong_in_staged_work_is_not_blamed_on_its_place(url):
@@ -765,11 +772,11 @@ def test_a_protocol_whose_package_is_missing_names_it(monkeypatch):
 @pytest.mark.parametrize(
     "act",
     [
-        lambda url: storage.read(url),
+        storage.read,
         lambda url: storage.write(url, b""),
         lambda url: storage.create(url, b""),
         lambda url: list(storage.list_files(url)),
-        lambda url: storage.stat(url),
+        storage.stat,
     ],
     ids=["read", "write", "create", "list", "stat"],
 )

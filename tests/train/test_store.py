@@ -46,7 +46,9 @@ def test_another_geometry_is_another_store(photos, tmp_path, other) -> None:
 
 
 def test_an_unreadable_photo_is_named(photos, tmp_path) -> None:
-    (tmp_path / "2.jpg").write_bytes(b"no picture at all")
+    text = b"no picture at all"
+    (tmp_path / "2.jpg").write_bytes(text)
+    photos[2] = Photo(hashlib.sha256(text).hexdigest(), photos[2].url)
     for _ in range(2):  # freshly built, and found again
         built = store.build(photos, FIT, tmp_path / "store")
         assert list(built.unreadable) == [2]
@@ -66,3 +68,8 @@ def test_another_process_gets_the_name_and_not_the_pixels(photos, tmp_path) -> N
     sent = pickle.dumps(pixels)
     assert len(sent) < 1000
     assert np.array_equal(pickle.loads(sent)[3], pixels[3])
+
+
+def test_a_photo_whose_bytes_changed_is_not_used(photos, tmp_path) -> None:
+    (tmp_path / "2.jpg").write_bytes((tmp_path / "3.jpg").read_bytes())
+    assert "SHA-256" in store.build(photos, FIT, tmp_path / "store").unreadable[2]

@@ -1,0 +1,178 @@
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from plantml import images, runtime
+from plantml.errors import InputError, NotFoundError, StorageError, UsageError
+
+
+@pytest.fixture(scope="module")
+def opened(trained):
+    return runtime.open_model(trained.run)
+
+
+@pytest.fixture(scope="module")
+def batch(trained, opened):
+    """Real inputs: uint8 [13, 64, 64, 3]."""
+    files = sorted(Path(trained.photos).rglob("*.jpg"))[:13]
+    return np.stack([images.decode(file.read_bytes(), opened[0].contract.input) for file in files])
+
+
+def foreign(path, metadata=()):
+    """A little ONNX model that plantml did not make."""
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 64, 64, 3])
+    same = helper.make_tensor_value_info("same", TensorProto.UINT8, ["n", 64, 64, 3])
+    graph = helper.make_graph([helper.make_node("Identity", ["image"], ["same"])], "foreign", [image], [same])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, dict(metadata))
+    onnx.save(model, path)
+    return str(path)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+# --- what runs --------------------------------------------------------------------------------
+
+
+def test_torch_and_onnxruntime_give_the_same_answers(trained, opened, batch):
+    bundle, fast = opened
+    again, slow = runtime.open_model(trained.run, runtime="torch")
+    assert (fast.name, slow.name, again) == ("onnxruntime", "torch", bundle)
+    ours, theirs = fast.run(batch), slow.run(batch)
+    assert list(ours) == list(theirs)
+    for name, numbers in ours.items():
+        assert numbers.dtype == np.float32
+        scale = max(1, float(np.abs(theirs[name]).max()))
+        np.testing.assert_allclose(numbers, theirs[name], atol=2e-5 * scale, err_msg=name)
+
+
+def test_answers_are_what_the_contract_promises(opened, batch):
+    bundle, fast = opened
+    outputs = fast.run(batch)
+    for target in bundle.contract.targets:
+        answer = outputs[f"target.{target.name}"]
+        assert answer.shape == (13, target.size)
+        if target.kind == "class":
+            np.testing.assert_allclose(answer.sum(axis=1), 1, atol=1e-5)
+    assert outputs["embedding"].shape == (13, bundle.contract.architecture.embedding)
+    assert outputs["unknown"].shape == (13,)
+    assert len({float(unknown) for unknown in outputs["unknown"]}) > 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8])
+def test_batch_size_changes_no_bit(opened, batch, size):
+    fast = opened[1]
+    whole = fast.run(batch)
+    parts = [fast.run(batch[start : start + size]) for start in range(0, len(batch), size)]
+    assert same(whole, {name: np.concatenate([part[name] for part in parts]) for name in whole})
+
+
+def test_threads_change_no_bit(opened, batch):
+    fast = opened[1]
+    whole = fast.run(batch)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(same(whole, found) for found in pool.map(fast.run, [batch] * 12))
+
+
+def test_device_and_runtime_auto(trained):
+    assert runtime.open_model(trained.run, runtime="auto", device="cpu")[1].name == "onnxruntime"
+
+
+# --- one file alone ---------------------------------------------------------------------------
+
+
+def test_an_onnx_file_alone_is_the_whole_model(trained, opened, batch, tmp_path):
+    bundle, fast = opened
+    shutil.copy(f"{trained.run}/bundle/model.onnx", tmp_path / "leaf.onnx")
+    alone, session = runtime.open_model(str(tmp_path / "leaf.onnx"))
+    assert alone.contract == bundle.contract
+    assert alone.digest == bundle.digest
+    assert alone.url == str(tmp_path / "leaf.onnx")
+    assert same(session.run(batch), fast.run(batch))
+    with pytest.raises(InputError, match="one file only"):
+        alone.read("model.safetensors")
+
+
+def test_a_foreign_onnx_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="was not made by plantml"):
+        runtime.open_model(foreign(tmp_path / "foreign.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("contract", "message"),
+    [("{", "damaged contract"), ("[]", "no valid model contract"), ("{}", "bundle format None")],
+)
+def test_an_onnx_file_with_a_damaged_contract_is_refused(tmp_path, contract, message):
+    notes = {"plantml": contract, "plantml_digest": "ab"}
+    with pytest.raises(InputError, match=message):
+        runtime.open_model(foreign(tmp_path / "foreign.onnx", notes))
+
+
+def test_an_onnx_file_of_a_later_format_asks_for_an_update(opened, tmp_path):
+    content = json.loads(opened[0].contract.canonical()) | {"format": 99}
+    file = foreign(tmp_path / "later.onnx", {"plantml": json.dumps(content), "plantml_digest": "ab"})
+    with pytest.raises(InputError, match="bundle format 99") as error:
+        runtime.open_model(file)
+    assert error.value.hint == "Update plantml."
+
+
+@pytest.mark.parametrize("data", [b"", b"no graph", b"\x08\x09" * 50])
+def test_bytes_that_are_no_onnx_are_refused(tmp_path, data):
+    file = tmp_path / "model.onnx"
+    file.write_bytes(data)
+    with pytest.raises(InputError):
+        runtime.open_model(str(file))
+
+
+# --- what does not run ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("choice", ["auto", "onnxruntime", "torch"])
+def test_a_damaged_file_of_the_bundle_is_noticed(trained, tmp_path, choice):
+    shutil.copytree(f"{trained.run}/bundle", tmp_path / "bundle")
+    for name in ("model.onnx", "model.safetensors"):
+        file = tmp_path / "bundle" / name
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    with pytest.raises(StorageError, match="is damaged"):
+        runtime.open_model(str(tmp_path / "bundle"), runtime=choice)
+
+
+def test_unknown_runtime_lists_those_that_there_are(trained):
+    with pytest.raises(UsageError, match="tensorflow") as error:
+        runtime.open_model(trained.run, runtime="tensorflow")
+    assert "onnxruntime" in error.value.hint
+    assert "torch" in error.value.hint
+
+
+def test_onnxruntime_on_another_device_points_to_torch(trained):
+    for ref in (trained.run, f"{trained.run}/bundle/model.onnx"):
+        with pytest.raises(UsageError, match="not on cuda") as error:
+            runtime.open_model(ref, runtime="onnxruntime", device="cuda")
+        assert "--runtime torch" in error.value.hint
+
+
+@pytest.mark.parametrize("device", ["greenhouse", "cuda:99"])
+def test_a_device_that_is_not_there_is_wrong_usage(trained, device):
+    with pytest.raises(UsageError, match=device):
+        runtime.open_model(trained.run, device=device)
+
+
+def test_an_onnx_file_in_torch_is_refused(trained):
+    with pytest.raises(UsageError, match="onnxruntime only"):
+        runtime.open_model(f"{trained.run}/bundle/model.onnx", runtime="torch")
+
+
+@pytest.mark.parametrize("name", ["nothing", "nothing.onnx"])
+def test_no_model_is_not_found(tmp_path, name):
+    with pytest.raises(NotFoundError, match="nothing"):
+        runtime.open_model(str(tmp_path / name))
