@@ -33,6 +33,9 @@ class PlantmlError(Exception):
 
     exit_code = Exit.BUG
 
+    answered = False
+    """True if the command printed its result before it failed, as a gate does."""
+
     def __init__(self, what: str, why: str = "", hint: str = "") -> None:
         super().__init__(what)
         self.what, self.why, self.hint = what, why, hint

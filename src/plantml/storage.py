@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from glob import glob as glob_local
@@ -327,20 +327,16 @@ def remove(url: str) -> None:
             fs.rm_file(path)
 
 
-def publish(folder: Path, url: str, *, last: str = "") -> None:
-    """Copy a local folder's files to `url`, all at once where that helps, `last` after all others.
+def publish(url: str, files: Mapping[str, bytes], *, last: str = "") -> None:
+    """Write files under a directory URL, side by side where that helps, the one called `last` after all others.
 
     A reader that finds `last` finds everything.
     """
-    names = [entry.name for entry in list_files(str(folder)) if entry.name != last]
-
-    def copy(name: str) -> None:
-        write(join(url, name), (folder / name).read_bytes())
-
+    names = [name for name in files if name != last]
     with ThreadPoolExecutor(1 if is_local(url) else 8) as pool:
-        list(pool.map(copy, names))
+        list(pool.map(lambda name: write(join(url, name), files[name]), names))
     if last:
-        copy(last)
+        write(join(url, last), files[last])
 
 
 @contextlib.contextmanager

@@ -120,9 +120,15 @@ def test_every_result_has_a_json_envelope(cli, trained, tmp_path) -> None:
     for line in lines:
         result = cli(*line, "--json")
         assert result.code == Exit.DONE, result.err
-        if line[0] != "validate":
-            assert result.json["plantml_result"] == 1
-            assert result.json["command"] == " ".join(str(word) for word in line[: 2 if line[0] == "dataset" else 1])
+        assert result.json["plantml_result"] == 1
+        assert result.json["command"] == " ".join(str(word) for word in line[: 2 if line[0] == "dataset" else 1])
+
+
+def test_a_failed_gate_prints_one_document(cli, trained) -> None:
+    result = cli("validate", trained.data, "--model", trained.run, "--min", "macro_f1=1.1", "--json")
+    assert result.code == Exit.GATE
+    assert result.json["gates"][0]["passed"] is False
+    assert "macro_f1" in result.err
 
 
 def test_stdout_holds_results_only_and_no_escape_codes(cli, trained) -> None:

@@ -78,7 +78,7 @@ def main() -> NoReturn:
 
 
 def _tell(streams: Streams, error: PlantmlError, *, asks_json: bool) -> None:
-    if asks_json:
+    if asks_json and not error.answered:  # one document on stdout, not two
         import json
 
         content = {

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from plantml.cli.console import Console, Streams
+from plantml.errors import PlantmlError
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
@@ -72,6 +73,9 @@ def command(
             console = Console(streams, **shared)
             try:
                 function(console, **given)
+            except PlantmlError as error:
+                error.answered = console.answered
+                raise
             finally:
                 console.close()
 

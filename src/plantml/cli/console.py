@@ -51,6 +51,7 @@ class Console:
         self.streams = streams
         self.json, self.quiet, self.verbose = json, quiet, verbose
         self.machine: Machine = machine(offline=offline)
+        self.answered = False
         self._bar: RichProgress | None = None
 
     @property
@@ -81,6 +82,7 @@ class Console:
         else:
             show(Page(self.streams.stdout))
         self.streams.stdout.flush()
+        self.answered = True
 
     def progress(self, what: str) -> Progress:
         """A progress to give to long work: a bar on a terminal, else a plain line every ten seconds."""

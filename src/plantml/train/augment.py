@@ -5,7 +5,7 @@ Every random choice is a function of (seed, epoch, photo), never of worker or or
 
 import functools
 import hashlib
-import warnings
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 
 from plantml.images import Pixels
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it looks for a newer version of itself, and says so
-    import albumentations as alb
+# Else it asks the network for a newer version of itself when it is imported.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as alb
 
 
 @dataclass(frozen=True)

@@ -107,10 +107,9 @@ class RunFolder:
 
     def publish(self, files: Mapping[str, bytes], model_json: bytes) -> Bundle:
         """Write the bundle: `model.json` last, so that whoever finds it finds everything."""
-        for name, data in files.items():
-            self.write(f"bundle/{name}", data)
-        self.write(f"bundle/{bundles.MODEL_JSON}", model_json)
-        return bundles.find(storage.join(self.url, "bundle"))
+        place = storage.join(self.url, "bundle")
+        storage.publish(place, {**files, bundles.MODEL_JSON: model_json}, last=bundles.MODEL_JSON)
+        return bundles.find(place)
 
     def _plan(self) -> Plan:
         url = storage.join(self.url, PLAN)

@@ -25,6 +25,7 @@ from plantml.validate.gates import Gate
 from plantml.work import Progress, Stop, silent
 
 METRICS_FORMAT = 1
+METRICS = "metrics.json"
 
 
 class ValidateConfig(Config):
@@ -192,16 +193,19 @@ def _write(
     predictions: Sequence[Prediction],
 ) -> None:
     assert result.out is not None
-    for found in result.reports:
-        if isinstance(found, ClassReport):
-            storage.write(storage.join(result.out, f"confusion_{found.target}.png"), charts.confusion(found))
+    files = {
+        f"confusion_{found.target}.png": charts.confusion(found)
+        for found in result.reports
+        if isinstance(found, ClassReport)
+    }
     table = _predictions_table(targets, rows, predictions)
     for name, write in (("predictions.parquet", table.write_parquet), ("predictions.csv", table.write_csv)):
         buffer = io.BytesIO()
         write(buffer)
-        storage.write(storage.join(result.out, name), buffer.getvalue())
+        files[name] = buffer.getvalue()
     content = as_json(result) | {"fingerprint": version.fingerprint}
-    storage.write(storage.join(result.out, "metrics.json"), (json.dumps(content, indent=2) + "\n").encode())
+    files[METRICS] = (json.dumps(content, indent=2) + "\n").encode()
+    storage.publish(result.out, files, last=METRICS)
 
 
 def as_json(result: Validated) -> dict[str, Any]:

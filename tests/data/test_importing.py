@@ -1,0 +1,431 @@
+import hashlib
+import os
+import shutil
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from plantml import storage
+from plantml.data import versions
+from plantml.data.importing import import_source, list_source
+from plantml.data.labels import Taxonomy
+from plantml.errors import InputError
+
+NAMES = [f"{disease}/{number}.jpg" for disease in ("healthy", "rust") for number in range(3)]
+
+
+@pytest.fixture
+def source(tmp_path, write_photos):
+    return write_photos(tmp_path / "photos", NAMES)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return str(tmp_path / "dataset")
+
+
+def bring(source, dataset, *, reference=False, progress=None, **options):
+    listing = list_source(str(source), **options)
+    more = {} if progress is None else {"progress": progress}
+    return import_source(str(source), str(dataset), listing, reference=reference, **more)
+
+
+def rows_of(dataset):
+    return {row["name"]: row for row in versions.load(str(dataset)).rows.iter_rows(named=True)}
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+# --- what an import does ----------------------------------------------------------------------
+
+
+def test_photos_come_in_as_they_are_with_their_labels(source, dataset):
+    done = bring(source, dataset)
+    assert (done.changed, done.listed, done.added, done.known, done.copies) == (True, 6, 6, 0, 0)
+    assert (list(done.excluded), list(done.relabelled)) == ([], [])
+    assert done.version.number == 1
+    version = versions.load(dataset)
+    assert version.rows.height == 6
+    for row in version.rows.iter_rows(named=True):
+        data = (source / row["name"]).read_bytes()
+        assert row["source"] == str(source)
+        assert row["image_id"] == sha256(data)
+        assert row["path"] == f"images/{row['image_id'][:2]}/{row['image_id']}.jpg"
+        assert storage.read(version.image_url(row["path"])) == data
+        assert (row["width"], row["height"], row["format"], row["bytes"]) == (40, 32, "JPEG", len(data))
+        assert row["disease"] == ("none" if row["name"].startswith("healthy") else "rust")
+        assert (row["status"], row["reason"], row["split"]) == ("ok", None, None)
+        assert row["phash"] is not None
+    assert {target.name: target.classes for target in version.targets} == {
+        "health": ("diseased", "healthy"),
+        "disease": ("none", "rust"),
+    }
+
+
+def test_nothing_but_images_and_a_version_is_written(source, dataset):
+    bring(source, dataset)
+    files = [entry.name for entry in storage.list_files(dataset)]
+    assert sum(name.startswith("images/") for name in files) == 6
+    assert [name for name in files if not name.startswith("images/")] == ["versions/000001.parquet"]
+
+
+def test_the_commit_tells_what_was_imported(source, dataset):
+    bring(source, dataset)
+    commit = versions.load(dataset).commit
+    assert commit.operation == "import"
+    assert commit.parameters == {"source": str(source), "labels": "disease", "reference": False}
+    assert commit.counts == {"ok": 6}
+    assert commit.parent == 0
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_nothing_is_written_to_the_source(reference, source, dataset, contents):
+    before = contents(source)
+    bring(source, dataset, reference=reference)
+    bring(source, dataset, reference=reference)
+    assert contents(source) == before
+
+
+def test_photos_may_be_left_where_they_are(source, dataset):
+    bring(source, dataset, reference=True)
+    version = versions.load(dataset)
+    assert version.rows["path"].to_list() == [str(source / name) for name in sorted(NAMES)]
+    assert storage.read(version.image_url(version.rows["path"][0])) == (source / min(NAMES)).read_bytes()
+    assert not Path(dataset, "images").exists()
+
+
+def test_a_relative_source_means_the_same_later(source, dataset, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    bring("photos", "dataset", reference=True)
+    monkeypatch.chdir("/")
+    again = bring(source, dataset, reference=True)
+    assert (again.added, again.known) == (0, 6)
+
+
+def test_two_archives_of_one_relative_name_are_two_sources(write_photos, tmp_path, monkeypatch):
+    for number, place in enumerate(("one", "two")):
+        write_photos(tmp_path / place / "in", ["a/1.jpg", "b/1.jpg"], first_seed=10 * number)
+        with zipfile.ZipFile(tmp_path / place / "x.zip", "w") as file:
+            for name in ("a/1.jpg", "b/1.jpg"):
+                file.write(tmp_path / place / "in" / name, name)
+        monkeypatch.chdir(tmp_path / place)
+        bring("zip://::x.zip", tmp_path / "dataset")
+    assert versions.load(str(tmp_path / "dataset")).rows.height == 4
+
+
+def test_a_dataset_may_be_anywhere(source, url):
+    bring(source, url)
+    version = versions.load(url)
+    assert version.rows.height == 6
+    for row in version.rows.iter_rows(named=True):
+        assert sha256(storage.read(version.image_url(row["path"]))) == row["image_id"]
+    assert not bring(source, url).changed
+
+
+def test_the_same_content_has_the_same_fingerprint_wherever_it_lies(source, dataset, memory_url, tmp_path):
+    elsewhere = shutil.copytree(source, tmp_path / "elsewhere")
+    here, there = bring(source, dataset), bring(elsewhere, memory_url, reference=True)
+    assert here.version.fingerprint == there.version.fingerprint
+
+
+def test_bytes_that_are_there_are_not_written_again(source, dataset, tmp_path):
+    bring(source, dataset)
+    images = Path(dataset, "images")
+    before = {path: path.stat().st_mtime_ns for path in images.rglob("*.jpg")}
+    bring(shutil.copytree(source, tmp_path / "copy"), dataset)
+    assert {path: path.stat().st_mtime_ns for path in images.rglob("*.jpg")} == before
+
+
+def test_a_file_is_stored_under_the_extension_of_its_content(dataset, tmp_path, photo):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "really_png.jpg").write_bytes(photo(format="PNG"))
+    bring(tmp_path / "photos", dataset)
+    row = rows_of(dataset)["really_png.jpg"]
+    assert row["format"] == "PNG"
+    assert row["path"].endswith(".png")
+
+
+def test_progress_counts_photos_to_the_end(source, dataset):
+    told = []
+    bring(source, dataset, progress=lambda done, total: told.append((done, total)))
+    assert told == [(done, 6) for done in range(1, 7)]
+
+
+# --- repeating --------------------------------------------------------------------------------
+
+
+def test_importing_twice_adds_nothing(source, dataset):
+    first = bring(source, dataset)
+    again = bring(source, dataset)
+    assert (again.changed, again.listed, again.added, again.known) == (False, 6, 0, 6)
+    assert again.version.number == first.version.number == 1
+    assert versions.numbers(dataset) == [1]
+
+
+def test_only_what_is_new_is_read_and_added(source, dataset, write_photos, monkeypatch):
+    bring(source, dataset)
+    write_photos(source, ["rust/new.jpg"], first_seed=50)
+    reads = []
+    read = storage.read
+    monkeypatch.setattr(storage, "read", lambda url: reads.append(url) or read(url))
+    done = bring(source, dataset)
+    assert (done.added, done.known, done.version.number) == (1, 6, 2)
+    assert [url for url in reads if url.endswith(".jpg")] == [str(source / "rust/new.jpg")]
+
+
+def test_photos_that_left_the_source_stay_in_the_dataset(source, dataset):
+    bring(source, dataset)
+    (source / "rust/0.jpg").unlink()
+    assert not bring(source, dataset).changed
+    assert "rust/0.jpg" in rows_of(dataset)
+
+
+def test_what_was_curated_since_stays_curated(source, dataset):
+    bring(source, dataset)
+
+    def curate(version):
+        rows = version.rows.with_columns(
+            status=pl.when(pl.col("name") == "rust/0.jpg").then(pl.lit("excluded")).otherwise("status"),
+            disease=pl.when(pl.col("name") == "rust/1.jpg").then(pl.lit("none")).otherwise("disease"),
+        )
+        return rows, version.targets
+
+    versions.change(dataset, "curate", {}, curate)
+    done = bring(source, dataset)
+    assert not done.changed
+    assert rows_of(dataset)["rust/0.jpg"]["status"] == "excluded"
+    assert rows_of(dataset)["rust/1.jpg"]["disease"] == "none"
+    assert done.relabelled == ["rust/1.jpg"]
+
+
+def test_labels_that_changed_at_the_source_are_noticed_and_not_taken(tmp_path, dataset, source):
+    table = source / "labels.csv"
+    table.write_text("path,disease\nrust/0.jpg,rust\nrust/1.jpg,rust\nrust/2.jpg,\n")
+    bring(table, dataset)
+    table.write_text("path,disease\nrust/0.jpg,scab\nrust/1.jpg,rust\nrust/2.jpg,rust\n")
+    done = bring(table, dataset)
+    assert done.relabelled == ["rust/0.jpg", "rust/2.jpg"]
+    assert not done.changed
+    assert rows_of(dataset)["rust/0.jpg"]["disease"] == "rust"
+
+
+def test_labels_for_photos_that_came_in_without_any_are_noticed(source, dataset):
+    first = bring(source, dataset, rule="none")
+    assert first.version.targets == ()
+    done = bring(source, dataset)
+    assert done.relabelled == sorted(NAMES)
+    assert not done.changed
+    assert done.version.targets == ()
+
+
+# --- copies -----------------------------------------------------------------------------------
+
+
+def test_exact_copies_are_rows_and_their_bytes_are_stored_once(source, dataset):
+    shutil.copy(source / "rust/0.jpg", source / "rust/0_1.jpg")
+    shutil.copy(source / "rust/0.jpg", source / "healthy/conflict.jpg")
+    done = bring(source, dataset)
+    assert (done.added, done.copies) == (8, 2)
+    assert len(list(Path(dataset, "images").rglob("*.jpg"))) == 6
+    rows = rows_of(dataset)
+    assert rows["rust/0.jpg"]["path"] == rows["healthy/conflict.jpg"]["path"]
+    assert (rows["rust/0.jpg"]["disease"], rows["healthy/conflict.jpg"]["disease"]) == ("rust", "none")
+
+
+def test_copies_of_photos_that_were_there_before_are_counted(source, dataset, tmp_path, write_photos):
+    bring(source, dataset)
+    other = write_photos(tmp_path / "other", ["new/1.jpg"], first_seed=70)
+    (other / "old").mkdir()
+    shutil.copy(source / "rust/0.jpg", other / "old" / "copy.jpg")
+    done = bring(other, dataset)
+    assert (done.added, done.copies) == (2, 1)
+
+
+def test_files_without_a_picture_are_no_copies(source, dataset):
+    for name in ("rust/a.jpg", "rust/b.jpg"):
+        (source / name).write_bytes(b"")
+    assert bring(source, dataset).copies == 0
+
+
+# --- what cannot be used ----------------------------------------------------------------------
+
+
+def test_files_that_are_no_pictures_come_in_excluded_with_their_reason(source, dataset, photo):
+    broken = {
+        "rust/empty.jpg": (b"", "empty"),
+        "rust/text.png": (b"Not found", "not-an-image"),
+        "rust/cut.jpg": (photo(200, 150)[:900], "truncated"),
+    }
+    for name, (data, _) in broken.items():
+        (source / name).write_bytes(data)
+    done = bring(source, dataset)
+    assert {name: reason.partition(":")[0] for name, reason in done.excluded} == {
+        name: code for name, (_, code) in broken.items()
+    }
+    rows = rows_of(dataset)
+    for name, (data, code) in broken.items():
+        row = rows[name]
+        assert row["status"] == "excluded"
+        assert row["reason"].startswith(f"{code}: ")
+        assert row["split"] is None
+        assert row["disease"] == "rust"
+        assert row["bytes"] == len(data)
+        assert row["image_id"] == sha256(data)
+    assert rows["rust/cut.jpg"]["width"] == 200
+    assert versions.load(dataset).usable().height == 6
+    assert versions.load(dataset).commit.counts == {"excluded": 3, "ok": 6}
+
+
+def test_a_photo_that_a_list_names_and_nobody_finds_is_a_finding(source, dataset):
+    (source / "labels.csv").write_text("path,disease,split\nrust/0.jpg,rust,train\nrust/9.jpg,rust,test\n")
+    done = bring(source / "labels.csv", dataset)
+    ((name, reason),) = done.excluded
+    assert name == "rust/9.jpg"
+    assert reason.startswith("not-found: ")
+    row = rows_of(dataset)["rust/9.jpg"]
+    assert (row["status"], row["split"], row["image_id"], row["path"]) == ("excluded", None, None, None)
+
+
+def test_a_source_of_nothing_but_broken_files_is_imported_all_the_same(tmp_path, dataset):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"")
+    done = bring(tmp_path / "photos", dataset)
+    assert (done.added, len(done.excluded)) == (1, 1)
+    assert versions.load(dataset).usable().is_empty()
+
+
+@pytest.mark.parametrize("place", ["photos", "photos/dataset", "."])
+def test_source_and_dataset_must_not_lie_inside_each_other(place, source, contents):
+    before = contents(source)
+    with pytest.raises(InputError, match="inside each other"):
+        bring(source, source.parent / place)
+    assert contents(source) == before
+
+
+def test_a_dataset_beside_its_source_with_a_longer_name_is_apart(source):
+    assert bring(source, f"{source}2").added == 6
+
+
+def test_one_target_has_one_kind(source, dataset):
+    (source / "a.csv").write_text("path,severity\nrust/0.jpg,low\n")
+    (source / "b.csv").write_text("path,severity\nrust/1.jpg,0.5\n")
+    bring(source / "a.csv", dataset, targets=["severity"])
+    with pytest.raises(InputError, match="one target has one kind"):
+        bring(source / "b.csv", dataset, targets=["severity"])
+    assert versions.numbers(dataset) == [1]
+
+
+@pytest.mark.parametrize("at", ["1", "best"])
+def test_a_fixed_version_cannot_be_imported_into(at, source, dataset):
+    with pytest.raises(InputError, match="immutable"):
+        bring(source, f"{dataset}@{at}")
+    assert not Path(dataset).exists()
+
+
+# --- more than one source ---------------------------------------------------------------------
+
+
+def test_a_second_source_adds_its_rows_and_classes(source, dataset, tmp_path, write_photos):
+    bring(source, dataset)
+    other = write_photos(tmp_path / "other", ["bean___scab/0.jpg", "corn___healthy/0.jpg"], first_seed=90)
+    done = bring(other, dataset)
+    version = done.version
+    assert version.rows.height == 8
+    assert version.target("disease").classes == ("none", "rust", "scab")
+    assert version.target("category").classes == ("bean", "corn")
+    assert version.rows.filter(pl.col("source") == str(source))["category"].null_count() == 6
+
+
+def test_classes_keep_their_order_when_more_come(dataset, tmp_path, write_photos):
+    taxonomy = Taxonomy({"a": {"category": "m"}, "b": {"category": "z"}, "c": {"category": "a"}}, "")
+    bring(write_photos(tmp_path / "one", ["a/1.jpg", "b/1.jpg"]), dataset, taxonomy=taxonomy)
+    bring(write_photos(tmp_path / "two", ["a/1.jpg", "c/1.jpg"], first_seed=5), dataset, taxonomy=taxonomy)
+    assert versions.load(dataset).target("category").classes == ("m", "z", "a")
+
+
+def test_two_sources_may_use_one_name(source, dataset, tmp_path, write_photos):
+    bring(source, dataset)
+    bring(write_photos(tmp_path / "other", NAMES, first_seed=20), dataset)
+    assert versions.load(dataset).rows.height == 12
+
+
+def test_the_order_of_imports_does_not_matter(tmp_path, write_photos):
+    one = write_photos(tmp_path / "one", NAMES)
+    two = write_photos(tmp_path / "two", NAMES, first_seed=20)
+    fingerprints = set()
+    for number, order in enumerate([(one, two), (two, one)]):
+        for each in order:
+            bring(each, tmp_path / f"dataset{number}")
+        fingerprints.add(versions.load(str(tmp_path / f"dataset{number}")).fingerprint)
+    assert len(fingerprints) == 1
+
+
+# --- at the same time, and cut off ------------------------------------------------------------
+
+IMPORT = """
+import pathlib, sys, time
+from plantml.data.importing import import_source, list_source
+source, dataset, go = sys.argv[1:]
+listing = list_source(source)
+print("ready", flush=True)
+while not pathlib.Path(go).exists():
+    time.sleep(0.001)
+done = import_source(source, dataset, listing)
+print(done.added)
+"""
+
+
+@pytest.mark.parametrize("same", [False, True], ids=["two sources", "one source"])
+def test_imports_by_two_processes_lose_no_row(same, tmp_path, dataset, write_photos, run_python):
+    sources = [write_photos(tmp_path / f"photos{n}", NAMES, first_seed=20 * n) for n in range(2)]
+    if same:
+        sources[1] = sources[0]
+    processes = [run_python(IMPORT, source, dataset, tmp_path / "go") for source in sources]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    (tmp_path / "go").touch()
+    for process in processes:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    version = versions.load(dataset)
+    expected = {(str(source), name) for source in sources for name in NAMES}
+    assert set(version.rows.select("source", "name").iter_rows()) == expected
+    assert version.rows.height == len(expected)
+    assert versions.numbers(dataset) == ([1] if same else [1, 2])
+
+
+def test_imports_at_the_same_time_into_an_object_store_lose_no_row(tmp_path, s3_url, write_photos):
+    sources = [write_photos(tmp_path / f"photos{n}", NAMES[:2], first_seed=20 * n) for n in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda source: bring(source, s3_url, rule="disease"), sources))
+    assert versions.load(s3_url).rows.height == 6
+    assert versions.numbers(s3_url) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("moment", ["replace", "link"], ids=["while copying", "while committing"])
+def test_an_import_that_was_killed_can_be_repeated(moment, source, dataset, run_python):
+    kill = f"""
+import os, signal
+act, count = os.{moment}, 0
+def die(*arguments):
+    global count
+    count += 1
+    if count == {3 if moment == "replace" else 1}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    act(*arguments)
+os.{moment} = die
+"""
+    process = run_python(kill + IMPORT, source, dataset, os.devnull)
+    process.communicate(timeout=60)
+    assert process.returncode == -9
+    assert versions.numbers(dataset) == []
+    assert Path(dataset, "images").exists()
+    done = bring(source, dataset)
+    assert (done.added, done.version.number) == (6, 1)
+    for row in done.version.rows.iter_rows(named=True):
+        assert sha256(storage.read(done.version.image_url(row["path"]))) == row["image_id"]

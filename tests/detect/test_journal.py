@@ -1,0 +1,182 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plantml import storage
+from plantml.detect import journal as journals
+from plantml.detect.journal import Journal
+from plantml.detect.sources import Source
+from plantml.errors import InputError, StorageError
+
+ASKED = {"model": "digest", "top_k": 5}
+LEAVES = [Source(f"photos/{number}.jpg", f"{number}-1") for number in range(4)]
+
+
+def line(source, failure=None, **more):
+    return json.dumps({"image": source.url, "failure": failure, **more}, ensure_ascii=False)
+
+
+def note(journal, *sources, failure=None):
+    for source in sources:
+        journal.add(source, line(source, failure))
+    journal.flush()
+
+
+def segments(out):
+    return [entry.name for entry in storage.list_files(f"{out}.journal") if entry.name.endswith(".jsonl")]
+
+
+@pytest.fixture
+def out(memory_url):
+    return f"{memory_url}/records.jsonl"
+
+
+def test_what_was_flushed_is_there_for_the_next_run(url):
+    first = Journal.open(f"{url}/records.jsonl", ASKED)
+    note(first, LEAVES[2], LEAVES[0])
+    first.add(LEAVES[1], line(LEAVES[1]))  # never flushed: a kill takes it
+    again = Journal.open(f"{url}/records.jsonl", ASKED)
+    assert [leaf in again for leaf in LEAVES] == [True, False, True, False]
+    note(again, LEAVES[3])
+    assert list(again.lines(LEAVES)) == [line(LEAVES[number]) for number in (0, 2, 3)]
+    assert list(Journal.open(f"{url}/records.jsonl", ASKED).lines(LEAVES)) == list(again.lines(LEAVES))
+
+
+def test_of_two_writers_one_is_told_and_nothing_is_lost(url):
+    one, other = (Journal.open(f"{url}/records.jsonl", ASKED) for _ in range(2))
+    note(one, LEAVES[0])
+    with pytest.raises(InputError, match="written by somebody else") as error:
+        note(other, LEAVES[1])
+    assert "--out" in error.value.hint
+    assert list(Journal.open(f"{url}/records.jsonl", ASKED).lines(LEAVES)) == [line(LEAVES[0])]
+
+
+@pytest.mark.parametrize(("asked", "named"), [
+    ({"model": "other", "top_k": 5}, "model was 'digest' and is 'other'"),
+    ({"model": "digest", "top_k": 1}, "top_k was 5 and is 1"),
+    ({"model": "digest"}, "top_k was 5 and is None"),
+])  # fmt: skip
+def test_another_question_is_refused(out, asked, named):
+    note(Journal.open(out, ASKED), LEAVES[0])
+    with pytest.raises(InputError, match=named) as error:
+        Journal.open(out, asked)
+    assert "--fresh" in error.value.hint
+    assert LEAVES[0] in Journal.open(out, ASKED)
+
+
+def test_fresh_forgets_everything(out):
+    note(Journal.open(out, ASKED), *LEAVES)
+    other = Journal.open(out, {"model": "other"}, fresh=True)
+    assert not list(other.lines(LEAVES))
+    note(other, LEAVES[1])
+    assert segments(out) == ["000001.jsonl"]
+    assert list(Journal.open(out, {"model": "other"}).lines(LEAVES)) == [line(LEAVES[1])]
+
+
+@pytest.mark.parametrize("removed", [1, 2])
+def test_a_fresh_start_that_was_killed_mixes_no_two_models(out, monkeypatch, removed):
+    journal = Journal.open(out, ASKED)
+    note(journal, LEAVES[0])
+    note(journal, LEAVES[1])
+    left, remove = removed, storage.remove
+
+    def killed(url):
+        nonlocal left
+        if not left:
+            raise StorageError("Killed")
+        left -= 1
+        remove(url)
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError):
+        patch.setattr(storage, "remove", killed)
+        Journal.open(out, {"model": "other"}, fresh=True)
+    try:
+        rest = list(Journal.open(out, {"model": "other"}).lines(LEAVES))
+    except InputError:
+        rest = []
+    assert not rest
+
+
+def test_failed_images_are_looked_at_again_only_when_asked(out):
+    first = Journal.open(out, ASKED)
+    note(first, LEAVES[0])
+    note(first, LEAVES[1], failure="unreachable: no network")
+    assert LEAVES[1] in Journal.open(out, ASKED)
+    again = Journal.open(out, ASKED, retry_failed=True)
+    assert [leaf in again for leaf in LEAVES[:2]] == [True, False]
+    note(again, LEAVES[1])
+    later = Journal.open(out, ASKED, retry_failed=True)
+    assert list(later.lines(LEAVES)) == [line(LEAVES[0]), line(LEAVES[1])]
+
+
+def test_a_changed_file_is_another_source(out):
+    note(Journal.open(out, ASKED), LEAVES[0])
+    changed = Source(LEAVES[0].url, "another stamp")
+    again = Journal.open(out, ASKED)
+    assert changed not in again
+    again.add(changed, line(changed, width=7))
+    again.flush()
+    assert list(again.lines([changed])) == [line(changed, width=7)]
+    assert list(again.lines([LEAVES[0]])) == [line(LEAVES[0])]
+
+
+def test_a_segment_is_written_every_so_many_rows(out, monkeypatch):
+    monkeypatch.setattr(journals, "SEGMENT_ROWS", 2)
+    journal = Journal.open(out, ASKED)
+    written = []
+    for leaf in LEAVES[:3]:
+        journal.add(leaf, line(leaf))
+        written.append(segments(out))
+    assert written == [[], ["000001.jsonl"], ["000001.jsonl"]]
+    journal.flush()
+    journal.flush()
+    assert segments(out) == ["000001.jsonl", "000002.jsonl"]
+
+
+def test_a_segment_is_written_when_time_has_passed(out, monkeypatch):
+    monkeypatch.setattr(journals, "SEGMENT_SECONDS", -1.0)
+    journal = Journal.open(out, ASKED)
+    for leaf in LEAVES:
+        journal.add(leaf, line(leaf))
+    assert len(segments(out)) == len(LEAVES)
+
+
+def test_many_segments_are_read_in_any_order(out):
+    journal = Journal.open(out, ASKED)
+    leaves = [Source(f"{number}.jpg", "1") for number in range(30)]
+    for leaf in leaves:
+        note(journal, leaf)
+    mixed = leaves[::2] + leaves[1::2]
+    assert list(Journal.open(out, ASKED).lines(mixed)) == [line(leaf) for leaf in mixed]
+
+
+@pytest.mark.parametrize(
+    "name", ["tab\there.jpg", "two\nlines.jpg", "caf\udce9.jpg", "Blätter/葉.jpg", "a\u2028b\x85.jpg"]
+)
+def test_odd_names_come_back(tmp_path, name):
+    odd, out = Source(name, "1"), str(tmp_path / "records.jsonl")
+    note(Journal.open(out, ASKED), odd, LEAVES[0])
+    again = Journal.open(out, ASKED)
+    assert list(again.lines([odd, LEAVES[0]])) == [line(odd), line(LEAVES[0])]
+
+
+runs = st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 99)), max_size=4), max_size=5)
+
+
+@given(runs)
+@settings(max_examples=40, deadline=None)
+def test_the_last_word_on_each_image_counts(tmp_path_factory, written):
+    out = f"memory://{tmp_path_factory.mktemp('journal').name}/{abs(hash(str(written)))}"
+    said = {}
+    for run in written:
+        journal = Journal.open(out, ASKED)
+        for number, width in run:
+            journal.add(LEAVES[number], line(LEAVES[number], width=width))
+            said[number] = width
+        journal.flush()
+        assert list(journal.lines(LEAVES)) == [line(LEAVES[number], width=said[number]) for number in sorted(said)]
+    again = Journal.open(out, ASKED)
+    assert [leaf in again for leaf in LEAVES] == [number in said for number in range(4)]
+    assert list(again.lines(LEAVES)) == [line(LEAVES[number], width=said[number]) for number in sorted(said)]

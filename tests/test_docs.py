@@ -1,0 +1,30 @@
+"""What the documentation shows works."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import plantml
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_ten_lines_of_onnxruntime_say_what_plantml_says(cli, trained, tmp_path) -> None:
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "model.md").read_text(), re.DOTALL)[1]
+    photo = next(Path(trained.photos).rglob("*.jpg"))
+    shutil.copy(photo, tmp_path / "photo.jpg")
+    assert cli("export", trained.run, "--to", tmp_path / "leaf.onnx", "--samples", 4).code == 0
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    said = dict(line.split() for line in done.stdout.splitlines())
+    targets = plantml.load(trained.run).predict([photo])[0]["targets"]
+    severity = float(said.pop("severity"))
+    assert abs(severity - targets["severity"]["value"]) < 0.05
+    assert said == {name: answer["label"] for name, answer in targets.items() if "label" in answer}
+
+
+def test_pages_link_to_what_is_there() -> None:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
