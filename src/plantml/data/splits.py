@@ -17,6 +17,9 @@ from plantml.targets import Target
 
 _VALUE_BINS = 5
 
+Label = tuple[str, str]
+"""A target and one of its classes; two empty texts stand for being a photo at all."""
+
 
 @dataclass(frozen=True)
 class SplitReport:
@@ -154,8 +157,9 @@ def assign(
 
     Groups are placed one by one, those with rare classes and many photos first, each where it lowers the
     chi-square distance to the wanted counts most: the greedy order of Sechidis et al. 2011, "On the
-    stratification of multi-label data", on groups. Ties and order come from the photos' hashes, and the
-    arithmetic is exact, so that row order, storage and processor do not matter.
+    stratification of multi-label data", on groups. Ties and order come from the photos' hashes, and every sum
+    is made of single IEEE 754 operations in a fixed order, so that row order, storage and processor do not
+    matter.
     """
     strata = _strata(rows, targets)
     members: dict[int, list[int]] = defaultdict(list)
@@ -164,42 +168,39 @@ def assign(
     ids = rows["image_id"].to_list()
     totals = Counter(label for labels in strata for label in labels)
 
-    groups = []
+    groups: list[tuple[int, int, str, list[int], list[tuple[Label, int]]]] = []
     for rows_ in members.values():
         counts = Counter(label for i in rows_ for label in strata[i])
         rarest = min(totals[label] for label in counts)
         content = min(ids[i] for i in rows_)
         order = hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
-        groups.append((rarest, -len(rows_), order, rows_, counts))
+        groups.append((rarest, -len(rows_), order, rows_, sorted(counts.items())))
     groups.sort(key=lambda group: group[:3])
 
-    wanted = [{label: share * total for label, total in totals.items()} for share in shares]
-    placed: list[Counter[tuple[str, str]]] = [Counter() for _ in shares]
+    wanted = [{label: float(share * total) for label, total in totals.items()} for share in shares]
+    placed: list[dict[Label, int]] = [dict.fromkeys(totals, 0) for _ in shares]
     result = [""] * rows.height
     possible = [number for number, share in enumerate(shares) if share > 0]
-    for _, _, _, rows_, counts in groups:
-        best = min(possible, key=lambda number: _cost(counts, placed[number], wanted[number]))
-        placed[best].update(counts)
+    for _, _, _, rows_, labels in groups:
+        best = min(possible, key=lambda number: _cost(labels, placed[number], wanted[number]))
+        for label, count in labels:
+            placed[best][label] += count
         for i in rows_:
             result[i] = SPLITS[best]
     return result
 
 
-def _cost(
-    counts: Counter[tuple[str, str]],
-    placed: Counter[tuple[str, str]],
-    wanted: Mapping[tuple[str, str], Fraction],
-) -> Fraction:
+def _cost(counts: Sequence[tuple[Label, int]], placed: Mapping[Label, int], wanted: Mapping[Label, float]) -> float:
     """By how much chi-square changes if the group goes here: sum of ((p + c - w)^2 - (p - w)^2) / w."""
-    total = Fraction(0)
-    for label, count in counts.items():
-        total += Fraction(count) * (2 * (placed[label] - wanted[label]) + count) / wanted[label]
+    total = 0.0
+    for label, count in counts:
+        total += count * (2 * (placed[label] - wanted[label]) + count) / wanted[label]
     return total
 
 
-def _strata(rows: pl.DataFrame, targets: Iterable[Target]) -> list[list[tuple[str, str]]]:
+def _strata(rows: pl.DataFrame, targets: Iterable[Target]) -> list[list[Label]]:
     """For each row what is to be spread evenly: every class it has, and that it is a photo at all."""
-    strata: list[list[tuple[str, str]]] = [[("", "")] for _ in range(rows.height)]
+    strata: list[list[Label]] = [[("", "")] for _ in range(rows.height)]
     for target in targets:
         values = rows[target.name]
         if target.kind == "value":
