@@ -15,8 +15,8 @@ HISTORY = [
 ]
 
 
-def report(size, truth, predicted):
-    target = Target("disease", "class", tuple(f"disease {number}" for number in range(size)))
+def report(size, truth, predicted, names=None):
+    target = Target("disease", "class", tuple(names or [f"disease {number}" for number in range(size)]))
     return class_report(target, np.array(truth), np.eye(size)[predicted])
 
 
@@ -53,6 +53,11 @@ def test_confusion_of_classes_without_photos_warns_of_nothing(size):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         opened(charts.confusion(report(size, [0], [1])))
+
+
+@pytest.mark.parametrize("name", [r"costs $\frac$", "late_blight^2", "$", r"\n"])
+def test_class_names_are_text_and_not_formulas(name):
+    opened(charts.confusion(report(2, [0, 1], [0, 1], [name, "none"])))
 
 
 def test_learning_curves_open_and_mark_the_chosen_epoch():

@@ -19,9 +19,7 @@ CODES = {
     "StoppedError": 130,
     "TerminatedError": 143,
 }
-KINDS = [
-    kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PlantmlError)
-]
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PlantmlError)]
 
 
 def test_every_kind_of_error_is_in_the_table_of_exit_codes():
@@ -62,9 +60,7 @@ def test_an_image_error_keeps_its_code_through_pickling():
 
 
 def test_the_text_of_an_error_is_what_and_why():
-    assert str(PlantmlError("No model", "the folder is empty", "Train one.")) == (
-        "No model: the folder is empty"
-    )
+    assert str(PlantmlError("No model", "the folder is empty", "Train one.")) == ("No model: the folder is empty")
 
 
 def test_the_text_of_an_error_without_a_cause_is_what_happened():

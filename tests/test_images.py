@@ -98,9 +98,10 @@ def test_a_turned_picture_gives_exactly_the_pixels_of_an_upright_one(orientation
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_big_turned_photo_is_scaled_along_the_right_sides(orientation, photo):
     big = photo(480, 120, orientation=orientation, quality=95, subsampling=0)
-    fit = Fit(15, 60, "pad")
-    reference = Image.open(io.BytesIO(photo(480, 120, format="PNG"))).resize((60, 15), Image.Resampling.BICUBIC)
-    assert difference(decode(big, fit), reference) < 2
+    whole = Image.open(io.BytesIO(photo(480, 120, format="PNG")))
+    for width, height in ((60, 15), (15, 60)):
+        reference = whole.resize((width, height), Image.Resampling.BICUBIC)
+        assert difference(decode(big, Fit(height, width, "squash")), reference) < 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -548,23 +549,20 @@ def test_decoding_at_a_smaller_scale_is_close_to_a_full_decode(photo):
     assert difference(other, full) > 2
 
 
-def test_a_big_jpeg_is_not_decoded_at_full_size(photo, monkeypatch):
-    sizes = []
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_big_jpeg_is_decoded_at_the_smallest_scale_that_keeps_twice_the_size(orientation, photo, monkeypatch):
+    decoded = []
     resize = Image.Image.resize
 
     def watch(image, *arguments, **options):
-        sizes.append(image.size)
+        decoded.append(image.size)
         return resize(image, *arguments, **options)
 
+    data = photo(800, 600, orientation=orientation)
     monkeypatch.setattr(Image.Image, "resize", watch)
-    decode(photo(1600, 1200), Fit(100, 100, "pad"))
-    assert sizes == [(200, 150)]
-    sizes.clear()
-    decode(photo(1600, 1200), Fit(90, 90, "pad"))
-    assert sizes == [(200, 150)]
-    sizes.clear()
-    decode(photo(1600, 1200), Fit(110, 110, "pad"))
-    assert sizes == [(400, 300)]
+    for side in (45, 48, 55):
+        decode(data, Fit(side, side, "pad"))
+    assert decoded == [(100, 75), (100, 75), (200, 150)]
 
 
 @pytest.mark.parametrize(("size", "side", "expected"), [((60, 40), 30, (30, 20)), ((40, 60), 30, (20, 30))])

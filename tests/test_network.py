@@ -64,6 +64,13 @@ def test_photos_come_as_bytes_with_the_channels_last():
     assert_close(net(mean=(0.0,) * 3, std=(1.0,) * 3).embed(image), torch.tensor([[1.0, 0.0, 0.2]]))
 
 
+def test_rows_stay_rows(monkeypatch):
+    made = net(mean=(0.0,) * 3, std=(1.0,) * 3)
+    monkeypatch.setattr(made.backbone, "forward", lambda pixels: pixels[:, :, 4, 1])
+    image = photos(2)
+    assert_close(made.embed(image), image[:, 4, 1] / 255)
+
+
 def test_a_name_without_a_network_is_refused():
     with pytest.raises(ValueError, match="resnet_of_dreams"):
         network.bare_backbone("resnet_of_dreams")
@@ -203,14 +210,15 @@ def test_unknown_is_one_minus_the_mean_cosine_to_the_five_nearest(size):
 # --- from files -------------------------------------------------------------------------------
 
 
-def test_a_network_is_rebuilt_from_its_contract_and_weights():
+@pytest.fixture(scope="module")
+def made():
+    """A contract, and a network of it whose every tensor is its own."""
     torch.manual_seed(3)
     backbone = network.bare_backbone("test_efficientnet")
     described = architecture((0.4, 0.5, 0.6), backbone="test_efficientnet", embedding=backbone.num_features, bank=6)
-    made = PlantNet(described, TARGETS, backbone)
-    made.get_buffer("scale_severity").copy_(torch.tensor([3.0, 2.0, 0.0, 9.0]))
-    made(photos(8, 64, 64))  # in training mode, so that the statistics of its layers are their own
-    deployed = Deployed(made, {"category": 1.7}, torch.randn(6, described.embedding)).eval()
+    plain = PlantNet(described, TARGETS, backbone)
+    plain.get_buffer("scale_severity").copy_(torch.tensor([3.0, 2.0, 0.0, 9.0]))
+    plain(photos(8, 64, 64))  # in training mode, so that the statistics of its layers are its own
     contract = Contract(
         targets=TARGETS,
         input=Fit(64, 64),
@@ -223,8 +231,21 @@ def test_a_network_is_rebuilt_from_its_contract_and_weights():
         seed=3,
         versions={},
     )
+    return contract, Deployed(plain, contract.temperatures, torch.randn(6, described.embedding)).eval()
+
+
+def test_a_network_is_rebuilt_from_its_contract_and_weights(made):
+    contract, deployed = made
     again = network.rebuild(contract, deployed.state_dict())
     assert not again.training
     image = photos(3, 64, 64, seed=1)
     for before, after in zip(deployed(image), again(image), strict=True):
         assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("lost", ["bank", "net.heads.disease.weight", "net.scale_severity", "net.mean"])
+def test_weights_that_lack_a_tensor_are_refused(made, lost):
+    contract, deployed = made
+    weights = {name: tensor for name, tensor in deployed.state_dict().items() if name != lost}
+    with pytest.raises(RuntimeError, match=lost):
+        network.rebuild(contract, weights)

@@ -51,9 +51,7 @@ def test_values_stay_themselves_and_no_label_is_nan():
     assert encoded[2] == 1
 
 
-@pytest.mark.parametrize(
-    ("target", "labels"), [(DISEASE, ["rust", "blight"]), (SYMPTOMS, [["curl"], ["blight"]])]
-)
+@pytest.mark.parametrize(("target", "labels"), [(DISEASE, ["rust", "blight"]), (SYMPTOMS, [["curl"], ["blight"]])])
 def test_a_class_that_the_model_does_not_know_is_named(target, labels):
     with pytest.raises(InputError) as caught:
         target.encode(labels)
@@ -62,9 +60,7 @@ def test_a_class_that_the_model_does_not_know_is_named(target, labels):
     assert all(name in caught.value.why for name in target.classes)
 
 
-@pytest.mark.parametrize(
-    "target", [DISEASE, SYMPTOMS, Target("severity", "value")], ids=lambda target: target.kind
-)
+@pytest.mark.parametrize("target", [DISEASE, SYMPTOMS, Target("severity", "value")], ids=lambda target: target.kind)
 def test_no_labels_give_no_rows(target):
     assert len(target.encode([])) == 0
 
@@ -91,9 +87,9 @@ def test_a_name_is_not_accepted_for_its_beginning():
         check_name("health\n")
 
 
-@pytest.mark.parametrize("name", ["split", "status", "group", "source"])
+@pytest.mark.parametrize("name", ["split", "status", "group", "source", "decision", "image"])
 def test_names_of_a_datasets_own_columns_are_refused(name):
-    with pytest.raises(InputError, match="of its own"):
+    with pytest.raises(InputError, match="have a column"):
         check_name(name, SYSTEM)
 
 

@@ -2,6 +2,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -66,6 +67,20 @@ def test_an_error_is_raised_in_its_place_and_the_rest_is_not_begun():
     with pytest.raises(KeyError):
         list(in_threads(work, range(1000), 2))
     assert len(begun) <= 5 + 1 + 2 * 2 + 1
+
+
+def test_what_waits_for_a_thread_when_an_error_comes_is_never_begun():
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        if item == 0:
+            raise KeyError(item)
+        time.sleep(0.3)
+
+    with pytest.raises(KeyError):
+        list(in_threads(work, range(1000), 1))
+    assert begun in ([0], [0, 1])
 
 
 def test_results_before_an_error_are_given():

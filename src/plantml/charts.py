@@ -22,8 +22,9 @@ def confusion(found: ClassReport) -> bytes:
     support = found.confusion.sum(axis=1, keepdims=True)
     share = found.confusion / np.maximum(support, 1)
     axes.imshow(share, cmap="Greens", vmin=0, vmax=1)
-    axes.set_xticks(range(size), found.classes, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(size), found.classes)
+    names = [name.replace("$", r"\$") for name in found.classes]  # text, not formulas
+    axes.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(size), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(f"{found.target}: macro-F1 {found.scores['macro_f1']:.3f}, {found.photos} photos")

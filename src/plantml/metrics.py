@@ -117,7 +117,8 @@ def multilabel_report(target: Target, truth: NDArray[np.bool_], predicted: NDArr
 
 def value_report(target: Target, truth: Floats, predicted: Floats) -> ValueReport:
     """The report of a value target from numbers [N]; R2 is 0 where the truth does not vary."""
-    error = predicted.astype(np.float64) - truth
+    truth = truth.astype(np.float64)  # a float32 mean of equal numbers need not be that number
+    error = predicted - truth
     spread = float(((truth - truth.mean()) ** 2).sum())
     scores = {
         "r2": 1 - float((error**2).sum()) / spread if spread > 0 else 0.0,

@@ -3,6 +3,7 @@
 Nothing here knows of Lightning. `PlantNet` is what is trained; `Deployed` is what is exported and run.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -134,7 +135,7 @@ class Deployed(nn.Module):
         """How unlike the training photos an embedding is: float32 [N], 0 (the same) to 2."""
         cosine = functional.normalize(embedding, dim=1) @ self.bank.T
         nearest = cosine.topk(min(NEIGHBOURS, self.bank.shape[0]), dim=1).values
-        return 1 - nearest.mean(dim=1)
+        return 1 - _total(nearest) / nearest.shape[1]
 
 
 def consistent(health: Tensor, disease: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,10 +149,19 @@ def consistent(health: Tensor, disease: Tensor, valid: Tensor) -> tuple[Tensor, 
     Returns:
         Health [N, H] and disease [N, D], each summing to one.
     """
-    joint = health.unsqueeze(2) * disease.unsqueeze(1) * valid
-    total = joint.sum(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(joint.dtype).tiny)
-    joint = joint / total
-    return joint.sum(dim=2), joint.sum(dim=1)
+    # The least of all numbers leaves every other as it is, and keeps a contradiction from being 0 / 0.
+    joint = (health.unsqueeze(2) * disease.unsqueeze(1) + torch.finfo(health.dtype).tiny) * valid
+    of_health, of_disease = _total(joint), _total(joint.transpose(1, 2))
+    total = _total(of_health).unsqueeze(1)
+    return of_health / total, of_disease / total
+
+
+def _total(numbers: Tensor) -> Tensor:
+    """The sum over the last axis, by additions one after the other.
+
+    How a library's sum rounds depends on the size of the batch; this does not.
+    """
+    return functools.reduce(torch.add, numbers.unbind(dim=-1))
 
 
 def bare_backbone(name: str, *, drop_path: float = 0.0) -> nn.Module:

@@ -71,7 +71,11 @@ class TorchRuntime:
 
         self._torch, self._device = torch, device
         weights = load(bundle.read(bundles.WEIGHTS, cache))
-        self._deployed = network.rebuild(bundle.contract, weights).to(device)
+        deployed = network.rebuild(bundle.contract, weights)
+        try:
+            self._deployed = deployed.to(device)
+        except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+            raise UsageError(f"There is no device {device!r}", str(error).splitlines()[0]) from error
 
     def run(self, batch: Pixels) -> Outputs:
         """See `Runtime.run`."""
@@ -82,7 +86,14 @@ class TorchRuntime:
 
 def _open_onnx(bundle: Bundle, cache: storage.Cache | None, device: str) -> Runtime:
     _only_cpu("onnxruntime", device)
-    return OnnxRuntime(bundle.read(bundles.ONNX, cache))
+    session = OnnxRuntime(bundle.read(bundles.ONNX, cache))
+    if session.metadata.get(bundles.DIGEST_KEY) != bundle.digest:
+        raise InputError(
+            f"{bundle.url} is put together from two models",
+            f"{bundles.MODEL_JSON} and {bundles.ONNX} name different digests",
+            "Restore it from where it came.",
+        )
+    return session
 
 
 def _open_torch(bundle: Bundle, cache: storage.Cache | None, device: str) -> Runtime:

@@ -19,6 +19,11 @@ Kind = Literal["class", "multilabel", "value"]
 HEALTHY, DISEASED, NO_DISEASE = "healthy", "diseased", "none"
 """The words that tie `health` and `disease` together: a healthy plant has the disease `none`."""
 
+RESERVED = frozenset(
+    {"image", "image_id", "width", "height", "model", "targets", "boxes", "decision", "unknown", "failure"}
+)
+"""Keys of a record, which no target may take."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 
@@ -83,8 +88,8 @@ def check_name(name: str, reserved: Iterable[str] = ()) -> str:
     """`name` if it can name a target. Raises `InputError` with the reason if not."""
     if not _NAME.fullmatch(name):
         raise InputError(f"A target cannot be called {name!r}", "names are lower-case letters, digits and underscores")
-    if name in reserved:
-        raise InputError(f"A target cannot be called {name!r}", "a dataset has a column of that name of its own")
+    if name in RESERVED or name in reserved:
+        raise InputError(f"A target cannot be called {name!r}", "datasets or records have a column of that name")
     return name
 
 

@@ -257,10 +257,11 @@ def test_files_without_a_picture_are_no_copies(source, dataset):
 
 def test_files_that_are_no_pictures_come_in_excluded_with_their_reason(source, dataset, photo):
     broken = {
-        "rust/empty.jpg": (b"", "empty"),
-        "rust/text.png": (b"Not found", "not-an-image"),
-        "rust/cut.jpg": (photo(200, 150)[:900], "truncated"),
+        "train/rust/empty.jpg": (b"", "empty"),
+        "train/rust/text.png": (b"Not found", "not-an-image"),
+        "train/rust/cut.jpg": (photo(200, 150)[:900], "truncated"),
     }
+    (source / "train" / "rust").mkdir(parents=True)
     for name, (data, _) in broken.items():
         (source / name).write_bytes(data)
     done = bring(source, dataset)
@@ -276,7 +277,7 @@ def test_files_that_are_no_pictures_come_in_excluded_with_their_reason(source, d
         assert row["disease"] == "rust"
         assert row["bytes"] == len(data)
         assert row["image_id"] == sha256(data)
-    assert rows["rust/cut.jpg"]["width"] == 200
+    assert rows["train/rust/cut.jpg"]["width"] == 200
     assert versions.load(dataset).usable().height == 6
     assert versions.load(dataset).commit.counts == {"excluded": 3, "ok": 6}
 

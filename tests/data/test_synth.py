@@ -24,9 +24,7 @@ def read_table(out, name):
 
 
 def read_all(folder):
-    return {
-        path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def difference(one, other):
@@ -278,11 +276,7 @@ def can_load(path):
 
 def test_only_planted_faults_are_broken(dataset):
     out, _ = dataset
-    broken = {
-        row["image"]
-        for row in read_table(str(out), "truth.csv")
-        if row["defect"] in {"zero_bytes", "truncated"}
-    }
+    broken = {row["image"] for row in read_table(str(out), "truth.csv") if row["defect"] in {"zero_bytes", "truncated"}}
     names = {row["image"] for row in read_table(str(out), "labels.csv")}
     assert {name for name in names if not can_load(out / name)} == broken
 
@@ -426,9 +420,7 @@ def test_copies_are_made_from_sound_photos_of_the_same_class():
             assert fault.source % len(SPEC.classes) == index % len(SPEC.classes)
 
 
-@given(
-    images=st.integers(2, 60), share=st.floats(0.01, 0.5), seed=st.integers(0, 99), classes=st.integers(1, 4)
-)
+@given(images=st.integers(2, 60), share=st.floats(0.01, 0.5), seed=st.integers(0, 99), classes=st.integers(1, 4))
 @settings(max_examples=30, deadline=None)
 def test_the_share_of_faults_is_as_asked(images, share, seed, classes):
     spec = SynthSpec(images=images, classes=DEFAULT_CLASSES[:classes], seed=seed, defects=share)
@@ -446,9 +438,7 @@ def test_the_share_of_faults_is_as_asked(images, share, seed, classes):
 def test_the_bytes_do_not_depend_on_the_workers(tmp_path):
     spec = SynthSpec(images=24, size=48, seed=5, defects=0.25)
     seen = []
-    alone = write(
-        spec, str(tmp_path / "alone"), workers=1, progress=lambda done, total: seen.append((done, total))
-    )
+    alone = write(spec, str(tmp_path / "alone"), workers=1, progress=lambda done, total: seen.append((done, total)))
     together = write(spec, str(tmp_path / "together"), workers=2)
     assert read_all(tmp_path / "alone") == read_all(tmp_path / "together")
     assert (alone.classes, alone.defects, alone.bytes) == (together.classes, together.defects, together.bytes)

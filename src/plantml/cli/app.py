@@ -1,6 +1,7 @@
 """The table of commands, and the one handler of errors."""
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -74,6 +75,9 @@ def run(argv: Sequence[str], streams: Streams | None = None) -> int:
 
 def main() -> NoReturn:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # a file name need not be Unicode
     sys.exit(run(sys.argv[1:]))
 
 

@@ -7,7 +7,7 @@ import typer
 from plantml.cli.arguments import Dataset
 from plantml.cli.command import ConfigFile, PrintConfig, Sets, command, show_config
 from plantml.cli.console import Console, Page
-from plantml.errors import GateError, UsageError
+from plantml.errors import FailuresError, GateError, UsageError
 
 if TYPE_CHECKING:
     from plantml.validate.run import Validated
@@ -42,6 +42,9 @@ def validate(
         list[str] | None,
         typer.Option("--max", metavar="NAME=NUMBER", help="Gate: exit code 4 if the score is higher."),
     ] = None,
+    max_failures: Annotated[
+        str | None, typer.Option(metavar="N|N%", help="Unreadable photos that still end with exit code 0. [default: 0]")
+    ] = None,
     runtime: Annotated[str | None, typer.Option(help="auto, onnxruntime or torch. [default: auto]")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, or as torch names it. [default: cpu]")] = None,
     config: ConfigFile = None,
@@ -62,6 +65,7 @@ def validate(
         "out": out,
         "min": min_,
         "max": max_,
+        "max_failures": max_failures,
         "runtime": runtime,
         "device": device,
     }
@@ -82,6 +86,12 @@ def validate(
     if not found.passed:
         failed = [gate for gate in found.gates if not gate.passed]
         raise GateError(f"{len(failed)} of {len(found.gates)} gates failed", "; ".join(str(gate) for gate in failed))
+    if len(found.failed) > found.allowed:
+        raise FailuresError(
+            f"{len(found.failed)} of {found.photos} photos gave no answer, {found.allowed} were allowed",
+            "the scores are those of the others",
+            "Mend or exclude them; --max-failures allows more.",
+        )
 
 
 def _show(page: Page, found: "Validated") -> None:

@@ -53,7 +53,7 @@ class Journal:
         url = f"{out}.journal"
         names = _names(url)
         if fresh:
-            for name in names:
+            for name in reversed(names):  # the head last: until then the rest is told to be another model's
                 storage.remove(storage.join(url, name))
             names = []
         _agree(url, asked)

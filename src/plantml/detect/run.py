@@ -14,8 +14,8 @@ from plantml.bundle import Bundle
 from plantml.detect import sheet, writers
 from plantml.detect.journal import Journal
 from plantml.detect.sources import Source, Sources
-from plantml.errors import UsageError
 from plantml.predict.pipeline import Pipeline, Prediction
+from plantml.predict.records import allowed_failures
 from plantml.settings import Config
 from plantml.work import Progress, Stop, silent
 
@@ -32,7 +32,7 @@ class DetectConfig(Config):
     batch: int = Field(8, ge=1, le=1024, description="images a call of the model")
     threads: int | None = Field(None, ge=1, description="images worked on at once; all usable cores if not set")
     top_k: int = Field(5, ge=1, description="classes named for each class target, best first")
-    max_failures: str = Field("0", description="failed images that still end well: a number, or a share like 2%")
+    max_failures: int | str = Field("0", description="failed images that still end well: a number, or a share like 2%")
     sheet: str | None = Field(None, description="PNG of a contact sheet of the first images and their answers")
     retry_failed: bool = Field(default=False, description="look again at images that failed in an earlier run")
 
@@ -71,16 +71,6 @@ class Detected:
         return sum(self.failures.values())
 
 
-def allowed_failures(text: str, images: int) -> int:
-    """`3` or `2%` of so many images as a number. Raises `UsageError`."""
-    try:
-        if text.endswith("%"):
-            return int(images * float(text[:-1]) / 100)
-        return int(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is no number of failures", "", "Write a number, or a share like 2%.") from None
-
-
 def detect(
     sources: Sources,
     pipeline: Pipeline,
@@ -96,7 +86,7 @@ def detect(
     To a URL, with a journal beside it: repeating the call goes on. To `-`, as they come, without one.
 
     Raises:
-        UsageError: the output has no known format.
+        UsageError: the output has no known format, or `max_failures` is no number.
         InputError: the journal belongs to another model or other options.
     """
     allowed_failures(config.max_failures, 0)

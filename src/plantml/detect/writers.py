@@ -76,7 +76,9 @@ def _parquet(path: Path, lines: Iterable[str], contract: Contract) -> None:
     schema: dict[str, Any] = dict.fromkeys(_columns(contract), pl.Float64)
     schema |= text | {"width": pl.Int32, "height": pl.Int32}
     schema |= {target.name: pl.String for target in contract.targets if target.kind != "value"}
-    pl.DataFrame(list(_rows(lines, contract)), schema=schema).write_parquet(path)
+    # A file name need not be Unicode, but a Parquet string must.
+    unicode = (text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for text in lines)
+    pl.DataFrame(list(_rows(unicode, contract)), schema=schema).write_parquet(path)
 
 
 def _rows(lines: Iterable[str], contract: Contract) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from plantml.bundle import Contract
 from plantml.errors import GateError
@@ -44,23 +45,30 @@ def compare(contract: Contract, reference: Runtime, candidate: Runtime, batches:
     difference = 0.0
     for batch in batches:
         first, second = reference.run(batch), candidate.run(batch)
+        for name, answer in first.items():
+            if name not in second or second[name].shape != answer.shape:
+                raise GateError(f"The export has no output {name} of shape {answer.shape}", "it is another model")
         agree = np.ones(len(batch), bool)
         for target in contract.targets:
             name = f"target.{target.name}"
-            a, b = first[name], second.get(name)
-            if b is None or a.shape != b.shape:
-                raise GateError(f"The export has no output {name} of {a.shape[1]} numbers", "it is another model")
-            difference = max(difference, float(np.abs(a - b).max(initial=0)))
+            a, b = first[name], second[name]
+            difference = max(difference, _difference(a, b))
             if target.kind == "class":
                 agree &= a.argmax(axis=1) == b.argmax(axis=1)
             elif target.kind == "multilabel":
                 agree &= ((a >= 0.5) == (b >= 0.5)).all(axis=1)
         a, b = first["unknown"], second["unknown"]
-        difference = max(difference, float(np.abs(a - b).max(initial=0)))
+        difference = max(difference, _difference(a, b))
         agree &= (a > contract.unknown_threshold) == (b > contract.unknown_threshold)
         photos += len(batch)
         same += int(agree.sum())
     return Proof(photos, same / photos if photos else 0.0, difference)
+
+
+def _difference(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
+    """The largest difference, of large values in parts of their size; infinite where one is not a number."""
+    gaps = np.abs(reference - candidate) / np.maximum(1, np.abs(reference))
+    return float(gaps.max(initial=0)) if np.isfinite(gaps).all() else np.inf
 
 
 def require(proof: Proof, what: str) -> Proof:

@@ -13,7 +13,7 @@ from plantml.errors import InputError, PlantmlError, UsageError
 from plantml.export import proof
 from plantml.export.onnx import to_onnx
 from plantml.export.proof import Proof
-from plantml.images import Pixels
+from plantml.images import ImageError, Pixels
 from plantml.runtime import OnnxRuntime
 from plantml.work import Progress, batched, silent
 
@@ -105,6 +105,10 @@ def _photos(bundle: Bundle, data: str | None, split: str, samples: int) -> tuple
     rows = version.usable(split)
     if rows.is_empty():
         rows, split = version.usable(), "all"
+    if rows.is_empty():
+        raise InputError(
+            f"{version.ref} has no photos to compare on", "", "Name a dataset that has some: --data DATASET"
+        )
     # By hash, so that the same photos are compared on every machine.
     rows = rows.sort("image_id").head(samples)
     return f"{version.ref}, split {split}", [version.image_url(path) for path in rows["path"]]
@@ -114,10 +118,13 @@ def _pixels(bundle: Bundle, urls: Sequence[str], progress: Progress) -> Iterator
     done = 0
     for batch in batched(storage.read_many(urls), _BATCH):
         pixels = []
-        for _, data in batch:
+        for url, data in batch:
             if isinstance(data, PlantmlError):
                 raise data
-            pixels.append(images.decode(data, bundle.contract.input))
+            try:
+                pixels.append(images.decode(data, bundle.contract.input))
+            except ImageError as error:
+                raise InputError(f"{url} cannot be read", str(error), "Restore it from a backup.") from error
         yield np.stack(pixels)
         done += len(batch)
         progress(done, len(urls))

@@ -3,6 +3,7 @@
 The keys are always there; `plantml_record` is the version of their meaning.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml.bundle import Contract
+from plantml.errors import UsageError
 from plantml.runtime import Outputs
-from plantml.targets import Target
+from plantml.targets import Target, tied, valid_combinations
 
 FORMAT = 1
 DIGITS = 6
@@ -83,6 +85,7 @@ class Reader:
 
     def __init__(self, contract: Contract, top_k: int = 5) -> None:
         self.contract, self.top_k = contract, top_k
+        self._pair = tied(contract.targets)
 
     def read(self, outputs: Outputs, row: int) -> tuple[dict[str, Mapping[str, Any]], Decision, float]:
         """Targets, decision and unknown score of one row of a batch's outputs."""
@@ -93,10 +96,20 @@ class Reader:
             answers[target.name] = answer
             if score < self.contract.thresholds.get(target.name, 0.0):
                 decision = _worse(decision, "review")
+        if self._contradicts(answers):
+            decision = _worse(decision, "review")
         unknown = round(float(outputs["unknown"][row]), DIGITS)
         if unknown > self.contract.unknown_threshold:
             decision = _worse(decision, "unknown")
         return answers, decision, unknown
+
+    def _contradicts(self, answers: Mapping[str, Mapping[str, Any]]) -> bool:
+        """True for "diseased" with the disease "none": sure of a disease, and of no one disease in particular."""
+        if self._pair is None:
+            return False
+        health, disease = self._pair
+        at = (target.classes.index(answers[target.name]["label"]) for target in (health, disease))
+        return not valid_combinations(health, disease)[tuple(at)]
 
 
 def _read_class(target: Target, output: NDArray[np.float32], top_k: int) -> tuple[Mapping[str, Any], float]:
@@ -126,3 +139,11 @@ def _rounded(number: np.float32) -> float:
 
 def _worse(first: Decision, second: Decision) -> Decision:
     return first if _WORSE[first] >= _WORSE[second] else second
+
+
+def allowed_failures(asked: int | str, images: int) -> int:
+    """`3` or `2%` of so many images as a number. Raises `UsageError`."""
+    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", str(asked))
+    if match is None:
+        raise UsageError(f"{asked!r} is no number of failures", "", "Write a number, or a share like 2%.")
+    return int(match[1]) if match[1] else int(images * float(match[2]) / 100)

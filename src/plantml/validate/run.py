@@ -18,6 +18,7 @@ from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.metrics import ClassReport, Report
 from plantml.predict.pipeline import Pipeline, Prediction
+from plantml.predict.records import allowed_failures
 from plantml.settings import Config
 from plantml.targets import Target
 from plantml.validate import gates
@@ -37,6 +38,7 @@ class ValidateConfig(Config):
     runtime: str = Field("auto", description="auto, onnxruntime or torch")
     device: str = Field("cpu", description="cpu, or a device as torch names it")
     batch: int = Field(8, ge=1, le=1024, description="images a call of the model")
+    max_failures: int | str = Field("0", description="unreadable photos that still end well: a number, or a share")
     min: tuple[str, ...] = Field((), description="gates NAME=NUMBER: the score must be at least this")
     max: tuple[str, ...] = Field((), description="gates NAME=NUMBER: the score must be at most this")
 
@@ -56,6 +58,7 @@ class Validated:
         decisions: photos by decision.
         gates: judged ones.
         out: URL of the folder that was written, or none.
+        allowed: photos without an answer that still end well.
     """
 
     dataset: str
@@ -68,6 +71,7 @@ class Validated:
     decisions: Mapping[str, int]
     gates: Sequence[Gate]
     out: str | None
+    allowed: int
 
     @property
     def passed(self) -> bool:
@@ -98,6 +102,8 @@ def validate(
         raise stop.error(f"Validation stopped after {len(predictions)} of {len(urls)} photos", "Repeat the command.")
 
     _check_unchanged(rows, predictions)
+    if all(found.probabilities is None for found in predictions):
+        raise InputError(f"No photo of {version.ref} could be read", predictions[0].record.failure or "")
     answered = [number for number, found in enumerate(predictions) if found.probabilities is not None]
     reports = [
         found
@@ -120,6 +126,7 @@ def validate(
         decisions=_decisions(predictions),
         gates=judged,
         out=storage.absolute(config.out) if config.out else None,
+        allowed=allowed_failures(config.max_failures, len(predictions)),
     )
     if result.out:
         _write(result, targets, version, rows, predictions)
