@@ -9,6 +9,7 @@ import contextlib
 import functools
 import io
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from plantml.errors import PlantmlError
+from plantml.errors import InputError
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels than this are refused: width x height as the file's header claims.
@@ -60,7 +61,7 @@ _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b
 _ORIENTATION = 0x0112
 
 
-class ImageError(PlantmlError):
+class ImageError(InputError):
     """A file that gives no pixels; `code` is the stable short name of the reason.
 
     Codes: `empty`, `not-an-image`, `truncated`, `too-large`, `too-thin`, `unsupported`, `damaged`.
@@ -107,7 +108,7 @@ class Facts:
         height: of the upright picture, pixels.
         format: as found in the content, whatever the file's name says: `JPEG`, `MPO`, `PNG`…
         mode: colour mode as stored: `RGB`, `L`, `I;16`, `P`, `RGBA`, `CMYK`…
-        orientation: EXIF orientation 1 to 8; 1 where there is none.
+        orientation: EXIF orientation 1 to 8; 1 where there is none, or where the decoder obeys it (TIFF, HEIF).
         frames: pictures in the file; the first is the one that counts.
     """
 
@@ -132,7 +133,7 @@ def read(data: bytes, fit: Fit, *, max_pixels: int = MAX_PIXELS) -> tuple[Facts,
     """Facts and pixels in one pass; see `decode`."""
     with _opened(data, max_pixels) as image:
         facts = _facts(image)
-        upright = _upright_rgb(image, facts, fit.scaled(facts.width, facts.height))
+        upright = _upright_rgb(image, data, facts, fit.scaled(facts.width, facts.height))
         return facts, _fitted(upright, facts, fit)
 
 
@@ -148,7 +149,7 @@ def thumbnail(data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> Image.
         found = _facts(image)
         scale = min(1.0, side / max(found.width, found.height))
         size = max(1, round(found.width * scale)), max(1, round(found.height * scale))
-        upright = _upright_rgb(image, found, size)
+        upright = _upright_rgb(image, data, found, size)
         return _shielded(lambda: upright.resize(size, Image.Resampling.BICUBIC))
 
 
@@ -189,6 +190,8 @@ def _facts(image: Image.Image) -> Facts:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "TIFF":
+        return 1  # Pillow turns TIFFs upright on its own
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - broken EXIF is common and says nothing of the pixels
@@ -205,13 +208,15 @@ def _frames(image: Image.Image) -> int:
         return 1
 
 
-def _upright_rgb(image: Image.Image, facts: Facts, size: tuple[int, int]) -> Image.Image:
+def _upright_rgb(image: Image.Image, data: bytes, facts: Facts, size: tuple[int, int]) -> Image.Image:
     """The whole picture, upright and RGB, not smaller than twice `size` (unless it is)."""
 
     def work() -> Image.Image:
         width, height = size if facts.orientation < 5 else size[::-1]
         if image.format in {"JPEG", "MPO"}:
             image.draft("RGB", (2 * width, 2 * height))
+        if image.format == "PNG":
+            _check_png(data)
         image.load()
         rgb = _rgb(image)
         turn = _TURNS.get(facts.orientation)
@@ -220,10 +225,22 @@ def _upright_rgb(image: Image.Image, facts: Facts, size: tuple[int, int]) -> Ima
     return _shielded(work)
 
 
+def _check_png(data: bytes) -> None:
+    """Pillow does not check the checksums of a PNG's pixels, and may give damaged ones as black."""
+    start = 8
+    while start + 12 <= len(data):
+        end = start + 8 + int.from_bytes(data[start : start + 4], "big")
+        if data[start + 4 : start + 8] == b"IDAT" and end + 4 <= len(data):
+            wanted = int.from_bytes(data[end : end + 4], "big")
+            if zlib.crc32(memoryview(data)[start + 4 : end]) != wanted:
+                raise ImageError("damaged", "the checksum of its pixels does not fit")
+        start = end + 4
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB from any mode: alpha over white, 16 bits by their upper 8, inks by Pillow's inverse."""
     mode = image.mode
-    if mode == "RGB":
+    if mode == "RGB" and "transparency" not in image.info:
         return image
     if mode == "I" or mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.int64)
@@ -239,14 +256,23 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _fitted(upright: Image.Image, facts: Facts, fit: Fit) -> Pixels:
     def work() -> Pixels:
+        if fit.mode == "crop":
+            box = _middle(upright.size, fit)
+            return np.asarray(upright.resize((fit.width, fit.height), Image.Resampling.BICUBIC, box))
         size = fit.scaled(facts.width, facts.height)
         resized = upright if upright.size == size else upright.resize(size, Image.Resampling.BICUBIC)
         pixels = np.asarray(resized)
-        if pixels.shape[:2] == (fit.height, fit.width):
-            return pixels
-        return _padded(pixels, fit) if fit.mode == "pad" else _cropped(pixels, fit)
+        return pixels if pixels.shape[:2] == (fit.height, fit.width) else _padded(pixels, fit)
 
     return _shielded(work)
+
+
+def _middle(size: tuple[int, int], fit: Fit) -> tuple[float, float, float, float]:
+    """The largest box of the input's aspect in the middle of a picture: left, top, right, bottom."""
+    scale = max(fit.width / size[0], fit.height / size[1])
+    width, height = fit.width / scale, fit.height / scale
+    left, top = max(0.0, (size[0] - width) / 2), max(0.0, (size[1] - height) / 2)
+    return left, top, min(size[0], left + width), min(size[1], top + height)
 
 
 def _padded(pixels: Pixels, fit: Fit) -> Pixels:
@@ -255,11 +281,6 @@ def _padded(pixels: Pixels, fit: Fit) -> Pixels:
     top, left = (fit.height - height) // 2, (fit.width - width) // 2
     canvas[top : top + height, left : left + width] = pixels
     return canvas
-
-
-def _cropped(pixels: Pixels, fit: Fit) -> Pixels:
-    top, left = (pixels.shape[0] - fit.height) // 2, (pixels.shape[1] - fit.width) // 2
-    return np.ascontiguousarray(pixels[top : top + fit.height, left : left + fit.width])
 
 
 def _shielded(work: Callable[[], T]) -> T:

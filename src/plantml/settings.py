@@ -48,7 +48,7 @@ class Resolved(Generic[C]):
 
     def lines(self) -> list[str]:
         """One line a key: `key = value  # where from`, as `--print-config` shows it."""
-        return [f"{key} = {value!r}  # {self.origins.get(key, 'default')}" for key, value in _flat(self.value)]
+        return [f"{key} = {value!r}  # {_origin(self.origins, key) or 'default'}" for key, value in _flat(self.value)]
 
 
 def usable_cores() -> int:
@@ -62,6 +62,8 @@ def machine(*, offline: bool = False) -> Machine:
     given = {name: text for name, text in keys.items() if text not in (None, "")}
     if offline:
         given["offline"] = "true"
+    if "cache_dir" in given:
+        given["cache_dir"] = str(Path(given["cache_dir"]).expanduser())
     try:
         return Machine.model_validate(given)
     except ValidationError as error:
@@ -129,7 +131,8 @@ def _from_environment(section: str) -> Mapping[str, Any]:
     values: dict[str, Any] = {}
     for key, text in source.env_vars.items():
         if text is not None and key.upper().startswith(prefix):
-            _merge(values, _nest(key[len(prefix) :].lower().split("__"), _scalar(text)), {}, "")
+            keys = key[len(prefix) :].lower().split("__")
+            _merge(values, _nest(keys, _scalar(text, f"{key.upper()}={text}")), {}, "")
     return values
 
 
@@ -137,13 +140,16 @@ def _from_set(text: str) -> Mapping[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"--set {text} is not KEY=VALUE", "", "Write it like --set epochs=20.")
-    return _nest(key.strip().split("."), _scalar(value))
+    return _nest(key.strip().split("."), _scalar(value, f"--set {text}"))
 
 
-def _scalar(text: str) -> Any:
+def _scalar(text: str, given: str) -> Any:
     import yaml
 
-    return yaml.safe_load(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{given} is not YAML", str(error).splitlines()[0], "Put quotes around the value.") from error
 
 
 def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
@@ -173,14 +179,21 @@ def _flat(config: BaseModel, at: str = "") -> list[tuple[str, Any]]:
 def _explained(error: ValidationError, model: type[BaseModel], origins: Mapping[str, str]) -> InputError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
-    origin = origins.get(key, "")
+    origin = _origin(origins, key)
     where = f" (from {origin})" if origin else ""
     if first["type"] == "extra_forbidden":
         known = [name for name, _ in _known(model)]
-        near = get_close_matches(key, known, n=1)
+        sections = {name.rpartition(".")[0] for name in known if "." in name}
+        near = get_close_matches(key, [*known, *sorted(sections)], n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(known)}."
         return InputError(f"Unknown setting {key}{where}", "", hint)
     return InputError(f"Setting {key}{where} does not fit", first["msg"], "`--print-config` shows every value.")
+
+
+def _origin(origins: Mapping[str, str], key: str) -> str:
+    """Where a key came from, or, for a mapping, the strongest of what it holds; empty for a default."""
+    inside = [origin for path, origin in origins.items() if path == key or path.startswith(f"{key}.")]
+    return inside[-1] if inside else ""
 
 
 def _known(model: type[BaseModel], at: str = "") -> list[tuple[str, Any]]:

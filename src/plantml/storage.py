@@ -27,6 +27,7 @@ FETCH_BATCH = 32
 T = TypeVar("T")
 
 _PROTOCOL = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+://")
+_ROOTS = ("://", ":///")
 _LOST_RACE = re.compile(r"pre-?condition|already exists|\b412\b", re.IGNORECASE)
 _NOT_TRANSIENT = (
     FileNotFoundError,
@@ -74,24 +75,26 @@ def absolute(url: str) -> str:
     """The URL as it means the same from any working directory, without a trailing slash."""
     if is_local(url):
         return str(Path(os.path.abspath(local_path(url))))  # noqa: PTH100 - resolve() follows links
-    return url if url.endswith("://") else url.rstrip("/")
+    head, chain, rest = url.partition("::")
+    head = head if head.endswith(_ROOTS) else head.rstrip("/")
+    return head + chain + absolute(rest) if chain else head
 
 
 def join(url: str, *parts: str) -> str:
     """`url` with path segments appended; in a chain (`zip://…::s3://…`) to its first link."""
     head, chain, rest = url.partition("::")
     for part in parts:
-        head = head + part if head.endswith("://") or not head else f"{head.rstrip('/')}/{part}"
+        head = head + part if head.endswith(_ROOTS) or not head else f"{head.rstrip('/')}/{part}"
     return head + chain + rest
 
 
 def split(url: str) -> tuple[str, str]:
     """The parent of a URL and its last path segment; the parent may be empty."""
     head, chain, rest = url.partition("::")
-    stripped = head if head.endswith("://") else head.rstrip("/")
+    stripped = head if head.endswith(_ROOTS) else head.rstrip("/")
     cut = stripped.rfind("/") + 1
     parent = stripped[:cut]
-    return (parent if parent.endswith("://") or parent == "/" else parent.rstrip("/")) + chain + rest, stripped[cut:]
+    return (parent if parent.endswith(_ROOTS) or parent == "/" else parent.rstrip("/")) + chain + rest, stripped[cut:]
 
 
 def basename(url: str) -> str:
@@ -191,6 +194,7 @@ def stat(url: str) -> Entry:
         if is_local(url):
             return _local_entry(url, basename(url), local_path(url).stat())
         fs, path = _filesystem(url)
+        fs.invalidate_cache()
         return _remote_entry(url, basename(url), _retried(lambda: fs.info(path)))
 
 
@@ -210,6 +214,8 @@ def list_files(url: str) -> Iterator[Entry]:
             fs, path = _filesystem(url)
             fs.invalidate_cache()
             found = _retried(lambda: fs.find(path, detail=True))
+            if not found and not _retried(lambda: fs.exists(path)):
+                raise FileNotFoundError(path)
             base = path.rstrip("/")
             entries = [
                 _remote_entry(join(url, name), name, info)
@@ -224,13 +230,18 @@ def _list_local(url: str) -> list[Entry]:
     if not root.is_dir():
         raise FileNotFoundError(root)
     entries = []
-    for folder, _, files in os.walk(root):
+    for folder, _, files in os.walk(root, onerror=_raise):
         for file in files:
             full = os.path.join(folder, file)  # noqa: PTH118 - a million Paths are slow
             name = os.path.relpath(full, root).replace(os.sep, "/")
             with contextlib.suppress(FileNotFoundError):  # gone since it was listed, or a dead link
                 entries.append(_local_entry(join(url, name), name, os.stat(full)))  # noqa: PTH116
     return entries
+
+
+def _raise(error: OSError) -> None:
+    """A folder that cannot be listed would be passed over without a word."""
+    raise error
 
 
 def _local_entry(url: str, name: str, stat_: os.stat_result) -> Entry:
@@ -262,10 +273,16 @@ def glob(pattern: str) -> list[Entry]:
         fs.invalidate_cache()
         matches = _retried(lambda: fs.glob(path, detail=True))
         return [
-            _remote_entry(str(fs.unstrip_protocol(full)), basename(full), info)
+            _remote_entry(_matched(pattern, fs, full), basename(full), info)
             for full, info in sorted(matches.items())
             if info.get("type") != "directory"
         ]
+
+
+def _matched(pattern: str, fs: Any, path: str) -> str:
+    """The URL of a path that a pattern matched, in the same archive where the pattern names one."""
+    head, chain, rest = pattern.partition("::")
+    return f"{head.partition('://')[0]}://{path}{chain}{rest}" if chain else str(fs.unstrip_protocol(path))
 
 
 # --- writing ----------------------------------------------------------------------------------
@@ -308,13 +325,16 @@ def create(url: str, data: bytes) -> None:
 def staged(url: str) -> Iterator[Path]:
     """A local file to fill, which becomes `url` in one step if the block ends well, and else is gone."""
     target = local_path(url) if is_local(url) else Path(tempfile.gettempdir(), basename(url))
-    with _explained(url, "write"), _scratch(target, b"") as scratch:
-        yield Path(scratch)
-        if is_local(url):
-            os.replace(scratch, target)  # noqa: PTH105
-        else:
-            fs, path = _filesystem(url)
-            _retried(lambda: fs.put_file(scratch, path))
+    with contextlib.ExitStack() as stack:
+        with _explained(url, "write"):
+            scratch = stack.enter_context(_scratch(target, b""))
+        yield Path(scratch)  # what goes wrong in the block is not the storage's fault
+        with _explained(url, "write"):
+            if is_local(url):
+                os.replace(scratch, target)  # noqa: PTH105
+            else:
+                fs, path = _filesystem(url)
+                _retried(lambda: fs.put_file(scratch, path))
 
 
 def remove(url: str) -> None:
@@ -343,24 +363,18 @@ def publish(url: str, files: Mapping[str, bytes], *, last: str = "") -> None:
 def _scratch(target: Path, data: bytes, *, durable: bool = False) -> Iterator[str]:
     """A finished file beside `target`, gone afterwards if it was not moved."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".part")
+    # Not mkstemp: its files are private, and the umask cannot be read without setting it for all threads.
+    scratch = str(target.parent / f".{target.name[:40]}.{os.urandom(6).hex()}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(scratch, "xb") as file:  # noqa: PTH123
             file.write(data)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.chmod(scratch, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp makes private files
         yield scratch
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(scratch)  # noqa: PTH108
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 # --- a local cache of what is remote ----------------------------------------------------------
@@ -403,7 +417,7 @@ class Cache:
 
     def _shrink(self) -> None:
         files = []
-        for file in self.folder.glob("??/*"):
+        for file in self.folder.glob("??/[!.]*"):
             with contextlib.suppress(FileNotFoundError):
                 files.append((file.stat().st_mtime, file.stat().st_size, file))
         size = sum(entry[1] for entry in files)

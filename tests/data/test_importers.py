@@ -337,7 +337,7 @@ def test_a_list_that_cannot_be_used_says_why(text, name, said, table):
         ("y", "no column 'y'"),
         ("x:number", "'number'"),
         ("x:value", "not a number"),
-        ("split", "of its own"),
+        ("split", "column of that name"),
         ("Path", "lower-case"),
     ],
 )
@@ -377,5 +377,5 @@ def test_a_list_without_photos_is_no_source(table):
 
 
 def test_a_taxonomy_cannot_bring_a_target_with_a_datasets_own_name(folder):
-    with pytest.raises(InputError, match="of its own"):
+    with pytest.raises(InputError, match="column of that name"):
         list_source(folder("a/1.jpg", "b/1.jpg"), taxonomy=Taxonomy({"a": {"split": "x"}, "b": {}}, ""))

@@ -116,7 +116,9 @@ def import_source(
         InputError: the dataset lies inside the source, or the other way round.
         StorageError: the source or the dataset cannot be reached.
     """
-    source, (url, _) = storage.absolute(source), versions.parse_reference(dataset)
+    source, (url, at) = storage.absolute(source), versions.parse_reference(dataset)
+    if at is not None:
+        raise InputError(f"{dataset} cannot be changed", "versions are immutable", f"Name the dataset alone: {url}")
     _check_apart(source, url)
     head = versions.load(url) if versions.numbers(url) else Version(url, 0, manifest.empty_rows(), ())
     known = set(head.rows.filter(pl.col("source") == source)["name"])
@@ -131,6 +133,8 @@ def import_source(
 
     def add(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
         missing = fresh.join(version.rows.select(manifest.KEY), on=manifest.KEY, how="anti", maintain_order="left")
+        if missing.is_empty():  # a target without a label would be no gain
+            return version.rows, version.targets
         targets = _union(version.targets, listing.targets)
         both = pl.concat([manifest.conform(version.rows, targets), manifest.conform(missing, targets)], how="diagonal")
         both = both.sort(manifest.KEY)
@@ -144,7 +148,7 @@ def import_source(
         listed=len(listing.items),
         added=len(rows),
         known=len(listing.items) - len(new),
-        copies=_copies(committed.version, fresh),
+        copies=_copies(head, fresh),
         excluded=[(row["name"], row["reason"]) for row in rows if row["status"] == manifest.EXCLUDED],
         relabelled=_relabelled(head, source, listing),
         skipped=listing.skipped,
@@ -211,22 +215,19 @@ def _union(have: Sequence[Target], come: Sequence[Target]) -> tuple[Target, ...]
     return tuple(by_name.values())
 
 
-def _copies(version: Version, fresh: pl.DataFrame) -> int:
-    counts = version.rows.filter(pl.col("reason").is_null()).group_by("image_id").len()
-    repeated = set(counts.filter(pl.col("len") > 1)["image_id"])
-    among = fresh.filter(pl.col("image_id").is_in(repeated) & pl.col("reason").is_null())
-    return among.height - among["image_id"].n_unique()
+def _copies(head: Version, fresh: pl.DataFrame) -> int:
+    ids = fresh.filter(pl.col("reason").is_null())["image_id"].to_list()
+    return len(ids) - len(set(ids) - set(head.rows["image_id"]))
 
 
 def _relabelled(head: Version, source: str, listing: Listing) -> list[str]:
     rows = head.rows.filter(pl.col("source") == source)
-    names = [target.name for target in listing.targets if target.name in rows.columns]
-    have = {row["name"]: row for row in rows.select("name", *names).iter_rows(named=True)}
+    shown = [target.name for target in listing.targets if target.name in rows.columns]
+    have = {row["name"]: row for row in rows.select("name", *shown).iter_rows(named=True)}
     return [
         item.name
         for item in listing.items
-        if item.name in have
-        and any(name in item.labels and item.labels[name] != have[item.name][name] for name in names)
+        if item.name in have and any(have[item.name].get(name) != label for name, label in item.labels.items())
     ]
 
 

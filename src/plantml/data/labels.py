@@ -149,6 +149,8 @@ _CROPS = {
     "rye",
     "sorghum",
     "soy",
+    "soya",
+    "soyabean",
     "soybean",
     "spinach",
     "squash",

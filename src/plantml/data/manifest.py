@@ -163,11 +163,20 @@ def fingerprint(rows: pl.DataFrame, targets: Iterable[Target]) -> str:
     """
     names = sorted(target.name for target in targets)
     seen = rows.select("image_id", "boxes", "group", "split", "status", *names)
-    lines = sorted(json.dumps(row, separators=(",", ":"), ensure_ascii=False) for row in seen.iter_rows())
+    lines = sorted(_canonical([_unordered(value) for value in row]) for row in seen.iter_rows())
     digest = hashlib.sha256(json.dumps(names).encode())
     for line in lines:
         digest.update(b"\n" + line.encode())
     return digest.hexdigest()
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _unordered(value: object) -> object:
+    """Labels and boxes of one photo have no order."""
+    return sorted(value, key=_canonical) if isinstance(value, list) else value
 
 
 def to_parquet(version: Version, operation: str, parameters: Mapping[str, Any], parent: int) -> tuple[Commit, bytes]:

@@ -35,7 +35,7 @@ class Committed:
 def parse_reference(ref: str) -> tuple[str, str | None]:
     """`DATASET@7` as its URL and `7`; the `@` counts only at the end of the last path segment."""
     parent, last = storage.split(ref)
-    match = re.fullmatch(r"([^@]+)@(\d+|[A-Za-z][A-Za-z0-9._-]{0,63})", last)
+    match = re.fullmatch(r"(.+)@(\d+|[A-Za-z][A-Za-z0-9._-]{0,63})", last)
     if match is None or "::" in ref:
         return storage.absolute(ref), None
     return storage.absolute(storage.join(parent, match[1]) if parent else match[1]), match[2]

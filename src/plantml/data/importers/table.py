@@ -59,12 +59,13 @@ def list_table(
     group_column = _column(source, table, group_column) if group_column else "group"
     class_column = next((name for name in CLASS_COLUMNS if name in table.columns), None)
     if class_column and class_column not in {target.name for target in wanted}:
-        names = table[class_column].cast(pl.String).drop_nulls().unique().to_list()
+        names = {str(name) for name in table[class_column].drop_nulls()}
         taxonomy = taxonomy or label_rules.read_names(names, rule)
     else:
         class_column, taxonomy = None, None
 
-    derives_health = "disease" in table.columns and "health" not in table.columns
+    one_disease = any(target.name == "disease" and target.kind == "class" for target in wanted)
+    derives_health = one_disease and "health" not in table.columns
     base = storage.split(source)[0] or "."
     metas = [
         name
@@ -80,7 +81,8 @@ def list_table(
         if derives_health:
             labels = dict(label_rules.with_health(labels))
         if taxonomy is not None and class_column and row[class_column] is not None:
-            labels |= taxonomy(str(row[class_column]))
+            said = {key: value for key, value in labels.items() if value is not None}
+            labels = {**taxonomy(str(row[class_column])), **said}
         items.append(
             Item(
                 str(name),
@@ -91,6 +93,8 @@ def list_table(
                 meta={key: str(row[key]) for key in metas if row[key] is not None},
             )
         )
+    if not items:
+        raise InputError(f"No photos in {source}", "the list has no rows")
     _check_names(source, items)
     named = [*wanted]
     named += [Target("health", "class")] if derives_health else []
@@ -107,7 +111,8 @@ def list_table(
 
 
 def _csv(data: io.BytesIO) -> pl.DataFrame:
-    return pl.read_csv(data, infer_schema_length=None, null_values=[""])
+    # All as text: a photo, plant or class that is called 007 is not number 7.
+    return pl.read_csv(data, infer_schema=False, null_values=[""])
 
 
 _READERS: dict[str, Callable[[io.BytesIO], pl.DataFrame]] = {
@@ -142,15 +147,25 @@ def _targets(source: str, table: pl.DataFrame, given: Sequence[str]) -> list[Tar
     for text in given:
         name, kind, unit = ([*text.split(":"), "", ""])[:3]
         check_name(name, SYSTEM)
-        dtype = table[_column(source, table, name)].dtype
-        kind = kind or ("value" if dtype.is_float() else "multilabel" if dtype == pl.List else "class")
+        column = table[_column(source, table, name)]
+        numeric, fractional = _numbers(column)
+        kind = kind or ("value" if fractional else "multilabel" if column.dtype == pl.List else "class")
         if kind not in get_args(Kind):
             raise InputError(f"Unknown kind {kind!r} in {text!r}", f"kinds: {', '.join(get_args(Kind))}")
-        if kind == "value" and not (dtype.is_numeric() or dtype == pl.Null):
-            raise InputError(f"Column {name!r} of {source} is not a number", f"it holds {dtype}")
+        if kind == "value" and not numeric:
+            raise InputError(f"Column {name!r} of {source} is not a number", f"it holds {column.dtype}")
         found = [target for target in found if target.name != name]
         found.append(Target(name, kind, unit=unit))  # type: ignore[arg-type]
     return found
+
+
+def _numbers(column: pl.Series) -> tuple[bool, bool]:
+    """Whether all values are numbers, and whether they are written with fractions."""
+    if column.dtype != pl.String:
+        return column.dtype.is_numeric() or column.dtype == pl.Null, column.dtype.is_float()
+    numeric = column.cast(pl.Float64, strict=False).null_count() == column.null_count()
+    whole = column.cast(pl.Int64, strict=False).null_count() == column.null_count()
+    return numeric, numeric and not whole
 
 
 def _label(target: Target, value: Any) -> Any:

@@ -1,0 +1,62 @@
+"""A bundle without training: a pretrained backbone, random heads, a random memory of embeddings."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from bench.side import Rounds
+from plantml import bundle as bundles
+from plantml.bundle import Architecture, Contract, Origin
+from plantml.data.synth import DEFAULT_CLASSES
+from plantml.export.onnx import to_onnx
+from plantml.images import Fit
+from plantml.network import Deployed, PlantNet
+from plantml.targets import Target
+from plantml.train import weights
+from plantml.train.prepare import BANK
+
+_PAIRS = [name.split("___") for name in DEFAULT_CLASSES]
+_DISEASES = sorted({"none" if disease == "healthy" else disease for _, disease in _PAIRS})
+TARGETS = (
+    Target("category", "class", tuple(sorted({category for category, _ in _PAIRS}))),
+    Target("health", "class", ("diseased", "healthy")),
+    Target("disease", "class", tuple(_DISEASES)),
+    Target("severity", "value", unit="fraction"),
+)
+
+
+def make(rounds: Rounds, *, out: str, backbone: str) -> None:
+    """Write the bundle."""
+    torch.manual_seed(0)
+    pretrained = backbone == weights.DEFAULT  # only its weights are there without a network
+    network = weights.backbone(backbone, pretrained=pretrained, drop_path=0.0, offline=True).eval()
+    fit = Fit(224, 224)
+    with torch.inference_mode():
+        embedding = network(torch.zeros(1, 3, fit.height, fit.width)).shape[1]
+    mean, std = weights.statistics(backbone)
+    architecture = Architecture(backbone=backbone, embedding=embedding, mean=mean, std=std, bank=BANK)
+    contract = Contract(
+        targets=TARGETS,
+        input=fit,
+        architecture=architecture,
+        temperatures={},
+        thresholds={},
+        unknown_threshold=1.0,
+        dataset=Origin(url="none", version=0, fingerprint=""),
+        metrics={},
+        seed=0,
+        versions={},
+    )
+    bank = torch.randn(BANK, embedding)
+    deployed = Deployed(PlantNet(architecture, TARGETS, network), contract.temperatures, bank).eval()
+    state = {name: tensor.contiguous() for name, tensor in deployed.state_dict().items()}
+    digest = bundles.digest(contract, {name: tensor.numpy().tobytes() for name, tensor in state.items()})
+    stored = save(state)
+    files = {bundles.WEIGHTS: stored, bundles.ONNX: to_onnx(contract, stored, digest)}
+    files[bundles.MODEL_JSON] = bundles.model_json(contract, digest, files)
+    for name, data in files.items():
+        path = Path(out) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    rounds.ready()

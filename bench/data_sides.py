@@ -1,0 +1,67 @@
+"""The sides of drawing and importing."""
+
+import io
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from tempfile import TemporaryDirectory
+
+from PIL import Image
+
+from bench.side import Rounds
+from plantml import storage
+from plantml.data import synth
+from plantml.data.importing import import_source, list_source
+from plantml.data.synth import SynthSpec
+from plantml.settings import usable_cores
+
+_SIDE = 256
+"""Importing looks at photos at this size."""
+
+
+def draw(rounds: Rounds, *, out: str, images: int, workers: int | None) -> None:
+    """Photos of plants that no one took, drawn and written."""
+    place = f"{out}-{workers or 'all'}"
+
+    def work() -> int:
+        shutil.rmtree(place, ignore_errors=True)
+        processes = usable_cores() if workers is None else workers
+        return synth.write(SynthSpec(images, seed=3), place, workers=processes).images
+
+    rounds.run(work, warm=False)
+
+
+def bring(rounds: Rounds, *, folder: str, reference: bool) -> None:
+    """`plantml dataset import FOLDER DATASET`, without the process's start; each time a new dataset."""
+    with TemporaryDirectory(dir=storage.split(folder)[0]) as scratch:
+        numbers = count()
+
+        def work() -> int:
+            done = import_source(
+                folder,
+                f"{scratch}/{next(numbers)}",
+                list_source(folder),
+                reference=reference,
+                threads=usable_cores(),
+            )
+            if done.excluded:
+                raise RuntimeError(f"images failed: {done.excluded}")
+            return done.added
+
+        rounds.run(work)
+
+
+def decoding(rounds: Rounds, *, folder: str) -> None:
+    """Nothing but Pillow's decoder, from memory, on every core."""
+    paths = [storage.local_path(entry.url).resolve() for entry in storage.list_files(folder)]
+    kept = {path: path.read_bytes() for path in set(paths)}
+
+    def decode(data: bytes) -> int:
+        with Image.open(io.BytesIO(data)) as image:
+            scale = min(1.0, _SIDE / max(image.size))
+            image.draft("RGB", (round(2 * scale * image.width), round(2 * scale * image.height)))
+            image.load()
+        return 1
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        rounds.run(lambda: sum(pool.map(decode, [kept[path] for path in paths])))

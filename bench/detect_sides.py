@@ -1,0 +1,75 @@
+"""The sides of detection that need no torch: the library's call, and its two ingredients alone."""
+
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from bench.side import Rounds
+from plantml import bundle as bundles
+from plantml import images, storage
+from plantml.detect.run import DetectConfig, detect
+from plantml.detect.sources import collect
+from plantml.predict.pipeline import Pipeline
+from plantml.runtime import open_model
+from plantml.settings import usable_cores
+from plantml.work import Stop, batched
+
+_BATCH = 8
+
+
+def library(rounds: Rounds, *, folder: str, model: str, warm: bool = True) -> None:
+    """`plantml detect FOLDER --out records.jsonl`, without the process's start."""
+    bundle, runtime = open_model(model)
+    with TemporaryDirectory(dir=storage.split(folder)[0]) as scratch:
+        numbers = count()
+
+        def work() -> int:
+            config = DetectConfig.model_validate({"out": f"{scratch}/{next(numbers)}.jsonl"})
+            pipeline = Pipeline(bundle, runtime, threads=usable_cores(), batch=config.batch, top_k=config.top_k)
+            done = detect(collect([folder]), pipeline, config, stdout=sys.stdout, stop=Stop())
+            if done.failed:
+                raise RuntimeError(f"images failed: {done.failures}")
+            return done.images
+
+        rounds.run(work, warm=warm)
+
+
+def model(rounds: Rounds, *, folder: str, model: str) -> None:
+    """The bare model: every core calls one shared session of single-threaded calls on ready batches."""
+    fit = bundles.find(model).contract.input
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(f"{model}/{bundles.ONNX}", options, providers=["CPUExecutionProvider"])
+    batches = [np.stack([images.decode(data, fit) for data in chunk]) for chunk in batched(_bytes(folder), _BATCH)]
+
+    def answer(batch: images.Pixels) -> int:
+        session.run(None, {"image": batch})
+        return len(batch)
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        rounds.run(lambda: sum(pool.map(answer, batches)))
+
+
+def decoding(rounds: Rounds, *, folder: str, model: str) -> None:
+    """Bytes in memory to a model's pixels, on every core."""
+    fit = bundles.find(model).contract.input
+    chunks = list(batched(_bytes(folder), _BATCH))
+
+    def decode(chunk: Sequence[bytes]) -> int:
+        return len([images.read(data, fit) for data in chunk])
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        rounds.run(lambda: sum(pool.map(decode, chunks)))
+
+
+def _bytes(folder: str) -> list[bytes]:
+    # Many names may mean one file; its bytes are kept once.
+    kept: dict[Any, bytes] = {}
+    paths = [storage.local_path(entry.url).resolve() for entry in storage.list_files(folder)]
+    return [kept.setdefault(path, kept[path] if path in kept else path.read_bytes()) for path in paths]

@@ -1,0 +1,153 @@
+"""What is measured on: photos, a dataset and a bundle, made for one run in a temporary folder."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import cycle, islice
+from pathlib import Path
+
+from bench.measure import Side, tell
+from plantml import images, storage
+from plantml.data import synth
+from plantml.data.synth import SynthSpec
+from plantml.settings import usable_cores
+
+PHOTOS = "PLANTML_PHOTOS"
+"""Environment variable: a folder of real photos; those of 256 and of over 5 million pixels are taken."""
+
+_LARGE = 5_000_000
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured, and on which network."""
+
+    rounds: int
+    small: int
+    large: int
+    train: int
+    synth: int
+    memory: tuple[int, int]
+    train_size: int
+    backbone: str
+
+
+_CORES = usable_cores()
+
+# The plain loop's processes take 32 photos at a time: these numbers give all of them the same work.
+FULL = Size(
+    rounds=5,
+    small=128 * _CORES,
+    large=32 * _CORES,
+    train=240,
+    synth=600,
+    memory=(500, 2000),
+    train_size=224,
+    backbone="tf_efficientnet_lite0",
+)
+# Nothing large: what is asked is whether it still runs, and that is to be answered soon.
+QUICK = Size(
+    rounds=1,
+    small=32,
+    large=0,
+    train=64,
+    synth=16,
+    memory=(16, 32),
+    train_size=64,
+    backbone="test_efficientnet",
+)
+
+
+class Material:
+    """Everything is made when it is first asked for.
+
+    Args:
+        folder: an empty one, which the caller removes.
+        size: see `Size`.
+    """
+
+    def __init__(self, folder: Path, size: Size) -> None:
+        self.folder, self.size = folder, size
+
+    @cached_property
+    def bundle(self) -> str:
+        """A bundle whose heads learned nothing."""
+        tell("making a bundle")
+        out = self.folder / "bundle"
+        with Side("bench.bundle:make", out=str(out), backbone=self.size.backbone) as side:
+            side.wait()
+        return str(out)
+
+    @cached_property
+    def small(self) -> dict[str, str]:
+        """Folders of photos of 256 x 256 pixels, by what they are called."""
+        found = {"256 px": self._repeated("small", self._drawn_small, self.size.small)}
+        if real := self._real[0]:
+            found["256 px, real"] = self._repeated("small-real", real, self.size.small)
+        return found
+
+    @cached_property
+    def large(self) -> dict[str, str]:
+        """Folders of photos of 12 (real ones: 5 to 21) million pixels, by what they are called."""
+        if not self.size.large:
+            return {}
+        found = {"12 MP": self._repeated("large", self._drawn_large, self.size.large)}
+        if real := self._real[1]:
+            found["12 MP, real"] = self._repeated("large-real", real, self.size.large)
+        return found
+
+    @cached_property
+    def labelled(self) -> str:
+        """A delivery of photos with a table of labels."""
+        out = self.folder / "labelled"
+        tell(f"drawing {self.size.train} photos")
+        synth.write(SynthSpec(self.size.train, seed=2), str(out))
+        return str(out)
+
+    def many(self, number: int) -> str:
+        """A folder of so many small photos."""
+        return self._repeated(f"many-{number}", self._drawn_small, number)
+
+    @cached_property
+    def _drawn_small(self) -> list[Path]:
+        return self._drawn("drawn-small", SynthSpec(min(200, self.size.small)))
+
+    @cached_property
+    def _drawn_large(self) -> list[Path]:
+        return self._drawn("drawn-large", SynthSpec(min(12, self.size.large), size=4000, height=3000))
+
+    def _drawn(self, name: str, spec: SynthSpec) -> list[Path]:
+        tell(f"drawing {spec.images} photos of {spec.shape[1]} x {spec.shape[0]}")
+        out = self.folder / name
+        synth.write(spec, str(out))
+        return sorted(out.glob("images/*/*.jpg"))
+
+    def _repeated(self, name: str, photos: list[Path], number: int) -> str:
+        """A folder with so many names of these photos: each name is an image of its own to plantml."""
+        out = self.folder / name
+        out.mkdir()
+        for index, photo in enumerate(islice(cycle(photos), number)):
+            (out / f"{index:05d}{photo.suffix}").symlink_to(photo)
+        return str(out)
+
+    @cached_property
+    def _real(self) -> tuple[list[Path], list[Path]]:
+        small, large = [], []
+        for path, facts in _readable(os.environ.get(PHOTOS)):
+            if facts.width == facts.height == 256:
+                small.append(path)
+            elif facts.width * facts.height >= _LARGE:
+                large.append(path)
+        return small, large
+
+
+def _readable(folder: str | None) -> Iterator[tuple[Path, images.Facts]]:
+    if not folder or not storage.is_dir(folder):
+        return
+    for entry in storage.list_files(storage.absolute(folder)):
+        if storage.suffix(entry.name) in images.EXTENSIONS:
+            try:
+                yield storage.local_path(entry.url), images.facts(storage.read(entry.url))
+            except images.ImageError:
+                continue

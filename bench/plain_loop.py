@@ -1,0 +1,57 @@
+"""The loop that everybody writes first: a DataLoader of Pillow images and a torch network, nothing tuned."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from bench.side import Rounds
+from plantml import bundle as bundles
+from plantml import network
+from plantml.settings import usable_cores
+
+_MEAN, _STD = torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.5)
+
+
+class Files(Dataset[Tensor]):
+    """Photos, float32 [3, 224, 224]."""
+
+    def __init__(self, folder: str) -> None:
+        self.paths = sorted(Path(folder).iterdir())
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = Image.open(self.paths[index]).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        return (pixels.float() / 255 - _MEAN) / _STD
+
+
+class Classifier(nn.Module):
+    """Backbone and heads, float32 [N, 3, H, W] in."""
+
+    def __init__(self, net: network.PlantNet) -> None:
+        super().__init__()
+        self.backbone, self.heads = net.backbone, net.heads
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = self.backbone(images)
+        return [head(features) for head in self.heads.values()]
+
+
+def detect(rounds: Rounds, *, folder: str, model: str) -> None:
+    """All photos of the folder through the network of the bundle."""
+    contract = bundles.find(model).contract
+    net = Classifier(network.rebuild(contract, load_file(f"{model}/{bundles.WEIGHTS}")).net).eval()
+    loader = DataLoader(Files(folder), 32, num_workers=usable_cores(), persistent_workers=True)
+
+    def work() -> int:
+        with torch.no_grad():
+            return sum(len(net(batch)[0]) for batch in loader)
+
+    rounds.run(work)

@@ -1,0 +1,110 @@
+"""The sides of training: the library's call, and a bare loop, tuned or not."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from bench.side import Clock, Rounds
+from plantml.settings import Machine
+from plantml.train import allocator, prepare, weights
+from plantml.train.losses import total_loss
+from plantml.train.module import PlantModule
+from plantml.train.recipe import TrainConfig
+from plantml.train.run import Listener, make_plan, train
+from plantml.work import Stop, silent
+
+_EPOCHS = 1000
+"""More than are ever reached."""
+
+
+def library(rounds: Rounds, *, ref: str, out: str, cache: str, size: int, backbone: str) -> None:
+    """`plantml train`; a turn is the middle of an epoch, so that validation and checkpoints fall between."""
+    config, machine = _asked(size, backbone), _machine(cache)
+    batch = make_plan(ref, config, machine)[1].batch_size
+    turns = _Turns(rounds, batch)
+    listener = Listener(say=lambda _: None, progress=lambda stage: turns.step if stage == "training" else silent)
+    train(ref, out, config, machine=machine, stop=Stop(), listener=listener)
+
+
+class _Turns:
+    """Told of each step: the first epoch warms up, and each later one is a turn.
+
+    The clock runs from the end of an epoch's first step to the end of its last but one, which may be the
+    last full batch.
+    """
+
+    def __init__(self, rounds: Rounds, batch: int) -> None:
+        self._rounds, self._batch = rounds, batch
+        self._clock: Clock | None = None
+
+    def step(self, done: int, total: int) -> None:
+        """Called after each optimiser step."""
+        steps = total // _EPOCHS
+        place = (done - 1) % steps + 1
+        if place == 1 and done > 1:
+            if self._clock is None:
+                self._rounds.ready()
+            else:
+                # Not before: validation would run into another side's turn.
+                self._rounds.report((steps - 2) * self._batch, self._clock)
+            if not self._rounds.wait():
+                raise SystemExit
+            self._clock = Clock()
+        elif place == steps - 1 and self._clock is not None:
+            self._clock.stop()
+
+
+def bare(rounds: Rounds, *, ref: str, cache: str, size: int, backbone: str, tuned: bool) -> None:
+    """Forward, backward and step on batches that are ready in memory.
+
+    Args:
+        rounds: see `side.Rounds`.
+        ref: dataset.
+        cache: folder of decoded photos.
+        size: of the input, pixels.
+        backbone: name of the network.
+        tuned: channels last and the allocator's settings, as `plantml train` has them; else neither.
+    """
+    if tuned:
+        allocator.keep_freed_memory()
+    machine = _machine(cache)
+    version, plan = make_plan(ref, _asked(size, backbone), machine)
+    data = prepare.load(version, plan, machine, lambda _: silent)
+    net = prepare.network(plan, data.train, offline=True).train()
+    if not tuned:
+        net = net.to(memory_format=torch.contiguous_format)
+    chosen = PlantModule(net, plan, 1).configure_optimizers()
+    optimiser: torch.optim.Optimizer = chosen["optimizer"]
+    labels = {name: torch.as_tensor(found[data.train.rows]) for name, found in data.train.labels.items()}
+    pixels = torch.from_numpy(data.bank)
+
+    def batch(start: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+        image = pixels[start : start + plan.batch_size].clone()
+        if not tuned:
+            image = ((image.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5).contiguous()
+        return image, {name: found[start : start + plan.batch_size] for name, found in labels.items()}
+
+    batches = [batch(start) for start in range(0, len(pixels) - plan.batch_size + 1, plan.batch_size)]
+
+    def work() -> int:
+        for image, known in batches:
+            logits = net(image) if tuned else net.classify(net.backbone(image))
+            loss = total_loss(logits, known, plan.targets, plan.label_smoothing, net.scales())
+            optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimiser.step()
+        return len(batches) * plan.batch_size
+
+    rounds.run(work)
+
+
+def _asked(size: int, backbone: str) -> TrainConfig:
+    pretrained = backbone == weights.DEFAULT  # only its weights are there without a network
+    return TrainConfig.model_validate(
+        {"epochs": _EPOCHS, "device": "cpu", "size": size, "backbone": backbone, "pretrained": pretrained}
+    )
+
+
+def _machine(cache: str) -> Machine:
+    return Machine.model_validate({"cache_dir": cache})
