@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 
 from plantml.cli.app import run as run_cli
 from plantml.cli.console import Streams
+
+# As training sets it, but before any test loads torch: tests share their cores with others.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 CLASSES = ("tomato___healthy", "tomato___rust", "bean___blight")
 
