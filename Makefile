@@ -1,6 +1,8 @@
 # The developer's commands. Each makes .venv and installs what it needs the first time.
 
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null && { echo $$p; break; }; done)
+# The first that runs and is new enough; a name on the PATH may be only a shim.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
@@ -45,7 +47,7 @@ clean:
 	rm -rf $(VENV) $(DEMO) build dist bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "plantml needs Python 3.11 or newer; set PYTHON=…"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "plantml needs Python 3.11 or newer: make PYTHON=/path/to/python …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python

@@ -29,10 +29,12 @@ class Result:
 
     @property
     def json(self) -> Any:
+        """The one JSON document on stdout."""
         return json.loads(self.out)
 
 
 def call(*arguments: object, stdin: bytes = b"") -> Result:
+    """Run one command line in this process."""
     out, err = io.StringIO(), io.StringIO()
     code = run_cli([str(argument) for argument in arguments], Streams(io.BytesIO(stdin), out, err))
     return Result(code, out.getvalue(), err.getvalue())

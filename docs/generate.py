@@ -74,7 +74,8 @@ def settings_page() -> str:
         ("plantml detect", "PLANTML_DETECT__", DetectConfig),
         ("The machine, for every command (environment only)", "PLANTML_", Machine),
     ):
-        page += [f"## {title}", "", "| key | default | meaning | environment |", "|---|---|---|---|", *_rows(model, prefix), ""]
+        page += [f"## {title}", "", "| key | default | meaning | environment |", "|---|---|---|---|"]
+        page += [*_rows(model, prefix), ""]
     return "\n".join(page)
 
 
