@@ -1,5 +1,6 @@
 """What a command sees of the outside: streams, output options, progress. Passed in, never global."""
 
+import functools
 import json as jsonlib
 import os
 import sys
@@ -8,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from plantml.settings import Machine, machine
 from plantml.work import Progress, silent
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
+
+    from plantml.settings import Machine
 
 RESULT_FORMAT = 1
 _PLAIN_EVERY = 10.0
@@ -50,9 +52,16 @@ class Console:
     ) -> None:
         self.streams = streams
         self.json, self.quiet, self.verbose = json, quiet, verbose
-        self.machine: Machine = machine(offline=offline)
+        self._offline = offline
         self.answered = False
         self._bar: RichProgress | None = None
+
+    @functools.cached_property
+    def machine(self) -> "Machine":
+        """What this machine gives."""
+        from plantml.settings import machine  # pydantic would make every help page wait
+
+        return machine(offline=self._offline)
 
     @property
     def interactive(self) -> bool:
