@@ -11,7 +11,8 @@ from PIL import Image
 from bench.side import Rounds
 from plantml import storage
 from plantml.data import synth
-from plantml.data.importing import import_source, list_source
+from plantml.data.importing import import_source
+from plantml.data.sources import list_source
 from plantml.data.synth import SynthSpec
 from plantml.settings import usable_cores
 

@@ -7,8 +7,8 @@ import pytest
 from plantml import storage
 from plantml.data.importers.folder import list_folder
 from plantml.data.importers.table import is_table, list_table, read_table
-from plantml.data.importing import list_source
 from plantml.data.labels import Taxonomy
+from plantml.data.sources import list_source
 from plantml.errors import InputError, NotFoundError
 from plantml.targets import Target
 

@@ -10,8 +10,9 @@ import pytest
 
 from plantml import storage
 from plantml.data import versions
-from plantml.data.importing import import_source, list_source
+from plantml.data.importing import import_source
 from plantml.data.labels import Taxonomy
+from plantml.data.sources import list_source
 from plantml.errors import InputError
 
 NAMES = [f"{disease}/{number}.jpg" for disease in ("healthy", "rust") for number in range(3)]
@@ -370,7 +371,8 @@ def test_the_order_of_imports_does_not_matter(tmp_path, write_photos):
 
 IMPORT = """
 import pathlib, sys, time
-from plantml.data.importing import import_source, list_source
+from plantml.data.importing import import_source
+from plantml.data.sources import list_source
 source, dataset, go = sys.argv[1:]
 listing = list_source(source)
 print("ready", flush=True)

@@ -13,13 +13,10 @@ import polars as pl
 from plantml import storage
 from plantml.data import manifest, versions
 from plantml.data.importers import Item, Listing
-from plantml.data.importers.folder import list_folder
-from plantml.data.importers.table import is_table, list_table
-from plantml.data.labels import Taxonomy
 from plantml.data.manifest import Version
 from plantml.data.scan import scan
 from plantml.errors import InputError
-from plantml.targets import Target, check_name
+from plantml.targets import Target
 from plantml.work import Progress, in_threads, silent
 
 _REMOTE_THREADS = 16
@@ -58,41 +55,6 @@ class Imported:
     notes: Sequence[str]
 
 
-def list_source(
-    source: str,
-    *,
-    rule: str = "auto",
-    taxonomy: Taxonomy | None = None,
-    targets: Sequence[str] = (),
-    image_column: str | None = None,
-    group_column: str | None = None,
-) -> Listing:
-    """All photos that a source names, with their labels, without reading a photo."""
-    source = storage.absolute(source)
-    if is_table(source):
-        listing = list_table(
-            source,
-            rule=rule,
-            taxonomy=taxonomy,
-            targets=targets,
-            image_column=image_column,
-            group_column=group_column,
-        )
-    elif not storage.exists(source):
-        raise InputError(
-            f"There is nothing at {source}", "", "Name a folder of photos, or a CSV, JSONL or Parquet list."
-        )
-    elif not storage.is_dir(source):
-        raise InputError(
-            f"{source} is neither a folder nor a list", "", "Lists end in .csv, .jsonl, .ndjson or .parquet."
-        )
-    else:
-        listing = list_folder(source, rule=rule, taxonomy=taxonomy)
-    for target in listing.targets:
-        check_name(target.name, manifest.SYSTEM)
-    return listing
-
-
 def import_source(
     source: str,
     dataset: str,
@@ -107,7 +69,7 @@ def import_source(
     Args:
         source: URL that the listing was made of.
         dataset: URL of the dataset; a missing one is made.
-        listing: see `list_source`.
+        listing: see `sources.list_source`.
         reference: leave the photos where they are and write down their URLs.
         threads: photos read and decoded at the same time.
         progress: called with (photos done, photos to read).
@@ -169,9 +131,11 @@ class _Bring:
             "name": item.name,
             "split": item.split,
             "group": item.group,
+            "boxes": None if item.boxes is None else [box.as_row() for box in item.boxes],
             "status": manifest.OK,
             **item.labels,
             **{f"meta_{key}": value for key, value in item.meta.items()},
+            **({"meta_annotated_size": f"{item.size[0]}x{item.size[1]}"} if item.size else {}),
         }
         try:
             data = storage.read(item.url)

@@ -59,11 +59,11 @@ def import_(
     what is new.
     """
     from plantml import storage
-    from plantml.data import importing
+    from plantml.data import importing, sources
     from plantml.data import labels as label_rules
 
     given = label_rules.load_taxonomy(taxonomy) if taxonomy else None
-    listing = importing.list_source(
+    listing = sources.list_source(
         source,
         rule=labels,
         taxonomy=given,

@@ -3,10 +3,11 @@
 An importer is a function from a source and options to an `Listing`; it reads labels and names, never pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from plantml.data.boxes import Box
 from plantml.targets import Target
 
 
@@ -20,6 +21,8 @@ class Item:
         labels: by target name; a target that is not named is not labelled.
         split: `train`, `val`, `test`, or `None`.
         group: what must not be torn apart, or `None`.
+        boxes: in pixels of the upright photo; `None` if nobody drew any, empty if there is nothing to draw.
+        size: (width, height) that the annotation claims for the photo, or `None`.
         meta: other columns that came along, as text.
     """
 
@@ -28,6 +31,8 @@ class Item:
     labels: Mapping[str, Any] = field(default_factory=dict)
     split: str | None = None
     group: str | None = None
+    boxes: Sequence[Box] | None = None
+    size: tuple[int, int] | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
 
 
