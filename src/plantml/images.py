@@ -10,7 +10,7 @@ import functools
 import io
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -58,7 +58,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
-_ORIENTATION = 0x0112
+_ORIENTATION, _MAKE, _MODEL = 0x0112, 0x010F, 0x0110
+_STANDARD_SUM = 3688  # of the standard luminance table
 
 
 class ImageError(InputError):
@@ -120,6 +121,19 @@ class Facts:
     frames: int
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a file says of how it was made.
+
+    Attributes:
+        camera: make and model from EXIF; empty where there are none.
+        quality: JPEG quality 1 to 100, estimated from the luminance table; `None` for other formats.
+    """
+
+    camera: str
+    quality: int | None
+
+
 def decode(data: bytes, fit: Fit, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Pixels for a model: uint8 RGB, shape (fit.height, fit.width, 3), upright.
 
@@ -151,6 +165,19 @@ def thumbnail(data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> Image.
         size = max(1, round(found.width * scale)), max(1, round(found.height * scale))
         upright = _upright_rgb(image, data, found, size)
         return _shielded(lambda: upright.resize(size, Image.Resampling.BICUBIC))
+
+
+def look(data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> tuple[Facts, Origin, Image.Image]:
+    """Facts, origin and the upright RGB picture in one pass.
+
+    Made for looking at many photos fast: JPEGs are decoded at the smallest DCT scale that keeps `side` pixels,
+    half of what `decode` takes, and nothing is resized.
+    """
+    image = _opened(data, max_pixels).image  # left open: it may be the picture itself
+    found, origin = _facts(image), _origin(image)
+    scale = min(1.0, side / max(found.width, found.height))
+    size = max(1, round(found.width * scale)), max(1, round(found.height * scale))
+    return found, origin, _upright_rgb(image, data, found, (-(-size[0] // 2), -(-size[1] // 2)))
 
 
 class _opened:  # noqa: N801 - reads as a verb where it is used
@@ -192,11 +219,33 @@ def _facts(image: Image.Image) -> Facts:
 def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         return 1  # Pillow turns TIFFs upright on its own
+    if image.format == "JPEG" and not {"exif", "xmp"} & image.info.keys():
+        return 1  # asking would cost as much as opening did
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - broken EXIF is common and says nothing of the pixels
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _origin(image: Image.Image) -> Origin:
+    camera = ""
+    if "exif" in image.info:
+        try:
+            exif = image.getexif()
+            make, model = (str(exif.get(tag, "")).strip("\0 ") for tag in (_MAKE, _MODEL))
+            camera = model if model.startswith(make) else f"{make} {model}".strip()
+        except Exception:  # noqa: BLE001 - broken EXIF is common and says nothing of the pixels
+            camera = ""
+    tables = getattr(image, "quantization", None)
+    return Origin(camera, _quality(tables[0]) if tables and len(tables.get(0, ())) == 64 else None)
+
+
+def _quality(table: Sequence[int]) -> int:
+    """The quality whose scaled standard table (ITU-T T.81, K.1) has this table's sum; the scaling is libjpeg's."""
+    percent = sum(table) * 100 / _STANDARD_SUM
+    quality = (200 - percent) / 2 if percent <= 100 else 5000 / percent
+    return int(min(100, max(1, round(quality))))
 
 
 def _frames(image: Image.Image) -> int:

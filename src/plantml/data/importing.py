@@ -6,22 +6,17 @@ that importing the same source twice adds nothing and what was curated since sta
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
 from plantml import storage
 from plantml.data import manifest, versions
+from plantml.data.bringing import Bringer
 from plantml.data.importers import Item, Listing
 from plantml.data.manifest import Version
-from plantml.data.scan import scan
 from plantml.errors import InputError
 from plantml.targets import Target
-from plantml.work import Progress, in_threads, silent
-
-_REMOTE_THREADS = 16
-_EXTENSIONS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "GIF": ".gif",
-               "BMP": ".bmp", "HEIF": ".heic", "AVIF": ".avif"}  # fmt: skip
+from plantml.work import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -35,6 +30,7 @@ class Imported:
         added: rows that are new in the dataset.
         known: rows that were there already.
         copies: new rows whose bytes another row has too.
+        conflicts: new rows whose bytes the dataset knows under another label: name, target, both labels.
         excluded: new rows that came in excluded: name and reason.
         relabelled: rows that were there, and whose labels at the source are different now: their names.
         skipped: files passed over, by reason.
@@ -48,6 +44,7 @@ class Imported:
     added: int
     known: int
     copies: int
+    conflicts: Sequence[tuple[str, str, str]]
     excluded: Sequence[tuple[str, str]]
     relabelled: Sequence[str]
     skipped: Mapping[str, int]
@@ -85,13 +82,11 @@ def import_source(
     head = versions.load(url) if versions.numbers(url) else Version(url, 0, manifest.empty_rows(), ())
     known = set(head.rows.filter(pl.col("source") == source)["name"])
     new = [item for item in listing.items if item.name not in known]
-    bring = _Bring(source, url, reference=reference)
-    workers = threads if storage.is_local(source) and storage.is_local(url) else max(threads, _REMOTE_THREADS)
-    rows = []
-    for done, row in enumerate(in_threads(bring, new, workers), start=1):
-        rows.append(row)
-        progress(done, len(new))
-    fresh = _frame(rows, listing.targets)
+    stored = head.rows.filter(pl.col("path").str.starts_with("images/"))["image_id"]
+    bringer = Bringer(source, url, reference=reference, threads=threads, stored=stored)
+    fresh = _labelled(source, new, listing.targets).join(bringer.bring(new, progress), on="name", how="left")
+    bad = pl.col("status") == manifest.EXCLUDED
+    fresh = fresh.with_columns(split=pl.when(~bad).then("split"))
 
     def add(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
         missing = fresh.join(version.rows.select(manifest.KEY), on=manifest.KEY, how="anti", maintain_order="left")
@@ -104,14 +99,16 @@ def import_source(
 
     parameters = {"source": source, "labels": listing.rule, "reference": reference}
     committed = versions.change(url, "import", parameters, add)
+    bringer.forget()
     return Imported(
         version=committed.version,
         changed=committed.changed,
         listed=len(listing.items),
-        added=len(rows),
+        added=fresh.height,
         known=len(listing.items) - len(new),
         copies=_copies(head, fresh),
-        excluded=[(row["name"], row["reason"]) for row in rows if row["status"] == manifest.EXCLUDED],
+        conflicts=_conflicts(head, fresh),
+        excluded=list(fresh.filter(bad).select("name", "reason").iter_rows()),
         relabelled=_relabelled(head, source, listing),
         skipped=listing.skipped,
         rule=listing.rule,
@@ -119,51 +116,28 @@ def import_source(
     )
 
 
-class _Bring:
-    """Reads one photo, stores its bytes, and gives its row. Safe to call from several threads."""
-
-    def __init__(self, source: str, dataset: str, *, reference: bool) -> None:
-        self.source, self.dataset, self.reference = source, dataset, reference
-
-    def __call__(self, item: Item) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            "source": self.source,
-            "name": item.name,
-            "split": item.split,
-            "group": item.group,
-            "boxes": None if item.boxes is None else [box.as_row() for box in item.boxes],
-            "status": manifest.OK,
-            **item.labels,
-            **{f"meta_{key}": value for key, value in item.meta.items()},
-            **({"meta_annotated_size": f"{item.size[0]}x{item.size[1]}"} if item.size else {}),
-        }
-        try:
-            data = storage.read(item.url)
-        except InputError as error:
-            return row | {"status": manifest.EXCLUDED, "split": None, "reason": f"not-found: {error}"}
-        found = scan(data)
-        row |= found.columns() | {"bytes": len(data)}
-        if found.reason:
-            row |= {"status": manifest.EXCLUDED, "split": None, "reason": found.reason}
-        row["path"] = item.url if self.reference else self._store(item, found.image_id, row["format"], data)
-        return row
-
-    def _store(self, item: Item, image_id: str, format_: str | None, data: bytes) -> str | None:
-        if not data:
-            return None
-        extension = _EXTENSIONS.get(format_ or "", storage.suffix(item.name))
-        path = f"images/{image_id[:2]}/{image_id}{extension}"
-        url = storage.join(self.dataset, path)
-        # The name is the content's hash: whoever wrote it before wrote the same bytes.
-        if not storage.exists(url):
-            storage.write(url, data)
-        return path
-
-
-def _frame(rows: list[dict[str, Any]], targets: Sequence[Target]) -> pl.DataFrame:
-    metas = sorted({key for row in rows for key in row if key.startswith("meta_")})
-    schema: dict[str, Any] = {**manifest.empty_rows(targets).schema, **dict.fromkeys(metas, pl.String)}
-    return pl.DataFrame(rows, schema=schema)
+def _labelled(source: str, items: Sequence[Item], targets: Sequence[Target]) -> pl.DataFrame:
+    """What the source says of each photo, as columns of a manifest."""
+    metas = sorted({key for item in items for key in item.meta})
+    kinds = manifest.empty_rows(targets).schema
+    columns = {
+        "source": pl.Series([source] * len(items), dtype=pl.String),
+        "name": pl.Series([item.name for item in items], dtype=pl.String),
+        "split": pl.Series([item.split for item in items], dtype=pl.String),
+        "group": pl.Series([item.group for item in items], dtype=pl.String),
+        "boxes": pl.Series(
+            [None if item.boxes is None else [box.as_row() for box in item.boxes] for item in items],
+            dtype=kinds["boxes"],
+        ),
+    }
+    for target in targets:
+        columns[target.name] = pl.Series([item.labels.get(target.name) for item in items], dtype=kinds[target.name])
+    for key in metas:
+        columns[f"meta_{key}"] = pl.Series([item.meta.get(key) for item in items], dtype=pl.String)
+    if any(item.size for item in items):
+        sizes = [f"{item.size[0]}x{item.size[1]}" if item.size else None for item in items]
+        columns["meta_annotated_size"] = pl.Series(sizes, dtype=pl.String)
+    return pl.DataFrame(columns)
 
 
 def _union(have: Sequence[Target], come: Sequence[Target]) -> tuple[Target, ...]:
@@ -182,6 +156,18 @@ def _union(have: Sequence[Target], come: Sequence[Target]) -> tuple[Target, ...]
 def _copies(head: Version, fresh: pl.DataFrame) -> int:
     ids = fresh.filter(pl.col("reason").is_null())["image_id"].to_list()
     return len(ids) - len(set(ids) - set(head.rows["image_id"]))
+
+
+def _conflicts(head: Version, fresh: pl.DataFrame) -> list[tuple[str, str, str]]:
+    """New photos whose very bytes the dataset knows under another label: name, target, and what differs."""
+    found = []
+    for target in head.targets:
+        if target.name in fresh.columns and target.kind == "class":
+            known = head.rows.filter(pl.col(target.name).is_not_null()).select("image_id", known=target.name).unique()
+            both = fresh.join(known, on="image_id").filter(pl.col(target.name) != pl.col("known"))
+            pairs = both.select("name", target.name, "known").iter_rows()
+            found += [(name, target.name, f"{new}, known as {old}") for name, new, old in pairs]
+    return sorted(found)
 
 
 def _relabelled(head: Version, source: str, listing: Listing) -> list[str]:

@@ -15,6 +15,7 @@ import polars as pl
 
 from plantml import storage
 from plantml.about import __version__
+from plantml.data.scan import QUALITY
 from plantml.errors import InputError
 from plantml.targets import Kind, Target
 
@@ -32,10 +33,10 @@ SYSTEM: dict[str, pl.DataType | type[pl.DataType]] = {
     "orientation": pl.Int8,
     "frames": pl.Int32,
     "bytes": pl.Int64,
+    "camera": pl.String,
+    "jpeg_quality": pl.Int8,
     "phash": pl.UInt64,
-    "brightness": pl.Float32,
-    "contrast": pl.Float32,
-    "sharpness": pl.Float32,
+    **dict.fromkeys(QUALITY, pl.Float32),
     "boxes": pl.List(BOX),
     "group": pl.String,
     "split": pl.String,

@@ -6,13 +6,52 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import dctn
+from PIL import Image
+from scipy.fft import dct
 
 from plantml import images
 from plantml.images import ImageError
 
 _SIDE = 256
 """Quality is measured at this size, so that it means the same for every camera."""
+
+_GRID = 64
+"""Light and colour are measured on so many times so many pixels, taken at even distances."""
+
+_DARK, _WHITE = 16, 250
+"""Grey levels up to which a pixel is black, and from which it is white."""
+
+_DCT = dct(np.eye(32, dtype=np.float32), axis=0, norm="ortho")[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What a picture looks like, at most 256 pixels wide and high.
+
+    Attributes:
+        brightness: mean grey level, 0 to 1.
+        contrast: standard deviation of the grey levels, 0 to 0.5.
+        sharpness: mean square of the Laplacian of the grey picture (after Pech-Pacheco et al. 2000, "Diatom
+            autofocusing in brightfield microscopy"), grey levels squared.
+        entropy: of the grey levels' histogram, bits, 0 to 8.
+        dark: share of pixels that are as good as black.
+        white: share of pixels that are as good as white.
+        redness: mean of red minus green, -1 to 1.
+        blueness: mean of blue minus green, -1 to 1.
+    """
+
+    brightness: float
+    contrast: float
+    sharpness: float
+    entropy: float
+    dark: float
+    white: float
+    redness: float
+    blueness: float
+
+
+QUALITY = tuple(Quality.__slots__)
+"""Names of the measures, which are columns of a manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,25 +61,22 @@ class Scan:
     Attributes:
         image_id: SHA-256 of the bytes.
         facts: of the header; `None` if the file is no picture.
+        origin: how the file was made; `None` if it gives no pixels.
         phash: 64-bit perceptual hash; `None` if it has no pixels.
-        brightness: mean grey level, 0 to 1.
-        contrast: standard deviation of the grey levels, 0 to 0.5.
-        sharpness: variance of the Laplacian of the grey picture at 256 pixels (Pech-Pacheco et al. 2000,
-            "Diatom autofocusing in brightfield microscopy"), grey levels squared.
+        quality: how it looks; `None` if it has no pixels.
         reason: why it gives no pixels; empty if it does.
     """
 
     image_id: str
     facts: images.Facts | None
+    origin: images.Origin | None
     phash: int | None
-    brightness: float | None
-    contrast: float | None
-    sharpness: float | None
+    quality: Quality | None
     reason: str
 
     def columns(self) -> dict[str, Any]:
         """The scan as columns of a manifest row."""
-        found = self.facts
+        found, origin = self.facts, self.origin
         return {
             "image_id": self.image_id,
             "width": found and found.width,
@@ -49,10 +85,10 @@ class Scan:
             "mode": found and found.mode,
             "orientation": found and found.orientation,
             "frames": found and found.frames,
+            "camera": origin and origin.camera,
+            "jpeg_quality": origin and origin.quality,
             "phash": self.phash,
-            "brightness": self.brightness,
-            "contrast": self.contrast,
-            "sharpness": self.sharpness,
+            **{name: getattr(self.quality, name, None) for name in QUALITY},
         }
 
 
@@ -61,37 +97,66 @@ def scan(data: bytes) -> Scan:
     image_id = hashlib.sha256(data).hexdigest()
     found = None
     try:
-        found = images.facts(data)
-        grey = np.asarray(images.thumbnail(data, _SIDE).convert("L"), np.float32)
+        found, origin, picture = images.look(data, _SIDE)
     except ImageError as error:
-        return Scan(image_id, found, None, None, None, None, f"{error.code}: {error.why}")
-    return Scan(
-        image_id,
-        found,
-        phash(grey),
-        float(grey.mean() / 255),
-        float(grey.std() / 255),
-        float(_laplacian(grey).var()),
-        "",
-    )
+        try:
+            found = images.facts(data)
+        except ImageError:
+            found = None
+        return Scan(image_id, found, None, None, None, f"{error.code}: {error.why}")
+    grey = picture.convert("L")
+    scale = _SIDE / max(grey.size)
+    if scale < 1:
+        size = max(1, round(grey.width * scale)), max(1, round(grey.height * scale))
+        grey = grey.resize(size, Image.Resampling.BOX)
+    return Scan(image_id, found, origin, phash(small_grey(grey)), _quality(picture, grey), "")
+
+
+def small_grey(grey: Image.Image) -> NDArray[np.float32]:
+    """A grey picture at 32 x 32, its aspect bent: float32 [32, 32]."""
+    small = grey.resize((32, 32), Image.Resampling.BOX, reducing_gap=1.0)
+    return np.asarray(small, np.float32)
 
 
 def phash(grey: NDArray[np.float32]) -> int:
-    """64-bit perceptual hash of a grey picture [H, W], any range.
+    """64-bit perceptual hash of a grey picture [32, 32], any range.
 
-    The signs of the lowest 8 x 8 DCT coefficients of the picture at 32 x 32, against their median without
-    the constant (Zauner 2010, "Implementation and benchmarking of perceptual image hash functions").
+    The signs of its lowest 8 x 8 DCT coefficients against their median without the constant (Zauner 2010,
+    "Implementation and benchmarking of perceptual image hash functions").
     """
-    from PIL import Image
-
-    small = Image.fromarray(grey).resize((32, 32), Image.Resampling.BILINEAR)
-    low = dctn(np.asarray(small, np.float32), norm="ortho")[:8, :8].ravel()
-    bits = low > np.median(low[1:])
+    low = (_DCT @ grey @ _DCT.T).ravel()
+    bits = low > np.partition(low[1:], 31)[31]
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def _laplacian(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+def _quality(picture: Image.Image, grey: Image.Image) -> Quality:
+    sample = np.asarray(picture.resize((_GRID, _GRID), Image.Resampling.NEAREST), np.float32).reshape(-1, 3)
+    red, green, blue = (_MEAN @ sample).tolist()
+    levels = np.asarray(grey.resize((_GRID, _GRID), Image.Resampling.NEAREST)).ravel()
+    histogram = np.bincount(levels, minlength=256) / levels.size
+    brightness = float(histogram @ _LEVELS)
+    present = histogram[histogram > 0]
+    return Quality(
+        brightness=brightness / 255,
+        contrast=max(0.0, float(histogram @ _LEVELS**2) - brightness**2) ** 0.5 / 255,
+        sharpness=_sharpness(np.asarray(grey)),
+        entropy=float(-(present @ np.log2(present))) + 0.0,
+        dark=float(histogram[:_DARK].sum()),
+        white=float(histogram[_WHITE:].sum()),
+        redness=red - green,
+        blueness=blue - green,
+    )
+
+
+_LEVELS = np.arange(256, dtype=np.float64)
+_MEAN = np.full(_GRID * _GRID, 1 / (255 * _GRID * _GRID), np.float32)
+
+
+def _sharpness(grey: NDArray[np.uint8]) -> float:
+    """Mean square of the Laplacian, on every fourth row."""
     if min(grey.shape) < 3:
-        return np.zeros((1, 1), np.float32)
-    centre = grey[1:-1, 1:-1]
-    return grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * centre
+        return 0.0
+    rows = (len(grey) - 3) // 4 * 4 + 1
+    above, at, below = (grey[i : i + rows : 4].astype(np.int16) for i in range(3))
+    edges = (above[:, 1:-1] + below[:, 1:-1] + at[:, :-2] + at[:, 2:] - 4 * at[:, 1:-1]).astype(np.float32).ravel()
+    return float(edges @ edges / edges.size)
