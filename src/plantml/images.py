@@ -157,6 +157,13 @@ def facts(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Facts:
         return _facts(image)
 
 
+def full(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """The whole upright picture at its own size: uint8 RGB [H, W, 3]. Raises `ImageError`."""
+    with _opened(data, max_pixels) as image:
+        found = _facts(image)
+        return np.array(_upright_rgb(image, data, found, (found.width, found.height)))
+
+
 def thumbnail(data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The upright RGB picture, at most `side` pixels wide and high, its aspect kept, never enlarged."""
     with _opened(data, max_pixels) as image:

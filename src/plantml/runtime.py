@@ -1,7 +1,7 @@
 """A bundle that runs: a batch of photos in, probabilities out, whatever computes them."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,6 +44,17 @@ class OnnxRuntime:
         except Exception as error:  # its errors have no common base but Exception
             raise InputError("The file is not an ONNX model that runs here", str(error).splitlines()[0]) from error
         self._names = [output.name for output in self._session.get_outputs()]
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of what it gives."""
+        return self._names
+
+    @property
+    def input_shape(self) -> Sequence[Any]:
+        """Of `image`, as the model writes it: numbers, or names of sizes that may vary."""
+        found: Sequence[Any] = self._session.get_inputs()[0].shape
+        return found
 
     @property
     def metadata(self) -> Mapping[str, str]:

@@ -113,14 +113,14 @@ def test_a_photo_stored_turned_has_the_hash_of_an_upright_one(orientation, photo
     )
 
 
-def test_half_of_the_bits_are_set_whatever_the_picture(upright):
-    assert {scan(encode(upright(300, 200, seed))).phash.bit_count() for seed in range(4)} == {32}
+def test_about_half_of_the_bits_are_set_whatever_the_picture(upright):
+    assert all(22 <= scan(encode(upright(300, 200, seed))).phash.bit_count() <= 42 for seed in range(8))
 
 
 def test_a_hash_is_about_shape_and_not_about_level(upright):
     grey = small_grey(upright(256, 192).convert("L"))
     assert phash(grey) == phash(grey / 255)
-    assert distance(phash(grey), phash(255 - grey)) > 50
+    assert distance(phash(grey), phash(255 - grey)) == 63  # all but the bit of the level itself
 
 
 # --- quality ----------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ _EXTENSIONS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "T
                "BMP": ".bmp", "HEIF": ".heic", "AVIF": ".avif"}  # fmt: skip
 
 _SEEN = ("path", "image_id", "width", "height", "format", "mode", "orientation", "frames", "bytes", "camera",
-         "jpeg_quality", "phash", *QUALITY, "status", "reason")  # fmt: skip
+         "jpeg_quality", "phash", *QUALITY, "border", "status", "reason")  # fmt: skip
 SCHEMA: dict[str, Any] = {"name": pl.String, **{column: manifest.SYSTEM[column] for column in _SEEN}}
 """What reading a photo tells, as columns of a manifest."""
 

@@ -80,7 +80,7 @@ def import_source(
         raise InputError(f"{dataset} cannot be changed", "versions are immutable", f"Name the dataset alone: {url}")
     _check_apart(source, url)
     head = versions.load(url) if versions.numbers(url) else Version(url, 0, manifest.empty_rows(), ())
-    known = set(head.rows.filter(pl.col("source") == source)["name"])
+    known = _names(head, source)
     new = [item for item in listing.items if item.name not in known]
     stored = head.rows.filter(pl.col("path").str.starts_with("images/"))["image_id"]
     bringer = Bringer(source, url, reference=reference, threads=threads, stored=stored)
@@ -114,6 +114,13 @@ def import_source(
         rule=listing.rule,
         notes=listing.notes,
     )
+
+
+def _names(head: Version, source: str) -> set[str]:
+    """Names that a source's photos came in under, also those that were mended since."""
+    rows = head.rows.filter(pl.col("source") == source)
+    names = set(rows["name"])
+    return names | set(rows["meta_imported_as"].drop_nulls()) if "meta_imported_as" in rows.columns else names
 
 
 def _labelled(source: str, items: Sequence[Item], targets: Sequence[Target]) -> pl.DataFrame:

@@ -37,6 +37,7 @@ SYSTEM: dict[str, pl.DataType | type[pl.DataType]] = {
     "jpeg_quality": pl.Int8,
     "phash": pl.UInt64,
     **dict.fromkeys(QUALITY, pl.Float32),
+    "border": pl.Binary,
     "boxes": pl.List(BOX),
     "group": pl.String,
     "split": pl.String,

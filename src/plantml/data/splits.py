@@ -1,24 +1,30 @@
 """Splits that keep groups whole, hold the class shares, and come out the same on every machine."""
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import polars as pl
 
-from plantml.data import versions
+from plantml.data import twins, versions
 from plantml.data.importers.table import IMAGE_COLUMNS, read_table
-from plantml.data.manifest import OK, SPLITS, Version
+from plantml.data.manifest import EXCLUDED, OK, SPLITS, Version
 from plantml.data.versions import Committed
 from plantml.errors import InputError, UsageError
 from plantml.targets import Target
 
 _VALUE_BINS = 5
+_HELD = "held"
 
 Label = tuple[str, str]
 """A target and one of its classes; two empty texts stand for being a photo at all."""
+
+
+RULES = {"group": "groups", "by": "--group-by", "image_id": "exact copies", "twin": "near-duplicates"}
+"""What keeps photos together, by the column that tells it."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +34,22 @@ class SplitReport:
     Attributes:
         committed: the version, and whether it is new.
         counts: photos by split.
+        wanted: share of each split that was asked for.
         groups: number of groups, photos alone in theirs included.
         joined: photos that a rule put into one group with others, by rule.
         matched: rows of the group table that named a photo of the dataset; `None` without a table.
+        held: photos left out because their like is in the frozen test set, by reason.
+        placed: photos that had no split before, with `keep`.
     """
 
     committed: Committed
     counts: Mapping[str, int]
+    wanted: Mapping[str, float]
     groups: int
     joined: Mapping[str, int]
     matched: int | None
+    held: Mapping[str, int]
+    placed: int
 
 
 def parse_ratios(text: str) -> tuple[Fraction, ...]:
@@ -57,7 +69,10 @@ def split_dataset(
     *,
     ratios: str = "0.7/0.15/0.15",
     groups: str | None = None,
+    group_by: str | None = None,
+    near: bool = True,
     seed: int = 0,
+    keep: bool = False,
     resplit: bool = False,
 ) -> SplitReport:
     """Assign every usable photo to train, val or test, in a new version.
@@ -66,19 +81,22 @@ def split_dataset(
         ref: the dataset.
         ratios: shares of train, val and test.
         groups: URL of a table with a photo column and a group column, joined by name.
+        group_by: a column whose values are groups, or a regular expression that is searched in names: what its
+            first group matches (the whole match, if it has none) is the group.
+        near: keep near-duplicates together, as their hashes tell.
         seed: another seed gives another, equally good split.
+        keep: move no photo that has a split; place new ones in train and val, around the frozen test set.
         resplit: replace a split that is there already.
 
     Raises:
-        InputError: there are splits already and `resplit` was not asked for, or nothing to split.
+        InputError: there are splits already and neither `keep` nor `resplit` was asked for, or nothing to split.
     """
     shares = parse_ratios(ratios)
     table = _group_table(groups) if groups else None
     seen: dict[str, SplitReport] = {}
 
     def apply(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
-        rows = version.rows
-        matched = None
+        rows, matched = version.rows, None
         if table is not None:
             rows, matched = _with_groups(rows, table)
             if not matched:
@@ -90,43 +108,109 @@ def split_dataset(
         usable = rows.filter(pl.col("status") == OK)
         if usable.is_empty():
             raise InputError(f"{version.ref} has no usable photo to split")
-        keys, joined = group_keys(usable)
-        assigned = assign(usable, version.targets, keys, shares, seed)
-        result = rows.join(
-            usable.select("source", "name").with_columns(pl.Series("_split", assigned)),
-            on=["source", "name"],
-            how="left",
-            maintain_order="left",
-        ).with_columns(split=pl.col("_split")).drop("_split")  # fmt: skip
-        before = usable["split"].drop_nulls()
-        if len(before) and not resplit and not result["split"].equals(version.rows["split"]):
-            counts = ", ".join(f"{name} {n}" for name, n in sorted(before.value_counts().iter_rows()))
-            raise InputError(
-                f"{version.ref} has splits already ({counts})",
-                "a model trained on them would be tested on photos that it has seen",
-                "If that is what you want: --resplit.",
-            )
+        linked = usable.with_columns(
+            twin=_twins(usable) if near else pl.lit(None), by=_by(usable, group_by) if group_by else pl.lit(None)
+        )
+        keys, joined = group_keys(linked, list(RULES))
+        fixed = usable["split"].to_list() if keep else [None] * usable.height
+        assigned = assign(usable, version.targets, keys, shares, seed, fixed=fixed)
+        result, held = _with_splits(rows, linked, assigned, keys, fixed)
+        if not keep and not resplit:
+            _refuse_to_move(version, usable, result)
         sizes = Counter(assigned)
         seen["report"] = SplitReport(
             Committed(version, changed=False),
             {name: sizes[name] for name in SPLITS},
+            {name: float(share) for name, share in zip(SPLITS, shares, strict=True)},
             len(set(keys)),
-            joined,
+            {RULES[column]: number for column, number in joined.items()},
             matched,
+            held,
+            sum(split is None for split in fixed) if keep else 0,
         )
         return result, version.targets
 
-    parameters = {"ratios": ratios, "groups": groups, "seed": seed}
+    parameters = {"ratios": ratios, "groups": groups, "group_by": group_by, "near": near, "seed": seed, "keep": keep}
     committed = versions.change(ref, "split", parameters, apply)
-    report = seen["report"]
-    return SplitReport(committed, report.counts, report.groups, report.joined, report.matched)
+    return replace(seen["report"], committed=committed)
 
 
-def group_keys(rows: pl.DataFrame) -> tuple[list[int], dict[str, int]]:
-    """A group number for each row: rows that share a group or their exact bytes share it.
+def _refuse_to_move(version: Version, usable: pl.DataFrame, result: pl.DataFrame) -> None:
+    before = usable["split"].drop_nulls()
+    if len(before) and not result["split"].equals(version.rows["split"]):
+        counts = ", ".join(f"{name} {n}" for name, n in sorted(before.value_counts().iter_rows()))
+        raise InputError(
+            f"{version.ref} has splits already ({counts})",
+            "a model trained on them would be tested on photos that it has seen",
+            "To place new photos only: --keep. To replace them all: --resplit.",
+        )
+
+
+def _with_splits(
+    rows: pl.DataFrame, usable: pl.DataFrame, assigned: Sequence[str], keys: Sequence[int], fixed: Sequence[str | None]
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """All rows with their new split; those that must stay out of it left out with the reason."""
+    test = {keys[i]: i for i in reversed(range(len(keys))) if fixed[i] == "test"}
+    names, twin, ids = (usable[name].to_list() for name in ("name", "twin", "image_id"))
+    reasons: list[str | None] = []
+    for i, split in enumerate(assigned):
+        reason = None
+        if split == _HELD:
+            other = test[keys[i]]
+            alike = ids[i] == ids[other] or (twin[i] is not None and twin[i] == twin[other])
+            reason = f"{'twin-of-test' if alike else 'group-of-test'}: {names[other]} is in the test set"
+        reasons.append(reason)
+    news = usable.select("source", "name").with_columns(
+        pl.Series("_split", [None if split == _HELD else split for split in assigned], pl.String),
+        pl.Series("_why", reasons, pl.String),
+    )
+    held = pl.col("_why").is_not_null()
+    result = rows.join(news, on=["source", "name"], how="left", maintain_order="left").with_columns(
+        split=pl.col("_split"),
+        status=pl.when(held).then(pl.lit(EXCLUDED)).otherwise("status"),
+        reason=pl.when(held).then("_why").otherwise("reason"),
+    )
+    counts = Counter(reason.partition(":")[0] for reason in reasons if reason)
+    return result.drop("_split", "_why"), dict(sorted(counts.items()))
+
+
+def _twins(rows: pl.DataFrame) -> pl.Series:
+    """A number for each row with near-duplicates, the same for all of them; null for those without."""
+    with_pixels = rows.with_row_index("_at").filter(pl.col("phash").is_not_null() & pl.col("entropy").is_not_null())
+    found: list[int | None] = [None] * rows.height
+    if with_pixels.height:
+        places = with_pixels["_at"].to_list()
+        group = twins.find(with_pixels).group.tolist()
+        sizes = Counter(group)
+        for place, number in zip(places, group, strict=True):
+            found[place] = number if sizes[number] > 1 else None
+    return pl.Series("twin", found, pl.Int64)
+
+
+def _by(rows: pl.DataFrame, rule: str) -> pl.Series:
+    """Groups by a column, or by what a regular expression finds in the names."""
+    for column in (rule, f"meta_{rule}"):
+        if column in rows.columns:
+            return rows[column].cast(pl.String).rename("by")
+    try:
+        pattern = re.compile(rule)
+    except re.error as error:
+        raise UsageError(f"--group-by {rule!r} is no column and no regular expression", str(error)) from error
+    found = [pattern.search(name) for name in rows["name"]]
+    values = [None if match is None else match[1 if pattern.groups else 0] for match in found]
+    if not any(value is not None for value in values):
+        raise InputError(
+            f"--group-by {rule!r} matches no photo",
+            f"names look like {rows['name'][0]!r}; columns are {', '.join(rows.columns)}",
+        )
+    return pl.Series("by", values, pl.String)
+
+
+def group_keys(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[list[int], dict[str, int]]:
+    """A group number for each row: rows that share a value of any of `columns` share it.
 
     Returns:
-        Group numbers in row order, and how many rows each rule joined to others.
+        Group numbers in row order, and how many rows each column joined to others.
     """
     parent = list(range(rows.height))
 
@@ -137,13 +221,13 @@ def group_keys(rows: pl.DataFrame) -> tuple[list[int], dict[str, int]]:
         return i
 
     joined = {}
-    for rule, column in (("group", "group"), ("exact copies", "image_id")):
+    for column in columns:
         members: dict[Hashable, list[int]] = defaultdict(list)
         for i, value in enumerate(rows[column]):
             if value is not None:
                 members[value].append(i)
         together = [rows_ for rows_ in members.values() if len(rows_) > 1]
-        joined[rule] = sum(len(rows_) for rows_ in together)
+        joined[column] = sum(len(rows_) for rows_ in together)
         for first, *others in together:
             for other in others:
                 parent[root(other)] = root(first)
@@ -151,7 +235,13 @@ def group_keys(rows: pl.DataFrame) -> tuple[list[int], dict[str, int]]:
 
 
 def assign(
-    rows: pl.DataFrame, targets: Iterable[Target], keys: Sequence[int], shares: Sequence[Fraction], seed: int
+    rows: pl.DataFrame,
+    targets: Iterable[Target],
+    keys: Sequence[int],
+    shares: Sequence[Fraction],
+    seed: int,
+    *,
+    fixed: Sequence[str | None] | None = None,
 ) -> list[str]:
     """A split for each row, whole groups at a time, near the wanted shares for every class of every target.
 
@@ -160,16 +250,43 @@ def assign(
     stratification of multi-label data", on groups. Ties and order come from the photos' hashes, and every sum
     is made of single IEEE 754 operations in a fixed order, so that row order, storage and processor do not
     matter.
+
+    Where `fixed` names splits, these stay. The others of such a group go with it, or are `held` back if one of
+    it is in test; new groups go to train and val only.
     """
+    fixed = [None] * rows.height if fixed is None else fixed
+    if any(fixed):
+        shares = (*shares[:2], Fraction(0))
     strata = _strata(rows, targets)
     members: dict[int, list[int]] = defaultdict(list)
     for i, key in enumerate(keys):
         members[key].append(i)
-    ids = rows["image_id"].to_list()
-    totals = Counter(label for labels in strata for label in labels)
+    result = [split or "" for split in fixed]
+    for rows_ in members.values():
+        kept = {fixed[i] for i in rows_} - {None}
+        if kept:
+            follow = _HELD if "test" in kept else "val" if "val" in kept else "train"
+            for i in rows_:
+                result[i] = fixed[i] or follow
+    return _placed(rows["image_id"].to_list(), strata, members, shares=shares, seed=seed, result=result)
 
+
+def _placed(
+    ids: Sequence[str],
+    strata: Sequence[Sequence[Label]],
+    members: Mapping[int, list[int]],
+    *,
+    shares: Sequence[Fraction],
+    seed: int,
+    result: list[str],
+) -> list[str]:
+    """`result` with the groups that have no split yet placed."""
+    counted = [i for i, split in enumerate(result) if split not in {"test", _HELD}]
+    totals = Counter(label for i in counted for label in strata[i])
     groups: list[tuple[int, int, str, list[int], list[tuple[Label, int]]]] = []
     for rows_ in members.values():
+        if result[rows_[0]]:
+            continue
         counts = Counter(label for i in rows_ for label in strata[i])
         rarest = min(totals[label] for label in counts)
         content = min(ids[i] for i in rows_)
@@ -177,14 +294,15 @@ def assign(
         groups.append((rarest, -len(rows_), order, rows_, sorted(counts.items())))
     groups.sort(key=lambda group: group[:3])
 
-    wanted = [{label: float(share * total) for label, total in totals.items()} for share in shares]
-    placed: list[dict[Label, int]] = [dict.fromkeys(totals, 0) for _ in shares]
-    result = [""] * rows.height
+    total = sum(shares)
+    wanted = [{label: float(share / total * number) for label, number in totals.items()} for share in shares]
+    placed: list[Counter[Label]] = [
+        Counter(label for i in counted if result[i] == name for label in strata[i]) for name in SPLITS
+    ]
     possible = [number for number, share in enumerate(shares) if share > 0]
     for _, _, _, rows_, labels in groups:
         best = min(possible, key=lambda number: _cost(labels, placed[number], wanted[number]))
-        for label, count in labels:
-            placed[best][label] += count
+        placed[best].update(dict(labels))
         for i in rows_:
             result[i] = SPLITS[best]
     return result
@@ -209,6 +327,9 @@ def _strata(rows: pl.DataFrame, targets: Iterable[Target]) -> list[list[Label]]:
             if value is not None:
                 names = value if isinstance(value, list) else [value]
                 labels.extend((target.name, str(name)) for name in names)
+    for labels, drawn in zip(strata, rows["boxes"].to_list(), strict=True):
+        if drawn is not None:
+            labels.extend(("boxes", name) for name in sorted({box["labels"] for box in drawn}))
     return strata
 
 

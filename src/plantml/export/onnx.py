@@ -2,10 +2,13 @@
 
 import logging
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 from plantml import bundle as bundles
 from plantml.bundle import Contract
 from plantml.errors import MissingExtraError
+from plantml.images import Fit
 
 OPSET = 18
 
@@ -20,24 +23,42 @@ def to_onnx(contract: Contract, weights: bytes, digest: str) -> bytes:
         MissingExtraError: torch or onnx is not installed.
     """
     try:
-        import onnx
-        import torch
         from safetensors.torch import load
     except ImportError as error:
         raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
     from plantml import network
 
     deployed = network.rebuild(contract, load(weights))
-    fit = contract.input
+    notes = {bundles.CONTRACT_KEY: contract.canonical().decode(), bundles.DIGEST_KEY: digest}
+    return trace(deployed, contract.input, deployed.output_names, notes)
+
+
+def trace(module: Any, fit: Fit, outputs: list[str], notes: Mapping[str, str]) -> bytes:
+    """A torch module that eats photos as ONNX bytes.
+
+    Args:
+        module: its one input is uint8 [N, H, W, 3], at the size of `fit`.
+        fit: whose height and width are fixed in the graph; N stays free.
+        outputs: names for what the module returns, in order.
+        notes: metadata of the file.
+
+    Raises:
+        MissingExtraError: torch or onnx is not installed.
+    """
+    try:
+        import onnx
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
     example = torch.zeros((2, fit.height, fit.width, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            deployed,
+            module,
             (example,),
             input_names=["image"],
-            output_names=deployed.output_names,
-            dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1, max=4096)}},
+            output_names=outputs,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -45,7 +66,6 @@ def to_onnx(contract: Contract, weights: bytes, digest: str) -> bytes:
     assert program is not None  # it is, with dynamo=True
     model = program.model_proto
     model.producer_name = "plantml"
-    notes = {bundles.CONTRACT_KEY: contract.canonical().decode(), bundles.DIGEST_KEY: digest}
     del model.metadata_props[:]
     for key, value in notes.items():
         entry = model.metadata_props.add()

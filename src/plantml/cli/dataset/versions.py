@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 SPLIT_EXAMPLES = [
     "plantml dataset split leaves",
     "plantml dataset split leaves --ratios 8/1/1 --groups leaf_of_photo.csv",
+    "plantml dataset split apples --group-by 'DSC_\\d+'",
+    "plantml dataset split leaves --keep   # place new photos, move no old one",
     "plantml dataset split leaves --seed 3 --resplit",
 ]
 
@@ -25,17 +27,29 @@ def split(
         str | None,
         typer.Option(metavar="TABLE", help="Table of photo and group; photos of one group stay together."),
     ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN|REGEX", help="Group by a column, or by what a pattern finds in the names."),
+    ] = None,
+    near: Annotated[bool, typer.Option("--near/--no-near", help="Keep near-duplicates together.")] = True,
     seed: Annotated[int, typer.Option(help="Another seed, another split.")] = 0,
+    keep: Annotated[
+        bool,
+        typer.Option("--keep", help="Move no photo that has a split: place new ones around it."),
+    ] = False,
     resplit: Annotated[bool, typer.Option("--resplit", help="Replace the splits that are there.")] = False,
 ) -> None:
     """Give every photo to train, val or test.
 
-    Groups and exact copies stay together, every class of every target is spread evenly, and the result
-    depends on the photos' content alone: not on their order, place or machine.
+    Groups, exact copies and near-duplicates stay together, every class of every target is spread evenly, and
+    the result depends on the photos' content alone: not on their order, place or machine. With --keep a new
+    photo whose near-duplicate is in the test set is left out, with the reason twin-of-test.
     """
     from plantml.data import splits
 
-    found = splits.split_dataset(dataset, ratios=ratios, groups=groups, seed=seed, resplit=resplit)
+    found = splits.split_dataset(
+        dataset, ratios=ratios, groups=groups, group_by=group_by, near=near, seed=seed, keep=keep, resplit=resplit
+    )
     version = found.committed.version
     content = {
         "dataset": version.ref,
@@ -45,6 +59,8 @@ def split(
         "groups": found.groups,
         "joined": dict(found.joined),
         "matched": found.matched,
+        "held": dict(found.held),
+        "placed": found.placed,
     }
     console.result("dataset split", content, lambda page: _show_split(page, found, dataset))
 
@@ -54,10 +70,15 @@ def _show_split(page: Page, found: "SplitReport", dataset: str) -> None:
     page.line(f"{found.committed.version.ref}: {count(total, 'photo')} in {count(found.groups, 'group')}")
     if not found.committed.changed:
         page.line("Nothing to do: the dataset has this very split.")
-    page.table(("split", "photos", "share"), [[name, n, f"{n / total:.1%}"] for name, n in found.counts.items()])
+    rows = [[name, n, f"{n / max(total, 1):.1%}", f"{found.wanted[name]:.1%}"] for name, n in found.counts.items()]
+    page.table(("split", "photos", "share", "wanted"), rows)
     for rule, number in found.joined.items():
         if number:
             page.line(f"Kept together by {rule}: {count(number, 'photo')}")
+    if found.placed:
+        page.line(f"Photos that had no split before: {found.placed}")
+    for reason, number in found.held.items():
+        page.line(f"Left out, {reason}: {count(number, 'photo')}")
     if found.matched is not None:
         page.line(f"Photos that the group table names: {found.matched}")
     page.line(f"Next: plantml train {dataset} --out RUN")

@@ -1,0 +1,42 @@
+"""`python -m plantml.train.embedder OUT`: the pretrained backbone as one ONNX file that gives embeddings.
+
+Curation runs this in a process of its own, once a machine, so that torch is never loaded beside it.
+"""
+
+import json
+import sys
+
+import torch
+from torch import Tensor, nn
+
+from plantml import storage
+from plantml.bundle import Architecture
+from plantml.export.onnx import trace
+from plantml.images import Fit
+from plantml.network import PlantNet
+from plantml.train import weights
+
+FIT = Fit(224, 224)
+
+
+class _Embedder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        backbone = weights.backbone(weights.DEFAULT, pretrained=True, drop_path=0.0, offline=True)
+        mean, std = weights.statistics(weights.DEFAULT)
+        architecture = Architecture(backbone=weights.DEFAULT, embedding=1, mean=mean, std=std, bank=0)
+        self.net = PlantNet(architecture, (), backbone)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net.embed(image)
+
+
+def main(out: str) -> None:
+    """Write the file, in one step."""
+    with torch.inference_mode():
+        notes = {"plantml_backbone": weights.DEFAULT, "plantml_fit": json.dumps([FIT.height, FIT.width, FIT.mode])}
+        storage.write(out, trace(_Embedder().eval(), FIT, ["embedding"], notes))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
