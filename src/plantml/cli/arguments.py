@@ -5,3 +5,11 @@ from typing import Annotated
 import typer
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="URL of the dataset; @N or @TAG for a version.")]
+Embedding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="M",
+        help="Model whose embeddings are used: a run, a bundle, or an .onnx file with an output `embedding`."
+        " The pretrained backbone if not given.",
+    ),
+]

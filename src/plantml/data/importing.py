@@ -92,7 +92,7 @@ def import_source(
         missing = fresh.join(version.rows.select(manifest.KEY), on=manifest.KEY, how="anti", maintain_order="left")
         if missing.is_empty():  # a target without a label would be no gain
             return version.rows, version.targets
-        targets = _union(version.targets, listing.targets)
+        targets = manifest.union(version.targets, listing.targets)
         both = pl.concat([manifest.conform(version.rows, targets), manifest.conform(missing, targets)], how="diagonal")
         both = both.sort(manifest.KEY)
         return both, manifest.derive_targets(both, targets)
@@ -145,19 +145,6 @@ def _labelled(source: str, items: Sequence[Item], targets: Sequence[Target]) -> 
         sizes = [f"{item.size[0]}x{item.size[1]}" if item.size else None for item in items]
         columns["meta_annotated_size"] = pl.Series(sizes, dtype=pl.String)
     return pl.DataFrame(columns)
-
-
-def _union(have: Sequence[Target], come: Sequence[Target]) -> tuple[Target, ...]:
-    by_name = {target.name: target for target in have}
-    for target in come:
-        known = by_name.setdefault(target.name, target)
-        if known.kind != target.kind:
-            raise InputError(
-                f"The dataset predicts {target.name} as {known.kind}, the source gives it as {target.kind}",
-                "one target has one kind",
-                f"Name the kind: --target {target.name}:{known.kind}",
-            )
-    return tuple(by_name.values())
 
 
 def _copies(head: Version, fresh: pl.DataFrame) -> int:

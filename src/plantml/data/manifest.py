@@ -157,6 +157,20 @@ def _with_classes(rows: pl.DataFrame, target: Target) -> Target:
     return replace(target, classes=(*target.classes, *new))
 
 
+def union(have: Iterable[Target], come: Iterable[Target]) -> tuple[Target, ...]:
+    """Targets of both, by name. Raises `InputError` where one has two kinds."""
+    by_name = {target.name: target for target in have}
+    for target in come:
+        known = by_name.setdefault(target.name, target)
+        if known.kind != target.kind:
+            raise InputError(
+                f"The dataset predicts {target.name} as {known.kind}, the source gives it as {target.kind}",
+                "one target has one kind",
+                f"Name the kind: --target {target.name}:{known.kind}",
+            )
+    return tuple(by_name.values())
+
+
 def fingerprint(rows: pl.DataFrame, targets: Iterable[Target]) -> str:
     """SHA-256 over the sorted multiset of what training sees, in canonical form.
 

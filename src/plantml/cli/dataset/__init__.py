@@ -3,15 +3,38 @@
 import typer
 
 from plantml.cli.command import command, group
-from plantml.cli.dataset import importing, look, synth, versions
+from plantml.cli.dataset import (
+    care,
+    checking,
+    cleaning,
+    editing,
+    embedding,
+    export,
+    importing,
+    look,
+    synth,
+    versions,
+)
 
 _COMMANDS = (
     ("synth", synth.synth, synth.SYNTH_EXAMPLES),
     ("import", importing.import_, importing.IMPORT_EXAMPLES),
+    ("export", export.export, export.EXPORT_EXAMPLES),
     ("info", look.info, look.INFO_EXAMPLES),
     ("log", look.log, look.LOG_EXAMPLES),
     ("diff", look.diff, look.DIFF_EXAMPLES),
+    ("check", checking.check, checking.CHECK_EXAMPLES),
+    ("clean", cleaning.clean, cleaning.CLEAN_EXAMPLES),
     ("split", versions.split, versions.SPLIT_EXAMPLES),
+    ("relabel", editing.relabel, editing.RELABEL_EXAMPLES),
+    ("rename-class", editing.rename_class, editing.RENAME_EXAMPLES),
+    ("merge", editing.merge, editing.MERGE_EXAMPLES),
+    ("subset", editing.subset, editing.SUBSET_EXAMPLES),
+    ("embed", embedding.embed, embedding.EMBED_EXAMPLES),
+    ("similar", embedding.similar, embedding.SIMILAR_EXAMPLES),
+    ("restore", editing.restore, editing.RESTORE_EXAMPLES),
+    ("verify", care.verify, care.VERIFY_EXAMPLES),
+    ("gc", care.gc, care.GC_EXAMPLES),
     ("tag", versions.tag, versions.TAG_EXAMPLES),
 )
 

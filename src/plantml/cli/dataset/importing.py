@@ -16,14 +16,24 @@ IMPORT_EXAMPLES = [
     "plantml dataset import labels.csv leaves --target severity:value:fraction --group-column plant",
     "plantml dataset import photos/ leaves --draft-taxonomy map.yaml   # then edit map.yaml, then:",
     "plantml dataset import photos/ leaves --taxonomy map.yaml",
+    "plantml dataset import annotations/instances_train.json leaves",
+    "plantml dataset import s3://bucket/boxes.zip leaves --format yolo",
     "plantml dataset import s3://bucket/season s3://bucket/leaves --reference",
 ]
 
 
 def import_(
     console: Console,
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder of photos, or a .csv, .jsonl or .parquet list.")],
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder or archive of photos, or an annotation file.")],
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="URL of the dataset; made if it is not there.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="folder, table, coco, yolo, voc, label-studio, hf or bundle; auto tells by the content.",
+        ),
+    ] = "auto",
     labels: Annotated[
         str,
         typer.Option(
@@ -65,6 +75,7 @@ def import_(
     given = label_rules.load_taxonomy(taxonomy) if taxonomy else None
     listing = sources.list_source(
         source,
+        format=format_,
         rule=labels,
         taxonomy=given,
         targets=target or (),
@@ -72,7 +83,7 @@ def import_(
         group_column=group_column,
     )
     if draft_taxonomy:
-        names = [item.meta["class"] for item in listing.items if "class" in item.meta]
+        names = listing.classes
         storage.create(draft_taxonomy, label_rules.draft(given or label_rules.read_names(names, labels)).encode())
         drafted = {"taxonomy": draft_taxonomy, "classes": len(set(names))}
         console.result(

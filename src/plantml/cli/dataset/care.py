@@ -1,0 +1,79 @@
+"""`plantml dataset verify` and `gc`: the files themselves."""
+
+from typing import Annotated
+
+import typer
+
+from plantml.cli.arguments import Dataset
+from plantml.cli.console import Console, Page, count
+from plantml.errors import GateError
+
+VERIFY_EXAMPLES = ["plantml dataset verify leaves", "plantml dataset verify s3://bucket/leaves@7 --json"]
+
+
+def verify(console: Console, dataset: Dataset) -> None:
+    """Read every file of a version and compare its hash: bit rot and missing files end with exit code 4."""
+    from plantml.data import care
+
+    threads = 4 * console.machine.threads
+    found = care.verify(dataset, threads=threads, progress=console.progress("verifying"))
+    content = {
+        "dataset": found.ref,
+        "files": found.files,
+        "missing": list(found.missing),
+        "damaged": list(found.damaged),
+        "sound": found.sound,
+    }
+
+    def show(page: Page) -> None:
+        page.line(
+            f"{found.ref}: {count(found.files, 'file')}, {len(found.missing)} missing, {len(found.damaged)} damaged"
+        )
+        for what, paths in (("missing", found.missing), ("damaged", found.damaged)):
+            for path in paths[:20]:
+                page.line(f"  {what}: {path}")
+            if len(paths) > 20:
+                page.line(f"  {what}: {len(paths) - 20} more; --json has them all")
+
+    console.result("dataset verify", content, show)
+    if not found.sound:
+        wrong = len(found.missing) + len(found.damaged)
+        raise GateError(
+            f"{count(wrong, 'file')} of {found.ref} {'is' if wrong == 1 else 'are'} not what was imported",
+            "",
+            "Restore them from a backup, or import the photos again.",
+        )
+
+
+GC_EXAMPLES = ["plantml dataset gc leaves --dry-run", "plantml dataset gc leaves --derived"]
+
+
+def gc(
+    console: Console,
+    dataset: Dataset,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    derived: Annotated[
+        bool, typer.Option("--derived", help="Also what can be made again: embeddings, notes of imports.")
+    ] = False,
+    min_age: Annotated[
+        float, typer.Option(metavar="HOURS", min=0, help="Leave files that are younger: an import may be under way.")
+    ] = 24.0,
+) -> None:
+    """Remove files that no version names: what killed imports left behind."""
+    from plantml.data import care
+
+    found = care.collect(dataset, dry_run=dry_run, derived=derived, min_age=3600 * min_age)
+    content = {
+        "removed": found.removed,
+        "images": list(found.images),
+        "derived": list(found.derived),
+        "bytes": found.bytes,
+    }
+    number = len(found.images) + len(found.derived)
+    console.result(
+        "dataset gc",
+        content,
+        lambda page: page.line(
+            f"{count(number, 'file')}, {found.bytes / 1e6:.1f} MB, {'removed' if found.removed else 'would be removed'}"
+        ),
+    )

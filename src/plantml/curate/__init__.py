@@ -1,0 +1,1 @@
+"""Curation: what is wrong with a dataset, and putting it right."""

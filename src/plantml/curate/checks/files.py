@@ -1,0 +1,79 @@
+"""Files: what cannot be read, and what is not what its name or its neighbours say."""
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from plantml import images, storage
+from plantml.curate.findings import Finding
+from plantml.curate.subject import Subject
+
+_REASONS = {
+    "empty": "empty-file",
+    "truncated": "truncated",
+    "not-an-image": "not-an-image",
+    "unsupported": "unsupported",
+    "damaged": "unreadable",
+    "unreadable": "unreadable",
+    "too-large": "extreme-size",
+    "too-thin": "extreme-aspect",
+    "not-found": "missing",
+}
+"""Reasons for which an import excludes a row, and the code of their finding."""
+
+_FORMATS = {
+    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
+    "MPO": {".jpg", ".jpeg", ".mpo"},
+    "PNG": {".png"},
+    "WEBP": {".webp"},
+    "TIFF": {".tif", ".tiff"},
+    "GIF": {".gif"},
+    "BMP": {".bmp", ".dib"},
+    "PPM": {".ppm", ".pgm", ".pbm", ".pnm"},
+    "JPEG2000": {".jp2", ".j2k"},
+    "AVIF": {".avif"},
+    "HEIF": {".heic", ".heif", ".hif"},
+}
+_USUAL_MODES = ["RGB"]
+_SMALL, _LARGE, _LONG = 64, 100_000_000, 4.0
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    """Files that give no pixels, and facts of those that do."""
+    yield from _unreadable(subject)
+    yield from _names(subject)
+    yield from _shapes(subject.pictures)
+    yield from _facts(subject.pictures)
+
+
+def _unreadable(subject: Subject) -> Iterator[Finding]:
+    for row, reason in subject.rows.filter(pl.col("reason").is_not_null()).select("row", "reason").iter_rows():
+        code = _REASONS.get(reason.partition(":")[0])
+        if code:
+            yield Finding(code, (row,), reason.partition(": ")[2] or reason, 1.0)
+
+
+def _names(subject: Subject) -> Iterator[Finding]:
+    for row, name, format_ in subject.pictures.select("row", "name", "format").iter_rows():
+        suffix = storage.suffix(name)
+        if format_ in _FORMATS and suffix in images.EXTENSIONS and suffix not in _FORMATS[format_]:
+            yield Finding("wrong-extension", (row,), f"called {suffix}, but it is {format_}", facts={"format": format_})
+
+
+def _shapes(rows: pl.DataFrame) -> Iterator[Finding]:
+    for row, width, height in rows.select("row", "width", "height").iter_rows():
+        longer, shorter = max(width, height), max(1, min(width, height))
+        if longer > _LONG * shorter:
+            yield Finding("extreme-aspect", (row,), f"{width} x {height} pixels, {longer / shorter:.1f} to 1")
+        if shorter < _SMALL or width * height > _LARGE:
+            yield Finding("extreme-size", (row,), f"{width} x {height} pixels")
+
+
+def _facts(rows: pl.DataFrame) -> Iterator[Finding]:
+    turned = rows.filter(pl.col("orientation") > 1)
+    for row, orientation in turned.select("row", "orientation").iter_rows():
+        yield Finding("exif-rotated", (row,), f"EXIF orientation {orientation}", facts={"orientation": orientation})
+    for row, mode in rows.filter(~pl.col("mode").is_in(_USUAL_MODES)).select("row", "mode").iter_rows():
+        yield Finding("unusual-mode", (row,), f"mode {mode}", facts={"mode": mode})
+    for row, format_, frames in rows.filter(pl.col("frames") > 1).select("row", "format", "frames").iter_rows():
+        yield Finding("multi-picture", (row,), f"{frames} pictures in one {format_} file", facts={"frames": frames})

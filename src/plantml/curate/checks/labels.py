@@ -1,0 +1,127 @@
+"""Labels: names that mean one class, classes too small to learn, and labels that contradict each other."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from difflib import SequenceMatcher
+
+import polars as pl
+
+from plantml import storage
+from plantml.curate.findings import Finding
+from plantml.curate.subject import Subject
+from plantml.targets import DISEASED, HEALTHY, NO_DISEASE, Target
+
+_TINY = 10
+_UNEQUAL = 20.0
+_NUMBERED = 0.2
+"""Share of file names that repeat over classes from which the files are just numbered class by class."""
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    """What the labels alone tell."""
+    for target in subject.class_targets:
+        counts = dict(subject.usable[target.name].drop_nulls().value_counts().sort(target.name).iter_rows())
+        yield from _similar(subject.usable, target, counts)
+        yield from _sizes(subject.usable, target, counts)
+    yield from _impossible(subject)
+    yield from _missing(subject)
+    yield from _same_names(subject)
+
+
+def canonical(name: str) -> str:
+    """A class name without case, separators, a stray count at its end and a plural: what it surely means."""
+    words = re.sub(r"[\s_\-./]+", " ", name.casefold()).strip()
+    words = re.sub(r"[ (]*\d+\)?$", "", words) or words
+    return " ".join(re.sub(r"(?<=[a-z]{3})s$", "", word) if not word.endswith("ss") else word for word in words.split())
+
+
+def _similar(rows: pl.DataFrame, target: Target, counts: dict[str, int]) -> Iterator[Finding]:
+    names = sorted(counts, key=lambda name: (-counts[name], name))
+    for place, name in enumerate(names):
+        for other in names[:place]:
+            one, two = canonical(name), canonical(other)
+            if one == two:
+                why, sure = "differ by case, separators, a plural or a count", True
+            elif min(len(one), len(two)) >= 5 and _edits(one, two) <= max(1, min(len(one), len(two)) // 8):
+                why, sure = "are nearly spelled the same", False
+            else:
+                continue
+            members = rows.filter(pl.col(target.name) == name)["row"].to_list()
+            yield Finding(
+                "similar-classes",
+                tuple(members),
+                f"{target.name}: {name!r} ({counts[name]} photos) and {other!r} ({counts[other]}) {why}",
+                1.0 if sure else 0.5,
+                {"target": target.name, "name": name, "like": other, "sure": sure},
+            )
+            break
+    for name in names:
+        stripped = re.sub(r"[\s_(]+\d{2,}\)?$", "", name)
+        if stripped != name and not any(canonical(other) == canonical(name) for other in names if other != name):
+            members = rows.filter(pl.col(target.name) == name)["row"].to_list()
+            yield Finding(
+                "similar-classes",
+                tuple(members),
+                f"{target.name}: {name!r} ends in a number that looks like a count",
+                0.6,
+                {"target": target.name, "name": name, "like": stripped, "sure": True},
+            )
+
+
+def _edits(one: str, two: str) -> int:
+    """Letters to insert, remove or change, at most."""
+    steps = SequenceMatcher(None, one, two, autojunk=False).get_opcodes()
+    return sum(max(i2 - i1, j2 - j1) for tag, i1, i2, j1, j2 in steps if tag != "equal")
+
+
+def _sizes(rows: pl.DataFrame, target: Target, counts: dict[str, int]) -> Iterator[Finding]:
+    for name, number in counts.items():
+        if number < _TINY:
+            members = rows.filter(pl.col(target.name) == name)["row"].to_list()
+            facts = {"target": target.name, "class": name, "photos": number}
+            yield Finding("tiny-class", tuple(members), f"{target.name} {name!r} has {number} photos", 0.5, facts)
+    if counts and max(counts.values()) > _UNEQUAL * min(counts.values()):
+        most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
+        ratio = counts[most] / counts[least]
+        evidence = (
+            f"{target.name}: {counts[most]} photos of {most!r}, {counts[least]} of {least!r}, {ratio:.0f} times as many"
+        )
+        yield Finding("imbalance", (), evidence, facts={"target": target.name, "ratio": ratio})
+
+
+def _impossible(subject: Subject) -> Iterator[Finding]:
+    names = {target.name for target in subject.class_targets}
+    if not {"health", "disease"} <= names:
+        return
+    sick, none = pl.col("disease") != NO_DISEASE, pl.col("disease") == NO_DISEASE
+    bad = (pl.col("health") == HEALTHY) & sick | (pl.col("health") == DISEASED) & none
+    for row, health, disease in subject.usable.filter(bad).select("row", "health", "disease").iter_rows():
+        yield Finding("impossible-labels", (row,), f"health {health!r} with disease {disease!r}", 1.0)
+
+
+def _missing(subject: Subject) -> Iterator[Finding]:
+    for target in subject.version.targets:
+        unlabelled = subject.usable.filter(pl.col(target.name).is_null())["row"].to_list()
+        if unlabelled:
+            share = len(unlabelled) / subject.usable.height
+            evidence = f"{target.name}: {len(unlabelled)} of {subject.usable.height} photos ({share:.0%})"
+            yield Finding("missing-labels", tuple(unlabelled), evidence, share, {"target": target.name})
+
+
+def _same_names(subject: Subject) -> Iterator[Finding]:
+    targets = [target.name for target in subject.class_targets]
+    if not targets:
+        return
+    by_name: dict[str, list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
+    for row, name, *labels in subject.usable.select("row", "name", *targets).iter_rows():
+        by_name[storage.basename(name).casefold()].append((row, tuple(str(label) for label in labels)))
+    several = {name: rows for name, rows in by_name.items() if len({labels for _, labels in rows}) > 1}
+    if len(several) > _NUMBERED * len(by_name) and len(several) > 3:
+        subject.notes.append(
+            f"{len(several)} of {len(by_name)} file names repeat over classes: files are numbered class by class."
+        )
+        return
+    for name, rows in several.items():
+        classes = sorted({" / ".join(labels) for _, labels in rows})
+        yield Finding("same-name", tuple(row for row, _ in rows), f"{name} is in {', '.join(classes)}", 0.5)

@@ -1,0 +1,103 @@
+"""Pictures: blurry, dark, overexposed, empty or off-colour, judged by themselves and against the set.
+
+A measure is compared with the set's median in robust deviations (1.4826 times the median absolute deviation,
+Iglewicz and Hoaglin 1993, "How to detect and handle outliers").
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from plantml.curate.findings import Finding
+from plantml.curate.subject import Subject
+from plantml.data import twins
+
+Floats = NDArray[np.float64]
+
+_FAR = 4.0
+"""Robust deviations from the median that are out of the ordinary."""
+
+_ENOUGH = 20
+"""Pictures that a set must have to say what is ordinary."""
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    """Pictures that a grower could not judge either."""
+    rows = subject.pictures
+    if rows.is_empty():
+        return
+    empty = twins.plain(rows).fill_null(value=False).to_numpy()
+    for row, entropy, contrast in rows.filter(pl.Series(empty)).select("row", "entropy", "contrast").iter_rows():
+        evidence = f"{entropy:.1f} bits of grey levels, contrast {contrast:.3f}"
+        yield Finding("low-information", (row,), evidence, 1 - entropy / 8)
+    rows = rows.filter(pl.Series(~empty))
+    numbers = [int(row) for row in rows["row"]]
+    for code, bad, reasons, score in (_blurry(rows), _dark(rows), _white(rows), _colour(rows)):
+        for at in np.flatnonzero(bad):
+            yield Finding(code, (numbers[at],), reasons[at], float(score[at]))
+
+
+def deviations(values: Floats) -> Floats:
+    """Distance of each value from the median, in robust standard deviations; 0 where the set is too small."""
+    if len(values) < _ENOUGH:
+        return np.zeros_like(values)
+    median = np.median(values)
+    spread = 1.4826 * np.median(np.abs(values - median))
+    return (values - median) / max(float(spread), 1e-6)
+
+
+Judged = tuple[str, NDArray[np.bool_], list[str], Floats]
+
+
+def _column(rows: pl.DataFrame, name: str) -> Floats:
+    return rows[name].to_numpy().astype(np.float64)
+
+
+def _blurry(rows: pl.DataFrame) -> Judged:
+    sharpness = _column(rows, "sharpness")
+    # Smooth pictures have little to be sharp at: edges are measured against the contrast there is.
+    edges = np.log(sharpness + 1) - 2 * np.log(_column(rows, "contrast") * 255 + 1)
+    far = deviations(edges)
+    usual = float(np.median(sharpness)) if len(sharpness) else 0.0
+    bad = ((far < -_FAR) & (sharpness < 0.2 * usual)) | (sharpness < 3.0)
+    evidence = [f"sharpness {value:.1f}; the set's median is {usual:.1f}" for value in sharpness]
+    return "blurry", bad, evidence, _score(-far)
+
+
+def _dark(rows: pl.DataFrame) -> Judged:
+    brightness, share = _column(rows, "brightness"), _column(rows, "dark")
+    far = deviations(brightness)
+    bad = (brightness < 0.08) | ((far < -_FAR) & (brightness < 0.2)) | ((share > 0.85) & (brightness < 0.15))
+    median = float(np.median(brightness)) if len(brightness) else 0.0
+    evidence = [f"brightness {value:.2f} of 1; the set's median is {median:.2f}" for value in brightness]
+    return "dark", bad, evidence, _score(-far)
+
+
+def _white(rows: pl.DataFrame) -> Judged:
+    share = _column(rows, "white")
+    usual = float(np.median(share)) if len(share) else 0.0
+    # A set that was photographed on white paper is white everywhere; that is no fault.
+    bad = (share > 0.5) & (usual < 0.2) | (share > 0.95)
+    evidence = [f"{value:.0%} of it is white; the set's median is {usual:.0%}" for value in share]
+    return "overexposed", bad, evidence, share
+
+
+def _colour(rows: pl.DataFrame) -> Judged:
+    red, blue = _column(rows, "redness"), _column(rows, "blueness")
+    far = np.hypot(deviations(red), deviations(blue))
+    away = np.hypot(red - np.median(red), blue - np.median(blue)) if len(red) else red
+    middle = (float(np.median(red)), float(np.median(blue))) if len(red) else (0.0, 0.0)
+    # Greener than usual in both is a leaf that fills the picture.
+    leaf = (red < middle[0]) & (blue < middle[1])
+    bad = (far > 1.5 * _FAR) & (away > np.where(leaf, 0.4, 0.15))
+    evidence = [
+        f"red {r:+.2f} and blue {b:+.2f} against green; the set's medians are {middle[0]:+.2f} and {middle[1]:+.2f}"
+        for r, b in zip(red, blue, strict=True)
+    ]
+    return "off-colour", bad, evidence, _score(far)
+
+
+def _score(far: Floats) -> Floats:
+    return np.clip(far / (far + _FAR + 1e-9), 0, 1) * (far > 0)

@@ -1,0 +1,298 @@
+"""Putting findings right, in a new version: rows are left out with the reason, or mended; nothing is deleted."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from plantml import storage
+from plantml.curate import check
+from plantml.curate.checks import boxes
+from plantml.curate.findings import CODES, SEVERITIES, Finding, Report
+from plantml.data import manifest, versions
+from plantml.data.manifest import EXCLUDED, Version
+from plantml.data.versions import Committed
+from plantml.errors import UsageError
+from plantml.settings import Machine
+from plantml.targets import Target
+from plantml.work import Progress, silent
+
+_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "GIF": ".gif",
+             "BMP": ".bmp", "HEIF": ".heic", "AVIF": ".avif"}  # fmt: skip
+_COPIES = ("exact-duplicates", "same-pixels", "near-duplicates", "turned-duplicates", "cropped-duplicates")
+_REVIEW = ("conflicting-labels", "impossible-labels", "suspicious-label")
+_CHECK_OF = {
+    "files": ("missing", "empty-file", "truncated", "not-an-image", "unsupported", "unreadable", "wrong-extension",
+              "extreme-size", "extreme-aspect"),
+    "pictures": ("blurry", "dark", "overexposed", "low-information", "off-colour"),
+    "duplicates": ("exact-duplicates", "same-pixels", "near-duplicates", "turned-duplicates", "conflicting-labels",
+                   "split-leak"),
+    "crops": ("cropped-duplicates",),
+    "labels": ("similar-classes", "impossible-labels"),
+    "boxes": ("boxes-centre-as-corner", "boxes-normalised", "boxes-unrotated", "box-outside", "box-degenerate",
+              "box-duplicate"),
+    "suspicious": ("suspicious-label",),
+    "outliers": ("outlier",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What cleaning came to.
+
+    Attributes:
+        committed: the version, and whether it is new; of a dry run the version that was looked at.
+        excluded: photos left out, by code.
+        review: photos left out until someone decides, by code.
+        mended: photos changed, by code.
+        undecided: copies with different labels that were not touched.
+        targets: as they are afterwards.
+    """
+
+    committed: Committed
+    excluded: Mapping[str, int]
+    review: Mapping[str, int]
+    mended: Mapping[str, int]
+    undecided: int
+
+
+def codes(text: str) -> tuple[str, ...]:
+    """Codes, `error` or `warning` (all of that severity that can be cleaned), by commas. Raises `UsageError`."""
+    found: dict[str, None] = {}
+    for word in (part.strip() for part in text.split(",") if part.strip()):
+        if word in SEVERITIES:
+            found.update(dict.fromkeys(code for code, kind in CODES.items() if kind.severity == word and kind.cleans))
+        elif word not in CODES:
+            raise UsageError(f"There is no code {word!r}", "", f"Codes that can be cleaned: {', '.join(_cleanable())}.")
+        elif not CODES[word].cleans:
+            raise UsageError(f"{word} cannot be cleaned", "", CODES[word].remedy)
+        else:
+            found[word] = None
+    if not found:
+        raise UsageError("Nothing is to be cleaned", "", f"Codes: {', '.join(_cleanable())}.")
+    return tuple(found)
+
+
+def clean(
+    ref: str,
+    apply: Sequence[str],
+    machine: Machine,
+    *,
+    model: str | None = None,
+    dry_run: bool = False,
+    progress: Callable[[str], Progress] = lambda _: silent,
+) -> Cleaned:
+    """Apply the remedies of some codes to the newest version.
+
+    Args:
+        ref: the dataset.
+        apply: codes; see `codes`.
+        machine: whose threads and cache are used.
+        model: whose embeddings are used where a check needs them.
+        dry_run: commit nothing.
+        progress: gives a progress for a named part of the work.
+
+    Raises:
+        MissingExtraError: a check that a code needs cannot run.
+    """
+    needed = [name for name, of_check in _CHECK_OF.items() if set(of_check) & set(apply)]
+    seen: dict[str, _Plan] = {}
+
+    def change(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
+        report = check.run(version.ref, machine, only=needed, model=model, progress=progress)
+        check.raise_missing(report)
+        seen["plan"] = plan = _Plan(report)
+        for code in CODES:
+            if code in apply:
+                for finding in report.findings:
+                    if finding.code == code:
+                        plan.apply(finding)
+        rows = plan.rows()
+        return rows, manifest.derive_targets(rows, tuple(_emptied(target, rows) for target in version.targets))
+
+    if dry_run:
+        version = versions.load(ref)
+        change(version)
+        committed = Committed(version, changed=False)
+    else:
+        committed = versions.change(ref, "clean", {"apply": ",".join(apply)}, change)
+    plan = seen["plan"]
+    return Cleaned(committed, plan.excluded, plan.review, plan.mended, len(plan.undecided))
+
+
+def _emptied(target: Target, rows: pl.DataFrame) -> Target:
+    """The target without classes that no row has any more."""
+    if target.kind == "value":
+        return target
+    column = rows[target.name].drop_nulls()
+    have = set((column.explode() if target.kind == "multilabel" else column).unique())
+    return Target(target.name, target.kind, tuple(name for name in target.classes if name in have), target.unit)
+
+
+def _cleanable() -> list[str]:
+    return [code for code, kind in CODES.items() if kind.cleans]
+
+
+@dataclass
+class _Plan:
+    """Rows as they will be."""
+
+    report: Report
+    excluded: Counter[str] = field(default_factory=Counter)
+    review: Counter[str] = field(default_factory=Counter)
+    mended: Counter[str] = field(default_factory=Counter)
+    undecided: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._version = self.report.version
+        self._reasons: dict[int, str] = {}
+        self._values: dict[str, dict[int, Any]] = {}
+        conflicts = [finding.rows for finding in self.report.findings if finding.code == "conflicting-labels"]
+        self._conflicting = {row for rows in conflicts for row in rows}
+
+    def apply(self, finding: Finding) -> None:
+        code = finding.code
+        if code in _COPIES:
+            self._keep_best(finding)
+        elif code == "split-leak":
+            splits = self._version.rows["split"]
+            self._leave_out(code, [row for row in finding.rows if splits[row] != splits[finding.rows[0]]], finding)
+        elif code in _MENDERS:
+            _MENDERS[code](self, finding)
+        else:
+            self._leave_out(code, finding.rows, finding)
+
+    def rows(self) -> pl.DataFrame:
+        """The version's rows with all changes."""
+        rows = self._version.rows
+        status, reason, split = (rows[name].to_list() for name in ("status", "reason", "split"))
+        for row, why in self._reasons.items():
+            status[row], reason[row], split[row] = EXCLUDED, why, None
+        columns: list[pl.Series] = []
+        for name, values in {**self._values, "status": None, "reason": None, "split": None}.items():
+            if values is not None:
+                have = rows[name].to_list() if name in rows.columns else [None] * rows.height
+                for row, value in values.items():
+                    have[row] = value
+                columns.append(pl.Series(name, have, dtype=rows.schema.get(name, pl.String)))
+        columns += [pl.Series("status", status, pl.String), pl.Series("reason", reason, pl.String)]
+        columns.append(pl.Series("split", split, pl.String))
+        return rows.with_columns(columns).sort(manifest.KEY)
+
+    def get(self, column: str, row: int) -> Any:
+        """A value as it is now."""
+        return self._values.get(column, {}).get(row, self._version.rows[column][row])
+
+    def set(self, column: str, row: int, value: Any) -> None:
+        """Change a value."""
+        self._values.setdefault(column, {})[row] = value
+
+    def _leave_out(self, code: str, rows: Sequence[int], finding: Finding) -> None:
+        counter = self.review if code in _REVIEW else self.excluded
+        for row in rows:
+            if row not in self._reasons:
+                word = "review" if code in _REVIEW else "cleaned"
+                self._reasons[row] = f"{word} {code}: {finding.evidence}"
+                counter[code] += 1
+
+    def _keep_best(self, finding: Finding) -> None:
+        left = [row for row in finding.rows if row not in self._reasons]
+        if self._conflicting & set(left):
+            self.undecided |= set(left)
+            return
+        if len(left) < 2:
+            return
+        best, *others = left
+        for target in self._version.targets:
+            for other in others:  # a label that only a worse copy has is not lost
+                if self.get(target.name, best) is None and self.get(target.name, other) is not None:
+                    self.set(target.name, best, self.get(target.name, other))
+        name = self.report.name(best)
+        for row in others:
+            self._reasons[row] = f"cleaned {finding.code}: a copy of {name}"
+            self.excluded[finding.code] += 1
+
+
+def _rename_class(plan: _Plan, finding: Finding) -> None:
+    if finding.facts["sure"]:
+        for row in finding.rows:
+            plan.set(finding.facts["target"], row, finding.facts["like"])
+            plan.mended[finding.code] += 1
+
+
+def _rename_file(plan: _Plan, finding: Finding) -> None:
+    rows = plan.report.version.rows
+    (row,) = finding.rows
+    name = str(rows["name"][row])
+    suffix = _SUFFIXES.get(finding.facts["format"])
+    if suffix is None:
+        return
+    new = name[: len(name) - len(storage.suffix(name))] + suffix
+    if new in set(rows.filter(pl.col("source") == rows["source"][row])["name"]):
+        return  # the name is taken: a row's name is its key
+    plan.set("meta_imported_as", row, name)
+    plan.set("name", row, new)
+    plan.mended[finding.code] += 1
+
+
+def _mend_boxes(mend: Callable[[Any, Any, Finding, int], Any]) -> Callable[[_Plan, Finding], None]:
+    def change(plan: _Plan, finding: Finding) -> None:
+        rows = plan.report.version.rows
+        for row in finding.rows:
+            have = plan.get("boxes", row)
+            found = [dict(box) for box in (have if have is not None else [])]
+            if not found:
+                continue
+            xywh = np.array([[box["x"], box["y"], box["w"], box["h"]] for box in found], np.float64)
+            size = np.array([[rows["width"][row], rows["height"][row]]] * len(found), np.float64)
+            kept = mend(xywh, size, finding, int(rows["orientation"][row] or 1))
+            new = [
+                {**box, **dict(zip("xywh", values, strict=True))}
+                for box, values in zip(found, kept, strict=True)
+                if values is not None
+            ]
+            plan.set("boxes", row, new)
+            plan.mended[finding.code] += 1
+
+    return change
+
+
+def _shares(xywh: Any, size: Any, finding: Finding, _: int) -> Any:
+    scaled = boxes.from_shares(xywh, size)
+    return (boxes.from_centre(scaled) if finding.facts["centred"] else scaled).tolist()
+
+
+def _cut(xywh: Any, size: Any, _finding: Finding, _: int) -> Any:
+    low = np.clip(xywh[:, :2], 0, size)
+    high = np.clip(xywh[:, :2] + xywh[:, 2:], 0, size)
+    cut = np.concatenate([low, high - low], axis=1)
+    return [values if min(values[2:]) >= 1 else None for values in cut.tolist()]
+
+
+def _with_area(xywh: Any, _size: Any, _finding: Finding, _: int) -> Any:
+    return [values if min(values[2:]) >= 1 else None for values in xywh.tolist()]
+
+
+def _once(xywh: Any, _size: Any, _finding: Finding, _: int) -> Any:
+    seen: set[tuple[float, ...]] = set()
+    kept: list[list[float] | None] = []
+    for values in xywh.tolist():
+        key = tuple(round(value, 1) for value in values)
+        kept.append(None if key in seen else values)
+        seen.add(key)
+    return kept
+
+
+_MENDERS: Mapping[str, Callable[[_Plan, Finding], None]] = {
+    "similar-classes": _rename_class,
+    "wrong-extension": _rename_file,
+    "boxes-centre-as-corner": _mend_boxes(lambda xywh, *_: boxes.from_centre(xywh).tolist()),
+    "boxes-normalised": _mend_boxes(_shares),
+    "boxes-unrotated": _mend_boxes(lambda xywh, size, _, turned: boxes.turn(xywh, size, turned).tolist()),
+    "box-outside": _mend_boxes(_cut),
+    "box-degenerate": _mend_boxes(_with_area),
+    "box-duplicate": _mend_boxes(_once),
+}

@@ -1,0 +1,203 @@
+"""What photos look like to a network: one vector each, computed once a photo and model, kept beside the versions."""
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from plantml import bundle as bundles
+from plantml import images, storage
+from plantml.data.manifest import Version
+from plantml.errors import InputError, MissingExtraError, NotFoundError, PlantmlError
+from plantml.images import Fit, Pixels
+from plantml.runtime import OnnxRuntime, Runtime, open_model
+from plantml.settings import Machine
+from plantml.work import Progress, batched, in_threads, silent
+
+_BATCH = 8
+_SEGMENT_ROWS = 4096
+_SEGMENT_SECONDS = 30.0
+_REMOTE_THREADS = 8
+_BACKBONE = "backbone-1.onnx"
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A network that gives embeddings.
+
+    Attributes:
+        name: what it is, for people.
+        digest: names the network: vectors of two digests cannot be compared.
+        fit: how a photo becomes its input.
+        runtime: that computes; safe from many threads.
+    """
+
+    name: str
+    digest: str
+    fit: Fit
+    runtime: Runtime
+
+    def __call__(self, batch: Pixels) -> Vectors:
+        """Embeddings of length 1, float32 [N, D], of photos, uint8 RGB [N, H, W, 3] at the size of `fit`."""
+        return unit(self.runtime.run(batch)["embedding"])
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """The rows of float32 [N, D] at length 1, so that their products are cosines."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return found
+
+
+def open_embedder(model: str | None, machine: Machine) -> Embedder:
+    """What turns photos into vectors.
+
+    Args:
+        model: a run, a bundle, or any ONNX file with an output `embedding`; `None` takes the pretrained
+            backbone, which the `[train]` part writes into the cache when it is first needed.
+        machine: whose cache is used.
+
+    Raises:
+        MissingExtraError: the backbone is not in the cache and cannot be made.
+        InputError: the model gives no embeddings.
+    """
+    if model is None:
+        return _plain(_backbone(machine), "pretrained backbone")
+    if storage.suffix(model) == ".onnx":
+        return _plain(model, model)
+    bundle, runtime = open_model(model, cache=machine.cache())
+    return Embedder(model, bundle.digest, bundle.contract.input, runtime)
+
+
+def _plain(url: str, name: str) -> Embedder:
+    data = storage.read(url)
+    runtime = OnnxRuntime(data)
+    shape = list(runtime.input_shape)
+    if "embedding" not in runtime.outputs or len(shape) != 4 or not all(isinstance(n, int) for n in shape[1:]):
+        raise InputError(
+            f"{url} gives no embeddings",
+            f"it eats {shape} and gives {', '.join(runtime.outputs)}",
+            "It must eat `image`, uint8 [N, H, W, 3], and have an output `embedding`.",
+        )
+    fit, digest = Fit(shape[1], shape[2]), hashlib.sha256(data).hexdigest()
+    if bundles.CONTRACT_KEY in runtime.metadata:
+        bundle, _ = open_model(url)
+        fit, digest = bundle.contract.input, bundle.digest
+    return Embedder(name, digest, fit, runtime)
+
+
+def _backbone(machine: Machine) -> str:
+    """The pretrained backbone's file; made by torch in a process of its own if it is not there."""
+    file = machine.cache_dir / _BACKBONE
+    if file.exists():
+        return str(file)
+    if any(find_spec(name) is None for name in ("torch", "timm", "onnx", "onnxscript", "safetensors")):
+        raise MissingExtraError(
+            "There is no network that gives embeddings",
+            "the pretrained backbone has to be written once by torch",
+            extra="train",
+        )
+    command = [sys.executable, "-m", "plantml.train.embedder", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+    if done.returncode or not file.exists():
+        raise PlantmlError("The pretrained backbone could not be written", done.stderr.strip()[-300:])
+    return str(file)
+
+
+def embed(
+    version: Version, embedder: Embedder, machine: Machine, progress: Progress = silent
+) -> tuple[list[str], Vectors]:
+    """Embeddings of all usable photos of a version, those that are known read from beside the dataset.
+
+    Returns:
+        The SHA-256 of each distinct photo, sorted, and float32 [N, D] of length 1 in that order. Photos that
+        cannot be read any more are left out.
+    """
+    rows = version.usable().filter(pl.col("phash").is_not_null()).unique("image_id").sort("image_id")
+    paths = dict(rows.select("image_id", "path").iter_rows())
+    kept = _Kept(version.url, embedder.digest)
+    known = kept.read(paths.keys())
+    todo = [(image_id, version.image_url(path)) for image_id, path in paths.items() if image_id not in known]
+    local = not todo or (storage.is_local(todo[0][1]) and storage.is_local(version.url))
+    cache = machine.cache()
+
+    def some(batch: list[tuple[str, str]]) -> tuple[list[str], Vectors]:
+        names, pixels = [], []
+        for image_id, url in batch:
+            try:
+                data = storage.read(url) if storage.is_local(url) else cache.read(image_id, url)
+                pixels.append(images.decode(data, embedder.fit))
+                names.append(image_id)
+            except InputError:
+                continue  # `verify` tells of photos that are gone or damaged since
+        return names, embedder(np.stack(pixels)) if pixels else np.zeros((0, 0), np.float32)
+
+    done = len(known)
+    threads = machine.threads if local else max(machine.threads, _REMOTE_THREADS)
+    try:
+        for names, vectors in in_threads(some, batched(todo, _BATCH), threads):
+            kept.add(names, vectors)
+            known.update(zip(names, vectors, strict=True))
+            done += len(names)
+            progress(done, len(paths))
+    finally:
+        kept.write()
+    ids = [image_id for image_id in paths if image_id in known]
+    if not ids:
+        raise InputError(f"{version.ref} has no photo to look at", "", "plantml dataset info shows what it holds.")
+    return ids, unit(np.stack([known[image_id] for image_id in ids]).astype(np.float32))
+
+
+def embed_files(urls: Sequence[str], embedder: Embedder) -> Vectors:
+    """Embeddings of photos that are in no dataset: float32 [N, D]. Raises what reading them raises."""
+    return embedder(np.stack([images.decode(storage.read(url), embedder.fit) for url in urls]))
+
+
+class _Kept:
+    """Vectors beside the dataset, in segments: `derived/<digest>/<any name>.parquet`, 16-bit floats."""
+
+    def __init__(self, dataset: str, digest: str) -> None:
+        self._folder = storage.join(dataset, "derived", digest)
+        self._names: list[str] = []
+        self._vectors: list[Vectors] = []
+        self._last = time.monotonic()
+
+    def read(self, wanted: Iterable[str]) -> dict[str, Vectors]:
+        try:
+            urls = [entry.url for entry in storage.list_files(self._folder) if entry.name.endswith(".parquet")]
+        except NotFoundError:
+            return {}
+        wanted, found = set(wanted), {}
+        for _, data in storage.read_many(urls):
+            if isinstance(data, bytes):
+                for image_id, vector in pl.read_parquet(io.BytesIO(data)).iter_rows():
+                    if image_id in wanted:
+                        found[image_id] = np.frombuffer(vector, "<f2").astype(np.float32)
+        return found
+
+    def add(self, names: list[str], vectors: Vectors) -> None:
+        if names:
+            self._names += names
+            self._vectors.append(vectors)
+        if len(self._names) >= _SEGMENT_ROWS or time.monotonic() - self._last > _SEGMENT_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        self._last = time.monotonic()
+        if self._names:
+            rows = [row.tobytes() for row in np.concatenate(self._vectors).astype("<f2")]
+            buffer = io.BytesIO()
+            pl.DataFrame({"image_id": self._names, "embedding": rows}).write_parquet(buffer)
+            storage.write(storage.join(self._folder, f"{os.urandom(8).hex()}.parquet"), buffer.getvalue())
+            self._names, self._vectors = [], []

@@ -1,0 +1,116 @@
+"""Photos like a photo, and the set as a map."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plantml import sheets, storage
+from plantml.curate import embeddings, neighbours
+from plantml.data import versions
+from plantml.data.manifest import Version
+from plantml.errors import UsageError
+from plantml.settings import Machine
+from plantml.sheets import Tile
+from plantml.work import Progress, silent
+
+
+@dataclass(frozen=True)
+class Alike:
+    """One photo of a dataset that is like the one that was asked for.
+
+    Attributes:
+        row: number of the version's row.
+        name: of the photo.
+        cosine: of the two embeddings, -1 to 1.
+        labels: by target name, those that are known.
+    """
+
+    row: int
+    name: str
+    cosine: float
+    labels: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of a version.
+
+    Attributes:
+        version: whose photos they are of.
+        ids: SHA-256 of each distinct photo.
+        vectors: float32 [N, D], of length 1, or [N, C] on principal components.
+        model: what made them.
+        digest: names the model.
+        explained: share of the variance that the components explain; 1 where none were asked for.
+    """
+
+    version: Version
+    ids: Sequence[str]
+    vectors: NDArray[np.float32]
+    model: str
+    digest: str
+    explained: float
+
+
+def embed(
+    ref: str, machine: Machine, *, model: str | None = None, pca: float | None = None, progress: Progress = silent
+) -> Embedded:
+    """Embeddings of all usable photos, computed once a photo and model and kept beside the versions.
+
+    Args:
+        ref: the dataset.
+        machine: whose threads and cache are used.
+        model: see `embeddings.open_embedder`.
+        pca: keep the principal components that explain this share of the variance, 0 to 1.
+        progress: called with (photos done, photos).
+    """
+    if pca is not None and not 0 < pca <= 1:
+        raise UsageError(f"--pca {pca} is no share", "it is the part of the variance to keep, above 0 and up to 1")
+    version, embedder = versions.load(ref), embeddings.open_embedder(model, machine)
+    ids, vectors = embeddings.embed(version, embedder, machine, progress)
+    explained = 1.0
+    if pca is not None:
+        vectors, explained = neighbours.principal(vectors, pca)
+    return Embedded(version, ids, vectors, embedder.name, embedder.digest, explained)
+
+
+def similar(
+    image: str, ref: str, machine: Machine, *, model: str | None = None, count: int = 10, progress: Progress = silent
+) -> tuple[Version, list[Alike]]:
+    """The photos of a dataset most like one photo, the likest first.
+
+    Args:
+        image: URL of the photo.
+        ref: the dataset.
+        machine: whose threads and cache are used.
+        model: see `embeddings.open_embedder`.
+        count: photos at most.
+        progress: called with (photos done, photos) while embeddings are computed.
+    """
+    version, embedder = versions.load(ref), embeddings.open_embedder(model, machine)
+    query = embeddings.embed_files([image], embedder)
+    ids, vectors = embeddings.embed(version, embedder, machine, progress)
+    places, cosines = neighbours.nearest(query, vectors, count)
+    first = {image_id: row for row, image_id in reversed(list(enumerate(version.rows["image_id"])))}
+    found = []
+    for place, cosine in zip(places[0].tolist(), cosines[0].tolist(), strict=True):
+        row = first[ids[place]]
+        values = version.rows.row(row, named=True)
+        labels = {target.name: values[target.name] for target in version.targets if values[target.name] is not None}
+        found.append(Alike(row, values["name"], float(cosine), labels))
+    return version, found
+
+
+def draw(image: str, version: Version, found: Sequence[Alike]) -> bytes:
+    """A contact sheet, PNG: the photo that was asked for, then those that are like it."""
+    tiles = [Tile(partial(storage.read, image), [storage.basename(image), "asked for"], "#3a6ea5")]
+    for alike in found:
+        url = version.image_url(version.rows["path"][alike.row])
+        labels = [str(label) for label in alike.labels.values()]
+        lines = [storage.basename(alike.name), f"cosine {alike.cosine:.3f}", *labels]
+        tiles.append(Tile(partial(storage.read, url), lines, "#2e7d32"))
+    return sheets.draw(tiles)

@@ -1,0 +1,47 @@
+"""Findings for programs: as JSON, and as a Parquet table of one row a finding and photo."""
+
+import io
+from typing import Any
+
+import polars as pl
+
+from plantml.curate.findings import CODES, Finding, Report
+
+_SCHEMA = {
+    "finding": pl.Int64,
+    "code": pl.String,
+    "severity": pl.String,
+    "source": pl.String,
+    "name": pl.String,
+    "image_id": pl.String,
+    "evidence": pl.String,
+    "remedy": pl.String,
+    "score": pl.Float64,
+}
+
+
+def as_json(report: Report, finding: Finding) -> dict[str, Any]:
+    """A finding as an object of the check's JSON document."""
+    return {
+        "code": finding.code,
+        "severity": finding.severity,
+        "images": [report.name(row) for row in finding.rows],
+        "evidence": finding.evidence,
+        "remedy": CODES[finding.code].remedy,
+        "score": finding.score,
+        "facts": dict(finding.facts),
+    }
+
+
+def to_parquet(report: Report) -> bytes:
+    """All findings; one that is about no photo has a row without a name."""
+    rows = report.version.rows
+    records = []
+    for number, finding in enumerate(report.findings):
+        said = (finding.evidence, CODES[finding.code].remedy, finding.score)
+        for row in finding.rows or (None,):
+            photo = (None, None, None) if row is None else rows.select("source", "name", "image_id").row(row)
+            records.append((number, finding.code, finding.severity, *photo, *said))
+    buffer = io.BytesIO()
+    pl.DataFrame(records, schema=_SCHEMA, orient="row").write_parquet(buffer)
+    return buffer.getvalue()

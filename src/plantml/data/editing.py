@@ -1,0 +1,311 @@
+"""Changes by hand, each a new version: corrected labels, renamed classes, parts of a dataset, one into another."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import polars as pl
+
+from plantml import storage
+from plantml.data import manifest, versions
+from plantml.data.importers import Item, Listing
+from plantml.data.importers.table import is_table, read_table
+from plantml.data.manifest import EXCLUDED, OK, Version
+from plantml.data.sources import list_source
+from plantml.data.versions import Committed
+from plantml.data.where import where
+from plantml.errors import InputError, PlantmlError
+from plantml.targets import Target
+from plantml.work import Progress, batched, in_threads, silent
+
+_COPIED_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """What a list of corrections came to.
+
+    Attributes:
+        committed: the version, and whether it is new.
+        listed: photos that the list names.
+        changed: photos whose labels or boxes are different now.
+        back: photos that were set aside for review, and are in use again.
+    """
+
+    committed: Committed
+    listed: int
+    changed: int
+    back: int
+
+
+def corrections(url: str, version: Version, rule: str = "auto") -> Listing:
+    """A list of corrections for a version: a table with columns of its targets, or any format of annotations."""
+    columns = read_table(url).columns if is_table(url) else []
+    targets = [f"{target.name}:{target.kind}:{target.unit}" for target in version.targets if target.name in columns]
+    return list_source(url, rule=rule, targets=targets)
+
+
+def relabel(ref: str, listing: Listing, *, new_classes: bool = False) -> Relabelled:
+    """Take labels and boxes from a list of corrections; what it does not say stays as it is.
+
+    Photos that were set aside for review are in use again once they are named in the list.
+
+    Args:
+        ref: the dataset.
+        listing: of photos by their names; see `corrections`.
+        new_classes: allow classes that the dataset does not have.
+
+    Raises:
+        InputError: a photo, target or class is not in the dataset, or a name is that of several photos.
+    """
+    seen: dict[str, Relabelled] = {}
+
+    def apply(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
+        targets = _checked(version, listing, new_classes=new_classes)
+        places = _places(version, listing.items)
+        columns = {name: version.rows[name].to_list() for name in (*targets, "boxes", "status", "reason")}
+        changed, back = 0, 0
+        for row, item in zip(places, listing.items, strict=True):
+            before = [columns[name][row] for name in (*targets, "boxes")]
+            for name, label in item.labels.items():
+                columns[name][row] = label
+            if item.boxes is not None:
+                columns["boxes"][row] = [box.as_row() for box in item.boxes]
+            changed += before != [columns[name][row] for name in (*targets, "boxes")]
+            if columns["status"][row] == EXCLUDED and str(columns["reason"][row]).startswith("review "):
+                columns["status"][row], columns["reason"][row] = OK, None
+                back += 1
+        schema = version.rows.schema
+        rows = version.rows.with_columns(pl.Series(name, values, schema[name]) for name, values in columns.items())
+        seen["done"] = Relabelled(Committed(version, changed=False), len(places), changed, back)
+        return rows, manifest.derive_targets(rows, version.targets)
+
+    committed = versions.change(ref, "relabel", {"photos": len(listing.items)}, apply)
+    done = seen["done"]
+    return Relabelled(committed, done.listed, done.changed, done.back)
+
+
+def _checked(version: Version, listing: Listing, *, new_classes: bool) -> list[str]:
+    """Names of the targets that a list speaks of, all of which the dataset has."""
+    names = sorted({name for item in listing.items for name in item.labels})
+    for name in names:
+        target = version.target(name)
+        if target.kind == "value" or new_classes:
+            continue
+        for item in listing.items:
+            said = item.labels.get(name, [])
+            for label in said if isinstance(said, list) else [said]:
+                if label not in target.classes:
+                    near = get_close_matches(str(label), target.classes, n=1)
+                    raise InputError(
+                        f"{name} {label!r} of {item.name} is no class of {version.ref}",
+                        f"it has {', '.join(target.classes)}",
+                        f"Did you mean {near[0]!r}? " if near else "A new class is meant: --new-classes.",
+                    )
+    return names
+
+
+def _places(version: Version, items: Sequence[Item]) -> list[int]:
+    """Row of each item: by its name, or by its file name where that is enough."""
+    by_name: dict[str, list[int]] = defaultdict(list)
+    by_file: dict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(version.rows["name"]):
+        by_name[name].append(row)
+        by_file[storage.basename(name)].append(row)
+    places = []
+    for item in items:
+        found = by_name.get(item.name) or by_file.get(storage.basename(item.name), [])
+        if len(found) != 1:
+            raise InputError(
+                f"{item.name} names {'no photo' if not found else f'{len(found)} photos'} of {version.ref}",
+                f"the dataset's names look like {version.rows['name'][0]!r}" if version.rows.height else "it is empty",
+                "Name photos by their path relative to their source.",
+            )
+        places.append(found[0])
+    return places
+
+
+def rename_class(ref: str, target: str, old: str, new: str) -> tuple[Committed, int]:
+    """Call a class otherwise, in labels and boxes; if the new name is a class already, the two become one.
+
+    Returns:
+        The version, and how many photos had the old name.
+
+    Raises:
+        InputError: there is no such target or class.
+    """
+    counted = {}
+
+    def apply(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
+        found = version.target(target)
+        if found.kind == "value":
+            raise InputError(f"{target} is a number", "it has no classes")
+        in_boxes = _box_classes(version.rows, target)
+        if old not in found.classes and old not in in_boxes:
+            raise InputError(f"{target} has no class {old!r}", f"it has {', '.join(found.classes)}")
+        column = pl.col(target)
+        if found.kind == "class":
+            had = version.rows.select((column == old).fill_null(value=False)).to_series()
+            renamed = pl.when(column == old).then(pl.lit(new)).otherwise(column).alias(target)
+        else:
+            had = version.rows.select(column.list.contains(old).fill_null(value=False)).to_series()
+            renamed = column.list.eval(pl.element().replace(old, new)).list.unique(maintain_order=True)
+        rows = version.rows.with_columns(renamed)
+        if old in in_boxes:
+            rows = rows.with_columns(_renamed_boxes(rows, target, old, new))
+        counted["photos"] = int(had.sum())
+        classes = tuple(dict.fromkeys(new if name == old else name for name in found.classes))
+        targets = tuple(
+            Target(item.name, item.kind, classes, item.unit) if item.name == target else item
+            for item in version.targets
+        )
+        return rows, targets
+
+    parameters = {"target": target, "old": old, "new": new}
+    return versions.change(ref, "rename-class", parameters, apply), counted["photos"]
+
+
+def _box_classes(rows: pl.DataFrame, target: str) -> set[str]:
+    labels = rows["boxes"].drop_nulls().explode().drop_nulls()
+    texts = labels.struct.field("labels").unique().to_list() if len(labels) else []
+    return {json.loads(text).get(target) for text in texts if text}
+
+
+def _renamed_boxes(rows: pl.DataFrame, target: str, old: str, new: str) -> pl.Series:
+    found: list[Any] = []
+    for boxes in rows["boxes"].to_list():
+        for box in boxes or []:
+            labels = json.loads(box["labels"] or "{}")
+            if labels.get(target) == old:
+                labels[target] = new
+                box["labels"] = json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        found.append(boxes)
+    return pl.Series("boxes", found, rows.schema["boxes"])
+
+
+def restore(ref: str, number: int) -> Committed:
+    """Make an older version the newest again, as a version of its own."""
+    url, _ = versions.parse_reference(ref)
+    old = versions.load(f"{url}@{number}")
+    return versions.change(url, "restore", {"version": number}, lambda _: (old.rows, old.targets))
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What merging came to.
+
+    Attributes:
+        committed: the version, and whether it is new.
+        added: rows that are new.
+        known: rows that were there already, by source and name.
+        copied: files that were copied.
+        conflicts: rows that were there with other bytes or labels: their names; nothing of them was changed.
+    """
+
+    committed: Committed
+    added: int
+    known: int
+    copied: int
+    conflicts: Sequence[str]
+
+
+def merge(ref: str, other: str, *, splits: bool = False, threads: int = 8, progress: Progress = silent) -> Merged:
+    """Bring all rows of another dataset into this one, which is made if it is not there.
+
+    Args:
+        ref: the dataset that grows.
+        other: reference of the other.
+        splits: keep the other's splits; else its photos come without, for `split --keep` to place.
+        threads: files copied at the same time.
+        progress: called with (files done, files to copy).
+
+    Raises:
+        InputError: one target has two kinds.
+    """
+    source, (url, _) = versions.load(other), versions.parse_reference(ref)
+    rows = source.rows if splits else source.rows.with_columns(split=pl.lit(None, pl.String))
+    return _bring(url, source, rows, "merge", {"from": source.ref}, threads=threads, progress=progress)
+
+
+def subset(ref: str, out: str, condition: str, *, threads: int = 8, progress: Progress = silent) -> Merged:
+    """A new dataset of the rows for which a condition holds, with their photos, labels and splits.
+
+    Args:
+        ref: the dataset.
+        out: URL of the new one, which must not be there yet.
+        condition: see `where.where`.
+        threads: files copied at the same time.
+        progress: called with (files done, files to copy).
+
+    Raises:
+        InputError: nothing fits, or there is a dataset at `out`.
+    """
+    source, (url, _) = versions.load(ref), versions.parse_reference(out)
+    if versions.numbers(url):
+        raise InputError(f"There is a dataset at {url} already", "a subset makes a new one", "Choose another place.")
+    rows = where(source.rows, condition)
+    if rows.is_empty():
+        raise InputError(f"No row of {source.ref} fits {condition!r}")
+    parameters = {"from": source.ref, "where": condition}
+    return _bring(url, source, rows, "subset", parameters, threads=threads, progress=progress)
+
+
+def _bring(
+    url: str,
+    source: Version,
+    rows: pl.DataFrame,
+    operation: str,
+    parameters: Mapping[str, Any],
+    *,
+    threads: int,
+    progress: Progress,
+) -> Merged:
+    copied = _copy(url, source, rows, threads, progress)
+    seen: dict[str, tuple[int, int, list[str]]] = {}
+
+    def apply(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
+        targets = manifest.union(version.targets, source.targets)
+        mine, theirs = manifest.conform(version.rows, targets), manifest.conform(rows, targets)
+        fresh = theirs.join(mine, on=manifest.KEY, how="anti", maintain_order="left")
+        both = theirs.join(mine, on=manifest.KEY, how="inner", suffix="_mine")
+        names = ["image_id", *(target.name for target in targets)]
+        differ = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_mine")) for name in names)
+        seen["done"] = (fresh.height, both.height, both.filter(differ)["name"].to_list())
+        if fresh.is_empty():
+            return version.rows, version.targets
+        all_rows = pl.concat([mine, fresh], how="diagonal").sort(manifest.KEY)
+        return all_rows, manifest.derive_targets(all_rows, targets)
+
+    committed = versions.change(url, operation, parameters, apply)
+    added, known, conflicts = seen["done"]
+    return Merged(committed, added, known, copied, conflicts)
+
+
+def _copy(url: str, source: Version, rows: pl.DataFrame, threads: int, progress: Progress) -> int:
+    """Copy the files of some rows that the dataset at `url` does not have; how many."""
+    stored = rows.filter(pl.col("path").str.starts_with("images/"))
+    files = dict(stored.select("path", "image_id").unique().sort("path").iter_rows())
+    have = {entry.name for entry in storage.list_files(storage.join(url, "images"))} if _has_images(url) else set()
+    todo = [path for path in files if path.removeprefix("images/") not in have]
+
+    def some(paths: list[str]) -> int:
+        found = storage.read_many(source.image_url(path) for path in paths)
+        for path, (place, data) in zip(paths, found, strict=True):
+            if isinstance(data, PlantmlError):
+                raise data
+            storage.check_sha256(data, files[path], place)
+            storage.write(storage.join(url, path), data)
+        return len(paths)
+
+    done = 0
+    for number in in_threads(some, batched(todo, _COPIED_AT_ONCE), threads):
+        done += number
+        progress(done, len(todo))
+    return done
+
+
+def _has_images(url: str) -> bool:
+    return storage.exists(storage.join(url, "images"))

@@ -1,0 +1,90 @@
+"""`--where`: rows by a condition, written as one writes it in Python, and nothing else that Python can do."""
+
+import ast
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import polars as pl
+
+from plantml.errors import UsageError
+
+_COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], pl.Expr]] = {
+    ast.Eq: lambda left, right: left.eq_missing(right),
+    ast.NotEq: lambda left, right: left.ne_missing(right),
+    ast.Lt: lambda left, right: left < right,
+    ast.LtE: lambda left, right: left <= right,
+    ast.Gt: lambda left, right: left > right,
+    ast.GtE: lambda left, right: left >= right,
+}
+_EXAMPLE = """--where 'source == "lab" and disease in ["rust", "blight"] and not brightness < 0.1'"""
+
+
+def where(rows: pl.DataFrame, condition: str) -> pl.DataFrame:
+    """Rows for which a condition holds.
+
+    It may use columns by name (`meta_camera` also as `camera` where that is no column), texts, numbers, `None`,
+    `==`, `!=`, `<`, `<=`, `>`, `>=`, `in` a list, text `in` a column, `and`, `or`, `not`.
+
+    Raises:
+        UsageError: it is not such a condition, or names a column that is not there.
+    """
+    try:
+        tree = ast.parse(condition.strip(), mode="eval")
+    except SyntaxError as error:
+        raise UsageError(f"--where {condition!r} cannot be read", error.msg, f"Write it like {_EXAMPLE}.") from error
+    try:
+        return rows.filter(_Reader(rows.columns, condition).read(tree.body))
+    except pl.exceptions.PolarsError as error:
+        raise UsageError(f"--where {condition!r} does not fit the columns", str(error).splitlines()[0]) from error
+
+
+class _Reader:
+    def __init__(self, columns: list[str], condition: str) -> None:
+        self._columns, self._condition = columns, condition
+
+    def read(self, node: ast.expr) -> Any:
+        if isinstance(node, ast.BoolOp):
+            parts = [self.read(part) for part in node.values]
+            join = pl.all_horizontal if isinstance(node.op, ast.And) else pl.any_horizontal
+            return join(*parts)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return ~self.read(node.operand)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -self.read(node.operand)
+        if isinstance(node, ast.Compare):
+            lefts = [node.left, *node.comparators[:-1]]
+            parts = [self._compare(*three) for three in zip(lefts, node.ops, node.comparators, strict=True)]
+            return pl.all_horizontal(*parts)
+        if isinstance(node, ast.Name):
+            return pl.col(self._column(node.id))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | bool | None):
+            return pl.lit(node.value)
+        raise self._error(f"{ast.unparse(node)!r} is not allowed here")
+
+    def _compare(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> pl.Expr:
+        if isinstance(operator, ast.In | ast.NotIn):
+            found = self._inside(left, right)
+            return ~found if isinstance(operator, ast.NotIn) else found
+        if isinstance(operator, ast.Is | ast.IsNot) and isinstance(right, ast.Constant) and right.value is None:
+            column: pl.Expr = self.read(left)
+            return column.is_null() if isinstance(operator, ast.Is) else column.is_not_null()
+        if type(operator) not in _COMPARE:
+            raise self._error(f"{ast.unparse(left)} … {ast.unparse(right)} cannot be compared like this")
+        return _COMPARE[type(operator)](self.read(left), self.read(right))
+
+    def _inside(self, left: ast.expr, right: ast.expr) -> pl.Expr:
+        if isinstance(right, ast.List | ast.Tuple | ast.Set):
+            return pl.any_horizontal(*(_COMPARE[ast.Eq](self.read(left), self.read(item)) for item in right.elts))
+        if isinstance(left, ast.Constant) and isinstance(left.value, str) and isinstance(right, ast.Name):
+            column = pl.col(self._column(right.id)).cast(pl.String)
+            return column.str.contains(left.value, literal=True).fill_null(value=False)
+        raise self._error("`in` needs a list on its right, or a text on its left and a column on its right")
+
+    def _column(self, name: str) -> str:
+        for column in (name, f"meta_{name}"):
+            if column in self._columns:
+                return column
+        raise self._error(f"there is no column {name!r}; columns are {', '.join(self._columns)}")
+
+    def _error(self, why: str) -> UsageError:
+        return UsageError(f"--where {self._condition!r} cannot be read", why, f"Write it like {_EXAMPLE}.")
