@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from plantml.cli import dataset
 from plantml.cli.app import run
 from plantml.cli.console import Streams
 from plantml.detect.run import DetectConfig
@@ -23,7 +24,7 @@ HERE = Path(__file__).parent
 COMMANDS = [
     [],
     ["dataset"],
-    *(["dataset", name] for name in ("synth", "import", "info", "log", "diff", "split", "tag")),
+    *(["dataset", name] for name, _, _ in dataset.COMMANDS),
     ["train"],
     ["validate"],
     ["export"],

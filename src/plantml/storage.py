@@ -3,6 +3,9 @@
 A URL is a local path or anything that fsspec understands (`s3://`, `gs://`, `memory://`,
 `zip://x.zip::s3://…`). Credentials come from where the ecosystem keeps them. Local paths take a
 direct road without fsspec, so that a command on local files pays nothing for the others.
+
+What lies in a zip or tar archive is read by `zip://member::URL` and `tar://member::URL`, from several
+threads at once and without unpacking; `inside` gives the URL of all that an archive holds.
 """
 
 import contextlib
@@ -10,24 +13,32 @@ import hashlib
 import os
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from glob import glob as glob_local
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from plantml.errors import AlreadyExistsError, MissingExtraError, NotFoundError, PlantmlError, StorageError
-from plantml.work import batched
+from plantml.work import batched, in_threads
+
+if TYPE_CHECKING:
+    from plantml.archives import Archive, Member
 
 FETCH_BATCH = 32
 """Objects asked for at once: 16 to 64 hide 20 ms of latency, more only costs memory."""
+
+_ARCHIVE_THREADS = 8
 
 T = TypeVar("T")
 
 _PROTOCOL = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+://")
 _ROOTS = ("://", ":///")
+_IN_ARCHIVE = re.compile(r"(zip|tar)://")
 _LOST_RACE = re.compile(r"pre-?condition|already exists|\b412\b", re.IGNORECASE)
 _NOT_TRANSIENT = (
     FileNotFoundError,
@@ -48,12 +59,14 @@ class Entry:
         name: its path relative to what was listed, with forward slashes.
         size: in bytes; -1 where the storage does not tell.
         stamp: changes when the content changes: ETag, or size and modification time in ns.
+        modified: seconds since 1970 of its last change; 0 where the storage does not tell.
     """
 
     url: str
     name: str
     size: int
     stamp: str
+    modified: float = 0.0
 
 
 # --- names ------------------------------------------------------------------------------------
@@ -107,6 +120,14 @@ def suffix(url: str) -> str:
     return os.path.splitext(basename(url))[1].lower()  # noqa: PTH122 - a URL is no Path
 
 
+def inside(url: str) -> str:
+    """The directory URL of what an archive holds (`zip://::URL`); an empty string if it is not called like one."""
+    from plantml import archives
+
+    kind = "" if _IN_ARCHIVE.match(url) else archives.kind_of(basename(url))
+    return f"{kind}://::{url}" if kind else ""
+
+
 # --- reading ----------------------------------------------------------------------------------
 
 
@@ -120,8 +141,23 @@ def read(url: str) -> bytes:
     with _explained(url, "read"):
         if is_local(url):
             return local_path(url).read_bytes()
+        if place := _archived(url):
+            return place[0].read(place[1])
         fs, path = _filesystem(url)
         data: bytes = _retried(lambda: fs.cat_file(path))
+        return data
+
+
+def read_head(url: str, length: int) -> bytes:
+    """The first `length` bytes at `url`, or all where there are fewer. Raises as `read`."""
+    with _explained(url, "read"):
+        if is_local(url):
+            with local_path(url).open("rb") as file:
+                return file.read(length)
+        if _IN_ARCHIVE.match(url):
+            return read(url)[:length]
+        fs, path = _filesystem(url)
+        data: bytes = _retried(lambda: fs.cat_file(path, start=0, end=length))
         return data
 
 
@@ -137,9 +173,13 @@ def read_many(urls: Iterable[str]) -> Iterator[tuple[str, bytes | PlantmlError]]
 def _read_batch(urls: list[str]) -> list[bytes | PlantmlError]:
     found: dict[str, bytes | PlantmlError] = {}
     remote: dict[int, tuple[Any, dict[str, str]]] = {}
+    archived: list[str] = []
     for url in urls:
         if is_local(url):
             found[url] = _read_or_error(url)
+            continue
+        if _IN_ARCHIVE.match(url):
+            archived.append(url)
             continue
         try:
             with _explained(url, "read"):
@@ -148,6 +188,9 @@ def _read_batch(urls: list[str]) -> list[bytes | PlantmlError]:
             found[url] = error
             continue
         remote.setdefault(id(fs), (fs, {}))[1][url] = path
+    if archived:
+        far = not is_local(archived[0].rpartition("::")[2])
+        found |= zip(archived, in_threads(_read_or_error, archived, _ARCHIVE_THREADS if far else 1), strict=True)
     for fs, paths in remote.values():
         try:
             got = fs.cat(list(dict.fromkeys(paths.values())), on_error="return")
@@ -173,6 +216,8 @@ def exists(url: str) -> bool:
     with _explained(url, "look up"):
         if is_local(url):
             return local_path(url).exists()
+        if _IN_ARCHIVE.match(url):
+            return _exists_archived(url)
         fs, path = _filesystem(url)
         fs.invalidate_cache()  # others write too: a remembered listing is no answer
         return bool(_retried(lambda: fs.exists(path)))
@@ -183,6 +228,8 @@ def is_dir(url: str) -> bool:
     with _explained(url, "look up"):
         if is_local(url):
             return local_path(url).is_dir()
+        if _IN_ARCHIVE.match(url):
+            return _exists_archived(url, folder=True)
         fs, path = _filesystem(url)
         fs.invalidate_cache()
         return bool(_retried(lambda: fs.isdir(path)))
@@ -193,6 +240,8 @@ def stat(url: str) -> Entry:
     with _explained(url, "look up"):
         if is_local(url):
             return _local_entry(url, basename(url), local_path(url).stat())
+        if place := _archived(url, fresh=True):
+            return _archived_entry(url, basename(url), place[0].member(place[1]))
         fs, path = _filesystem(url)
         fs.invalidate_cache()
         return _remote_entry(url, basename(url), _retried(lambda: fs.info(path)))
@@ -210,6 +259,8 @@ def list_files(url: str) -> Iterator[Entry]:
     with _explained(url, "list"):
         if is_local(url):
             entries = _list_local(url)
+        elif place := _archived(url, fresh=True):
+            entries = _list_archived(url, *place)
         else:
             fs, path = _filesystem(url)
             fs.invalidate_cache()
@@ -245,7 +296,7 @@ def _raise(error: OSError) -> None:
 
 
 def _local_entry(url: str, name: str, stat_: os.stat_result) -> Entry:
-    return Entry(url, name, stat_.st_size, f"{stat_.st_size}-{stat_.st_mtime_ns}")
+    return Entry(url, name, stat_.st_size, f"{stat_.st_size}-{stat_.st_mtime_ns}", stat_.st_mtime)
 
 
 def _remote_entry(url: str, name: str, info: dict[str, Any]) -> Entry:
@@ -253,7 +304,8 @@ def _remote_entry(url: str, name: str, info: dict[str, Any]) -> Entry:
     size = -1 if size is None else int(size)
     tag = info.get("ETag") or info.get("etag") or info.get("crc") or info.get("CRC")
     changed = info.get("LastModified") or info.get("mtime") or info.get("created") or ""
-    return Entry(url, name, size, str(tag).strip('"') if tag else f"{size}-{changed}")
+    modified = changed.timestamp() if isinstance(changed, datetime) else 0.0
+    return Entry(url, name, size, str(tag).strip('"') if tag else f"{size}-{changed}", modified)
 
 
 def has_pattern(url: str) -> bool:
@@ -269,20 +321,142 @@ def glob(pattern: str) -> list[Entry]:
                 str(local_path(pattern)), recursive=True
             )
             return [stat(path) for path in sorted(found) if os.path.isfile(path)]  # noqa: PTH113
+        if place := _archived(pattern, fresh=True):
+            return _glob_archived(pattern, *place)
         fs, path = _filesystem(pattern)
         fs.invalidate_cache()
         matches = _retried(lambda: fs.glob(path, detail=True))
         return [
-            _remote_entry(_matched(pattern, fs, full), basename(full), info)
+            _remote_entry(str(fs.unstrip_protocol(full)), basename(full), info)
             for full, info in sorted(matches.items())
             if info.get("type") != "directory"
         ]
 
 
-def _matched(pattern: str, fs: Any, path: str) -> str:
-    """The URL of a path that a pattern matched, in the same archive where the pattern names one."""
-    head, chain, rest = pattern.partition("::")
-    return f"{head.partition('://')[0]}://{path}{chain}{rest}" if chain else str(fs.unstrip_protocol(path))
+def passed_over(url: str) -> Mapping[str, int]:
+    """How many members of an archive `list_files` does not give, by reason; nothing for any other URL."""
+    with _explained(url, "list"):
+        place = _archived(url)
+        return dict(place[0].skipped) if place else {}
+
+
+# --- inside archives --------------------------------------------------------------------------
+
+_OPEN_ARCHIVES = 4
+_archives: dict[tuple[str, str], tuple[str, "Archive"]] = {}
+_archives_lock = threading.RLock()  # an archive may lie in an archive
+
+
+def _archived(url: str, *, fresh: bool = False) -> "tuple[Archive, str] | None":
+    """The open archive and the member's name of `zip://member::URL`; `None` for what lies in no archive.
+
+    Opening reads the archive's directory, so the last few stay open. `fresh` opens again one that changed.
+    """
+    head, chain, outer = url.partition("::")
+    match = _IN_ARCHIVE.match(head)
+    if match is None or not chain:
+        return None
+    key, name = (match[1], outer), head[match.end() :].strip("/")
+    with _archives_lock:
+        stamp, archive = _archives.pop(key, ("", None))
+        now = stat(outer).stamp if archive is None or fresh or is_local(outer) else stamp
+        if archive is None or now != stamp:
+            archive = _open_archive(outer, match[1])
+        _archives[key] = now, archive
+        while len(_archives) > _OPEN_ARCHIVES:
+            _archives.pop(next(iter(_archives)))  # its file closes when the last reader lets go of it
+    return archive, name
+
+
+def _open_archive(url: str, kind: str) -> "Archive":
+    from plantml import archives
+
+    if is_local(url):
+        return archives.Archive(url, kind, archives.Local(local_path(url).open("rb")))
+    if _IN_ARCHIVE.match(url):
+        return archives.Archive(url, kind, archives.Held(read(url)))
+    remote = _Remote(url)
+    if not remote.in_ranges():
+        return archives.Archive(url, kind, archives.Local(_fetched(url)))
+    return archives.Archive(url, kind, remote, far=True)
+
+
+def _fetched(url: str) -> IO[bytes]:
+    """A whole remote file as a temporary one that has no name."""
+    fs, path = _filesystem(url)
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the archive
+    fs.get_file(path, file)
+    file.flush()
+    return file
+
+
+class _Remote:
+    """Ranges of a remote file."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self.size = url, stat(url).size
+        self._fs, self._path = _filesystem(url)
+
+    def read(self, start: int, length: int) -> bytes:
+        """`length` bytes from `start`; fewer only at the end."""
+        end = min(start + length, self.size)
+        if end <= start:
+            return b""
+        with _explained(self._url, "read"):
+            data: bytes = _retried(lambda: self._fs.cat_file(self._path, start=start, end=end))
+        if len(data) != end - start:
+            raise StorageError(f"Could not read a part of {self._url}", "it changed meanwhile", "Repeat the command.")
+        return data
+
+    def in_ranges(self) -> bool:
+        """False where a server tells no size, or sends the whole file whatever is asked for."""
+        if self.size <= 0:
+            return False
+        with _explained(self._url, "read"):
+            return len(_retried(lambda: self._fs.cat_file(self._path, start=0, end=1))) == 1
+
+
+def _exists_archived(url: str, *, folder: bool = False) -> bool:
+    try:
+        place = _archived(url, fresh=True)
+    except NotFoundError:
+        return False
+    if place is None:
+        return False
+    archive, name = place
+    if archive.is_dir(name):
+        return True
+    with contextlib.suppress(FileNotFoundError):
+        return not folder and bool(archive.member(name))
+    return False
+
+
+def _list_archived(url: str, archive: "Archive", folder: str) -> list[Entry]:
+    if not archive.is_dir(folder):
+        raise FileNotFoundError(folder)
+    under = f"{folder}/" if folder else ""
+    return [
+        _archived_entry(join(url, name), name, member)
+        for member in archive.members()
+        if member.name.startswith(under) and (name := member.name[len(under) :])
+    ]
+
+
+def _glob_archived(pattern: str, archive: "Archive", name: str) -> list[Entry]:
+    from fsspec.utils import glob_translate
+
+    head, _, outer = pattern.partition("::")
+    root = f"{head.partition('://')[0]}://::{outer}"
+    wanted = re.compile(glob_translate(name))
+    return [
+        _archived_entry(join(root, member.name), basename(member.name), member)
+        for member in archive.members()
+        if wanted.match(member.name)
+    ]
+
+
+def _archived_entry(url: str, name: str, member: "Member") -> Entry:
+    return Entry(url, name, member.size, member.stamp)
 
 
 # --- writing ----------------------------------------------------------------------------------

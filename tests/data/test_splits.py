@@ -393,10 +393,6 @@ def committed(tmp_path, rows, targets):
     return url
 
 
-def splits_of(url):
-    return dict(versions.load(url).rows.select("name", "split").iter_rows())
-
-
 HASHES = [0x0F0F_1234_5678_9ABC ^ (n * 0x9E37_79B9_7F4A_7C15 & 0xFFFF_FFFF_FFFF_FFFF) for n in range(40)]
 
 

@@ -66,7 +66,7 @@ def _picture(points: Floats, labels: Sequence[object], title: str, name: str, un
 
     figure = Figure(figsize=(10.5, 7.5), dpi=110, layout="constrained")
     axes = figure.subplots()
-    size = float(np.clip(4000 / len(points), 4, 40))
+    size = float(np.clip(16000 / len(points), 5, 60))
     if labels and all(isinstance(label, float) or label is None for label in labels) and any(labels):
         values = np.array([np.nan if label is None else label for label in labels], np.float64)
         dots = axes.scatter(points[:, 0], points[:, 1], c=values, cmap="viridis", s=size, linewidths=0)

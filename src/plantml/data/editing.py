@@ -64,7 +64,7 @@ def relabel(ref: str, listing: Listing, *, new_classes: bool = False) -> Relabel
     seen: dict[str, Relabelled] = {}
 
     def apply(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
-        targets = _checked(version, listing, new_classes=new_classes)
+        targets = check_known(version, listing, new_classes=new_classes)
         places = _places(version, listing.items)
         columns = {name: version.rows[name].to_list() for name in (*targets, "boxes", "status", "reason")}
         changed, back = 0, 0
@@ -88,14 +88,18 @@ def relabel(ref: str, listing: Listing, *, new_classes: bool = False) -> Relabel
     return Relabelled(committed, done.listed, done.changed, done.back)
 
 
-def _checked(version: Version, listing: Listing, *, new_classes: bool) -> list[str]:
-    """Names of the targets that a list speaks of, all of which the dataset has."""
+def check_known(version: Version, listing: Listing, *, new_classes: bool) -> list[str]:
+    """Names of the targets that a list speaks of.
+
+    Raises:
+        InputError: the dataset has no such target, or not that class, and new ones are not allowed; it is named.
+    """
     names = sorted({name for item in listing.items for name in item.labels})
+    if new_classes:
+        return names
     for name in names:
         target = version.target(name)
-        if target.kind == "value" or new_classes:
-            continue
-        for item in listing.items:
+        for item in listing.items if target.kind != "value" else ():
             said = item.labels.get(name, [])
             for label in said if isinstance(said, list) else [said]:
                 if label not in target.classes:
@@ -103,7 +107,9 @@ def _checked(version: Version, listing: Listing, *, new_classes: bool) -> list[s
                     raise InputError(
                         f"{name} {label!r} of {item.name} is no class of {version.ref}",
                         f"it has {', '.join(target.classes)}",
-                        f"Did you mean {near[0]!r}? " if near else "A new class is meant: --new-classes.",
+                        f"Did you mean {near[0]!r}? A new class needs --new-classes."
+                        if near
+                        else "If a new class is meant: --new-classes.",
                     )
     return names
 

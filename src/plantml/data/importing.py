@@ -86,7 +86,12 @@ def import_source(
     bringer = Bringer(source, url, reference=reference, threads=threads, stored=stored)
     fresh = _labelled(source, new, listing.targets).join(bringer.bring(new, progress), on="name", how="left")
     bad = pl.col("status") == manifest.EXCLUDED
-    fresh = fresh.with_columns(split=pl.when(~bad).then("split"))
+    # A source may say itself that a photo is left out, and why; else its bytes say it.
+    fresh = fresh.with_columns(
+        split=pl.when(~bad | pl.col("_said").is_not_null()).then("split"),
+        status=pl.when(pl.col("_said").is_null()).then("status").otherwise(pl.lit(manifest.EXCLUDED)),
+        reason=pl.coalesce("_said", "reason"),
+    ).drop("_said")
 
     def add(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
         missing = fresh.join(version.rows.select(manifest.KEY), on=manifest.KEY, how="anti", maintain_order="left")
@@ -132,6 +137,9 @@ def _labelled(source: str, items: Sequence[Item], targets: Sequence[Target]) -> 
         "name": pl.Series([item.name for item in items], dtype=pl.String),
         "split": pl.Series([item.split for item in items], dtype=pl.String),
         "group": pl.Series([item.group for item in items], dtype=pl.String),
+        "_said": pl.Series(
+            [item.reason if item.status == manifest.EXCLUDED else None for item in items], dtype=pl.String
+        ),
         "boxes": pl.Series(
             [None if item.boxes is None else [box.as_row() for box in item.boxes] for item in items],
             dtype=kinds["boxes"],

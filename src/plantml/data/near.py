@@ -20,7 +20,12 @@ Indices = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 DISTANCE = 4
-"""Bits, of 64, in which two copies may differ."""
+"""Bits, of 64, in which two copies may differ.
+
+Of 1,400 real photos that were made smaller, lighter or darker and saved at low quality, 0.98 to 1.0 stay within it,
+and all within 7. Of 897 photos of leaves on one table, 8 pairs of different photos come within it, 28 within 7;
+none of them passes `correlated` at 0.97, as 0.999 of the copies do.
+"""
 
 VARIANTS = ("same", "flip", "flip-vertical", "turn-180", "transpose", "turn-90", "turn-270", "transverse")
 """The eight ways to lay a square on itself; turns are anticlockwise. Numbers in results are places in here."""

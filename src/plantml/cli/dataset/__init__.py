@@ -16,9 +16,10 @@ from plantml.cli.dataset import (
     versions,
 )
 
-_COMMANDS = (
+COMMANDS = (
     ("synth", synth.synth, synth.SYNTH_EXAMPLES),
     ("import", importing.import_, importing.IMPORT_EXAMPLES),
+    ("add", importing.add, importing.ADD_EXAMPLES),
     ("export", export.export, export.EXPORT_EXAMPLES),
     ("info", look.info, look.INFO_EXAMPLES),
     ("log", look.log, look.LOG_EXAMPLES),
@@ -37,11 +38,12 @@ _COMMANDS = (
     ("gc", care.gc, care.GC_EXAMPLES),
     ("tag", versions.tag, versions.TAG_EXAMPLES),
 )
+"""Name, function and examples of each command, in the order of the help page."""
 
 
 def register(app: typer.Typer) -> None:
     """Add the group and its commands."""
     dataset = group("dataset", "Import, look at, split and compare datasets of photos.")
-    for name, function, examples in _COMMANDS:
+    for name, function, examples in COMMANDS:
         command(dataset, name, examples=examples)(function)
     app.add_typer(dataset)

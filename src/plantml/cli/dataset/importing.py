@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plantml.cli.arguments import Dataset
 from plantml.cli.console import Console, Page, count
 
 if TYPE_CHECKING:
@@ -22,45 +23,54 @@ IMPORT_EXAMPLES = [
 ]
 
 
+Source = Annotated[str, typer.Argument(metavar="SRC", help="Folder or archive of photos, or an annotation file.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="folder, table, coco, yolo, voc, label-studio, hf or bundle; auto tells by the content.",
+    ),
+]
+Rule = Annotated[
+    str,
+    typer.Option(
+        metavar="RULE",
+        help="How class names are read: auto, none, one target's name, or a pattern like crop___disease"
+        " or category/disease.",
+    ),
+]
+TaxonomyFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="YAML of what each class name means; instead of a rule.")
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[:KIND[:UNIT]]",
+        help="A list's column to predict; kinds are class, multilabel, value. May be repeated.",
+    ),
+]
+ImageColumn = Annotated[str | None, typer.Option(metavar="NAME", help="A list's column of photos.")]
+GroupColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A list's column of what a split must keep together.")
+]
+Reference = Annotated[bool, typer.Option("--reference", help="Leave photos where they are; copy nothing.")]
+
+
 def import_(
     console: Console,
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder or archive of photos, or an annotation file.")],
+    source: Source,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="URL of the dataset; made if it is not there.")],
-    format_: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help="folder, table, coco, yolo, voc, label-studio, hf or bundle; auto tells by the content.",
-        ),
-    ] = "auto",
-    labels: Annotated[
-        str,
-        typer.Option(
-            metavar="RULE",
-            help="How class names are read: auto, none, one target's name, or a pattern like crop___disease"
-            " or category/disease.",
-        ),
-    ] = "auto",
-    taxonomy: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="YAML of what each class name means; instead of a rule."),
-    ] = None,
+    format_: Format = "auto",
+    labels: Rule = "auto",
+    taxonomy: TaxonomyFile = None,
     draft_taxonomy: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write the guessed taxonomy there to edit, and stop.")
     ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME[:KIND[:UNIT]]",
-            help="A list's column to predict; kinds are class, multilabel, value. May be repeated.",
-        ),
-    ] = None,
-    image_column: Annotated[str | None, typer.Option(metavar="NAME", help="A list's column of photos.")] = None,
-    group_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A list's column of what a split must keep together.")
-    ] = None,
-    reference: Annotated[bool, typer.Option("--reference", help="Leave photos where they are; copy nothing.")] = False,
+    target: Targets = None,
+    image_column: ImageColumn = None,
+    group_column: GroupColumn = None,
+    reference: Reference = False,
 ) -> None:
     """Bring photos and their labels into a dataset.
 
@@ -106,6 +116,56 @@ def import_(
     console.result("dataset import", _imported(done), lambda page: _show_imported(page, done, dataset))
 
 
+ADD_EXAMPLES = [
+    "plantml dataset add leaves week-47.csv",
+    "plantml dataset add leaves s3://lab/feed --labels crop___disease --new-classes",
+]
+
+
+def add(
+    console: Console,
+    dataset: Dataset,
+    source: Source,
+    new_classes: Annotated[
+        bool, typer.Option("--new-classes", help="Allow targets and classes that the dataset does not have.")
+    ] = False,
+    format_: Format = "auto",
+    labels: Rule = "auto",
+    taxonomy: TaxonomyFile = None,
+    target: Targets = None,
+    image_column: ImageColumn = None,
+    group_column: GroupColumn = None,
+    reference: Reference = False,
+) -> None:
+    """Add new labelled photos to a dataset that is there.
+
+    Only photos with new names are read. Classes must be known, so that a typing error is no new class; photos
+    whose very bytes are known under another label are told, and `check` finds them.
+    """
+    from plantml.data import editing, importing, sources, versions
+    from plantml.data import labels as label_rules
+
+    listing = sources.list_source(
+        source,
+        format=format_,
+        rule=labels,
+        taxonomy=label_rules.load_taxonomy(taxonomy) if taxonomy else None,
+        targets=target or (),
+        image_column=image_column,
+        group_column=group_column,
+    )
+    editing.check_known(versions.load(dataset), listing, new_classes=new_classes)
+    done = importing.import_source(
+        source,
+        dataset,
+        listing,
+        reference=reference,
+        threads=console.machine.threads,
+        progress=console.progress("adding"),
+    )
+    console.result("dataset add", _imported(done), lambda page: _show_imported(page, done, dataset))
+
+
 def _imported(done: "Imported") -> dict[str, Any]:
     version = done.version
     return {
@@ -116,6 +176,7 @@ def _imported(done: "Imported") -> dict[str, Any]:
         "added": done.added,
         "known": done.known,
         "copies": done.copies,
+        "conflicts": [{"name": name, "target": target, "labels": said} for name, target, said in done.conflicts],
         "excluded": [{"name": name, "reason": reason} for name, reason in done.excluded],
         "relabelled": list(done.relabelled),
         "skipped": dict(done.skipped),
@@ -136,6 +197,10 @@ def _show_imported(page: Page, done: "Imported", dataset: str) -> None:
         )
     if done.copies:
         page.line(f"Exact copies of other photos: {done.copies}")
+    for name, target_name, said in done.conflicts[:10]:
+        page.line(f"Conflict: {name}: {target_name} {said}")
+    if len(done.conflicts) > 10:
+        page.line(f"Conflict: {len(done.conflicts) - 10} more; --json has them all")
     for name, reason in done.excluded[:10]:
         page.line(f"Excluded: {name} ({reason})")
     if len(done.excluded) > 10:
@@ -148,7 +213,9 @@ def _show_imported(page: Page, done: "Imported", dataset: str) -> None:
         )
     for note in done.notes:
         page.line(note)
-    if version.usable("train").is_empty():
-        page.line(f"Next: plantml dataset split {dataset}")
+    if done.added and done.known:
+        page.line(f"Next: plantml dataset split {dataset} --keep")
+    elif version.usable("train").is_empty():
+        page.line(f"Next: plantml dataset check {dataset}")
     else:
         page.line(f"Next: plantml train {dataset} --out RUN")

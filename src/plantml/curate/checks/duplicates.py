@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 
 from plantml import images
+from plantml.curate import copies
+from plantml.curate.copies import Copy
 from plantml.curate.findings import Finding
 from plantml.curate.subject import Subject
 from plantml.data.manifest import SPLITS
@@ -50,31 +52,43 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 
 def check_crops(subject: Subject) -> Iterator[Finding]:
-    """Crops and free turns, which hashes miss: found by embeddings, verified by keypoints."""
-    have = subject.twins
-    place, vectors = subject.embedding
-    unlike = np.flatnonzero((place >= 0) & (have.group == np.arange(len(have.group))))
+    """Crops and free turns, which hashes miss: candidates by rare keypoints, verified by geometry and pixels."""
     rows = subject.pictures["row"].to_list()
-    found = find_copies(
-        vectors[place[unlike]],
-        lambda item: subject.read(rows[unlike[item]]),
+
+    def read(place: int) -> bytes:
+        try:
+            return subject.read(rows[place])
+        except InputError:
+            return b""  # gone since it was imported: `verify` tells
+
+    found = copies.find_copies(
+        len(rows),
+        read,
+        known=subject.twins.group,
         threads=subject.machine.threads,
         progress=subject.progress("comparing photos"),
     )
-    pairs = [
-        _Pair(int(unlike[copy.first]), int(unlike[copy.second]), _CODES[copy.kind], copy.evidence, copy.score)
-        for copy in found
-    ]
+    pairs = [_Pair(copy.first, copy.second, _CODES[copy.kind], _told_of(copy), copy.correlation) for copy in found]
     yield from _told(subject, pairs)
 
 
 _CODES: Mapping[str, str] = {
-    "near": "near-duplicates",
+    "resize": "near-duplicates",
     "flip": "turned-duplicates",
     "turn": "turned-duplicates",
     "crop": "cropped-duplicates",
     "overlap": "overlapping",
 }
+
+
+def _told_of(copy: Copy) -> str:
+    how = ["flipped"] if copy.mirrored else []
+    if abs(copy.angle) >= 1:
+        how.append(f"turned by {copy.angle:.0f} degrees")
+    if copy.kind in {"crop", "overlap"}:
+        how.append(f"{copy.first_share:.0%} of one is {copy.second_share:.0%} of the other")
+    how.append(f"{copy.inliers} keypoints agree, pixels correlate {copy.correlation:.2f}")
+    return ", ".join(how)
 
 
 def _by_hash(subject: Subject) -> Iterator[_Pair]:

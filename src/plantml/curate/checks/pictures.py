@@ -76,11 +76,10 @@ def _dark(rows: pl.DataFrame) -> Judged:
 
 
 def _white(rows: pl.DataFrame) -> Judged:
-    share = _column(rows, "white")
-    usual = float(np.median(share)) if len(share) else 0.0
-    # A set that was photographed on white paper is white everywhere; that is no fault.
-    bad = (share > 0.5) & (usual < 0.2) | (share > 0.95)
-    evidence = [f"{value:.0%} of it is white; the set's median is {usual:.0%}" for value in share]
+    share, contrast = _column(rows, "white"), _column(rows, "contrast")
+    # On white paper most of a picture is white too, but the leaf stands out; too much light bleaches the leaf.
+    bad = (share > 0.3) & (contrast < 0.1) | (share > 0.97)
+    evidence = [f"{white:.0%} of it is white, contrast {c:.2f}" for white, c in zip(share, contrast, strict=True)]
     return "overexposed", bad, evidence, share
 
 

@@ -22,6 +22,7 @@ Floats = NDArray[np.float32]
 
 _NEIGHBOURS = 5
 _FAR = 4.5
+_SURE, _WEAK = 0.9, 0.9
 _TELLS = 0.2
 """A probe that sees no plant is a finding if it names so much more of the photos than the commonest class is."""
 
@@ -43,10 +44,14 @@ def check_labels(subject: Subject) -> Iterator[Finding]:
         if found is None:
             subject.notes.append(f"{target.name}: too few photos a class to look for suspicious labels.")
             continue
-        subject.notes.append(f"{target.name}: a linear probe on embeddings is right for {found.accuracy:.1%}.")
+        weak = "; a trained model (--model RUN) sees more" if found.accuracy < _WEAK else ""
+        subject.notes.append(f"{target.name}: a linear probe on embeddings is right for {found.accuracy:.1%}{weak}.")
         issues = find_label_issues(found.labels, found.probabilities, filter_by="both", n_jobs=1)
         scores = get_label_quality_scores(found.labels, found.probabilities)
-        for at in np.flatnonzero(issues):
+        given = found.probabilities[np.arange(len(found.labels)), found.labels]
+        # A weak probe contradicts many labels half-heartedly; only what it is sure of is worth a look.
+        sure = (found.probabilities.max(axis=1) > _SURE) & (given < 1 - _SURE)
+        for at in np.flatnonzero(issues & sure):
             yield _suspicious(target, found, int(at), int(rows[found.rows[at]]), 1 - float(scores[at]))
 
 

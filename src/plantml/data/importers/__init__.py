@@ -5,7 +5,7 @@ An importer is a function from a source and options to an `Listing`; it reads la
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from plantml.data.boxes import Box
 from plantml.targets import Target
@@ -24,6 +24,8 @@ class Item:
         boxes: in pixels of the upright photo; `None` if nobody drew any, empty if there is nothing to draw.
         size: (width, height) that the annotation claims for the photo, or `None`.
         meta: other columns that came along, as text.
+        status: `ok`, or `excluded` where the source itself says that the photo is not to be used.
+        reason: why it is excluded; empty if it is not.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Item:
     boxes: Sequence[Box] | None = None
     size: tuple[int, int] | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    status: Literal["ok", "excluded"] = "ok"
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Listing:
         rule: in words, how labels were read.
         skipped: number of files passed over, by reason.
         notes: sentences that the user should see.
+        classes: the names that the rule or taxonomy read, as the source writes them.
     """
 
     items: tuple[Item, ...]
@@ -53,6 +58,7 @@ class Listing:
     rule: str
     skipped: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 SPLIT_NAMES: Mapping[str, str] = {
@@ -66,3 +72,9 @@ SPLIT_NAMES: Mapping[str, str] = {
     "testing": "test",
 }
 """The words that name a split, and the split they name."""
+
+
+def split_of(path: str) -> str | None:
+    """The split that a path's folders name: the first one that is called like a split."""
+    words = (folder.lower() for folder in path.split("/")[:-1])
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)

@@ -1,11 +1,12 @@
 """Image folders: `class/photo.jpg`, `train/class/photo.jpg`, or photos without a class."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from plantml import images, storage
-from plantml.data import labels as label_rules
+from plantml import storage
 from plantml.data.importers import SPLIT_NAMES, Item, Listing
+from plantml.data.importers.annotations import Reading
+from plantml.data.importers.tree import NO_IMAGE, Tree
 from plantml.data.labels import Taxonomy
 from plantml.errors import InputError
 from plantml.targets import Target
@@ -23,25 +24,28 @@ def list_folder(source: str, *, rule: str = "auto", taxonomy: Taxonomy | None = 
 
     Hidden files and files without an image's extension are passed over and counted.
     """
-    skipped: Counter[str] = Counter()
-    found = []
-    for entry in storage.list_files(source):
-        reason = _pass_over(entry.name)
-        if reason:
-            skipped[reason] += 1
-        else:
-            found.append(_place(entry))
+    return list_tree(Tree(source), Reading(rule, taxonomy))
+
+
+def list_tree(tree: Tree, reading: Reading) -> Listing:
+    """List the photos of a tree; see `list_folder`."""
+    rule, taxonomy = reading.rule, reading.taxonomy
+    skipped = Counter(tree.skipped)
+    found = [_place(tree.files[name]) for name in tree.photos]
+    if len(found) < len(tree.files):
+        skipped[NO_IMAGE] += len(tree.files) - len(found)
     if not found:
-        raise InputError(f"No photos in {source}", f"{sum(skipped.values())} other files were passed over")
+        raise InputError(f"No photos in {tree.url}", f"{sum(skipped.values())} other files were passed over")
     nested = "/" in rule
     folders = {photo.folder for photo in found}
     notes: list[str] = []
-    if taxonomy is None and rule == "auto" and len(folders - {""}) < 2:
+    if taxonomy is None and reading.sidecar is None and rule == "auto" and len(folders - {""}) < 2:
         notes.append("There is only one folder of photos, so they came in without labels.")
         rule = "none"
     names = {photo.entry.name: photo.folder if nested else photo.folder.rpartition("/")[2] for photo in found}
+    distinct = {name for name in names.values() if name}
     if taxonomy is None:
-        taxonomy = label_rules.read_names((name for name in names.values() if name), rule)
+        taxonomy = replace(reading, rule=rule).names(distinct)
     items = tuple(
         Item(
             photo.entry.name,
@@ -53,13 +57,7 @@ def list_folder(source: str, *, rule: str = "auto", taxonomy: Taxonomy | None = 
         for photo in found
     )
     targets = tuple(Target(name, "class") for name in taxonomy.targets)
-    return Listing(items, targets, taxonomy.rule, dict(skipped), tuple(notes))
-
-
-def _pass_over(name: str) -> str:
-    if any(part.startswith(".") for part in name.split("/")):
-        return "hidden"
-    return "" if storage.suffix(name) in images.EXTENSIONS else "not an image by its name"
+    return Listing(items, targets, taxonomy.rule, dict(skipped), tuple(notes), tuple(sorted(distinct)))
 
 
 def _place(entry: storage.Entry) -> _Found:

@@ -9,6 +9,7 @@ import polars as pl
 from plantml import storage
 from plantml.data import labels as label_rules
 from plantml.data.importers import SPLIT_NAMES, Item, Listing
+from plantml.data.importers.annotations import Reading
 from plantml.data.labels import Taxonomy
 from plantml.data.manifest import SYSTEM
 from plantml.errors import InputError
@@ -53,20 +54,27 @@ def list_table(
         image_column: which column names the photo; found by its usual names if not given.
         group_column: which column names the group; `group` if not given.
     """
-    table = read_table(source)
+    base = storage.split(source)[0] or "."
+    reading = Reading(rule, taxonomy, targets, image_column, group_column)
+    return list_rows(source, read_table(source), base, reading)
+
+
+def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> Listing:
+    """List the photos that a table's rows name, relative to `base`; see `list_table`."""
+    targets, image_column, group_column = reading.targets, reading.image_column, reading.group_column
+    exported = reading.sidecar is not None  # then what is not in the table was not there
     image_column = _image_column(source, table, image_column)
     wanted = _targets(source, table, targets)
     group_column = _column(source, table, group_column) if group_column else "group"
     class_column = next((name for name in CLASS_COLUMNS if name in table.columns), None)
     if class_column and class_column not in {target.name for target in wanted}:
         names = {str(name) for name in table[class_column].drop_nulls()}
-        taxonomy = taxonomy or label_rules.read_names(names, rule)
+        taxonomy = reading.names(names)
     else:
-        class_column, taxonomy = None, None
+        class_column, taxonomy, names = None, None, set()
 
     one_disease = any(target.name == "disease" and target.kind == "class" for target in wanted)
-    derives_health = one_disease and "health" not in table.columns
-    base = storage.split(source)[0] or "."
+    derives_health = one_disease and "health" not in table.columns and not exported
     metas = [
         name
         for name in table.columns
@@ -86,7 +94,7 @@ def list_table(
         items.append(
             Item(
                 str(name),
-                str(name) if _is_absolute(str(name)) else storage.join(base, str(name)),
+                _url(base, str(name)),
                 labels={key: value for key, value in labels.items() if value is not None},
                 split=_split(source, row.get("split")),
                 group=None if row.get(group_column) in (None, "") else str(row[group_column]),
@@ -107,6 +115,7 @@ def list_table(
         taxonomy.rule if taxonomy else "columns: " + (", ".join(unique) or "no labels"),
         {},
         tuple(notes),
+        tuple(sorted(names)),
     )
 
 
@@ -187,8 +196,12 @@ def _split(source: str, value: Any) -> str | None:
         raise InputError(f"{source} names an unknown split {value!r}", "splits are train, val and test") from None
 
 
-def _is_absolute(name: str) -> bool:
-    return name.startswith("/") or "://" in name
+def _url(base: str, name: str) -> str:
+    if not (name.startswith("/") or "://" in name):
+        return storage.join(base, name)
+    if "::" in base:  # whoever packed it does not know this machine, or should not
+        raise InputError(f"A list in an archive names {name}", "it may name only photos in the same archive")
+    return name
 
 
 def _check_names(source: str, items: list[Item]) -> None:

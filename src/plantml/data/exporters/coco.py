@@ -1,0 +1,70 @@
+"""COCO: `annotations/instances_train.json` and `images/train/`, one of each a split.
+
+Photos without any box in the set are labelled as a whole: annotations without `bbox`. Where there are
+boxes, readers expect one in every annotation, and the labels of whole photos go to the sidecar.
+"""
+
+import json
+from typing import Any
+
+from plantml.data.exporters import Photo, Set, Written, path, rest
+from plantml.data.exporters.naming import OBJECT, ClassNames, main_targets
+from plantml.data.exporters.output import Output
+from plantml.data.importers.sidecar import Sidecar
+
+
+def write(content: Set, out: Output) -> Written:
+    """One JSON file a split, or one in all."""
+    said = () if content.has_boxes else main_targets(content.targets)
+    whole = {
+        photo.file: {name: photo.labels[name] for name in said if name in photo.labels} for photo in content.photos
+    }
+    boxes = [box.labels for photo in content.photos for box in photo.boxes or ()]
+    names = ClassNames([*boxes, *(labels for labels in whole.values() if labels)], empty=OBJECT)
+    ids = {name: number for number, name in enumerate(names.ordered, start=1)}
+    files: dict[str, dict[str, list[Any]]] = {}
+    images, drawn = {}, 0
+    for number, (photo, data) in enumerate(out.read(content.photos), start=1):
+        folder = content.folder(photo)
+        name = path("images", folder, photo.file)
+        out.put(name, data)
+        file = files.setdefault(folder, {"images": [], "annotations": []})
+        file["images"].append(_image(number, photo))
+        for box in photo.boxes or ():
+            drawn += 1
+            file["annotations"].append(_box(drawn, number, ids[names[box.labels]], [box.x, box.y, box.w, box.h]))
+        if whole[photo.file]:
+            category = ids[names[whole[photo.file]]]
+            file["annotations"].append({"id": number, "image_id": number, "category_id": category})
+        left = rest(photo, targets=said, split=photo.split, boxes=(photo.boxes or ()) if content.has_boxes else None)
+        if left:
+            images[name] = left
+    categories = [{"id": number, "name": name, "supercategory": ""} for name, number in ids.items()]
+    info = {"description": content.version.ref.rpartition("/")[2], "version": content.version.fingerprint}
+    found = {
+        f"annotations/instances{f'_{folder}' if folder else ''}.json": json.dumps(
+            {"info": info, "licenses": [], **file, "categories": categories}, ensure_ascii=False
+        ).encode()
+        for folder, file in files.items()
+    }
+    last = max(found)
+    for name, text in found.items():
+        if name != last:
+            out.put(name, text)
+    sidecar = Sidecar("coco", content.targets, names.meaning, images)
+    return Written((last, found[last]), sidecar, {"photos": len(content.photos), "boxes": drawn})
+
+
+def _image(number: int, photo: Photo) -> dict[str, Any]:
+    return {"id": number, "file_name": photo.file, "width": photo.row["width"], "height": photo.row["height"]}
+
+
+def _box(number: int, image: int, category: int, box: list[float]) -> dict[str, Any]:
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": box,
+        "area": box[2] * box[3],
+        "iscrowd": 0,
+    }

@@ -1,0 +1,56 @@
+"""Crops: each box as a photo of its own, in class folders, to train a classifier on what detectors find."""
+
+import io
+
+from PIL import Image
+
+from plantml import images
+from plantml.data.boxes import Box
+from plantml.data.exporters import Set, Written, path
+from plantml.data.exporters.naming import NO_LABEL, ClassNames
+from plantml.data.exporters.output import Output
+from plantml.data.importers.sidecar import Sidecar
+from plantml.errors import InputError
+from plantml.targets import Target
+
+_QUALITY = 95
+
+
+def write(content: Set, out: Output) -> Written:
+    """The upright pixels inside each box, as JPEG; what lies outside the photo is cut off.
+
+    Crops of one photo share a group: the photo's own, or else its name, so that no split tears them apart.
+    """
+    if not content.has_boxes:
+        raise InputError(f"{content.version.ref} has no boxes", "crops are cut along boxes")
+    every = [box.labels for photo in content.photos for box in photo.boxes or ()]
+    names = ClassNames(every, empty=NO_LABEL, folders=True)
+    kept, outside = {}, 0
+    drawn = [photo for photo in content.photos if photo.boxes]
+    for photo, data in out.read(drawn):
+        upright = images.thumbnail(data, max(photo.row["width"], photo.row["height"]))
+        for number, box in enumerate(photo.boxes or (), start=1):
+            crop = _cut(upright, box)
+            if crop is None:
+                outside += 1
+                continue
+            name = path(photo.split or "", names[box.labels], f"{photo.stem}_{number:03d}.jpg")
+            out.put(name, _jpeg(crop))
+            kept[name] = {"group": photo.group or photo.row["name"]}
+    known = {target.name: target for target in content.targets if target.kind == "class"}
+    targets = {name: known.get(name, Target(name, "class")) for labels in every for name in labels}
+    notes = [f"Boxes without a pixel inside their photo, of which there is no crop: {outside}."] if outside else []
+    counts = {"photos": len(drawn), "crops": len(kept)}
+    return Written(None, Sidecar("folder", tuple(targets.values()), names.meaning, kept), counts, notes)
+
+
+def _cut(upright: Image.Image, box: Box) -> Image.Image | None:
+    left, top = max(0, round(box.x)), max(0, round(box.y))
+    right, bottom = min(upright.width, round(box.x + box.w)), min(upright.height, round(box.y + box.h))
+    return upright.crop((left, top, right, bottom)) if left < right and top < bottom else None
+
+
+def _jpeg(crop: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    crop.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    return buffer.getvalue()

@@ -1,0 +1,134 @@
+"""Names of files and classes that any reader and any file system can take."""
+
+import json
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from plantml import images
+from plantml.data.exporters import KNOWN
+from plantml.data.importers import SPLIT_NAMES
+from plantml.data.labels import Labels, with_health
+from plantml.targets import HEALTHY, NO_DISEASE, Target
+
+NO_LABEL = "unlabelled"
+"""The class name of photos without a label."""
+
+OBJECT = "object"
+"""The class name of boxes without a label."""
+
+_ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_NO_FILE = re.compile(r'[<>:"/\\|?*%#]')
+_EXTENSIONS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
+_RESERVED = {"images", "labels", *SPLIT_NAMES}
+
+
+def file_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A file name for each row, no two with the same stem whatever the case.
+
+    It is the last part of the row's name. Where several rows share that, their folders come before it, and
+    where that is not enough the number of their source.
+    """
+    plain = [_file(posixpath.basename(row["name"]), row) for row in rows]
+    whole = [_file(row["name"].replace("/", "__"), row) for row in rows]
+    numbers = {source: number for number, source in enumerate(sorted({row["source"] for row in rows}), start=1)}
+    last = [f"{numbers[row['source']]}-{name}" for row, name in zip(rows, whole, strict=True)]
+    names = plain
+    for better in (whole, last):
+        seen = Counter(_key(name) for name in names)
+        names = [b if seen[_key(a)] > 1 else a for a, b in zip(names, better, strict=True)]
+    return _unique(names)
+
+
+def _key(name: str) -> str:
+    return posixpath.splitext(name)[0].casefold()
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """The names, with a number where one is taken all the same."""
+    taken: set[str] = set()
+    found = []
+    for name in names:
+        stem, extension = posixpath.splitext(name)
+        tried, number = name, 1
+        while _key(tried) in taken:
+            number += 1
+            tried = f"{stem}-{number}{extension}"
+        taken.add(_key(tried))
+        found.append(tried)
+    return found
+
+
+def _file(name: str, row: Mapping[str, Any]) -> str:
+    clean = safe(name)[-180:]
+    if posixpath.splitext(clean)[1].lower() not in images.EXTENSIONS:
+        kind = row["format"] or "JPEG"
+        clean += _EXTENSIONS.get(kind, f".{kind.lower()}")
+    return clean
+
+
+def safe(name: str) -> str:
+    """`name` as one part of a path on any system, not hidden."""
+    clean = _NO_FILE.sub("_", _ODD.sub("_", name)).strip(" ")
+    clean = clean.rstrip(".")
+    return f"_{clean}" if not clean or clean[0] == "." else clean
+
+
+def main_targets(targets: Iterable[Target]) -> tuple[str, ...]:
+    """The targets that one class name says together: category, health and disease, else the first class."""
+    classes = [target.name for target in targets if target.kind == "class"]
+    return tuple(name for name in KNOWN if name in classes) or tuple(classes[:1])
+
+
+class ClassNames:
+    """One name for each combination of labels, such as `Tomato___rust`, and back.
+
+    Args:
+        every: all combinations that occur.
+        empty: the name of no labels at all.
+        folders: true if the names become folders.
+    """
+
+    def __init__(self, every: Iterable[Labels], *, empty: str, folders: bool = False) -> None:
+        distinct = {_canonical(labels): dict(labels) for labels in every}
+        self.meaning: dict[str, Labels] = {}
+        self._names: dict[str, str] = {}
+        taken: set[str] = set()
+        for key in sorted(distinct):
+            name = first = _class_name(distinct[key], empty, folders=folders)
+            number = 1
+            while name.casefold() in taken:
+                number += 1
+                name = f"{first}_{number}"
+            taken.add(name.casefold())
+            self.meaning[name] = distinct[key]
+            self._names[key] = name
+
+    def __getitem__(self, labels: Labels) -> str:
+        return self._names[_canonical(labels)]
+
+    @property
+    def ordered(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self.meaning)
+
+
+def _canonical(labels: Labels) -> str:
+    return json.dumps(dict(labels), sort_keys=True)
+
+
+def _class_name(labels: Labels, empty: str, *, folders: bool) -> str:
+    left = dict(labels)
+    if "disease" in left and left.get("health") == with_health({"disease": left["disease"]})["health"]:
+        del left["health"]  # the disease says it
+    if left.get("disease") == NO_DISEASE:
+        left["disease"] = HEALTHY
+    order = [name for name in KNOWN if name in left]
+    parts = [left[name] for name in (*order, *sorted(set(left) - set(order)))]
+    name = _ODD.sub("_", "___".join(parts)).strip() if parts else empty
+    if folders:
+        name = safe(name)
+        return f"{name}_" if name.lower() in _RESERVED else name
+    return name or "_"

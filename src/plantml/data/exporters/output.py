@@ -1,0 +1,120 @@
+"""Where an export goes: files are put as they come, and it is whole only when it is finished."""
+
+import contextlib
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+from plantml import storage
+from plantml.data.exporters import Photo, Written
+from plantml.data.importers import sidecar
+from plantml.errors import AlreadyExistsError, InputError, NotFoundError, PlantmlError
+from plantml.work import Progress
+
+_THREADS = 8
+
+
+class Output:
+    """A new or empty directory that an export fills; use it as a context.
+
+    A marker lies there from the first file to the last: of two exports to one place one is refused, and one
+    that was cut off is not taken for a whole one.
+
+    Args:
+        url: of the directory.
+        progress: called with (photos done, photos in all).
+        total: photos in all.
+    """
+
+    def __init__(self, url: str, progress: Progress, total: int) -> None:
+        self.url = url
+        self.files = self.size = 0
+        self._progress, self._total, self._done = progress, total, 0
+        self._local = storage.is_local(url)
+        self._pool = ThreadPoolExecutor(1 if self._local else _THREADS)
+        self._under_way: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        if not self._is_new():
+            raise AlreadyExistsError(f"{self.url} is not empty", "", "Export to a new place.")
+        storage.create(self._marker, b"")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        if not self.files:  # refused before anything was written
+            storage.remove(self._marker)
+
+    def _is_new(self) -> bool:
+        try:
+            return next(storage.list_files(self.url), None) is None
+        except NotFoundError:
+            return not storage.exists(self.url)
+
+    @property
+    def _marker(self) -> str:
+        return storage.join(self.url, sidecar.INCOMPLETE)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file; to a remote place some are under way at a time, and an error shows later."""
+        self.files += 1
+        self.size += len(data)
+        url = storage.join(self.url, name)
+        if self._local:
+            storage.write(url, data)
+            return
+        self._under_way.append(self._pool.submit(storage.write, url, data))
+        while len(self._under_way) > 2 * _THREADS:
+            self._under_way.popleft().result()
+
+    @contextlib.contextmanager
+    def staged(self, name: str) -> Iterator[Path]:
+        """A local file to fill that becomes `name` in one step."""
+        with storage.staged(storage.join(self.url, name)) as file:
+            yield file
+            self.files += 1
+            self.size += file.stat().st_size
+
+    def read(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, bytes]]:
+        """The photos with their bytes, a batch at a time; see `read`."""
+        for photo, data in read(photos):
+            yield photo, data
+            self._done += 1
+            self._progress(self._done, self._total)
+
+    def finish(self, written: Written) -> None:
+        """Write what makes the export whole."""
+        while self._under_way:
+            self._under_way.popleft().result()
+        last = [written.main] if written.main else []
+        if written.sidecar is not None:
+            content = json.dumps(written.sidecar.as_json(), ensure_ascii=False, separators=(",", ":"))
+            last.insert(0, (sidecar.FILE, content.encode()))
+        for name, data in last:
+            storage.write(storage.join(self.url, name), data)
+            self.files += 1
+            self.size += len(data)
+        storage.remove(self._marker)
+
+
+def read(photos: Sequence[Photo]) -> Iterator[tuple[Photo, bytes]]:
+    """Photos with their bytes, which are checked against the hash that the dataset has.
+
+    Raises:
+        InputError: a photo is not there any more.
+        StorageError: it cannot be read, or its bytes are others.
+    """
+    for photo, (url, data) in zip(photos, storage.read_many(photo.url for photo in photos), strict=True):
+        if isinstance(data, NotFoundError):
+            raise InputError(
+                f"The photo {photo.row['name']} is not at {url} any more",
+                f"its row came from {photo.row['source']}",
+                "Put it back, or exclude its row.",
+            ) from data
+        if isinstance(data, PlantmlError):
+            raise data
+        storage.check_sha256(data, photo.row["image_id"], url)
+        yield photo, data

@@ -1,0 +1,59 @@
+"""Pascal VOC: `Annotations/a.xml`, `JPEGImages/a.jpg`, and `ImageSets/Main/train.txt`."""
+
+from xml.etree import ElementTree as ET
+
+from plantml.data.boxes import Box
+from plantml.data.exporters import Photo, Set, Written, path, rest
+from plantml.data.exporters.naming import OBJECT, ClassNames
+from plantml.data.exporters.output import Output
+from plantml.data.importers.sidecar import Sidecar
+from plantml.errors import InputError
+
+
+def write(content: Set, out: Output) -> Written:
+    """An XML file a photo; a photo where nobody drew boxes has none."""
+    if not content.has_boxes:
+        raise InputError(
+            f"{content.version.ref} has no boxes", "VOC's labels are boxes", "Export it with --format folder."
+        )
+    names = ClassNames((box.labels for photo in content.photos for box in photo.boxes or ()), empty=OBJECT)
+    images = {}
+    for photo, data in out.read(content.photos):
+        name = path("JPEGImages", photo.file)
+        out.put(name, data)
+        if photo.boxes is not None:
+            out.put(f"Annotations/{photo.stem}.xml", _xml(photo, photo.boxes, names))
+        left = rest(photo, split=photo.split, boxes=photo.boxes or ())
+        if left:
+            images[name] = left
+    lists = {
+        split: "".join(f"{photo.stem}\n" for photo in content.photos if photo.split == split).encode()
+        for split in ("train", "val", "test")
+    }
+    for split, stems in lists.items():
+        if stems:
+            out.put(f"ImageSets/Main/{split}.txt", stems)
+    counts = {"photos": len(content.photos), "boxes": sum(len(photo.boxes or ()) for photo in content.photos)}
+    return Written(None, Sidecar("voc", content.targets, names.meaning, images), counts)
+
+
+def _xml(photo: Photo, boxes: tuple[Box, ...], names: ClassNames) -> bytes:
+    root = ET.Element("annotation")
+    _add(root, "folder", "JPEGImages")
+    _add(root, "filename", photo.file)
+    size = ET.SubElement(root, "size")
+    for key, value in (("width", photo.row["width"]), ("height", photo.row["height"]), ("depth", 3)):
+        _add(size, key, value)
+    for box in boxes:
+        each = ET.SubElement(root, "object")
+        _add(each, "name", names[box.labels])
+        corners = ET.SubElement(each, "bndbox")
+        for key, number in (("xmin", box.x), ("ymin", box.y), ("xmax", box.x + box.w), ("ymax", box.y + box.h)):
+            _add(corners, key, int(number) if number == int(number) else number)
+    ET.indent(root)
+    text: bytes = ET.tostring(root, encoding="utf-8")
+    return text
+
+
+def _add(parent: ET.Element, name: str, value: object) -> None:
+    ET.SubElement(parent, name).text = str(value)

@@ -1,0 +1,84 @@
+"""WebDataset: tar shards a split, each photo with a `.json` of all that the dataset knows of it beside it.
+
+Format: https://github.com/webdataset/webdataset. `index.json` lists the shards as `wids` wants them.
+"""
+
+import contextlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from plantml.data.exporters import Photo, Set, Written
+from plantml.data.exporters.output import Output
+
+SHARD_BYTES = 256 << 20
+"""A shard is closed when it has grown to this size."""
+
+_NAMES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "HEIF": "heic"}
+_ALL = "data"
+
+
+def write(content: Set, out: Output) -> Written:
+    """Shards `train-000000.tar` and so on, each filled once and published whole."""
+    by_split: dict[str, list[Photo]] = {}
+    for photo in content.photos:
+        by_split.setdefault(content.folder(photo) or _ALL, []).append(photo)
+    shards: list[dict[str, Any]] = []
+    number = 0
+    for split, photos in sorted(by_split.items()):
+        todo = out.read(photos)
+        first = next(todo, None)
+        while first is not None:
+            name = f"{split}-{sum(shard['split'] == split for shard in shards):06d}.tar"
+            with _shard(out, name) as tar:
+                photo, data = first
+                here = 0
+                while True:
+                    number += 1
+                    here += 1
+                    _add(tar, f"{number:09d}", photo, data)
+                    following = next(todo, None)
+                    if following is None or tar.offset >= SHARD_BYTES:
+                        break
+                    photo, data = following
+                first = following
+            shards.append({"url": name, "nsamples": here, "split": split})
+    index = {
+        "__kind__": "wids-shard-index-v1",
+        "wids_version": 1,
+        "shardlist": shards,
+        "targets": [asdict(target) for target in content.targets],
+    }
+    counts = {"photos": number, "shards": len(shards)}
+    return Written(("index.json", json.dumps(index, ensure_ascii=False).encode()), None, counts)
+
+
+@contextlib.contextmanager
+def _shard(out: Output, name: str) -> Iterator[tarfile.TarFile]:
+    with out.staged(name) as file, tarfile.open(file, "w") as tar:
+        yield tar
+
+
+def _add(tar: tarfile.TarFile, key: str, photo: Photo, data: bytes) -> None:
+    record = {
+        "name": photo.row["name"],
+        "image_id": photo.row["image_id"],
+        "width": photo.row["width"],
+        "height": photo.row["height"],
+        "split": photo.split,
+        "group": photo.group,
+        "labels": dict(photo.labels),
+        "boxes": None if photo.boxes is None else [asdict(box) for box in photo.boxes],
+    }
+    kind = photo.row["format"] or "JPEG"
+    _put(tar, f"{key}.{_NAMES.get(kind, kind.lower())}", data)
+    _put(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
+
+
+def _put(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))

@@ -1,0 +1,60 @@
+"""YOLO: `data.yaml`, `images/train/` and `labels/train/`, as Ultralytics reads them."""
+
+import yaml
+
+from plantml.data.exporters import Photo, Set, Written, path, rest
+from plantml.data.exporters.naming import OBJECT, ClassNames
+from plantml.data.exporters.output import Output
+from plantml.data.importers.sidecar import Sidecar
+from plantml.errors import InputError
+
+
+def write(content: Set, out: Output) -> Written:
+    """A text file a photo with `class x y w h` a line; a photo where nobody drew boxes has none."""
+    if not content.has_boxes:
+        raise InputError(
+            f"{content.version.ref} has no boxes", "YOLO's labels are boxes", "Export it with --format folder."
+        )
+    names = ClassNames((box.labels for photo in content.photos for box in photo.boxes or ()), empty=OBJECT)
+    ids = {name: number for number, name in enumerate(names.ordered)}
+    there = {content.folder(photo) for photo in content.photos}
+    places = _places(there)
+    images = {}
+    for photo, data in out.read(content.photos):
+        folder = content.folder(photo)
+        name = path("images", folder, photo.file)
+        out.put(name, data)
+        if photo.boxes is not None:
+            out.put(path("labels", folder, f"{photo.stem}.txt"), _lines(photo, names, ids).encode())
+        told = list(places.values()).count(path("images", folder)) == 1  # else the folder serves as two splits
+        left = rest(photo, split=photo.split if told else None, boxes=photo.boxes or ())
+        if left:
+            images[name] = left
+    described = {**places, "names": {number: name for name, number in ids.items()}}
+    notes = (
+        []
+        if {"train", "val"} <= there
+        else ["data.yaml must name train and val: where one has no photos it names those of another."]
+    )
+    return Written(
+        ("data.yaml", yaml.safe_dump(described, sort_keys=False, allow_unicode=True).encode()),
+        Sidecar("yolo", content.targets, names.meaning, images),
+        {"photos": len(content.photos), "boxes": sum(len(photo.boxes or ()) for photo in content.photos)},
+        notes,
+    )
+
+
+def _places(there: set[str]) -> dict[str, str]:
+    """Folder by split; readers want train and val, so one that is missing is another one too."""
+    first = next((split for split in ("train", "val", "test") if split in there), "")
+    places = {split: path("images", split if split in there else first) for split in ("train", "val")}
+    return {**places, **({"test": "images/test"} if "test" in there else {})}
+
+
+def _lines(photo: Photo, names: ClassNames, ids: dict[str, int]) -> str:
+    width, height = photo.row["width"], photo.row["height"]
+    return "".join(
+        f"{ids[names[box.labels]]} {(box.x + box.w / 2) / width:.12g} {(box.y + box.h / 2) / height:.12g}"
+        f" {box.w / width:.12g} {box.h / height:.12g}\n"
+        for box in photo.boxes or ()
+    )

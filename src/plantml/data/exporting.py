@@ -1,0 +1,166 @@
+"""Export: a dataset's photos and labels in the formats that others read; the table of those formats."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from plantml import storage
+from plantml.data import boxes, manifest, versions
+from plantml.data.exporters import (
+    Photo,
+    Set,
+    Written,
+    bundle,
+    coco,
+    croissant,
+    crops,
+    folder,
+    label_studio,
+    table,
+    voc,
+    webdataset,
+    yolo,
+)
+from plantml.data.exporters.naming import file_names
+from plantml.data.exporters.output import Output
+from plantml.data.manifest import Version
+from plantml.errors import AlreadyExistsError, InputError, UsageError
+from plantml.work import Progress, silent
+
+BUNDLE = "bundle"
+
+FORMATS: Mapping[str, Callable[[Set, Output], Written]] = {
+    "folder": folder.write,
+    "csv": table.write_csv,
+    "parquet": table.write_parquet,
+    "coco": coco.write,
+    "yolo": yolo.write,
+    "voc": voc.write,
+    "label-studio": label_studio.write,
+    "webdataset": webdataset.write,
+    "crops": crops.write,
+    "croissant": croissant.write,
+}
+"""Every format that is a directory, by its name; a bundle is one file."""
+
+NAMES = (*FORMATS, BUNDLE)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export came to.
+
+    Attributes:
+        version: that was exported.
+        out: URL of what was written.
+        format: one of `NAMES`.
+        counts: of what was written, by what it is: `photos`, `boxes`…
+        files: number of them.
+        bytes: of all files.
+        notes: sentences that the user should see.
+    """
+
+    version: Version
+    out: str
+    format: str
+    counts: Mapping[str, int]
+    files: int
+    bytes: int
+    notes: Sequence[str]
+
+
+def export_dataset(
+    ref: str,
+    out: str,
+    *,
+    format: str,  # noqa: A002 - the option is called so
+    splits: Sequence[str] = (),
+    progress: Progress = silent,
+) -> Exported:
+    """Write a version's photos and labels in another format.
+
+    Excluded rows are left out, except in a bundle. Photos are copied as they are.
+
+    Args:
+        ref: the dataset, or one version of it.
+        out: URL of a new or empty directory; of a new `.zip` for a bundle.
+        format: one of `NAMES`.
+        splits: only these; all rows if there are none.
+        progress: called with (photos done, photos in all).
+
+    Raises:
+        UsageError: there is no such format or split.
+        InputError: there is no such dataset, nothing to write, or `out` lies where the photos come from.
+        AlreadyExistsError: there is something at `out`.
+        StorageError: a photo cannot be read, or `out` cannot be written.
+    """
+    if format not in NAMES:
+        raise UsageError(f"There is no format {format!r}", f"formats: {', '.join(NAMES)}")
+    unknown = set(splits) - set(manifest.SPLITS)
+    if unknown:
+        raise UsageError(f"There is no split {min(unknown)!r}", f"splits: {', '.join(manifest.SPLITS)}")
+    version = versions.load(ref)
+    out = storage.absolute(out)
+    _check_apart(version, out)
+    rows = version.rows if format == BUNDLE else version.usable()
+    if splits:
+        rows = rows.filter(pl.col("split").is_in(list(splits)))
+    if rows.is_empty():
+        raise InputError(f"{version.ref} has nothing to export", f"no usable photos {' or '.join(splits)}".rstrip())
+    content = Set(version, _photos(version, rows))
+    if format == BUNDLE:
+        return _export_bundle(content, out, progress)
+    if storage.inside(out):
+        raise InputError(f"{out} would be a folder that is called like an archive", "", "Choose another name.")
+    with Output(out, progress, len(content.photos)) as output:
+        written = FORMATS[format](content, output)
+        output.finish(written)
+    return Exported(version, out, format, written.counts, output.files, output.size, written.notes)
+
+
+def _export_bundle(content: Set, out: str, progress: Progress) -> Exported:
+    if storage.suffix(out) != ".zip":
+        raise InputError(
+            f"A bundle cannot be called {storage.basename(out)}", "it is a zip file", f"Write to {out}.zip"
+        )
+    if storage.exists(out):
+        raise AlreadyExistsError(f"{out} exists already", "", "Export to a new place.")
+    with storage.staged(out) as file:
+        written = bundle.write(content, file, progress)
+        size = file.stat().st_size
+    return Exported(content.version, out, BUNDLE, written.counts, 1, size, written.notes)
+
+
+def _photos(version: Version, rows: pl.DataFrame) -> tuple[Photo, ...]:
+    found = list(rows.sort(manifest.KEY).iter_rows(named=True))
+    photos = []
+    for row, file in zip(found, file_names(found), strict=True):
+        drawn = row["boxes"]
+        photos.append(
+            Photo(
+                file,
+                version.image_url(row["path"] or ""),
+                row,
+                {target.name: row[target.name] for target in version.targets if row[target.name] is not None},
+                None if drawn is None else tuple(boxes.from_row(box) for box in drawn),
+            )
+        )
+    return tuple(sorted(photos, key=lambda photo: photo.file))
+
+
+def _check_apart(version: Version, out: str) -> None:
+    dataset = version.url
+    if out == dataset or out.startswith(f"{dataset}/") or dataset.startswith(f"{out}/"):
+        raise InputError(
+            f"The dataset {dataset} and the export {out} lie inside each other",
+            "a dataset holds nothing but itself",
+            "Choose another place for the export.",
+        )
+    for source in version.rows["source"].unique():
+        if out == source or out.startswith(f"{source}/"):
+            raise InputError(
+                f"The export {out} would lie in {source}",
+                "photos came from there, and a source is never written to",
+                "Choose another place for the export.",
+            )

@@ -1,0 +1,158 @@
+"""What annotations say, still by class name, and how it becomes items."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from plantml.data import labels as label_rules
+from plantml.data.boxes import Box
+from plantml.data.importers import Item, Listing
+from plantml.data.importers.sidecar import Sidecar
+from plantml.data.labels import Labels, Taxonomy
+from plantml.errors import InputError
+from plantml.targets import Target
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a user wants a source to be read.
+
+    Attributes:
+        rule: how class names are read; see `labels.read_names`.
+        taxonomy: used instead of the rule.
+        targets: columns of a table to predict: `name`, `name:kind` or `name:value:unit`.
+        image_column: of a table.
+        group_column: of a table.
+        sidecar: what plantml wrote beside a set that it exported.
+    """
+
+    rule: str = "auto"
+    taxonomy: Taxonomy | None = None
+    targets: Sequence[str] = ()
+    image_column: str | None = None
+    group_column: str | None = None
+    sidecar: Sidecar | None = None
+
+    def names(self, names: Iterable[str]) -> Taxonomy:
+        """What the class names of a source mean."""
+        if self.taxonomy is not None:
+            return self.taxonomy
+        if self.sidecar is None or self.rule != "auto":
+            return label_rules.read_names(names, self.rule)
+        others = set(names) - set(self.sidecar.classes)
+        meaning = {**self.sidecar.classes, **label_rules.read_names(others).meaning}
+        return Taxonomy(meaning, "as plantml wrote them down when it exported the set")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedBox:
+    """A box as an annotation has it: pixels of the upright photo, and a class name or `None`."""
+
+    x: float
+    y: float
+    w: float
+    h: float
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """What an annotation says of one photo.
+
+    Attributes:
+        name: relative to the source.
+        url: where its bytes are.
+        classes: of the whole photo, as the source writes them.
+        labels: of the whole photo, where the source names their targets too.
+        boxes: `None` if nobody drew any, empty if there is nothing to draw.
+        split: `train`, `val`, `test` or `None`.
+        size: (width, height) that the annotation claims.
+        reason: why the photo cannot be used; empty if it can.
+    """
+
+    name: str
+    url: str
+    classes: Sequence[str] = ()
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    boxes: Sequence[NamedBox] | None = None
+    split: str | None = None
+    size: tuple[int, int] | None = None
+    reason: str = ""
+
+
+def assemble(
+    photos: Iterable[Annotated], reading: Reading, skipped: Mapping[str, int], notes: Iterable[str] = ()
+) -> Listing:
+    """Items of annotated photos: class names become labels, of photos and of boxes alike.
+
+    A target of which some photo has two different classes is one with several labels for all.
+    """
+    photos = sorted(photos, key=lambda photo: photo.name)
+    names = {name for photo in photos for name in photo.classes}
+    names |= {box.name for photo in photos for box in photo.boxes or () if box.name is not None}
+    taxonomy = reading.names(names)
+    said = [_by_target([taxonomy(name) for name in photo.classes], photo.labels) for photo in photos]
+    kinds: dict[str, Literal["class", "multilabel"]] = {}
+    for labels in said:
+        for target, classes in labels.items():
+            several = len(classes) != 1 or kinds.get(target) == "multilabel"
+            kinds[target] = "multilabel" if several else "class"
+    items = tuple(
+        Item(
+            photo.name,
+            photo.url,
+            labels={key: value if kinds[key] == "multilabel" else value[0] for key, value in labels.items()},
+            split=photo.split,
+            boxes=None if photo.boxes is None else tuple(_box(box, taxonomy) for box in photo.boxes),
+            size=photo.size,
+            meta={"class": "|".join(photo.classes)} if photo.classes and reading.rule != "none" else {},
+            status="excluded" if photo.reason else "ok",
+            reason=photo.reason,
+        )
+        for photo, labels in zip(photos, said, strict=True)
+    )
+    targets = tuple(Target(name, kind) for name, kind in kinds.items())
+    return Listing(items, targets, taxonomy.rule, dict(skipped), tuple(notes), tuple(sorted(names)))
+
+
+def _by_target(classes: Iterable[Labels], given: Mapping[str, Any]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for labels in [*classes, *({key: value} for key, value in given.items())]:
+        for target, value in labels.items():
+            wanted = value if isinstance(value, list) else [value]
+            known = found.setdefault(target, [])
+            known += [one for one in wanted if one not in known]
+    return found
+
+
+def _box(box: NamedBox, taxonomy: Taxonomy) -> Box:
+    return Box(box.x, box.y, box.w, box.h, {} if box.name is None else dict(taxonomy(box.name)))
+
+
+def size_of(width: Any, height: Any) -> tuple[int, int] | None:
+    """The size that an annotation claims, or `None` where it claims none that can be."""
+    try:
+        size = round(float(width)), round(float(height))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return size if min(size) > 0 else None
+
+
+def counted(notes: Counter[str]) -> list[str]:
+    """Notes of what was met how often."""
+    return [f"{text}: {number}." for text, number in notes.items()]
+
+
+@contextlib.contextmanager
+def understood(url: str) -> Iterator[None]:
+    """What a reader stumbles over in a foreign file becomes an `InputError` that names the file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{url} is not what its format asks for",
+            f"{type(error).__name__}: {error}",
+            "Compare it with docs/formats.md.",
+        ) from error

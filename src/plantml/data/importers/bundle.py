@@ -1,0 +1,80 @@
+"""A whole dataset in one file, as `plantml dataset export --format bundle` writes it."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from plantml import storage
+from plantml.data import boxes, manifest
+from plantml.data.importers import Item, Listing
+from plantml.data.importers.annotations import Reading, understood
+from plantml.data.importers.tree import Tree
+from plantml.errors import InputError
+from plantml.targets import Target
+
+FILE = "plantml-bundle.json"
+ROWS = "rows.parquet"
+VERSION = 1
+
+_NEEDED = ("source", "name", "image_id", "boxes", "group", "split", "status", "reason")
+_MISSING = "images/missing"
+
+
+def fits(tree: Tree) -> bool:
+    """True if the tree is a bundle."""
+    return FILE in tree.files
+
+
+def list_bundle(tree: Tree, reading: Reading) -> Listing:
+    """List every row of a bundle as it was, excluded ones too. Class names have been read already."""
+    del reading
+    targets, rows = _content(tree)
+    repeated = {name for name, number in Counter(rows["name"]).items() if number > 1}
+    sources = {name: number for number, name in enumerate(sorted(set(rows["source"])), start=1)}
+    items = []
+    with understood(tree.url):
+        for row in rows.sort(manifest.KEY).iter_rows(named=True):
+            prefix = f"{sources[row['source']]}/" if row["name"] in repeated else ""
+            items.append(_item(tree, prefix + row["name"], row, targets))
+    return Listing(
+        tuple(sorted(items, key=lambda item: item.name)), targets, "as the bundle has them", dict(tree.skipped)
+    )
+
+
+def _content(tree: Tree) -> tuple[tuple[Target, ...], pl.DataFrame]:
+    try:
+        head = json.loads(tree.read(FILE))
+        version = head["plantml_bundle"]
+        targets = tuple(Target(**{**each, "classes": tuple(each["classes"])}) for each in head["targets"])
+        rows = pl.read_parquet(io.BytesIO(tree.read(ROWS)))
+        rows.select(*_NEEDED, *(target.name for target in targets))
+    except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{tree.url} is a damaged bundle", f"{type(error).__name__}: {error}") from error
+    if version != VERSION:
+        raise InputError(f"{tree.url} is a bundle of version {version}", f"this is {VERSION}", "Update plantml.")
+    return targets, rows
+
+
+def _item(tree: Tree, name: str, row: Mapping[str, Any], targets: tuple[Target, ...]) -> Item:
+    drawn = row["boxes"]
+    return Item(
+        name,
+        storage.join(tree.url, member(row) or _MISSING),
+        labels={target.name: row[target.name] for target in targets if row[target.name] is not None},
+        split=row["split"],
+        group=row["group"],
+        boxes=None if drawn is None else tuple(boxes.from_row(box) for box in drawn),
+        meta={key[5:]: text for key, text in row.items() if key.startswith("meta_") and text is not None},
+        status="excluded" if row["status"] == manifest.EXCLUDED else "ok",
+        reason=row["reason"] or "",
+    )
+
+
+def member(row: Mapping[str, Any]) -> str | None:
+    """The name of a row's photo in a bundle: by the hash of its bytes; `None` where none were ever read."""
+    identity = row["image_id"]
+    return f"images/{identity[:2]}/{identity}{storage.suffix(row['name'])}" if identity else None

@@ -1,0 +1,158 @@
+"""COCO: one JSON file, or several (one a split), of images, categories and annotations.
+
+Format: https://cocodataset.org/#format-data. Boxes are [x, y, width, height] in pixels of the photo.
+"""
+
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from plantml.data.importers import SPLIT_NAMES, Listing, split_of
+from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, size_of, understood
+from plantml.data.importers.tree import UNNAMED, Tree
+from plantml.errors import InputError
+
+_FOLDERS = ("", "images", "..", "../images", "../JPEGImages", "../photos")
+
+
+def is_coco(content: Any) -> bool:
+    """True if parsed JSON has the parts of a COCO file."""
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("images"), list)
+        and isinstance(content.get("categories"), list)
+        and all(isinstance(image, dict) and "file_name" in image for image in content["images"][:5])
+    )
+
+
+def fits(tree: Tree) -> bool:
+    """True if a file in the tree is COCO."""
+    return any(is_coco(content) for _, content in tree.annotation_files())
+
+
+def list_coco(tree: Tree, reading: Reading, file: str | None = None) -> Listing:
+    """List the photos of a tree's COCO files, or of the one that is named.
+
+    Category ids are looked up, whatever their order. An annotation without a box labels the whole photo. A
+    photo without annotations has no boxes, which is not the same as not being looked at. Boxes are taken
+    as they are written.
+
+    Raises:
+        InputError: a photo is named twice, or an annotation refers to a category that is not there.
+    """
+    files = [file] if file else [name for name, content in tree.annotation_files() if is_coco(content)]
+    if not files:
+        raise InputError(f"No COCO file in {tree.url}", "none of its .json files has images and categories")
+    for name in files:
+        if not is_coco(tree.json(name)):
+            raise InputError(f"{tree.url_of(name)} is not COCO", "it needs images with file_name, and categories")
+    with understood(tree.url):
+        drawn = any(_has_box(each) for name in files for each in tree.json(name).get("annotations") or ())
+    notes: Counter[str] = Counter()
+    photos: dict[str, tuple[str, Annotated]] = {}
+    for name in files:
+        with understood(tree.url_of(name)):
+            named = list(_photos(tree, name, notes, drawn=drawn))
+        for photo in named:
+            before = photos.get(photo.name)
+            if before:
+                raise InputError(
+                    f"{photo.name} is named twice",
+                    f"by {before[0]} and {name}" if before[0] != name else f"by {name}",
+                    "Name one of the files as the source.",
+                )
+            photos[photo.name] = name, photo
+    skipped = Counter(tree.skipped)
+    unnamed = len(set(tree.photos) - set(photos))
+    if unnamed:
+        skipped[UNNAMED] += unnamed
+    return assemble((photo for _, photo in photos.values()), reading, skipped, counted(notes))
+
+
+def _photos(tree: Tree, file: str, notes: Counter[str], *, drawn: bool) -> Iterator[Annotated]:
+    content = tree.json(file)
+    names = {each["id"]: str(each["name"]) for each in content["categories"]}
+    by_image: dict[Any, list[Mapping[str, Any]]] = {image["id"]: [] for image in content["images"]}
+    for each in content.get("annotations") or ():
+        if each.get("image_id") not in by_image:
+            notes["Annotations of images that the file does not name"] += 1
+        else:
+            by_image[each["image_id"]].append(each)
+    looked_at = drawn and "annotations" in content
+    split = _split(file)
+    found = tree.locate([str(image["file_name"]) for image in content["images"]], _folders(file))
+    for image, name in zip(content["images"], found, strict=True):
+        boxes, classes = [], []
+        for each in by_image[image["id"]]:
+            label = _category(tree.url_of(file), names, each)
+            box = _box(each, notes)
+            if box is not None:
+                boxes.append(NamedBox(*box, label))
+            elif label is not None and label not in classes:
+                classes.append(label)
+        yield Annotated(
+            name,
+            tree.url_of(name),
+            classes,
+            boxes=boxes if looked_at else None,
+            split=split or split_of(name),
+            size=size_of(image.get("width"), image.get("height")),
+        )
+
+
+def _has_box(annotation: Mapping[str, Any]) -> bool:
+    return bool(annotation.get("bbox") or annotation.get("segmentation"))
+
+
+def _box(annotation: Mapping[str, Any], notes: Counter[str]) -> tuple[float, float, float, float] | None:
+    box = annotation.get("bbox")
+    if box:
+        if len(box) != 4:
+            raise InputError(f"Annotation {annotation.get('id')} has a box of {len(box)} numbers", "a box has four")
+        x, y, w, h = map(float, box)
+        return x, y, w, h
+    polygons = annotation.get("segmentation")
+    if not isinstance(polygons, list) or not polygons:
+        return None
+    notes["Polygons that came in as the box around them"] += 1
+    flat = [value for polygon in polygons for value in polygon]
+    return around(flat[::2], flat[1::2])
+
+
+def around(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float, float, float]:
+    """The smallest box around points: x, y, width, height."""
+    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+
+
+def _category(file: str, names: Mapping[Any, str], annotation: Mapping[str, Any]) -> str | None:
+    number = annotation.get("category_id")
+    if number is None:
+        return None
+    try:
+        return names[number]
+    except KeyError:
+        raise InputError(
+            f"{file} does not define category {number}",
+            f"annotation {annotation.get('id')} has it; the file defines {len(names)} others",
+            "Add it to categories, with its name.",
+        ) from None
+
+
+def _words(file: str) -> list[str]:
+    return [word for word in re.split(r"[_\-.\s]+", posixpath.basename(file)) if word]
+
+
+def _split(file: str) -> str | None:
+    """The split in `instances_train2017.json` or `valid/_annotations.coco.json`."""
+    words = [word.lower().rstrip("0123456789") for word in _words(file)]
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), split_of(file))
+
+
+def _folders(file: str) -> list[str]:
+    """Folders that file names may be relative to: the file's own, images beside it, one of the split's name."""
+    here, split = posixpath.dirname(file), _split(file)
+    words = [*_words(file)[:-1], *(word for word, name in SPLIT_NAMES.items() if name == split)]
+    tried = [*_FOLDERS, *(f"{folder}/{word}" for word in words for folder in ("..", "../images", "images", "."))]
+    return [posixpath.join(here, folder) for folder in tried] + [""]

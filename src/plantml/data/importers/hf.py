@@ -1,0 +1,93 @@
+"""Image folders of Hugging Face: `metadata.csv`, `.jsonl` or `.parquet` beside the photos, one a split or one in all.
+
+Format: https://huggingface.co/docs/datasets/image_dataset. `file_name` names the photo; `objects` may hold
+boxes (x, y, width, height in pixels) and their categories.
+"""
+
+import posixpath
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from plantml.data.boxes import Box
+from plantml.data.importers import Item, Listing, split_of
+from plantml.data.importers.annotations import Reading, understood
+from plantml.data.importers.table import list_rows, read_table
+from plantml.data.importers.tree import UNNAMED, Tree
+from plantml.errors import InputError
+
+_FILES = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}
+_CATEGORIES = ("categories", "category", "labels", "label")
+
+
+def fits(tree: Tree) -> bool:
+    """True if there is such a file, with a column `file_name`."""
+    return any("file_name" in read_table(tree.url_of(name)).columns for name in _files(tree))
+
+
+def list_hf(tree: Tree, reading: Reading) -> Listing:
+    """List the photos that the tree's metadata files name, each relative to its own file."""
+    files = _files(tree)
+    if not files:
+        raise InputError(f"No metadata.csv or metadata.jsonl in {tree.url}", "they name the photos")
+    tables = [_table(tree, name) for name in files]
+    table = pl.concat(tables, how="diagonal_relaxed")
+    objects = dict(zip(table["file_name"], table["objects"], strict=True)) if "objects" in table.columns else {}
+    rest = table.drop("objects", strict=False)
+    listing = list_rows(tree.url, rest, tree.url, replace(reading, image_column="file_name"))
+    if objects:
+        with understood(tree.url):
+            listing = _with_boxes(listing, objects, reading)
+    skipped = Counter(tree.skipped)
+    unnamed = len(set(tree.photos) - {item.name for item in listing.items})
+    if unnamed:
+        skipped[UNNAMED] += unnamed
+    return replace(listing, skipped=dict(skipped))
+
+
+def _files(tree: Tree) -> list[str]:
+    return [name for name in tree.files if posixpath.basename(name) in _FILES]
+
+
+def _table(tree: Tree, name: str) -> pl.DataFrame:
+    table = read_table(tree.url_of(name))
+    if "file_name" not in table.columns:
+        raise InputError(f"{tree.url_of(name)} has no column file_name", f"its columns: {', '.join(table.columns)}")
+    folder = posixpath.dirname(name)
+    if folder:
+        table = table.with_columns(file_name=pl.lit(f"{folder}/") + pl.col("file_name").cast(pl.String))
+    if "split" not in table.columns and split_of(name):
+        table = table.with_columns(split=pl.lit(split_of(name)))
+    return table
+
+
+def _with_boxes(listing: Listing, objects: Mapping[str, Any], reading: Reading) -> Listing:
+    said = {name: _boxes(found) for name, found in objects.items() if found is not None}
+    names = {label for boxes in said.values() for _, label in boxes if label is not None}
+    taxonomy = reading.names(names)
+
+    def drawn(item: Item) -> tuple[Box, ...] | None:
+        if item.name not in said:
+            return None
+        return tuple(
+            Box(box[0], box[1], box[2], box[3], {} if label is None else dict(taxonomy(label)))
+            for box, label in said[item.name]
+        )
+
+    items = tuple(replace(item, boxes=drawn(item)) for item in listing.items)
+    classes = tuple(sorted({*listing.classes, *names}))
+    return replace(listing, items=items, classes=classes)
+
+
+def _boxes(found: Mapping[str, Any]) -> list[tuple[list[float], str | None]]:
+    boxes = found.get("bbox") or []
+    labels = next((found[key] for key in _CATEGORIES if found.get(key) is not None), [None] * len(boxes))
+    if any(len(box) != 4 for box in boxes):
+        raise ValueError("a box needs four numbers")
+    return [
+        ([float(value) for value in box], None if label is None else str(label))
+        for box, label in zip(boxes, labels, strict=True)
+    ]

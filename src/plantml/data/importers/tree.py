@@ -1,0 +1,156 @@
+"""The files of a directory or an archive, listed once, as importers look at them."""
+
+import functools
+import json
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from plantml import images, storage
+from plantml.errors import InputError, PlantmlError
+
+HIDDEN, NO_IMAGE, UNNAMED = "hidden", "not an image by its name", "named by no annotation"
+
+_SAMPLE, _LISTED_SAMPLE = 3, 200
+
+
+class Tree:
+    """A directory's files by their relative names, without the hidden ones.
+
+    Args:
+        url: of a directory, or of an archive as `storage.inside` writes it.
+        listed: false to look files up one by one as they are asked for: what lies around a single
+            annotation file may be somebody's whole home.
+
+    Attributes:
+        url: of the directory.
+        files: entries by name, in the order of their names; empty if it was not listed.
+        skipped: what was passed over, by reason.
+    """
+
+    def __init__(self, url: str, *, listed: bool = True) -> None:
+        self.url, self.listed = url, listed
+        self.files: dict[str, storage.Entry] = {}
+        self.skipped: Counter[str] = Counter()
+        self._parsed: dict[str, Any] = {}
+        self._looked: dict[str, bool] = {}
+        if not listed:
+            return
+        for entry in storage.list_files(url):
+            if is_hidden(entry.name):
+                self.skipped[HIDDEN] += 1
+            else:
+                self.files[entry.name] = entry
+        self.skipped.update(storage.passed_over(url))
+
+    @functools.cached_property
+    def photos(self) -> list[str]:
+        """Names of the files that are images by their names."""
+        return [name for name in self.files if storage.suffix(name) in images.EXTENSIONS]
+
+    @functools.cached_property
+    def _by_basename(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in self.photos:
+            found.setdefault(posixpath.basename(name), []).append(name)
+        return found
+
+    def with_suffix(self, *suffixes: str) -> list[str]:
+        """Names of the files that end so."""
+        return [name for name in self.files if storage.suffix(name) in suffixes]
+
+    def has(self, name: str) -> bool:
+        """True if there is a file of that name."""
+        if self.listed:
+            return name in self.files
+        if name not in self._looked:
+            self._looked[name] = storage.exists(self.url_of(name))
+        return self._looked[name]
+
+    def url_of(self, name: str) -> str:
+        """Where a file is, or would be; a name may lead up by `..` only where the tree was not listed."""
+        if name in self.files:
+            return self.files[name].url
+        url = self.url
+        while name.startswith("../") and not self.listed:
+            url, name = storage.split(url)[0], name[3:]
+        return storage.join(url, name) if url else name
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file. Raises as `storage.read`."""
+        return storage.read(self.url_of(name))
+
+    def read_many(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """The bytes of many files, in order. Raises the first error there is."""
+        for name, (_, data) in zip(names, storage.read_many(map(self.url_of, names)), strict=True):
+            if isinstance(data, PlantmlError):
+                raise data
+            yield name, data
+
+    def json(self, name: str) -> Any:
+        """One JSON file, parsed once. Raises `InputError` if it is none."""
+        if name not in self._parsed:
+            try:
+                self._parsed[name] = json.loads(self.read(name))
+            except ValueError as error:
+                raise InputError(f"{self.url_of(name)} is not JSON", str(error)) from error
+        return self._parsed[name]
+
+    def annotation_files(self) -> Iterator[tuple[str, Any]]:
+        """JSON files that may describe the whole set, parsed: not those that lie one beside each photo."""
+        stems = {posixpath.splitext(name)[0] for name in self._by_basename}
+        for name in self.with_suffix(".json"):
+            if posixpath.splitext(posixpath.basename(name))[0] in stems:
+                continue
+            try:
+                yield name, self.json(name)
+            except InputError:
+                continue
+
+    def locate(self, names: Sequence[str], folders: Iterable[str]) -> list[str]:
+        """Where the photos lie that an annotation names.
+
+        Args:
+            names: as the annotation writes them.
+            folders: relative to which they may be meant.
+
+        Returns:
+            Names in this tree. One that is nowhere is given where most of the others are.
+        """
+        plain = [_plain(name) for name in names]
+        sample = plain[: _LISTED_SAMPLE if self.listed else _SAMPLE]
+        tried = list(dict.fromkeys(posixpath.normpath(folder) if folder else "" for folder in folders))
+        tried = ["" if folder == "." else folder for folder in tried]
+        if self.listed:
+            tried = [folder for folder in tried if not folder.startswith("..")]
+        hits = {folder: sum(self.has(_join(folder, name)) for name in sample) for folder in tried}
+        tried.sort(key=lambda folder: -hits[folder])
+        return [self._find(name, tried) for name in plain]
+
+    def _find(self, name: str, folders: Sequence[str]) -> str:
+        if self.listed:
+            for folder in folders:
+                if (path := _join(folder, name)) in self.files:
+                    return path
+            alike = self._by_basename.get(posixpath.basename(name), [])
+            if len(alike) == 1:
+                return alike[0]
+        path = _join(folders[0] if folders else "", name)
+        while self.listed and path.startswith("../"):  # a set says nothing of what lies around it
+            path = path[3:]
+        return path
+
+
+def is_hidden(name: str) -> bool:
+    """True for what systems leave behind beside photos: `.DS_Store`, `__MACOSX/…`."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _join(folder: str, name: str) -> str:
+    return posixpath.normpath(posixpath.join(folder, name))
+
+
+def _plain(name: str) -> str:
+    """A name as annotation tools write it, with forward slashes and relative."""
+    return posixpath.normpath(name.replace("\\", "/")).lstrip("/")

@@ -1,0 +1,142 @@
+"""Pascal VOC: one XML file a photo, boxes by their corners in pixels.
+
+Format: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html. Corners are taken as edges,
+as most tools write them; the original VOC counted pixels from 1.
+"""
+
+import posixpath
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from plantml import storage
+from plantml.data.importers import SPLIT_NAMES, Listing, split_of
+from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, size_of
+from plantml.data.importers.tree import Tree
+from plantml.errors import InputError
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+_PHOTO_FOLDERS = {"annotations": "JPEGImages", "annotation": "images", "labels": "images", "xml": "images"}
+_PROBED = 5
+
+
+def fits(tree: Tree) -> bool:
+    """True if one of the first XML files is VOC's."""
+    for name in tree.with_suffix(".xml")[:_PROBED]:
+        try:
+            if _parse(tree.read(name)).tag == "annotation":
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+def list_voc(tree: Tree, reading: Reading) -> Listing:
+    """List a tree's photos with the boxes of their XML files.
+
+    The photo of `a.xml` is the one that is called `a`, else the one that the file names. An object without
+    a box labels the whole photo. A photo without an XML file has no boxes: it is a true negative. A file
+    that cannot be understood leaves its photo excluded, with the reason.
+    """
+    files = tree.with_suffix(".xml")
+    if not files:
+        raise InputError(f"No VOC files in {tree.url}", "there is no .xml file")
+    splits = _splits(tree)
+    by_stem: dict[str, list[str]] = {}
+    for name in tree.photos:
+        by_stem.setdefault(_stem(name), []).append(name)
+    photos: dict[str, Annotated] = {}
+    notes: Counter[str] = Counter()
+    for file, data in tree.read_many(files):
+        try:
+            root = _parse(data)
+            if root.tag != "annotation":
+                notes["XML files that are no annotations"] += 1
+                continue
+            photo = _photo(tree, file, root, by_stem)
+            found = _annotated(tree, photo, root, splits)
+        except ValueError as error:
+            photo = _photo(tree, file, None, by_stem)
+            found = Annotated(photo, tree.url_of(photo), split=_split(photo, splits), reason=f"bad-annotation: {error}")
+        if photo in photos:
+            raise InputError(f"{photo} has two XML files", f"{file} is the second", "Remove one.")
+        photos[photo] = found
+    for name in tree.photos:
+        if name not in photos:
+            photos[name] = Annotated(name, tree.url_of(name), boxes=(), split=_split(name, splits))
+    return assemble(photos.values(), reading, tree.skipped, counted(notes))
+
+
+def _parse(data: bytes) -> "Element":
+    """The root of an XML file. Raises `ValueError` if it is none, or holds what only an attack needs."""
+    from defusedxml import ElementTree  # type: ignore[import-untyped]
+
+    try:
+        root: Element = ElementTree.fromstring(data)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"no XML: {error}") from error
+    return root
+
+
+def _annotated(tree: Tree, photo: str, root: "Element", splits: Mapping[str, str]) -> Annotated:
+    boxes, classes = [], []
+    for each in root.iter("object"):
+        name = (each.findtext("name") or "").strip() or None
+        corners = each.find("bndbox")
+        if corners is not None:
+            left, top, right, bottom = (_number(corners, side) for side in ("xmin", "ymin", "xmax", "ymax"))
+            boxes.append(NamedBox(left, top, right - left, bottom - top, name))
+        elif name is not None and name not in classes:
+            classes.append(name)
+    size = root.find("size")
+    return Annotated(
+        photo,
+        tree.url_of(photo),
+        classes,
+        boxes=None if classes and not boxes else boxes,
+        split=_split(photo, splits),
+        size=None if size is None else size_of(size.findtext("width"), size.findtext("height")),
+    )
+
+
+def _number(corners: "Element", side: str) -> float:
+    text = corners.findtext(side)
+    try:
+        return float(text or "")
+    except ValueError:
+        raise ValueError(f"a box without a {side}: {text!r}") from None
+
+
+def _photo(tree: Tree, file: str, root: "Element | None", by_stem: Mapping[str, list[str]]) -> str:
+    """The photo of an XML file, nearest first; where none is, the place where it would be."""
+    own = by_stem.get(_stem(file), [])
+    if own:
+        return max(own, key=lambda name: len(posixpath.commonprefix([name, file])))
+    parent, folder = posixpath.split(posixpath.dirname(file))
+    beside = [posixpath.join(parent, _PHOTO_FOLDERS.get(folder.lower(), folder)), posixpath.dirname(file), ""]
+    said = (root.findtext("filename") or "").strip() if root is not None else ""
+    return tree.locate([said or f"{_stem(file)}.jpg"], beside)[0]
+
+
+def _splits(tree: Tree) -> dict[str, str]:
+    """Split by the photo's stem, as `ImageSets/Main/train.txt` and its like give it."""
+    splits: dict[str, str] = {}
+    for name in tree.with_suffix(".txt"):
+        word = _stem(name).lower()
+        if "ImageSets" not in name.split("/") or word not in SPLIT_NAMES:
+            continue
+        for line in tree.read(name).decode("utf-8", "replace").splitlines():
+            if line.strip():
+                splits[line.strip()] = SPLIT_NAMES[word]
+    return splits
+
+
+def _split(photo: str, splits: Mapping[str, str]) -> str | None:
+    return splits.get(_stem(photo)) or split_of(photo)
+
+
+def _stem(name: str) -> str:
+    base = storage.basename(name)
+    return posixpath.splitext(base)[0]

@@ -1,0 +1,246 @@
+"""YOLO: one text file a photo, `class x y w h` a line, centres and sizes as shares of the photo.
+
+Format: https://docs.ultralytics.com/datasets/detect/. Class names come from `data.yaml`, or from
+`classes.txt` or `*.names` in the order of their lines.
+"""
+
+import math
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from plantml import images, storage
+from plantml.data.importers import SPLIT_NAMES, Listing, split_of
+from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, understood
+from plantml.data.importers.coco import around
+from plantml.data.importers.tree import Tree
+from plantml.errors import InputError, PlantmlError
+from plantml.work import in_threads
+
+_HEAD = 1 << 16
+_NAMES = ("classes.txt", "obj.names")
+_LISTS = {f"{word}.txt": name for word, name in SPLIT_NAMES.items()}
+_THREADS = 4
+_REMOTE_THREADS = 16
+
+
+@dataclass(frozen=True)
+class _Config:
+    """What `data.yaml` or `classes.txt` says: names by id, splits by photo, and if points follow a box."""
+
+    names: Mapping[int, str]
+    splits: Mapping[str, str]
+    keypoints: bool = False
+
+
+def fits(tree: Tree) -> bool:
+    """True if class names are there, and label files or a `data.yaml` that names folders of photos."""
+    if _yaml(tree):
+        return True
+    return bool(_names_file(tree)) and any(_label_file(tree, name) for name in tree.photos)
+
+
+def list_yolo(tree: Tree, reading: Reading) -> Listing:
+    """List a tree's photos with their boxes.
+
+    A photo without a label file has no boxes: it is a true negative. Polygons become the box around them.
+    Only the header of a photo with boxes is read, for its size. A photo whose label file makes no sense
+    comes in excluded, with the line that does not.
+
+    Raises:
+        InputError: there are no class names, or a label file has a class that they do not name.
+    """
+    config = _config(tree)
+    notes: Counter[str] = Counter()
+    wanted = {name: label for name in tree.photos if (label := _label_file(tree, name))}
+    lines = {
+        name: text.decode("utf-8", "replace").splitlines()
+        for name, (_, text) in zip(wanted, tree.read_many(list(wanted.values())), strict=True)
+    }
+    drawn = [name for name, found in lines.items() if any(line.strip() for line in found)]
+    threads = _THREADS if storage.is_local(tree.url) else _REMOTE_THREADS
+    sizes = dict(zip(drawn, in_threads(lambda name: _size(tree.url_of(name)), drawn, threads), strict=True))
+    photos = []
+    for name in tree.photos:
+        boxes: list[NamedBox] | None = []
+        reason = ""
+        if name in sizes:
+            boxes, reason = _boxes(wanted[name], lines[name], sizes[name], config, notes)
+        split = config.splits.get(name) if config.splits else split_of(name)
+        photos.append(Annotated(name, tree.url_of(name), boxes=boxes, split=split, reason=reason))
+    if not photos:
+        raise InputError(f"No photos in {tree.url}", "there are class names, and nothing that they are of")
+    unused = len(set(_label_files(tree)) - set(wanted.values()))
+    if unused:
+        notes["Label files without a photo"] += unused
+    return assemble(photos, reading, tree.skipped, counted(notes))
+
+
+# --- class names and splits -------------------------------------------------------------------
+
+
+def _yaml(tree: Tree) -> tuple[str, dict[str, Any]] | None:
+    """The file that describes the set, if there is one, and its content."""
+    import yaml
+
+    for name in tree.with_suffix(".yaml", ".yml"):
+        try:
+            content = yaml.safe_load(tree.read(name))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            continue
+        if isinstance(content, dict) and "names" in content and {"train", "val", "test", "nc", "path"} & set(content):
+            return name, content
+    return None
+
+
+def _names_file(tree: Tree) -> str | None:
+    by_base = {posixpath.basename(name): name for name in reversed(tree.with_suffix(".txt", ".names"))}
+    found = [by_base[name] for name in _NAMES if name in by_base] + tree.with_suffix(".names")
+    return found[0] if found else None
+
+
+def _config(tree: Tree) -> _Config:
+    described = _yaml(tree)
+    if described:
+        name, content = described
+        with understood(tree.url_of(name)):
+            names = content["names"]
+            pairs = names.items() if isinstance(names, dict) else enumerate(names)
+            by_id = {int(number): str(each) for number, each in pairs}
+            return _Config(by_id, _splits(tree, name, content), "kpt_shape" in content)
+    file = _names_file(tree)
+    if file is None:
+        raise InputError(
+            f"{tree.url} does not name its classes",
+            "YOLO's label files have only numbers",
+            "Add data.yaml, or classes.txt with one name a line.",
+        )
+    text = tree.read(file).decode("utf-8", "replace")
+    names_ = [line.strip() for line in text.splitlines()]
+    return _Config({number: each for number, each in enumerate(names_) if each}, _splits(tree, file, {}))
+
+
+def _splits(tree: Tree, file: str, content: Mapping[str, Any]) -> dict[str, str]:
+    """Split by photo, as the description or lists like `train.txt` give it; empty if nothing does."""
+    here = posixpath.dirname(file)
+    root = str(content.get("path") or "")
+    found: dict[str, set[str]] = {}
+    said = [
+        (split, str(path))
+        for split in ("train", "val", "test")
+        for path in _listed(content.get(split) or (content.get("valid") if split == "val" else None))
+    ]
+    if not said:
+        lists = [name for name in tree.with_suffix(".txt") if posixpath.basename(name) in _LISTS]
+        said = [(_LISTS[posixpath.basename(name)], posixpath.relpath(name, here or ".")) for name in lists]
+    for split, path in said:
+        for name in _photos_at(tree, here, root, path):
+            found.setdefault(name, set()).add(split)
+    # A folder that serves as two splits says nothing of its photos.
+    return {name: min(splits) for name, splits in found.items() if len(splits) == 1}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def _photos_at(tree: Tree, here: str, root: str, path: str) -> Iterable[str]:
+    """Photos that a path of a description means: those in a folder, or those in a list.
+
+    Descriptions are often written for another machine, so a path may also be meant from where they lie.
+    """
+    bare = path.replace("\\", "/")
+    while bare.startswith(("../", "./")):
+        bare = bare.partition("/")[2]
+    for tried in (posixpath.join(here, root, path), posixpath.join(here, path), posixpath.join(here, bare)):
+        place = posixpath.normpath(tried).lstrip("/")
+        if storage.suffix(place) == ".txt" and tree.has(place):
+            named = tree.read(place).decode("utf-8", "replace").split("\n")
+            names = [line.strip() for line in named if line.strip()]
+            return [name for name in tree.locate(names, (posixpath.dirname(place), here, "")) if tree.has(name)]
+        inside = [name for name in tree.photos if place == "." or name.startswith(f"{place}/")]
+        if inside:
+            return inside
+    return ()
+
+
+# --- label files ------------------------------------------------------------------------------
+
+
+def _label_files(tree: Tree) -> Iterator[str]:
+    for name in tree.with_suffix(".txt"):
+        base = posixpath.basename(name)
+        if base not in _NAMES and base not in _LISTS and "label" in posixpath.dirname(name):
+            yield name
+
+
+def _label_file(tree: Tree, photo: str) -> str | None:
+    """The text file of a photo: in `labels` where the photo is in `images`, or beside it."""
+    stem = posixpath.splitext(photo)[0] + ".txt"
+    parts = stem.split("/")
+    tried = [stem, f"labels/{stem}"]
+    for place in range(len(parts) - 1):
+        if parts[place].lower() in {"images", "jpegimages", "photos", "img"}:
+            tried.insert(0, "/".join([*parts[:place], "labels", *parts[place + 1 :]]))
+    tried.append(posixpath.join(posixpath.dirname(stem), "labels", parts[-1]))
+    return next((name for name in tried if name in tree.files and parts[-1] not in _NAMES), None)
+
+
+def _size(url: str) -> tuple[int, int] | None:
+    """Width and height of the upright photo, from its first bytes where they tell; `None` if it has none."""
+    try:
+        try:
+            found = images.facts(storage.read_head(url, _HEAD))
+        except images.ImageError:
+            found = images.facts(storage.read(url))
+    except PlantmlError:
+        return None
+    return found.width, found.height
+
+
+def _boxes(
+    file: str, lines: Sequence[str], size: tuple[int, int] | None, config: _Config, notes: Counter[str]
+) -> tuple[list[NamedBox] | None, str]:
+    if size is None:
+        notes["Photos that have boxes and cannot be read"] += 1
+        return None, ""  # the import reads it again, and says why it cannot
+    boxes = []
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        try:
+            name, values = int(float(fields[0])), [float(field) for field in fields[1:]]
+        except ValueError:
+            return None, f"bad-annotation: {file}, line {number}: not numbers"
+        box = _box(values, config, notes)
+        if box is None:
+            return None, f"bad-annotation: {file}, line {number}: {len(fields)} values that make no box"
+        if name not in config.names:
+            raise InputError(
+                f"{file} has class {name} in line {number}",
+                f"the set names {len(config.names)} classes: {_short(config.names)}",
+                "Add its name to data.yaml or classes.txt.",
+            )
+        x, y, w, h = box
+        boxes.append(NamedBox(x * size[0], y * size[1], w * size[0], h * size[1], config.names[name]))
+    return boxes, ""
+
+
+def _box(values: list[float], config: _Config, notes: Counter[str]) -> tuple[float, float, float, float] | None:
+    """x, y, w, h of one line's numbers, as shares: of a box, a box with its score, or a polygon."""
+    if not all(map(math.isfinite, values)):
+        return None
+    if len(values) in {4, 5} or (config.keypoints and len(values) > 4):
+        x, y, w, h = values[:4]
+        return x - w / 2, y - h / 2, w, h
+    if len(values) < 6 or len(values) % 2:
+        return None
+    notes["Polygons that came in as the box around them"] += 1
+    return around(values[::2], values[1::2])
+
+
+def _short(names: Mapping[int, str]) -> str:
+    return ", ".join(f"{number} {name}" for number, name in list(names.items())[:8])
