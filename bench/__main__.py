@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import data, detect, help, train  # noqa: A004 - a part is called as its command is
+from bench import data, detect, duplicates, help, train  # noqa: A004 - a part is called as its command is
 from bench.material import FULL, PHOTOS, QUICK, Material
 from bench.measure import ROOT, Row, as_json, table, tell
 from plantml import storage
@@ -23,6 +23,7 @@ PARTS: Mapping[str, Callable[[Material], list[Row]]] = {
     "train": train.run,
     "synth": data.synth,
     "import": data.imports,
+    "duplicates": duplicates.run,
 }
 _LIBRARIES = ("plantml", "torch", "pytorch-lightning", "timm", "onnxruntime", "pillow", "numpy", "polars")
 

@@ -262,7 +262,7 @@ def test_a_split_is_a_version_that_tells_how_it_was_made(dataset):
     assert (report.committed.changed, report.committed.version.number) == (True, 2)
     commit = versions.load(dataset).commit
     assert commit.operation == "split"
-    assert commit.parameters == {"ratios": "8/1/1", "groups": None, "group_by": None, "near": True, "seed": 5, "keep": False}
+    assert (commit.parameters["ratios"], commit.parameters["seed"]) == ("8/1/1", 5)
     assert versions.load(f"{dataset}@1").rows["split"].null_count() == 20
 
 

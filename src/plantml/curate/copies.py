@@ -33,8 +33,12 @@ KEYPOINTS = 300
 INLIERS = 12
 """Keypoints that must agree on one transform."""
 
-CORRELATION = 0.8
-"""Of the pixels under that transform, in all but the worst fifth of the blocks."""
+CORRELATION = 0.7
+"""Of the pixels under that transform, in all but the worst tenth of the blocks.
+
+Measured on crops, flips and turns of real photos: 99 of 100 copies reach 0.95, all 0.74; two photos of one leaf
+stay below 0.68.
+"""
 
 _RATIO = 0.85
 """A match is kept if it is nearer than this times the second nearest (Lowe 2004, section 7.1)."""
@@ -73,7 +77,7 @@ class Copy:
         mirrored: true if left and right are exchanged (top and bottom: and turned by 180 degrees).
         first_share: share of `first` that `second` shows, 0 to 1.
         second_share: share of `second` that `first` shows, 0 to 1.
-        correlation: of the pixels that both show, -1 to 1: in blocks, what four of five reach.
+        correlation: of the pixels that both show, -1 to 1: in blocks, what nine of ten reach.
     """
 
     first: int
@@ -333,7 +337,8 @@ def _verified(
         return None
     angle = float(-np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))  # y runs down
     full = scale * (other.full[0] / other.size[0]) / (one.full[0] / one.size[0])
-    kind = _kind(angle, shares, _centred(one.size, other.size, matrix), mirrored=mirrored)
+    centred = _centred(one.size, other.size, matrix)
+    kind = _kind(angle, shares, centred=centred, mirrored=mirrored)
     return Copy(i, j, kind, inliers, angle, full, mirrored, *shares, correlation)
 
 
@@ -365,7 +370,7 @@ def _centred(one: tuple[int, int], other: tuple[int, int], matrix: NDArray[np.fl
     return bool(np.hypot(*(middle - np.array(other) / 2)) < 0.05 * np.hypot(*other))
 
 
-def _kind(angle: float, shares: Sequence[float], centred: bool, *, mirrored: bool) -> Kind:  # noqa: FBT001
+def _kind(angle: float, shares: Sequence[float], *, centred: bool, mirrored: bool) -> Kind:
     inside = max(shares) >= _WHOLE
     if not inside and not centred:
         return "overlap"
@@ -381,9 +386,9 @@ def _kind(angle: float, shares: Sequence[float], centred: bool, *, mirrored: boo
 def _agreement(
     one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: NDArray[np.float64], *, mirrored: bool
 ) -> float:
-    """Correlation of two grey pictures where both show something: what four of five blocks reach; -1 if nowhere.
+    """Correlation of two grey pictures where both show something: what nine of ten blocks reach; -1 if nowhere.
 
-    Blocks count that have some texture in one of the pictures: a plain wall is like any other. The lowest fifth
+    Blocks count that have some texture in one of the pictures: a plain wall is like any other. The lowest tenth
     is left to stamps and errors of the transform; another plant before the same wall takes more.
     """
     cv2 = _opencv()
@@ -407,7 +412,7 @@ def _agreement(
         return -1.0
     left, right = left[textured], right[textured]
     each = (left * right).sum(axis=1) / np.sqrt((left**2).sum(axis=1) * (right**2).sum(axis=1) + 1e-6)
-    return float(np.quantile(each, 0.2))
+    return float(np.quantile(each, 0.1))
 
 
 def _opencv() -> Any:

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -45,7 +45,16 @@ def corrections(url: str, version: Version, rule: str = "auto") -> Listing:
     """A list of corrections for a version: a table with columns of its targets, or any format of annotations."""
     columns = read_table(url).columns if is_table(url) else []
     targets = [f"{target.name}:{target.kind}:{target.unit}" for target in version.targets if target.name in columns]
-    return list_source(url, rule=rule, targets=targets)
+    listing = list_source(url, rule=rule, targets=targets)
+    if not columns:
+        return listing
+    # Health that was only worked out from the disease is no correction where the dataset does not speak of it.
+    wanted = {*columns, *(target.name for target in version.targets)}
+    items = tuple(
+        replace(item, labels={name: label for name, label in item.labels.items() if name in wanted})
+        for item in listing.items
+    )
+    return replace(listing, items=items)
 
 
 def relabel(ref: str, listing: Listing, *, new_classes: bool = False) -> Relabelled:

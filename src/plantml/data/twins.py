@@ -17,8 +17,8 @@ Ints = NDArray[np.int64]
 PLAIN_ENTROPY, PLAIN_CONTRAST = 2.5, 0.02
 """A picture with fewer bits of entropy, or less contrast, holds too little for its hash to mean anything."""
 
-ALIKE = 0.95
-"""Correlation of two thumbnails from which they show one picture."""
+_SEEN_DISTANCE, _ALIKE = 7, 0.97
+"""With thumbnails hashes may be further apart, as pictures must then correlate: two photos of one leaf do at 0.963."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,12 @@ def find(rows: pl.DataFrame, *, turned: bool = True, thumbnails: Thumbnails | No
     empty = plain(rows).fill_null(value=True).to_numpy()
     alone = np.flatnonzero((first == np.arange(rows.height)) & ~empty)
     hashes = rows["phash"].to_numpy()[alone].astype(np.uint64)
-    confirm = None if thumbnails is None else correlated(lambda items: thumbnails(alone[items]), ALIKE)
-    near = near_duplicates(hashes, variants=VARIANTS if turned else VARIANTS[:1], confirm=confirm)
+    variants = VARIANTS if turned else VARIANTS[:1]
+    if thumbnails is None:
+        near = near_duplicates(hashes, variants=variants)
+    else:
+        confirm = correlated(lambda items: thumbnails(alone[items]), _ALIKE)
+        near = near_duplicates(hashes, distance=_SEEN_DISTANCE, variants=variants, confirm=confirm)
     group = first.copy()
     group[alone] = alone[near.group]
     group = group[first]

@@ -38,6 +38,7 @@ def canonical(name: str) -> str:
 
 def _similar(rows: pl.DataFrame, target: Target, counts: dict[str, int]) -> Iterator[Finding]:
     names = sorted(counts, key=lambda name: (-counts[name], name))
+    told = set()
     for place, name in enumerate(names):
         for other in names[:place]:
             one, two = canonical(name), canonical(other)
@@ -47,6 +48,7 @@ def _similar(rows: pl.DataFrame, target: Target, counts: dict[str, int]) -> Iter
                 why, sure = "are nearly spelled the same", False
             else:
                 continue
+            told.add(name)
             members = rows.filter(pl.col(target.name) == name)["row"].to_list()
             yield Finding(
                 "similar-classes",
@@ -58,7 +60,7 @@ def _similar(rows: pl.DataFrame, target: Target, counts: dict[str, int]) -> Iter
             break
     for name in names:
         stripped = re.sub(r"[\s_(]+\d{2,}\)?$", "", name)
-        if stripped != name and not any(canonical(other) == canonical(name) for other in names if other != name):
+        if stripped != name and name not in told:
             members = rows.filter(pl.col(target.name) == name)["row"].to_list()
             yield Finding(
                 "similar-classes",
