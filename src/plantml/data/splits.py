@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -19,11 +19,15 @@ from plantml.targets import Target
 _VALUE_BINS = 5
 _HELD = "held"
 
+Seen = Callable[[Version, pl.DataFrame], Sequence[int | None]]
+"""Numbers the rows that show one thing, as somebody found who looked at the photos; `None` for a row alone."""
+
 Label = tuple[str, str]
 """A target and one of its classes; two empty texts stand for being a photo at all."""
 
 
-RULES = {"group": "groups", "by": "--group-by", "image_id": "exact copies", "twin": "near-duplicates"}
+RULES = {"group": "groups", "by": "--group-by", "image_id": "exact copies", "twin": "near-duplicates",
+         "seen": "crops, turns and overlaps"}  # fmt: skip
 """What keeps photos together, by the column that tells it."""
 
 
@@ -71,6 +75,7 @@ def split_dataset(
     groups: str | None = None,
     group_by: str | None = None,
     near: bool = True,
+    seen: Seen | None = None,
     seed: int = 0,
     keep: bool = False,
     resplit: bool = False,
@@ -84,6 +89,7 @@ def split_dataset(
         group_by: a column whose values are groups, or a regular expression that is searched in names: what its
             first group matches (the whole match, if it has none) is the group.
         near: keep near-duplicates together, as their hashes tell.
+        seen: finds more that must stay together, by looking at the usable photos.
         seed: another seed gives another, equally good split.
         keep: move no photo that has a split; place new ones in train and val, around the frozen test set.
         resplit: replace a split that is there already.
@@ -93,7 +99,7 @@ def split_dataset(
     """
     shares = parse_ratios(ratios)
     table = _group_table(groups) if groups else None
-    seen: dict[str, SplitReport] = {}
+    made: dict[str, SplitReport] = {}
 
     def apply(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
         rows, matched = version.rows, None
@@ -109,7 +115,9 @@ def split_dataset(
         if usable.is_empty():
             raise InputError(f"{version.ref} has no usable photo to split")
         linked = usable.with_columns(
-            twin=_twins(usable) if near else pl.lit(None), by=_by(usable, group_by) if group_by else pl.lit(None)
+            twin=_twins(usable) if near else pl.lit(None),
+            by=_by(usable, group_by) if group_by else pl.lit(None),
+            seen=pl.Series(seen(version, usable), dtype=pl.Int64) if seen else pl.lit(None),
         )
         keys, joined = group_keys(linked, list(RULES))
         fixed = usable["split"].to_list() if keep else [None] * usable.height
@@ -118,7 +126,7 @@ def split_dataset(
         if not keep and not resplit:
             _refuse_to_move(version, usable, result)
         sizes = Counter(assigned)
-        seen["report"] = SplitReport(
+        made["report"] = SplitReport(
             Committed(version, changed=False),
             {name: sizes[name] for name in SPLITS},
             {name: float(share) for name, share in zip(SPLITS, shares, strict=True)},
@@ -130,9 +138,10 @@ def split_dataset(
         )
         return result, version.targets
 
-    parameters = {"ratios": ratios, "groups": groups, "group_by": group_by, "near": near, "seed": seed, "keep": keep}
+    parameters = {"ratios": ratios, "groups": groups, "group_by": group_by, "near": near,
+                  "deep": seen is not None, "seed": seed, "keep": keep}  # fmt: skip
     committed = versions.change(ref, "split", parameters, apply)
-    return replace(seen["report"], committed=committed)
+    return replace(made["report"], committed=committed)
 
 
 def _refuse_to_move(version: Version, usable: pl.DataFrame, result: pl.DataFrame) -> None:
@@ -151,13 +160,16 @@ def _with_splits(
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """All rows with their new split; those that must stay out of it left out with the reason."""
     test = {keys[i]: i for i in reversed(range(len(keys))) if fixed[i] == "test"}
-    names, twin, ids = (usable[name].to_list() for name in ("name", "twin", "image_id"))
+    names, ids = usable["name"].to_list(), usable["image_id"].to_list()
+    alike_by = [usable[name].to_list() for name in ("twin", "seen")]
     reasons: list[str | None] = []
     for i, split in enumerate(assigned):
         reason = None
         if split == _HELD:
             other = test[keys[i]]
-            alike = ids[i] == ids[other] or (twin[i] is not None and twin[i] == twin[other])
+            alike = ids[i] == ids[other] or any(
+                column[i] is not None and column[i] == column[other] for column in alike_by
+            )
             reason = f"{'twin-of-test' if alike else 'group-of-test'}: {names[other]} is in the test set"
         reasons.append(reason)
     news = usable.select("source", "name").with_columns(

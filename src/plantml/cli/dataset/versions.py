@@ -14,6 +14,7 @@ SPLIT_EXAMPLES = [
     "plantml dataset split leaves",
     "plantml dataset split leaves --ratios 8/1/1 --groups leaf_of_photo.csv",
     "plantml dataset split apples --group-by 'DSC_\\d+'",
+    "plantml dataset split trays --deep   # photos that overlap stay together",
     "plantml dataset split leaves --keep   # place new photos, move no old one",
     "plantml dataset split leaves --seed 3 --resplit",
 ]
@@ -32,6 +33,9 @@ def split(
         typer.Option(metavar="COLUMN|REGEX", help="Group by a column, or by what a pattern finds in the names."),
     ] = None,
     near: Annotated[bool, typer.Option("--near/--no-near", help="Keep near-duplicates together.")] = True,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Look at the photos for crops, turns and overlaps too; needs [curate].")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Another seed, another split.")] = 0,
     keep: Annotated[
         bool,
@@ -45,10 +49,19 @@ def split(
     the result depends on the photos' content alone: not on their order, place or machine. With --keep a new
     photo whose near-duplicate is in the test set is left out, with the reason twin-of-test.
     """
+    from plantml.curate import links
     from plantml.data import splits
 
     found = splits.split_dataset(
-        dataset, ratios=ratios, groups=groups, group_by=group_by, near=near, seed=seed, keep=keep, resplit=resplit
+        dataset,
+        ratios=ratios,
+        groups=groups,
+        group_by=group_by,
+        near=near,
+        seen=links.seen(console.machine, console.progress) if deep else None,
+        seed=seed,
+        keep=keep,
+        resplit=resplit,
     )
     version = found.committed.version
     content = {

@@ -28,7 +28,7 @@ _TURNS = {
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """Two of `Subject.pictures`, by place, that show one thing, and what says so."""
 
     first: int
@@ -53,6 +53,11 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 def check_crops(subject: Subject) -> Iterator[Finding]:
     """Crops and free turns, which hashes miss: candidates by rare keypoints, verified by geometry and pixels."""
+    yield from _told(subject, by_keypoints(subject))
+
+
+def by_keypoints(subject: Subject) -> list[Pair]:
+    """Pairs that show the same pixels, wholly or in part. Raises `MissingExtraError` without opencv."""
     rows = subject.pictures["row"].to_list()
 
     def read(place: int) -> bytes:
@@ -68,8 +73,7 @@ def check_crops(subject: Subject) -> Iterator[Finding]:
         threads=subject.machine.threads,
         progress=subject.progress("comparing photos"),
     )
-    pairs = [_Pair(copy.first, copy.second, _CODES[copy.kind], _told_of(copy), copy.correlation) for copy in found]
-    yield from _told(subject, pairs)
+    return [Pair(copy.first, copy.second, _CODES[copy.kind], _told_of(copy), copy.correlation) for copy in found]
 
 
 _CODES: Mapping[str, str] = {
@@ -91,21 +95,21 @@ def _told_of(copy: Copy) -> str:
     return ", ".join(how)
 
 
-def _by_hash(subject: Subject) -> Iterator[_Pair]:
+def _by_hash(subject: Subject) -> Iterator[Pair]:
     rows = subject.pictures
     size = rows.select("width", "height", "frames").rows()
     for link in subject.twins.links:
         if link.distance < 0:
-            yield _Pair(link.first, link.second, "exact-duplicates", "the same bytes", 1.0)
+            yield Pair(link.first, link.second, "exact-duplicates", "the same bytes", 1.0)
         elif link.variant != "same":
             evidence = f"{_TURNS[link.variant]}; {link.distance} of 64 bits differ"
-            yield _Pair(link.first, link.second, "turned-duplicates", evidence, 1 - link.distance / 64)
+            yield Pair(link.first, link.second, "turned-duplicates", evidence, 1 - link.distance / 64)
         elif link.distance <= 2 and size[link.first] == size[link.second] and _same_pixels(subject, link):
-            yield _Pair(link.first, link.second, "same-pixels", "the files differ, but no pixel does", 1.0)
+            yield Pair(link.first, link.second, "same-pixels", "the files differ, but no pixel does", 1.0)
         else:
             (w1, h1, _), (w2, h2, _) = size[link.first], size[link.second]
             evidence = f"{link.distance} of 64 bits differ; {w1} x {h1} and {w2} x {h2} pixels"
-            yield _Pair(link.first, link.second, "near-duplicates", evidence, 1 - link.distance / 64)
+            yield Pair(link.first, link.second, "near-duplicates", evidence, 1 - link.distance / 64)
 
 
 def _same_pixels(subject: Subject, link: Link) -> bool:
@@ -117,20 +121,20 @@ def _same_pixels(subject: Subject, link: Link) -> bool:
     return np.array_equal(one, two)
 
 
-def _told(subject: Subject, pairs: Sequence[_Pair]) -> Iterator[Finding]:
+def _told(subject: Subject, pairs: Sequence[Pair]) -> Iterator[Finding]:
     """One finding a group and kind, then what is wrong inside each group."""
     for code in dict.fromkeys(pair.code for pair in pairs):
         of_kind = [pair for pair in pairs if pair.code == code]
-        for members, inside in _groups(of_kind):
+        for members, inside in linked(of_kind):
             yield Finding(code, _best_first(subject, members), _summary(inside), min(pair.score for pair in inside))
-    for members, _ in _groups([pair for pair in pairs if pair.code != "overlapping"]):
+    for members, _ in linked([pair for pair in pairs if pair.code != "overlapping"]):
         yield from _conflicts(subject, _best_first(subject, members))
-    for members, _ in _groups(pairs):
+    for members, _ in linked(pairs):
         yield from _leaks(subject, _best_first(subject, members))
 
 
-def _groups(pairs: Sequence[_Pair]) -> list[tuple[list[int], list[_Pair]]]:
-    """Places that hang together, and the pairs that hold them."""
+def linked(pairs: Sequence[Pair]) -> list[tuple[list[int], list[Pair]]]:
+    """Places of `Subject.pictures` that hang together, and the pairs that hold them."""
     parent: dict[int, int] = {}
 
     def root(item: int) -> int:
@@ -151,7 +155,7 @@ def _groups(pairs: Sequence[_Pair]) -> list[tuple[list[int], list[_Pair]]]:
     return [(members[at], inside[at]) for at in sorted(members)]
 
 
-def _summary(pairs: Sequence[_Pair]) -> str:
+def _summary(pairs: Sequence[Pair]) -> str:
     texts = list(dict.fromkeys(pair.evidence for pair in pairs))
     return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more" if len(texts) > 3 else "")
 
