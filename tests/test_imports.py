@@ -53,6 +53,9 @@ def test_dataset_commands_run_without_torch(tmp_path, photo) -> None:
         run_command("dataset", "import", f"{tmp_path}/photos", f"{tmp_path}/data", "--labels", "category"),
         run_command("dataset", "split", f"{tmp_path}/data"),
         run_command("dataset", "info", f"{tmp_path}/data"),
+        run_command("dataset", "check", f"{tmp_path}/data", "--only", "files,pictures,duplicates,groups,labels,boxes"),
+        run_command("dataset", "clean", f"{tmp_path}/data", "--apply", "exact-duplicates,truncated"),
+        run_command("dataset", "verify", f"{tmp_path}/data"),
     ]
     assert not loaded_by("\n".join(commands)) & {"torch", "pytorch_lightning", "timm", "cv2"}
 
