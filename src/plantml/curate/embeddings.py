@@ -148,7 +148,7 @@ def embed(
     try:
         for names, vectors in in_threads(some, batched(todo, _BATCH), threads):
             kept.add(names, vectors)
-            known.update(zip(names, vectors, strict=True))
+            known.update(zip(names, vectors.astype(np.float16), strict=True))
             done += len(names)
             progress(done, len(paths))
     finally:
@@ -173,17 +173,18 @@ class _Kept:
         self._vectors: list[Vectors] = []
         self._last = time.monotonic()
 
-    def read(self, wanted: Iterable[str]) -> dict[str, Vectors]:
+    def read(self, wanted: Iterable[str]) -> dict[str, NDArray[np.float16]]:
         try:
             urls = [entry.url for entry in storage.list_files(self._folder) if entry.name.endswith(".parquet")]
         except NotFoundError:
             return {}
-        wanted, found = set(wanted), {}
+        wanted = set(wanted)
+        found: dict[str, NDArray[np.float16]] = {}
         for _, data in storage.read_many(urls):
             if isinstance(data, bytes):
                 for image_id, vector in pl.read_parquet(io.BytesIO(data)).iter_rows():
                     if image_id in wanted:
-                        found[image_id] = np.frombuffer(vector, "<f2").astype(np.float32)
+                        found[image_id] = np.frombuffer(vector, "<f2")
         return found
 
     def add(self, names: list[str], vectors: Vectors) -> None:

@@ -64,7 +64,7 @@ CODES: Mapping[str, Code] = {
     "overlapping": Code(
         "warning",
         "pictures that show the same place",
-        "Keep them in one split: give them a group, or `split`, which does.",
+        "Keep them in one split: `split --deep`, or give them a group.",
     ),
     "large-group": Code(
         "warning",

@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 
 _FOLDS = 5
 _MOST = 20_000
-"""Photos that a probe looks at, at most, taken at random: more would not change what it tells."""
+"""Photos that a probe learns from, at most, taken at random: more would not change what it tells."""
 
 _COMPONENTS = 128
 
@@ -77,7 +77,7 @@ def probe(
     except ImportError as error:
         raise MissingExtraError("Probes are not installed", str(error), extra="curate") from error
 
-    rows, classes = _eligible(labels, groups, seed)
+    rows, classes = _eligible(labels, groups)
     if len(classes) < 2:
         return None
     index = {name: number for number, name in enumerate(classes)}
@@ -85,7 +85,8 @@ def probe(
     x, g = features[rows], groups[rows]
     found = np.zeros((len(rows), len(classes)), np.float32)
     for fit, judge in StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(x, y, g):
-        model = _model(kind, x.shape, threads, seed).fit(x[fit], y[fit])
+        some = fit if len(fit) <= _MOST else np.sort(np.random.default_rng(seed).choice(fit, _MOST, replace=False))
+        model = _model(kind, x[some].shape, threads, seed).fit(x[some], y[some])
         columns = model.classes_
         found[judge[:, None], columns[None, :]] = model.predict_proba(x[judge])
     return Probed(classes, rows, y, _calibrated(found, y))
@@ -107,7 +108,7 @@ def _calibrated(probabilities: Floats, labels: Ints) -> Floats:
     return softmax(float(best)).astype(np.float32)
 
 
-def _eligible(labels: Sequence[str | None], groups: Ints, seed: int) -> tuple[Ints, tuple[str, ...]]:
+def _eligible(labels: Sequence[str | None], groups: Ints) -> tuple[Ints, tuple[str, ...]]:
     """Places of photos whose class has enough groups, and these classes."""
     of_class: dict[str, set[int]] = {}
     for label, group in zip(labels, groups.tolist(), strict=True):
@@ -115,8 +116,6 @@ def _eligible(labels: Sequence[str | None], groups: Ints, seed: int) -> tuple[In
             of_class.setdefault(label, set()).add(group)
     classes = tuple(sorted(name for name, found in of_class.items() if len(found) >= 2 * _FOLDS))
     rows = np.array([row for row, label in enumerate(labels) if label in classes], np.int64)
-    if len(rows) > _MOST:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, _MOST, replace=False))
     return rows, classes
 
 

@@ -35,12 +35,12 @@ def as_json(report: Report, finding: Finding) -> dict[str, Any]:
 
 def to_parquet(report: Report) -> bytes:
     """All findings; one that is about no photo has a row without a name."""
-    rows = report.version.rows
+    photos = report.version.rows.select("source", "name", "image_id").rows()
     records = []
     for number, finding in enumerate(report.findings):
         said = (finding.evidence, CODES[finding.code].remedy, finding.score)
         for row in finding.rows or (None,):
-            photo = (None, None, None) if row is None else rows.select("source", "name", "image_id").row(row)
+            photo = (None, None, None) if row is None else photos[row]
             records.append((number, finding.code, finding.severity, *photo, *said))
     buffer = io.BytesIO()
     pl.DataFrame(records, schema=_SCHEMA, orient="row").write_parquet(buffer)
