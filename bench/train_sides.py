@@ -90,7 +90,7 @@ def bare(rounds: Rounds, *, ref: str, cache: str, size: int, backbone: str, tune
     def work() -> int:
         for image, known in batches:
             logits = net(image) if tuned else net.classify(net.backbone(image))
-            loss = total_loss(logits, known, plan.targets, plan.label_smoothing, net.scales())
+            loss = total_loss(logits, known, plan.targets, smoothing=plan.label_smoothing, scales=net.scales())
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimiser.step()

@@ -77,3 +77,32 @@ def test_differences_are_told_in_words() -> None:
     first, second = (recipe.plan(TrainConfig(epochs=n), facts(TWO)) for n in (3, 4))
     assert recipe.differences(first, second) == ["epochs was 3 and is 4"]
     assert recipe.differences(first, first) == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "mode", "size", "epochs"),
+    [("quick", "probe", 224, 60), ("balanced", "finetune", 224, 15), ("best", "finetune", 288, 30)],
+)
+def test_a_preset_sets_what_nobody_set(preset: str, mode: str, size: int, epochs: int) -> None:
+    known = Facts(TWO, 240, 1, 4, "cpu")
+    plan = recipe.plan(TrainConfig(preset=preset), known)
+    assert (plan.mode, plan.input.height, plan.epochs) == (mode, size, epochs)
+    assert recipe.plan(TrainConfig(preset=preset, size=64, epochs=3), known).input.height == 64
+    assert bool(plan.ema) == (mode == "finetune")
+
+
+def test_unequal_classes_are_weighed_and_even_ones_are_not() -> None:
+    even = version({"disease": ["a", "b"] * 10 + ["a", "b"]}, ["train"] * 20 + ["val"] * 2)
+    assert recipe.plan(TrainConfig(), facts(even)).class_weights == {}
+    unequal = version({"disease": ["a"] * 40 + ["b"] * 4 + ["a", "b"]}, ["train"] * 44 + ["val"] * 2)
+    common, rare = recipe.plan(TrainConfig(), facts(unequal)).class_weights["disease"]
+    assert rare > 5 * common
+    assert 40 * common + 4 * rare == pytest.approx(44, abs=0.01)
+    assert recipe.plan(TrainConfig(balance=False), facts(unequal)).class_weights == {}
+
+
+def test_reasons_are_given_for_what_nobody_set() -> None:
+    config = TrainConfig(epochs=3, size=64)
+    why = recipe.reasons(config, recipe.plan(config, facts(TWO)))
+    assert {"batch_size", "lr", "ema", "device"} <= set(why)
+    assert not {"epochs", "input"} & set(why)

@@ -149,3 +149,34 @@ def test_a_damaged_photo_is_named_and_left_out(cli, trained, tmp_path, monkeypat
     result = cli("train", data, "--out", tmp_path / "run", *SMALL, "--epochs", 1)
     assert result.code == Exit.DONE, result.err
     assert victim["name"] in result.err
+
+
+QUICK = ("--preset", "quick", "--size", "48", "--set", "backbone=mobilenetv3_small_050", "--set", "pretrained=false")
+
+
+def test_a_probe_trains_the_heads_alone_and_is_exact(cli, trained, tmp_path) -> None:
+    for name in ("one", "two"):
+        result = cli("train", trained.data, "--out", tmp_path / name, *QUICK, "--epochs", 12)
+        assert result.code == Exit.DONE, result.err
+    assert digest(tmp_path / "one") == digest(tmp_path / "two")
+    assert len(list(csv.DictReader((tmp_path / "one" / "history.csv").open()))) == 12
+    assert cli("validate", trained.data, "--model", tmp_path / "one").code == Exit.DONE
+    again = cli("train", trained.data, "--out", tmp_path / "one", *QUICK, "--epochs", 12, "--json")
+    assert again.json["changed"] is False
+
+
+def test_only_photos_that_fit_a_condition_are_trained_on(cli, trained, tmp_path) -> None:
+    condition = 'category == "tomato"'
+    plan = cli("train", trained.data, "--out", tmp_path / "run", "--where", condition, "--dry-run", "--json").json
+    assert plan["plan"]["where"] == condition
+    assert {target["name"] for target in plan["plan"]["targets"]} == {"health", "disease", "severity"}
+    assert cli("train", trained.data, "--out", tmp_path / "run", "--where", "nonsense == 1").code == Exit.USAGE
+
+
+def test_the_average_of_the_weights_is_what_is_kept(cli, trained, tmp_path) -> None:
+    digests = set()
+    for ema in ("0", "0.5", "0.9"):
+        result = cli("train", trained.data, "--out", tmp_path / ema, *SMALL, "--epochs", 1, "--set", f"ema={ema}")
+        assert result.code == Exit.DONE, result.err
+        digests.add(digest(tmp_path / ema))
+    assert len(digests) == 3

@@ -15,7 +15,8 @@ EXAMPLES = [
     "plantml train leaves --out runs/first",
     "plantml train leaves@7 --out runs/big --backbone resnet50 --epochs 20",
     "plantml train leaves --out s3://bucket/runs/first --targets disease --config configs/train.yaml",
-    "plantml train leaves --out runs/first --dry-run",
+    "plantml train leaves --out runs/look --preset quick",
+    "plantml train leaves --out runs/lab --where 'source == \"lab\"' --dry-run",
 ]
 
 
@@ -28,9 +29,16 @@ def train(
     console: Console,
     dataset: Dataset,
     out: Annotated[str, typer.Option(metavar="RUN", help="URL of the run's folder.")] = "run",
+    preset: Annotated[
+        str | None,
+        typer.Option(help="quick (heads on a frozen backbone), balanced, or best. [default: balanced]"),
+    ] = None,
     targets: Annotated[str | None, typer.Option(metavar="A,B", help="Targets to predict; all if not given.")] = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="CONDITION", help="Only photos for which this holds, by columns.")
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="A timm model. [default: tf_efficientnet_lite0]")] = None,
-    size: Annotated[int | None, typer.Option(help="Height and width of the input, pixels. [default: 224]")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of the input, pixels. [default: auto]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the photos. [default: auto, by their number]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Photos a step. [default: auto]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice. [default: 0]")] = None,
@@ -50,11 +58,13 @@ def train(
 
     need_train()
     from plantml import settings
-    from plantml.train import run
+    from plantml.train import recipe, run
     from plantml.train.recipe import TrainConfig
     from plantml.work import Stop
 
     flags = {
+        "preset": preset,
+        "where": where,
         "targets": [name.strip() for name in targets.split(",")] if targets else None,
         "backbone": backbone,
         "size": size,
@@ -69,8 +79,8 @@ def train(
         return
     if dry_run:
         _, plan = run.make_plan(dataset, resolved.value, console.machine)
-        content = plan.model_dump(mode="json")
-        console.result("train", {"plan": content}, lambda page: _show_plan(page, content))
+        content, why = plan.model_dump(mode="json"), recipe.reasons(resolved.value, plan)
+        console.result("train", {"plan": content, "reasons": why}, lambda page: _show_plan(page, content, why))
         return
     listener = run.Listener(console.say, console.progress)
     with Stop() as stop:
@@ -89,14 +99,14 @@ def train(
     console.result("train", content, lambda page: _show(page, done))
 
 
-def _show_plan(page: Page, plan: dict[str, Any]) -> None:
+def _show_plan(page: Page, plan: dict[str, Any], why: dict[str, str]) -> None:
     for key, value in plan.items():
         shown = value
         if key == "targets":
             shown = ", ".join(
                 f"{target['name']} ({target['kind']}, {len(target['classes'])} classes)" for target in value
             )
-        page.line(f"{key}: {shown}")
+        page.line(f"{key}: {shown}" + (f"   # {why[key]}" if key in why else ""))
 
 
 def _show(page: Page, done: "Trained") -> None:

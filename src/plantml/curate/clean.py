@@ -111,7 +111,7 @@ def clean(
                     if finding.code == code:
                         plan.apply(finding)
         rows = plan.rows()
-        return rows, manifest.derive_targets(rows, tuple(_emptied(target, rows) for target in version.targets))
+        return rows, manifest.derive_targets(rows, manifest.narrow_targets(rows, version.targets))
 
     if dry_run:
         version = versions.load(ref)
@@ -121,15 +121,6 @@ def clean(
         committed = versions.change(ref, "clean", {"apply": ",".join(apply)}, change)
     plan = seen["plan"]
     return Cleaned(committed, plan.excluded, plan.review, plan.mended, len(plan.undecided))
-
-
-def _emptied(target: Target, rows: pl.DataFrame) -> Target:
-    """The target without classes that no row has any more."""
-    if target.kind == "value":
-        return target
-    column = rows[target.name].drop_nulls()
-    have = set((column.explode() if target.kind == "multilabel" else column).unique())
-    return Target(target.name, target.kind, tuple(name for name in target.classes if name in have), target.unit)
 
 
 def _cleanable() -> list[str]:

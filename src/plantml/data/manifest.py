@@ -148,12 +148,23 @@ def derive_targets(rows: pl.DataFrame, targets: Iterable[Target]) -> tuple[Targe
     return tuple(_with_classes(rows, target) for target in targets)
 
 
-def _with_classes(rows: pl.DataFrame, target: Target) -> Target:
+def narrow_targets(rows: pl.DataFrame, targets: Iterable[Target]) -> tuple[Target, ...]:
+    """The targets without classes that no row has, in their order."""
+    return tuple(
+        replace(target, classes=tuple(name for name in target.classes if name in _labels_in(rows, target)))
+        for target in targets
+    )
+
+
+def _labels_in(rows: pl.DataFrame, target: Target) -> set[str]:
     if target.kind == "value" or target.name not in rows.columns:
-        return target
+        return set()
     column = rows[target.name].drop_nulls()
-    labels = column.explode() if target.kind == "multilabel" else column
-    new = sorted(set(labels.drop_nulls().unique()) - set(target.classes))
+    return set((column.explode() if target.kind == "multilabel" else column).drop_nulls().unique())
+
+
+def _with_classes(rows: pl.DataFrame, target: Target) -> Target:
+    new = sorted(_labels_in(rows, target) - set(target.classes))
     return replace(target, classes=(*target.classes, *new))
 
 

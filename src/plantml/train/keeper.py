@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,45 @@ import torch
 from torch import Tensor
 
 from plantml import metrics
+from plantml.metrics import Report
 from plantml.train.module import PlantModule
 from plantml.work import Progress, Stop
 
 _NAME = re.compile(r"epoch-(\d{4})\.ckpt")
+
+
+class History:
+    """What each epoch came to: one row of numbers an epoch."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the best validation score; of equal ones the one with the lower loss."""
+        best = max(self.rows, key=lambda row: (row["score"], -row["val_loss"]))
+        return int(best["epoch"])
+
+    def add(self, epoch: int, train_loss: float, val_loss: float, reports: Sequence[Report]) -> dict[str, float]:
+        """Write an epoch down; its row."""
+        row = {
+            "epoch": float(epoch),
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "score": metrics.selection_score(reports),
+            **metrics.headline(reports),
+        }
+        self.rows.append(row)
+        return row
+
+    def csv(self) -> bytes:
+        """The rows as CSV."""
+        text = io.StringIO()
+        table = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
+        table.writeheader()
+        for row in self.rows:
+            table.writerow({key: round(value, 6) for key, value in row.items()} | {"epoch": int(row["epoch"])})
+        return text.getvalue().encode()
 
 
 class Keeper(pl.Callback):
@@ -43,19 +78,13 @@ class Keeper(pl.Callback):
     ) -> None:
         self.folder, self.steps = folder, steps
         self.progress, self.stop, self.saved, self.told = progress, stop, saved, told
-        self.history: list[dict[str, float]] = []
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch with the best validation score; of equal ones the one with the lower loss."""
-        best = max(self.history, key=lambda row: (row["score"], -row["val_loss"]))
-        return int(best["epoch"])
+        self.history = History()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
+        return {"history": self.history.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = state_dict["history"]
+        self.history.rows = state_dict["history"]
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.progress(trainer.global_step, self.steps)
@@ -64,33 +93,17 @@ class Keeper(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, PlantModule)
-        row = {
-            "epoch": float(trainer.current_epoch),
-            "train_loss": pl_module.train_loss,
-            "val_loss": pl_module.val_loss,
-            "score": metrics.selection_score(pl_module.reports),
-            **metrics.headline(pl_module.reports),
-        }
+        row = self.history.add(trainer.current_epoch, pl_module.train_loss, pl_module.val_loss, pl_module.reports)
         if not math.isfinite(row["train_loss"]):
             trainer.should_stop = True
-        self.history.append(row)
         file = self.folder / f"epoch-{trainer.current_epoch:04d}.ckpt"
         trainer.save_checkpoint(file)
-        keep = {file.name, f"epoch-{self.best_epoch:04d}.ckpt"}
+        keep = {file.name, f"epoch-{self.history.best_epoch:04d}.ckpt"}
         for other in self.folder.glob("epoch-*.ckpt"):
             if other.name not in keep:
                 other.unlink()
         self.saved(file)
         self.told(row)
-
-    def history_csv(self) -> bytes:
-        """The history as CSV, one row an epoch."""
-        text = io.StringIO()
-        table = csv.DictWriter(text, list(self.history[0]), lineterminator="\n")
-        table.writeheader()
-        for row in self.history:
-            table.writerow({key: round(value, 6) for key, value in row.items()} | {"epoch": int(row["epoch"])})
-        return text.getvalue().encode()
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -100,6 +113,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def load_network(file: Path) -> dict[str, Tensor]:
-    """The weights of a `PlantNet` in a checkpoint."""
+    """The weights of a `PlantNet` in a checkpoint: their moving average where there is one."""
     state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-    return {key.removeprefix("net."): value for key, value in state.items()}
+    prefix = "average.module." if any(key.startswith("average.") for key in state) else "net."
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from plantml import metrics
 from plantml.metrics import Report
@@ -19,12 +20,19 @@ from plantml.train.recipe import Plan
 class PlantModule(pl.LightningModule):
     """Wraps a `PlantNet`.
 
-    After each validation epoch `reports`, `val_loss` and `train_loss` hold its result.
+    What is judged, and kept, is the moving average of the weights where the plan has one (Polyak and Juditsky
+    1992, "Acceleration of stochastic approximation by averaging"). After each validation epoch `reports`,
+    `val_loss` and `train_loss` hold its result.
     """
 
     def __init__(self, net: PlantNet, plan: Plan, steps: int) -> None:
         super().__init__()
         self.net, self.plan, self.steps = net, plan, steps
+        self.average: AveragedModel | None = None
+        if plan.ema:
+            # It starts at the first step's weights; batch statistics are averaged too.
+            decay: Any = get_ema_multi_avg_fn
+            self.average = AveragedModel(net, multi_avg_fn=decay(plan.ema), use_buffers=True)
         self.reports: list[Report] = []
         self.val_loss = self.train_loss = math.nan
         self._train: list[Tensor] = []
@@ -39,17 +47,27 @@ class PlantModule(pl.LightningModule):
         # same numbers as one that was never interrupted.
         torch.manual_seed((self.plan.seed * 1_000_003 + self.global_step) % 2**63)
         loss = total_loss(
-            self.net(batch["image"]), batch, self.plan.targets, self.plan.label_smoothing, self.net.scales()
+            self.net(batch["image"]),
+            batch,
+            self.plan.targets,
+            smoothing=self.plan.label_smoothing,
+            scales=self.net.scales(),
+            weights=self.plan.class_weights,
         )
         self._train.append(loss.detach())
         return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.average is not None:
+            self.average.update_parameters(self.net)
 
     def on_validation_epoch_start(self) -> None:
         self._val = []
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Logits and labels of one batch, kept for the epoch's end."""
-        logits = self.net(batch["image"])
+        judged = self.net if self.average is None else self.average.module
+        logits = judged(batch["image"])
         self._val.append(
             {f"logits.{name}": logits[name].float().cpu() for name in logits}
             | {name: batch[name].cpu() for name in logits}
@@ -59,11 +77,11 @@ class PlantModule(pl.LightningModule):
         joined = {key: torch.cat([part[key] for part in self._val]) for key in self._val[0]}
         logits = {target.name: joined[f"logits.{target.name}"] for target in self.plan.targets}
         scales = {name: scale.cpu() for name, scale in self.net.scales().items()}
-        self.val_loss = float(total_loss(logits, joined, self.plan.targets, 0.0, scales))
+        self.val_loss = float(total_loss(logits, joined, self.plan.targets, scales=scales))
         self.train_loss = float(torch.stack(self._train).mean()) if self._train else math.nan
         found = [
             metrics.report_encoded(
-                target, joined[target.name].numpy(), _probabilities(target, logits[target.name]).numpy()
+                target, joined[target.name].numpy(), probabilities(target, logits[target.name]).numpy()
             )
             for target in self.plan.targets
         ]
@@ -89,7 +107,8 @@ class PlantModule(pl.LightningModule):
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, self.steps - warm))))
 
 
-def _probabilities(target: Target, logits: Tensor) -> Tensor:
+def probabilities(target: Target, logits: Tensor) -> Tensor:
+    """Uncalibrated probabilities [N, classes], or values [N, 1], of one target's logits."""
     if target.kind == "value":
         return logits
     return logits.softmax(dim=1) if target.kind == "class" else logits.sigmoid()

@@ -1,10 +1,11 @@
 """What is asked of a training, what is known of data and machine, and the plan that follows from both."""
 
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -16,15 +17,30 @@ from plantml.targets import Target
 from plantml.train.weights import DEFAULT
 
 Auto = Literal["auto"]
+Mode = Literal["probe", "finetune"]
+Preset = Literal["quick", "balanced", "best"]
+
+_UNEQUAL = 3.0
+"""Largest class over smallest from which the loss weighs them."""
+
+_EFFECTIVE = 0.999
+"""Beta of the effective number of photos (Cui et al. 2019, "Class-balanced loss")."""
 
 
 class TrainConfig(Config):
     """What can be set for `plantml train`. `auto` is resolved by `plan`, from the data and the machine."""
 
+    preset: Preset = Field(
+        "balanced", description="quick trains heads on a frozen backbone; best takes larger photos and twice the epochs"
+    )
     targets: tuple[str, ...] = Field((), description="targets to predict; all that the dataset has if empty")
+    where: str = Field("", description="only photos for which this holds, as in `dataset subset --where`")
+    mode: Mode | Auto = Field("auto", description="probe (frozen backbone) or finetune")
     backbone: str = Field(DEFAULT, description="name of a timm model")
     pretrained: bool = Field(default=True, description="start from pretrained weights")
-    size: int = Field(224, ge=32, le=1024, description="height and width of the model's input, pixels")
+    size: Annotated[int, Field(ge=32, le=1024)] | Auto = Field(
+        "auto", description="height and width of the model's input, pixels"
+    )
     fit: FitMode = Field("pad", description="how a photo becomes the input: pad, crop or squash")
     epochs: int | Auto = Field("auto", description="passes over the training photos")
     batch_size: int | Auto = Field("auto", description="photos a step")
@@ -35,6 +51,8 @@ class TrainConfig(Config):
     label_smoothing: float = Field(0.05, ge=0, lt=1, description="for class targets")
     dropout: float = Field(0.2, ge=0, lt=1, description="share of embedding features dropped before the heads")
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the backbone")
+    ema: float | Auto = Field("auto", description="decay of the moving average of the weights a step; 0 for none")
+    balance: bool | Auto = Field("auto", description="weigh classes by their effective number of photos")
     augment: float = Field(1.0, ge=0, le=2, description="strength of augmentation; 0 only resizes")
     target_risk: float = Field(0.05, gt=0, lt=1, description="share of wrong answers among the accepted ones")
     workers: int | Auto = Field("auto", description="processes that augment; 0 does it in the training process")
@@ -48,7 +66,10 @@ class Plan(Config):
     dataset: str
     dataset_version: int
     fingerprint: str
+    preset: Preset
+    mode: Mode
     targets: tuple[Target, ...]
+    where: str
     train_photos: int
     val_photos: int
     backbone: str
@@ -63,6 +84,8 @@ class Plan(Config):
     label_smoothing: float
     dropout: float
     drop_path: float
+    ema: float
+    class_weights: dict[str, tuple[float, ...]]
     augment: float
     target_risk: float
     workers: int
@@ -100,18 +123,23 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
     photos = facts.train_photos
     device = facts.device if config.device == "auto" else config.device
     batch = min(16 if photos < 2000 else 32, photos) if config.batch_size == "auto" else config.batch_size
-    # Small sets need more passes, large ones fewer: 19 for 100 photos, 15 for 240, 6 for 10,000.
-    epochs = min(30, max(4, round(60 / photos**0.25))) if config.epochs == "auto" else config.epochs
+    mode: Mode = ("probe" if config.preset == "quick" else "finetune") if config.mode == "auto" else config.mode
+    epochs = _epochs(photos, config.preset, mode) if config.epochs == "auto" else config.epochs
+    size = (288 if config.preset == "best" else 224) if config.size == "auto" else config.size
+    targets = _targets(config.targets, facts.dataset)
     return Plan(
         dataset=facts.dataset.url,
         dataset_version=facts.dataset.number,
         fingerprint=facts.dataset.fingerprint,
-        targets=_targets(config.targets, facts.dataset),
+        preset=config.preset,
+        mode=mode,
+        targets=targets,
+        where=config.where,
         train_photos=photos,
         val_photos=facts.val_photos,
         backbone=config.backbone,
         pretrained=config.pretrained,
-        input=Fit(config.size, config.size, config.fit),
+        input=Fit(size, size, config.fit),
         epochs=epochs,
         batch_size=batch,
         lr=2e-3 if config.lr == "auto" else config.lr,
@@ -121,6 +149,8 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
         label_smoothing=config.label_smoothing,
         dropout=config.dropout,
         drop_path=config.drop_path,
+        ema=_ema(epochs * photos / batch, mode) if config.ema == "auto" else config.ema,
+        class_weights=_class_weights(targets, facts.dataset, balance=config.balance),
         augment=config.augment,
         target_risk=config.target_risk,
         workers=_workers(facts, device) if config.workers == "auto" else config.workers,
@@ -128,6 +158,60 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
         seed=config.seed,
         versions=versions(),
     )
+
+
+def reasons(config: TrainConfig, made: Plan) -> dict[str, str]:
+    """Why the plan has the values that nobody set, by key."""
+    steps = made.epochs * -(-made.train_photos // made.batch_size)
+    found = {
+        "mode": f"of the preset {made.preset}",
+        "input": f"of the preset {made.preset}",
+        "epochs": f"for {made.train_photos} photos, preset {made.preset}: {steps} steps",
+        "batch_size": f"for {made.train_photos} photos",
+        "lr": "usual for fresh heads",
+        "backbone_lr": "a quarter of the heads': it knows much already",
+        "ema": f"looks back over a tenth of {steps} steps" if made.ema else "the probe has no use for it",
+        "class_weights": f"some class is over {_UNEQUAL:.0f} times another"
+        if made.class_weights
+        else "classes are even",
+        "workers": "the training itself wants all cores" if made.device == "cpu" else "the GPU leaves the cores free",
+        "device": "the best that is here",
+    }
+    set_ = {key for key in TrainConfig.model_fields if getattr(config, key) != TrainConfig.model_fields[key].default}
+    taken = {"size": "input", "balance": "class_weights"}
+    return {key: why for key, why in found.items() if key not in {taken.get(name, name) for name in set_}}
+
+
+def _epochs(photos: int, preset: Preset, mode: Mode) -> int:
+    if mode == "probe":
+        return 60  # passes over vectors: all of them take seconds
+    # Small sets need more passes, large ones fewer: 19 for 100 photos, 15 for 240, 6 for 10,000.
+    usual = min(30, max(4, round(60 / math.sqrt(math.sqrt(photos)))))
+    return 2 * usual if preset == "best" else usual
+
+
+def _ema(steps: float, mode: Mode) -> float:
+    """The decay that looks back over a tenth of the training."""
+    return 0.0 if mode == "probe" else round(min(0.9998, max(0.9, 1 - 10 / max(1.0, steps))), 6)
+
+
+def _class_weights(
+    targets: Sequence[Target], dataset: Version, *, balance: bool | Auto
+) -> dict[str, tuple[float, ...]]:
+    """Weights of the classes by target, their mean over the photos 1; targets with even classes are left out."""
+    train, found = dataset.usable("train"), {}
+    for target in targets:
+        if target.kind != "class" or balance is False:
+            continue
+        counts = dict(train[target.name].drop_nulls().value_counts().iter_rows())
+        numbers = [counts.get(name, 0) for name in target.classes]
+        there = [number for number in numbers if number]
+        if balance == "auto" and max(there) <= _UNEQUAL * min(there):
+            continue
+        raw = [(1 - _EFFECTIVE) / (1 - _EFFECTIVE**number) if number else 0.0 for number in numbers]
+        mean = sum(weight * number for weight, number in zip(raw, numbers, strict=True)) / sum(numbers)
+        found[target.name] = tuple(round(weight / mean, 4) for weight in raw)
+    return found
 
 
 def versions() -> dict[str, str]:

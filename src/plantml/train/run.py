@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,15 +15,17 @@ import torch
 from plantml import charts, metrics, settings
 from plantml.bundle import Bundle
 from plantml.data import versions
-from plantml.data.manifest import Version
+from plantml.data.manifest import Version, narrow_targets
+from plantml.data.where import where
 from plantml.errors import InputError
 from plantml.metrics import ClassReport
+from plantml.network import PlantNet
 from plantml.settings import Machine
-from plantml.train import allocator, finish, prepare, recipe
+from plantml.train import allocator, finish, prepare, probe, recipe
 from plantml.train.augment import Training
 from plantml.train.data import evaluation_loader, training_loader
 from plantml.train.finish import Finished
-from plantml.train.keeper import Keeper, load_network
+from plantml.train.keeper import History, Keeper, load_network
 from plantml.train.module import PlantModule
 from plantml.train.picture import example_batch
 from plantml.train.recipe import Facts, Plan, TrainConfig
@@ -66,9 +68,17 @@ class Listener:
 
 def make_plan(ref: str, config: TrainConfig, machine: Machine) -> tuple[Version, Plan]:
     """The plan of a training, without starting it."""
-    version = versions.load(ref)
+    version = chosen(versions.load(ref), config.where)
     train, val = version.usable("train").height, version.usable("val").height
     return version, recipe.plan(config, Facts(version, train, val, machine.threads, _best_device()))
+
+
+def chosen(version: Version, condition: str) -> Version:
+    """The version with those rows only for which a condition holds, and their classes; all if it is empty."""
+    if not condition:
+        return version
+    rows = where(version.rows, condition)
+    return replace(version, rows=rows, targets=narrow_targets(rows, version.targets))
 
 
 def train(
@@ -113,9 +123,32 @@ def train(
         listener.say(f"Left out, because it cannot be read: {name} ({why})")
     torch.manual_seed(plan.seed)
     net = prepare.network(plan, data.train, offline=machine.offline)
+    try:
+        history = _learn(net, data, plan, run, stop=stop, listener=listener)
+    except KeyboardInterrupt:
+        if not stop:
+            raise
+        raise stop.error("Training stopped", f"Repeat the same command to go on with {run.url}.") from None
+    listener.say(f"Best epoch: {history.best_epoch + 1} of {plan.epochs}. Calibrating, exporting, comparing.")
+    made = finish.finish(net.cpu().eval(), plan, data.bank, data.val)
+    _write_results(run, history, made)
+    bundle = run.publish(made.files, made.model_json)
+    scores = made.contract.metrics
+    return Trained(run.url, bundle, plan, scores, time.monotonic() - started, resumed, changed=True)
+
+
+def _learn(net: PlantNet, data: prepare.Data, plan: Plan, run: RunFolder, *, stop: Stop, listener: Listener) -> History:
+    """Train `net`, which ends with the weights of the best epoch."""
+
+    def told(row: Mapping[str, float]) -> None:
+        listener.say(_epoch_line(row, plan))
+
     change = Training(plan.input.height, plan.input.width, plan.augment)
     loader = training_loader(data.train, change, plan.batch_size, plan.seed, plan.workers)
     run.write("plots/batch.png", example_batch(loader.dataset, data.train, plan))  # type: ignore[arg-type]
+    if plan.mode == "probe":
+        progress = listener.progress("embedding")
+        return probe.fit(net, plan, data.train, data.val, stop=stop, progress=progress, told=told)
     module = PlantModule(net, plan, len(loader) * plan.epochs)
     keeper = Keeper(
         run.checkpoints,
@@ -123,17 +156,12 @@ def train(
         progress=listener.progress("training"),
         stop=stop,
         saved=run.saved,
-        told=lambda row: listener.say(_epoch_line(row, plan)),
+        told=told,
     )
     _fit(module, keeper, (loader, evaluation_loader(data.val, 32)), run, stop)
-
-    net.load_state_dict(load_network(run.checkpoints / f"epoch-{keeper.best_epoch:04d}.ckpt"))
-    listener.say(f"Best epoch: {keeper.best_epoch + 1} of {plan.epochs}. Calibrating, exporting, comparing.")
-    made = finish.finish(net.cpu().eval(), plan, data.bank, data.val)
-    _write_results(run, keeper, made)
-    bundle = run.publish(made.files, made.model_json)
-    scores = made.contract.metrics
-    return Trained(run.url, bundle, plan, scores, time.monotonic() - started, resumed, changed=True)
+    best = keeper.history.best_epoch
+    net.load_state_dict(load_network(run.checkpoints / f"epoch-{best:04d}.ckpt"))
+    return keeper.history
 
 
 def _fit(module: PlantModule, keeper: Keeper, loaders: tuple[Any, Any], run: RunFolder, stop: Stop) -> None:
@@ -164,7 +192,7 @@ def _fit(module: PlantModule, keeper: Keeper, loaders: tuple[Any, Any], run: Run
                     f"The epochs before are saved in {run.url}. Repeat the same command to go on.",
                 ) from None
             raise
-    if not math.isfinite(keeper.history[-1]["train_loss"]):
+    if not math.isfinite(keeper.history.rows[-1]["train_loss"]):
         raise InputError(
             "The training diverged: its loss is not a number",
             f"learning rates {plan.lr:g} and {plan.backbone_lr:g} are too high for this data",
@@ -172,17 +200,17 @@ def _fit(module: PlantModule, keeper: Keeper, loaders: tuple[Any, Any], run: Run
         )
 
 
-def _write_results(run: RunFolder, keeper: Keeper, made: Finished) -> None:
-    run.write("plots/curves.png", charts.learning_curves(keeper.history, keeper.best_epoch))
+def _write_results(run: RunFolder, history: History, made: Finished) -> None:
+    run.write("plots/curves.png", charts.learning_curves(history.rows, history.best_epoch))
     for found in made.reports:
         if isinstance(found, ClassReport):
             run.write(f"plots/confusion_{found.target}.png", charts.confusion(found))
-    run.write(HISTORY, keeper.history_csv())
+    run.write(HISTORY, history.csv())
     content = {
         "plantml_metrics": METRICS_FORMAT,
         "split": "val",
         "model": made.digest,
-        "best_epoch": keeper.best_epoch,
+        "best_epoch": history.best_epoch,
         "scores": metrics.headline(made.reports),
         "targets": {found.target: metrics.as_json(found) for found in made.reports},
         "onnx": asdict(made.proof),
