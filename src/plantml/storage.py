@@ -609,7 +609,7 @@ def check_sha256(data: bytes, sha256: str, url: str) -> None:
         raise StorageError(
             f"{url} is damaged",
             f"its bytes do not have the SHA-256 {sha256[:12]}… that was written down for them",
-            "Restore the file from a backup, or import the photo again.",
+            "Restore the file from a backup.",
         )
 
 

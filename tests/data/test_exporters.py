@@ -22,7 +22,7 @@ from plantml.data.importers import sidecar
 from plantml.data.importing import import_source
 from plantml.data.manifest import Version
 from plantml.data.sources import list_source
-from plantml.errors import AlreadyExistsError, InputError, StorageError, UsageError
+from plantml.errors import InputError, StorageError, UsageError
 from plantml.targets import Target
 
 SIZE = (40, 30)
@@ -388,7 +388,7 @@ def test_an_object_store_can_be_written(format_, dataset, s3_url):
         assert_same(given_back(list_source(out)), truth(versions.load(ref)))
     if format_ == "bundle":
         assert len(given_back(list_source(out))) == len(RECORDS)
-    with pytest.raises(AlreadyExistsError):
+    with pytest.raises(InputError):
         export_dataset(ref, out, format=format_)
 
 
@@ -418,10 +418,10 @@ def test_what_is_there_is_never_written_over(dataset, tmp_path):
     ref = dataset(RECORDS)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("mine")
-    with pytest.raises(AlreadyExistsError, match="not empty"):
+    with pytest.raises(InputError, match="not empty"):
         export_dataset(ref, str(tmp_path / "out"), format="coco")
     (tmp_path / "set.zip").write_text("mine")
-    with pytest.raises(AlreadyExistsError):
+    with pytest.raises(InputError):
         export_dataset(ref, str(tmp_path / "set.zip"), format="bundle")
     assert tree(tmp_path / "out") == ["mine.txt"]
 

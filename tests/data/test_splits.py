@@ -424,7 +424,7 @@ def test_groups_come_from_a_pattern_or_a_column(rule, size, make_rows, tmp_path)
             split_dataset(url, group_by=rule)
         return
     report = split_dataset(url, group_by=rule)
-    assert (report.joined["--group-by"], report.groups) == (40, 40 // size)
+    assert (report.joined["groups"], report.groups) == (40, 40 // size)
     by_group = {}
     for name, split in splits_of(url).items():
         by_group.setdefault(int(name.split("_")[2].split(".")[0]) // size, set()).add(split)

@@ -212,6 +212,16 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def after_change(dataset: str, rows: Any) -> str:
+    """The next command for a dataset whose usable rows, a table, have splits, lack them, or are new among them."""
+    lacking, total = rows["split"].null_count(), len(rows)
+    if lacking == total:
+        return f"Next: plantml dataset split {dataset}"
+    if lacking:
+        return f"Next: plantml dataset split {dataset} --keep"
+    return f"Next: plantml train {dataset} --out RUN"
+
+
 def count(number: int, one: str, many: str = "") -> str:
     """`1 photo`, `3 photos`."""
     return f"{number} {one if number == 1 else many or one + 's'}"

@@ -52,6 +52,8 @@ def run(
     for name in (*only, *skip):
         if name not in CHECKS:
             raise UsageError(f"There is no check {name!r}", "", f"Checks: {', '.join(CHECKS)}.")
+    if not [name for name in CHECKS if name not in skip and (not only or name in only)]:
+        raise UsageError("No check is left to run", f"all that are named are skipped: {', '.join(skip)}")
     version = versions.load(ref)
     subject = Subject(version, machine, model, progress)
     findings: list[Finding] = []

@@ -150,6 +150,9 @@ class _Plan:
             self._keep_best(finding)
         elif code == "split-leak":
             splits = self._version.rows["split"]
+            if self._conflicting & set(finding.rows) - set(self._reasons):
+                self.undecided |= set(finding.rows)
+                return
             self._leave_out(code, [row for row in finding.rows if splits[row] != splits[finding.rows[0]]], finding)
         elif code in _MENDERS:
             _MENDERS[code](self, finding)

@@ -137,6 +137,8 @@ def embed(
         for image_id, url in batch:
             try:
                 data = storage.read(url) if storage.is_local(url) else cache.read(image_id, url)
+                if hashlib.sha256(data).hexdigest() != image_id:
+                    continue  # another picture by now: its vector must not go by this name
                 pixels.append(images.decode(data, embedder.fit))
                 names.append(image_id)
             except InputError:

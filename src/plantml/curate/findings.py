@@ -91,6 +91,8 @@ CODES: Mapping[str, Code] = {
         "`rename-class`; `clean` does it where they differ by case, separators or a count only.",
         cleans=True,
     ),
+    "no-photos": Code("error", "no photo to use", "Import photos, or go back to an older version: `restore`."),
+    "single-class": Code("warning", "target with one class only", "There is nothing to tell apart: add other classes."),
     "tiny-class": Code("warning", "class with very few photos", "Collect more, or join it to another: `rename-class`."),
     "imbalance": Code("info", "very unequal classes", "Training weighs them; look at the scores of the small ones."),
     "impossible-labels": Code(
@@ -188,18 +190,24 @@ class Report:
         return str(self.version.rows["name"][row])
 
     def counts(self) -> dict[str, int]:
-        """Findings by code, in the order of `CODES`."""
-        counts = dict.fromkeys(CODES, 0)
+        """Findings by code, errors first, then in the order of `CODES`."""
+        counts = dict.fromkeys(sorted(CODES, key=lambda code: SEVERITIES.index(CODES[code].severity)), 0)
         for finding in self.findings:
             counts[finding.code] += 1
         return {code: number for code, number in counts.items() if number}
 
     def failing(self, levels: Sequence[str]) -> list[Finding]:
-        """Findings that `--fail-on` counts: those of a code or severity that is named; `warning` means errors too."""
+        """Findings that `--fail-on` counts: of a code that is named, or at least as severe as one that is."""
         named = set(levels)
-        if "warning" in named:
-            named.add("error")
+        for place, severity in enumerate(SEVERITIES):
+            if severity in levels:
+                named.update(SEVERITIES[:place])
         return [finding for finding in self.findings if finding.code in named or finding.severity in named]
+
+
+def count(number: int, one: str) -> str:
+    """`1 photo`, `3 photos`."""
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
 
 
 def in_order(findings: Sequence[Finding]) -> list[Finding]:

@@ -17,7 +17,7 @@ from plantml.data.manifest import EXCLUDED, OK, Version
 from plantml.data.sources import list_source
 from plantml.data.versions import Committed
 from plantml.data.where import where
-from plantml.errors import InputError, PlantmlError
+from plantml.errors import InputError, PlantmlError, UsageError
 from plantml.targets import Target
 from plantml.work import Progress, batched, in_threads, silent
 
@@ -41,11 +41,11 @@ class Relabelled:
     back: int
 
 
-def corrections(url: str, version: Version, rule: str = "auto") -> Listing:
+def corrections(url: str, version: Version, rule: str = "auto", image_column: str | None = None) -> Listing:
     """A list of corrections for a version: a table with columns of its targets, or any format of annotations."""
     columns = read_table(url).columns if is_table(url) else []
     targets = [f"{target.name}:{target.kind}:{target.unit}" for target in version.targets if target.name in columns]
-    listing = list_source(url, rule=rule, targets=targets)
+    listing = list_source(url, rule=rule, targets=targets, image_column=image_column)
     if not columns:
         return listing
     # Health that was only worked out from the disease is no correction where the dataset does not speak of it.
@@ -70,6 +70,12 @@ def relabel(ref: str, listing: Listing, *, new_classes: bool = False) -> Relabel
     Raises:
         InputError: a photo, target or class is not in the dataset, or a name is that of several photos.
     """
+    if not any(item.labels or item.boxes is not None for item in listing.items):
+        raise InputError(
+            "The list corrects nothing",
+            "no column of it is a target of the dataset, and there are no boxes",
+            f"Call a column as a target is called: {', '.join(target.name for target in versions.load(ref).targets)}.",
+        )
     seen: dict[str, Relabelled] = {}
 
     def apply(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
@@ -127,18 +133,23 @@ def _places(version: Version, items: Sequence[Item]) -> list[int]:
     """Row of each item: by its name, or by its file name where that is enough."""
     by_name: dict[str, list[int]] = defaultdict(list)
     by_file: dict[str, list[int]] = defaultdict(list)
-    for row, name in enumerate(version.rows["name"]):
+    for row, (source, name) in enumerate(version.rows.select(manifest.KEY).iter_rows()):
         by_name[name].append(row)
+        by_name[storage.join(source, name)].append(row)
         by_file[storage.basename(name)].append(row)
-    places = []
+    places: list[int] = []
+    taken: set[int] = set()
     for item in items:
-        found = by_name.get(item.name) or by_file.get(storage.basename(item.name), [])
+        found = by_name.get(item.name) or ([] if "/" in item.name else by_file.get(item.name, []))
         if len(found) != 1:
             raise InputError(
                 f"{item.name} names {'no photo' if not found else f'{len(found)} photos'} of {version.ref}",
                 f"the dataset's names look like {version.rows['name'][0]!r}" if version.rows.height else "it is empty",
                 "Name photos by their path relative to their source.",
             )
+        if found[0] in taken:
+            raise InputError(f"{item.name} is named twice", "a photo has one label", "Keep one of its rows.")
+        taken.add(found[0])
         places.append(found[0])
     return places
 
@@ -152,13 +163,22 @@ def rename_class(ref: str, target: str, old: str, new: str) -> tuple[Committed, 
     Raises:
         InputError: there is no such target or class.
     """
+    if not new.strip() or new != new.strip():
+        raise UsageError(f"{new!r} cannot be a class", "a name is not empty, and has no space at its ends")
+    versions.load(ref)  # a dataset that is not there has no classes to rename
     counted = {}
 
     def apply(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
+        in_boxes = _box_classes(version.rows, target)
+        if in_boxes and target not in {item.name for item in version.targets}:
+            if old not in in_boxes:
+                raise InputError(f"{target} has no class {old!r}", f"boxes have {', '.join(sorted(in_boxes))}")
+            drawn = version.rows["boxes"].to_list()
+            counted["photos"] = sum(any(_class_of(box, target) == old for box in boxes or []) for boxes in drawn)
+            return version.rows.with_columns(_renamed_boxes(version.rows, target, old, new)), version.targets
         found = version.target(target)
         if found.kind == "value":
             raise InputError(f"{target} is a number", "it has no classes")
-        in_boxes = _box_classes(version.rows, target)
         if old not in found.classes and old not in in_boxes:
             raise InputError(f"{target} has no class {old!r}", f"it has {', '.join(found.classes)}")
         column = pl.col(target)
@@ -186,16 +206,20 @@ def rename_class(ref: str, target: str, old: str, new: str) -> tuple[Committed, 
 def _box_classes(rows: pl.DataFrame, target: str) -> set[str]:
     labels = rows["boxes"].drop_nulls().explode().drop_nulls()
     texts = labels.struct.field("labels").unique().to_list() if len(labels) else []
-    return {json.loads(text).get(target) for text in texts if text}
+    return {name for text in texts if text and (name := json.loads(text).get(target))}
+
+
+def _class_of(box: Mapping[str, Any], target: str) -> str | None:
+    found: str | None = json.loads(box["labels"] or "{}").get(target)
+    return found
 
 
 def _renamed_boxes(rows: pl.DataFrame, target: str, old: str, new: str) -> pl.Series:
     found: list[Any] = []
     for boxes in rows["boxes"].to_list():
         for box in boxes or []:
-            labels = json.loads(box["labels"] or "{}")
-            if labels.get(target) == old:
-                labels[target] = new
+            if _class_of(box, target) == old:
+                labels = json.loads(box["labels"]) | {target: new}
                 box["labels"] = json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         found.append(boxes)
     return pl.Series("boxes", found, rows.schema["boxes"])
@@ -203,7 +227,9 @@ def _renamed_boxes(rows: pl.DataFrame, target: str, old: str, new: str) -> pl.Se
 
 def restore(ref: str, number: int) -> Committed:
     """Make an older version the newest again, as a version of its own."""
-    url, _ = versions.parse_reference(ref)
+    url, at = versions.parse_reference(ref)
+    if at is not None:
+        raise InputError(f"{ref} cannot be changed", "versions are immutable", f"Name the dataset alone: {url}")
     old = versions.load(f"{url}@{number}")
     return versions.change(url, "restore", {"version": number}, lambda _: (old.rows, old.targets))
 
@@ -241,6 +267,7 @@ def merge(ref: str, other: str, *, splits: bool = False, threads: int = 8, progr
         InputError: one target has two kinds.
     """
     source, (url, _) = versions.load(other), versions.parse_reference(ref)
+    versions.check_place(url)
     rows = source.rows if splits else source.rows.with_columns(split=pl.lit(None, pl.String))
     return _bring(url, source, rows, "merge", {"from": source.ref}, threads=threads, progress=progress)
 
@@ -259,6 +286,7 @@ def subset(ref: str, out: str, condition: str, *, threads: int = 8, progress: Pr
         InputError: nothing fits, or there is a dataset at `out`.
     """
     source, (url, _) = versions.load(ref), versions.parse_reference(out)
+    versions.check_place(url)
     if versions.numbers(url):
         raise InputError(f"There is a dataset at {url} already", "a subset makes a new one", "Choose another place.")
     rows = where(source.rows, condition)

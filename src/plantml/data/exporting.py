@@ -25,7 +25,7 @@ from plantml.data.exporters import (
 from plantml.data.exporters.naming import file_names
 from plantml.data.exporters.output import Output
 from plantml.data.manifest import Version
-from plantml.errors import AlreadyExistsError, InputError, UsageError
+from plantml.errors import InputError, UsageError
 from plantml.work import Progress, silent
 
 BUNDLE = "bundle"
@@ -92,7 +92,7 @@ def export_dataset(
     Raises:
         UsageError: there is no such format or split.
         InputError: there is no such dataset, nothing to write, or `out` lies where the photos come from.
-        AlreadyExistsError: there is something at `out`.
+        InputError: there is something at `out`.
         StorageError: a photo cannot be read, or `out` cannot be written.
     """
     if format not in NAMES:
@@ -125,7 +125,7 @@ def _export_bundle(content: Set, out: str, progress: Progress) -> Exported:
             f"A bundle cannot be called {storage.basename(out)}", "it is a zip file", f"Write to {out}.zip"
         )
     if storage.exists(out):
-        raise AlreadyExistsError(f"{out} exists already", "", "Export to a new place.")
+        raise InputError(f"{out} exists already", "", "Export to a new place.")
     with storage.staged(out) as file:
         written = bundle.write(content, file, progress)
         size = file.stat().st_size

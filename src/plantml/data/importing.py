@@ -79,6 +79,7 @@ def import_source(
     if at is not None:
         raise InputError(f"{dataset} cannot be changed", "versions are immutable", f"Name the dataset alone: {url}")
     _check_apart(source, url)
+    versions.check_place(url)
     head = versions.load(url) if versions.numbers(url) else Version(url, 0, manifest.empty_rows(), ())
     known = _names(head, source)
     new = [item for item in listing.items if item.name not in known]

@@ -207,7 +207,7 @@ def read_names(names: Iterable[str], rule: str = "auto") -> Taxonomy:
     """
     distinct = sorted(set(names))
     if rule == "none":
-        return Taxonomy({name: {} for name in distinct}, "no labels, as asked")
+        return Taxonomy({name: {} for name in distinct}, "no labels")
     if rule == "auto":
         return _guess(distinct)
     return Taxonomy({name: _by_pattern(name, rule) for name in distinct}, rule)

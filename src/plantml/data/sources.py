@@ -91,6 +91,8 @@ def list_source(
         UsageError: there is no format of that name.
         InputError: there is nothing, no format fits, or several do.
     """
+    if not source.strip():
+        raise UsageError("No source is named", "the text is empty", "Name a folder, an archive or a list.")
     if format not in {AUTO, *FORMATS}:
         raise UsageError(f"There is no format {format!r}", f"formats: {AUTO}, {', '.join(sorted(FORMATS))}")
     source = storage.absolute(source)
@@ -147,6 +149,12 @@ def _list_tree(tree: Tree, name: str, reading: Reading) -> Listing:
     if tree.has(sidecar.INCOMPLETE):
         raise InputError(
             f"{tree.url} is an export that was not finished", f"it holds {sidecar.INCOMPLETE}", "Export it again."
+        )
+    if tree.has("versions/000001.parquet"):
+        raise InputError(
+            f"{tree.url} is a dataset",
+            "its photos are called by their hashes",
+            f"Bring it in: merge DATASET {tree.url}",
         )
     said = _sidecar(tree)
     notes: list[str] = []

@@ -26,7 +26,7 @@ Label = tuple[str, str]
 """A target and one of its classes; two empty texts stand for being a photo at all."""
 
 
-RULES = {"group": "groups", "by": "--group-by", "image_id": "exact copies", "twin": "near-duplicates",
+RULES = {"group": "groups", "image_id": "exact copies", "twin": "near-duplicates",
          "seen": "crops, turns and overlaps"}  # fmt: skip
 """What keeps photos together, by the column that tells it."""
 
@@ -44,6 +44,7 @@ class SplitReport:
         matched: rows of the group table that named a photo of the dataset; `None` without a table.
         held: photos left out because their like is in the frozen test set, by reason.
         placed: photos that had no split before, with `keep`.
+        warnings: sentences on what came out as nobody would want it.
     """
 
     committed: Committed
@@ -54,6 +55,7 @@ class SplitReport:
     matched: int | None
     held: Mapping[str, int]
     placed: int
+    warnings: Sequence[str]
 
 
 def parse_ratios(text: str) -> tuple[Fraction, ...]:
@@ -97,6 +99,8 @@ def split_dataset(
     Raises:
         InputError: there are splits already and neither `keep` nor `resplit` was asked for, or nothing to split.
     """
+    if keep and resplit:
+        raise UsageError("--keep and --resplit contradict each other", "one moves no photo, the other may move all")
     shares = parse_ratios(ratios)
     table = _group_table(groups) if groups else None
     made: dict[str, SplitReport] = {}
@@ -114,9 +118,11 @@ def split_dataset(
         usable = rows.filter(pl.col("status") == OK)
         if usable.is_empty():
             raise InputError(f"{version.ref} has no usable photo to split")
+        if group_by:
+            rows = _grouped(rows, group_by)
+            usable = rows.filter(pl.col("status") == OK)
         linked = usable.with_columns(
             twin=_twins(usable) if near else pl.lit(None),
-            by=_by(usable, group_by) if group_by else pl.lit(None),
             seen=pl.Series(seen(version, usable), dtype=pl.Int64) if seen else pl.lit(None),
         )
         keys, joined = group_keys(linked, list(RULES))
@@ -135,6 +141,7 @@ def split_dataset(
             matched,
             held,
             sum(split is None for split in fixed) if keep else 0,
+            _warnings(result.filter(pl.col("status") == OK), version.targets, shares),
         )
         return result, version.targets
 
@@ -142,6 +149,23 @@ def split_dataset(
                   "deep": seen is not None, "seed": seed, "keep": keep}  # fmt: skip
     committed = versions.change(ref, "split", parameters, apply)
     return replace(made["report"], committed=committed)
+
+
+def _warnings(rows: pl.DataFrame, targets: Iterable[Target], shares: Sequence[Fraction]) -> list[str]:
+    """Splits that came out empty, and classes that a split lacks."""
+    found = []
+    wanted = [name for name, share in zip(SPLITS, shares, strict=True) if share]
+    for split in wanted:
+        of_split = rows.filter(pl.col("split") == split)
+        if of_split.is_empty():
+            found.append(f"No photo is in {split}: there are too few groups.")
+            continue
+        for target in targets:
+            if target.kind == "class":
+                lacking = sorted(set(rows[target.name].drop_nulls()) - set(of_split[target.name]))
+                if lacking:
+                    found.append(f"{split} lacks {target.name} {', '.join(lacking[:5])}{' …' if lacking[5:] else ''}.")
+    return found
 
 
 def _refuse_to_move(version: Version, usable: pl.DataFrame, result: pl.DataFrame) -> None:
@@ -199,6 +223,18 @@ def _twins(rows: pl.DataFrame) -> pl.Series:
     return pl.Series("twin", found, pl.Int64)
 
 
+def _grouped(rows: pl.DataFrame, rule: str) -> pl.DataFrame:
+    """Rows whose `group` holds what the rule finds too, so that a later split, or a check, knows it."""
+    found = rows.with_columns(by=_by(rows, rule))
+    keys, _ = group_keys(found, ("group", "by"))
+    names: dict[int, str] = {}
+    for key, group, by in zip(keys, found["group"], found["by"], strict=True):
+        for name in (group, by):
+            if name is not None:
+                names[key] = min(names.get(key, name), name)
+    return rows.with_columns(group=pl.Series([names.get(key) for key in keys], dtype=pl.String))
+
+
 def _by(rows: pl.DataFrame, rule: str) -> pl.Series:
     """Groups by a column, or by what a regular expression finds in the names."""
     for column in (rule, f"meta_{rule}"):
@@ -209,7 +245,7 @@ def _by(rows: pl.DataFrame, rule: str) -> pl.Series:
     except re.error as error:
         raise UsageError(f"--group-by {rule!r} is no column and no regular expression", str(error)) from error
     found = [pattern.search(name) for name in rows["name"]]
-    values = [None if match is None else match[1 if pattern.groups else 0] for match in found]
+    values = [None if match is None else match[1 if pattern.groups else 0] or None for match in found]
     if not any(value is not None for value in values):
         raise InputError(
             f"--group-by {rule!r} matches no photo",

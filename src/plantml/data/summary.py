@@ -1,5 +1,6 @@
 """What a version holds, and how two versions differ."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ class Info:
         excluded: rows by reason code.
         splits: usable rows by split; `none` for those without.
         classes: for each class and multilabel target, each class's usable rows by split.
+        boxes: boxes of usable rows by what they are called.
         values: for each value target: count, minimum, mean, maximum.
         unlabelled: usable rows without a label, by target.
         sizes: smallest and largest width and height, pixels.
@@ -38,6 +40,7 @@ class Info:
     excluded: Mapping[str, int]
     splits: Mapping[str, int]
     classes: Mapping[str, Mapping[str, Mapping[str, int]]]
+    boxes: Mapping[str, int]
     values: Mapping[str, Mapping[str, float]]
     unlabelled: Mapping[str, int]
     sizes: Mapping[str, int]
@@ -64,6 +67,7 @@ def info(ref: str) -> Info:
             for target in version.targets
             if target.kind != "value"
         },
+        boxes=_boxes(usable),
         values={target.name: _range(usable[target.name]) for target in version.targets if target.kind == "value"},
         unlabelled={target.name: usable[target.name].null_count() for target in version.targets},
         sizes=_sizes(usable),
@@ -147,6 +151,14 @@ def _by_class(rows: pl.DataFrame, target: str, classes: Sequence[str]) -> dict[s
     for name, split, number in counts.iter_rows():
         table[name][split] = number
     return table
+
+
+def _boxes(rows: pl.DataFrame) -> dict[str, int]:
+    drawn = rows["boxes"].drop_nulls().explode().drop_nulls()
+    if drawn.is_empty():
+        return {}
+    counts = _counts(drawn.struct.field("labels"))
+    return {" / ".join(json.loads(text or "{}").values()): number for text, number in counts.items()}
 
 
 def _range(values: pl.Series) -> dict[str, float]:

@@ -54,6 +54,20 @@ def _numbers(url: str, folder: str, pattern: re.Pattern[str]) -> list[int]:
     return sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)))
 
 
+def check_place(url: str) -> None:
+    """Raise `InputError` if a dataset would be made among files that are not its own."""
+    if numbers(url) or not storage.exists(url):
+        return
+    if not storage.is_dir(url):
+        raise InputError(f"{url} is a file", "a dataset is a folder", "Choose another place for the dataset.")
+    own = ("images/", "versions/", "tags/", "derived/")
+    foreign = next((entry.name for entry in storage.list_files(url) if not entry.name.startswith(own)), None)
+    if foreign is not None:
+        raise InputError(
+            f"{url} holds other files", f"such as {foreign}", "Choose a new or empty folder for the dataset."
+        )
+
+
 def load(ref: str) -> Version:
     """The version that a reference names: `URL`, `URL@7` or `URL@tag`.
 

@@ -23,7 +23,7 @@ def where(rows: pl.DataFrame, condition: str) -> pl.DataFrame:
     """Rows for which a condition holds.
 
     It may use columns by name (`meta_camera` also as `camera` where that is no column), texts, numbers, `None`,
-    `==`, `!=`, `<`, `<=`, `>`, `>=`, `in` a list, text `in` a column, `and`, `or`, `not`.
+    `==`, `!=`, `<`, `<=`, `>`, `>=`, `in` a list, text `in` a column or among its labels, `and`, `or`, `not`.
 
     Raises:
         UsageError: it is not such a condition, or names a column that is not there.
@@ -33,13 +33,13 @@ def where(rows: pl.DataFrame, condition: str) -> pl.DataFrame:
     except SyntaxError as error:
         raise UsageError(f"--where {condition!r} cannot be read", error.msg, f"Write it like {_EXAMPLE}.") from error
     try:
-        return rows.filter(_Reader(rows.columns, condition).read(tree.body))
+        return rows.filter(_Reader(rows.schema, condition).read(tree.body))
     except pl.exceptions.PolarsError as error:
         raise UsageError(f"--where {condition!r} does not fit the columns", str(error).splitlines()[0]) from error
 
 
 class _Reader:
-    def __init__(self, columns: list[str], condition: str) -> None:
+    def __init__(self, columns: Mapping[str, Any], condition: str) -> None:
         self._columns, self._condition = columns, condition
 
     def read(self, node: ast.expr) -> Any:
@@ -76,7 +76,10 @@ class _Reader:
         if isinstance(right, ast.List | ast.Tuple | ast.Set):
             return pl.any_horizontal(*(_COMPARE[ast.Eq](self.read(left), self.read(item)) for item in right.elts))
         if isinstance(left, ast.Constant) and isinstance(left.value, str) and isinstance(right, ast.Name):
-            column = pl.col(self._column(right.id)).cast(pl.String)
+            name = self._column(right.id)
+            if isinstance(self._columns[name], pl.List):
+                return pl.col(name).list.contains(left.value).fill_null(value=False)
+            column = pl.col(name).cast(pl.String)
             return column.str.contains(left.value, literal=True).fill_null(value=False)
         raise self._error("`in` needs a list on its right, or a text on its left and a column on its right")
 

@@ -41,7 +41,7 @@ def verify(console: Console, dataset: Dataset) -> None:
         raise GateError(
             f"{count(wrong, 'file')} of {found.ref} {'is' if wrong == 1 else 'are'} not what was imported",
             "",
-            "Restore them from a backup, or import the photos again.",
+            f"Restore them from a backup; a missing file also comes back with plantml dataset merge {dataset} COPY.",
         )
 
 

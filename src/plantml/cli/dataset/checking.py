@@ -32,7 +32,9 @@ def check(
     ] = None,
     fail_on: Annotated[
         str | None,
-        typer.Option(metavar="LEVELS", help="Exit code 4 on any finding of these: error, warning, or codes."),
+        typer.Option(
+            metavar="LEVELS", help="Exit code 4 on any finding so severe (error, warning, info) or of these codes."
+        ),
     ] = None,
     only: Annotated[str | None, typer.Option(metavar="A,B", help="Run these checks only.")] = None,
     skip: Annotated[str | None, typer.Option(metavar="A,B", help="Leave these checks out.")] = None,

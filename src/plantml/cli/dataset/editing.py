@@ -25,6 +25,7 @@ def relabel(
     labels: Annotated[
         str, typer.Option(metavar="RULE", help="How a column `label` or `class` is read; as in import.")
     ] = "auto",
+    image_column: Annotated[str | None, typer.Option(metavar="NAME", help="A list's column of photos.")] = None,
     new_classes: Annotated[
         bool, typer.Option("--new-classes", help="Allow classes that the dataset does not have.")
     ] = False,
@@ -36,7 +37,7 @@ def relabel(
     """
     from plantml.data import editing, versions
 
-    listing = editing.corrections(corrections, versions.load(dataset), labels)
+    listing = editing.corrections(corrections, versions.load(dataset), labels, image_column)
     done = editing.relabel(dataset, listing, new_classes=new_classes)
     ref = done.committed.version.ref
     content = {

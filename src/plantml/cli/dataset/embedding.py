@@ -6,6 +6,7 @@ import typer
 
 from plantml.cli.arguments import Dataset, Embedding
 from plantml.cli.console import Console, Page, count
+from plantml.errors import UsageError
 
 EMBED_EXAMPLES = [
     "plantml dataset embed leaves",
@@ -35,6 +36,8 @@ def embed(
     from plantml import storage
     from plantml.curate import atlas, similar
 
+    if color and not map_:
+        raise UsageError("--color colours a map", "", "Draw one: --map map.png")
     progress = console.progress("embedding")
     found = similar.embed(dataset, console.machine, model=model, pca=pca, progress=progress)
     if out:
@@ -62,6 +65,9 @@ def embed(
         for file in (out, map_):
             if file:
                 page.line(f"Wrote {file}")
+        left = found.version.usable()["image_id"].n_unique() - photos
+        if left:
+            page.line(f"Left out: {count(left, 'photo')} that are gone or changed; plantml dataset verify {dataset}")
         page.line(f"Next: plantml dataset similar PHOTO {dataset}")
 
     console.result("dataset embed", content, show)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plantml.cli.arguments import Dataset
-from plantml.cli.console import Console, Page, count
+from plantml.cli.console import Console, Page, after_change, count
+from plantml.errors import AlreadyExistsError, InputError
 
 if TYPE_CHECKING:
     from plantml.data.importing import Imported
@@ -94,7 +95,12 @@ def import_(
     )
     if draft_taxonomy:
         names = listing.classes
-        storage.create(draft_taxonomy, label_rules.draft(given or label_rules.read_names(names, labels)).encode())
+        drafted_text = label_rules.draft(given or label_rules.read_names(names, labels))
+        try:
+            storage.create(draft_taxonomy, drafted_text.encode())
+        except AlreadyExistsError as error:
+            why = "it may have been edited"
+            raise InputError(f"{draft_taxonomy} exists already", why, "Choose another name, or remove it.") from error
         drafted = {"taxonomy": draft_taxonomy, "classes": len(set(names))}
         console.result(
             "dataset import",
@@ -213,9 +219,7 @@ def _show_imported(page: Page, done: "Imported", dataset: str) -> None:
         )
     for note in done.notes:
         page.line(note)
-    if done.added and done.known:
-        page.line(f"Next: plantml dataset split {dataset} --keep")
-    elif version.usable("train").is_empty():
+    if version.usable("train").is_empty() and not done.known:
         page.line(f"Next: plantml dataset check {dataset}")
     else:
-        page.line(f"Next: plantml train {dataset} --out RUN")
+        page.line(after_change(dataset, version.usable()))

@@ -27,6 +27,7 @@ def info(console: Console, dataset: Dataset) -> None:
         "excluded": found.excluded,
         "splits": found.splits,
         "classes": found.classes,
+        "boxes": found.boxes,
         "values": found.values,
         "unlabelled": found.unlabelled,
         "sizes": found.sizes,
@@ -62,6 +63,8 @@ def _show_info(page: Page, found: "Info") -> None:
             (target, "photos", "min", "mean", "max"),
             [[version.target(target).unit or "value", *_numbers(values)]],
         )
+    if found.boxes:
+        page.table(("boxes", "number"), found.boxes.items())
     page.table(("split", "photos"), found.splits.items())
 
 

@@ -74,6 +74,7 @@ def split(
         "matched": found.matched,
         "held": dict(found.held),
         "placed": found.placed,
+        "warnings": list(found.warnings),
     }
     console.result("dataset split", content, lambda page: _show_split(page, found, dataset))
 
@@ -90,6 +91,8 @@ def _show_split(page: Page, found: "SplitReport", dataset: str) -> None:
             page.line(f"Kept together by {rule}: {count(number, 'photo')}")
     if found.placed:
         page.line(f"Photos that had no split before: {found.placed}")
+    for warning in found.warnings:
+        page.line(f"Warning: {warning}", style="yellow")
     for reason, number in found.held.items():
         page.line(f"Left out, {reason}: {count(number, 'photo')}")
     if found.matched is not None:

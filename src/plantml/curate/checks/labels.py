@@ -8,18 +8,22 @@ from difflib import SequenceMatcher
 import polars as pl
 
 from plantml import storage
-from plantml.curate.findings import Finding
+from plantml.curate.findings import Finding, count
 from plantml.curate.subject import Subject
 from plantml.targets import DISEASED, HEALTHY, NO_DISEASE, Target
 
 _TINY = 10
 _UNEQUAL = 20.0
+_COUNT = re.compile(r"[\s_(]+\d{2,}\)?$")
 _NUMBERED = 0.2
 """Share of file names that repeat over classes from which the files are just numbered class by class."""
 
 
 def check(subject: Subject) -> Iterator[Finding]:
     """What the labels alone tell."""
+    if subject.usable.is_empty():
+        yield Finding("no-photos", (), "every photo is left out, or there is none", 1.0)
+        return
     for target in subject.class_targets:
         counts = dict(subject.usable[target.name].drop_nulls().value_counts().sort(target.name).iter_rows())
         yield from _similar(subject.usable, target, counts)
@@ -30,45 +34,51 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 
 def canonical(name: str) -> str:
-    """A class name without case, separators, a stray count at its end and a plural: what it surely means."""
+    """A class name without case, separators and a stray count at its end: what it surely means."""
     words = re.sub(r"[\s_\-./]+", " ", name.casefold()).strip()
-    words = re.sub(r"[ (]*\d+\)?$", "", words) or words
-    return " ".join(re.sub(r"(?<=[a-z]{3})s$", "", word) if not word.endswith("ss") else word for word in words.split())
+    return re.sub(r"[ (]*\d+\)?$", "", words) or words
+
+
+def _singular(name: str) -> str:
+    return " ".join(word if word.endswith("ss") else re.sub(r"(?<=[a-z]{3})s$", "", word) for word in name.split())
 
 
 def _similar(rows: pl.DataFrame, target: Target, counts: dict[str, int]) -> Iterator[Finding]:
-    names = sorted(counts, key=lambda name: (-counts[name], name))
-    told = set()
-    for place, name in enumerate(names):
-        for other in names[:place]:
-            one, two = canonical(name), canonical(other)
-            if one == two:
-                why, sure = "differ by case, separators, a plural or a count", True
-            elif min(len(one), len(two)) >= 5 and _edits(one, two) <= max(1, min(len(one), len(two)) // 8):
-                why, sure = "are nearly spelled the same", False
-            else:
-                continue
-            told.add(name)
-            members = rows.filter(pl.col(target.name) == name)["row"].to_list()
-            yield Finding(
-                "similar-classes",
-                tuple(members),
-                f"{target.name}: {name!r} ({counts[name]} photos) and {other!r} ({counts[other]}) {why}",
-                1.0 if sure else 0.5,
-                {"target": target.name, "name": name, "like": other, "sure": sure},
-            )
-            break
-    for name in names:
-        stripped = re.sub(r"[\s_(]+\d{2,}\)?$", "", name)
-        if stripped != name and name not in told:
-            members = rows.filter(pl.col(target.name) == name)["row"].to_list()
-            yield Finding(
-                "similar-classes",
-                tuple(members),
-                f"{target.name}: {name!r} ends in a number that looks like a count",
-                0.6,
-                {"target": target.name, "name": name, "like": stripped, "sure": True},
-            )
+    clusters: dict[str, list[str]] = defaultdict(list)
+    for name in counts:
+        clusters[canonical(name)].append(name)
+    # The name to keep: without a count, and that of most photos.
+    kept = {
+        meant: min(names, key=lambda name: (bool(_COUNT.search(name)), -counts[name], name))
+        for meant, names in clusters.items()
+    }
+    order = sorted(kept, key=lambda meant: (-counts[kept[meant]], meant))
+    for place, one in enumerate(order):
+        mine = kept[one]
+        for name in sorted(set(clusters[one]) - {mine}):
+            why = "differ by case, separators or a count only"
+            yield _alike(rows, target, counts, (name, mine), why, sure=True)
+        other = next((two for two in order[:place] if _nearly(one, two)), None)
+        if other is not None:
+            yield _alike(rows, target, counts, (mine, kept[other]), "are nearly spelled the same", sure=False)
+        elif (stripped := _COUNT.sub("", mine)) != mine:
+            yield _alike(rows, target, counts, (mine, stripped), "ends in a number that looks like a count", sure=True)
+
+
+def _nearly(one: str, two: str) -> bool:
+    shorter = min(len(one), len(two))
+    return _singular(one) == _singular(two) or (shorter >= 5 and _edits(one, two) <= max(1, shorter // 8))
+
+
+def _alike(
+    rows: pl.DataFrame, target: Target, counts: dict[str, int], names: tuple[str, str], why: str, *, sure: bool
+) -> Finding:
+    name, like = names
+    members = rows.filter(pl.col(target.name) == name)["row"].to_list()
+    other = f" and {like!r} ({counts[like]})" if like in counts else ""
+    evidence = f"{target.name}: {name!r} ({count(counts[name], 'photo')}){other} {why}"
+    facts = {"target": target.name, "name": name, "like": like, "sure": sure}
+    return Finding("similar-classes", tuple(members), evidence, 1.0 if sure else 0.5, facts)
 
 
 def _edits(one: str, two: str) -> int:
@@ -78,11 +88,16 @@ def _edits(one: str, two: str) -> int:
 
 
 def _sizes(rows: pl.DataFrame, target: Target, counts: dict[str, int]) -> Iterator[Finding]:
+    if len(counts) == 1:
+        evidence = f"{target.name}: all photos with a label are {next(iter(counts))!r}"
+        yield Finding("single-class", (), evidence, facts={"target": target.name})
     for name, number in counts.items():
         if number < _TINY:
             members = rows.filter(pl.col(target.name) == name)["row"].to_list()
             facts = {"target": target.name, "class": name, "photos": number}
-            yield Finding("tiny-class", tuple(members), f"{target.name} {name!r} has {number} photos", 0.5, facts)
+            yield Finding(
+                "tiny-class", tuple(members), f"{target.name} {name!r} has {count(number, 'photo')}", 0.5, facts
+            )
     if counts and max(counts.values()) > _UNEQUAL * min(counts.values()):
         most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
         ratio = counts[most] / counts[least]

@@ -11,7 +11,7 @@ from typing import Self
 from plantml import storage
 from plantml.data.exporters import Photo, Written
 from plantml.data.importers import sidecar
-from plantml.errors import AlreadyExistsError, InputError, NotFoundError, PlantmlError
+from plantml.errors import InputError, NotFoundError, PlantmlError
 from plantml.work import Progress
 
 _THREADS = 8
@@ -39,7 +39,7 @@ class Output:
 
     def __enter__(self) -> Self:
         if not self._is_new():
-            raise AlreadyExistsError(f"{self.url} is not empty", "", "Export to a new place.")
+            raise InputError(f"{self.url} is not empty", "", "Export to a new place.")
         storage.create(self._marker, b"")
         return self
 

@@ -1,6 +1,7 @@
 """Lists of photos with labels: CSV, JSON Lines, Parquet."""
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
@@ -181,7 +182,10 @@ def _label(target: Target, value: Any) -> Any:
     if value is None or value == "":
         return None
     if target.kind == "value":
-        return float(value)
+        number = float(value)
+        if not math.isfinite(number):
+            raise InputError(f"{target.name} has the value {value!r}", "a value is a finite number", "Leave it empty.")
+        return number
     if target.kind == "class":
         return str(value).strip()
     return list(value) if isinstance(value, list) else [part.strip() for part in str(value).split(_LIST_SEPARATOR)]
