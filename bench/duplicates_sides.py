@@ -9,11 +9,12 @@ import numpy as np
 from bench.duplicates_truth import judge, photos
 from bench.side import Rounds
 from plantml import images
-from plantml.data.near import Near, near_duplicates
+from plantml.data.near import DISTANCE, Near, near_duplicates
 from plantml.data.scan import phash, scan, small_grey
 from plantml.settings import usable_cores
 
-_CHUNK, _SIDE = 32, 64
+_CHUNK, _SIDE, _ROUGH = 32, 64, 7
+"""A picture that is decoded small gives a rougher hash: copies are looked for further away."""
 
 
 def plantml(rounds: Rounds, *, folder: str, scanned: bool) -> None:
@@ -28,7 +29,7 @@ def plantml(rounds: Rounds, *, folder: str, scanned: bool) -> None:
         chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
         with ThreadPoolExecutor(usable_cores()) as pool:
             hashes = [value for chunk in pool.map(hashes_of, chunks) for value in chunk]
-        near = near_duplicates(np.array(hashes, np.uint64))
+        near = near_duplicates(np.array(hashes, np.uint64), distance=DISTANCE if scanned else _ROUGH)
         judge(folder, "scanned" if scanned else "plantml", _names(paths, near))
         return len(paths)
 
