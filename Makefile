@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 DEMO ?= demo
+# Test processes side by side; more than two wait for each other's network training.
+WORKERS ?= 2
 
 .PHONY: help demo test test-slow check format bench clean
 
@@ -23,7 +25,7 @@ demo: $(VENV)/.train
 	$(BIN)/plantml demo $(DEMO)
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n $(WORKERS)
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow --timeout 3600

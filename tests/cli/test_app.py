@@ -193,7 +193,10 @@ def test_colour_on_a_terminal_and_none_with_no_color(trained) -> None:
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)])
 def test_signals_end_any_command_with_their_code(tmp_path: Path, sent, code) -> None:
     command = [sys.executable, "-m", "plantml", "dataset", "synth", str(tmp_path / "photos"), "--images", "100000"]
+    # A shell that runs the tests in its background lets them, and what they start, ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     while not list(tmp_path.glob("photos/images/*/*.jpg")):
         assert process.poll() is None
     process.send_signal(sent)
