@@ -41,6 +41,14 @@ EXTENSIONS = frozenset({
 # fmt: on
 """File name extensions that are taken for images when a folder is searched."""
 
+# fmt: off
+SUFFIXES = {
+    "JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "GIF": ".gif", "BMP": ".bmp",
+    "HEIF": ".heic", "AVIF": ".avif",
+}
+# fmt: on
+"""What a file of a format is called, by `Facts.format`."""
+
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]
 FitMode = Literal["pad", "crop", "squash"]

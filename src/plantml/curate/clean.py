@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from plantml import storage
+from plantml import images, storage
 from plantml.curate import check
 from plantml.curate.checks import boxes
 from plantml.curate.findings import CODES, SEVERITIES, Finding, Report
@@ -20,8 +20,6 @@ from plantml.settings import Machine
 from plantml.targets import Target
 from plantml.work import Progress, silent
 
-_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "GIF": ".gif",
-             "BMP": ".bmp", "HEIF": ".heic", "AVIF": ".avif"}  # fmt: skip
 _COPIES = ("exact-duplicates", "same-pixels", "near-duplicates", "turned-duplicates", "cropped-duplicates")
 _REVIEW = ("conflicting-labels", "impossible-labels", "suspicious-label")
 _CHECK_OF = {
@@ -221,7 +219,7 @@ def _rename_file(plan: _Plan, finding: Finding) -> None:
     rows = plan.report.version.rows
     (row,) = finding.rows
     name = str(rows["name"][row])
-    suffix = _SUFFIXES.get(finding.facts["format"])
+    suffix = images.SUFFIXES.get(finding.facts["format"])
     if suffix is None:
         return
     new = name[: len(name) - len(storage.suffix(name))] + suffix

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from plantml import storage
+from plantml import images, storage
 from plantml.data import manifest
 from plantml.data.importers import Item
 from plantml.data.scan import QUALITY, scan
@@ -20,8 +20,6 @@ _BATCH = 16
 _REMOTE_THREADS = 16
 _SEGMENT_ROWS = 4096
 _SEGMENT_SECONDS = 20.0
-_EXTENSIONS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "GIF": ".gif",
-               "BMP": ".bmp", "HEIF": ".heic", "AVIF": ".avif"}  # fmt: skip
 
 _SEEN = ("path", "image_id", "width", "height", "format", "mode", "orientation", "frames", "bytes", "camera",
          "jpeg_quality", "phash", *QUALITY, "border", "status", "reason")  # fmt: skip
@@ -93,7 +91,7 @@ class Bringer:
     def _store(self, item: Item, image_id: str, format_: str | None, data: bytes) -> str | None:
         if not data:
             return None
-        extension = _EXTENSIONS.get(format_ or "", storage.suffix(item.name))
+        extension = images.SUFFIXES.get(format_ or "", storage.suffix(item.name))
         path = f"images/{image_id[:2]}/{image_id}{extension}"
         url, key = storage.join(self.dataset, path), bytes.fromhex(image_id)
         # The name is the content's hash: whoever wrote it before wrote the same bytes.

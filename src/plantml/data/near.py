@@ -6,7 +6,7 @@ hashing"), so only hashes of neighbouring buckets are compared. A bucket that is
 other bits in the same way, and hashes that are known to hang together are not compared with each other again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -498,6 +498,15 @@ def _lots(count: Indices) -> Iterator[slice]:
         stop = max(start + 1, int(np.searchsorted(ends, done + _CHUNK, side="right")))
         yield slice(start, stop)
         start, done = stop, int(ends[stop - 1])
+
+
+def joined(first: Sequence[int], second: Sequence[int], count: int) -> list[int]:
+    """The smallest item of each item's group, where pairs (first, second) of `count` items hang together."""
+    number, labels = _components(np.asarray(first, np.int64), np.asarray(second, np.int64), count)
+    lowest = np.full(number, count)
+    np.minimum.at(lowest, labels, np.arange(count))
+    found: list[int] = lowest[labels].tolist()
+    return found
 
 
 def _components(first: Indices, second: Indices, count: int) -> tuple[int, Indices]:

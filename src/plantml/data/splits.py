@@ -12,6 +12,7 @@ import polars as pl
 from plantml.data import twins, versions
 from plantml.data.importers.table import IMAGE_COLUMNS, read_table
 from plantml.data.manifest import EXCLUDED, OK, SPLITS, Version
+from plantml.data.near import joined
 from plantml.data.versions import Committed
 from plantml.errors import InputError, UsageError
 from plantml.targets import Target
@@ -125,7 +126,7 @@ def split_dataset(
             twin=_twins(usable) if near else pl.lit(None),
             seen=pl.Series(seen(version, usable), dtype=pl.Int64) if seen else pl.lit(None),
         )
-        keys, joined = group_keys(linked, list(RULES))
+        keys, together = group_keys(linked, list(RULES))
         fixed = usable["split"].to_list() if keep else [None] * usable.height
         assigned = assign(usable, version.targets, keys, shares, seed, fixed=fixed)
         result, held = _with_splits(rows, linked, assigned, keys, fixed)
@@ -137,7 +138,7 @@ def split_dataset(
             {name: sizes[name] for name in SPLITS},
             {name: float(share) for name, share in zip(SPLITS, shares, strict=True)},
             len(set(keys)),
-            {RULES[column]: number for column, number in joined.items()},
+            {RULES[column]: number for column, number in together.items()},
             matched,
             held,
             sum(split is None for split in fixed) if keep else 0,
@@ -260,26 +261,20 @@ def group_keys(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[list[int], d
     Returns:
         Group numbers in row order, and how many rows each column joined to others.
     """
-    parent = list(range(rows.height))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    joined = {}
+    first: list[int] = []
+    second: list[int] = []
+    counts = {}
     for column in columns:
         members: dict[Hashable, list[int]] = defaultdict(list)
         for i, value in enumerate(rows[column]):
             if value is not None:
                 members[value].append(i)
         together = [rows_ for rows_ in members.values() if len(rows_) > 1]
-        joined[column] = sum(len(rows_) for rows_ in together)
-        for first, *others in together:
-            for other in others:
-                parent[root(other)] = root(first)
-    return [root(i) for i in range(rows.height)], joined
+        counts[column] = sum(len(rows_) for rows_ in together)
+        for one, *others in together:
+            first += [one] * len(others)
+            second += others
+    return joined(first, second, rows.height), counts
 
 
 def assign(

@@ -10,6 +10,7 @@ from plantml.cli.console import Console, Page, after_change, count
 from plantml.errors import AlreadyExistsError, InputError
 
 if TYPE_CHECKING:
+    from plantml.data.importers import Listing
     from plantml.data.importing import Imported
 
 IMPORT_EXAMPLES = [
@@ -80,8 +81,8 @@ def import_(
     what is new.
     """
     from plantml import storage
-    from plantml.data import importing, sources
     from plantml.data import labels as label_rules
+    from plantml.data import sources
 
     given = label_rules.load_taxonomy(taxonomy) if taxonomy else None
     listing = sources.list_source(
@@ -111,15 +112,7 @@ def import_(
             ),
         )
         return
-    done = importing.import_source(
-        source,
-        dataset,
-        listing,
-        reference=reference,
-        threads=console.machine.threads,
-        progress=console.progress("importing"),
-    )
-    console.result("dataset import", _imported(done), lambda page: _show_imported(page, done, dataset))
+    _bring(console, "import", source, dataset, listing, reference=reference)
 
 
 ADD_EXAMPLES = [
@@ -148,7 +141,7 @@ def add(
     Only photos with new names are read. Classes must be known, so that a typing error is no new class; photos
     whose very bytes are known under another label are told, and `check` finds them.
     """
-    from plantml.data import editing, importing, sources, versions
+    from plantml.data import editing, sources, versions
     from plantml.data import labels as label_rules
 
     listing = sources.list_source(
@@ -161,15 +154,21 @@ def add(
         group_column=group_column,
     )
     editing.check_known(versions.load(dataset), listing, new_classes=new_classes)
+    _bring(console, "add", source, dataset, listing, reference=reference)
+
+
+def _bring(console: Console, verb: str, source: str, dataset: str, listing: "Listing", *, reference: bool) -> None:
+    from plantml.data import importing
+
     done = importing.import_source(
         source,
         dataset,
         listing,
         reference=reference,
         threads=console.machine.threads,
-        progress=console.progress("adding"),
+        progress=console.progress(f"{verb}ing"),
     )
-    console.result("dataset add", _imported(done), lambda page: _show_imported(page, done, dataset))
+    console.result(f"dataset {verb}", _imported(done), lambda page: _show_imported(page, done, dataset))
 
 
 def _imported(done: "Imported") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from plantml.curate.copies import Copy
 from plantml.curate.findings import Finding
 from plantml.curate.subject import Subject
 from plantml.data.manifest import SPLITS
+from plantml.data.near import joined
 from plantml.data.twins import Link
 from plantml.errors import InputError
 
@@ -135,23 +136,14 @@ def _told(subject: Subject, pairs: Sequence[Pair]) -> Iterator[Finding]:
 
 def linked(pairs: Sequence[Pair]) -> list[tuple[list[int], list[Pair]]]:
     """Places of `Subject.pictures` that hang together, and the pairs that hold them."""
-    parent: dict[int, int] = {}
-
-    def root(item: int) -> int:
-        parent.setdefault(item, item)
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    for pair in pairs:
-        one, two = root(pair.first), root(pair.second)
-        parent[max(one, two)] = min(one, two)
+    places = sorted({place for pair in pairs for place in (pair.first, pair.second)})
+    count = places[-1] + 1 if places else 0
+    root = joined([pair.first for pair in pairs], [pair.second for pair in pairs], count)
     members, inside = defaultdict(list), defaultdict(list)
-    for item in sorted(parent):
-        members[root(item)].append(item)
+    for place in places:
+        members[root[place]].append(place)
     for pair in pairs:
-        inside[root(pair.first)].append(pair)
+        inside[root[pair.first]].append(pair)
     return [(members[at], inside[at]) for at in sorted(members)]
 
 

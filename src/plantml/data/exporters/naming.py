@@ -21,7 +21,6 @@ OBJECT = "object"
 
 _ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _NO_FILE = re.compile(r'[<>:"/\\|?*%#]')
-_EXTENSIONS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
 _RESERVED = {"images", "labels", *SPLIT_NAMES}
 
 
@@ -65,7 +64,7 @@ def _file(name: str, row: Mapping[str, Any]) -> str:
     clean = safe(name)[-180:]
     if posixpath.splitext(clean)[1].lower() not in images.EXTENSIONS:
         kind = row["format"] or "JPEG"
-        clean += _EXTENSIONS.get(kind, f".{kind.lower()}")
+        clean += images.SUFFIXES.get(kind, f".{kind.lower()}")
     return clean
 
 
