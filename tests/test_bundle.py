@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plantml import bundle, storage
-from plantml.bundle import Architecture, Contract, Origin
+from plantml.bundle import Architecture, Combinations, Contract, Origin
+from plantml.calibration import Threshold
 from plantml.errors import InputError, NotFoundError, StorageError
 from plantml.images import Fit
 from plantml.targets import Target
@@ -40,6 +41,9 @@ OTHERS = {
     "architecture": changed(architecture=CONTRACT.architecture.model_copy(update={"mean": (0.4, 0.5, 0.5)})),
     "temperatures": changed(temperatures={"disease": 1.6}),
     "thresholds": changed(thresholds={"disease": 0.7}),
+    "target_risk": changed(target_risk=0.05),
+    "acceptance": changed(acceptance={"disease": Threshold(0.8, 0.9, 0.05, 0.1, 300, provisional=False)}),
+    "combinations": changed(combinations=Combinations(targets=("disease",), seen=(("rust",),))),
     "unknown_threshold": changed(unknown_threshold=0.31),
     "dataset": changed(dataset=Origin(url="s3://bucket/leaves", version=8, fingerprint="ab" * 32)),
     "metrics": changed(metrics={"macro_f1": 0.91}),
@@ -178,6 +182,20 @@ def test_digest_is_that_of_the_contract_however_it_was_written():
     again = bundle.parse_contract("here", json.loads(json.dumps(backwards, indent=7)))
     assert again == CONTRACT
     assert again.canonical() == CONTRACT.canonical()
+
+
+def test_a_contract_from_before_there_was_an_account_keeps_its_digest():
+    """The canonical bytes as they were written then."""
+    old = json.loads(CONTRACT.canonical())
+    assert not {"target_risk", "acceptance", "combinations"} & set(old)
+    text = json.dumps(old, sort_keys=True, separators=(",", ":")).encode()
+    assert bundle.parse_contract("here", old).canonical() == text
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_every_contract_survives_its_file(what):
+    content = json.loads(bundle.model_json(OTHERS[what], "digest", FILES))["contract"]
+    assert bundle.parse_contract("here", content) == OTHERS[what]
 
 
 tensors = st.dictionaries(st.text("abc.", min_size=1, max_size=4), st.binary(min_size=1, max_size=8), min_size=1)

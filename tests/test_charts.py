@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plantml import charts
+from plantml import calibration, charts, selective
 from plantml.metrics import class_report
 from plantml.targets import Target
 
@@ -76,3 +76,42 @@ def test_learning_curves_draw_each_score():
 @pytest.mark.parametrize("history", [HISTORY[:1], [HISTORY[0], {"epoch": 1, "train_loss": 0.8}]])
 def test_learning_curves_take_one_epoch_and_missing_numbers(history):
     opened(charts.learning_curves(history, 0))
+
+
+# --- confidence -------------------------------------------------------------------------------
+
+
+def answers(count, seed=0):
+    draw = np.random.default_rng(seed)
+    confidence = np.clip(1 - draw.exponential(0.12, count), 0.34, 1)
+    return confidence, draw.random(count) < confidence
+
+
+def diagram(found, threshold=None):
+    told = calibration.reliability(*found, draws=20)
+    return charts.reliability("disease", found, told, told, threshold)
+
+
+@pytest.mark.parametrize("count", [0, 1, 60])
+def test_confidence_is_drawn_however_few_answers_there_are(count):
+    found = answers(count)
+    chosen = calibration.threshold(*found, 0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened(diagram(found, chosen))
+        opened(charts.risk_coverage("disease", selective.risk_coverage(*found), 0.05, chosen))
+
+
+def test_a_reliability_diagram_shows_the_gap_and_the_threshold():
+    confidence, right = answers(200)
+    honest, boastful = diagram((confidence, right)), diagram((confidence, ~right))
+    assert honest != boastful
+    assert diagram((confidence, right), calibration.threshold(confidence, right, 0.05)) != honest
+
+
+def test_a_risk_coverage_curve_marks_the_risk_that_was_asked_for_and_the_choice():
+    found = answers(200)
+    curve, chosen = selective.risk_coverage(*found), calibration.threshold(*found, 0.05)
+    plain = charts.risk_coverage("disease", curve, 0.05)
+    assert charts.risk_coverage("disease", curve, 0.05, chosen) != plain
+    assert charts.risk_coverage("disease", curve, 0.1) != plain

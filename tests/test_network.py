@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from plantml import network
-from plantml.bundle import Architecture, Contract, Origin
+from plantml.bundle import Architecture, Combinations, Contract, Origin
 from plantml.images import Fit
 from plantml.network import Deployed, PlantNet
 from plantml.targets import Target, valid_combinations
@@ -180,6 +182,63 @@ def test_health_alone_is_not_touched():
     assert_close(deployed.answers(logits)["health"], logits["health"].softmax(dim=1))
 
 
+# --- combinations that were seen --------------------------------------------------------------
+
+THREE = (CATEGORY, HEALTH, DISEASE)
+EVERYTHING = list(itertools.product(*(target.classes for target in THREE)))
+
+
+def restricted(seen):
+    return network.Seen(THREE, Combinations(targets=("category", "health", "disease"), seen=tuple(seen)))
+
+
+def answered(category, health, disease):
+    return {"category": category, "health": health, "disease": disease}
+
+
+@given(
+    distribution(3), distribution(2), distribution(3), st.lists(st.sampled_from(EVERYTHING), min_size=1, unique=True)
+)
+@many
+def test_seen_combinations_have_the_marginals_of_their_renormalised_joint(category, health, disease, seen):
+    joint = np.einsum("a,b,c->abc", *(part[0].double().numpy() for part in (category, health, disease)))
+    mask = np.zeros_like(joint)
+    for names in seen:
+        mask[tuple(target.classes.index(name) for target, name in zip(THREE, names, strict=True))] = 1
+    joint = (joint + np.finfo(np.float32).tiny) * mask
+    joint /= joint.sum()
+    found = restricted(seen)(answered(category, health, disease))
+    for axis, target in enumerate(THREE):
+        wanted = joint.sum(axis=tuple({0, 1, 2} - {axis}))
+        np.testing.assert_allclose(found[target.name][0].numpy(), wanted, atol=1e-5)
+        assert found[target.name].sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_class_that_no_seen_combination_has_is_never_answered():
+    sure = answered(torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0, 1.0]]))
+    found = restricted([("bean", "healthy", "none"), ("tomato", "diseased", "rust")])(sure)
+    assert found["category"][0, 2] == 0
+    assert found["disease"][0, 0] == 0
+
+
+def test_seen_answers_do_not_depend_on_the_batch():
+    torch.manual_seed(1)
+    some = answered(*(torch.randn(9, target.size).softmax(dim=1) for target in THREE))
+    module = restricted(EVERYTHING[::2])
+    together = module(some)
+    for row in range(9):
+        alone = module({name: part[row : row + 1] for name, part in some.items()})
+        assert all(torch.equal(alone[name][0], together[name][row]) for name in alone)
+
+
+def test_what_is_not_combined_is_left_as_it_is():
+    combinations = Combinations(targets=("health", "disease"), seen=(("healthy", "none"),))
+    image = photos(3)
+    free, held = (Deployed(net(), {}, torch.ones(1, 3), found)(image) for found in (None, combinations))
+    assert torch.equal(free[0], held[0])
+    assert_close(held[1], torch.tensor([[0.0, 1.0]]).repeat(3, 1))
+
+
 # --- unknown ----------------------------------------------------------------------------------
 
 
@@ -241,6 +300,20 @@ def test_a_network_is_rebuilt_from_its_contract_and_weights(made):
     image = photos(3, 64, 64, seed=1)
     for before, after in zip(deployed(image), again(image), strict=True):
         assert torch.equal(before, after)
+
+
+def test_a_restricted_network_is_rebuilt_from_its_contract_and_weights(made):
+    contract, deployed = made
+    combinations = Combinations(
+        targets=("category", "health", "disease"),
+        seen=(("bean", "healthy", "none"), ("bean", "diseased", "rust"), ("maize", "diseased", "blight")),
+    )
+    held = Deployed(deployed.net, contract.temperatures, deployed.bank, combinations).eval()
+    again = network.rebuild(contract.model_copy(update={"combinations": combinations}), held.state_dict())
+    image = photos(3, 64, 64, seed=1)
+    for before, after in zip(held(image), again(image), strict=True):
+        assert torch.equal(before, after)
+    assert not torch.equal(held(image)[0], deployed(image)[0])
 
 
 @pytest.mark.parametrize("lost", ["bank", "net.heads.disease.weight", "net.scale_severity", "net.mean"])

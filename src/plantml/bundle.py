@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plantml import storage
+from plantml.calibration import Threshold
 from plantml.errors import InputError, NotFoundError
 from plantml.images import Fit
 from plantml.targets import Target
@@ -50,8 +51,20 @@ class Origin(BaseModel):
     fingerprint: str
 
 
+class Combinations(BaseModel):
+    """The combinations of classes that a model restricted to them can answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    targets: tuple[str, ...] = Field(description="names of the class targets that are combined")
+    seen: tuple[tuple[str, ...], ...] = Field(description="one class of each, in the order of `targets`")
+
+
 class Contract(BaseModel):
-    """Everything that a user of a model must know to use it rightly."""
+    """Everything that a user of a model must know to use it rightly.
+
+    What is `None` belongs to a contract that was written before there was such a thing, or does not apply.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,15 +74,29 @@ class Contract(BaseModel):
     architecture: Architecture
     temperatures: Mapping[str, float] = Field(description="calibration, by target; already inside the graph")
     thresholds: Mapping[str, float] = Field(description="score from which a target's answer is accepted")
+    target_risk: float | None = Field(
+        default=None, description="largest share of wrong answers that thresholds were set for"
+    )
+    acceptance: Mapping[str, Threshold] | None = Field(
+        default=None, description="what the validation photos say of each threshold, see `calibration.Threshold`"
+    )
     unknown_threshold: float = Field(description="`unknown` above this is unlike the training photos")
+    combinations: Combinations | None = Field(
+        default=None, description="answers are restricted to these, inside the graph; none: to what can be true"
+    )
+    derived_from: str | None = Field(default=None, description="digest of the model that this one was quantised from")
     dataset: Origin
     metrics: Mapping[str, float] = Field(description="of the validation split")
     seed: int
     versions: Mapping[str, str] = Field(description="of plantml and the libraries that made it")
 
     def canonical(self) -> bytes:
-        """The same contract is the same bytes."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+        """The same contract is the same bytes, and stays so when contracts learn to hold more."""
+        return json.dumps(self.as_json(), sort_keys=True, separators=(",", ":")).encode()
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON types, without what is `None`."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 @dataclass(frozen=True)
@@ -137,7 +164,7 @@ def find(ref: str) -> Bundle:
 def model_json(contract: Contract, digest_: str, files: Mapping[str, bytes]) -> bytes:
     """The content of `model.json` for these files."""
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    content = {"digest": digest_, "files": hashes, "contract": contract.model_dump(mode="json")}
+    content = {"digest": digest_, "files": hashes, "contract": contract.as_json()}
     return (json.dumps(content, indent=2) + "\n").encode()
 
 

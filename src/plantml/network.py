@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from plantml.bundle import Architecture, Contract
+from plantml.bundle import Architecture, Combinations, Contract
 from plantml.targets import Target, tied, valid_combinations
 
 NEIGHBOURS = 5
@@ -88,17 +88,30 @@ class Deployed(nn.Module):
     networks"), health and disease are made consistent, and `unknown` is one minus the mean cosine to the
     five nearest training embeddings (k-nearest neighbours, Sun et al. 2022, "Out-of-distribution detection
     with deep nearest neighbors").
+
+    Args:
+        net: what was trained.
+        temperatures: by target.
+        bank: training embeddings [M, D].
+        combinations: the only ones that can be answered; what can be true of health and disease if not given.
     """
 
     bank: Tensor
     combinations: Tensor
 
-    def __init__(self, net: PlantNet, temperatures: Mapping[str, float], bank: Tensor) -> None:
+    def __init__(
+        self,
+        net: PlantNet,
+        temperatures: Mapping[str, float],
+        bank: Tensor,
+        combinations: Combinations | None = None,
+    ) -> None:
         super().__init__()
         self.net = net
         self.temperatures = dict(temperatures)
         self.register_buffer("bank", functional.normalize(bank.float(), dim=1))
-        self.pair = tied(net.targets)
+        self.seen = Seen(net.targets, combinations) if combinations else None
+        self.pair = None if self.seen else tied(net.targets)
         if self.pair:
             valid = torch.from_numpy(valid_combinations(*self.pair)).float()
             self.register_buffer("combinations", valid, persistent=False)
@@ -129,13 +142,52 @@ class Deployed(nn.Module):
         if self.pair:
             health, disease = (target.name for target in self.pair)
             answers[health], answers[disease] = consistent(answers[health], answers[disease], self.combinations)
-        return answers
+        return answers if self.seen is None else answers | self.seen(answers)
 
     def unknown(self, embedding: Tensor) -> Tensor:
         """How unlike the training photos an embedding is: float32 [N], 0 (the same) to 2."""
         cosine = functional.normalize(embedding, dim=1) @ self.bank.T
         nearest = cosine.topk(min(NEIGHBOURS, self.bank.shape[0]), dim=1).values
         return 1 - _total(nearest) / nearest.shape[1]
+
+
+class Seen(nn.Module):
+    """Restricts class targets to the combinations that were seen: their joint probability, renormalised over these.
+
+    The joint of K combinations is the product of their classes' probabilities; the answer for a class is the sum
+    over the combinations that have it.
+
+    Args:
+        targets: of the model.
+        combinations: names of classes, as the contract has them.
+    """
+
+    def __init__(self, targets: Sequence[Target], combinations: Combinations) -> None:
+        super().__init__()
+        by_name = {target.name: target for target in targets}
+        self.names = combinations.targets
+        for at, name in enumerate(self.names):
+            numbers = [by_name[name].classes.index(combination[at]) for combination in combinations.seen]
+            self.register_buffer(f"classes_{name}", torch.tensor(numbers), persistent=False)
+            members = [[k for k, held in enumerate(numbers) if held == number] for number in range(by_name[name].size)]
+            # Rows of one length, filled up with the number of a column of zeros.
+            longest = max(len(row) for row in members)
+            filled = [row + [len(numbers)] * (longest - len(row)) for row in members]
+            self.register_buffer(f"members_{name}", torch.tensor(filled), persistent=False)
+
+    def forward(self, answers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Probabilities [N, classes] of the combined targets, each summing to one, from those of all targets."""
+        each = [answers[name].index_select(1, self.get_buffer(f"classes_{name}")) for name in self.names]
+        # As in `consistent`: no answer is 0 / 0, however sure of something unseen the network is.
+        joint = functools.reduce(torch.mul, each) + torch.finfo(each[0].dtype).tiny
+        joint = joint / _total(joint).unsqueeze(1)
+        joint = torch.cat([joint, torch.zeros_like(joint[:, :1])], dim=1)
+        found = {}
+        for name in self.names:
+            members = self.get_buffer(f"members_{name}")
+            parts = joint.index_select(1, members.flatten())
+            found[name] = _total(parts.view(-1, *members.shape))
+        return found
 
 
 def consistent(health: Tensor, disease: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,6 +230,6 @@ def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> Deployed:
     """The deployed network of a contract and its weights, in evaluation mode."""
     net = PlantNet(contract.architecture, contract.targets)
     bank = torch.zeros(contract.architecture.bank, contract.architecture.embedding)
-    deployed = Deployed(net, contract.temperatures, bank)
+    deployed = Deployed(net, contract.temperatures, bank, contract.combinations)
     deployed.load_state_dict(dict(weights))
     return deployed.eval()

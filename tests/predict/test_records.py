@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plantml.bundle import Architecture, Contract, Origin
+from plantml.bundle import Architecture, Combinations, Contract, Origin
 from plantml.images import Fit
 from plantml.predict.records import Reader, Record, failed
 from plantml.targets import Target
@@ -152,3 +152,14 @@ def test_every_record_has_all_keys_in_order_and_is_plain_json():
 
 def test_a_failure_keeps_the_hash_of_bytes_that_were_read():
     assert failed("leaf.jpg", "digest", "empty", "ab").as_json()["image_id"] == "ab"
+
+
+def test_labels_that_were_never_seen_together_are_for_review_where_only_such_may_be():
+    held = contract(CATEGORY, DISEASE).model_copy(
+        update={
+            "combinations": Combinations(targets=("category", "disease"), seen=(("bean", "none"), ("bean", "rust")))
+        }
+    )
+    assert read(held, outputs(category=[0.9, 0.1, 0.0], disease=[0.2, 0.8]))[1] == "accept"
+    assert read(held, outputs(category=[0.1, 0.9, 0.0], disease=[0.2, 0.8]))[1] == "review"
+    assert read(contract(CATEGORY, DISEASE), outputs(category=[0.1, 0.9, 0.0], disease=[0.2, 0.8]))[1] == "accept"

@@ -86,6 +86,7 @@ class Reader:
     def __init__(self, contract: Contract, top_k: int = 5) -> None:
         self.contract, self.top_k = contract, top_k
         self._pair = tied(contract.targets)
+        self._seen = set(contract.combinations.seen) if contract.combinations else None
 
     def read(self, outputs: Outputs, row: int) -> tuple[dict[str, Mapping[str, Any]], Decision, float]:
         """Targets, decision and unknown score of one row of a batch's outputs."""
@@ -104,7 +105,12 @@ class Reader:
         return answers, decision, unknown
 
     def _contradicts(self, answers: Mapping[str, Mapping[str, Any]]) -> bool:
-        """True for "diseased" with the disease "none": sure of a disease, and of no one disease in particular."""
+        """True for "diseased" with the disease "none": sure of a disease, and of no one disease in particular.
+
+        And for labels that are each the likeliest, but were not seen together, where only such may be.
+        """
+        if self.contract.combinations is not None and self._seen is not None:
+            return tuple(answers[name]["label"] for name in self.contract.combinations.targets) not in self._seen
         if self._pair is None:
             return False
         health, disease = self._pair

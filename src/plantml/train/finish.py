@@ -1,16 +1,20 @@
 """From a trained network to a bundle: calibrate, describe, export, and prove the export equal."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
 from plantml import bundle as bundles
-from plantml import metrics
-from plantml.bundle import Contract, Origin
+from plantml import calibration, metrics
+from plantml.bundle import Combinations, Contract, Origin
+from plantml.data.manifest import Version
+from plantml.errors import InputError
 from plantml.export import proof
 from plantml.export.onnx import to_onnx
 from plantml.export.proof import Proof
@@ -18,12 +22,15 @@ from plantml.images import Pixels
 from plantml.metrics import Report
 from plantml.network import Deployed, PlantNet
 from plantml.runtime import OnnxRuntime, Outputs
-from plantml.train import calibrate, prepare
-from plantml.train.card import model_card
-from plantml.train.data import Photos
+from plantml.targets import Target, tied, valid_combinations
+from plantml.train import account, prepare
+from plantml.train.account import Account
+from plantml.train.card import Validated, model_card
 from plantml.train.recipe import Plan
 
 _BATCH = 32
+_COMBINED = ("category", "health", "disease")
+"""Class targets whose combinations can be restricted to those that were seen."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Finished:
         contract: what the model promises.
         digest: its name.
         reports: on the validation split, calibrated.
+        accounts: of its confidence there, by target.
         proof: that the ONNX file is the same model.
         files: bytes by name, all but `model.json`.
         model_json: the bytes of `model.json`.
@@ -42,6 +50,7 @@ class Finished:
     contract: Contract
     digest: str
     reports: list[Report]
+    accounts: list[Account]
     proof: Proof
     files: Mapping[str, bytes]
     model_json: bytes
@@ -62,40 +71,50 @@ class _InMemory:
         return {name: part.numpy() for name, part in zip(self._deployed.output_names, found, strict=True)}
 
 
-def finish(net: PlantNet, plan: Plan, bank: Pixels, val: Photos) -> Finished:
+def finish(net: PlantNet, plan: Plan, data: prepare.Data, version: Version) -> Finished:
     """Make the bundle of a trained network.
 
     Args:
         net: in evaluation mode, on the CPU.
         plan: how it was trained.
-        bank: training photos as detection sees them, uint8 [M, H, W, 3].
-        val: the validation photos.
+        data: what it was trained on; its `bank` is the reference for `unknown`, its `val` decides on confidence.
+        version: whose rows that is.
 
     Raises:
         GateError: the ONNX file does not give the network's answers.
+        InputError: answers shall be restricted to combinations seen in training, and none can be true.
     """
+    val, train = data.val, data.train
     pixels = val.pixels[val.rows]
-    labels = {name: torch.as_tensor(found[val.rows]) for name, found in val.labels.items()}
+    labels = {name: found[val.rows] for name, found in val.labels.items()}
+    combinations = None
+    if plan.combinations == "seen":
+        combinations = seen_combinations(plan.targets, {name: held[train.rows] for name, held in train.labels.items()})
     with torch.inference_mode():
         embeddings = _embed(net, pixels)
         logits = net.classify(embeddings)
-        reference = _embed(net, bank)
+        reference = _embed(net, data.bank)
         temperatures = {
-            target.name: calibrate.temperature(target, logits[target.name], labels[target.name])
+            target.name: calibration.temperature(target, logits[target.name].numpy(), labels[target.name])
             for target in plan.targets
             if target.kind != "value"
         }
-        deployed = Deployed(net, temperatures, reference).eval()
-        answers = deployed.answers(logits)
-        unknown = deployed.unknown(embeddings)
+        deployed = Deployed(net, temperatures, reference, combinations).eval()
+        answers = _arrays(deployed.answers(logits))
+        before = _arrays(Deployed(net, {}, reference, combinations).eval().answers(logits))
+        unknown = deployed.unknown(embeddings).numpy()
     reports = _reports(plan, labels, answers)
+    thresholds = calibration.accept_thresholds(plan.targets, answers, labels, plan.target_risk)
     contract = Contract(
         targets=plan.targets,
         input=plan.input,
-        architecture=prepare.architecture(plan, net.backbone).model_copy(update={"bank": len(bank)}),
+        architecture=prepare.architecture(plan, net.backbone).model_copy(update={"bank": len(data.bank)}),
         temperatures=temperatures,
-        thresholds=calibrate.accept_thresholds(plan.targets, answers, labels, plan.target_risk),
-        unknown_threshold=calibrate.unknown_threshold(unknown),
+        thresholds={name: found.score for name, found in thresholds.items()},
+        target_risk=plan.target_risk,
+        acceptance=thresholds,
+        unknown_threshold=calibration.unknown_threshold(unknown),
+        combinations=combinations,
         dataset=Origin(url=plan.dataset, version=plan.dataset_version, fingerprint=plan.fingerprint),
         metrics={name: round(value, 6) for name, value in metrics.headline(reports).items()},
         seed=plan.seed,
@@ -105,25 +124,72 @@ def finish(net: PlantNet, plan: Plan, bank: Pixels, val: Photos) -> Finished:
     digest = bundles.digest(contract, {name: tensor.numpy().tobytes() for name, tensor in state.items()})
     weights = save(state)
     onnx = to_onnx(contract, weights, digest)
-    found = proof.compare(contract, _InMemory(deployed), OnnxRuntime(onnx), _batches(pixels))
-    proof.require(found, bundles.ONNX)
-    files = {
-        bundles.WEIGHTS: weights,
-        bundles.ONNX: onnx,
-        bundles.CARD: model_card(contract, digest, plan, reports).encode(),
-    }
-    return Finished(contract, digest, reports, found, files, bundles.model_json(contract, digest, files))
+    proven = proof.compare(contract, _InMemory(deployed), OnnxRuntime(onnx), _batches(pixels))
+    proof.require(proven, bundles.ONNX)
+    accounts = account.accounts(plan.targets, before, answers, labels, thresholds)
+    # In the order of `prepare.load`, without the photos that could not be read.
+    rows = version.usable("val").sort("image_id", "source", "name")[val.rows]
+    judged = Validated(rows, labels, answers)
+    card = model_card(
+        contract, digest, plan=plan, version=version, reports=reports, accounts=accounts, validated=judged
+    )
+    files = {bundles.WEIGHTS: weights, bundles.ONNX: onnx, bundles.CARD: card.encode()}
+    return Finished(contract, digest, reports, accounts, proven, files, bundles.model_json(contract, digest, files))
+
+
+def seen_combinations(targets: Sequence[Target], labels: Mapping[str, NDArray[Any]]) -> Combinations | None:
+    """The combinations of category, health and disease that training photos show and that can be true.
+
+    A photo without a label of one of them shows the others with every class of it.
+
+    Args:
+        targets: of the model.
+        labels: of the training photos by target, encoded.
+
+    Returns:
+        `None` if fewer than two of the three are class targets.
+
+    Raises:
+        InputError: no combination is left.
+    """
+    by_name = {target.name: target for target in targets if target.kind == "class"}
+    combined = [by_name[name] for name in _COMBINED if name in by_name]
+    if len(combined) < 2:
+        return None
+    names = [target.name for target in combined]
+    shown = np.zeros([target.size for target in combined], bool)
+    for row in np.unique(np.stack([labels[name] for name in names], axis=1), axis=0):
+        if (row >= 0).any():
+            shown[tuple(slice(None) if number < 0 else int(number) for number in row)] = True
+    pair = tied(targets)
+    if pair is not None:
+        # Health and disease are the last axes, in this order.
+        shown &= valid_combinations(*pair)
+    if not shown.any():
+        raise InputError(
+            "No combination of classes in training can be true",
+            "every healthy plant has a disease, or every diseased one has none",
+            "Put the labels right, or train with --set combinations=any.",
+        )
+    seen = tuple(
+        tuple(target.classes[number] for target, number in zip(combined, place, strict=True))
+        for place in np.argwhere(shown).tolist()
+    )
+    return Combinations(targets=tuple(names), seen=seen)
 
 
 def _embed(net: PlantNet, pixels: Pixels) -> Tensor:
     return torch.cat([net.embed(torch.from_numpy(batch)) for batch in _batches(pixels)])
 
 
-def _reports(plan: Plan, labels: Mapping[str, Tensor], answers: Mapping[str, Tensor]) -> list[Report]:
-    found = [
-        metrics.report_encoded(target, labels[target.name].numpy(), answers[target.name].numpy())
-        for target in plan.targets
-    ]
+def _arrays(answers: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    return {name: answer.numpy() for name, answer in answers.items()}
+
+
+def _reports(
+    plan: Plan, labels: Mapping[str, NDArray[Any]], answers: Mapping[str, NDArray[np.float32]]
+) -> list[Report]:
+    found = [metrics.report_encoded(target, labels[target.name], answers[target.name]) for target in plan.targets]
     return [report for report in found if report is not None]
 
 

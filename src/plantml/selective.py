@@ -1,0 +1,99 @@
+"""Answering only when sure enough: what share is answered, how often that is wrong, how sure n photos make of it.
+
+Selective classification after Geifman and El-Yaniv 2017, "Selective classification for deep neural networks". A
+photo is *accepted* if its score reaches a threshold; *coverage* is the share of accepted photos, *risk* the share
+of wrong answers among them. Photos of equal score are accepted together, always.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
+
+DELTA = 0.05
+"""Probability with which a bound of the risk may be wrong."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Risk by coverage: one point for each distinct score, from the surest photos to all of them.
+
+    Attributes:
+        scores: thresholds, falling, float64 [M].
+        accepted: photos whose score is at least that, rising, int64 [M].
+        errors: wrong answers among them, int64 [M].
+        photos: all of them.
+    """
+
+    scores: Floats
+    accepted: NDArray[np.int64]
+    errors: NDArray[np.int64]
+    photos: int
+
+    @property
+    def coverage(self) -> Floats:
+        """Share of photos that are accepted, rising to 1: [M]."""
+        return self.accepted / max(1, self.photos)
+
+    @property
+    def risk(self) -> Floats:
+        """Share of wrong answers among the accepted: [M]."""
+        return self.errors / np.maximum(1, self.accepted)
+
+
+def risk_coverage(scores: Floats, right: Bools) -> Curve:
+    """The risk-coverage curve of answers with these scores [N], right or not [N]."""
+    scores = np.asarray(scores, np.float64)
+    order = np.argsort(-scores, kind="stable")
+    falling, errors = scores[order], np.cumsum(~np.asarray(right, bool)[order])
+    last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True)[: len(falling)])
+    return Curve(falling[last], last + 1, errors[last], len(falling))
+
+
+def aurc(scores: Floats, right: Bools) -> float:
+    """Area under the risk-coverage curve: the mean risk over all coverages, 0 at best.
+
+    Geifman, Uziel and El-Yaniv 2019, "Bias-reduced uncertainty estimation for deep neural classifiers". Within
+    photos of equal score the errors count as spread evenly. 0 without photos.
+    """
+    curve = risk_coverage(scores, right)
+    accepted, errors = np.append(0, curve.accepted), np.append(0, curve.errors)
+    ranks = np.arange(1, curve.photos + 1)
+    return float((np.interp(ranks, accepted, errors) / ranks).mean()) if len(ranks) else 0.0
+
+
+def coverage_at(scores: Floats, right: Bools, risk: float) -> float:
+    """The largest coverage whose risk on these photos is at most `risk`; 0 if there is none."""
+    curve = risk_coverage(scores, right)
+    good = np.flatnonzero(curve.risk <= risk)
+    return float(curve.coverage[good[-1]]) if len(good) else 0.0
+
+
+def risk_bound(errors: int, n: int, delta: float = DELTA, searched: int = 1) -> float:
+    """The true risk that n accepted photos with that many errors do not exceed, with probability 1 - delta.
+
+    The binomial tail bound of Geifman and El-Yaniv 2017, lemma 3.1 (of Gascuel and Caraux 1992), which is the one-sided
+    limit of Clopper and Pearson 1934. It is exact for a threshold that was fixed before; one that was searched
+    for among `searched` thresholds on the same photos is paid for by delta / searched (union bound).
+
+    Args:
+        errors: wrong answers among the accepted.
+        n: accepted photos; without any, the bound is 1.
+        delta: probability that the true risk is higher after all.
+        searched: thresholds that were looked at on these photos: 1 if it was fixed before, `search_steps(photos)`
+            as in the paper, or the number of distinct scores to be safe whatever the search.
+    """
+    if errors >= n:
+        return 1.0
+    from scipy.special import betaincinv
+
+    return float(betaincinv(errors + 1, n - errors, 1 - delta / searched))
+
+
+def search_steps(photos: int) -> int:
+    """Steps of a binary search for the threshold among so many photos, as the paper's algorithm SGR counts them."""
+    return max(1, math.ceil(math.log2(max(1, photos))))
