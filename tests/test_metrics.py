@@ -1,18 +1,22 @@
 import json
+import time
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics as sk
 from torchmetrics import classification as tm
 
 from plantml import metrics
 from plantml.errors import InputError
+from plantml.metrics import bootstrap
 from plantml.targets import Target
 
 CLASSES = ("none", "rust", "blight", "mould", "scab")
+MEASURES = ("precision", "recall", "f1", "support")
 many = settings(max_examples=150, deadline=None)
 
 
@@ -100,6 +104,84 @@ def test_class_scores_are_those_of_torchmetrics(found):
         assert scores[name] == pytest.approx(float(metric(torch.tensor(outputs), torch.tensor(truth))), abs=1e-6)
 
 
+@st.composite
+def any_probabilities(draw):
+    size, photos = draw(st.integers(2, 5)), draw(st.integers(1, 14))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    outputs = rng.dirichlet(np.full(size, 0.6), photos).astype(np.float32)
+    return size, rng.integers(0, size, photos), outputs
+
+
+@given(any_probabilities())
+@many
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@pytest.mark.filterwarnings("ignore:.*values do not sum to one")
+def test_scores_of_probabilities_are_those_of_scikit_learn(found):
+    size, truth, outputs = found
+    scores = metrics.class_report(class_target(size), truth, outputs).scores
+    predicted, labels = outputs.argmax(axis=1), range(size)
+    weighted = sk.f1_score(truth, predicted, average="weighted", zero_division=0)
+    assert scores["weighted_f1"] == pytest.approx(weighted)
+    hot = np.eye(size)[truth]
+    exact = outputs.astype(np.float64) / outputs.astype(np.float64).sum(axis=1, keepdims=True)
+    theirs = sk.brier_score_loss(hot.argmax(axis=1), exact, labels=list(labels), scale_by_half=False)
+    assert scores["brier"] == pytest.approx(theirs, abs=1e-6)
+    for k in (3, 5):
+        if size > k:
+            top = sk.top_k_accuracy_score(truth, outputs, k=k, labels=list(labels))
+            assert scores[f"top{k}_accuracy"] == pytest.approx(top)
+        else:
+            assert f"top{k}_accuracy" not in scores
+    assert scores["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(truth, predicted))
+
+
+@given(any_probabilities())
+@many
+def test_selective_scores_are_those_of_a_loop_over_thresholds(found):
+    size, truth, outputs = found
+    scores = metrics.class_report(class_target(size), truth, outputs).scores
+    confidence, wrong = outputs.max(axis=1), outputs.argmax(axis=1) != truth
+    order = np.argsort(-confidence, kind="stable")
+    risks = np.cumsum(wrong[order]) / np.arange(1, len(truth) + 1)
+    if len(set(confidence.tolist())) == len(truth):
+        assert scores["aurc"] == pytest.approx(risks.mean())
+    for name, risk in (("coverage_at_1pct", 0.01), ("coverage_at_5pct", 0.05)):
+        shares = [(confidence >= t).mean() for t in confidence if wrong[confidence >= t].mean() <= risk]
+        assert scores[name] == pytest.approx(max(shares, default=0))
+
+
+@pytest.mark.parametrize("found", [ALL_WRONG, ONE_PHOTO_WRONG])
+def test_all_wrong_is_the_worst_risk_and_no_coverage(found):
+    size, truth, _, outputs = found
+    scores = metrics.class_report(class_target(size), truth, outputs).scores
+    assert (scores["aurc"], scores["coverage_at_5pct"], scores["accuracy"]) == (1, 0, 0)
+
+
+def test_shared_classes_are_those_that_means_are_over():
+    size, truth, predicted, outputs = NAMED_BUT_NEVER_THERE
+    found = metrics.report_encoded(class_target(size), truth, outputs, shared={"none", "rust"})
+    theirs = sk.f1_score(truth, predicted, labels=[0, 1], average="macro", zero_division=0)
+    assert found.scores["macro_f1"] == pytest.approx(theirs)
+
+
+def test_the_joint_score_wants_every_target_right():
+    right = [np.array([True, True, False, True]), np.array([True, False, True, True])]
+    known = [np.array([True, True, True, True]), np.array([True, True, True, False])]
+    assert metrics.joint_accuracy(right, known) == pytest.approx(1 / 3)
+    assert metrics.joint_accuracy(right, [known[0], ~known[0]]) is None
+
+
+def test_right_answers_leave_out_what_is_not_labelled():
+    outputs = probabilities([0, 1, 0], [0.9, 0.8, 0.7], 2)
+    assert metrics.right_answers(class_target(2), np.array([0, 0, -1]), outputs).tolist() == [True, False, False]
+    spots = Target("symptoms", "multilabel", ("spots",))
+    found = metrics.right_answers(spots, np.array([[1.0], [np.nan]]), np.array([[0.9], [0.9]]))
+    assert found.tolist() == [True, False]
+    with pytest.raises(ValueError, match="not right or wrong"):
+        metrics.right_answers(VALUE, np.zeros(1), np.zeros((1, 1)))
+
+
 def test_calibration_error_by_hand():
     # Bins are open below and closed above: 1.0 and 0.95 share the last one, 0.6 = 9/15 ends the ninth.
     confidence, right = np.array([1.0, 0.95, 0.6, 0.55]), [True, False, False, True]
@@ -163,10 +245,31 @@ def test_multilabel_scores_are_those_of_scikit_learn_and_torchmetrics(found):
     predicted = outputs > 0.5
     theirs = sk.precision_recall_fscore_support(truth, predicted, average=None, zero_division=0)
     for name, *numbers in zip(target.classes, *theirs, strict=True):
-        assert list(report.per_class[name].values()) == pytest.approx(numbers)
+        assert [report.per_class[name][score] for score in MEASURES] == pytest.approx(numbers)
     assert report.scores["accuracy"] == pytest.approx(sk.accuracy_score(truth, predicted))
+    weighted = sk.f1_score(truth, predicted, average="weighted", zero_division=0)
+    assert report.scores["weighted_f1"] == pytest.approx(weighted)
+    assert report.scores["brier"] == pytest.approx(float(((outputs - truth) ** 2).mean()), abs=1e-6)
     macro = tm.MultilabelF1Score(size, average="macro")(torch.tensor(outputs), torch.tensor(truth).long())
     assert report.scores["macro_f1"] == pytest.approx(float(macro), abs=1e-6)
+
+
+@given(answered_sets())
+@example((np.zeros((3, 2), bool), np.zeros((3, 2), np.float32)))
+@example((np.ones((3, 2), bool), np.zeros((3, 2), np.float32)))
+@many
+@pytest.mark.filterwarnings("ignore:No positive class found")
+def test_average_precision_is_that_of_scikit_learn(found):
+    truth, outputs = found
+    target = Target("symptoms", "multilabel", CLASSES[: truth.shape[1]])
+    report = metrics.multilabel_report(target, truth, outputs)
+    there = []
+    for name, true, said in zip(target.classes, truth.T, outputs.T, strict=True):
+        theirs = sk.average_precision_score(true, said)
+        assert report.per_class[name]["average_precision"] == pytest.approx(theirs)
+        if true.any():
+            there.append(theirs)
+    assert report.scores["average_precision"] == pytest.approx(np.mean(there) if there else 0)
 
 
 def test_a_label_is_present_from_one_half():
@@ -228,9 +331,17 @@ def test_headline_is_the_mean_over_targets_and_each_score_by_name(reports):
         "disease.accuracy",
         "disease.balanced_accuracy",
         "disease.macro_f1",
+        "disease.weighted_f1",
         "disease.ece",
+        "disease.brier",
+        "disease.aurc",
+        "disease.coverage_at_1pct",
+        "disease.coverage_at_5pct",
         "symptoms.accuracy",
         "symptoms.macro_f1",
+        "symptoms.weighted_f1",
+        "symptoms.average_precision",
+        "symptoms.brier",
         "severity.r2",
         "severity.mae",
         "severity.mse",
@@ -248,9 +359,9 @@ def test_headline_of_values_alone_has_no_classification_score(reports):
 def test_every_score_adds_each_class_by_name(reports):
     scores = metrics.every_score(reports)
     added = scores.keys() - metrics.headline(reports).keys()
-    measures = ("precision", "recall", "f1", "support")
     labels = [("disease", "none"), ("disease", "rust"), ("symptoms", "spots")]
-    assert added == {f"{target}.{score}[{name}]" for target, name in labels for score in measures}
+    expected = {f"{target}.{score}[{name}]" for target, name in labels for score in MEASURES}
+    assert added == expected | {"symptoms.average_precision[spots]"}
     assert scores["disease.recall[none]"] == 1
     assert scores["disease.recall[rust]"] == 0
     assert scores["disease.precision[none]"] == 0.5
@@ -269,3 +380,172 @@ def test_reports_are_plain_json(reports):
     assert disease["per_class"]["rust"]["support"] == 1
     assert "confusion" not in symptoms
     assert severity == {"photos": 2, "unit": "days", "r2": 0.5, "mae": 0.25, "mse": 0.125}
+
+
+# --- how sure: the bootstrap over groups ------------------------------------------------------
+
+SYMPTOMS = Target("symptoms", "multilabel", ("spots", "holes", "dust"))
+
+
+@pytest.fixture(scope="module")
+def answered():
+    """Sixty photos in groups, three targets, each with photos that are not labelled, and answers."""
+    rng = np.random.default_rng(3)
+    photos = 60
+    groups = metrics.Groups([f"plant{number}" for number in rng.integers(0, 17, photos)])
+    disease = class_target(4)
+    truth = rng.integers(-1, 4, photos)
+    outputs = rng.dirichlet(np.ones(4), photos).astype(np.float32)
+    outputs[: photos // 2] = np.round(outputs[: photos // 2], 1)  # equal scores
+    outputs /= outputs.sum(axis=1, keepdims=True)
+    sets = rng.integers(0, 2, (photos, 3)).astype(np.float32)
+    sets[:5] = np.nan
+    values = rng.normal(5, 2, photos).astype(np.float32)
+    values[7] = np.nan
+    return groups, [
+        (disease, truth, outputs),
+        (SYMPTOMS, sets, rng.random((photos, 3)).astype(np.float32)),
+        (VALUE, values, (values + rng.normal(0, 1, photos))[:, None].astype(np.float32)),
+    ]
+
+
+def drawn_photos(groups, draw, row):
+    return np.repeat(np.arange(len(groups.number)), draw.counts[row][groups.number])
+
+
+def test_every_resample_has_the_scores_of_the_photos_in_it(answered):
+    groups, targets = answered
+    statistics = [bootstrap.of_target(*each, groups) for each in targets]
+    found = metrics.replicate(statistics, groups, resamples=40, seed=5)
+    (draw,) = groups.draws(40, 5)
+    compared = 0
+    for row in range(40):
+        photos = drawn_photos(groups, draw, row)
+        reports = [metrics.report_encoded(target, truth[photos], outputs[photos]) for target, truth, outputs in targets]
+        scores = metrics.every_score(reports)
+        assert set(found) <= set(scores)
+        for name, values in found.items():
+            if not np.isnan(values[row]):  # where the report says 0 for want of photos
+                assert values[row] == pytest.approx(scores[name], abs=2e-4), name
+                compared += 1
+    assert compared > 40 * len(found) * 0.9
+    headline = metrics.headline(reports)
+    assert {name for name in headline if "." in name} <= set(found)
+
+
+def test_groups_are_drawn_whole():
+    groups = metrics.Groups(["a", "a", "b", "c", "c", "c"])
+    (draw,) = groups.draws(200, 0)
+    drawn = draw.of(np.arange(6))
+    assert (drawn[:, 0] == drawn[:, 1]).all()
+    assert (draw.counts.sum(axis=1) == 3).all()
+    assert draw.counts.mean() == pytest.approx(1)
+    assert groups.having(np.array([True, True, False, True, False, False])) == 2
+
+
+def test_the_same_seed_gives_the_same_intervals_however_many_are_held_at_a_time(answered, monkeypatch):
+    groups, targets = answered
+    statistics = [bootstrap.of_target(*each, groups) for each in targets]
+    first = metrics.replicate(statistics, groups, resamples=50, seed=1)
+    again = metrics.replicate(statistics, groups, resamples=50, seed=1)
+    other = metrics.replicate(statistics, groups, resamples=50, seed=2)
+    assert all(np.array_equal(first[name], again[name], equal_nan=True) for name in first)
+    assert not np.array_equal(first["disease.accuracy"], other["disease.accuracy"])
+    monkeypatch.setattr(bootstrap, "_CHUNK", 100)
+    chunked = metrics.replicate(statistics, groups, resamples=50, seed=1)
+    assert np.allclose(first["severity.mae"], chunked["severity.mae"])
+
+
+def test_photos_of_one_group_make_the_interval_wider():
+    rng = np.random.default_rng(0)
+    right = np.repeat(rng.random(60) < 0.8, 10)  # ten photos a plant, right or wrong together
+    truth = np.zeros(600, np.int64)
+    outputs = probabilities(np.where(right, 0, 1), [0.9] * 600, 2)
+    widths = {}
+    for name, keys in (("plants", np.repeat(np.arange(60), 10)), ("photos", np.arange(600))):
+        groups = metrics.Groups(keys)
+        found = metrics.replicate([bootstrap.of_target(class_target(2), truth, outputs, groups)], groups)
+        widths[name] = metrics.interval("disease.accuracy", right.mean(), found["disease.accuracy"]).width
+    assert widths["plants"] == pytest.approx(widths["photos"] * np.sqrt(10), rel=0.15)
+
+
+@pytest.mark.parametrize("plants", [40, 150])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(plants):
+    held = 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        skill = rng.beta(8, 2, plants)  # each plant is easier or harder, 0.8 on average
+        right = rng.random((plants, 5)) < skill[:, None]
+        groups = metrics.Groups(np.repeat(np.arange(plants), 5))
+        whole = np.ones(plants * 5, bool)
+        found = metrics.replicate([bootstrap.MeanStatistic({"accuracy": (right.ravel(), whole)}, groups)], groups,
+                                  resamples=500, seed=seed)  # fmt: skip
+        interval = metrics.interval("accuracy", right.mean(), found["accuracy"])
+        held += interval.low <= 0.8 <= interval.high
+    assert held >= 0.9 * 150
+
+
+def test_no_mistake_among_few_is_not_certainty():
+    groups = metrics.Groups(range(20))
+    outputs = probabilities([0, 1] * 10, [0.9] * 20, 2)
+    statistic = bootstrap.of_target(class_target(2), np.array([0, 1] * 10), outputs, groups)
+    found = metrics.replicate([statistic], groups, resamples=100)
+    interval = metrics.interval("disease.accuracy", 1.0, found["disease.accuracy"], groups=20)
+    assert interval.high == 1
+    assert interval.low == pytest.approx(stats.binomtest(20, 20).proportion_ci(method="exact").low)
+    worst = metrics.interval("disease.recall[none]", 0.0, np.zeros(100), groups=20)
+    assert (worst.low, worst.high) == (0, pytest.approx(1 - interval.low))
+
+
+def test_few_groups_have_the_limits_of_so_many_trials():
+    resampled = np.linspace(0.7, 0.8, 100)  # two plants, whose shares are alike
+    interval = metrics.interval("disease.recall[rust]", 0.75, resampled, groups=4)
+    theirs = stats.binomtest(3, 4).proportion_ci(method="exact")
+    assert (interval.low, interval.high) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
+    assert metrics.interval("disease.recall[rust]", 0.75, resampled, groups=40).width < 0.1
+
+
+def test_one_group_has_no_interval():
+    groups = metrics.Groups(["a"] * 5)
+    statistic = bootstrap.of_target(VALUE, np.arange(5.0), np.zeros((5, 1)), groups)
+    assert metrics.replicate([statistic], groups) == {}
+    assert metrics.interval("severity.mae", 1.0, None) is None
+    assert metrics.interval("severity.mae", 1.0, np.full(10, np.nan)) is None
+
+
+def test_one_photo_and_a_missing_class_go_through(answered):
+    groups = metrics.Groups(["a", "b"])
+    statistic = bootstrap.of_target(class_target(3), np.array([0, -1]), probabilities([0, 1], [0.9, 0.9], 3), groups)
+    found = metrics.replicate([statistic], groups, resamples=20)
+    assert np.isnan(found["disease.recall[rust]"]).all()
+    assert np.nanmin(found["disease.accuracy"]) == 1
+
+
+def test_ten_thousand_photos_take_seconds():
+    rng = np.random.default_rng(0)
+    groups = metrics.Groups(np.arange(10_000))
+    outputs = rng.dirichlet(np.ones(10), 10_000).astype(np.float32)
+    target = Target("disease", "class", tuple(f"d{number}" for number in range(10)))
+    statistic = bootstrap.of_target(target, rng.integers(0, 10, 10_000), outputs, groups)
+    start = time.process_time()
+    metrics.replicate([statistic], groups, resamples=1000)
+    assert time.process_time() - start < 10  # about 2 on the machine it was written on
+
+
+# --- two models -------------------------------------------------------------------------------
+
+
+def test_mcnemar_is_the_exact_binomial_test():
+    first = np.array([True] * 9 + [False] * 2 + [True] * 30)
+    second = np.array([False] * 9 + [True] * 2 + [True] * 30)
+    found = metrics.mcnemar(first, second)
+    assert (found.photos, found.wins, found.losses) == (41, 9, 2)
+    assert found.p == pytest.approx(2 * stats.binom.cdf(2, 11, 0.5))
+    assert metrics.mcnemar(first, first).p == 1
+    assert metrics.mcnemar(np.zeros(0, bool), np.zeros(0, bool)).p == 1
+
+
+def test_mcnemar_of_many_is_close_to_exact():
+    first = np.r_[np.ones(600, bool), np.zeros(500, bool)]
+    found = metrics.mcnemar(first, ~first)
+    assert found.p == pytest.approx(stats.binomtest(600, 1100).pvalue, rel=0.02)

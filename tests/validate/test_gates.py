@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plantml.errors import UsageError
+from plantml.metrics import Interval
 from plantml.validate import gates
 from plantml.validate.gates import Gate
 
@@ -70,3 +71,36 @@ def test_a_name_like_none_lists_the_headline():
         gates.judge([("min", "zzzzzzzz", 0.5)], SCORES)
     assert "macro_f1, disease.macro_f1, severity.mae" in error.value.hint
     assert "[" not in error.value.hint
+
+
+# --- intervals, short names, drops ------------------------------------------------------------
+
+
+def test_each_gate_shows_its_interval():
+    (gate,) = gates.judge([("min", "macro_f1", 0.85)], SCORES, {"macro_f1": Interval(0.75, 0.86)})
+    assert str(gate) == "FAILED  macro_f1 = 0.8000 [0.7500, 0.8600], wanted >= 0.85"
+    assert gate.as_json() == {
+        "name": "macro_f1",
+        "min": 0.85,
+        "value": 0.8,
+        "passed": False,
+        "interval": [0.75, 0.86],
+    }
+
+
+def test_a_short_name_stands_for_every_target():
+    scores = {"disease.ece": 0.02, "health.ece": 0.06, "macro_f1": 1.0, "disease.macro_f1": 0.5}
+    judged = gates.judge([("max", "ece", 0.05)], scores)
+    assert [(gate.name, gate.passed) for gate in judged] == [("disease.ece", True), ("health.ece", False)]
+    assert [gate.name for gate in gates.judge([("min", "macro_f1", 0.9)], scores)] == ["macro_f1"]
+
+
+@given(st.floats(-1, 1), st.floats(0, 1))
+def test_the_point_decides_a_drop_and_the_interval_only_tells(value, bound):
+    wide = Gate("disease.macro_f1", "max_drop", bound, value, Interval(-1, 1.5), 12)
+    narrow = Gate("disease.macro_f1", "max_drop", bound, value, Interval(value, value), 12)
+    assert wide.passed == narrow.passed == (value <= bound)
+    assert narrow.resolvable
+    assert not wide.resolvable
+    assert "not resolvable with 12 photos" in str(wide)
+    assert not Gate("disease.macro_f1", "max_drop", bound, value, None, 12).resolvable

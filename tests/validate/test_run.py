@@ -88,11 +88,9 @@ def test_metrics_json_is_the_result_and_where_it_came_from(trained, validated):
     result, out = validated
     content = json.loads((out / "metrics.json").read_text())
     version = versions.load(trained.data)
-    assert content == {key: value for key, value in result.items() if key not in {"plantml_result", "command"}} | {
-        "fingerprint": version.fingerprint
-    }
-    assert content["plantml_metrics"] == 1
-    assert content["dataset"] == version.ref
+    assert content == {key: value for key, value in result.items() if key not in {"plantml_result", "command"}}
+    assert content["plantml_metrics"] == 2
+    assert content["datasets"] == [{"ref": version.ref, "fingerprint": version.fingerprint, "photos": 72}]
     assert content["model"] == bundle.find(trained.run).digest
     assert (content["split"], content["photos"], content["failed"]) == ("all", 72, [])
     assert sum(content["decisions"].values()) == 72
@@ -106,9 +104,57 @@ def test_predictions_are_the_same_as_csv(validated, table):
     assert [float(row["disease[rust]"]) for row in rows] == pytest.approx(table["disease[rust]"].to_list())
 
 
-def test_a_confusion_matrix_is_drawn_for_each_class_target(validated):
-    drawn = sorted(file.name for file in validated[1].glob("*.png"))
-    assert drawn == ["confusion_category.png", "confusion_disease.png", "confusion_health.png"]
+def test_confusion_matrix_reliability_and_risk_are_drawn_for_each_class_target(validated):
+    drawn = {file.name for file in validated[1].glob("*.png")}
+    charts = ("confusion", "reliability", "risk_coverage")
+    assert drawn == {f"{chart}_{target}.png" for chart in charts for target in CLASSES}
+
+
+def test_every_score_has_an_interval_around_it(validated, table):
+    result = validated[0]
+    for name, value in result["scores"].items():
+        low, high = result["intervals"][name]
+        assert low <= high
+        if not name.endswith("ece"):  # resampling makes it larger; its interval leans against that
+            assert low - 1e-9 <= value <= high + 1e-9
+    groups = table["group"].n_unique()
+    assert result["bootstrap"] == {"level": 0.95, "over": "groups", "groups": groups, "resamples": 2000, "seed": 0}
+
+
+def test_the_joint_score_is_that_of_the_predictions(validated, table):
+    right = [table[f"{name}_true"] == table[f"{name}_predicted"] for name in CLASSES]
+    assert validated[0]["scores"]["joint_accuracy"] == pytest.approx((right[0] & right[1] & right[2]).mean())
+
+
+def test_a_run_against_its_own_file_is_the_same_model(cli, trained, tmp_path):
+    file = tmp_path / "model.onnx"
+    shutil.copy(Path(trained.run) / "bundle" / "model.onnx", file)
+    line = ("validate", trained.data, "--model", file, "--against", trained.run, "--max-drop", "0")
+    result = cli(*line, "--split", "all", "--json", "--out", tmp_path / "out")
+    assert result.code == Exit.DONE, result.err
+    assert result.json["against"]["changed"] == []
+    assert result.json["against"]["model"] == result.json["model"]
+    assert all(each["difference"] == 0 for each in result.json["against"]["differences"])
+    assert all(gate["value"] == 0 for gate in result.json["gates"])
+    assert pl.read_parquet(tmp_path / "out" / "changed.parquet").is_empty()
+
+
+def test_a_drop_without_another_model_is_wrong_usage(cli, trained):
+    result = cli("validate", trained.data, "--model", trained.run, "--max-drop", "0.01")
+    assert result.code == Exit.USAGE
+    assert "--against" in result.err
+
+
+def test_all_outputs_in_one_command(cli, trained, tmp_path):
+    result = cli(
+        "validate", trained.data, trained.data, "--model", trained.run, "--batch", 5, "--where", "brightness > 0",
+        "--report", tmp_path / "r.html", "--markdown", tmp_path / "r.md", "--junit", tmp_path / "r.xml",
+        "--review", 3, "--out", tmp_path / "out", "--min", "macro_f1=0",
+    )  # fmt: skip
+    assert result.code == Exit.DONE, result.err
+    for name in ("r.html", "r.md", "r.xml", "out/review/tasks.json", "out/metrics.json"):
+        assert (tmp_path / name).stat().st_size > 100
+        assert str(tmp_path / name.split("/")[0]) in result.out
 
 
 def test_the_dataset_is_only_read(cli, trained, contents):

@@ -4,29 +4,59 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from plantml.errors import UsageError
+from plantml.metrics import Interval
 
 _GATE = re.compile(r"(?P<name>[^=]+)=(?P<bound>[-+0-9.eE]+)")
+_SIGNS = {"min": ">=", "max": "<=", "max_drop": "<="}
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One gate, judged: `value` must be at least (`min`) or at most (`max`) `bound`."""
+    """One gate, judged by its number; the interval says how much chance there is in it.
+
+    Attributes:
+        name: of the score.
+        kind: `min`, `max`, or `max_drop` against another model.
+        bound: that `value` must reach, or stay under.
+        value: the score, or by how much it is lower than the other model's.
+        interval: of the value.
+        photos: that a drop was measured on.
+    """
 
     name: str
     kind: str
     bound: float
     value: float
+    interval: Interval | None = None
+    photos: int | None = None
 
     @property
     def passed(self) -> bool:
         """True if the number is on the right side."""
         return self.value >= self.bound if self.kind == "min" else self.value <= self.bound
 
+    @property
+    def resolvable(self) -> bool:
+        """False if so many photos cannot tell a drop of that size from chance: its interval is wider."""
+        return self.kind != "max_drop" or (self.interval is not None and self.interval.width / 2 <= self.bound)
+
     def __str__(self) -> str:
-        sign = ">=" if self.kind == "min" else "<="
-        return f"{'passed' if self.passed else 'FAILED'}  {self.name} = {self.value:.4f}, wanted {sign} {self.bound:g}"
+        said = f"drop of {self.name}" if self.kind == "max_drop" else self.name
+        around = f" [{self.interval.low:.4f}, {self.interval.high:.4f}]" if self.interval else ""
+        note = "" if self.resolvable else f"; not resolvable with {self.photos} photos"
+        mark = "passed" if self.passed else "FAILED"
+        return f"{mark}  {said} = {self.value:.4f}{around}, wanted {_SIGNS[self.kind]} {self.bound:g}{note}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The gate as JSON types."""
+        content = {"name": self.name, self.kind: self.bound, "value": self.value, "passed": self.passed}
+        content["interval"] = [self.interval.low, self.interval.high] if self.interval else None
+        if self.kind == "max_drop":
+            content |= {"photos": self.photos, "resolvable": self.resolvable}
+        return content
 
 
 def parse(kind: str, texts: Sequence[str]) -> list[tuple[str, str, float]]:
@@ -43,13 +73,21 @@ def parse(kind: str, texts: Sequence[str]) -> list[tuple[str, str, float]]:
     return [gate for gate in found if gate]
 
 
-def judge(gates: Sequence[tuple[str, str, float]], scores: Mapping[str, float]) -> list[Gate]:
-    """All gates with their numbers. Raises `UsageError` for a name that no number has."""
+def judge(
+    gates: Sequence[tuple[str, str, float]],
+    scores: Mapping[str, float],
+    intervals: Mapping[str, Interval] | None = None,
+) -> list[Gate]:
+    """All gates with their numbers. Raises `UsageError` for a name that no number has.
+
+    A short name such as `ece` means that of the only target, or stands for all targets: each must pass.
+    """
     judged = []
     for kind, name, bound in gates:
-        if name not in scores:
+        named = [name] if name in scores else [key for key in scores if key.endswith(f".{name}")]
+        if not named:
             near = get_close_matches(name, list(scores), n=3, cutoff=0.4)
             known = near or [key for key in scores if "[" not in key]
             raise UsageError(f"There is no number called {name!r}", "", f"Such as: {', '.join(known)}.")
-        judged.append(Gate(name, kind, bound, scores[name]))
+        judged += [Gate(key, kind, bound, scores[key], (intervals or {}).get(key)) for key in named]
     return judged

@@ -1,19 +1,30 @@
-"""Metrics of predictions, in numpy, so that training and validation report the same numbers.
+"""The numbers of one set of answers."""
 
-Definitions follow scikit-learn's; the tests compare them with scikit-learn and torchmetrics.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plantml import selective
+from plantml.metrics import ranking
 from plantml.targets import Target
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
+Bools = NDArray[np.bool_]
+
+BINS = 15
+"""Bins of the calibration error."""
+
+TOP = (3, 5)
+"""Numbers of first answers among which the true class is looked for, where there are more classes than that."""
+
+RISKS = {"coverage_at_1pct": 0.01, "coverage_at_5pct": 0.05}
+"""Scores that say what share of photos can be answered with so many wrong answers among them."""
+
+_LOWER_IS_BETTER = frozenset({"ece", "brier", "aurc", "mae", "mse"})
 
 
 @dataclass(frozen=True)
@@ -72,20 +83,67 @@ def report(target: Target, labels: Sequence[Any], outputs: Floats) -> Report | N
     return report_encoded(target, target.encode(labels), outputs)
 
 
-def report_encoded(target: Target, truth: NDArray[Any], outputs: Floats) -> Report | None:
-    """The same from labels as `Target.encode` gives them."""
-    if target.kind == "class":
-        known = truth >= 0
-        return class_report(target, truth[known], outputs[known]) if known.any() else None
-    known = ~np.isnan(truth).reshape(len(truth), -1).any(axis=1)
+def report_encoded(
+    target: Target, truth: NDArray[Any], outputs: Floats, *, shared: Collection[str] | None = None
+) -> Report | None:
+    """The same from labels as `Target.encode` gives them.
+
+    Args:
+        target: what was predicted.
+        truth: encoded labels.
+        outputs: probabilities [N, classes], or values [N, 1].
+        shared: classes over which means are taken; those that are there or named, if not given.
+    """
+    known = labelled(target, truth)
     if not known.any():
         return None
+    if target.kind == "class":
+        return class_report(target, truth[known], outputs[known], shared=shared)
     if target.kind == "value":
         return value_report(target, truth[known], outputs[known, 0])
-    return multilabel_report(target, truth[known] > 0.5, outputs[known] >= 0.5)
+    return multilabel_report(target, truth[known] > 0.5, outputs[known])
 
 
-def class_report(target: Target, truth: Ints, probabilities: Floats) -> ClassReport:
+def labelled(target: Target, truth: NDArray[Any]) -> Bools:
+    """Which photos have a label: bool [N], from labels as `Target.encode` gives them."""
+    if target.kind == "class":
+        found: Bools = truth >= 0
+        return found
+    there: Bools = ~np.isnan(truth).reshape(len(truth), -1).any(axis=1)
+    return there
+
+
+def right_answers(target: Target, truth: NDArray[Any], outputs: Floats) -> Bools:
+    """Which answers are right: bool [N], false where not labelled.
+
+    A class by its top class, a multilabel by all labels together.
+
+    Raises:
+        ValueError: a number is not right or wrong.
+    """
+    if target.kind == "value":
+        raise ValueError("a value is not right or wrong")
+    if target.kind == "class":
+        found: Bools = outputs.argmax(axis=1) == truth
+        return found
+    same: Bools = labelled(target, truth) & ((outputs >= 0.5) == (truth > 0.5)).all(axis=1)
+    return same
+
+
+def joint_accuracy(right: Sequence[Bools], known: Sequence[Bools]) -> float | None:
+    """Share of photos, labelled for every target, whose answers are right for every target; `None` if there are none.
+
+    Args:
+        right: by target, bool [N].
+        known: by target, bool [N]: labelled.
+    """
+    everywhere = np.logical_and.reduce(known)
+    return float(np.logical_and.reduce(right)[everywhere].mean()) if everywhere.any() else None
+
+
+def class_report(
+    target: Target, truth: Ints, probabilities: Floats, *, shared: Collection[str] | None = None
+) -> ClassReport:
     """The report of a class target from class numbers [N] and probabilities [N, classes]."""
     predicted = probabilities.argmax(axis=1)
     size = len(target.classes)
@@ -95,22 +153,43 @@ def class_report(target: Target, truth: Ints, probabilities: Floats) -> ClassRep
     # A class that is neither there nor named says nothing; scikit-learn leaves it out of the mean too.
     seen = [name for name, n, m in zip(target.classes, support, named, strict=True) if n or m]
     there = [name for name, n in zip(target.classes, support, strict=True) if n]
+    mean_over = [name for name in seen if shared is None or name in shared]
+    right, confidence = predicted == truth, probabilities.max(axis=1)
     scores = {
         "accuracy": float(hits.sum() / len(truth)),
         "balanced_accuracy": _mean(per_class[name]["recall"] for name in there),
-        "macro_f1": _mean(per_class[name]["f1"] for name in seen),
+        "macro_f1": _mean(per_class[name]["f1"] for name in mean_over),
+        "weighted_f1": sum(per_class[name]["f1"] * per_class[name]["support"] for name in there) / len(truth),
+        **{f"top{k}_accuracy": float(in_top(truth, probabilities, k).mean()) for k in TOP if size > k},
         "ece": calibration_error(probabilities, truth),
+        "brier": float(squared_distance(truth, probabilities).mean()),
+        "aurc": selective.aurc(confidence, right),
+        **{name: selective.coverage_at(confidence, right, risk) for name, risk in RISKS.items()},
     }
     return ClassReport(target.name, target.classes, len(truth), confusion, scores, per_class)
 
 
-def multilabel_report(target: Target, truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> MultilabelReport:
-    """The report of a multilabel target from boolean matrices [N, classes]."""
-    hits = (truth & predicted).sum(axis=0)
-    per_class = _per_class(target.classes, hits, truth.sum(axis=0), predicted.sum(axis=0))
+def multilabel_report(target: Target, truth: Bools, probabilities: Floats) -> MultilabelReport:
+    """The report of a multilabel target from labels, bool [N, classes], and probabilities [N, classes].
+
+    `average_precision` is the mean over classes that some photo has; it is 0 for a class that none has.
+    """
+    predicted = probabilities >= 0.5
+    hits, support = (truth & predicted).sum(axis=0), truth.sum(axis=0)
+    per_class = _per_class(target.classes, hits, support, predicted.sum(axis=0))
+    ones = np.ones((1, len(truth)), np.int64)
+    for number, row in enumerate(per_class.values()):
+        found = ranking.ranked(probabilities[:, number], truth[:, number])
+        precision = float(ranking.average_precision(*found.counted(ones))[0])
+        row["average_precision"] = 0.0 if np.isnan(precision) else precision
+    there = [row for row in per_class.values() if row["support"]]
+    total = sum(row["support"] for row in there)
     scores = {
         "accuracy": float((truth == predicted).all(axis=1).mean()),
         "macro_f1": _mean(row["f1"] for row in per_class.values()),
+        "weighted_f1": sum(row["f1"] * row["support"] for row in there) / total if total else 0.0,
+        "average_precision": _mean(row["average_precision"] for row in there),
+        "brier": float(((probabilities.astype(np.float64) - truth) ** 2).mean()),
     }
     return MultilabelReport(target.name, target.classes, len(truth), scores, per_class)
 
@@ -128,14 +207,33 @@ def value_report(target: Target, truth: Floats, predicted: Floats) -> ValueRepor
     return ValueReport(target.name, target.unit, len(truth), scores)
 
 
-def calibration_error(probabilities: Floats, truth: Ints, bins: int = 15) -> float:
+def calibration_error(probabilities: Floats, truth: Ints, bins: int = BINS) -> float:
     """Expected calibration error of the top class over equal-width bins (Naeini et al. 2015; Guo et al. 2017)."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == truth
-    bin_ = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    counts = np.bincount(bin_, minlength=bins)
+    bin_ = calibration_bins(confidence, bins)
     gaps = np.bincount(bin_, weights=right, minlength=bins) - np.bincount(bin_, weights=confidence, minlength=bins)
-    return float(np.abs(gaps[counts > 0]).sum() / len(truth))
+    return float(np.abs(gaps).sum() / len(truth))
+
+
+def calibration_bins(confidence: Floats, bins: int = BINS) -> Ints:
+    """The bin, 0 to bins - 1, of each confidence [N]; bins are open below and closed above."""
+    found: Ints = np.clip(np.ceil(confidence.astype(np.float64) * bins).astype(int) - 1, 0, bins - 1)
+    return found
+
+
+def squared_distance(truth: Ints, probabilities: Floats) -> Floats:
+    """Of each photo's probabilities from the truth, 0 to 2: float64 [N]; its mean is the score of Brier 1950."""
+    wide = probabilities.astype(np.float64)
+    found: Floats = (wide**2).sum(axis=1) - 2 * wide[np.arange(len(truth)), truth] + 1
+    return np.maximum(found, 0)
+
+
+def in_top(truth: Ints, probabilities: Floats, k: int) -> Bools:
+    """Which true classes are among the k most probable: bool [N]."""
+    first = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    found: Bools = (first == truth[:, None]).any(axis=1)
+    return found
 
 
 def headline(reports: Sequence[Report]) -> dict[str, float]:
@@ -160,6 +258,11 @@ def every_score(reports: Sequence[Report]) -> dict[str, float]:
             for name, row in found.per_class.items():
                 scores |= {f"{found.target}.{score}[{name}]": value for score, value in row.items()}
     return scores
+
+
+def higher_is_better(name: str) -> bool:
+    """False for errors, such as `disease.ece` and `severity.mae`."""
+    return name.partition("[")[0].rpartition(".")[2] not in _LOWER_IS_BETTER
 
 
 def as_json(found: Report) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""McNemar's test: do two models answer the same photos equally often right?"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+EXACT = 1000
+"""Photos that one model alone answers rightly, up to which the binomial distribution itself is asked."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same photos.
+
+    Attributes:
+        photos: compared.
+        wins: answered rightly by the first model only.
+        losses: answered rightly by the second model only.
+        p: probability of a difference at least so large between equal models, two-sided.
+    """
+
+    photos: int
+    wins: int
+    losses: int
+    p: float
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
+    """The test for answers that are right or not, bool [N] each, on the same photos.
+
+    Exact up to `EXACT` photos on which they differ, else by chi-square with Edwards's correction (McNemar 1947;
+    Edwards 1948). It takes photos for independent; where they come in groups, the bootstrap over groups says more.
+    """
+    wins, losses = int((first & ~second).sum()), int((second & ~first).sum())
+    differ = wins + losses
+    if not differ:
+        return Paired(len(first), 0, 0, 1.0)
+    from scipy import stats
+
+    if differ <= EXACT:
+        p = stats.binomtest(wins, differ).pvalue
+    else:
+        p = stats.chi2.sf((abs(wins - losses) - 1) ** 2 / differ, 1)
+    return Paired(len(first), wins, losses, _plain(p))
+
+
+def _plain(number: Any) -> float:
+    return float(number)

@@ -1,0 +1,287 @@
+"""Two models on the same photos: which one to keep, and how sure that is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plantml import metrics
+from plantml.metrics import Interval, Paired, Replicates, ValueReport, bootstrap
+from plantml.targets import Target
+from plantml.validate.gates import Gate
+from plantml.validate.judge import JOINT, Answered, Judgement, groups_of
+
+Bools = NDArray[np.bool_]
+
+SURE = 0.975
+"""From so sure on, one model is called the better one: then the two-sided 95 % interval lies on one side of 0."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One score of both models.
+
+    Attributes:
+        name: of the score.
+        other: its value for the other model.
+        value: its value for this model.
+        interval: of this minus the other.
+        sure: share of resamples in which this model is better; those where both are equal count half. `None` with
+            too few groups to say.
+    """
+
+    name: str
+    other: float
+    value: float
+    interval: Interval | None
+    sure: float | None
+
+    @property
+    def difference(self) -> float:
+        """This minus the other."""
+        return self.value - self.other
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse` or `not told apart`."""
+        if self.sure is None:
+            return "not told apart"
+        if self.sure >= SURE:
+            return "better"
+        return "worse" if self.sure <= 1 - SURE else "not told apart"
+
+
+def percent(sure: float) -> str:
+    """How sure in words; resampling knows no certainty."""
+    return "over 99.9 %" if sure > 0.999 else f"{sure * 100:.1f} %"
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Photos of one class, or of a whole target, that one model alone answers rightly.
+
+    Attributes:
+        target: name; `joint_accuracy` where all targets must be right.
+        label: true class; empty for the whole target.
+        paired: wins of this model, losses, and McNemar's p.
+    """
+
+    target: str
+    label: str
+    paired: Paired
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """This model against another.
+
+    Attributes:
+        model: digest of the other.
+        ref: what was named.
+        differences: of the headline's scores, the deciding one first.
+        duels: by target, then by class.
+        changed: places of photos that the two answer differently, with the targets.
+        names: of all photos that were compared.
+        gates: of `--max-drop`.
+    """
+
+    model: str
+    ref: str
+    differences: Sequence[Difference]
+    duels: Sequence[Duel]
+    changed: Mapping[int, Sequence[str]]
+    names: Sequence[str]
+    gates: Sequence[Gate]
+
+    @property
+    def verdict(self) -> str:
+        """Which model to keep, and how sure that is, in a sentence."""
+        first = self.differences[0]
+        said = f"{first.name} {first.value:.4f} against {first.other:.4f}"
+        if first.sure is None:
+            return f"Too few groups of photos to tell the models apart: {said}."
+        better = first.sure if first.sure >= 0.5 else 1 - first.sure
+        if first.verdict == "not told apart":
+            ahead = "this one" if first.sure > 0.5 else "the other one"
+            lean = "neither is ahead" if first.sure == 0.5 else f"{ahead} is ahead, {percent(better)} sure"
+            return f"The models are not told apart by these photos: {said}; {lean}."
+        keep = "this model" if first.verdict == "better" else "the other model"
+        return f"Keep {keep}, {percent(better)} sure: {said}."
+
+
+def compare(
+    ref: str,
+    digest: str,
+    ours: tuple[Answered, Judgement],
+    theirs: tuple[Answered, Judgement],
+    *,
+    names: Sequence[str],
+    max_drop: float | None,
+    same_model: bool = False,
+) -> Comparison:
+    """Compare two models whose answers are for the same photos in the same order, resampled with the same seed.
+
+    Args:
+        ref: what was named as the other model.
+        digest: of the other model.
+        ours: answers of this model, judged.
+        theirs: answers of the other one, judged.
+        names: of the photos.
+        max_drop: that is allowed, if there is such a gate.
+        same_model: both are forms of one model.
+    """
+    (mine, this), (others, other) = ours, theirs
+    same = {target.name for target in mine.targets} == {target.name for target in others.targets}
+    # Means over targets can be compared where they are over the same ones.
+    both = _decisive([name for name in this.scores if name in other.scores and (same or "." in name)])
+    return Comparison(
+        model=digest,
+        ref=ref,
+        differences=[_difference(name, this, other) for name in both],
+        duels=_duels(mine, others),
+        changed=_changed(mine, others),
+        names=names,
+        gates=[] if max_drop is None else _gates(mine, this, other, max_drop, same=same_model),
+    )
+
+
+def _decisive(names: Sequence[str]) -> list[str]:
+    """Names of scores, what decides first: macro-F1, or R2 where only values are predicted."""
+    for ending in ("macro_f1", ".r2"):
+        for first in names:
+            if first.endswith(ending):
+                return [first, *(name for name in names if name != first)]
+    return list(names)
+
+
+def _difference(name: str, this: Judgement, other: Judgement) -> Difference:
+    drawn = _paired(name, this.replicates, other.replicates)
+    sure = None
+    if drawn is not None:
+        gain = drawn if metrics.higher_is_better(name) else -drawn
+        sure = float((gain > 1e-9).mean() + (np.abs(gain) <= 1e-9).mean() / 2)
+    point = this.scores[name] - other.scores[name]
+    return Difference(name, other.scores[name], this.scores[name], _interval(point, drawn), sure)
+
+
+def _paired(name: str, this: Replicates, other: Replicates) -> NDArray[np.floating[Any]] | None:
+    if name not in this or name not in other:
+        return None
+    drawn: NDArray[np.floating[Any]] = this[name] - other[name]
+    drawn = drawn[~np.isnan(drawn)]
+    return drawn if len(drawn) else None
+
+
+def _interval(point: float, drawn: NDArray[np.floating[Any]] | None) -> Interval | None:
+    return metrics.interval("difference", point, drawn)
+
+
+def _duels(mine: Answered, others: Answered) -> list[Duel]:
+    found = []
+    by_name = {target.name: target for target in others.targets}
+    pairs = [(target, by_name[target.name]) for target in mine.targets if target.name in by_name]
+    pairs = [(target, theirs) for target, theirs in pairs if target.kind != "value"]
+    right = {target.name: (mine.right(target), others.right(theirs)) for target, theirs in pairs}
+    known = {target.name: mine.known(target) for target, _ in pairs}
+    if len(pairs) > 1:
+        everywhere = np.logical_and.reduce(list(known.values()))
+        first, second = (np.logical_and.reduce([both[side] for both in right.values()]) for side in (0, 1))
+        found.append(Duel(JOINT, "", metrics.mcnemar(first[everywhere], second[everywhere])))
+    for target, _ in pairs:
+        first, second = right[target.name]
+        found.append(Duel(target.name, "", metrics.mcnemar(first[known[target.name]], second[known[target.name]])))
+    for target, _ in pairs:
+        if target.kind == "class":
+            for number, label in enumerate(target.classes):
+                there = mine.truth[target.name] == number
+                if there.any():
+                    paired = metrics.mcnemar(right[target.name][0][there], right[target.name][1][there])
+                    found.append(Duel(target.name, label, paired))
+    return found
+
+
+def _changed(mine: Answered, others: Answered) -> dict[int, list[str]]:
+    changed: dict[int, list[str]] = {}
+    by_name = {target.name: target for target in others.targets}
+    for target in mine.targets:
+        if target.kind != "value" and target.name in by_name:
+            pairs = zip(said(target, mine), said(by_name[target.name], others), strict=True)
+            for at, (first, second) in enumerate(pairs):
+                if first != second:
+                    changed.setdefault(at, []).append(target.name)
+    return dict(sorted(changed.items()))
+
+
+def said(target: Target, found: Answered) -> list[Any]:
+    """The answers in words, by photo: a class, classes joined by `|`, or a number."""
+    outputs = found.outputs[target.name]
+    if target.kind == "class":
+        return [target.classes[number] for number in outputs.argmax(axis=1)]
+    if target.kind == "value":
+        return [float(number) for number in outputs[:, 0]]
+    return [
+        "|".join(name for name, number in zip(target.classes, row, strict=True) if number >= 0.5) for row in outputs
+    ]
+
+
+def _gates(mine: Answered, this: Judgement, other: Judgement, bound: float, *, same: bool) -> list[Gate]:
+    """The mean over classes may not drop by more than `bound`, nor the F1 of a class; nor the R2 of a value.
+
+    A class in too few groups has no interval, and its drop is not resolvable. Where two models, unless they are the
+    same one, differ on no photo, the interval is that of a share that was not seen once in so many groups.
+    """
+    sizes = groups_of(mine)
+    gates = []
+    for report in this.reports:
+        name = f"{report.target}.{'r2' if isinstance(report, ValueReport) else 'macro_f1'}"
+        gates.append((name, report.photos))
+        if not isinstance(report, ValueReport):
+            rows = report.per_class.items()
+            gates += [(f"{report.target}.f1[{label}]", int(row["support"])) for label, row in rows if row["support"]]
+    judged = []
+    for name, photos in gates:
+        if name in other.every:
+            drop = other.every[name] - this.every[name]
+            groups = sizes.get(name, mine.groups.count)
+            drawn = _paired(name, other.replicates, this.replicates) if groups >= bootstrap.FEW else None
+            interval = _interval(drop, drawn)
+            if interval and drawn is not None and not drawn.any() and not same:
+                unseen = 1 - ((1 - bootstrap.LEVEL) / 2) ** (1 / groups)
+                interval = Interval(-unseen, unseen)
+            judged.append(Gate(name, "max_drop", bound, drop, interval, photos))
+    return judged
+
+
+def as_json(found: Comparison) -> dict[str, Any]:
+    """The comparison as JSON types."""
+    return {
+        "model": found.model,
+        "ref": found.ref,
+        "verdict": found.verdict,
+        "differences": [
+            {
+                "name": each.name,
+                "other": each.other,
+                "this": each.value,
+                "difference": each.difference,
+                "interval": [each.interval.low, each.interval.high] if each.interval else None,
+                "sure": each.sure,
+                "verdict": each.verdict,
+            }
+            for each in found.differences
+        ],
+        "mcnemar": [
+            {
+                "target": duel.target,
+                "class": duel.label or None,
+                "photos": duel.paired.photos,
+                "wins": duel.paired.wins,
+                "losses": duel.paired.losses,
+                "p": duel.paired.p,
+            }
+            for duel in found.duels
+        ],
+        "changed": [[found.names[at], list(targets)] for at, targets in found.changed.items()],
+    }

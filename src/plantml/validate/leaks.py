@@ -1,0 +1,99 @@
+"""Photos that the model has as good as seen: near-duplicates of training photos, and their groups."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from plantml import storage
+from plantml.bundle import Contract
+from plantml.data import twins, versions
+from plantml.data.manifest import Version
+from plantml.errors import PlantmlError
+from plantml.metrics import Interval
+from plantml.validate.judge import Judgement
+
+_COLUMNS = ("image_id", "phash", "entropy", "contrast", "group", "home")
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """The score without photos that have a near-duplicate in training, beside the raw one.
+
+    Attributes:
+        photos: judged, with an answer.
+        leaked: of them with a copy, a near-duplicate, or a photo of their group among the training photos.
+        trained: training photos that were compared with.
+        raw: headline scores of all.
+        clean: headline scores of the others; empty if there are none, or nothing leaked.
+        intervals: of the clean scores.
+    """
+
+    photos: int
+    leaked: int
+    trained: int
+    raw: dict[str, float]
+    clean: dict[str, float]
+    intervals: dict[str, Interval]
+
+
+def training_rows(found: Sequence[Version], contract: Contract) -> pl.DataFrame:
+    """What a model learnt from, as far as it can be read: the version it names, and the judged sets' train splits."""
+    origin = contract.dataset
+    known = [version for version in found if _home(version) != storage.absolute(origin.url)]
+    named = {_home(version) for version in found}
+    # A dataset that nobody named is not asked for over the network.
+    if origin.url and (storage.is_local(origin.url) or storage.absolute(origin.url) in named):
+        try:
+            known.append(versions.load(f"{origin.url}@{origin.version}"))
+        except PlantmlError:
+            known += [version for version in found if _home(version) == storage.absolute(origin.url)]
+    tables = [version.usable("train").with_columns(home=pl.lit(_home(version))) for version in known]
+    tables = [table for table in tables if not table.is_empty()]
+    return pl.concat(tables, how="diagonal_relaxed") if tables else pl.DataFrame()
+
+
+def seen(rows: pl.DataFrame, trained: pl.DataFrame) -> NDArray[np.bool_]:
+    """Which rows a model has as good as seen: bool [N].
+
+    Near-duplicates are found by their hashes, flips and right turns included; see `data.near`.
+    """
+    homes = {ref: storage.absolute(re.sub(r"@\d+$", "", ref)) for ref in rows["dataset"].unique()}
+    ours = rows.with_columns(home=pl.col("dataset").replace_strict(homes)).select(_COLUMNS)
+    both = pl.concat([trained.select(_COLUMNS), ours], how="vertical_relaxed").with_columns(
+        pl.col("phash").fill_null(0), pl.col("entropy").fill_null(0.0)
+    )
+    group = twins.find(both).group
+    many = trained.height
+    near = np.isin(group[many:], group[:many])
+    keys = both.select(pl.format("{} {}", "home", "group")).to_series()
+    together = ours["group"].is_not_null() & keys[many:].is_in(keys[:many].drop_nulls().unique().to_list())
+    found: NDArray[np.bool_] = near | together.fill_null(value=False).to_numpy()
+    return found
+
+
+def leaks(leaked: NDArray[np.bool_], trained: int, raw: Judgement, clean: Judgement | None) -> Leaks:
+    """What came of it."""
+    scores = dict(clean.scores) if clean else {}
+    intervals = {name: each for name, each in clean.intervals.items() if name in scores} if clean else {}
+    return Leaks(len(leaked), int(leaked.sum()), trained, dict(raw.scores), scores, intervals)
+
+
+def as_json(found: Leaks) -> dict[str, Any]:
+    """The leaks as JSON types."""
+    return {
+        "photos": found.photos,
+        "leaked": found.leaked,
+        "training_photos": found.trained,
+        "raw": found.raw,
+        "clean": found.clean,
+        "intervals": {name: [each.low, each.high] for name, each in found.intervals.items()},
+    }
+
+
+def _home(version: Version) -> str:
+    return storage.absolute(version.url)

@@ -1,0 +1,69 @@
+"""What a model looked at: cover a part of the photo, and see how much less sure it is.
+
+Occlusion sensitivity after Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks",
+section 3.3. It asks nothing of a model but answers, so it works with every runtime.
+"""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from plantml import images
+from plantml.images import Pixels
+from plantml.runtime import Runtime
+from plantml.work import batched
+
+GRID = 12
+"""Places in a row and in a column where the cover is laid."""
+
+_COVER = 2.0
+"""Width of the cover, in steps of the grid: neighbours overlap."""
+
+
+def occlusion(runtime: Runtime, pixels: Pixels, target: str, output: int, *, batch: int = 32) -> NDArray[np.float32]:
+    """How much the probability of one output falls when a place is covered with grey: float32 [GRID, GRID].
+
+    Args:
+        runtime: of the model.
+        pixels: the photo at the model's input size, uint8 [H, W, 3].
+        target: name.
+        output: number of the class.
+        batch: copies a call of the model.
+    """
+    height, width = pixels.shape[:2]
+    places = [(row, column) for row in range(GRID) for column in range(GRID)]
+    whole = float(runtime.run(pixels[None])[f"target.{target}"][0, output])
+    found = np.zeros((GRID, GRID), np.float32)
+    for some in batched(places, batch):
+        copies = np.repeat(pixels[None], len(some), axis=0)
+        for copy, (row, column) in zip(copies, some, strict=True):
+            copy[_span(row, height), _span(column, width)] = images.PAD
+        answers = runtime.run(copies)[f"target.{target}"][:, output]
+        for (row, column), answer in zip(some, answers, strict=True):
+            found[row, column] = whole - float(answer)
+    return found
+
+
+def overlay(pixels: Pixels, fall: NDArray[np.float32], side: int) -> bytes:
+    """The photo in grey, and in colour what the answer rests on, as JPEG bytes of so many pixels a side."""
+    photo = Image.fromarray(pixels)
+    scale = side / max(photo.size)
+    size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+    strength = np.clip(fall, 0, None)
+    strength /= max(float(strength.max()), 1e-6)
+    heat = Image.fromarray((strength * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    share = (np.asarray(heat, np.float32) / 255)[..., None]
+    grey = np.asarray(photo.convert("L").convert("RGB").resize(size, Image.Resampling.BICUBIC), np.float32)
+    colour = np.array([255, 60, 0], np.float32) * share + np.array([255, 220, 60], np.float32) * (1 - share)
+    mixed = grey * (1 - 0.65 * share) + colour * 0.65 * share
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
+
+
+def _span(step: int, length: int) -> slice:
+    """Where the cover lies on one side, centred on its step."""
+    middle, half = (step + 0.5) * length / GRID, _COVER * length / GRID / 2
+    return slice(max(0, round(middle - half)), min(length, round(middle + half)))

@@ -1,0 +1,325 @@
+"""The report as one HTML page that needs nothing else: numbers, curves, and the photos that went worst."""
+
+import base64
+import functools
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plantml import calibration, charts, images, selective, storage
+from plantml.calibration import Threshold
+from plantml.errors import PlantmlError
+from plantml.metrics import ClassReport, Interval, ValueReport, higher_is_better
+from plantml.metrics.bootstrap import LEVEL
+from plantml.predict.pipeline import Prediction
+from plantml.targets import Target
+from plantml.validate import occlusion, review
+from plantml.validate.compare import percent, said
+from plantml.work import Progress, in_threads, silent
+
+if TYPE_CHECKING:
+    from plantml.validate.run import Work
+
+_SIDE = 200
+_WORST, _CHANGED, _NEXT, _SLICES = 12, 12, 12, 25
+"""Photos and slices that are shown."""
+
+_RISK = 0.05
+"""Risk that is drawn where the contract names none."""
+
+_WORDS = {
+    "joint_accuracy": "all targets right",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "weighted_f1": "weighted F1",
+    "top3_accuracy": "among the first 3",
+    "top5_accuracy": "among the first 5",
+    "ece": "calibration error (ECE)",
+    "brier": "Brier score",
+    "aurc": "risk-coverage area (AURC)",
+    "coverage_at_1pct": "coverage at 1 % risk",
+    "coverage_at_5pct": "coverage at 5 % risk",
+    "average_precision": "average precision",
+    "r2": "R²",
+    "mae": "mean absolute error",
+    "mse": "mean squared error",
+}
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo of the page.
+
+    Attributes:
+        name: relative to its source.
+        picture: as a data URL; empty if it cannot be shown.
+        looked_at: the same with what the answer rests on.
+        lines: label and text.
+        badge: short word in its corner.
+    """
+
+    name: str
+    picture: str
+    looked_at: str
+    lines: Sequence[tuple[str, str]]
+    badge: str = ""
+
+
+def pictures(work: "Work") -> dict[str, bytes]:
+    """All charts as PNG, by file name."""
+    found: dict[str, bytes] = {}
+    for report in work.result.reports:
+        if isinstance(report, ClassReport):
+            found[f"confusion_{report.target}.png"] = charts.confusion(report)
+    for target in work.selected.targets:
+        found |= {f"{name}_{target.name}.png": drawn for name, drawn in _curves(work, target).items()}
+    if work.result.robustness:
+        found["robustness.png"] = charts.robustness(work.result.robustness.score, work.result.robustness.scores)
+    return found
+
+
+def _curves(work: "Work", target: Target) -> dict[str, bytes]:
+    if target.kind == "value":
+        return {}
+    answers, labels = work.found.outputs[target.name], work.found.truth[target.name]
+    confidence, right = calibration.confidences(target, answers, labels)
+    scores, good = calibration.judged(target, answers, labels)
+    contract, curve = work.pipeline.bundle.contract, selective.risk_coverage(scores, good)
+    chosen = _in_service(contract.thresholds.get(target.name), scores, good)
+    marked = chosen if chosen and chosen.score > confidence.min(initial=1.0) else None  # else it is off the picture
+    after = calibration.reliability(confidence, right)
+    return {
+        "reliability": charts.reliability(target.name, (confidence, right), None, after, marked),
+        "risk_coverage": charts.risk_coverage(target.name, curve, contract.target_risk or _RISK, chosen),
+    }
+
+
+def _in_service(score: float | None, scores: Any, right: Any) -> Threshold | None:
+    """What the model's own threshold did on these photos. It was fixed before, so its bound pays for no search."""
+    if score is None:
+        return None
+    accepted = scores >= score
+    many, errors = int(accepted.sum()), int((~right[accepted]).sum())
+    return Threshold(
+        score=score,
+        coverage=many / max(1, len(scores)),
+        risk=errors / max(1, many),
+        bound=selective.risk_bound(errors, many),
+        photos=len(scores),
+        provisional=len(scores) < calibration.ENOUGH,
+    )
+
+
+def render(work: "Work", progress: Progress = silent) -> bytes:
+    """The page as UTF-8 bytes."""
+    from jinja2 import Environment
+
+    page = files("plantml.validate").joinpath("templates/report.html").read_text("utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["bar"] = _bar
+    environment.filters["percent"] = percent
+    environment.filters["number"] = _number
+    environment.filters["interval"] = _interval
+    result = work.result
+    text = environment.from_string(page).render(
+        result=result,
+        config=result.config,
+        level=f"{LEVEL:.0%}".replace("%", " %"),
+        headline=_headline(work),
+        targets=[_target(work, target) for target in work.selected.targets],
+        charts={name: _url(data, "png") for name, data in pictures(work).items()},
+        slices=result.slices[:_SLICES],
+        worst=_worst(work, progress),
+        changed=_changed(work),
+        next=_next(work),
+        words=_WORDS,
+    )
+    return text.encode()
+
+
+def _headline(work: "Work") -> dict[str, Any]:
+    """The scores as a table: a row a score, a column a target."""
+    reports = work.result.reports
+    names = list(dict.fromkeys(name for report in reports for name in report.scores))
+    overall = {name: value for name, value in work.result.scores.items() if "." not in name}
+    return {
+        "overall": overall,
+        "targets": [report.target for report in reports],
+        "rows": [
+            (
+                _WORDS.get(name, name),
+                [(f"{report.target}.{name}", report.scores.get(name)) for report in reports],
+                higher_is_better(name),
+            )
+            for name in names
+        ],
+    }
+
+
+def _target(work: "Work", target: Target) -> dict[str, Any]:
+    report = next((each for each in work.result.reports if each.target == target.name), None)
+    rows = []
+    if report is not None and not isinstance(report, ValueReport):
+        for name, row in report.per_class.items():
+            scores = {score: value for score, value in row.items() if score != "support"}
+            rows.append((name, [(f"{target.name}.{score}[{name}]", v) for score, v in scores.items()], row["support"]))
+    head = [key for key in (next(iter(report.per_class.values())) if rows else {}) if key != "support"]  # type: ignore[union-attr]
+    return {"name": target.name, "kind": target.kind, "unit": target.unit, "head": head, "rows": rows}
+
+
+# --- photos -----------------------------------------------------------------------------------
+
+
+def _worst(work: "Work", progress: Progress) -> list[Photo]:
+    """Wrong answers, the surest first, with what the model looked at."""
+    wrong: list[tuple[float, int, Target, int]] = []
+    for target in work.selected.targets:
+        if target.kind == "value":
+            continue
+        known, right = work.found.known(target), work.found.right(target)
+        for at in np.flatnonzero(known & ~right).tolist():
+            sure = work.found.outputs[target.name][at]
+            if target.kind == "multilabel":  # the label that is missed by most
+                sure = np.abs(sure - work.found.truth[target.name][at])
+            output = int(sure.argmax())
+            wrong.append((float(sure[output]), at, target, output))
+    chosen: dict[int, tuple[Target, int]] = {}
+    for _, at, target, output in sorted(wrong, key=lambda each: (-each[0], each[1])):
+        if at not in chosen and len(chosen) < _WORST:
+            chosen[at] = (target, output)
+    todo = [(at, target, output) for at, (target, output) in chosen.items()]
+    shown = []
+    for photo in in_threads(functools.partial(_wrong_photo, work), todo, work.pipeline.threads):
+        shown.append(photo)
+        progress(len(shown), len(todo))
+    return shown
+
+
+def _wrong_photo(work: "Work", one: tuple[int, Target, int]) -> Photo:
+    at, target, output = one
+    row = work.selected.rows.row(work.answered[at], named=True)
+    prediction = work.answers.predictions[work.answered[at]]
+    picture, looked_at = "", ""
+    try:
+        data = storage.read(row["url"])
+        picture = _thumbnail(data)
+        pixels = images.decode(data, work.pipeline.bundle.contract.input)
+        fall = occlusion.occlusion(work.pipeline.runtime, pixels, target.name, output)
+        looked_at = _url(occlusion.overlay(pixels, fall, _SIDE), "jpeg")
+    except PlantmlError:
+        pass
+    return Photo(row["name"], picture, looked_at, _lines(work, at, prediction), prediction.record.decision or "")
+
+
+def _lines(work: "Work", at: int, prediction: Prediction) -> list[tuple[str, str]]:
+    """What is true and what was said, for targets that were missed; then the others in short."""
+    lines, fine = [], []
+    for target in work.selected.targets:
+        true = work.selected.rows[target.name][work.answered[at]]
+        if target.kind == "value" or true is None:
+            continue
+        answer = said(target, work.found)[at] or "nothing"
+        if work.found.right(target)[at]:
+            fine.append(f"{target.name} {answer}")
+        elif target.kind == "class":
+            score = float(work.found.outputs[target.name][at].max())
+            lines.append((target.name, f"is {true}, said {answer} ({score:.2f})"))
+        else:
+            lines.append((target.name, f"is {'|'.join(true) or 'nothing'}, said {answer}"))
+    if fine:
+        lines.append(("right", ", ".join(fine)))
+    if prediction.record.unknown is not None:
+        lines.append(("unknown", f"{prediction.record.unknown:.3f}"))
+    return lines
+
+
+def _changed(work: "Work") -> list[Photo]:
+    """Photos that two models answer differently, those that this one gets wrong first."""
+    comparison = work.result.comparison
+    if comparison is None or work.theirs is None:
+        return []
+    other = {target.name: target for target in work.theirs[1]}
+    found = []
+    for at, names in comparison.changed.items():
+        place = work.answered[at]
+        row, lost, lines = work.selected.rows.row(place, named=True), 0, []
+        for target in work.selected.targets:
+            if target.name in names:
+                ours, theirs = (_words(target, work.answers.predictions[place]),
+                                _words(other[target.name], work.theirs[0].predictions[place]))  # fmt: skip
+                true = row[target.name]
+                true = "|".join(true) if isinstance(true, list) else true
+                lost += (theirs == true) - (ours == true)
+                lines.append((target.name, f"is {true or 'not labelled'}; this: {ours}, other: {theirs}"))
+        found.append((-lost, at, row, lines, "lost" if lost > 0 else "won" if lost < 0 else "changed"))
+    shown = []
+    for _, _, row, lines, badge in sorted(found, key=lambda each: each[:2])[:_CHANGED]:
+        shown.append(Photo(row["name"], _picture(row["url"]), "", lines, badge))
+    return shown
+
+
+def _next(work: "Work") -> list[Photo]:
+    """Judged photos that are worth a second look: the least certain and the most novel."""
+    targets = work.pipeline.bundle.contract.targets
+    chosen = review.choose(work.selected.rows, work.answers.predictions, targets, _NEXT)
+    shown = []
+    for each in chosen:
+        row = work.selected.rows.row(each.row, named=True)
+        prediction = work.answers.predictions[each.row]
+        lines = [(target.name, _words(target, prediction)) for target in targets]
+        how = f"lead {each.score:.3f}" if each.why == "uncertain" else f"unknown {each.score:.3f}"
+        shown.append(Photo(row["name"], _picture(row["url"]), "", [*lines, ("why", how)], each.why))
+    return shown
+
+
+def _words(target: Target, prediction: Prediction) -> str:
+    answer = (prediction.record.targets or {}).get(target.name)
+    if answer is None:
+        return "no answer"
+    if target.kind == "class":
+        return str(answer["label"])
+    if target.kind == "value":
+        return f"{answer['value']:.3g} {answer['unit']}"
+    return "|".join(name for name, _ in answer["labels"])
+
+
+def _picture(url: str) -> str:
+    try:
+        return _thumbnail(storage.read(url))
+    except PlantmlError:
+        return ""
+
+
+def _thumbnail(data: bytes) -> str:
+    buffer = io.BytesIO()
+    images.thumbnail(data, _SIDE).save(buffer, "JPEG", quality=78)
+    return _url(buffer.getvalue(), "jpeg")
+
+
+# --- words of the page ------------------------------------------------------------------------
+
+
+def _url(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _interval(found: Interval | None) -> str:
+    return f"{found.low:.3f} to {found.high:.3f}" if found else ""
+
+
+def _bar(found: Interval | None, value: float | None) -> Mapping[str, str]:
+    """Places, in percent, of an interval and its point on a scale from 0 to 1."""
+    if value is None:
+        return {}
+    low, high = (found.low, found.high) if found else (value, value)
+    low, high, at = (min(1.0, max(0.0, number)) for number in (low, high, value))
+    return {"left": f"{low:.1%}", "width": f"{max(0.004, high - low):.1%}", "at": f"{at:.1%}"}

@@ -1,0 +1,152 @@
+"""What to label next: photos that the model is least sure of, and those least like what it learnt.
+
+Half of each (margin sampling after Scheffer et al. 2001; novelty by the model's own `unknown` score), one photo of a
+group, so that no two say the same. Photos without a label come first; where all have one, a second look at the
+judged ones is what is left.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import polars as pl
+
+from plantml import storage
+from plantml.data.manifest import Version
+from plantml.predict.pipeline import Prediction
+from plantml.targets import Target
+from plantml.validate.photos import DATASET, URL
+
+FOLDER = "review"
+_URL = "/data/local-files/?d="
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A photo to label.
+
+    Attributes:
+        row: of the candidates.
+        why: `uncertain` or `novel`.
+        score: margin between the two best answers, or the `unknown` score.
+    """
+
+    row: int
+    why: str
+    score: float
+
+
+def candidates(found: Sequence[Version], targets: Sequence[Target]) -> pl.DataFrame:
+    """Usable photos that lack a label of one of the targets, with `dataset` and `url`."""
+    tables = []
+    for version in found:
+        have = {target.name for target in version.targets}
+        lacking = [pl.col(target.name).is_null() if target.name in have else pl.lit(value=True) for target in targets]
+        rows = version.usable().filter(pl.any_horizontal(*lacking))
+        urls = pl.Series(URL, [version.image_url(path) for path in rows["path"]], dtype=pl.String)
+        tables.append(rows.with_columns(pl.lit(version.ref).alias(DATASET), urls))
+    return pl.concat(tables, how="diagonal_relaxed").sort(DATASET, "source", "name")
+
+
+def margin(targets: Sequence[Target], outputs: Mapping[str, Any]) -> float:
+    """How sure the least sure target is: the lead of its best class over the next, or twice a label's way from 0.5."""
+    margins = [1.0]
+    for target in targets:
+        numbers = np.sort(np.asarray(outputs[target.name], np.float64))[::-1]
+        if target.kind == "class" and len(numbers) > 1:
+            margins.append(float(numbers[0] - numbers[1]))
+        elif target.kind == "multilabel" and len(numbers):
+            margins.append(float(np.abs(2 * numbers - 1).min()))
+    return min(margins)
+
+
+def choose(rows: pl.DataFrame, predictions: Sequence[Prediction], targets: Sequence[Target], many: int) -> list[Chosen]:
+    """At most so many photos, turn by turn the least certain and the most novel of those that are left."""
+    uncertain, novel = [], []
+    for row, found in enumerate(predictions):
+        if found.probabilities is not None:
+            uncertain.append(Chosen(row, "uncertain", margin(targets, found.probabilities)))
+            novel.append(Chosen(row, "novel", found.record.unknown or 0.0))
+    uncertain.sort(key=lambda each: each.score)
+    novel.sort(key=lambda each: -each.score)
+    groups = rows.select(pl.coalesce("group", "image_id")).to_series().to_list()
+    chosen: list[Chosen] = []
+    taken: set[str] = set()
+    for pair in zip(uncertain, novel, strict=True):
+        for each in pair:
+            if len(chosen) < many and groups[each.row] not in taken:
+                taken.add(groups[each.row])
+                chosen.append(each)
+    return chosen
+
+
+def files(
+    rows: pl.DataFrame,
+    predictions: Sequence[Prediction],
+    targets: Sequence[Target],
+    chosen: Sequence[Chosen],
+    model: str,
+) -> dict[str, bytes]:
+    """Tasks of Label Studio with the model's answers to correct, the interface, and the photos; by path."""
+    found: dict[str, bytes] = {}
+    tasks = []
+    for number, each in enumerate(chosen, start=1):
+        row = rows.row(each.row, named=True)
+        name = f"{FOLDER}/images/{number:05d}-{_plain(storage.basename(row['name']))}"
+        found[name] = storage.read(row[URL])
+        prediction = {
+            "model_version": f"plantml {model[:12]}",
+            "score": 1 - margin(targets, predictions[each.row].probabilities or {}),
+            "result": _results(targets, predictions[each.row], row),
+        }
+        data = {
+            "image": f"{_URL}{quote(name.partition('/')[2])}",
+            "name": row["name"],
+            "source": row["source"],
+            "dataset": row[DATASET],
+            "why": each.why,
+            "how": round(each.score, 4),
+        }
+        tasks.append({"id": number, "data": data, "predictions": [prediction]})
+    found[f"{FOLDER}/interface.xml"] = _interface(targets)
+    found[f"{FOLDER}/tasks.json"] = json.dumps(tasks, ensure_ascii=False, indent=1).encode()
+    return found
+
+
+def _results(targets: Sequence[Target], prediction: Prediction, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    results = []
+    for target in targets:
+        answer = (prediction.record.targets or {}).get(target.name)
+        if answer is None or target.kind == "value":
+            continue
+        choices = [answer["label"]] if target.kind == "class" else [name for name, _ in answer["labels"]]
+        if choices:
+            result: dict[str, Any] = {"from_name": target.name, "to_name": "image", "type": "choices"}
+            result |= {"value": {"choices": choices}, "original_width": row["width"], "original_height": row["height"]}
+            if target.kind == "class":
+                result["score"] = answer["score"]
+            results.append(result)
+    return results
+
+
+def _interface(targets: Sequence[Target]) -> bytes:
+    view = ET.Element("View")
+    ET.SubElement(view, "Image", name="image", value="$image")
+    ET.SubElement(view, "Text", name="why", value="$why")
+    for target in targets:
+        if target.kind != "value":
+            choice = "multiple" if target.kind == "multilabel" else "single"
+            control = ET.SubElement(view, "Choices", name=target.name, toName="image", choice=choice)
+            for each in target.classes:
+                ET.SubElement(control, "Choice", value=each)
+    ET.indent(view)
+    text: bytes = ET.tostring(view, encoding="utf-8")
+    return text
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)

@@ -1,0 +1,170 @@
+"""The score on photos that were spoilt a little, and a lot: what a dirty lens or a cloud may cost.
+
+The changes are made on the picture as the model gets it (after Hendrycks and Dietterich 2019, "Benchmarking neural
+network robustness to common corruptions and perturbations"), so that they mean the same for every camera; lengths
+are for an input of 224 pixels and grow with it.
+"""
+
+import io
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from plantml import images, metrics
+from plantml.images import Pixels
+from plantml.predict.pipeline import Pipeline
+from plantml.targets import Target
+from plantml.validate.answers import Change, predict_changed
+from plantml.validate.kept import Kept
+from plantml.validate.photos import Photos
+from plantml.work import Progress, Stop
+
+LEVELS = ("none", "mild", "strong")
+_SIDE = 224
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Scores by change and level.
+
+    Attributes:
+        photos: that were changed.
+        score: which is reported: `macro_f1`, or `r2` where only values are predicted.
+        strengths: by change, what mild and strong mean.
+        scores: by change, the score at each of `LEVELS`.
+    """
+
+    photos: int
+    score: str
+    strengths: Mapping[str, tuple[str, str]]
+    scores: Mapping[str, Sequence[float]]
+
+
+def _blur(pixels: Pixels, sigma: float) -> Pixels:
+    picture = Image.fromarray(pixels)
+    return np.asarray(picture.filter(ImageFilter.GaussianBlur(sigma * min(pixels.shape[:2]) / _SIDE)))
+
+
+def _noise(pixels: Pixels, deviation: float) -> Pixels:
+    rng = np.random.default_rng(zlib.crc32(pixels.tobytes()))  # the same photo, the same noise
+    return _levels(pixels + rng.normal(0, deviation, pixels.shape))
+
+
+def _light(pixels: Pixels, factor: float) -> Pixels:
+    return _levels(pixels * factor)
+
+
+def _jpeg(pixels: Pixels, quality: int) -> Pixels:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def _rotation(pixels: Pixels, degrees: float) -> Pixels:
+    fill = (images.PAD,) * 3
+    return np.asarray(Image.fromarray(pixels).rotate(degrees, Image.Resampling.BICUBIC, fillcolor=fill))
+
+
+def _resize(pixels: Pixels, factor: float) -> Pixels:
+    picture = Image.fromarray(pixels)
+    small = picture.resize((max(1, round(picture.width / factor)), max(1, round(picture.height / factor))))
+    return np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC))
+
+
+def _levels(numbers: Any) -> Pixels:
+    found: Pixels = np.clip(np.rint(numbers), 0, 255).astype(np.uint8)
+    return found
+
+
+CHANGES: Mapping[str, tuple[Callable[[Pixels, Any], Pixels], tuple[Any, Any], str]] = {
+    "blur": (_blur, (1.0, 3.0), "deviation {} px"),
+    "noise": (_noise, (10.0, 30.0), "deviation {} grey levels"),
+    "darker": (_light, (0.7, 0.4), "light × {}"),
+    "lighter": (_light, (1.3, 1.8), "light × {}"),
+    "jpeg": (_jpeg, (40, 10), "quality {}"),
+    "rotation": (_rotation, (10.0, 45.0), "{} degrees"),
+    "resize": (_resize, (2.0, 4.0), "1/{} and back"),
+}
+"""What is done, how much of it is mild and strong, and how that is said. A new change is one more line here."""
+
+
+def changes() -> dict[str, Change]:
+    """All changes, called `name:level`, after the unchanged photo."""
+    found: dict[str, Change] = {"none": lambda pixels: pixels}
+    for name, (change, strengths, _) in CHANGES.items():
+        for level, strength in zip(LEVELS[1:], strengths, strict=True):
+            found[f"{name}:{level}"] = partial(_apply, change, strength)
+    return found
+
+
+def _apply(change: Callable[[Pixels, Any], Pixels], strength: Any, pixels: Pixels) -> Pixels:
+    return change(pixels, strength)
+
+
+def robustness(
+    pipeline: Pipeline,
+    photos: Photos,
+    kept: Kept,
+    *,
+    most: int,
+    seed: int,
+    stop: Stop,
+    progress: Progress,
+) -> Robustness:
+    """Scores under every change, on at most so many photos, chosen by the seed."""
+    chosen = _chosen(photos.rows.height, most, seed)
+    some = photos.at(chosen)
+    answers: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for at, by_change in predict_changed(pipeline, some.rows, changes(), kept, stop=stop, progress=progress):
+        for name, outputs in by_change.items():
+            answers.setdefault(name, {})[at] = outputs
+    places = sorted(answers["none"])
+    rows = some.rows[places]
+    truth = {target.name: target.encode(rows[target.name].to_list()) for target in some.targets}
+    score = "macro_f1" if any(target.kind != "value" for target in some.targets) else "r2"
+
+    def of(name: str) -> float:
+        return _score(some.targets, truth, [answers[name][at] for at in places])
+
+    return Robustness(
+        photos=len(places),
+        score=score,
+        strengths={
+            name: (said.format(f"{mild:g}"), said.format(f"{strong:g}"))
+            for name, (_, (mild, strong), said) in CHANGES.items()
+        },
+        scores={name: [of("none"), of(f"{name}:mild"), of(f"{name}:strong")] for name in CHANGES},
+    )
+
+
+def _chosen(photos: int, most: int, seed: int) -> list[int]:
+    if photos <= most:
+        return list(range(photos))
+    return sorted(np.random.default_rng(seed).choice(photos, most, replace=False).tolist())
+
+
+def _score(targets: Sequence[Target], truth: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> float:
+    reports = [
+        metrics.report_encoded(target, truth[target.name], np.stack([answer[target.name] for answer in answers]))
+        for target in targets
+    ]
+    found = metrics.headline([report for report in reports if report is not None])
+    return found["macro_f1"] if "macro_f1" in found else next(iter(found.values()))
+
+
+def as_json(found: Robustness) -> dict[str, Any]:
+    """The scores as JSON types."""
+    return {
+        "photos": found.photos,
+        "score": found.score,
+        "levels": list(LEVELS),
+        "changes": {
+            name: {"mild": found.strengths[name][0], "strong": found.strengths[name][1], "scores": list(scores)}
+            for name, scores in found.scores.items()
+        },
+    }

@@ -1,0 +1,67 @@
+"""Predictions as tables, for other tools."""
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from plantml.predict.pipeline import Prediction
+from plantml.targets import Target
+from plantml.validate.photos import DATASET
+
+if TYPE_CHECKING:
+    from plantml.validate.run import Work
+
+
+def write(work: "Work") -> dict[str, bytes]:
+    """Predictions, and the photos that two models answer differently, as Parquet and CSV."""
+    table = _predictions_table(work)
+    made = {"predictions": table}
+    comparison = work.result.comparison
+    if comparison:
+        places = [work.answered[at] for at in comparison.changed]
+        said = ["|".join(targets) for targets in comparison.changed.values()]
+        made["changed"] = table[places].with_columns(pl.Series("changed", said, dtype=pl.String))
+    files: dict[str, bytes] = {}
+    for name, found in made.items():
+        parquet, text = io.BytesIO(), io.BytesIO()
+        found.write_parquet(parquet)
+        found.write_csv(text)
+        files |= {f"{name}.parquet": parquet.getvalue(), f"{name}.csv": text.getvalue()}
+    return files
+
+
+def _predictions_table(work: "Work") -> pl.DataFrame:
+    """One row a photo: who it is, the truth, the answer, and every class's probability."""
+    rows, predictions = work.selected.rows, work.answers.predictions
+    table = rows.select(DATASET, "source", "name", "image_id", "group", "split")
+    columns: dict[str, pl.Series] = {
+        "decision": pl.Series([found.record.decision for found in predictions], dtype=pl.String),
+        "unknown": pl.Series([found.record.unknown for found in predictions], dtype=pl.Float64),
+        "failure": pl.Series([found.record.failure for found in predictions], dtype=pl.String),
+    }
+    other = {target.name: target for target in work.theirs[1]} if work.theirs else {}
+    for target in work.selected.targets:
+        truth = rows[target.name]
+        columns[f"{target.name}_true"] = truth.list.join("|") if target.kind == "multilabel" else truth
+        dtype = pl.Float64 if target.kind == "value" else pl.String
+        columns[f"{target.name}_predicted"] = pl.Series([_said(target, found) for found in predictions], dtype=dtype)
+        if work.theirs and target.name in other:
+            said = [_said(other[target.name], found) for found in work.theirs[0].predictions]
+            columns[f"{target.name}_other"] = pl.Series(said, dtype=dtype)
+        for number, name in enumerate(target.classes):
+            numbers = [
+                None if found.probabilities is None else float(found.probabilities[target.name][number])
+                for found in predictions
+            ]
+            columns[f"{target.name}[{name}]"] = pl.Series(numbers, dtype=pl.Float32)
+    return table.with_columns(series.alias(name) for name, series in columns.items())
+
+
+def _said(target: Target, found: Prediction) -> Any:
+    if found.record.targets is None:
+        return None
+    answer = found.record.targets[target.name]
+    if target.kind == "class":
+        return answer["label"]
+    return answer["value"] if target.kind == "value" else "|".join(name for name, _ in answer["labels"])
