@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
+import PIL
+
 import plantml
 
 ROOT = Path(__file__).parents[1]
@@ -16,12 +20,29 @@ def test_ten_lines_of_onnxruntime_say_what_plantml_says(cli, trained, tmp_path) 
     photo = next(Path(trained.photos).rglob("*.jpg"))
     shutil.copy(photo, tmp_path / "photo.jpg")
     assert cli("export", trained.run, "--to", tmp_path / "leaf.onnx", "--samples", 4).code == 0
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = alone(code, tmp_path)
     said = dict(line.split() for line in done.stdout.splitlines())
     targets = plantml.load(trained.run).predict([photo])[0]["targets"]
     severity = float(said.pop("severity"))
     assert abs(severity - targets["severity"]["value"]) < 0.05
     assert said == {name: answer["label"] for name, answer in targets.items() if "label" in answer}
+
+
+def alone(code: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Runs code where numpy, Pillow and onnxruntime can be imported, and no other package, ours least of all."""
+    site = folder / "site"
+    site.mkdir()
+    for package in (np, PIL, onnxruntime):
+        home = Path(package.__file__).parent
+        for part in home.parent.glob(f"{home.name}*"):  # with the libraries that some keep beside themselves
+            (site / part.name).symlink_to(part)
+    for part in Path(PIL.__file__).parent.parent.glob("pillow.libs"):
+        (site / part.name).symlink_to(part)
+    start = f"import sys; sys.path.append({str(site)!r})\n"
+    python = [sys.executable, "-I", "-S", "-c"]
+    gone = subprocess.run([*python, start + "import plantml"], cwd=folder, capture_output=True, text=True, check=False)
+    assert "No module named 'plantml'" in gone.stderr
+    return subprocess.run([*python, start + code], cwd=folder, capture_output=True, text=True, check=True)
 
 
 def test_pages_link_to_what_is_there() -> None:

@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from plantml import images, runtime
-from plantml.errors import InputError, NotFoundError, StorageError, UsageError
+from plantml.errors import InputError, MissingExtraError, NotFoundError, StorageError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,72 @@ def test_bytes_that_are_no_onnx_are_refused(tmp_path, data):
         runtime.open_model(str(file))
 
 
+def test_an_onnx_file_whose_answers_are_not_its_contracts_is_refused(opened, tmp_path):
+    notes = {"plantml": opened[0].contract.canonical().decode(), "plantml_digest": "ab"}
+    with pytest.raises(InputError, match="does not give what its contract promises"):
+        runtime.open_model(foreign(tmp_path / "empty.onnx", notes))
+
+
+# --- OpenVINO ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def converted(trained, opened, tmp_path_factory):
+    """An `.xml` with its `.bin`."""
+    pytest.importorskip("openvino")
+    from plantml.export.onnx import notes_of
+    from plantml.export.openvino import to_openvino
+
+    bundle, file = opened[0], tmp_path_factory.mktemp("openvino") / "leaf.xml"
+    model, weights = to_openvino(bundle.read("model.onnx"), notes_of(bundle.contract, bundle.digest))
+    file.write_bytes(model)
+    file.with_suffix(".bin").write_bytes(weights)
+    return file
+
+
+def test_openvino_gives_the_answers_of_onnxruntime(trained, opened, converted, batch):
+    bundle, alone = runtime.open_model(str(converted))
+    assert (bundle.contract, bundle.digest) == (opened[0].contract, opened[0].digest)
+    _, of_bundle = runtime.open_model(trained.run, runtime="openvino")
+    wanted = opened[1].run(batch)
+    for session in (alone, of_bundle):
+        found = session.run(batch)
+        assert list(found) == list(wanted)
+        for name, numbers in wanted.items():
+            scale = max(1, float(np.abs(numbers).max()))
+            np.testing.assert_allclose(found[name], numbers, atol=2e-5 * scale, err_msg=name)
+
+
+def test_openvino_answers_many_threads_at_once(converted, batch):
+    _, session = runtime.open_model(str(converted))
+    whole = session.run(batch)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(same(whole, found) for found in pool.map(session.run, [batch] * 12))
+
+
+def test_a_bin_of_another_model_is_refused(converted, tmp_path):
+    shutil.copy(converted, tmp_path / "leaf.xml")
+    weights = bytearray(converted.with_suffix(".bin").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (tmp_path / "leaf.bin").write_bytes(weights)
+    with pytest.raises(InputError, match="do not belong together"):
+        runtime.open_model(str(tmp_path / "leaf.xml"))
+    (tmp_path / "leaf.bin").unlink()
+    with pytest.raises(NotFoundError):
+        runtime.open_model(str(tmp_path / "leaf.xml"))
+
+
+def test_importing_openvino_calls_nobody(run_python):
+    """Its package sends an event when it is imported, by another package that is not let in."""
+    pytest.importorskip("openvino")
+    code = (
+        "import sys; from plantml.runtime import import_openvino; import_openvino();"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry')])"
+    )
+    out, err = run_python(code).communicate(timeout=120)
+    assert out.strip() == "[]", err
+
+
 # --- what does not run ------------------------------------------------------------------------
 
 
@@ -165,6 +232,13 @@ def test_onnxruntime_on_another_device_points_to_torch(trained):
 def test_a_device_that_is_not_there_is_wrong_usage(trained, device):
     with pytest.raises(UsageError, match=device):
         runtime.open_model(trained.run, device=device)
+
+
+def test_openvino_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match="OpenVINO is not installed") as error:
+        runtime.import_openvino()
+    assert "plantml[openvino]" in error.value.hint
 
 
 def test_an_onnx_file_in_torch_is_refused(trained):

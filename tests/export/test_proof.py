@@ -1,15 +1,9 @@
-from pathlib import Path
-
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
-from plantml import runtime
 from plantml.bundle import Architecture, Contract, Origin
-from plantml.errors import GateError, PlantmlError
+from plantml.errors import GateError
 from plantml.export import proof
-from plantml.export import run as exporting
 from plantml.images import Fit
 from plantml.targets import Target
 
@@ -131,93 +125,62 @@ def test_no_photos_prove_nothing():
     assert not proof.compare(CONTRACT, Says(), Says(), []).holds
 
 
-# --- sabotage of a real export ----------------------------------------------------------------
+# --- decisions --------------------------------------------------------------------------------
 
 
-def tensor(model, name):
-    return next(entry for entry in model.graph.initializer if entry.name == name)
+@pytest.mark.parametrize(
+    ("answer", "decisions"), [({"unknown": 0.29}, 1.0), ({"unknown": 0.31}, 0.0), ({"unknown": 0.30005}, 1.0)]
+)
+def test_another_decision_counts_unless_rounding_explains_it(answer, decisions):
+    assert compared(**answer).decisions == decisions
 
 
-def set_tensor(model, name, numbers):
-    tensor(model, name).CopyFrom(numpy_helper.from_array(np.ascontiguousarray(numbers), name))
+def test_a_form_with_thresholds_of_its_own_is_judged_by_them():
+    strict = CONTRACT.model_copy(update={"thresholds": {"disease": 0.9}})
+    assert proof.compare(CONTRACT, Says(), Says(), BATCHES, served=strict).decisions == 0.0
+    assert proof.compare(strict, Says(), Says(), BATCHES, served=strict).decisions == 1.0
+    assert not proof.compare(CONTRACT, Says(), Says(), BATCHES, served=strict).holds
 
 
-def swap_classes(model):
-    for part in ("weight", "bias"):
-        name = f"net.heads.category.{part}"
-        set_tensor(model, name, numpy_helper.to_array(tensor(model, name))[::-1])
+# --- the score --------------------------------------------------------------------------------
+
+LABELS = {"disease": np.array([0] * 30 + [1] * 30), "weight": np.full(60, np.nan, np.float32)}
+TARGET = CONTRACT.targets[0]
 
 
-def lose_a_class(model):
-    for part in ("weight", "bias"):
-        name = f"net.heads.category.{part}"
-        set_tensor(model, name, numpy_helper.to_array(tensor(model, name))[:1])
-    answer = next(output for output in model.graph.output if output.name == "target.category")
-    answer.type.tensor_type.shape.dim[1].dim_value = 1
-    del model.graph.value_info[:]
+def answers(right):
+    """Answers of which these are right: `unknown` and probabilities of the disease."""
+    probabilities = np.eye(2, dtype=np.float32)[np.where(right, LABELS["disease"], 1 - LABELS["disease"])]
+    return {"target.disease": probabilities, "unknown": np.zeros(60, np.float32)}
 
 
-def wrong_mean(model):
-    subtraction = next(node for node in model.graph.node if node.op_type == "Sub")
-    numbers = numpy_helper.to_array(tensor(model, subtraction.input[1]))
-    set_tensor(model, subtraction.input[1], numbers * np.float32(0.98))
+def test_the_change_of_the_score_is_that_of_macro_f1():
+    right, fewer = np.ones(60, bool), np.arange(60) % 10 != 0
+    found = proof.change([TARGET], LABELS, answers(right), answers(fewer))
+    assert found.photos == 60
+    assert found.before == 1.0
+    assert found.after == pytest.approx(0.9)
+    assert found.low < found.change < found.high < 0
 
 
-def swap_channels(model):
-    stem = next(node for node in model.graph.node if node.op_type == "Conv").input[1]
-    set_tensor(model, stem, numpy_helper.to_array(tensor(model, stem))[:, ::-1])
+def test_equal_models_change_nothing_and_groups_widen_the_interval():
+    rng = np.random.default_rng(0)
+    one, other = rng.random(60) < 0.8, rng.random(60) < 0.8
+    same = proof.change([TARGET], LABELS, answers(one), answers(one))
+    assert (same.change, same.low, same.high) == (0, 0, 0)
+    groups = np.repeat(np.arange(6), 10)  # photos of one plant err alike
+    errors = np.isin(groups, [0, 4])
+    alone = proof.change([TARGET], LABELS, answers(np.ones(60, bool)), answers(~errors))
+    grouped = proof.change([TARGET], LABELS, answers(np.ones(60, bool)), answers(~errors), groups)
+    assert grouped.high - grouped.low > 1.5 * (alone.high - alone.low)
+    assert proof.change([TARGET], LABELS, answers(one), answers(other)).low < 0
 
 
-def answer_no_number(model):
-    set_tensor(model, "net.heads.severity.bias", np.array([np.nan], np.float32))
-
-
-SABOTAGE = [swap_classes, lose_a_class, wrong_mean, swap_channels, answer_no_number]
-
-
-@pytest.fixture(scope="module")
-def original(trained):
-    return Path(trained.run, "bundle", "model.onnx").read_bytes()
-
-
-@pytest.fixture
-def export_of(trained, tmp_path, monkeypatch):
-    """`export_of(data)`: an export in which the exporter makes these bytes; returns the published file."""
-
-    def export(data):
-        monkeypatch.setattr(exporting, "to_onnx", lambda contract, weights, digest: data)
-        exporting.export(trained.run, str(tmp_path / "out" / "leaf.onnx"), data=trained.data)
-        return tmp_path / "out" / "leaf.onnx"
-
-    return export
-
-
-def test_what_the_exporter_made_is_published_as_it_is(export_of, original):
-    assert export_of(original).read_bytes() == original
-
-
-@pytest.mark.parametrize("sabotage", SABOTAGE)
-def test_a_sabotaged_export_is_not_published(export_of, original, tmp_path, sabotage):
-    model = onnx.load_from_string(original)
-    sabotage(model)
-    data = model.SerializeToString()
-    runtime.OnnxRuntime(data)  # it runs: only its answers give it away
-    with pytest.raises(GateError):
-        export_of(data)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_truncated_export_is_not_published(export_of, original, tmp_path, share):
-    with pytest.raises(PlantmlError):
-        export_of(original[: int(len(original) * share)])
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_refused_export_leaves_the_earlier_one(export_of, original, tmp_path):
-    published = export_of(original)
-    model = onnx.load_from_string(original)
-    swap_classes(model)
-    with pytest.raises(GateError):
-        export_of(model.SerializeToString())
-    assert published.read_bytes() == original
+def test_the_point_estimate_decides_what_may_be_lost():
+    fewer = answers(np.arange(60) % 10 != 0)
+    found = proof.Proof(60, 0.9, 0.9, 1.0, 0.0, proof.change([TARGET], LABELS, answers(np.ones(60, bool)), fewer))
+    assert not found.costs_too_much(0.11)
+    assert "0.9000 instead of 1.0000" in found.costs_too_much(0.09)
+    assert "no labels" in proof.Proof(60, 1.0, 1.0, 0.0).costs_too_much(1.0)
+    assert "squared error" in proof.Proof(60, 1.0, 1.0, 1.0, 0.4, found.change).costs_too_much(1.0)
+    assert "not a number" in proof.Proof(60, 1.0, 1.0, np.inf, 0.0, found.change).costs_too_much(1.0)

@@ -7,8 +7,8 @@ import pytest
 import plantml
 from plantml.data import versions
 from plantml.errors import Exit, UsageError
-from plantml.export import run
-from plantml.export.run import target_url
+from plantml.export import forms
+from plantml.export.run import form_of, target_url
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def moved(trained, tmp_path):
 def ready_made(trained, monkeypatch):
     """The exporter's file is there already: only what is around it is looked at."""
     made = Path(trained.run, "bundle", "model.onnx").read_bytes()
-    monkeypatch.setattr(run, "to_onnx", lambda contract, weights, digest: made)
+    monkeypatch.setattr(forms, "to_onnx", lambda contract, weights, digest: made)
 
 
 def test_the_result_says_what_was_compared(trained, exported):
@@ -47,8 +47,12 @@ def test_the_result_says_what_was_compared(trained, exported):
     assert result["bytes"] == to.stat().st_size
     assert result["photos"] == version.usable("test").height > 0
     assert result["compared_on"] == f"{version.ref}, split test"
-    assert result["agreement"] == 1
+    assert result["agreement"] == result["decisions"] == 1
     assert 0 <= result["difference"] < 1e-4
+    assert result["score"]["change"] == 0
+    assert set(result["speed"]) == {"1", "32"}
+    assert all(one["latency_ms"] > 0 and one["images_per_s"] > 0 for one in result["speed"].values())
+    assert [row["format"] for row in result["rows"]] == ["bundle", "onnx"]
 
 
 def test_the_file_alone_predicts_what_the_bundle_predicts(trained, exported):
@@ -120,24 +124,43 @@ def test_nothing_there_to_export_is_an_input_error(cli, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("to", "url"),
+    ("to", "form", "url"),
     [
-        ("/models/leaf.onnx", "/models/leaf.onnx"),
-        ("/models", "/models/model.onnx"),
-        ("s3://bucket/leaf.ONNX", "s3://bucket/leaf.ONNX"),
-        ("s3://bucket/models/", "s3://bucket/models/model.onnx"),
+        ("/models/leaf.onnx", None, "/models/leaf.onnx"),
+        ("/models", None, "/models/model.onnx"),
+        ("/models", "onnx-int8", "/models/model.int8.onnx"),
+        ("/models", "openvino", "/models/model.xml"),
+        ("/models/leaf.pt2", None, "/models/leaf.pt2"),
+        ("s3://bucket/leaf.ONNX", None, "s3://bucket/leaf.ONNX"),
+        ("s3://bucket/models/", None, "s3://bucket/models/model.onnx"),
     ],
 )
-def test_the_target_is_a_file_or_a_folder_for_it(to, url):
-    assert target_url(to) == url
+def test_the_target_is_a_file_or_a_folder_for_it(to, form, url):
+    assert target_url(to, form_of(to, form)) == url
 
 
 def test_a_folder_with_a_dot_in_its_name_is_a_folder(tmp_path):
     (tmp_path / "v1.2").mkdir()
-    assert target_url(str(tmp_path / "v1.2")) == str(tmp_path / "v1.2" / "model.onnx")
+    assert target_url(str(tmp_path / "v1.2"), "onnx") == str(tmp_path / "v1.2" / "model.onnx")
+    assert form_of(str(tmp_path / "v1.2"), "pt2") == "pt2"
 
 
-def test_an_unknown_format_lists_those_that_there_are():
-    with pytest.raises(UsageError, match=r"\.engine") as error:
-        target_url("/models/leaf.engine")
-    assert "onnx" in error.value.hint
+@pytest.mark.parametrize(
+    ("to", "form", "message"),
+    [
+        ("/models/leaf.engine", None, r"\.engine"),
+        ("/models/leaf.onnx", "engine", "engine"),
+        ("/models/leaf.onnx", "pt2", r"pt2 is not written to a \.onnx file"),
+        ("/models/leaf.engine", "pt2", r"pt2 is not written to a \.engine file"),
+    ],
+)
+def test_what_is_no_format_is_wrong_usage(to, form, message):
+    with pytest.raises(UsageError, match=message) as error:
+        form_of(to, form)
+    assert "onnx" in error.value.hint or ".pt2" in error.value.hint
+
+
+def test_a_target_or_a_benchmark_must_be_asked_for(cli, trained, tmp_path):
+    assert cli("export", trained.run).code == Exit.USAGE
+    assert cli("export", trained.run, "--benchmark", "--to", tmp_path / "leaf.onnx").code == Exit.USAGE
+    assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plantml import bundle as bundles
+from plantml.about import __version__
 from plantml.bundle import Contract
 from plantml.errors import MissingExtraError
 from plantml.images import Fit
@@ -29,8 +30,12 @@ def to_onnx(contract: Contract, weights: bytes, digest: str) -> bytes:
     from plantml import network
 
     deployed = network.rebuild(contract, load(weights))
-    notes = {bundles.CONTRACT_KEY: contract.canonical().decode(), bundles.DIGEST_KEY: digest}
-    return trace(deployed, contract.input, deployed.output_names, notes)
+    return trace(deployed, contract.input, deployed.output_names, notes_of(contract, digest))
+
+
+def notes_of(contract: Contract, digest: str) -> dict[str, str]:
+    """What the metadata of every exported file holds."""
+    return {bundles.CONTRACT_KEY: contract.canonical().decode(), bundles.DIGEST_KEY: digest}
 
 
 def trace(module: Any, fit: Fit, outputs: list[str], notes: Mapping[str, str]) -> bytes:
@@ -46,17 +51,32 @@ def trace(module: Any, fit: Fit, outputs: list[str], notes: Mapping[str, str]) -
         MissingExtraError: torch or onnx is not installed.
     """
     try:
-        import onnx
         import torch
     except ImportError as error:
         raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
     example = torch.zeros((2, fit.height, fit.width, 3), dtype=torch.uint8)
+    model = convert(module, example, "image", outputs)
+    annotate(model, notes)
+    return serialised(model)
+
+
+def convert(module: Any, example: Any, name: str, outputs: list[str]) -> Any:
+    """A torch module of one input as an `onnx.ModelProto` whose first axis may have any length from 1 to 4096.
+
+    Args:
+        module: in evaluation mode.
+        example: an input of two rows, a tensor.
+        name: for the input.
+        outputs: names for what the module returns, in order.
+    """
+    import torch
+
     with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,
             (example,),
-            input_names=["image"],
+            input_names=[name],
             output_names=outputs,
             dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
             opset_version=OPSET,
@@ -65,11 +85,36 @@ def trace(module: Any, fit: Fit, outputs: list[str], notes: Mapping[str, str]) -
         )
     assert program is not None  # it is, with dynamo=True
     model = program.model_proto
+    for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
+        del part.metadata_props[:]  # they name files of the machine that exports
+    return model
+
+
+def annotate(model: Any, notes: Mapping[str, str]) -> None:
+    """Write these notes into the metadata of an `onnx.ModelProto`, and that we made it."""
     model.producer_name = "plantml"
-    del model.metadata_props[:]
+    model.producer_version = __version__
+    known = {entry.key: entry for entry in model.metadata_props}
     for key, value in notes.items():
-        entry = model.metadata_props.add()
+        entry = known.get(key) or model.metadata_props.add()
         entry.key, entry.value = key, value
+
+
+def annotated(data: bytes, notes: Mapping[str, str]) -> bytes:
+    """An ONNX file with these notes in its metadata."""
+    import onnx
+
+    model = onnx.load_from_string(data)
+    annotate(model, notes)
+    return serialised(model)
+
+
+def serialised(model: Any) -> bytes:
+    """The bytes of an `onnx.ModelProto` that is valid."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString()
     return content

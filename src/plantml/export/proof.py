@@ -1,18 +1,57 @@
 """Is it the same model? Two runtimes answer for the same photos, and their answers are compared."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plantml import metrics
 from plantml.bundle import Contract
+from plantml.calibration import labelled
 from plantml.errors import GateError
 from plantml.images import Pixels
-from plantml.runtime import Runtime
+from plantml.metrics.bootstrap import Groups, of_target
+from plantml.predict.records import Reader
+from plantml.runtime import Outputs, Runtime
+from plantml.targets import Target
 
 MAX_DIFFERENCE = 1e-4
 """Largest difference of a probability that rounding explains."""
+
+MAX_NOISE = 0.2
+"""Squared error of a quantised form's embedding, in parts of its square, that is no longer rounding.
+
+Eight bits give the default backbone 0.01; swapped channels give it 0.35. Few photos may give another network the
+same labels; not the same embeddings.
+"""
+
+_WORSE = {"accept": 0, "review": 1, "unknown": 2}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What another form of a model costs, on photos with labels.
+
+    Attributes:
+        photos: labelled for at least one target.
+        before: score of the model: the mean over targets of macro-F1, of R2 for values.
+        after: of its other form.
+        low: the change is at least this with 97.5 % confidence.
+        high: the change is at most this with 97.5 % confidence.
+    """
+
+    photos: int
+    before: float
+    after: float
+    low: float
+    high: float
+
+    @property
+    def change(self) -> float:
+        """Positive if the other form is better."""
+        return self.after - self.before
 
 
 @dataclass(frozen=True)
@@ -21,48 +60,188 @@ class Proof:
 
     Attributes:
         photos: compared.
-        agreement: share of photos with the same labels and the same side of the unknown threshold.
+        agreement: share of photos with the same labels for all targets.
+        decisions: share of photos with the same decision (accept, review or unknown), each by its own
+            thresholds; a score within rounding of its threshold may fall on either side.
         difference: largest difference of any probability, value or unknown score.
+        noise: squared error of the embedding, in parts of its square.
+        change: of the score; `None` without labels.
     """
 
     photos: int
     agreement: float
+    decisions: float
     difference: float
+    noise: float = 0.0
+    change: Change | None = None
 
     @property
     def holds(self) -> bool:
         """True if both are the same model."""
-        return self.photos > 0 and self.agreement == 1.0 and self.difference <= MAX_DIFFERENCE
+        return not self.unequal
+
+    @property
+    def unequal(self) -> str:
+        """What speaks against both being the same model; an empty string if nothing does."""
+        if self.photos and self.agreement == self.decisions == 1.0 and self.difference <= MAX_DIFFERENCE:
+            return ""
+        return (
+            f"of {self.photos} photos {self.agreement:.1%} have the same labels and {self.decisions:.1%} the same"
+            f" decision, and scores differ by up to {self.difference:.2g}; allowed are 100 %, 100 % and"
+            f" {MAX_DIFFERENCE:g}"
+        )
+
+    def costs_too_much(self, max_drop: float) -> str:
+        """What speaks against a form that may cost so much of the score; an empty string if nothing does."""
+        if self.change is None:
+            return "the photos that it is compared on have no labels for what the model predicts (--data names others)"
+        if not np.isfinite(self.difference):
+            return "an answer is not a number"
+        if self.noise > MAX_NOISE:
+            return f"the squared error of the embedding is {self.noise:.2f} of its square; allowed is {MAX_NOISE:g}"
+        if self.change.change >= -max_drop - 1e-9:
+            return ""
+        return (
+            f"on {self.change.photos} photos the score is {self.change.after:.4f} instead of {self.change.before:.4f}"
+            f" (95 % interval of the change {self.change.low:+.4f} to {self.change.high:+.4f}); allowed is a drop of"
+            f" {max_drop:g}"
+        )
 
 
-def compare(contract: Contract, reference: Runtime, candidate: Runtime, batches: Iterable[Pixels]) -> Proof:
-    """Let both answer for batches of photos, uint8 RGB [N, H, W, 3].
+def compare(
+    contract: Contract,
+    reference: Runtime,
+    candidate: Runtime,
+    batches: Iterable[Pixels],
+    *,
+    served: Contract | None = None,
+    labels: Mapping[str, NDArray[Any]] | None = None,
+    groups: NDArray[np.int64] | None = None,
+) -> Proof:
+    """Let both answer for photos, and compare.
+
+    Args:
+        contract: of the reference.
+        reference: the model as it is.
+        candidate: its other form.
+        batches: photos, uint8 RGB [n, H, W, 3].
+        served: contract of the candidate, if it has one of its own.
+        labels: by target, encoded, of all photos; targets may be missing.
+        groups: [N], what is resampled as a whole; each photo alone if not given.
 
     Raises:
         GateError: the candidate does not even give the outputs that the contract promises.
     """
-    photos = same = 0
-    difference = 0.0
+    first, second, photos = _answers(reference, candidate, batches)
+    if not photos:
+        return Proof(0, 0.0, 0.0, 0.0)
+    same = np.ones(photos, bool)
+    for target in contract.targets:
+        if target.kind != "value":
+            same &= _same_labels(target, first[f"target.{target.name}"], second[f"target.{target.name}"])
+    compared = ["unknown", *(f"target.{target.name}" for target in contract.targets)]
+    return Proof(
+        photos,
+        float(same.mean()),
+        float(_same_decisions(contract, first, served or contract, second, photos).mean()),
+        max(_difference(first[name], second[name]) for name in compared),
+        noise(first["embedding"], second["embedding"]),
+        change(contract.targets, labels, first, second, groups) if labels else None,
+    )
+
+
+def change(
+    targets: Sequence[Target],
+    labels: Mapping[str, NDArray[Any]],
+    before: Outputs,
+    after: Outputs,
+    groups: NDArray[np.int64] | None = None,
+) -> Change:
+    """How the score changes, with a 95 % interval by the paired bootstrap over groups.
+
+    Whole groups are drawn, as photos of one plant are not independent, and both forms are judged on the same draw;
+    see `metrics.bootstrap`. The interval is of NaN where there are fewer than two groups.
+    """
+    judged = [target for target in targets if target.name in labels]
+    known = np.logical_or.reduce([labelled(target, labels[target.name]) for target in judged])
+    together = Groups((np.arange(len(known)) if groups is None else groups).tolist())
+    scores = [score(judged, labels, outputs) for outputs in (before, after)]
+    worse, better = [_replicates(judged, labels, outputs, together) for outputs in (before, after)]
+    changes = better - worse if len(worse) else np.array([])
+    told = changes[np.isfinite(changes)]
+    low, high = np.quantile(told, [0.025, 0.975]) if len(told) else (np.nan, np.nan)
+    return Change(int(known.sum()), scores[0], scores[1], float(low), float(high))
+
+
+def score(targets: Sequence[Target], labels: Mapping[str, NDArray[Any]], outputs: Outputs) -> float:
+    """The mean over targets of macro-F1 (R2 for values); 0 where nothing is labelled."""
+    reports = [
+        metrics.report_encoded(target, labels[target.name], outputs[f"target.{target.name}"])
+        for target in targets
+        if target.name in labels
+    ]
+    return metrics.selection_score([report for report in reports if report is not None])
+
+
+def noise(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
+    """Squared error of embeddings [N, D], in parts of their square."""
+    return float(((candidate - reference) ** 2).sum() / np.maximum((reference**2).sum(), 1e-12))
+
+
+def require(proof: Proof, what: str) -> Proof:
+    """The proof if it holds. Raises `GateError` that says what was found if not."""
+    if not proof.holds:
+        raise GateError(
+            f"{what} is not the same model",
+            proof.unequal,
+            "Nothing was published. This is a bug in the exporter or a broken installation; please report it.",
+        )
+    return proof
+
+
+def _answers(reference: Runtime, candidate: Runtime, batches: Iterable[Pixels]) -> tuple[Outputs, Outputs, int]:
+    first: dict[str, list[NDArray[np.float32]]] = {}
+    second: dict[str, list[NDArray[np.float32]]] = {}
+    photos = 0
     for batch in batches:
-        first, second = reference.run(batch), candidate.run(batch)
-        for name, answer in first.items():
-            if name not in second or second[name].shape != answer.shape:
+        wanted, given = reference.run(batch), candidate.run(batch)
+        for name, answer in wanted.items():
+            if name not in given or given[name].shape != answer.shape:
                 raise GateError(f"The export has no output {name} of shape {answer.shape}", "it is another model")
-        agree = np.ones(len(batch), bool)
-        for target in contract.targets:
-            name = f"target.{target.name}"
-            a, b = first[name], second[name]
-            difference = max(difference, _difference(a, b))
-            if target.kind == "class":
-                agree &= a.argmax(axis=1) == b.argmax(axis=1)
-            elif target.kind == "multilabel":
-                agree &= ((a >= 0.5) == (b >= 0.5)).all(axis=1)
-        a, b = first["unknown"], second["unknown"]
-        difference = max(difference, _difference(a, b))
-        agree &= (a > contract.unknown_threshold) == (b > contract.unknown_threshold)
+            first.setdefault(name, []).append(answer)
+            second.setdefault(name, []).append(given[name])
         photos += len(batch)
-        same += int(agree.sum())
-    return Proof(photos, same / photos if photos else 0.0, difference)
+    return (
+        {name: np.concatenate(parts) for name, parts in first.items()},
+        {name: np.concatenate(parts) for name, parts in second.items()},
+        photos,
+    )
+
+
+def _same_labels(target: Target, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:
+    if target.kind == "class":
+        return np.asarray(a.argmax(axis=1) == b.argmax(axis=1), bool)
+    return np.asarray(((a >= 0.5) == (b >= 0.5)).all(axis=1), bool)
+
+
+def _same_decisions(
+    contract: Contract, first: Outputs, served: Contract, second: Outputs, photos: int
+) -> NDArray[np.bool_]:
+    wanted = _decisions(contract, first, photos)
+    easiest = _decisions(_shifted(served, MAX_DIFFERENCE), second, photos)
+    hardest = _decisions(_shifted(served, -MAX_DIFFERENCE), second, photos)
+    return np.asarray((easiest <= wanted) & (wanted <= hardest), bool)
+
+
+def _shifted(contract: Contract, by: float) -> Contract:
+    thresholds = {name: value - by for name, value in contract.thresholds.items()}
+    changed = {"thresholds": thresholds, "unknown_threshold": contract.unknown_threshold + by}
+    return contract.model_copy(update=changed)
+
+
+def _decisions(contract: Contract, outputs: Outputs, photos: int) -> NDArray[np.int64]:
+    reader = Reader(contract, top_k=1)
+    return np.array([_WORSE[reader.read(outputs, row)[1]] for row in range(photos)])
 
 
 def _difference(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
@@ -71,13 +250,13 @@ def _difference(reference: NDArray[np.float32], candidate: NDArray[np.float32]) 
     return float(gaps.max(initial=0)) if np.isfinite(gaps).all() else np.inf
 
 
-def require(proof: Proof, what: str) -> Proof:
-    """The proof if it holds. Raises `GateError` that says what was found if not."""
-    if not proof.holds:
-        raise GateError(
-            f"{what} is not the same model",
-            f"of {proof.photos} photos {proof.agreement:.1%} have the same labels, and scores differ by up to"
-            f" {proof.difference:.2g}; allowed are 100 % and {MAX_DIFFERENCE:g}",
-            "Nothing was published. This is a bug in the exporter or a broken installation; please report it.",
-        )
-    return proof
+def _replicates(
+    targets: Sequence[Target], labels: Mapping[str, NDArray[Any]], outputs: Outputs, groups: Groups
+) -> NDArray[np.floating[Any]]:
+    """`score` of every resample: float64 [R]; empty where fewer than two groups say nothing of others."""
+    statistics = [
+        of_target(target, labels[target.name], outputs[f"target.{target.name}"], groups) for target in targets
+    ]
+    found = metrics.replicate(statistics, groups)
+    names = [f"{target.name}.{'r2' if target.kind == 'value' else 'macro_f1'}" for target in targets]
+    return np.mean([found[name] for name in names], axis=0) if found else np.array([])

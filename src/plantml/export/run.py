@@ -1,130 +1,318 @@
 """`plantml export`: another form of a bundle, published only after a comparison on real photos."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from plantml import bundle as bundles
-from plantml import images, runtime, storage
-from plantml.bundle import Bundle
-from plantml.data import versions
-from plantml.errors import InputError, PlantmlError, UsageError
-from plantml.export import proof
-from plantml.export.onnx import to_onnx
+from plantml import storage
+from plantml.errors import GateError, InputError, MissingExtraError, UsageError
+from plantml.export import proof, samples, speed
+from plantml.export.forms import FORMS, Files, Form, Made, Source
 from plantml.export.proof import Proof
-from plantml.images import ImageError, Pixels
-from plantml.runtime import OnnxRuntime
-from plantml.work import Progress, batched, silent
+from plantml.export.speed import Speed
+from plantml.images import Pixels
+from plantml.runtime import FILES, PROOF_KEY, OnnxRuntime, Outputs, Runtime, TorchRuntime
+from plantml.work import Progress, silent
 
-FORMATS = ("onnx",)
-_BATCH = 16
+PROOF_FORMAT = 1
+AS_IT_IS = "bundle"
+"""Name of the row that the others are held against: the bundle's own ONNX file."""
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What an export came to.
+class Row:
+    """What is known of one form.
 
     Attributes:
-        url: of the file.
-        format: one of `FORMATS`.
+        name: of `FORMS`, or `AS_IT_IS`.
         model: digest.
-        size: of the file, bytes.
-        proof: that it is the same model.
-        photos: where the compared photos came from.
+        size: of its files, bytes.
+        proof: how far it agrees with the network; `None` of the bundle itself.
+        speed: by batch size; empty if it was not measured.
+        settings: how it was made.
+        refused: why it would not be published; an empty string if it would.
     """
 
-    url: str
-    format: str
+    name: str
     model: str
     size: int
-    proof: Proof
+    proof: Proof | None
+    speed: Mapping[int, Speed]
+    settings: Mapping[str, Any]
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What an export or a comparison of forms came to.
+
+    Attributes:
+        rows: the bundle itself, then the forms.
+        photos: where the compared photos came from.
+        threads: callers at the same time where rates were measured.
+        url: of the file that was written; empty if none was.
+        missing: by form: why it could not be made here.
+    """
+
+    rows: Sequence[Row]
     photos: str
+    threads: int
+    url: str = ""
+    missing: Mapping[str, str] | None = None
+
+
+class RefusedError(GateError):
+    """A form did not pass. `found` has the numbers."""
+
+    def __init__(self, what: str, why: str = "", hint: str = "", found: Compared | None = None) -> None:
+        super().__init__(what, why, hint)
+        self.found = found
 
 
 def export(
     ref: str,
     to: str,
     *,
+    form: str | None = None,
     data: str | None = None,
     split: str = "test",
-    samples: int = 500,
+    limit: int = 500,
+    max_drop: float = 0.01,
+    threads: int = 1,
     cache: storage.Cache | None = None,
     progress: Progress = silent,
-) -> Exported:
-    """Write a bundle as one `.onnx` file, after proof that it gives the network's answers.
+) -> Compared:
+    """Write a bundle in another form, after proof that it gives the network's answers.
 
     Args:
         ref: the bundle, or its run.
         to: URL of the file, or of a folder for it.
+        form: of `FORMS`; by the file's extension if not given.
         data: dataset whose photos are compared; the one that the model was trained on if not given.
         split: of the dataset; all of it if that split is empty.
-        samples: photos compared at most.
+        limit: photos compared at most.
+        max_drop: of the score that a quantised form may cost.
+        threads: callers at the same time when speed is measured.
         cache: for remote files of the bundle.
-        progress: called with (photos compared, photos).
+        progress: called with (photos read or forms tried, how many).
 
     Raises:
-        GateError: the file does not give the same answers; nothing was published.
+        RefusedError: the form does not give the same answers, or costs too much; nothing was published.
         InputError: there are no photos to compare.
     """
-    to = target_url(to)
-    bundle = bundles.find(ref)
-    source, urls = _photos(bundle, data, split, samples)
-    reference = runtime.TorchRuntime(bundle, cache=cache)
-    model = to_onnx(bundle.contract, bundle.read(bundles.WEIGHTS, cache), bundle.digest)
-    found = proof.compare(bundle.contract, reference, OnnxRuntime(model), _pixels(bundle, urls, progress))
-    proof.require(found, f"The ONNX export of {bundle.url}")
-    storage.write(to, model)
-    return Exported(to, "onnx", bundle.digest, len(model), found, source)
-
-
-def target_url(to: str) -> str:
-    """The URL of the file to write. Raises `UsageError` for an extension that is no format."""
-    to = storage.absolute(to)
-    extension = storage.suffix(to)
-    if extension == ".onnx":
-        return to
-    if not extension or storage.is_dir(to):
-        return storage.join(to, bundles.ONNX)
-    raise UsageError(f"No export format is called {extension!r}", "", f"Formats: {', '.join(FORMATS)}.")
-
-
-def _photos(bundle: Bundle, data: str | None, split: str, samples: int) -> tuple[str, list[str]]:
-    origin = bundle.contract.dataset
-    ref = data or f"{origin.url}@{origin.version}"
-    try:
-        version = versions.load(ref)
-    except InputError as error:
-        if data:
-            raise
-        raise InputError(
-            f"The dataset that the model was trained on is not at {origin.url}",
-            "an export is compared on real photos before it is published",
-            "Name a dataset: --data DATASET",
-        ) from error
-    rows = version.usable(split)
-    if rows.is_empty():
-        rows, split = version.usable(), "all"
-    if rows.is_empty():
-        raise InputError(
-            f"{version.ref} has no photos to compare on", "", "Name a dataset that has some: --data DATASET"
+    name = form_of(to, form)
+    to = target_url(to, name)
+    bench = _Bench(Source(bundles.find(ref), data, max_drop, cache, progress), split, limit)
+    candidate = bench.judge(name)
+    compared = bench.compared([candidate], threads)
+    if candidate.refused:
+        raise RefusedError(
+            f"The {name} export of {bench.source.bundle.url} is refused",
+            candidate.refused,
+            "Nothing was published." + _HINTS[candidate.form.exact],
+            compared,
         )
-    # By hash, so that the same photos are compared on every machine.
-    rows = rows.sort("image_id").head(samples)
-    return f"{version.ref}, split {split}", [version.image_url(path) for path in rows["path"]]
+    files = bench.sealed(candidate, compared.rows[-1])
+    folder, file = storage.split(to)
+    names = [storage.basename(url) for url in candidate.form.kind.urls(to)]
+    storage.publish(folder, dict(zip(names, files, strict=True)), last=file)
+    written = replace(compared.rows[-1], size=sum(len(part) for part in files))
+    return replace(compared, url=to, rows=[*compared.rows[:-1], written])
 
 
-def _pixels(bundle: Bundle, urls: Sequence[str], progress: Progress) -> Iterator[Pixels]:
-    done = 0
-    for batch in batched(storage.read_many(urls), _BATCH):
-        pixels = []
-        for url, data in batch:
-            if isinstance(data, PlantmlError):
-                raise data
-            try:
-                pixels.append(images.decode(data, bundle.contract.input))
-            except ImageError as error:
-                raise InputError(f"{url} cannot be read", str(error), "Restore it from a backup.") from error
-        yield np.stack(pixels)
-        done += len(batch)
-        progress(done, len(urls))
+def benchmark(
+    ref: str,
+    *,
+    data: str | None = None,
+    split: str = "test",
+    limit: int = 500,
+    max_drop: float = 0.01,
+    threads: int = 1,
+    cache: storage.Cache | None = None,
+    progress: Progress = silent,
+) -> Compared:
+    """All forms beside each other, without writing any. Arguments as of `export`."""
+    bench = _Bench(Source(bundles.find(ref), data, max_drop, cache, progress), split, limit)
+    candidates, missing = [], {}
+    for name in FORMS:
+        try:
+            candidates.append(bench.judge(name))
+        except (MissingExtraError, InputError) as error:  # not installed, or no photos to quantise with
+            missing[name] = f"{error} {error.hint}".strip()
+    return replace(bench.compared(candidates, threads), missing=missing)
+
+
+def form_of(to: str, form: str | None) -> str:
+    """The name of the form to write. Raises `UsageError` if target and form do not go together."""
+    if form is not None and form not in FORMS:
+        raise UsageError(f"No export format is called {form!r}", "", f"Formats: {', '.join(FORMS)}.")
+    extension = _extension(storage.absolute(to))
+    if not extension:
+        return form or next(iter(FORMS))
+    if form is None:
+        for name, found in FORMS.items():
+            if found.extension == extension:
+                return name
+        raise UsageError(f"No export format is called {extension!r}", "", f"Formats: {', '.join(FORMS)}.")
+    if FORMS[form].extension != extension:
+        raise UsageError(
+            f"{form} is not written to a {extension} file", "", f"Name a {FORMS[form].extension} file, or a folder."
+        )
+    return form
+
+
+def target_url(to: str, form: str) -> str:
+    """The URL of the file to write."""
+    to = storage.absolute(to)
+    return to if _extension(to) else storage.join(to, FORMS[form].file)
+
+
+def _extension(to: str) -> str:
+    """Of a file's URL; an empty string if it is a folder's."""
+    extension = storage.suffix(to)
+    if extension and extension not in FILES and storage.is_dir(to):
+        return ""
+    return extension
+
+
+_HINTS = {
+    True: " This is a bug in the exporter or a broken installation; please report it.",
+    False: " Allow more with --max-drop, or calibrate on other photos: --data DATASET.",
+}
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A form that was made and compared."""
+
+    name: str
+    form: Form
+    made: Made
+    model: str
+    runtime: Runtime | None
+    proof: Proof | None
+    refused: str = ""
+
+
+class _Bench:
+    """Where forms of one model are made and compared, all on the same photos."""
+
+    def __init__(self, source: Source, split: str, limit: int) -> None:
+        self.source = source
+        version = samples.version_of(source.bundle, source.data)
+        self._sample = samples.held_out(version, source.bundle.contract, split, limit, source.progress)
+        self._reference = _Remembering(TorchRuntime(source.bundle, cache=source.cache))
+        self._served = OnnxRuntime(source.read(bundles.ONNX))
+
+    def judge(self, name: str) -> _Candidate:
+        """Make a form and compare it."""
+        form = FORMS[name]
+        made = form.make(self.source)
+        try:
+            opened, running = form.kind.read(form.file, *made.files)
+        except InputError as error:
+            return _Candidate(name, form, made, "", None, None, str(error))
+        sample = self._sample
+        try:
+            found = proof.compare(
+                self.source.bundle.contract,
+                self._reference,
+                running,
+                sample.batches(),
+                served=opened.contract,
+                labels=sample.labels,
+                groups=sample.groups,
+            )
+        except GateError as error:
+            return _Candidate(name, form, made, opened.digest, running, None, str(error))
+        refused = found.unequal if form.exact else found.costs_too_much(self.source.max_drop)
+        return _Candidate(name, form, made, opened.digest, running, found, refused)
+
+    def compared(self, candidates: Sequence[_Candidate], threads: int) -> Compared:
+        """The candidates as rows, with the speed of those that passed."""
+        sides: dict[str, Runtime] = {AS_IT_IS: self._served}
+        sides |= {found.name: found.runtime for found in candidates if found.runtime and not found.refused}
+        speeds = speed.measure(sides, self._sample.pixels, threads) if len(sides) > 1 else {}
+        size = len(self.source.read(bundles.ONNX))
+        rows = [Row(AS_IT_IS, self.source.bundle.digest, size, None, speeds.get(AS_IT_IS, {}), {})]
+        for found in candidates:
+            size = sum(len(part) for part in found.made.files)
+            measured = speeds.get(found.name, {})
+            rows.append(Row(found.name, found.model, size, found.proof, measured, found.made.settings, found.refused))
+        return Compared(rows, self._sample.where, threads)
+
+    def sealed(self, candidate: _Candidate, row: Row) -> Files:
+        """The files with the proof inside, which must answer as they did without it.
+
+        Raises:
+            GateError: they do not.
+        """
+        content = {"plantml_proof": PROOF_FORMAT, **row_json(row), "compared_on": self._sample.where}
+        content.pop("bytes")  # the proof itself makes the file a little larger
+        files = candidate.form.annotate(candidate.made.files, {PROOF_KEY: json.dumps(content, sort_keys=True)})
+        _, running = candidate.form.kind.read(candidate.form.file, *files)
+        batch = next(iter(self._sample.batches()))
+        assert candidate.runtime is not None
+        before, after = candidate.runtime.run(batch), running.run(batch)
+        if not all(np.array_equal(before[name], after[name]) for name in before):
+            raise GateError("Writing the proof into the file changed its answers", "", "Please report it.")
+        return files
+
+
+class _Remembering:
+    """A runtime that computes each batch once."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.name, self._runtime = runtime.name, runtime
+        self._known: dict[str, Outputs] = {}
+
+    def run(self, batch: Pixels) -> Outputs:
+        """See `Runtime.run`."""
+        key = hashlib.sha256(batch.tobytes()).hexdigest()
+        if key not in self._known:
+            self._known[key] = self._runtime.run(batch)
+        return self._known[key]
+
+
+def row_json(row: Row) -> dict[str, Any]:
+    """A row as JSON types."""
+    content: dict[str, Any] = {"format": row.name, "model": row.model, "bytes": row.size}
+    found = row.proof
+    if found is not None:
+        content |= {
+            "photos": found.photos,
+            "agreement": found.agreement,
+            "decisions": found.decisions,
+            "noise": found.noise if np.isfinite(found.noise) else None,
+            "difference": found.difference if np.isfinite(found.difference) else None,
+        }
+        if found.change is not None:
+            content["score"] = asdict(found.change) | {"change": found.change.change}
+    content["speed"] = {
+        str(batch): {
+            "latency_ms": round(one.latency, 3),
+            "images_per_s": round(one.rate, 1),
+            "ratio": round(one.ratio, 3),
+        }
+        for batch, one in row.speed.items()
+    }
+    return (
+        content
+        | ({"settings": dict(row.settings)} if row.settings else {})
+        | ({"refused": row.refused} if row.refused else {})
+    )
+
+
+def as_json(found: Compared) -> dict[str, Any]:
+    """The result as JSON types. Of one export the form's own numbers stand at the top."""
+    content: dict[str, Any] = {"compared_on": found.photos, "threads": found.threads}
+    if found.missing is None:
+        content |= {"url": found.url or None, **row_json(found.rows[-1])}
+    else:
+        content["missing"] = dict(found.missing)
+    return content | {"rows": [row_json(row) for row in found.rows]}

@@ -1,0 +1,143 @@
+"""The forms in which a model can be exported: how each is made, and how notes get into it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from plantml import bundle as bundles
+from plantml import programs, storage
+from plantml.bundle import Bundle
+from plantml.export import int8, openvino, samples
+from plantml.export.onnx import annotated, notes_of, to_onnx
+from plantml.export.pt2 import to_pt2
+from plantml.runtime import FILES, FileKind
+from plantml.work import Progress, silent
+
+Files = Sequence[bytes]
+"""The bytes of a form's files, in the order of `FileKind.extensions`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a form is made from.
+
+    Attributes:
+        bundle: the model.
+        data: dataset to take photos from; the model's own if `None`.
+        max_drop: of the score that a quantised form may cost.
+        cache: for remote files of the bundle.
+        progress: called with (steps done, steps).
+    """
+
+    bundle: Bundle
+    data: str | None = None
+    max_drop: float = 0.01
+    cache: storage.Cache | None = None
+    progress: Progress = silent
+
+    def read(self, name: str) -> bytes:
+        """A file of the bundle."""
+        return self.bundle.read(name, self.cache)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A form of a model, not yet proven.
+
+    Attributes:
+        files: see `Files`.
+        settings: how it was made, as JSON types.
+    """
+
+    files: Files
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to export.
+
+    Attributes:
+        file: name in a folder.
+        make: the files from a source.
+        annotate: the same files with further notes in their metadata.
+        exact: the answers must be the same; a quantised form may only cost so much of the score.
+    """
+
+    file: str
+    make: Callable[[Source], Made]
+    annotate: Callable[[Files, Mapping[str, str]], Files]
+    exact: bool = True
+
+    @property
+    def extension(self) -> str:
+        """Of the file that is named."""
+        return storage.suffix(self.file)
+
+    @property
+    def kind(self) -> FileKind:
+        """What runs it."""
+        return FILES[self.extension]
+
+
+def _onnx(source: Source) -> Made:
+    bundle = source.bundle
+    return Made([to_onnx(bundle.contract, source.read(bundles.WEIGHTS), bundle.digest)])
+
+
+def _int8(source: Source) -> Made:
+    contract = source.bundle.contract
+    version = samples.version_of(source.bundle, source.data)
+    train = samples.of_split(version, contract, "train", int8.CALIBRATION)
+    val = samples.of_split(version, contract, "val", int8.VALIDATION)
+    found = int8.quantise(
+        contract,
+        source.bundle.digest,
+        source.read(bundles.WEIGHTS),
+        source.read(bundles.ONNX),
+        train=train.pixels,
+        val=val,
+        max_drop=source.max_drop,
+        progress=source.progress,
+    )
+    settings = {
+        "method": found.method,
+        "calibrated_on": f"{len(train.pixels)} photos of {train.where}",
+        "chosen_on": f"{len(val.pixels)} photos of {val.where}",
+        "score_before": round(found.before, 6),
+        "score_after": round(found.after, 6),
+        "noise": round(found.noise, 6),
+        "in_float": list(found.in_float),
+    }
+    return Made([found.model], settings)
+
+
+def _openvino(source: Source) -> Made:
+    bundle = source.bundle
+    return Made(openvino.to_openvino(source.read(bundles.ONNX), notes_of(bundle.contract, bundle.digest)))
+
+
+def _pt2(source: Source) -> Made:
+    bundle = source.bundle
+    return Made([to_pt2(bundle.contract, source.read(bundles.WEIGHTS), bundle.digest)])
+
+
+def _annotate_onnx(files: Files, notes: Mapping[str, str]) -> Files:
+    return [annotated(files[0], notes)]
+
+
+def _annotate_pt2(files: Files, notes: Mapping[str, str]) -> Files:
+    return [programs.annotated(files[0], notes)]
+
+
+def _annotate_openvino(files: Files, notes: Mapping[str, str]) -> Files:
+    return [openvino.annotated(files[0], files[1], notes), files[1]]
+
+
+FORMS: Mapping[str, Form] = {
+    "onnx": Form("model.onnx", _onnx, _annotate_onnx),
+    "onnx-int8": Form("model.int8.onnx", _int8, _annotate_onnx, exact=False),
+    "openvino": Form("model.xml", _openvino, _annotate_openvino),
+    "pt2": Form("model.pt2", _pt2, _annotate_pt2),
+}
+"""What `--format` may name; a new form is one more line here."""

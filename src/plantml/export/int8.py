@@ -1,0 +1,435 @@
+"""The deployed network with an 8-bit backbone, as ONNX.
+
+Static quantisation by onnxruntime: weights as int8 with a scale a channel, activations as uint8, QuantizeLinear and
+DequantizeLinear around each operator, ranges from training photos. All after `embedding` stays in float: it costs no
+time, and is where a small error would move a decision. How ranges are found is chosen by the score on validation
+photos; where none is good enough, the layers whose quantisation moves the embedding most are left in float. Then
+temperatures, thresholds and the `unknown` threshold are fitted anew, for a quantised model is another model.
+"""
+
+import contextlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plantml import bundle as bundles
+from plantml import calibration
+from plantml.bundle import Contract
+from plantml.errors import InputError, MissingExtraError
+from plantml.export import onnx as exporting
+from plantml.export import proof
+from plantml.export.samples import Sample
+from plantml.images import Pixels
+from plantml.runtime import OnnxRuntime, Outputs, output_names
+from plantml.work import Progress, silent
+
+METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "min-max": ("MinMax", {}),
+    "percentile 99.99": ("Percentile", {"percentile": 99.99}),
+    "entropy": ("Entropy", {}),
+}
+"""Ways to find the range of an activation: onnxruntime's name and options."""
+
+CALIBRATION = 64
+"""Training photos that ranges are taken from."""
+
+VALIDATION = 1000
+"""Validation photos that choose, at most."""
+
+SECONDS = 120.0
+"""The search for layers that hurt stops after so long; ways to find ranges after the first are not begun."""
+
+NOISE = 0.1
+"""Squared error of the embedding, in parts of its square, from which layers that hurt are looked for."""
+
+_PROBED = 8
+"""Photos on which the noise of a single layer is measured."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """An 8-bit model.
+
+    Attributes:
+        contract: with its own calibration.
+        digest: its own.
+        model: ONNX bytes with both in the metadata.
+        method: of `METHODS`, by which ranges were found.
+        in_float: names of layers that were left in float.
+        before: score of the network on the validation photos.
+        after: score of the quantised one there.
+        noise: squared error of the embedding there, in parts of its square.
+    """
+
+    contract: Contract
+    digest: str
+    model: bytes
+    method: str
+    in_float: Sequence[str]
+    before: float
+    after: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One way to quantise and what came of it on the validation photos."""
+
+    method: str
+    in_float: tuple[str, ...]
+    body: Any
+    embedding: Floats
+    score: float
+    noise: float
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The larger the better: by score, then by noise."""
+        return round(self.score, 6), -self.noise
+
+
+def quantise(
+    contract: Contract,
+    digest: str,
+    weights: bytes,
+    model: bytes,
+    *,
+    train: Pixels,
+    val: Sample,
+    max_drop: float,
+    seconds: float = SECONDS,
+    progress: Progress = silent,
+) -> Quantised:
+    """An 8-bit form of a model.
+
+    Args:
+        contract: of the model.
+        digest: of the model.
+        weights: its safetensors.
+        model: its ONNX file.
+        train: photos that ranges are taken from, uint8 RGB [M, H, W, 3].
+        val: labelled photos that choose and calibrate.
+        max_drop: of the score; layers are left in float until half of it is kept.
+        seconds: for the search.
+        progress: called with (trials, trials at most).
+
+    Raises:
+        InputError: no validation photo has a label.
+    """
+    if not val.labels:
+        raise InputError(
+            f"{val.where} has no labels for what the model predicts",
+            "int8 is chosen by the score on them",
+            "Name a labelled dataset: --data DATASET",
+        )
+    judge = _Judge(contract, weights, val)
+    quantiser = _Quantiser(model, train)
+    judge.embedding = _embed(quantiser.plain, val.pixels)
+    before = judge.score(judge.embedding)
+    deadline = time.monotonic() + seconds
+    trials: list[_Trial] = []
+    for number, method in enumerate(METHODS):
+        if trials and time.monotonic() > deadline:
+            break
+        trials.append(_attempt(quantiser, judge, method))
+        progress(number + 1, len(METHODS))
+    best = max(trials, key=lambda trial: trial.rank)
+
+    def good(trial: _Trial) -> bool:
+        return before - trial.score <= max_drop / 2 and trial.noise <= NOISE
+
+    if not good(best):
+        hurting = quantiser.worst_first(best.method, deadline)
+        for many in _doubling(len(hurting)):
+            trials.append(_attempt(quantiser, judge, best.method, tuple(hurting[:many])))
+            progress(len(trials), len(trials) + 1)
+            if good(trials[-1]):
+                break
+        best = max(trials, key=lambda trial: (good(trial), trial.rank))
+    return _finished(contract, digest, judge, best, before)
+
+
+def _attempt(quantiser: "_Quantiser", judge: "_Judge", method: str, in_float: tuple[str, ...] = ()) -> _Trial:
+    body = quantiser.quantised(method, exclude=in_float)
+    embedding = _embed(body.SerializeToString(), judge.val.pixels)
+    noise = proof.noise(judge.embedding, embedding)
+    return _Trial(method, in_float, body, embedding, judge.score(embedding), noise)
+
+
+def _finished(contract: Contract, digest: str, judge: "_Judge", best: _Trial, before: float) -> Quantised:
+    calibrated = judge.calibrated(best.embedding).model_copy(update={"derived_from": digest})
+    model = _joined(best.body, judge.tail(calibrated), output_names(contract))
+    own = bundles.digest(calibrated, {tensor.name: _raw(tensor) for tensor in model.graph.initializer})
+    exporting.annotate(model, exporting.notes_of(calibrated, own))
+    return Quantised(
+        calibrated, own, exporting.serialised(model), best.method, best.in_float, before, best.score, best.noise
+    )
+
+
+def _doubling(many: int) -> Iterator[int]:
+    size = 1
+    while size < many:
+        yield size
+        size *= 2
+
+
+def _embed(body: bytes, pixels: Pixels) -> Floats:
+    session = OnnxRuntime(body)
+    return np.concatenate([session.run(pixels[at : at + 16])["embedding"] for at in range(0, len(pixels), 16)])
+
+
+class _Judge:
+    """What validation photos say of an embedding: all that follows it is the network's own, in float."""
+
+    embedding: Floats
+
+    def __init__(self, contract: Contract, weights: bytes, val: Sample) -> None:
+        try:
+            from safetensors.torch import load
+        except ImportError as error:
+            raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
+        self.contract, self.val = contract, val
+        self._weights = load(weights)
+
+    def _deployed(self, contract: Contract) -> Any:
+        from plantml import network
+
+        return network.rebuild(contract, self._weights)
+
+    def _answers(self, contract: Contract, embedding: Floats) -> Outputs:
+        import torch
+
+        deployed = self._deployed(contract)
+        with torch.inference_mode():
+            given = torch.from_numpy(embedding)
+            answers = deployed.answers(deployed.net.classify(given))
+            found = {f"target.{name}": answer.numpy() for name, answer in answers.items()}
+            return found | {"embedding": embedding, "unknown": deployed.unknown(given).numpy()}
+
+    def _logits(self, embedding: Floats) -> dict[str, Floats]:
+        import torch
+
+        with torch.inference_mode():
+            logits = self._deployed(self.contract).net.classify(torch.from_numpy(embedding))
+        return {name: found.numpy() for name, found in logits.items()}
+
+    def score(self, embedding: Floats) -> float:
+        """See `proof.score`; by the model's own temperatures, which the choice of labels hardly depends on."""
+        return proof.score(self.contract.targets, self.val.labels, self._answers(self.contract, embedding))
+
+    def calibrated(self, embedding: Floats) -> Contract:
+        """The contract with temperatures, thresholds and metrics that fit these embeddings."""
+        contract, labels = self.contract, self.val.labels
+        logits = self._logits(embedding)
+        temperatures = {
+            target.name: (
+                calibration.temperature(target, logits[target.name], labels[target.name])
+                if target.name in labels
+                else contract.temperatures.get(target.name, 1.0)
+            )
+            for target in contract.targets
+            if target.kind != "value"
+        }
+        fitted = contract.model_copy(update={"temperatures": temperatures})
+        answers = self._answers(fitted, embedding)
+        judged = [target for target in contract.targets if target.name in labels]
+        found = calibration.accept_thresholds(
+            judged,
+            {target.name: answers[f"target.{target.name}"] for target in judged},
+            labels,
+            contract.target_risk if contract.target_risk is not None else _RISK,
+        )
+        thresholds = dict(contract.thresholds) | {name: threshold.score for name, threshold in found.items()}
+        return fitted.model_copy(
+            update={
+                "thresholds": thresholds,
+                "acceptance": dict(contract.acceptance or {}) | found,
+                "unknown_threshold": calibration.unknown_threshold(answers["unknown"]),
+                "metrics": self._metrics(answers),
+            }
+        )
+
+    def _metrics(self, answers: Outputs) -> dict[str, float]:
+        from plantml import metrics
+
+        reports = [
+            metrics.report_encoded(target, self.val.labels[target.name], answers[f"target.{target.name}"])
+            for target in self.contract.targets
+            if target.name in self.val.labels
+        ]
+        found = metrics.headline([report for report in reports if report is not None])
+        return {name: round(value, 6) for name, value in found.items()}
+
+    def tail(self, contract: Contract) -> Any:
+        """All that follows the embedding, calibrated as the contract says, as an `onnx.ModelProto`."""
+        import torch
+
+        deployed = self._deployed(contract)
+
+        class Tail(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.deployed = deployed
+
+            def forward(self, embedding: torch.Tensor) -> tuple[torch.Tensor, ...]:
+                answers = deployed.answers(deployed.net.classify(embedding))
+                return (*(answers[target.name] for target in contract.targets), deployed.unknown(embedding))
+
+        names = [name for name in output_names(contract) if name != "embedding"]
+        return exporting.convert(Tail().eval(), torch.zeros(2, contract.architecture.embedding), "embedding", names)
+
+
+_RISK = 0.05
+"""Share of wrong answers among the accepted ones, for contracts that do not say theirs."""
+
+
+class _Quantiser:
+    """The backbone of a model, and its 8-bit forms."""
+
+    def __init__(self, model: bytes, photos: Pixels) -> None:
+        import onnx
+
+        self._photos = photos
+        body = onnx.utils.Extractor(onnx.load_from_string(model)).extract_model(["image"], ["embedding"])
+        self._body = _prepared(body)
+        self._ranges: dict[str, Any] = {}
+        self.plain: bytes = self._body.SerializeToString()
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers that have weights."""
+        return [node.name for node in self._body.graph.node if node.op_type in {"Conv", "Gemm", "MatMul"}]
+
+    def quantised(self, method: str, *, only: Sequence[str] = (), exclude: Sequence[str] = ()) -> Any:
+        """An `onnx.ModelProto` of the backbone in 8 bits: of these layers only, or of all but some."""
+        import onnx
+        from onnxruntime import quantization
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self._body)
+        with _silent():
+            quantiser = quantization.QDQQuantizer(
+                model,
+                True,  # a scale for each channel of a weight
+                False,  # all eight bits
+                quantization.QuantType.QInt8,
+                quantization.QuantType.QUInt8,
+                self._range(method),
+                list(only),
+                list(exclude),
+                _operators(),
+                {},
+            )
+            quantiser.quantize_model()
+            quantiser.model.topological_sort()
+        return quantiser.model.model
+
+    def worst_first(self, method: str, deadline: float) -> list[str]:
+        """Layers by how far quantising them alone moves the embedding; those not measured in time come last."""
+        photos = self._photos[:_PROBED]
+        reference = _embed(self.plain, photos)
+        noise: dict[str, float] = dict.fromkeys(self.layers, 0.0)
+        for layer in noise:
+            if time.monotonic() > deadline:
+                break
+            body = self.quantised(method, only=[layer]).SerializeToString()
+            noise[layer] = proof.noise(reference, _embed(body, photos))
+        return sorted(noise, key=lambda layer: -noise[layer])
+
+    def _range(self, method: str) -> Any:
+        if method not in self._ranges:
+            from onnxruntime import quantization
+
+            kind, options = METHODS[method]
+            with tempfile.TemporaryDirectory(prefix="plantml-int8-") as folder, _silent():
+                file = Path(folder, "body.onnx")
+                file.write_bytes(self.plain)
+                calibrator = quantization.create_calibrator(
+                    file,
+                    _operators(),
+                    augmented_model_path=str(Path(folder, "augmented.onnx")),
+                    calibrate_method=quantization.CalibrationMethod[kind],
+                    extra_options=dict(options),
+                )
+                calibrator.collect_data(_Reader(self._photos))
+                self._ranges[method] = calibrator.compute_data()
+        return self._ranges[method]
+
+
+@dataclass
+class _Reader:
+    """Hands photos to onnxruntime's calibration, one by one."""
+
+    photos: Pixels
+    _next: int = field(default=0)
+
+    def get_next(self) -> dict[str, Pixels] | None:
+        """The next input, or `None` after the last."""
+        if self._next >= len(self.photos):
+            return None
+        self._next += 1
+        return {"image": self.photos[self._next - 1 : self._next]}
+
+
+def _operators() -> list[str]:
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    return sorted({*QLinearOpsRegistry, *QDQRegistry})
+
+
+def _prepared(body: Any) -> Any:
+    """With shapes, and with what can be folded folded."""
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory(prefix="plantml-int8-") as folder, _silent():
+        before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
+        onnx.save(body, before)
+        quant_pre_process(before, after, skip_symbolic_shape=True)
+        return onnx.shape_inference.infer_shapes(onnx.load(after))
+
+
+def _joined(body: Any, tail: Any, outputs: Sequence[str]) -> Any:
+    import onnx
+
+    # Only names inside the tail are changed: those of its input and outputs are the model's.
+    tail = onnx.compose.add_prefix(tail, "tail/", rename_inputs=False, rename_outputs=False)
+    tail.graph.input[0].name = "tail/embedding"
+    for node in tail.graph.node:
+        node.input[:] = ["tail/embedding" if name == "embedding" else name for name in node.input]
+    tail.ir_version = body.ir_version = max(tail.ir_version, body.ir_version)
+    model = onnx.compose.merge_models(body, tail, io_map=[("embedding", "tail/embedding")])
+    by_name = {output.name: output for output in (*body.graph.output, *tail.graph.output)}
+    del model.graph.output[:]
+    model.graph.output.extend(by_name[name] for name in outputs)
+    del model.metadata_props[:]
+    return model
+
+
+def _raw(tensor: Any) -> bytes:
+    from onnx import numpy_helper
+
+    content: bytes = numpy_helper.to_array(tensor).tobytes()
+    return content
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps quiet what quantisation prints, and its warnings about how it is called."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+    finally:
+        logging.disable(level)

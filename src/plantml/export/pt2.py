@@ -1,0 +1,32 @@
+"""The deployed network as an archive of `torch.export`, for programs that are torch already."""
+
+import warnings
+
+from plantml import programs
+from plantml.bundle import Contract
+from plantml.errors import MissingExtraError
+from plantml.export.onnx import notes_of
+
+
+def to_pt2(contract: Contract, weights: bytes, digest: str) -> bytes:
+    """The network of a contract and its safetensors weights as the bytes of a `.pt2` file.
+
+    Its module takes `image`, uint8 [N, H, W, 3], and gives a tuple: one tensor a target, the embedding, `unknown`.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+    """
+    try:
+        import torch
+        from safetensors.torch import load
+    except ImportError as error:
+        raise MissingExtraError("Exporting needs torch", str(error), extra="train") from error
+    from plantml import network
+
+    deployed = network.rebuild(contract, load(weights))
+    example = torch.zeros((2, contract.input.height, contract.input.width, 3), dtype=torch.uint8)
+    shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(deployed, (example,), dynamic_shapes=shapes)
+    return programs.pack(program, notes_of(contract, digest))

@@ -1,0 +1,132 @@
+"""Photos that an export is made and judged with: decoded from their bytes as detection does, with their labels."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from plantml import images, storage
+from plantml.bundle import Bundle, Contract
+from plantml.data import versions
+from plantml.data.manifest import Version
+from plantml.errors import InputError, PlantmlError
+from plantml.images import Fit, ImageError, Pixels
+from plantml.targets import Target
+from plantml.work import Progress, batched, silent
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Photos of one split.
+
+    Attributes:
+        where: what they are, for people.
+        pixels: uint8 RGB [N, H, W, 3] at the model's input size.
+        labels: by target as `Target.encode` gives them; targets without any label are left out.
+        groups: [N], photos of one group have the same number.
+    """
+
+    where: str
+    pixels: Pixels
+    labels: Mapping[str, NDArray[Any]]
+    groups: NDArray[np.int64]
+
+    def batches(self, size: int = BATCH) -> Iterator[Pixels]:
+        """The photos in batches."""
+        for start in range(0, len(self.pixels), size):
+            yield self.pixels[start : start + size]
+
+
+def version_of(bundle: Bundle, data: str | None) -> Version:
+    """The dataset version to take photos from: `data`, or the one that the model was trained on."""
+    origin = bundle.contract.dataset
+    try:
+        return versions.load(data or f"{origin.url}@{origin.version}")
+    except InputError as error:
+        if data:
+            raise
+        raise InputError(
+            f"The dataset that the model was trained on is not at {origin.url}",
+            "an export is compared on real photos before it is published",
+            "Name a dataset: --data DATASET",
+        ) from error
+
+
+def held_out(version: Version, contract: Contract, split: str, limit: int, progress: Progress = silent) -> Sample:
+    """Photos of a split to compare on; of all splits if that one is empty."""
+    rows = version.usable(split)
+    if rows.is_empty():
+        rows, split = version.usable(), "all"
+    if rows.is_empty():
+        raise InputError(
+            f"{version.ref} has no photos to compare on", "", "Name a dataset that has some: --data DATASET"
+        )
+    return _load(version, rows, contract, where=f"{version.ref}, split {split}", limit=limit, progress=progress)
+
+
+def of_split(version: Version, contract: Contract, split: str, limit: int, progress: Progress = silent) -> Sample:
+    """Photos of a split that there must be."""
+    rows = version.usable(split)
+    if rows.is_empty():
+        raise InputError(
+            f"{version.ref} has no photos in its {split} split",
+            "int8 is calibrated on training photos and chosen by the score on validation photos",
+            f"Split it: plantml dataset split {version.url}, or name another one: --data DATASET",
+        )
+    return _load(version, rows, contract, where=f"{version.ref}, split {split}", limit=limit, progress=progress)
+
+
+def _load(
+    version: Version, rows: pl.DataFrame, contract: Contract, *, where: str, limit: int, progress: Progress
+) -> Sample:
+    # By hash, so that the same photos are taken on every machine, and classes come mixed.
+    rows = rows.sort("image_id").head(limit)
+    urls = [version.image_url(path) for path in rows["path"]]
+    # A photo that belongs to no group is one of its own.
+    groups = [group if group is not None else number for number, group in enumerate(rows["group"])]
+    _, numbers = np.unique([f"{type(group).__name__} {group}" for group in groups], return_inverse=True)
+    return Sample(where, _pixels(urls, contract.input, progress), _labels(version, rows, contract.targets), numbers)
+
+
+def _labels(version: Version, rows: pl.DataFrame, targets: Sequence[Target]) -> dict[str, NDArray[Any]]:
+    have = {target.name: target.kind for target in version.targets}
+    found = {
+        target.name: [_known(target, label) for label in rows[target.name].to_list()]
+        for target in targets
+        if have.get(target.name) == target.kind
+    }
+    return {
+        target.name: target.encode(found[target.name])
+        for target in targets
+        if any(label is not None for label in found.get(target.name, ()))
+    }
+
+
+def _known(target: Target, label: Any) -> Any:
+    """The label, or `None` if the model has no such class: equality can be proven on that photo all the same."""
+    if target.kind == "class":
+        return label if label in target.classes else None
+    if target.kind == "multilabel" and label is not None:
+        return label if set(label) <= set(target.classes) else None
+    return label
+
+
+def _pixels(urls: Sequence[str], fit: Fit, progress: Progress) -> Pixels:
+    pixels = np.empty((len(urls), fit.height, fit.width, 3), np.uint8)
+    done = 0
+    for batch in batched(storage.read_many(urls), BATCH):
+        for url, data in batch:
+            if isinstance(data, PlantmlError):
+                raise data
+            try:
+                pixels[done] = images.decode(data, fit)
+            except ImageError as error:
+                raise InputError(f"{url} cannot be read", str(error), "Restore it from a backup.") from error
+            done += 1
+        progress(done, len(urls))
+    return pixels

@@ -1,0 +1,228 @@
+import io
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from plantml import programs
+from plantml.bundle import Architecture, Contract, Origin, digest
+from plantml.errors import InputError
+from plantml.images import Fit
+from plantml.targets import Target
+
+CONTRACT = Contract(
+    targets=(Target("disease", "class", ("none", "rust")),),
+    input=Fit(8, 8),
+    architecture=Architecture(backbone="none", embedding=3, mean=(0.5,) * 3, std=(0.5,) * 3, bank=1),
+    temperatures={},
+    thresholds={},
+    unknown_threshold=0.3,
+    dataset=Origin(url="data", version=1, fingerprint=""),
+    metrics={},
+    seed=0,
+    versions={},
+)
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(3, 2)
+        self.register_buffer("shown", torch.arange(3.0), persistent=False)
+
+    def forward(self, image):
+        return self.head(image.float().mean(dim=(1, 2)) + self.shown).softmax(dim=1)
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+@pytest.fixture(scope="module")
+def packed(net):
+    example = torch.zeros((2, 8, 8, 3), dtype=torch.uint8)
+    program = torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},))
+    return programs.pack(program, {"plantml": "notes"})
+
+
+def members(data):
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def archive(parts):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as out:
+        for name, body in parts.items():
+            out.writestr(name, body)
+    return buffer.getvalue()
+
+
+def changed(packed, name, work):
+    parts = members(packed)
+    key = next(found for found in parts if found.endswith(name))
+    return archive(parts | {key: work(parts[key])})
+
+
+def edited(packed, work, name=programs.MODEL):
+    def edit(body):
+        content = json.loads(body)
+        work(content)
+        return json.dumps(content).encode()
+
+    return changed(packed, name, edit)
+
+
+# --- what is ours -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_what_was_packed_answers_as_it_did(net, packed, size):
+    module = torch.export.load(io.BytesIO(programs.unpack("leaf.pt2", packed).clean)).module()
+    batch = torch.randint(0, 256, (size, 8, 8, 3), dtype=torch.uint8)
+    assert torch.equal(module(batch), net(batch))
+
+
+def test_notes_and_tensors_are_read_without_torch(net, packed):
+    found = programs.unpack("leaf.pt2", programs.annotated(packed, {"more": "text", "plantml": "other"}))
+    assert found.notes == {"plantml": "other", "more": "text"}
+    assert found.tensors.keys() == {"head.weight", "head.bias"}
+    assert found.tensors["head.weight"] == net.head.weight.detach().numpy().tobytes()
+
+
+def test_nothing_of_ours_is_a_pickle_or_names_a_place(packed):
+    parts = members(packed)
+    assert parts[f"archive/{programs.EXAMPLE}"] == b""
+    assert not any(b"test_programs.py" in body for body in parts.values())
+    for config in (programs.WEIGHTS, programs.CONSTANTS):
+        assert b'"use_pickle": true' not in parts[f"archive/{config}"]
+
+
+def test_the_digest_is_that_of_contract_and_tensors(packed):
+    tensors = programs.unpack("leaf.pt2", packed).tensors
+    programs.check_digest("leaf.pt2", CONTRACT, digest(CONTRACT, tensors), tensors)
+    spoilt = dict(tensors) | {"head.bias": np.zeros(2, np.float32).tobytes()}
+    with pytest.raises(InputError, match="not the model that it says"):
+        programs.check_digest("leaf.pt2", CONTRACT, digest(CONTRACT, tensors), spoilt)
+
+
+# --- what is not ------------------------------------------------------------------------------
+
+
+class Bomb:
+    """What runs code where it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+def node(content):
+    return content["graph_module"]["graph"]["nodes"][0]
+
+
+def calls(target):
+    return lambda content: node(content).update(target=target)
+
+
+def size(text):
+    def work(content):
+        value = next(iter(content["graph_module"]["graph"]["tensor_values"].values()))
+        value["sizes"] = [{"as_expr": {"expr_str": text, "hint": None}}]
+
+    return work
+
+
+def says(text):
+    return lambda content: node(content)["inputs"].append({"name": "x", "arg": {"as_string": text}, "kind": 1})
+
+
+def constraint(content):
+    content["range_constraints"]["__import__('os').abort()"] = {"min_val": 1, "max_val": 2}
+
+
+def tree(content):
+    content["graph_module"]["module_call_graph"][0]["signature"]["in_spec"] = '[1, {"type": "os.system"}]'
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        calls("torch.os.system"),
+        calls("torch.load"),
+        calls("torch.ops.aten.from_file.default"),
+        calls("torch.ops.higher_order.cond"),
+        calls("torch.ops.aten.add.Tensor;"),
+        size("__import__('os').system('true')"),
+        size("().__class__.__base__"),
+        says("/etc/passwd"),
+        constraint,
+        tree,
+    ],
+)
+def test_a_graph_that_could_run_code_is_refused(packed, work):
+    with pytest.raises(InputError, match="what plantml does not export") as error:
+        programs.unpack("leaf.pt2", edited(packed, work))
+    assert "not loaded" in error.value.hint
+
+
+def test_pickles_are_refused_and_never_loaded(packed, tmp_path):
+    bomb = pickle.dumps(Bomb(tmp_path / "ran"))
+    with pytest.raises(InputError, match="pickled example"):
+        programs.unpack("leaf.pt2", changed(packed, programs.EXAMPLE, lambda _: bomb))
+    first = "head.weight"
+
+    def marked(content):
+        content["config"][first]["use_pickle"] = True
+
+    def elsewhere(content):
+        content["config"][first]["path_name"] = "custom_obj_0"
+
+    for work in (marked, elsewhere):
+        with pytest.raises(InputError, match="no plain tensor"):
+            programs.unpack("leaf.pt2", edited(packed, work, programs.WEIGHTS))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["archive/data/aotinductor/model/x.so", "other/models/model.json", "archive/../x"])
+def test_files_that_ours_do_not_have_are_refused(packed, name):
+    with pytest.raises(InputError, match="what plantml does not export"):
+        programs.unpack("leaf.pt2", archive(members(packed) | {name: b""}))
+
+
+def test_guards_and_traces_do_not_reach_torch(packed):
+    def work(content):
+        content["guards_code"] = ["__import__('os').abort()"]
+        node(content)["metadata"] = {"stack_trace": "x", "nn_module_stack": "y"}
+
+    clean = programs.unpack("leaf.pt2", edited(packed, work)).clean
+    content = json.loads(next(body for name, body in members(clean).items() if name.endswith(programs.MODEL)))
+    assert content["guards_code"] == []
+    assert node(content)["metadata"] == {}
+
+
+@pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x03\x04" * 9])
+def test_bytes_that_are_no_archive_are_refused(data):
+    with pytest.raises(InputError, match="no whole"):
+        programs.unpack("leaf.pt2", data)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_half_an_archive_is_refused(packed, share):
+    with pytest.raises(InputError, match="no whole"):
+        programs.unpack("leaf.pt2", packed[: int(len(packed) * share)])
+
+
+def test_a_flipped_bit_is_noticed(packed):
+    where = packed.index(members(packed)["archive/data/weights/weight_0"])
+    data = bytearray(packed)
+    data[where] ^= 1
+    with pytest.raises(InputError, match="no whole"):
+        programs.unpack("leaf.pt2", bytes(data))
