@@ -33,7 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Speed and memory, as ratios of what is measured in turns in one run.",
-        epilog=f"{PHOTOS} names a folder of real photos, which are measured too.",
+        epilog=f"{PHOTOS} names a folder of real photos, which are measured too. How good the models are is measured"
+        " by `python -m bench.quality`, which takes hours.",
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is named")
     parser.add_argument("--quick", action="store_true", help="one short round: does it still run?")

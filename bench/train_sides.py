@@ -21,7 +21,7 @@ _EPOCHS = 1000
 def library(rounds: Rounds, *, ref: str, out: str, cache: str, size: int, backbone: str) -> None:
     """`plantml train`; a turn is the middle of an epoch, so that validation and checkpoints fall between."""
     config, machine = _asked(size, backbone), _machine(cache)
-    batch = make_plan(ref, config, machine)[1].batch_size
+    batch = make_plan(ref, config, machine, measured=False)[1].batch_size
     turns = _Turns(rounds, batch)
     listener = Listener(say=lambda _: None, progress=lambda stage: turns.step if stage == "training" else silent)
     train(ref, out, config, machine=machine, stop=Stop(), listener=listener)
@@ -69,13 +69,12 @@ def bare(rounds: Rounds, *, ref: str, cache: str, size: int, backbone: str, tune
     if tuned:
         allocator.keep_freed_memory()
     machine = _machine(cache)
-    version, plan = make_plan(ref, _asked(size, backbone), machine)
+    version, plan = make_plan(ref, _asked(size, backbone), machine, measured=False)
     data = prepare.load(version, plan, machine, lambda _: silent)
     net = prepare.network(plan, data.train, offline=True).train()
     if not tuned:
         net = net.to(memory_format=torch.contiguous_format)
-    chosen = PlantModule(net, plan, 1).configure_optimizers()
-    optimiser: torch.optim.Optimizer = chosen["optimizer"]
+    optimiser: torch.optim.Optimizer = PlantModule(net, plan).configure_optimizers()
     labels = {name: torch.as_tensor(found[data.train.rows]) for name, found in data.train.labels.items()}
     pixels = torch.from_numpy(data.bank)
 

@@ -5,16 +5,29 @@ One order for every command: flag > `--set a.b=c` > `PLANTML_*` environment > `-
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from plantml import storage
 from plantml.errors import InputError, UsageError
+
+
+def _seconds(value: Any) -> Any:
+    """`90s`, `20m` or `1h30m` as seconds; numbers are seconds already."""
+    if not isinstance(value, str) or not (parts := re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", value.strip())):
+        return value
+    hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    return 3600.0 * hours + 60 * minutes + seconds
+
+
+Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+"""A time in seconds, which people write like `20m` or `1h30m`."""
 
 
 class Config(BaseModel):

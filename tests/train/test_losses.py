@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from plantml.targets import Target
-from plantml.train.losses import total_loss
+from plantml.train.losses import counts, total_loss
 
 CLASS = Target("disease", "class", ("a", "b", "c"))
 MULTI = Target("symptoms", "multilabel", ("x", "y"))
@@ -75,3 +75,35 @@ def test_weights_make_rare_classes_count_as_much() -> None:
     )
     each = functional.cross_entropy(logits, labels, reduction="none")
     assert torch.isclose(found, (each[:30].mean() + each[30:].mean()) / 2)
+
+
+def test_parts_of_a_batch_add_up_to_the_whole() -> None:
+    logits = {"disease": torch.randn(6, 3), "symptoms": torch.randn(6, 2)}
+    labels = {"disease": torch.tensor([0, 1, -1, 2, -1, 1]), "symptoms": torch.tensor([[1.0, 0.0]] * 5 + [[NAN, NAN]])}
+    weights = {"disease": (0.5, 1.0, 2.0)}
+    whole = total_loss(logits, labels, [CLASS, MULTI], scales={}, weights=weights)
+    parts = [slice(0, 2), slice(2, 6)]
+    shares = [{name: held[part] for name, held in labels.items()} for part in parts]
+    counted = sum(counts(share, [CLASS, MULTI], weights) for share in shares)
+    found = [
+        total_loss(
+            {name: held[part] for name, held in logits.items()},
+            share,
+            [CLASS, MULTI],
+            scales={},
+            weights=weights,
+            counted=counted,
+        )
+        for part, share in zip(parts, shares, strict=True)
+    ]
+    assert torch.isclose(whole, sum(found))
+
+
+def test_adjusted_logits_ask_for_more_where_a_class_is_rare() -> None:
+    logits, shifts = torch.zeros(1, 3), {"disease": (math.log(0.8), math.log(0.1), math.log(0.1))}
+    often, seldom = (
+        total_loss({"disease": logits}, {"disease": torch.tensor([label])}, [CLASS], scales={}, shifts=shifts)
+        for label in (0, 1)
+    )
+    assert torch.isclose(often, torch.tensor(-math.log(0.8)))
+    assert torch.isclose(seldom, torch.tensor(-math.log(0.1)))

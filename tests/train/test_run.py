@@ -1,16 +1,13 @@
-"""A run: what it leaves, that it is exact, and that it survives a kill."""
+"""A run: what it leaves, and what it refuses."""
 
 import csv
 import json
-import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from plantml.errors import Exit
@@ -79,58 +76,6 @@ def test_fresh_removes_what_a_run_writes_and_nothing_else(cli, trained, tmp_path
     assert digest(tmp_path / "run") != digest(trained.run)
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(cli, trained, tmp_path_factory) -> str:
-    run = tmp_path_factory.mktemp("uninterrupted") / "run"
-    result = cli("train", trained.data, "--out", run, *SMALL)
-    assert result.code == Exit.DONE, result.err
-    return digest(run)
-
-
-def start(data: str, run: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "plantml", "train", data, "--out", str(run), *SMALL]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(process: subprocess.Popen[str], path: Path, pattern: str) -> None:
-    deadline = time.monotonic() + 120
-    while not list(path.glob(pattern)):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def test_the_same_seed_gives_the_same_weights(cli, trained, uninterrupted, tmp_path) -> None:
-    assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL).code == Exit.DONE
-    assert digest(tmp_path / "run") == uninterrupted
-
-
-@pytest.mark.parametrize("checkpoint", ["epoch-0000.ckpt", "epoch-0001.ckpt", "epoch-0002.ckpt"])
-def test_killed_and_repeated_it_ends_with_the_same_weights(cli, trained, uninterrupted, tmp_path, checkpoint) -> None:
-    process = start(trained.data, tmp_path / "run")
-    wait_for(process, tmp_path / "run" / "checkpoints", checkpoint)
-    time.sleep(random.Random(checkpoint).uniform(0, 0.2))
-    process.kill()
-    process.communicate()
-    result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL)
-    assert result.code == Exit.DONE, result.err
-    assert digest(tmp_path / "run") == uninterrupted
-    epochs = [row["epoch"] for row in csv.DictReader((tmp_path / "run" / "history.csv").open())]
-    assert epochs == ["0", "1", "2"]
-
-
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, Exit.TERMINATED), (signal.SIGINT, Exit.INTERRUPTED)])
-def test_a_signal_ends_training_with_its_code_and_says_how_to_go_on(trained, tmp_path, sent, code) -> None:
-    process = start(trained.data, tmp_path / "run")
-    wait_for(process, tmp_path / "run" / "checkpoints", "*.ckpt")
-    process.send_signal(sent)
-    _, err = process.communicate(timeout=60)
-    if process.returncode != Exit.DONE:  # it may have been faster than the signal
-        assert process.returncode == code
-        assert "Repeat the same command" in err
-        assert "Traceback" not in err
-
-
 def test_training_writes_nothing_into_the_dataset(cli, trained, tmp_path) -> None:
     before = {str(file): file.stat().st_mtime_ns for file in Path(trained.data).rglob("*")}
     cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--epochs", 1)
@@ -173,10 +118,125 @@ def test_only_photos_that_fit_a_condition_are_trained_on(cli, trained, tmp_path)
     assert cli("train", trained.data, "--out", tmp_path / "run", "--where", "nonsense == 1").code == Exit.USAGE
 
 
-def test_the_average_of_the_weights_is_what_is_kept(cli, trained, tmp_path) -> None:
-    digests = set()
-    for ema in ("0", "0.5", "0.9"):
-        result = cli("train", trained.data, "--out", tmp_path / ema, *SMALL, "--epochs", 1, "--set", f"ema={ema}")
-        assert result.code == Exit.DONE, result.err
-        digests.add(digest(tmp_path / ema))
-    assert len(digests) == 3
+def test_a_run_of_other_data_is_refused_and_named(cli, trained, tmp_path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(trained.data, data)
+    assert cli("train", data, "--out", tmp_path / "run", *QUICK, "--epochs", 2).code == Exit.DONE
+    assert cli("dataset", "rename-class", data, "category", "tomato", "love apple").code == Exit.DONE
+    result = cli("train", data, "--out", tmp_path / "run", *QUICK, "--epochs", 2)
+    assert result.code == Exit.INPUT
+    assert "dataset_version was" in result.err
+
+
+def test_a_second_model_starts_from_the_first_by_names(cli, trained, tmp_path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(trained.data, data)
+    assert cli("train", data, "--out", tmp_path / "first", *SMALL).code == Exit.DONE
+    assert cli("dataset", "rename-class", data, "category", "tomato", "love apple").code == Exit.DONE
+    rows = [line.split(",") for line in _labels(data)]
+    table = tmp_path / "labels.csv"
+    table.write_text("name,disease\n" + "".join(f"{name},leaf curl\n" for name, _ in rows[:6]))
+    assert cli("dataset", "relabel", data, table, "--new-classes").code == Exit.DONE
+    result = cli("train", data, "--out", tmp_path / "second", "--from", tmp_path / "first", "--epochs", 1)
+    assert result.code == Exit.DONE, result.err
+    assert "new to it: disease leaf curl." in result.err  # and not: category love apple
+    plan = yaml.safe_load((tmp_path / "second" / "plan.yaml").read_text())
+    assert (plan["parent"], plan["backbone"]) == (digest(tmp_path / "first"), "mobilenetv3_small_050")
+    assert plan["input"]["height"] == 48
+    refused = cli("train", data, "--out", tmp_path / "third", "--from", tmp_path / "first", "--backbone", "resnet18")
+    assert refused.code == Exit.INPUT
+    assert "another backbone" in refused.err
+
+
+def _labels(data: Path) -> list[str]:
+    from plantml.data import versions
+
+    return [f"{name},x" for name in versions.load(str(data)).usable("train")["name"]]
+
+
+def test_folds_judge_every_photo_once(cli, trained, tmp_path) -> None:
+    from plantml.data import versions
+    from plantml.train.folds import of_fold
+
+    version = versions.load(trained.data)
+    folds = [of_fold(version, number, 3, seed=0) for number in (1, 2, 3)]
+    judged = [set(fold.usable("val")["name"]) for fold in folds]
+    assert sum(map(len, judged)) == len(set.union(*judged)) == version.usable().height - version.usable("test").height
+    for fold, names in zip(folds, judged, strict=True):
+        assert fold.usable("test").equals(version.usable("test"))
+        groups = {name: set(fold.usable(name)["group"]) - {None} for name in ("train", "val")}
+        assert not groups["train"] & groups["val"]
+        assert len(names) > version.usable().height / 6
+    result = cli("train", trained.data, "--out", tmp_path / "cv", *QUICK, "--epochs", 3, "--folds", 2, "--json")
+    assert result.code == Exit.DONE, result.err
+    assert len(result.json["folds"]["disease.macro_f1"]) == 2
+    assert set(result.json["mean"]) == set(result.json["spread"])
+    assert json.loads((tmp_path / "cv" / "folds.json").read_text())["folds"] == 2
+
+
+def test_a_budget_is_planned_and_kept(cli, trained, tmp_path) -> None:
+    plan = cli("train", trained.data, "--out", tmp_path / "run", *SMALL[:2], *SMALL[4:], "--budget", "10m", "--dry-run",
+               "--json").json["plan"]  # fmt: skip
+    assert plan["epochs"] > 3
+    assert 0 < plan["seconds"] <= 600
+    assert plan["step_seconds"] > 0
+    assert "budget" in plan["reasons"]["epochs"]
+
+
+def test_a_machine_that_turns_slow_gets_fewer_epochs(cli, trained, tmp_path, monkeypatch) -> None:
+    from plantml.train import keeper
+
+    real = time.monotonic
+    began = real()
+    monkeypatch.setattr(keeper.time, "monotonic", lambda: began + 300 * (real() - began))
+    result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--budget", "20m", "--json")
+    assert result.code == Exit.DONE, result.err
+    assert "Slower than planned" in result.err
+    assert len(list(csv.DictReader((tmp_path / "run" / "history.csv").open()))) < 3
+
+
+def test_training_ends_early_when_nothing_gets_better(cli, trained, tmp_path) -> None:
+    lazy = ("--epochs", 9, "--set", "patience=1", "--set", "lr=1e-12", "--set", "backbone_lr=1e-12")
+    assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL, *lazy, "--set", "ema=0").code == Exit.DONE
+    assert len(list(csv.DictReader((tmp_path / "run" / "history.csv").open()))) < 9
+
+
+@pytest.fixture(scope="module")
+def plain(cli, trained, tmp_path_factory) -> str:
+    run = tmp_path_factory.mktemp("plain") / "run"
+    assert cli("train", trained.data, "--out", run, *SMALL, "--epochs", 1).code == Exit.DONE
+    return digest(run)
+
+
+@pytest.mark.parametrize("extra", ["balance=sampling", "precision=bf16"])
+def test_other_ways_to_learn_end_in_other_models(cli, trained, plain, tmp_path, extra) -> None:
+    result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--epochs", 1, "--set", extra)
+    assert result.code == Exit.DONE, result.err
+    assert digest(tmp_path / "run") != plain
+
+
+def test_later_epochs_ask_the_object_store_for_nothing(cli, trained, tmp_path, s3_url, monkeypatch) -> None:
+    import s3fs
+
+    data = f"{s3_url}/data"
+    assert cli("dataset", "import", trained.photos, data).code == Exit.DONE
+    assert cli("dataset", "split", data).code == Exit.DONE
+    monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "cache"))
+    asked: list[str] = []
+    call = s3fs.S3FileSystem._call_s3
+
+    async def counting(self, method, *args, **more):
+        asked.append(method)
+        return await call(self, method, *args, **more)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counting)
+    lines: list[int] = []
+    from plantml.train import run
+
+    monkeypatch.setattr(run, "_epoch_line", lambda *_: lines.append(len(asked)) or "")
+    assert cli("train", data, "--out", tmp_path / "run", *SMALL).code == Exit.DONE
+    assert lines[0] > 0
+    assert lines == lines[:1] * 3
+    before = len(asked)
+    assert cli("train", data, "--out", tmp_path / "again", *SMALL, "--epochs", 1).code == Exit.DONE
+    assert "get_object" not in asked[before + 1 :] or asked[before:].count("get_object") <= 2  # the version itself

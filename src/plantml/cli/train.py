@@ -7,16 +7,21 @@ import typer
 from plantml.cli.arguments import Dataset
 from plantml.cli.command import ConfigFile, PrintConfig, Sets, command, show_config
 from plantml.cli.console import Console, Page
+from plantml.errors import UsageError
 
 if TYPE_CHECKING:
+    from plantml.train.crossvalidation import CrossValidated
+    from plantml.train.recipe import Plan
     from plantml.train.run import Trained
 
 EXAMPLES = [
     "plantml train leaves --out runs/first",
     "plantml train leaves@7 --out runs/big --backbone resnet50 --epochs 20",
     "plantml train leaves --out s3://bucket/runs/first --targets disease --config configs/train.yaml",
-    "plantml train leaves --out runs/look --preset quick",
+    "plantml train leaves --out runs/night --preset best --budget 8h",
     "plantml train leaves --out runs/lab --where 'source == \"lab\"' --dry-run",
+    "plantml train leaves@9 --out runs/second --from runs/first",
+    "plantml train leaves --out runs/folds --folds 5 --preset quick",
 ]
 
 
@@ -33,18 +38,41 @@ def train(
         str | None,
         typer.Option(help="quick (heads on a frozen backbone), balanced, or best. [default: balanced]"),
     ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Wall-clock time to plan for and to keep to, like 20m or 8h.")
+    ] = None,
     targets: Annotated[str | None, typer.Option(metavar="A,B", help="Targets to predict; all if not given.")] = None,
     where: Annotated[
         str | None, typer.Option(metavar="CONDITION", help="Only photos for which this holds, by columns.")
+    ] = None,
+    warm_start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="BUNDLE", help="Start from its weights; classes are joined by name."),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="Cross-validate with N models instead of making one.")
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="A timm model. [default: tf_efficientnet_lite0]")] = None,
     size: Annotated[int | None, typer.Option(help="Height and width of the input, pixels. [default: auto]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the photos. [default: auto, by their number]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Photos a step. [default: auto]")] = None,
+    target_risk: Annotated[
+        float | None, typer.Option(help="Share of wrong answers among accepted ones. [default: 0.05]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice. [default: 0]")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto. [default: auto]")] = None,
+    devices: Annotated[int | None, typer.Option(help="GPUs, or processes, a machine. [default: 1]")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Machines. [default: 1]")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Of Lightning for several devices, like ddp.")] = None,
+    checkpoint_every: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Longest time between checkpoints. [default: 5m, or an epoch]")
+    ] = None,
+    logger: Annotated[str | None, typer.Option(metavar="A,B", help="tensorboard, mlflow, or both.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(metavar="URI", help="MLflow's store.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over if there is a run at --out.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan with its reasons and the expected time, and stop.")
+    ] = False,
     config: ConfigFile = None,
     sets: Sets = None,
     print_config: PrintConfig = False,
@@ -58,20 +86,30 @@ def train(
 
     need_train()
     from plantml import settings
-    from plantml.train import recipe, run
+    from plantml.train import crossvalidation, run
     from plantml.train.recipe import TrainConfig
     from plantml.work import Stop
 
     flags = {
         "preset": preset,
+        "budget": budget,
         "where": where,
-        "targets": [name.strip() for name in targets.split(",")] if targets else None,
+        "targets": _listed(targets),
+        "warm_start": warm_start,
+        "folds": folds,
         "backbone": backbone,
         "size": size,
         "epochs": epochs,
         "batch_size": batch_size,
+        "target_risk": target_risk,
         "seed": seed,
         "device": device,
+        "devices": devices,
+        "nodes": nodes,
+        "strategy": strategy,
+        "checkpoint_every": checkpoint_every,
+        "logger": _listed(logger),
+        "tracking_uri": tracking_uri,
     }
     resolved = settings.resolve(TrainConfig, "train", flags=flags, sets=sets or (), file=config)
     if print_config:
@@ -79,15 +117,22 @@ def train(
         return
     if dry_run:
         _, plan = run.make_plan(dataset, resolved.value, console.machine)
-        content, why = plan.model_dump(mode="json"), recipe.reasons(resolved.value, plan)
-        console.result("train", {"plan": content, "reasons": why}, lambda page: _show_plan(page, content, why))
+        console.result("train", {"plan": plan.model_dump(mode="json")}, lambda page: _show_plan(page, plan))
         return
+    if resolved.value.folds and resolved.value.devices * resolved.value.nodes > 1:
+        raise UsageError("--folds trains on one device", "", "Leave --devices and --nodes away.")
     listener = run.Listener(console.say, console.progress)
+    call: dict[str, Any] = {"machine": console.machine, "fresh": fresh, "told": resolved.lines(), "listener": listener}
     with Stop() as stop:
-        done = run.train(
-            dataset, out, resolved.value, machine=console.machine, fresh=fresh, stop=stop, listener=listener
-        )
-    content = {
+        if resolved.value.folds:
+            folded = crossvalidation.cross_validate(dataset, out, resolved.value, stop=stop, **call)
+            content = {"run": folded.out, "folds": folded.scores, "mean": folded.mean, "spread": folded.spread}
+            console.result("train", content, lambda page: _show_folds(page, folded))
+            return
+        done = run.train(dataset, out, resolved.value, stop=stop, **call)
+    if done is None:
+        return  # another process has the result
+    made: dict[str, Any] = {
         "run": done.run,
         "bundle": done.bundle.url,
         "model": done.bundle.digest,
@@ -96,17 +141,41 @@ def train(
         "seconds": round(done.seconds, 1),
         "validation": dict(done.scores),
     }
-    console.result("train", content, lambda page: _show(page, done))
+    console.result("train", made, lambda page: _show(page, done))
 
 
-def _show_plan(page: Page, plan: dict[str, Any], why: dict[str, str]) -> None:
-    for key, value in plan.items():
-        shown = value
-        if key == "targets":
-            shown = ", ".join(
-                f"{target['name']} ({target['kind']}, {len(target['classes'])} classes)" for target in value
-            )
-        page.line(f"{key}: {shown}" + (f"   # {why[key]}" if key in why else ""))
+def _listed(text: str | None) -> list[str] | None:
+    return [name.strip() for name in text.split(",")] if text else None
+
+
+def _show_plan(page: Page, plan: "Plan") -> None:
+    shown: dict[str, Any] = {
+        "dataset": f"{plan.dataset}@{plan.dataset_version}",
+        "targets": ", ".join(
+            f"{target.name} ({len(target.classes)} classes)" if target.classes else f"{target.name} ({target.unit})"
+            for target in plan.targets
+        ),
+        "photos": f"{plan.train_photos} to learn from, {plan.val_photos} to judge by",
+        "size": f"{plan.input.height} x {plan.input.width}",
+        "fit": plan.input.mode,
+    }
+    skipped = {"dataset", "dataset_version", "fingerprint", "asked", "reasons", "targets", "train_photos", "val_photos",
+               "input", "class_weights", "class_logits", "step_seconds", "seconds", "versions"}  # fmt: skip
+    others = plan.model_dump(mode="json", exclude=skipped)
+    shown |= {key: value for key, value in others.items() if value or value == 0}
+    page.table(("plan", "", "why"), [[key, str(value), plan.reasons.get(key, "")] for key, value in shown.items()])
+    minutes, seconds = divmod(round(plan.seconds), 60)
+    page.line(f"Expected time: {minutes} min {seconds} s, {plan.step_seconds:.2f} s a step as measured.", style="bold")
+
+
+def _show_folds(page: Page, done: "CrossValidated") -> None:
+    rows = [
+        [name, done.mean[name], done.spread[name], "  ".join(f"{score:.3f}" for score in found)]
+        for name, found in done.scores.items()
+        if "." in name
+    ]
+    page.table(("validation of each fold", "mean", "spread", "folds"), rows)
+    page.line(f"Runs: {done.out}/fold-1 and so on. Without --folds one model is made, on the dataset's own split.")
 
 
 def _show(page: Page, done: "Trained") -> None:

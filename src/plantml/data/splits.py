@@ -255,6 +255,11 @@ def _by(rows: pl.DataFrame, rule: str) -> pl.Series:
     return pl.Series("by", values, pl.String)
 
 
+def linked_groups(rows: pl.DataFrame) -> list[int]:
+    """A group number for each row: groups, exact copies and near-duplicates, as a split keeps them together."""
+    return group_keys(rows.with_columns(twin=_twins(rows)), ("group", "image_id", "twin"))[0]
+
+
 def group_keys(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[list[int], dict[str, int]]:
     """A group number for each row: rows that share a value of any of `columns` share it.
 

@@ -23,8 +23,9 @@ import albumentations as alb
 class Training:
     """The augmentation of training photos, light enough to be sent to worker processes.
 
-    Hue stays within a few degrees and saturation within a fifth: yellow and brown are symptoms. Sharpness
-    and noise stay below what hides a rust pustule of a few pixels.
+    Hue stays within a few degrees, saturation within a fifth, and the light between that of a cloudy noon and
+    of a late afternoon: yellow and brown are symptoms. Shadows darken but keep colours. Sharpness, noise and
+    JPEG's blocks stay below what hides a rust pustule of a few pixels.
 
     Attributes:
         height: of the result, pixels.
@@ -55,7 +56,6 @@ def _transform(wanted: Training) -> Any:
     size, strength = (wanted.height, wanted.width), wanted.strength
     if strength == 0:
         return alb.Compose([alb.Resize(*size, interpolation=3)])
-    light = 0.2 * strength
     return alb.Compose(
         [
             alb.Rotate(limit=30 * strength, border_mode=0, fill=128, p=0.4),
@@ -65,13 +65,33 @@ def _transform(wanted: Training) -> Any:
             alb.HorizontalFlip(p=0.5),
             alb.VerticalFlip(p=0.5),
             alb.RandomRotate90(p=0.5),
-            alb.ColorJitter(
-                brightness=(1 - light, 1 + light),
-                contrast=(1 - light, 1 + light),
-                saturation=(1 - light, 1 + light),
-                hue=(-0.02 * strength, 0.02 * strength),
-                p=0.7,
+            _light(strength),
+            alb.RandomShadow(
+                shadow_roi=(0, 0, 1, 1),
+                shadow_intensity_range=(0.1 * strength, 0.25 * strength),
+                p=min(1, 0.1 * strength),
             ),
-            alb.OneOf([alb.GaussianBlur(blur_limit=(3, 3)), alb.GaussNoise(std_range=(0.01, 0.03))], p=0.15),
+            alb.OneOf(
+                [
+                    alb.GaussianBlur(blur_limit=(3, 3)),
+                    alb.GaussNoise(std_range=(0.01, 0.03)),
+                    alb.ImageCompression(quality_range=(max(30, round(90 - 30 * strength)), 95)),
+                ],
+                p=0.2,
+            ),
         ]
     )
+
+
+def _light(strength: float) -> Any:
+    light = 0.2 * strength
+    jitter = alb.ColorJitter(
+        brightness=(1 - light, 1 + light),
+        contrast=(1 - light, 1 + light),
+        saturation=(1 - light, 1 + light),
+        hue=(-0.02 * strength, 0.02 * strength),
+        p=0.7,
+    )
+    # 6,000 K is the library's neutral white.
+    warm, cold = round(6000 - 1000 * min(strength, 2)), round(6000 + 1500 * min(strength, 2))
+    return alb.Sequential([jitter, alb.PlanckianJitter(temperature_limit=(warm, cold), p=0.2)], p=1)

@@ -1,119 +1,228 @@
-"""What survives an epoch: history, checkpoints, the best epoch; and the clean end that a signal asks for."""
+"""What survives a kill: where a training stands, in one file that is complete or not there."""
 
-import csv
-import io
 import math
 import re
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from plantml import metrics
-from plantml.metrics import Report
+from plantml import storage
+from plantml.errors import InputError
+from plantml.train import team
+from plantml.train.data import Batch
+from plantml.train.evaluation import evaluate
+from plantml.train.history import History
 from plantml.train.module import PlantModule
 from plantml.work import Progress, Stop
 
-_NAME = re.compile(r"epoch-(\d{4})\.ckpt")
+_STATE = re.compile(r"state-(\d{9})\.ckpt")
+_FORMAT = 1
 
 
-class History:
-    """What each epoch came to: one row of numbers an epoch."""
+@dataclass(frozen=True)
+class Hearing:
+    """Who is told what.
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
+    Attributes:
+        progress: called with (steps done, steps).
+        epoch: called with each epoch's row of the history and the epochs there will be.
+        saved: called when the folder's files are complete and those that are not needed are gone.
+        said: called with a sentence.
+    """
 
-    @property
-    def best_epoch(self) -> int:
-        """The epoch with the best validation score; of equal ones the one with the lower loss."""
-        best = max(self.rows, key=lambda row: (row["score"], -row["val_loss"]))
-        return int(best["epoch"])
-
-    def add(self, epoch: int, train_loss: float, val_loss: float, reports: Sequence[Report]) -> dict[str, float]:
-        """Write an epoch down; its row."""
-        row = {
-            "epoch": float(epoch),
-            "train_loss": train_loss,
-            "val_loss": val_loss,
-            "score": metrics.selection_score(reports),
-            **metrics.headline(reports),
-        }
-        self.rows.append(row)
-        return row
-
-    def csv(self) -> bytes:
-        """The rows as CSV."""
-        text = io.StringIO()
-        table = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
-        table.writeheader()
-        for row in self.rows:
-            table.writerow({key: round(value, 6) for key, value in row.items()} | {"epoch": int(row["epoch"])})
-        return text.getvalue().encode()
+    progress: Progress
+    epoch: Callable[[dict[str, float], int], None]
+    saved: Callable[[], None]
+    said: Callable[[str], None]
 
 
 class Keeper(pl.Callback):
-    """Saves a checkpoint after each epoch and keeps the last and the best one.
+    """Ends epochs, saves where the training stands, and brings it back.
+
+    Lightning sees one long epoch of all steps that are left. A plantml epoch ends when its last step is done:
+    the network is judged, the best one so far is kept, and the state is written. In between it is written
+    whenever `every` seconds have passed, and when a signal asks for the end. Random numbers need no saving:
+    they are functions of seed, step and photo.
 
     Args:
+        module: what is trained.
         folder: of the checkpoints, on this machine.
-        steps: of the whole training, for progress.
-        progress: called with (steps done, steps).
+        judging: the validation photos.
+        every: seconds between two states at most, as far as steps and validation allow.
         stop: asked after each step.
-        saved: called with each checkpoint's path once it is complete.
-        told: called with each epoch's row of the history.
+        hearing: see there.
     """
 
     def __init__(
         self,
+        module: PlantModule,
         folder: Path,
-        steps: int,
+        judging: DataLoader[Batch],
         *,
-        progress: Progress,
+        every: float,
         stop: Stop,
-        saved: Callable[[Path], None],
-        told: Callable[[dict[str, float]], None],
+        hearing: Hearing,
     ) -> None:
-        self.folder, self.steps = folder, steps
-        self.progress, self.stop, self.saved, self.told = progress, stop, saved, told
+        self.module, self.plan, self.folder, self.judging = module, module.plan, folder, judging
+        self.every, self.stop, self.hearing = every, stop, hearing
         self.history = History()
+        self.epochs = self.plan.epochs
+        self._optimiser: dict[str, Any] | None = None
+        self._before, self._began, self._saved = 0.0, time.monotonic(), time.monotonic()
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history.rows}
+    @property
+    def done(self) -> bool:
+        """True if no step is left and the last epoch was judged."""
+        return len(self.history.rows) >= self.epochs or self._patience_is_over()
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history.rows = state_dict["history"]
+    def resume(self) -> bool:
+        """Bring back the newest state of the folder; false if there is none."""
+        file = last_state(self.folder)
+        if file is None:
+            return False
+        found = torch.load(file, map_location="cpu", weights_only=True)
+        if found.get("format") != _FORMAT:
+            raise InputError(
+                f"{file} is not a checkpoint that this version can read",
+                "",
+                "Start over with --fresh, or use the old one.",
+            )
+        self.module.load_state_dict(found["module"])
+        self.module.step, self.module.losses = found["step"], list(found["losses"])
+        self.epochs = found["epochs"]
+        self.module.steps = self.epochs * self.plan.epoch_steps
+        self.history = History(found["history"])
+        self._optimiser, self._before = found["optimiser"], found["seconds"]
+        return True
+
+    def best(self) -> dict[str, Tensor]:
+        """The weights of the best epoch."""
+        return load_file(best_file(self.folder, self.history.best_epoch))
+
+    def end_epoch_before(self) -> None:
+        """Judge an epoch whose steps were done when the training was interrupted."""
+        due = self.module.step // self.plan.epoch_steps
+        if due > len(self.history.rows):
+            self._end_epoch()
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self._optimiser is not None:
+            trainer.optimizers[0].load_state_dict(self._optimiser)
+            self._optimiser = None
+        self._began = self._saved = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.progress(trainer.global_step, self.steps)
-        if self.stop:
-            raise KeyboardInterrupt
+        module = self.module
+        module.stepped()  # not a hook of the module, which would come after this one
+        self.hearing.progress(module.step, module.steps)
+        stopping, due = self._agreed(float(bool(self.stop)), float(time.monotonic() - self._saved >= self.every))
+        if module.step % self.plan.epoch_steps == 0:
+            if due and not stopping:
+                self._save(trainer)  # judging may take long, too
+            self._end_epoch(trainer)
+            self._keep_to_budget()
+            trainer.should_stop = self.done
+        elif due or stopping:
+            self._save(trainer)
+        if stopping:
+            raise self._stopped()
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, PlantModule)
-        row = self.history.add(trainer.current_epoch, pl_module.train_loss, pl_module.val_loss, pl_module.reports)
+    def _end_epoch(self, trainer: pl.Trainer | None = None) -> None:
+        epoch = len(self.history.rows)
+        judged = evaluate(self.module.judged, self.judging, self.plan, self.stop)
+        if judged is None:
+            self._save(trainer)
+            raise self._stopped()
+        losses = torch.stack([torch.stack(part).mean() for part in team.gathered(self.module.losses) if part])
+        row = self.history.add(epoch, float(losses.mean()), judged.loss, judged.reports)
+        self.module.losses = []
         if not math.isfinite(row["train_loss"]):
-            trainer.should_stop = True
-        file = self.folder / f"epoch-{trainer.current_epoch:04d}.ckpt"
-        trainer.save_checkpoint(file)
-        keep = {file.name, f"epoch-{self.history.best_epoch:04d}.ckpt"}
-        for other in self.folder.glob("epoch-*.ckpt"):
+            raise InputError(
+                "The training diverged: its loss is not a number",
+                f"learning rates {self.plan.lr:g} and {self.plan.backbone_lr:g} are too high for this data",
+                "Start over with lower ones: --fresh --set lr=1e-3 --set backbone_lr=1e-4",
+            )
+        if self.history.best_epoch == epoch and team.first():
+            weights = {name: value.cpu().contiguous() for name, value in self.module.judged.state_dict().items()}
+            storage.write(str(best_file(self.folder, epoch)), save(weights))
+        self._save(trainer)
+        self.hearing.epoch(row, self.epochs)
+
+    def _save(self, trainer: pl.Trainer | None) -> None:
+        """Write the state down, then drop what it needs no longer."""
+        self._saved = time.monotonic()
+        if not team.first():
+            return
+        content = {
+            "format": _FORMAT,
+            "step": self.module.step,
+            "epochs": self.epochs,
+            "seconds": self._seconds(),
+            "history": self.history.rows,
+            "losses": self.module.losses,
+            "module": self.module.state_dict(),
+            "optimiser": trainer.optimizers[0].state_dict() if trainer else self._optimiser,
+        }
+        file = self.folder / f"state-{self.module.step:09d}.ckpt"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with storage.staged(str(file)) as scratch:
+            torch.save(content, scratch)
+        keep = {file.name}
+        if self.history.rows:
+            keep.add(best_file(self.folder, self.history.best_epoch).name)
+        for other in [*self.folder.glob("state-*.ckpt"), *self.folder.glob("best-*.safetensors")]:
             if other.name not in keep:
                 other.unlink()
-        self.saved(file)
-        self.told(row)
+        self.hearing.saved()
+
+    def _keep_to_budget(self) -> None:
+        """Fewer epochs from here on, if this machine turns out to be slower than it was when it was measured."""
+        if not self.plan.budget or self.module.step >= self.module.steps:
+            return
+        spent, done = team.from_first(self._seconds()), len(self.history.rows)
+        planned = max(0.0, self.plan.seconds - self.plan.epochs * self.plan.step_seconds * self.plan.epoch_steps)
+        left = 0.95 * self.plan.budget - planned - spent
+        fitting = done + max(1, int(left / (spent / done)))
+        if fitting < self.epochs:
+            self.hearing.said(f"Slower than planned: {fitting} epochs instead of {self.epochs} keep to the budget.")
+            self.epochs = fitting
+            self.module.steps = fitting * self.plan.epoch_steps
+
+    def _patience_is_over(self) -> bool:
+        rows = self.history.rows
+        return bool(rows) and len(rows) - 1 - self.history.best_epoch >= self.plan.patience
+
+    def _seconds(self) -> float:
+        return self._before + time.monotonic() - self._began
+
+    def _agreed(self, *flags: float) -> tuple[bool, ...]:
+        """True where any process says so."""
+        if team.size() == 1:
+            return tuple(bool(flag) for flag in flags)
+        return tuple(bool(flag) for flag in team.total(torch.tensor(flags, device=self.module.device)).tolist())
+
+    def _stopped(self) -> BaseException:
+        done = self.module.step / self.plan.epoch_steps
+        return self.stop.error(
+            f"Training stopped after {done:.1f} of {self.epochs} epochs",
+            f"All of it is saved in {self.folder}. Repeat the same command to go on.",
+        )
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a folder, or none."""
-    found = sorted(file for file in folder.glob("epoch-*.ckpt") if _NAME.fullmatch(file.name))
+def last_state(folder: Path) -> Path | None:
+    """The newest state of a folder, or none."""
+    found = sorted(file for file in folder.glob("state-*.ckpt") if _STATE.fullmatch(file.name))
     return found[-1] if found else None
 
 
-def load_network(file: Path) -> dict[str, Tensor]:
-    """The weights of a `PlantNet` in a checkpoint: their moving average where there is one."""
-    state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "average.module." if any(key.startswith("average.") for key in state) else "net."
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+def best_file(folder: Path, epoch: int) -> Path:
+    """Where the weights of the best epoch are kept."""
+    return folder / f"best-{epoch:04d}.safetensors"

@@ -1,19 +1,18 @@
-"""The network as Lightning trains it: loss, optimiser, schedule, validation outputs."""
+"""The network as Lightning trains it: loss, optimiser, schedule."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from plantml import metrics
-from plantml.metrics import Report
 from plantml.network import PlantNet
-from plantml.targets import Target
+from plantml.train import team
 from plantml.train.data import Batch
-from plantml.train.losses import total_loss
+from plantml.train.losses import counts, total_loss
 from plantml.train.recipe import Plan
 
 
@@ -21,94 +20,133 @@ class PlantModule(pl.LightningModule):
     """Wraps a `PlantNet`.
 
     What is judged, and kept, is the moving average of the weights where the plan has one (Polyak and Juditsky
-    1992, "Acceleration of stochastic approximation by averaging"). After each validation epoch `reports`,
-    `val_loss` and `train_loss` hold its result.
+    1992, "Acceleration of stochastic approximation by averaging").
+
+    Attributes:
+        step: steps done since the training began, before every interruption too.
+        steps: of the whole training; the rate falls to nothing at its end.
+        losses: of the steps of this epoch.
     """
 
-    def __init__(self, net: PlantNet, plan: Plan, steps: int) -> None:
+    def __init__(self, net: PlantNet, plan: Plan) -> None:
         super().__init__()
-        self.net, self.plan, self.steps = net, plan, steps
+        self.net, self.plan = net, plan
+        self.step, self.steps = 0, plan.epochs * plan.epoch_steps
         self.average: AveragedModel | None = None
         if plan.ema:
             # It starts at the first step's weights; batch statistics are averaged too.
             decay: Any = get_ema_multi_avg_fn
             self.average = AveragedModel(net, multi_avg_fn=decay(plan.ema), use_buffers=True)
-        self.reports: list[Report] = []
-        self.val_loss = self.train_loss = math.nan
-        self._train: list[Tensor] = []
-        self._val: list[dict[str, Tensor]] = []
+            self.average.requires_grad_(requires_grad=False)
+        self.losses: list[Tensor] = []
 
-    def on_train_epoch_start(self) -> None:
-        self._train = []
+    @property
+    def judged(self) -> PlantNet:
+        """The network that counts."""
+        if self.average is None or not self.average.n_averaged:
+            return self.net
+        return cast("PlantNet", self.average.module)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        optimiser: Any = self.optimizers()
+        rate = self.rate(self.step)
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak"] * rate
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of one batch."""
-        # Dropout and stochastic depth become a function of seed and step, so that a resumed run draws the
-        # same numbers as one that was never interrupted.
-        torch.manual_seed((self.plan.seed * 1_000_003 + self.global_step) % 2**63)
-        loss = total_loss(
-            self.net(batch["image"]),
-            batch,
-            self.plan.targets,
-            smoothing=self.plan.label_smoothing,
-            scales=self.net.scales(),
-            weights=self.plan.class_weights,
+        # Dropout and the like become a function of seed and step, so that a resumed run draws the same
+        # numbers as one that was never interrupted.
+        torch.manual_seed((self.plan.seed * 1_000_003 + self.step * self.plan.world + team.rank()) % 2**63)
+        image, labels, share = self._mixed(batch)
+        logits = self.net(image)
+        loss = sum(
+            (part * self._loss(logits, truth) for truth, part in zip(labels, share, strict=True)), torch.zeros(())
         )
-        self._train.append(loss.detach())
+        self.losses.append(loss.detach().float().cpu())
         return loss
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def stepped(self) -> None:
+        """Called when a step is done, before anybody looks at what it came to."""
+        self.step += 1
         if self.average is not None:
             self.average.update_parameters(self.net)
 
-    def on_validation_epoch_start(self) -> None:
-        self._val = []
-
-    def validation_step(self, batch: Batch, _: int) -> None:
-        """Logits and labels of one batch, kept for the epoch's end."""
-        judged = self.net if self.average is None else self.average.module
-        logits = judged(batch["image"])
-        self._val.append(
-            {f"logits.{name}": logits[name].float().cpu() for name in logits}
-            | {name: batch[name].cpu() for name in logits}
-        )
-
-    def on_validation_epoch_end(self) -> None:
-        joined = {key: torch.cat([part[key] for part in self._val]) for key in self._val[0]}
-        logits = {target.name: joined[f"logits.{target.name}"] for target in self.plan.targets}
-        scales = {name: scale.cpu() for name, scale in self.net.scales().items()}
-        self.val_loss = float(total_loss(logits, joined, self.plan.targets, scales=scales))
-        self.train_loss = float(torch.stack(self._train).mean()) if self._train else math.nan
-        found = [
-            metrics.report_encoded(
-                target, joined[target.name].numpy(), probabilities(target, logits[target.name]).numpy()
-            )
-            for target in self.plan.targets
-        ]
-        self.reports = [report for report in found if report is not None]
-
     def configure_optimizers(self) -> Any:
-        """AdamW, gentler on the pretrained backbone, without decay on norms and biases; warm-up and cosine."""
+        """AdamW, gentler on the pretrained backbone the deeper it is, without decay on norms and biases."""
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        depth = depths(self.net.backbone) if self.plan.layer_decay < 1 else {}
+        deepest = max(depth.values(), default=0)
         for name, parameter in self.net.named_parameters():
-            rate = self.plan.lr if name.startswith("heads.") else self.plan.backbone_lr
+            if name.startswith("heads."):
+                rate = self.plan.lr
+            else:
+                below = deepest - depth.get(name.removeprefix("backbone."), deepest)
+                rate = self.plan.backbone_lr * self.plan.layer_decay**below
             decay = self.plan.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
-        optimiser = torch.optim.AdamW(
-            [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()]
+        return torch.optim.AdamW(
+            [
+                {"params": found, "lr": rate, "peak": rate, "weight_decay": decay}
+                for (rate, decay), found in groups.items()
+            ]
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._rate)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _rate(self, step: int) -> float:
+    def rate(self, step: int) -> float:
+        """The share of its peak that a learning rate has at a step: a linear rise, then half a cosine."""
         warm = max(1, round(self.plan.warmup * self.steps))
         if step < warm:
             return (step + 1) / warm
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, self.steps - warm))))
 
+    def _loss(self, logits: dict[str, Tensor], labels: Batch) -> Tensor:
+        plan = self.plan
+        # Each process divides by its share of what all of them see, so that the mean of their gradients is
+        # that of one process with the whole batch.
+        counted = team.total(counts(labels, plan.targets, plan.class_weights)) / team.size()
+        return total_loss(
+            logits,
+            labels,
+            plan.targets,
+            smoothing=plan.label_smoothing,
+            scales=self.net.scales(),
+            weights=plan.class_weights if plan.balance == "weights" else {},
+            shifts=plan.class_logits,
+            counted=counted,
+        )
 
-def probabilities(target: Target, logits: Tensor) -> Tensor:
-    """Uncalibrated probabilities [N, classes], or values [N, 1], of one target's logits."""
-    if target.kind == "value":
-        return logits
-    return logits.softmax(dim=1) if target.kind == "class" else logits.sigmoid()
+    def _mixed(self, batch: Batch) -> tuple[Tensor, list[Batch], list[float]]:
+        """Photos, one or two sets of labels for them, and how much each set counts.
+
+        Mixup (Zhang et al. 2018) blends each photo with another of the batch, CutMix (Yun et al. 2019) pastes a
+        part of another into it; a coin decides where both are on.
+        """
+        image, plan = batch["image"], self.plan
+        if not (plan.mixup or plan.cutmix) or len(image) < 2:
+            return image, [batch], [1.0]
+        random = np.random.default_rng([plan.seed, self.step, team.rank()])
+        other = torch.from_numpy(random.permutation(len(image))).to(image.device)
+        cut = bool(plan.cutmix) and (not plan.mixup or random.random() < 0.5)
+        alpha = plan.cutmix if cut else plan.mixup
+        share = float(random.beta(alpha, alpha))
+        if cut:
+            height, width = image.shape[1:3]
+            tall, wide = (round(side * math.sqrt(1 - share)) for side in (height, width))
+            top, left = int(random.integers(height - tall + 1)), int(random.integers(width - wide + 1))
+            image = image.clone()
+            image[:, top : top + tall, left : left + wide] = batch["image"][other, top : top + tall, left : left + wide]
+            share = 1 - tall * wide / (height * width)
+        else:
+            image = share * image.float() + (1 - share) * image[other].float()
+        return image, [batch, {name: found[other] for name, found in batch.items()}], [share, 1 - share]
+
+
+def depths(backbone: torch.nn.Module) -> dict[str, int]:
+    """The stage of each parameter of a timm backbone, counted from the pixels; empty if it names no stages."""
+    from timm.models import group_parameters
+
+    matcher = getattr(backbone, "group_matcher", None)
+    if matcher is None:
+        return {}
+    stages: dict[int, list[str]] = group_parameters(backbone, matcher(coarse=True))
+    return {name: place for place, (_, names) in enumerate(sorted(stages.items())) for name in names}

@@ -15,7 +15,7 @@ _COLUMNS, _GAP, _LINE = 4, 6, 15
 def example_batch(dataset: PhotoDataset, photos: Photos, plan: Plan, limit: int = 16) -> bytes:
     """A PNG of the first augmented photos of an epoch, each with its labels."""
     rows = np.random.default_rng(plan.seed).permutation(photos.rows)[:limit]
-    items = [dataset[0, int(row)] for row in rows]
+    items = [dataset[0, int(row), 0] for row in rows]
     height, width = items[0]["image"].shape[:2]
     step = height + _LINE * len(plan.targets) + _GAP
     canvas = Image.new("RGB", (_COLUMNS * (width + _GAP) + _GAP, -(-len(items) // _COLUMNS) * step + _GAP), "white")

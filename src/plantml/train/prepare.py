@@ -23,7 +23,7 @@ from plantml.work import Progress
 BANK = 1000
 """Training embeddings kept at most for the unknown score."""
 
-_ROOM = 1.15
+ROOM = 1.15
 """Training photos are kept this much larger than the input, so that crops and turns lose nothing."""
 
 
@@ -46,7 +46,7 @@ class Data:
 
 def load(version: Version, plan: Plan, machine: Machine, progress: Callable[[str], Progress]) -> Data:
     """Decode the photos of both splits, or find them decoded."""
-    size = round(plan.input.height * _ROOM), round(plan.input.width * _ROOM)
+    size = round(plan.input.height * ROOM), round(plan.input.width * ROOM)
     left_out: list[tuple[str, str]] = []
 
     def photos(rows: pl.DataFrame, fit: Fit, what: str) -> Photos:
@@ -78,15 +78,24 @@ def load(version: Version, plan: Plan, machine: Machine, progress: Callable[[str
 
 
 def network(plan: Plan, train: Photos, *, offline: bool) -> PlantNet:
-    """The network at its start: pretrained backbone, fresh heads."""
-    backbone = weights.backbone(plan.backbone, pretrained=plan.pretrained, drop_path=plan.drop_path, offline=offline)
-    net = PlantNet(architecture(plan, backbone), plan.targets, backbone, plan.dropout)
+    """The network at its start: pretrained backbone, fresh heads, the scale of value targets."""
+    net = fresh(plan, offline=offline)
     for target in plan.targets:
         if target.kind == "value":
             known = train.labels[target.name][~np.isnan(train.labels[target.name])]
             facts = known.mean(), max(known.std(), 1e-6), known.min(), known.max()
             scale = torch.tensor([float(fact) for fact in facts])
             net.get_buffer(f"scale_{target.name}").copy_(scale)
+    return net
+
+
+def fresh(plan: Plan, *, offline: bool) -> PlantNet:
+    """The network with heads at their random start, which the seed decides."""
+    torch.manual_seed(plan.seed)
+    # What is taken over from a bundle needs no weights of anybody else.
+    pretrained = plan.pretrained and not plan.parent
+    backbone = weights.backbone(plan.backbone, pretrained=pretrained, drop_path=plan.drop_path, offline=offline)
+    net = PlantNet(architecture(plan, backbone), plan.targets, backbone, plan.dropout)
     return net.to(memory_format=torch.channels_last)
 
 

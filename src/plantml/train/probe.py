@@ -6,21 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plantml import metrics
 from plantml.network import PlantNet
 from plantml.train.augment import Training
 from plantml.train.data import PhotoDataset, Photos
-from plantml.train.keeper import History
+from plantml.train.evaluation import judge
+from plantml.train.history import History
 from plantml.train.losses import total_loss
-from plantml.train.module import probabilities
+from plantml.train.planning import VIEWS
 from plantml.train.recipe import Plan
 from plantml.work import Progress, Stop
 
-VIEWS = 6
-"""Augmented views of each training photo."""
-
 _BATCH, _STEP = 32, 256
 _RATE = 5e-3
+_FIRST_EPOCHS = 30
+"""Passes over plain embeddings before a backbone is tuned."""
 
 
 def fit(
@@ -38,30 +37,44 @@ def fit(
     The same seed gives the same weights: views depend on (seed, view, photo), the order of steps on (seed, epoch).
     """
     net.eval()
-    seen = _features(net, plan, train, stop, progress)
+    seen = _features(net, plan, train, VIEWS if plan.augment else 1, stop=stop, progress=progress)
     judged, truth = _plain(net, val, stop)
-    optimiser = torch.optim.AdamW(net.heads.parameters(), lr=_RATE, weight_decay=plan.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, plan.epochs)
+    optimiser, schedule = _optimiser(net, plan, plan.epochs)
     history, best = History(), net.heads.state_dict()
     for epoch in range(plan.epochs):
         loss = _epoch(net, plan, seen, epoch, optimiser)
         schedule.step()
         with torch.no_grad():
-            logits = net.classify(judged)
-            val_loss = float(total_loss(logits, truth, plan.targets, scales=net.scales()))
-        found = [
-            metrics.report_encoded(
-                target, truth[target.name].numpy(), probabilities(target, logits[target.name]).numpy()
-            )
-            for target in plan.targets
-        ]
-        row = history.add(epoch, loss, val_loss, [report for report in found if report is not None])
+            found = judge(net, plan.targets, net.classify(judged), truth)
+        row = history.add(epoch, loss, found.loss, found.reports)
         if history.best_epoch == epoch:
             best = {name: value.clone() for name, value in net.heads.state_dict().items()}
         if (epoch + 1) % 10 == 0:
             told(row)
     net.heads.load_state_dict(best)
     return history
+
+
+def fit_heads_first(net: PlantNet, plan: Plan, train: Photos, *, stop: Stop, progress: Progress) -> None:
+    """Give fresh heads a start on embeddings of the training photos as they are.
+
+    Else their first, large gradients would spoil what the backbone knows (Kumar et al. 2022, "Fine-tuning can
+    distort pretrained features").
+    """
+    net.eval()
+    seen = _features(net, plan.model_copy(update={"augment": 0.0}), train, 1, stop=stop, progress=progress)
+    optimiser, schedule = _optimiser(net, plan, _FIRST_EPOCHS)
+    for epoch in range(_FIRST_EPOCHS):
+        _epoch(net, plan, seen, epoch, optimiser)
+        schedule.step()
+    net.train()
+
+
+def _optimiser(
+    net: PlantNet, plan: Plan, epochs: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    optimiser = torch.optim.AdamW(net.heads.parameters(), lr=_RATE, weight_decay=plan.weight_decay)
+    return optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
 
 
 def _epoch(
@@ -81,6 +94,7 @@ def _epoch(
             smoothing=plan.label_smoothing,
             scales=net.scales(),
             weights=plan.class_weights,
+            shifts=plan.class_logits,
         )
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -90,13 +104,12 @@ def _epoch(
 
 
 def _features(
-    net: PlantNet, plan: Plan, photos: Photos, stop: Stop, progress: Progress
+    net: PlantNet, plan: Plan, photos: Photos, views: int, *, stop: Stop, progress: Progress
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Embeddings [views * N, D] of augmented views, and their labels."""
     change = Training(plan.input.height, plan.input.width, plan.augment)
     dataset = PhotoDataset(photos, plan.seed, change)
-    views = VIEWS if plan.augment else 1
-    places = [(view, int(row)) for view in range(views) for row in photos.rows]
+    places = [(view, int(row), 0) for view in range(views) for row in photos.rows]
     found = []
     for start in range(0, len(places), _BATCH):
         if stop:
@@ -105,7 +118,7 @@ def _features(
         with torch.inference_mode():
             found.append(net.embed(torch.stack(some)))
         progress(min(start + _BATCH, len(places)), len(places))
-    rows = np.array([row for _, row in places])
+    rows = np.array([row for _, row, _ in places])
     # Cloned, because what is made in inference mode cannot be learned from.
     return torch.cat(found).clone(), {name: torch.as_tensor(held[rows]) for name, held in photos.labels.items()}
 

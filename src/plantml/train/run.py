@@ -1,38 +1,32 @@
 """`plantml train`: a dataset version in, a run and its bundle out; repeated, it goes on where it ended."""
 
-import json
 import logging
-import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pytorch_lightning as pl
-import torch
 
-from plantml import charts, metrics, settings
+from plantml import bundle as bundles
+from plantml import settings
 from plantml.bundle import Bundle
 from plantml.data import versions
 from plantml.data.manifest import Version, narrow_targets
 from plantml.data.where import where
-from plantml.errors import InputError
-from plantml.metrics import ClassReport
+from plantml.errors import StoppedError
 from plantml.network import PlantNet
 from plantml.settings import Machine
-from plantml.train import allocator, finish, prepare, probe, recipe
-from plantml.train.augment import Training
+from plantml.train import allocator, finish, folds, loggers, planning, prepare, probe, results, speed, team, warm
 from plantml.train.data import evaluation_loader, training_loader
-from plantml.train.finish import Finished
-from plantml.train.keeper import History, Keeper, load_network
+from plantml.train.history import History
+from plantml.train.keeper import Hearing, Keeper
 from plantml.train.module import PlantModule
 from plantml.train.picture import example_batch
-from plantml.train.recipe import Facts, Plan, TrainConfig
-from plantml.train.rundir import HISTORY, METRICS, RunFolder
-from plantml.work import Progress, Stop
-
-METRICS_FORMAT = 1
+from plantml.train.planning import Facts
+from plantml.train.recipe import Plan, TrainConfig
+from plantml.train.rundir import HISTORY, RunFolder
+from plantml.work import Progress, Stop, silent
 
 
 @dataclass(frozen=True)
@@ -66,19 +60,35 @@ class Listener:
     progress: Callable[[str], Progress]
 
 
-def make_plan(ref: str, config: TrainConfig, machine: Machine) -> tuple[Version, Plan]:
-    """The plan of a training, without starting it."""
-    version = chosen(versions.load(ref), config.where)
-    train, val = version.usable("train").height, version.usable("val").height
-    return version, recipe.plan(config, Facts(version, train, val, machine.threads, _best_device()))
+_NOBODY = Listener(lambda _: None, lambda _: silent)
 
 
-def chosen(version: Version, condition: str) -> Version:
-    """The version with those rows only for which a condition holds, and their classes; all if it is empty."""
-    if not condition:
-        return version
-    rows = where(version.rows, condition)
-    return replace(version, rows=rows, targets=narrow_targets(rows, version.targets))
+def make_plan(ref: str, config: TrainConfig, machine: Machine, *, measured: bool = True) -> tuple[Version, Plan]:
+    """The plan of a training, without starting it.
+
+    Args:
+        ref: the dataset.
+        config: what is asked.
+        machine: it is for.
+        measured: train a few steps, for what depends on the machine's speed.
+    """
+    version = chosen(ref, config)
+    parent = bundles.find(config.warm_start) if config.warm_start else None
+    facts = Facts(version, speed.hardware(machine.threads), None, parent)
+    draft = planning.plan(config, facts)
+    if not measured:
+        return version, draft
+    allocator.keep_freed_memory()
+    return version, planning.plan(config, replace(facts, speed=speed.measure(version, draft, machine)))
+
+
+def chosen(ref: str, config: TrainConfig) -> Version:
+    """The version with the photos that are asked for, and their classes."""
+    version = versions.load(ref)
+    if config.where:
+        rows = where(version.rows, config.where)
+        version = replace(version, rows=rows, targets=narrow_targets(rows, version.targets))
+    return folds.of_fold(version, config.fold, config.folds, config.seed) if config.fold else version
 
 
 def train(
@@ -88,9 +98,10 @@ def train(
     *,
     machine: Machine | None = None,
     fresh: bool = False,
+    told: Sequence[str] = (),
     stop: Stop,
     listener: Listener,
-) -> Trained:
+) -> Trained | None:
     """Train on a dataset and write a run.
 
     Args:
@@ -99,133 +110,180 @@ def train(
         config: see `recipe.TrainConfig`.
         machine: see `settings.Machine`.
         fresh: start over if there is a run at `out`.
+        told: lines of the configuration with the origin of each value, to be kept with the run.
         stop: asked after each step.
         listener: told what happens.
 
+    Returns:
+        None in a process that only helped another one.
+
     Raises:
-        InputError: the dataset cannot be trained on, or `out` holds a run with another plan.
+        InputError: the dataset cannot be trained on, or `out` holds a run that was asked for otherwise.
         StoppedError: a signal asked for the end; repeating the call goes on.
     """
     started = time.monotonic()
     machine = machine or settings.machine()
-    version, plan = make_plan(ref, config, machine)
-    run = RunFolder(out, machine)
-    if fresh:
-        run.clear()
-    resumed = run.begin(plan)
+    team.meet(config.device, config.nodes)
+    listener = listener if team.first() else _NOBODY
+    run = RunFolder(out, machine, listener.say)
+    version, plan, resumed = _begin(ref, config, run, machine, fresh=fresh, told=told, listener=listener)
     done = run.finished()
     if done is not None:
-        return Trained(run.url, done, plan, done.contract.metrics, time.monotonic() - started, resumed, changed=False)
+        seconds = time.monotonic() - started
+        return Trained(run.url, done, plan, done.contract.metrics, seconds, resumed, changed=False)
 
     allocator.keep_freed_memory()
-    data = prepare.load(version, plan, machine, listener.progress)
-    for name, why in data.left_out:
-        listener.say(f"Left out, because it cannot be read: {name} ({why})")
-    torch.manual_seed(plan.seed)
+    data, plan = _load(version, plan, run, machine, listener)
     net = prepare.network(plan, data.train, offline=machine.offline)
-    try:
-        history = _learn(net, data, plan, run, stop=stop, listener=listener)
-    except KeyboardInterrupt:
-        if not stop:
-            raise
-        raise stop.error("Training stopped", f"Repeat the same command to go on with {run.url}.") from None
-    listener.say(f"Best epoch: {history.best_epoch + 1} of {plan.epochs}. Calibrating, exporting, comparing.")
-    made = finish.finish(net.cpu().eval(), plan, data.bank, data.val)
-    _write_results(run, history, made)
+    if plan.parent:
+        new = warm.take_over(net, bundles.find(plan.warm_start), plan)
+        listener.say("Starts from " + plan.warm_start + (f"; new to it: {', '.join(new)}." if new else "."))
+    history = _learn(net, data, plan, run, config, stop=stop, listener=listener)
+    if not team.first():
+        return None
+    if stop:
+        raise stop.error("Training stopped before the model was made", "Repeat the same command to go on.")
+    listener.say(f"Best epoch: {history.best_epoch + 1} of {len(history.rows)}. Calibrating, exporting, comparing.")
+    made = finish.finish(net.cpu().eval(), plan, data, version)
+    results.write(run, plan, history, made)
     bundle = run.publish(made.files, made.model_json)
     scores = made.contract.metrics
     return Trained(run.url, bundle, plan, scores, time.monotonic() - started, resumed, changed=True)
 
 
-def _learn(net: PlantNet, data: prepare.Data, plan: Plan, run: RunFolder, *, stop: Stop, listener: Listener) -> History:
+def _begin(
+    ref: str,
+    config: TrainConfig,
+    run: RunFolder,
+    machine: Machine,
+    *,
+    fresh: bool,
+    told: Sequence[str],
+    listener: Listener,
+) -> tuple[Version, Plan, bool]:
+    """The dataset, and the plan of the run that is there or that begins now; true if it was there."""
+    version = chosen(ref, config)
+    begun: tuple[Plan, bool] | None = None
+    if team.first():
+        if fresh:
+            run.clear()
+        plan = run.plan_of(config, version)
+        if plan is None:
+            listener.say("Measuring how fast this machine trains.")
+            _, plan = make_plan(ref, config, machine)
+            run.begin(plan)
+            results.write_config(run, told)
+            begun = plan, False
+        else:
+            begun = plan, True
+    elif team.size() == 1:
+        # The first process, which started this one, has everything ready.
+        begun = run.plan(), True
+    found = team.from_first(begun)
+    assert found is not None
+    return version, *found
+
+
+def _load(
+    version: Version, plan: Plan, run: RunFolder, machine: Machine, listener: Listener
+) -> tuple[prepare.Data, Plan]:
+    """Decoded photos, and the plan with their number."""
+    if not team.prepares():
+        team.wait()
+    run.fetch_checkpoints()
+    data = prepare.load(version, plan, machine, listener.progress)
+    if team.prepares():
+        team.wait()
+    for name, why in data.left_out:
+        listener.say(f"Left out, because it cannot be read: {name} ({why})")
+    return data, plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(data.train.rows))})
+
+
+def _learn(
+    net: PlantNet,
+    data: prepare.Data,
+    plan: Plan,
+    run: RunFolder,
+    config: TrainConfig,
+    *,
+    stop: Stop,
+    listener: Listener,
+) -> History:
     """Train `net`, which ends with the weights of the best epoch."""
 
-    def told(row: Mapping[str, float]) -> None:
-        listener.say(_epoch_line(row, plan))
+    def told(row: Mapping[str, float], epochs: int) -> None:
+        listener.say(_epoch_line(row, plan, epochs))
+        log(row)
 
-    change = Training(plan.input.height, plan.input.width, plan.augment)
-    loader = training_loader(data.train, change, plan.batch_size, plan.seed, plan.workers)
-    run.write("plots/batch.png", example_batch(loader.dataset, data.train, plan))  # type: ignore[arg-type]
+    log = loggers.open_(plan, config, run) if team.first() else lambda _: None
+    if team.first():
+        run.write("plots/batch.png", example_batch(training_loader(data.train, plan).dataset, data.train, plan))  # type: ignore[arg-type]
     if plan.mode == "probe":
-        progress = listener.progress("embedding")
-        return probe.fit(net, plan, data.train, data.val, stop=stop, progress=progress, told=told)
-    module = PlantModule(net, plan, len(loader) * plan.epochs)
-    keeper = Keeper(
-        run.checkpoints,
-        module.steps,
-        progress=listener.progress("training"),
-        stop=stop,
-        saved=run.saved,
-        told=told,
-    )
-    _fit(module, keeper, (loader, evaluation_loader(data.val, 32)), run, stop)
-    best = keeper.history.best_epoch
-    net.load_state_dict(load_network(run.checkpoints / f"epoch-{best:04d}.ckpt"))
+        return probe.fit(
+            net,
+            plan,
+            data.train,
+            data.val,
+            stop=stop,
+            progress=listener.progress("embedding"),
+            told=lambda row: told(row, plan.epochs),
+        )
+    module = PlantModule(net, plan)
+    hearing = Hearing(listener.progress("training"), told, run.saved, listener.say)
+    judging = evaluation_loader(data.val, rank=team.rank() % plan.world, size=plan.world)
+    keeper = Keeper(module, run.checkpoints, judging, every=config.checkpoint_every, stop=stop, hearing=hearing)
+    if not keeper.resume() and plan.mode == "finetune":
+        probe.fit_heads_first(net, plan, data.train, stop=stop, progress=listener.progress("heads"))
+    try:
+        module.to(plan.device)
+        keeper.end_epoch_before()
+        if not keeper.done:
+            _fit(module, keeper, data)
+    except StoppedError:
+        if team.first():
+            run.settle()
+        raise
+    if team.first():
+        run.settle()
+        net.load_state_dict(keeper.best())
+        run.write(HISTORY, keeper.history.csv())
     return keeper.history
 
 
-def _fit(module: PlantModule, keeper: Keeper, loaders: tuple[Any, Any], run: RunFolder, stop: Stop) -> None:
+def _fit(module: PlantModule, keeper: Keeper, data: prepare.Data) -> None:
+    """All steps that are left, through Lightning."""
     plan = module.plan
     # Lightning's advice on loggers, workers and hardware is for its own users.
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if plan.compile:
+        module.net.backbone.compile()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = pl.Trainer(
             accelerator="gpu" if plan.device == "cuda" else plan.device,
-            devices=1,
-            max_epochs=plan.epochs,
+            devices=plan.devices,
+            num_nodes=plan.nodes,
+            strategy=plan.strategy,
+            sync_batchnorm=plan.device == "cuda" and plan.world > 1,
+            use_distributed_sampler=False,
+            precision="bf16-mixed" if plan.precision == "bf16" else "32-true",
+            max_epochs=1,
             callbacks=[keeper],
-            gradient_clip_val=1.0,
+            gradient_clip_val=plan.clip,
+            limit_val_batches=0,
             num_sanity_val_steps=0,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        try:
-            trainer.fit(module, *loaders, ckpt_path=run.last_checkpoint(), weights_only=True)
-        except BaseException:
-            # Lightning ends the process its own way on signals; ours says what was saved.
-            if stop:
-                raise stop.error(
-                    f"Training stopped in epoch {module.current_epoch + 1} of {plan.epochs}",
-                    f"The epochs before are saved in {run.url}. Repeat the same command to go on.",
-                ) from None
-            raise
-    if not math.isfinite(keeper.history.rows[-1]["train_loss"]):
-        raise InputError(
-            "The training diverged: its loss is not a number",
-            f"learning rates {plan.lr:g} and {plan.backbone_lr:g} are too high for this data",
-            "Start over with lower ones: --fresh --set lr=1e-3 --set backbone_lr=1e-4",
-        )
+        share = {"rank": trainer.global_rank, "size": trainer.world_size}
+        trainer.fit(module, training_loader(data.train, plan, module.step, keeper.epochs, **share))
 
 
-def _write_results(run: RunFolder, history: History, made: Finished) -> None:
-    run.write("plots/curves.png", charts.learning_curves(history.rows, history.best_epoch))
-    for found in made.reports:
-        if isinstance(found, ClassReport):
-            run.write(f"plots/confusion_{found.target}.png", charts.confusion(found))
-    run.write(HISTORY, history.csv())
-    content = {
-        "plantml_metrics": METRICS_FORMAT,
-        "split": "val",
-        "model": made.digest,
-        "best_epoch": history.best_epoch,
-        "scores": metrics.headline(made.reports),
-        "targets": {found.target: metrics.as_json(found) for found in made.reports},
-        "onnx": asdict(made.proof),
-    }
-    run.write(METRICS, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _epoch_line(row: Mapping[str, float], plan: Plan) -> str:
+def _epoch_line(row: Mapping[str, float], plan: Plan, epochs: int) -> str:
     names = [f"{target.name}.{'r2' if target.kind == 'value' else 'macro_f1'}" for target in plan.targets]
     scores = "  ".join(f"{name} {row[name]:.3f}" for name in names if name in row)
     epoch = int(row["epoch"]) + 1
-    return f"epoch {epoch}/{plan.epochs}  loss {row['train_loss']:.3f}  val {row['val_loss']:.3f}  {scores}"
-
-
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return f"epoch {epoch}/{epochs}  loss {row['train_loss']:.3f}  val {row['val_loss']:.3f}  {scores}"

@@ -6,7 +6,8 @@ as they appear, so that another machine finds them.
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
@@ -15,14 +16,14 @@ from pydantic import ValidationError
 from plantml import bundle as bundles
 from plantml import storage
 from plantml.bundle import Bundle
+from plantml.data.manifest import Version
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError
 from plantml.settings import Machine
 from plantml.train import recipe
-from plantml.train.keeper import last_checkpoint
-from plantml.train.recipe import Plan
+from plantml.train.recipe import Plan, TrainConfig
 
 PLAN, HISTORY, METRICS = "plan.yaml", "history.csv", "metrics.json"
-_OURS = (PLAN, HISTORY, METRICS, "checkpoints/", "plots/", "bundle/")
+_OURS = (PLAN, HISTORY, METRICS, "config.yaml", "environment.json", "checkpoints/", "plots/", "bundle/")
 
 
 class RunFolder:
@@ -31,13 +32,22 @@ class RunFolder:
     Args:
         url: where the run is.
         machine: whose cache holds the working copy of a remote run.
+        say: told of trouble that does not end the training.
     """
 
-    def __init__(self, url: str, machine: Machine) -> None:
+    def __init__(self, url: str, machine: Machine, say: Callable[[str], None] = lambda _: None) -> None:
         self.url = storage.absolute(url)
         self._remote = not storage.is_local(self.url)
         name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
         self._work = machine.cache_dir / "runs" / name if self._remote else storage.local_path(self.url)
+        self._say = say
+        self._copier = ThreadPoolExecutor(1)
+        self._copying: Future[None] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder on this machine; of a remote run its working copy."""
+        return self._work
 
     @property
     def checkpoints(self) -> Path:
@@ -55,63 +65,43 @@ class RunFolder:
         for entry in sorted(ours, key=lambda entry: entry.name == PLAN):
             storage.remove(entry.url)
 
-    def begin(self, plan: Plan) -> bool:
-        """Write the plan down, or compare it with the one that is there; true if the run goes on.
+    def plan_of(self, config: TrainConfig, version: Version) -> Plan | None:
+        """The plan of the run that is there, if it was asked for what is asked for now; none if there is no run.
 
         Raises:
-            InputError: the run that is there was made by another plan.
+            InputError: the run that is there was asked for something else.
+        """
+        if not storage.exists(storage.join(self.url, PLAN)):
+            return None
+        plan = self.plan()
+        changed = recipe.differences(plan, config, version.url, version.number, version.fingerprint)
+        if changed:
+            raise InputError(
+                f"{self.url} holds a run with another configuration or dataset",
+                "; ".join(changed),
+                "Choose another --out, go back to what it was, or start over with --fresh.",
+            )
+        again = {} if config.workers == "auto" else {"workers": config.workers}
+        return plan.model_copy(update=again)
+
+    def begin(self, plan: Plan) -> None:
+        """Write the plan of a new run down; of several that begin at the same place one does.
+
+        Raises:
+            InputError: another one began here meanwhile.
         """
         text = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
         try:
             storage.create(storage.join(self.url, PLAN), text)
-        except AlreadyExistsError:
-            changed = recipe.differences(self._plan(), plan)
-            if changed:
-                raise InputError(
-                    f"{self.url} holds a run with another plan",
-                    "; ".join(changed),
-                    "Choose another --out, go back to that plan, or start over with --fresh.",
-                ) from None
-            if self._remote:
-                self._fetch_checkpoints()
-            return True
+        except AlreadyExistsError as error:
+            raise InputError(
+                f"Another training began in {self.url}", "its plan appeared just now", "Choose another --out."
+            ) from error
         if self._remote:
             shutil.rmtree(self._work, ignore_errors=True)  # of a run that was removed over there
-        return False
 
-    def finished(self) -> Bundle | None:
-        """The bundle if the run is complete."""
-        try:
-            return bundles.find(storage.join(self.url, "bundle"))
-        except NotFoundError:
-            return None
-
-    def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint."""
-        return last_checkpoint(self.checkpoints)
-
-    def saved(self, checkpoint: Path) -> None:
-        """A checkpoint is complete: copy it to a remote run, and drop those that are not kept here."""
-        if not self._remote:
-            return
-        there = storage.join(self.url, "checkpoints")
-        storage.write(storage.join(there, checkpoint.name), checkpoint.read_bytes())
-        kept = {file.name for file in self.checkpoints.iterdir()}
-        for entry in storage.list_files(there):
-            if entry.name not in kept:
-                storage.remove(entry.url)
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write one file of the run."""
-        storage.write(storage.join(self.url, name), data)
-
-    def publish(self, files: Mapping[str, bytes], model_json: bytes) -> Bundle:
-        """Write the bundle: `model.json` last, so that whoever finds it finds everything."""
-        place = storage.join(self.url, "bundle")
-        storage.publish(place, {**files, bundles.MODEL_JSON: model_json}, last=bundles.MODEL_JSON)
-        return bundles.find(place)
-
-    def _plan(self) -> Plan:
+    def plan(self) -> Plan:
+        """The plan of the run that is there."""
         url = storage.join(self.url, PLAN)
         try:
             return Plan.model_validate(yaml.safe_load(storage.read(url)))
@@ -122,7 +112,17 @@ class RunFolder:
                 "Choose another --out, or start over with --fresh.",
             ) from error
 
-    def _fetch_checkpoints(self) -> None:
+    def finished(self) -> Bundle | None:
+        """The bundle if the run is complete."""
+        try:
+            return bundles.find(storage.join(self.url, "bundle"))
+        except NotFoundError:
+            return None
+
+    def fetch_checkpoints(self) -> None:
+        """Bring those of a remote run here, so that another machine can go on."""
+        if not self._remote:
+            return
         try:
             entries = list(storage.list_files(storage.join(self.url, "checkpoints")))
         except NotFoundError:
@@ -131,3 +131,46 @@ class RunFolder:
             here = self.checkpoints / entry.name
             if not here.exists():
                 storage.write(str(here), storage.read(entry.url))
+
+    def saved(self) -> None:
+        """The checkpoints are complete: copy them to a remote run, in the background."""
+        if not self._remote or (self._copying is not None and not self._copying.done()):
+            return  # what is newest then is copied when this is called next, or at the end
+        if self._copying is not None and (error := self._copying.exception()) is not None:
+            self._say(f"Checkpoints could not be copied to {self.url}, tried again: {error}")
+        self._copying = self._copier.submit(self._copy)
+
+    def settle(self) -> None:
+        """Wait until a remote run has what is here."""
+        if self._remote:
+            self._copier.submit(self._copy).result()
+
+    def _copy(self) -> None:
+        """The newest state and what it names, weights first; then those that are not kept here are removed."""
+        there = storage.join(self.url, "checkpoints")
+        while True:
+            try:
+                # Best weights sort before states, so that a state that is there has what it names.
+                files = {file.name: file.read_bytes() for file in sorted(self.checkpoints.glob("*.*"))}
+                break
+            except FileNotFoundError:
+                continue  # dropped for a newer one meanwhile
+        try:
+            known = {entry.name for entry in storage.list_files(there)}
+        except NotFoundError:
+            known = set()
+        for name, data in files.items():
+            if name not in known:
+                storage.write(storage.join(there, name), data)
+        for name in known - set(files):
+            storage.remove(storage.join(there, name))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one file of the run."""
+        storage.write(storage.join(self.url, name), data)
+
+    def publish(self, files: Mapping[str, bytes], model_json: bytes) -> Bundle:
+        """Write the bundle: `model.json` last, so that whoever finds it finds everything."""
+        place = storage.join(self.url, "bundle")
+        storage.publish(place, {**files, bundles.MODEL_JSON: model_json}, last=bundles.MODEL_JSON)
+        return bundles.find(place)

@@ -107,7 +107,7 @@ def _fill(
 
         def decode(row: int) -> str | None:
             try:
-                pixels[row] = images.decode(_bytes(photos[row], cache), fit)
+                pixels[row] = images.decode(fetch(photos[row], cache), fit)
             except PlantmlError as error:
                 return str(error).replace("\n", " ")
             return None
@@ -120,7 +120,8 @@ def _fill(
     return unreadable
 
 
-def _bytes(photo: Photo, cache: storage.Cache | None) -> bytes:
+def fetch(photo: Photo, cache: storage.Cache | None) -> bytes:
+    """The bytes of a photo, as its hash says; of a remote one from the cache, if it is there."""
     if cache is not None and not storage.is_local(photo.url):
         return cache.read(photo.image_id, photo.url)
     data = storage.read(photo.url)

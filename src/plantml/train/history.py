@@ -1,0 +1,42 @@
+"""What each epoch came to: one row of numbers an epoch."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from plantml import metrics
+from plantml.metrics import Report
+
+
+class History:
+    """The rows so far."""
+
+    def __init__(self, rows: Sequence[dict[str, float]] = ()) -> None:
+        self.rows = list(rows)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the best validation score; of equal ones the one with the lower loss."""
+        best = max(self.rows, key=lambda row: (row["score"], -row["val_loss"]))
+        return int(best["epoch"])
+
+    def add(self, epoch: int, train_loss: float, val_loss: float, reports: Sequence[Report]) -> dict[str, float]:
+        """Write an epoch down; its row."""
+        row = {
+            "epoch": float(epoch),
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "score": metrics.selection_score(reports),
+            **metrics.headline(reports),
+        }
+        self.rows.append(row)
+        return row
+
+    def csv(self) -> bytes:
+        """The rows as CSV."""
+        text = io.StringIO()
+        table = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
+        table.writeheader()
+        for row in self.rows:
+            table.writerow({key: round(value, 6) for key, value in row.items()} | {"epoch": int(row["epoch"])})
+        return text.getvalue().encode()

@@ -1,0 +1,78 @@
+"""Where else than in its history a training writes its numbers: TensorBoard and MLflow, through Lightning's loggers."""
+
+import json
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from plantml import storage
+from plantml.errors import InputError, MissingExtraError
+from plantml.train.recipe import Plan, TrainConfig
+from plantml.train.rundir import RunFolder
+
+Log = Callable[[Mapping[str, float]], None]
+"""Called with each epoch's row of the history."""
+
+_MLFLOW = "mlflow.json"
+
+
+def open_(plan: Plan, config: TrainConfig, run: RunFolder) -> Log:
+    """What writes a row to every logger that was asked for; a resumed run goes on in the same place.
+
+    Raises:
+        MissingExtraError: a logger is not installed.
+        InputError: MLflow's store cannot be reached.
+    """
+    made = [_mlflow(plan, config, run) if name == "mlflow" else _tensorboard(run) for name in config.logger]
+    for logger in made:
+        logger.log_hyperparams(_flat(plan))
+
+    def log(row: Mapping[str, float]) -> None:
+        for logger in made:
+            numbers = {key: value for key, value in row.items() if key != "epoch"}
+            logger.log_metrics(numbers, step=int(row["epoch"]))
+            logger.save()
+
+    return log
+
+
+def _tensorboard(run: RunFolder) -> Any:
+    if find_spec("tensorboard") is None:
+        raise MissingExtraError(
+            "TensorBoard is not installed", "--logger tensorboard was asked for", extra="tensorboard"
+        )
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(str(run.folder / "tensorboard"), name="", version="")
+
+
+def _mlflow(plan: Plan, config: TrainConfig, run: RunFolder) -> Any:
+    if find_spec("mlflow") is None:
+        raise MissingExtraError("MLflow is not installed", "--logger mlflow was asked for", extra="mlflow")
+    from mlflow.exceptions import MlflowException
+    from pytorch_lightning.loggers import MLFlowLogger
+
+    notes = storage.join(run.url, _MLFLOW)
+    known = json.loads(storage.read(notes)) if storage.exists(notes) else {}
+    try:
+        logger = MLFlowLogger(
+            experiment_name="plantml",
+            run_name=storage.basename(run.url),
+            run_id=known.get("run_id"),
+            tags={"dataset": plan.dataset, "version": str(plan.dataset_version)},
+            tracking_uri=config.tracking_uri or None,
+        )
+        run_id = logger.run_id
+    except (MlflowException, OSError) as error:
+        raise InputError(
+            "MLflow's store cannot be used", str(error).splitlines()[0], "See --tracking-uri, or leave --logger away."
+        ) from error
+    if not known:
+        storage.write(notes, json.dumps({"run_id": run_id, "tracking_uri": config.tracking_uri}).encode())
+    return logger
+
+
+def _flat(plan: Plan) -> dict[str, Any]:
+    """The choices of a plan as scalars, which is what loggers take."""
+    content = plan.model_dump(mode="json", exclude={"asked", "reasons", "targets", "versions", "workers"})
+    return {key: value if isinstance(value, (int, float, str)) else json.dumps(value) for key, value in content.items()}

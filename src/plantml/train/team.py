@@ -1,0 +1,105 @@
+"""Processes that train one network together: who is who, and how they agree.
+
+One process needs none of it: it is the first of one, and agrees with itself.
+"""
+
+import os
+from typing import Any, TypeVar
+
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch import Tensor, distributed
+
+from plantml.errors import UsageError
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    if _met():
+        return distributed.get_rank()
+    environment = _launched()
+    # Processes that Lightning starts know their number before they have met.
+    return environment.global_rank() if environment else int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def size() -> int:
+    """Processes that have met; 1 before they have."""
+    return distributed.get_world_size() if _met() else 1
+
+
+def first() -> bool:
+    """True in the process that writes."""
+    return rank() == 0
+
+
+def meet(device: str, nodes: int) -> None:
+    """Join the others now, if a launcher (torchrun, SLURM) started all of them at once.
+
+    Processes that Lightning starts itself come later: when the first has everything ready.
+
+    Raises:
+        UsageError: there are several machines and no launcher.
+    """
+    environment = _launched()
+    if environment is None and nodes > 1:
+        raise UsageError(
+            f"{nodes} machines need a launcher",
+            "each must know the others",
+            f"On each: torchrun --nnodes {nodes} --nproc-per-node DEVICES -m plantml train …, or use SLURM.",
+        )
+    if environment is None or environment.world_size() == 1 or _met():
+        return
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    distributed.init_process_group(backend, rank=environment.global_rank(), world_size=environment.world_size())
+
+
+def prepares() -> bool:
+    """True in the process that makes what all on its machine read: decoded photos, checkpoints fetched."""
+    environment = _launched()
+    return environment.local_rank() == 0 if environment else first()
+
+
+def wait() -> None:
+    """Until all are here."""
+    if _met():
+        distributed.barrier()
+
+
+def from_first(thing: T) -> T:
+    """What the first process has."""
+    if size() == 1:
+        return thing
+    held: list[Any] = [thing]
+    distributed.broadcast_object_list(held)
+    return held[0]  # type: ignore[no-any-return]
+
+
+def gathered(thing: T) -> list[T]:
+    """What each process has, in the order of their numbers."""
+    if size() == 1:
+        return [thing]
+    held: list[Any] = [None] * size()
+    distributed.all_gather_object(held, thing)
+    return held
+
+
+def total(numbers: Tensor) -> Tensor:
+    """The sum over all processes."""
+    if size() > 1:
+        distributed.all_reduce(numbers)
+    return numbers
+
+
+def _met() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _launched() -> ClusterEnvironment | None:
+    for kind in (TorchElasticEnvironment, SLURMEnvironment):
+        if kind.detect():
+            return kind()
+    return None

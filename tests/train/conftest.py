@@ -1,0 +1,26 @@
+"""What tests of training need: a complete plan."""
+
+import pytest
+
+from plantml.images import Fit
+from plantml.targets import Target
+from plantml.train.recipe import Plan, TrainConfig
+
+
+@pytest.fixture(scope="session")
+def make_plan():
+    """`make_plan(**values)`: the plan of nine photos in batches of four, but for some values."""
+
+    def make(**values: object) -> Plan:
+        chosen = {
+            "dataset": "", "dataset_version": 1, "fingerprint": "", "asked": {}, "reasons": {}, "preset": "balanced",
+            "budget": None, "mode": "finetune", "targets": (Target("disease", "class", ("a", "b")),), "train_photos": 9,
+            "val_photos": 1, "backbone": "x", "parent": "", "input": Fit(32, 32), "epochs": 3, "patience": 3,
+            "epoch_photos": 9, "batch_size": 4, "lr": 1e-3, "backbone_lr": 1e-3, "layer_decay": 1.0, "ema": 0.0,
+            "mixup": 0.0, "balance": "off", "class_weights": {}, "class_logits": {}, "precision": "32", "workers": 0,
+            "device": "cpu", "step_seconds": 0.0, "seconds": 0.0, "versions": {},
+        }  # fmt: skip
+        fixed = TrainConfig().model_dump()
+        return Plan.model_validate({key: fixed[key] for key in Plan.model_fields if key in fixed} | chosen | values)
+
+    return make

@@ -1,0 +1,159 @@
+"""Killed anywhere and repeated, a training ends with the weights of one that was never interrupted."""
+
+import csv
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from plantml.errors import Exit
+
+SMALL = ("--size", "48", "--epochs", "3", "--set", "backbone=mobilenetv3_small_050", "--set", "pretrained=false",
+         "--batch-size", "8", "--checkpoint-every", "0.01")  # fmt: skip
+
+
+def digest(run: Path | str) -> str:
+    return json.loads((Path(run) / "bundle" / "model.json").read_text())["digest"]
+
+
+def start(data: str, run: Path | str, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "plantml", "train", data, "--out", str(run), *SMALL, *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], path: Path, pattern: str) -> None:
+    deadline = time.monotonic() + 120
+    while not list(path.glob(pattern)):
+        if process.poll() is not None:  # it may have been faster than we look
+            assert process.returncode == Exit.DONE, process.communicate()[1]
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(cli, trained, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
+    result = cli("train", trained.data, "--out", run, *SMALL)
+    assert result.code == Exit.DONE, result.err
+    return run
+
+
+def test_the_same_seed_gives_the_same_weights(cli, trained, uninterrupted, tmp_path) -> None:
+    result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--set", "workers=2")
+    assert result.code == Exit.DONE, result.err
+    assert digest(tmp_path / "run") == digest(uninterrupted)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "plots/batch.png",  # before, or in, the first steps of the warm-up
+        "checkpoints/state-000000005.ckpt",  # in an epoch
+        "checkpoints/best-0000.safetensors",  # at an epoch's end
+        "bundle/*",  # while the model is published
+    ],
+)
+def test_killed_and_repeated_it_ends_with_the_same_weights(cli, trained, uninterrupted, tmp_path, moment) -> None:
+    process = start(trained.data, tmp_path / "run")
+    wait_for(process, tmp_path / "run", moment)
+    process.kill()
+    process.communicate()
+    result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL)
+    assert result.code == Exit.DONE, result.err
+    assert digest(tmp_path / "run") == digest(uninterrupted)
+    assert (tmp_path / "run" / "history.csv").read_text() == (uninterrupted / "history.csv").read_text()
+
+
+def test_killed_before_an_epoch_is_judged_it_is_judged_then(cli, trained, uninterrupted, tmp_path, monkeypatch) -> None:
+    from plantml.train import keeper
+
+    class Killed(BaseException):
+        pass
+
+    def never(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "evaluate", never)
+        with pytest.raises(Killed):
+            cli("train", trained.data, "--out", tmp_path / "run", *SMALL)
+    steps = [int(file.stem.split("-")[1]) for file in (tmp_path / "run" / "checkpoints").glob("state-*")]
+    rows = (uninterrupted / "history.csv").read_text().splitlines()[1:]
+    assert steps
+    assert not list((tmp_path / "run" / "checkpoints").glob("best-*"))
+    result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL)
+    assert result.code == Exit.DONE, result.err
+    assert (tmp_path / "run" / "history.csv").read_text().splitlines()[1:] == rows
+    assert digest(tmp_path / "run") == digest(uninterrupted)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, Exit.TERMINATED), (signal.SIGINT, Exit.INTERRUPTED)])
+def test_a_signal_ends_training_with_its_code_and_nothing_is_lost(
+    cli, trained, uninterrupted, tmp_path, sent, code
+) -> None:
+    process = start(trained.data, tmp_path / "run", "--checkpoint-every", "1h")
+    wait_for(process, tmp_path / "run", "checkpoints/state-*.ckpt")
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    if process.returncode != Exit.DONE:  # it may have been faster than the signal
+        assert process.returncode == code
+        assert "Repeat the same command" in err
+        assert "Traceback" not in err
+    assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL).code == Exit.DONE
+    assert digest(tmp_path / "run") == digest(uninterrupted)
+
+
+def test_on_an_object_store_another_machine_goes_on(cli, trained, uninterrupted, tmp_path, s3_url, monkeypatch) -> None:
+    from plantml import storage
+
+    process = start(trained.data, f"{s3_url}/run")
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if storage.exists(f"{s3_url}/run/checkpoints/best-0000.safetensors"):
+            break
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "of-another-machine"))
+    result = cli("train", trained.data, "--out", f"{s3_url}/run", *SMALL, "--json")
+    assert result.code == Exit.DONE, result.err
+    assert result.json["model"] == digest(uninterrupted)
+    assert result.json["resumed"] is True
+
+
+def test_two_processes_learn_what_one_learns(cli, trained, tmp_path) -> None:
+    """A network of LayerNorm, whose photos do not depend on what else is in the batch."""
+    same = ("--size", "32", "--epochs", "1", "--batch-size", "8", "--device", "cpu", "--set", "backbone=convnext_atto",
+            "--set", "pretrained=false", "--set", "dropout=0", "--set", "drop_path=0")  # fmt: skip
+    assert cli("train", trained.data, "--out", tmp_path / "one", *same).code == Exit.DONE
+    command = [sys.executable, "-m", "plantml", "train", trained.data, "--out", str(tmp_path / "two"), *same]
+    done = subprocess.run(
+        [*command, "--devices", "2", "--strategy", "ddp"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == Exit.DONE, done.stderr
+    assert done.stdout.count("Model ") == 1  # one of the two speaks
+    one, two = (next(csv.DictReader((tmp_path / name / "history.csv").open())) for name in ("one", "two"))
+    for key in ("train_loss", "val_loss", "score", "disease.macro_f1"):
+        assert float(one[key]) == pytest.approx(float(two[key]), abs=2e-4), key
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(cli, trained, uninterrupted, tmp_path, s3_url) -> None:
+    random_ = random.Random(0)
+    for place in (str(tmp_path / "run"), f"{s3_url}/run"):
+        for _ in range(10):
+            process = start(trained.data, place)
+            time.sleep(random_.uniform(3, 15))
+            process.kill()
+            process.communicate()
+        result = cli("train", trained.data, "--out", place, *SMALL, "--json")
+        assert result.code == Exit.DONE, result.err
+        assert result.json["model"] == digest(uninterrupted)
+    shutil.rmtree(tmp_path / "run")

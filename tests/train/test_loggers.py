@@ -1,0 +1,47 @@
+"""Numbers reach TensorBoard and MLflow, and a resumed run goes on where it was."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plantml.errors import Exit
+
+SMALL = ("--size", "48", "--epochs", "2", "--set", "backbone=mobilenetv3_small_050", "--set", "pretrained=false")
+
+
+def test_mlflow_has_what_the_history_has(cli, trained, tmp_path, monkeypatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    from plantml.train import finish
+
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    asked = ("train", trained.data, "--out", tmp_path / "run", *SMALL, "--logger", "mlflow", "--tracking-uri", store)
+    with monkeypatch.context() as patch:  # interrupted after its last epoch
+        patch.setattr(finish, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            cli(*asked)
+    result = cli(*asked)
+    assert result.code == Exit.DONE, result.err
+    client = mlflow.MlflowClient(store)
+    [experiment] = [found for found in client.search_experiments() if found.name == "plantml"]
+    [run] = client.search_runs([experiment.experiment_id])
+    assert run.info.run_id == json.loads((tmp_path / "run" / "mlflow.json").read_text())["run_id"]
+    assert run.data.params["epochs"] == "2"
+    losses = client.get_metric_history(run.info.run_id, "val_loss")
+    rows = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    place = rows[0].split(",").index("val_loss")
+    assert [round(found.value, 6) for found in losses] == [float(row.split(",")[place]) for row in rows[1:]]
+
+
+def test_tensorboard_has_what_the_history_has(cli, trained, tmp_path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--logger", "tensorboard")
+    assert result.code == Exit.DONE, result.err
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("val_loss")] == [0, 1]
+    assert not list(Path(tmp_path / "run").glob("lightning_logs"))
+
+
+def test_an_unknown_logger_is_refused(cli, trained, tmp_path) -> None:
+    assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--logger", "paper").code == Exit.INPUT

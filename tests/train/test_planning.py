@@ -1,0 +1,195 @@
+"""The plan is a pure function of configuration and facts."""
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plantml.data import manifest
+from plantml.data.manifest import Version
+from plantml.errors import InputError
+from plantml.targets import Target
+from plantml.train import planning, recipe
+from plantml.train.planning import Facts, Hardware, Speed
+from plantml.train.recipe import Plan, TrainConfig
+
+
+def version(labels: dict[str, list], split: list[str], **columns: object) -> Version:
+    rows = pl.DataFrame(
+        {"source": "s", "name": [str(n) for n in range(len(split))], "status": "ok", "split": split, "image_id": "x"}
+        | labels
+        | columns
+    )
+    targets = manifest.derive_targets(rows, [Target(name, "class") for name in labels])
+    return Version("data", 3, manifest.conform(rows, targets), targets)
+
+
+def photos(train: int, val: int = 10, **columns: object) -> Version:
+    labels = ["a", "b"] * ((train + val + 1) // 2)
+    return version({"disease": labels[: train + val]}, ["train"] * train + ["val"] * val, **columns)
+
+
+def plan(config: TrainConfig, data: Version, device: str = "cpu", speed: Speed | None = None) -> Plan:
+    return planning.plan(config, Facts(data, Hardware(4, device, 80 * 2**30 if device == "cuda" else 0), speed))
+
+
+TWO = version({"disease": ["a", "b", "a", "b"]}, ["train", "train", "val", "test"])
+FAST = Speed(0.5, 0.01, 0.005)
+
+
+def test_same_input_same_plan() -> None:
+    assert plan(TrainConfig(), TWO, speed=FAST) == plan(TrainConfig(), TWO, speed=FAST)
+
+
+def test_the_plan_pins_the_dataset() -> None:
+    found = plan(TrainConfig(), TWO)
+    assert (found.dataset, found.dataset_version, found.fingerprint) == ("data", 3, TWO.fingerprint)
+
+
+@pytest.mark.parametrize(("number", "epochs"), [(100, 19), (240, 15), (10_000, 6), (10_000_000, 4), (5, 30)])
+def test_more_photos_need_fewer_epochs(number: int, epochs: int) -> None:
+    assert planning.usual_epochs(number, "balanced", "finetune") == epochs
+
+
+def test_what_is_set_is_kept_and_needs_no_reason() -> None:
+    config = TrainConfig(epochs=3, batch_size=2, lr=0.1, workers=2, device="cpu", precision="bf16", patience=2)
+    found = plan(config, TWO, "cuda")
+    assert (found.epochs, found.batch_size, found.lr, found.workers, found.device) == (3, 2, 0.1, 2, "cpu")
+    assert (found.precision, found.patience) == ("bf16", 2)
+    assert not {"epochs", "batch_size", "lr", "workers", "device", "precision", "patience"} & set(found.reasons)
+
+
+def test_what_is_chosen_has_a_reason() -> None:
+    found = plan(TrainConfig(), photos(300), speed=FAST)
+    for key in ("mode", "epochs", "batch_size", "lr", "ema", "precision", "workers", "device", "backbone", "input"):
+        assert found.reasons.get(key) or (key == "input" and found.reasons["size"]), key
+
+
+def test_the_cpu_gets_no_workers_and_a_gpu_does() -> None:
+    assert plan(TrainConfig(), TWO).workers == 0
+    assert plan(TrainConfig(), TWO, "cuda").workers == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "number", "mode"),
+    [
+        ({}, 300, "finetune"),
+        ({}, 20, "probe"),
+        ({"preset": "quick"}, 300, "probe"),
+        ({"pretrained": False}, 300, "full"),
+        ({"preset": "quick", "mode": "finetune"}, 300, "finetune"),
+    ],
+)
+def test_the_way_to_train(asked: dict, number: int, mode: str) -> None:
+    assert plan(TrainConfig(**asked), photos(number)).mode == mode
+
+
+@pytest.mark.parametrize(("largest", "balance"), [(20, "off"), (100, "weights"), (900, "logits")])
+def test_uneven_classes_are_met(largest: int, balance: str) -> None:
+    data = version({"disease": ["a"] * largest + ["b"] * 10 + ["a"]}, ["train"] * (largest + 10) + ["val"])
+    found = plan(TrainConfig(), data)
+    assert found.balance == balance
+    assert bool(found.class_weights) == (balance == "weights")
+    assert bool(found.class_logits) == (balance == "logits")
+    assert "times the smallest" in found.reasons["balance"]
+
+
+def test_the_input_follows_the_photos() -> None:
+    small = photos(300, width=[120] * 310, height=[120] * 310)
+    wide = photos(300, width=[4000] * 310, height=[3000] * 310)
+    assert (plan(TrainConfig(), small).input.height, plan(TrainConfig(), small).input.mode) == (160, "squash")
+    assert (plan(TrainConfig(), wide).input.height, plan(TrainConfig(), wide).input.mode) == (224, "pad")
+    assert plan(TrainConfig(preset="best"), wide).input.height == 288
+
+
+def test_small_marks_ask_for_a_larger_input() -> None:
+    box = [{"x": 1.0, "y": 1.0, "w": 100.0, "h": 100.0, "labels": "{}"}]
+    data = photos(300, width=[4000] * 310, height=[3000] * 310)
+    rows = data.rows.with_columns(boxes=pl.Series([box] * 310, dtype=data.rows.schema["boxes"]))
+    found = plan(TrainConfig(), Version(data.url, 3, rows, data.targets))
+    assert found.input.height == 320  # 100 of 4000 pixels are 8 of 320
+    assert "2.5%" in found.reasons["size"]
+
+
+@pytest.mark.parametrize(("gain", "precision"), [(2.0, "bf16"), (1.05, "32"), (0.7, "32"), (None, "32")])
+def test_bf16_is_taken_where_it_is_faster(gain: float | None, precision: str) -> None:
+    found = plan(TrainConfig(), photos(300), speed=Speed(0.5, 0.01, 0.005, gain))
+    assert found.precision == precision
+    assert found.step_seconds == (0.25 if precision == "bf16" else 0.5)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(40, 5000), st.integers(60, 20_000), st.floats(0.01, 3))
+def test_a_budget_is_kept_if_it_can_be(number: int, seconds: int, step: float) -> None:
+    speed = Speed(step, step / 60, 0.005)
+    found = plan(TrainConfig(budget=seconds), _MANY[min(_MANY, key=lambda size: abs(size - number))], speed=speed)
+    least = plan(TrainConfig(preset="quick"), _MANY[found.train_photos], speed=speed)
+    assert found.seconds <= max(seconds, least.seconds + 1)
+
+
+_MANY = {number: photos(number, 20) for number in (40, 300, 2000, 5000)}
+
+
+def test_more_budget_is_more_epochs_up_to_a_bound() -> None:
+    found = [plan(TrainConfig(budget=60 * minutes), photos(300), speed=FAST).epochs for minutes in (3, 6, 60)]
+    assert found == sorted(found)
+    assert found[0] < found[1] < found[2] == 3 * planning.usual_epochs(300, "balanced", "finetune")
+
+
+def test_a_budget_shorter_than_an_epoch_takes_a_part_of_the_photos() -> None:
+    found = plan(TrainConfig(budget=300), photos(5000), speed=FAST)
+    assert found.mode == "finetune"
+    assert (found.epochs, found.epoch_photos < 5000) == (3, True)
+    assert "epoch_photos" in found.reasons
+
+
+def test_a_budget_too_short_for_the_backbone_trains_the_heads() -> None:
+    found = plan(TrainConfig(budget=40), photos(300), speed=FAST)
+    assert found.mode == "probe"
+    assert "budget" in found.reasons["mode"]
+
+
+@pytest.mark.parametrize("missing", ["train", "val"])
+def test_a_missing_split_names_the_next_command(missing: str) -> None:
+    there = "val" if missing == "train" else "train"
+    data = version({"disease": ["a", "b"]}, [there, there])
+    with pytest.raises(InputError, match=missing) as caught:
+        plan(TrainConfig(), data)
+    assert "plantml dataset split" in caught.value.hint
+
+
+def test_a_target_with_one_class_is_left_out_unless_asked_for() -> None:
+    data = version({"disease": ["a", "b", "a"], "category": ["bean"] * 3}, ["train", "train", "val"])
+    assert [target.name for target in plan(TrainConfig(), data).targets] == ["disease"]
+    with pytest.raises(InputError, match="category"):
+        plan(TrainConfig(targets=("category",)), data)
+
+
+def test_an_unknown_target_is_named() -> None:
+    with pytest.raises(InputError, match="colour"):
+        plan(TrainConfig(targets=("colour",)), TWO)
+
+
+def test_differences_are_told_in_words() -> None:
+    first = plan(TrainConfig(epochs=3), TWO)
+    same = recipe.differences(first, TrainConfig(epochs=3, workers=2), "data", 3, TWO.fingerprint)
+    other = recipe.differences(first, TrainConfig(epochs=4), "data", 4, TWO.fingerprint)
+    assert same == []
+    assert other == ["dataset_version was 3 and is 4", "epochs was 3 and is 4"]
+
+
+def test_a_plan_survives_being_written_down() -> None:
+    found = plan(TrainConfig(budget="20m"), photos(300), speed=FAST)
+    assert Plan.model_validate(found.model_dump(mode="json")) == found
+    assert found.budget == 1200
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("20m", 1200), ("8h", 28800), ("1h30m", 5400), ("90s", 90), ("45", 45)])
+def test_times_are_read_as_people_write_them(text: str, seconds: int) -> None:
+    assert TrainConfig(budget=text).budget == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "-5m", "0", "5 parsecs"])
+def test_other_times_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="budget"):
+        TrainConfig(budget=text)
