@@ -277,7 +277,9 @@ def table(lines: Iterable[Line]) -> str:
 
 
 def _rates_text(line: Line) -> str:
-    return f"{line['data']}: ours {line['ours']:.1f}, timm {line['timm']:.1f} photos/s in turns"
+    return (
+        f"{line['data']}: ours {line['ours']:.1f}, timm {line['timm']:.1f} photos/s in turns, load {line['load']:.0f}"
+    )
 
 
 def _set_table(name: str, lines: Sequence[Line]) -> list[str]:

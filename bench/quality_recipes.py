@@ -10,7 +10,8 @@ Where the values come from:
 - `rmsprop`: its command lines for EfficientNets (same page: `--opt rmsproptf --opt-eps .001 --lr .016` for 256
   photos a step, `--warmup-lr 1e-6 --weight-decay 1e-5 --drop 0.2 --drop-path 0.2`), the rate scaled to the batch
   as the script does, their step schedule, RandAugment and random erasing left out.
-- `tuned`: `adamw` at the rate that did best on bean's validation photos; see `TUNED`.
+- `tuned`: `adamw` at 1e-3. After 15 epochs on bean (seed 0) it had 0.933 of the validation photos right, 1e-4 had
+  0.783: with 7 steps an epoch the documented rate is too slow. `middle`: 3e-4, between both.
 
 What differs from the script to its favour: the schedule is applied to each step (`--sched-on-updates`), the
 warm-up is at most a quarter of the epochs, and the class map is given for the validation split too.
@@ -42,7 +43,6 @@ class Recipe:
 
 
 ADAMW = Recipe(opt="adamw", lr=1e-4, weight_decay=0.01)
-TUNED = 1e-3
 RECIPES = {
     "adamw": ADAMW,
     "rmsprop": Recipe(
@@ -54,7 +54,8 @@ RECIPES = {
         drop_path=0.2,
         warmup_lr=1e-6,
     ),
-    "tuned": replace(ADAMW, lr=TUNED),
+    "middle": replace(ADAMW, lr=3e-4),
+    "tuned": replace(ADAMW, lr=1e-3),
 }
 
 

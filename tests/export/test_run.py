@@ -49,7 +49,7 @@ def test_the_result_says_what_was_compared(trained, exported):
     assert result["compared_on"] == f"{version.ref}, split test"
     assert result["agreement"] == result["decisions"] == 1
     assert 0 <= result["difference"] < 1e-4
-    assert result["score"]["change"] == 0
+    assert result["score"]["change"] == pytest.approx(0, abs=1e-5)
     assert set(result["speed"]) == {"1", "32"}
     assert all(one["latency_ms"] > 0 and one["images_per_s"] > 0 for one in result["speed"].values())
     assert [row["format"] for row in result["rows"]] == ["bundle", "onnx"]
