@@ -1,68 +1,25 @@
 """The model card: what the model is for, what it was made of, how good it is, and where it ends."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
-import numpy as np
-import polars as pl
 import yaml
-from numpy.typing import NDArray
 
-from plantml import metrics
 from plantml.bundle import Contract
-from plantml.calibration import Floats
 from plantml.data.manifest import SPLITS, Version
 from plantml.metrics import Report
 from plantml.targets import Target
 from plantml.train.account import Account
 from plantml.train.recipe import Plan
+from plantml.validate.slices import Slice
 
 FEW = 20
 """Training photos of a class below which the card names it; half of that of validation photos."""
 
-_SIZES = (512, 1024, 2048)
-"""Longer sides, pixels, at which photos are told apart by size."""
-
-_MOST = 20
-"""Values of a column beyond which it divides photos into no slices, and slices shown of one."""
-
 _HF_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "ece": "ece", "r2": "r_squared", "mae": "mae", "mse": "mse"}
 """Our scores as the Hugging Face hub calls them."""
-
-
-@dataclass(frozen=True)
-class Validated:
-    """The validation photos and what the model said of them.
-
-    Attributes:
-        rows: of the manifest, one a photo.
-        labels: by target, encoded.
-        answers: by target, calibrated.
-    """
-
-    rows: pl.DataFrame
-    labels: Mapping[str, NDArray[Any]]
-    answers: Mapping[str, Floats]
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Photos that have one value of one column.
-
-    Attributes:
-        column: `source`, `camera`, `size`…
-        value: of it.
-        photos: validation photos.
-        scores: share of right answers, or mean absolute error of a value, by target; `None` without labels.
-    """
-
-    column: str
-    value: str
-    photos: int
-    scores: Mapping[str, float | None]
 
 
 def model_card(
@@ -73,7 +30,7 @@ def model_card(
     version: Version,
     reports: Sequence[Report],
     accounts: Sequence[Account],
-    validated: Validated,
+    slices: Sequence[Slice],
 ) -> str:
     """The card as Markdown with a Hugging Face header."""
     environment = jinja2.Environment(
@@ -95,7 +52,7 @@ def model_card(
         values={target.name: _value_range(version, target) for target in plan.targets if target.kind == "value"},
         photos={split: version.usable(split).height for split in SPLITS},
         sources=version.usable()["source"].value_counts(sort=True).rows(),
-        slices=slices(plan.targets, validated),
+        slices=slices,
         few=few_photos(version, plan.targets),
     )
 
@@ -165,6 +122,11 @@ def class_counts(version: Version, target: Target) -> list[tuple[str, dict[str, 
     return found
 
 
+def train_counts(version: Version, target: Target) -> dict[str, int]:
+    """Usable training photos of each class."""
+    return {name: counts["train"] for name, counts in class_counts(version, target)}
+
+
 def _value_range(version: Version, target: Target) -> dict[str, str]:
     found = {}
     for split in SPLITS:
@@ -182,54 +144,6 @@ def few_photos(version: Version, targets: Sequence[Target]) -> list[str]:
         for name, counts in class_counts(version, target)
         if counts["train"] < FEW or counts["val"] < FEW / 2
     ]
-
-
-def slices(targets: Sequence[Target], validated: Validated) -> list[Slice]:
-    """How good the answers are where a column has one value, for columns that divide the photos; worst first.
-
-    A column that only repeats the labels divides them into no slices.
-    """
-    found = []
-    labels = [target.name for target in targets if target.kind == "class"]
-    values_of = {target.name for target in targets if target.kind == "value"}
-    for column, values in _columns(validated.rows):
-        names = [name for name, _ in values.drop_nulls().value_counts(sort=True).iter_rows()]
-        if 2 <= len(names) <= _MOST and not _repeats(values, validated.rows.select(labels)):
-            some = [
-                _slice(column, str(name), (values == name).fill_null(value=False).to_numpy(), targets, validated)
-                for name in names
-            ]
-            found += sorted(some, key=lambda one: _goodness(one, values_of))
-    return found
-
-
-def _repeats(values: pl.Series, labels: pl.DataFrame) -> bool:
-    """True if the labels tell the value."""
-    return labels.width > 0 and bool(labels.n_unique() == labels.with_columns(values.alias("_value")).n_unique())
-
-
-def _columns(rows: pl.DataFrame) -> Iterator[tuple[str, pl.Series]]:
-    longer = rows.select(pl.max_horizontal("width", "height")).to_series()
-    labels = np.array([f"under {_SIZES[0]} px", *(f"from {size} px" for size in _SIZES)])
-    yield "size", pl.Series("size", labels[np.searchsorted(_SIZES, longer.to_numpy(), side="right")].tolist())
-    for name in ("source", "camera", "format", *(name for name in rows.columns if name.startswith("meta_"))):
-        yield name.removeprefix("meta_"), rows[name]
-
-
-def _slice(column: str, value: str, inside: NDArray[np.bool_], targets: Sequence[Target], judged: Validated) -> Slice:
-    scores: dict[str, float | None] = {}
-    for target in targets:
-        labels, answers = judged.labels[target.name][inside], judged.answers[target.name][inside]
-        report = metrics.report_encoded(target, labels, answers)
-        scores[target.name] = None if report is None else report.scores.get("accuracy", report.scores.get("mae"))
-    return Slice(column, value, int(inside.sum()), scores)
-
-
-def _goodness(found: Slice, values: Collection[str]) -> tuple[float, float]:
-    """The least share of right answers of any target, then the largest error of any value."""
-    shares = [score for name, score in found.scores.items() if score is not None and name not in values]
-    errors = [score for name, score in found.scores.items() if score is not None and name in values]
-    return min(shares, default=1.0), -max(errors, default=0.0)
 
 
 def _slug(url: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
@@ -25,10 +26,14 @@ from plantml.runtime import OnnxRuntime, Outputs
 from plantml.targets import Target, tied, valid_combinations
 from plantml.train import account, prepare
 from plantml.train.account import Account
-from plantml.train.card import Validated, model_card
+from plantml.train.card import model_card, train_counts
 from plantml.train.recipe import Plan
+from plantml.validate.judge import Answered
+from plantml.validate.photos import DATASET, groups_of
+from plantml.validate.slices import slices
 
 _BATCH = 32
+_RESAMPLES = 500
 _COMBINED = ("category", "health", "disease")
 """Class targets whose combinations can be restricted to those that were seen."""
 
@@ -129,10 +134,11 @@ def finish(net: PlantNet, plan: Plan, data: prepare.Data, version: Version) -> F
     accounts = account.accounts(plan.targets, before, answers, labels, thresholds)
     # In the order of `prepare.load`, without the photos that could not be read.
     rows = version.usable("val").sort("image_id", "source", "name")[val.rows]
-    judged = Validated(rows, labels, answers)
-    card = model_card(
-        contract, digest, plan=plan, version=version, reports=reports, accounts=accounts, validated=judged
-    )
+    rows = rows.with_columns(pl.lit(version.ref).alias(DATASET))
+    judged = Answered(plan.targets, labels, answers, groups_of(rows), {})
+    learnt = {target.name: train_counts(version, target) for target in plan.targets}
+    parts = slices(judged, rows, learnt, resamples=_RESAMPLES, seed=plan.seed)
+    card = model_card(contract, digest, plan=plan, version=version, reports=reports, accounts=accounts, slices=parts)
     files = {bundles.WEIGHTS: weights, bundles.ONNX: onnx, bundles.CARD: card.encode()}
     return Finished(contract, digest, reports, accounts, proven, files, bundles.model_json(contract, digest, files))
 

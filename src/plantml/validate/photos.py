@@ -45,12 +45,17 @@ class Photos:
 
     def groups(self) -> Groups:
         """What belongs together: a group of a dataset, or the copies of one photo."""
-        keys = self.rows.select(
-            pl.when(pl.col("group").is_null())
-            .then(pl.format("id {}", "image_id"))
-            .otherwise(pl.format("group {} {}", pl.col(DATASET).str.replace(r"@\d+$", ""), "group"))
-        )
-        return Groups(keys.to_series().to_list())
+        return groups_of(self.rows)
+
+
+def groups_of(rows: pl.DataFrame) -> Groups:
+    """What belongs together among rows that name their dataset: a group of it, or the copies of one photo."""
+    keys = rows.select(
+        pl.when(pl.col("group").is_null())
+        .then(pl.format("id {}", "image_id"))
+        .otherwise(pl.format("group {} {}", pl.col(DATASET).str.replace(r"@\d+$", ""), "group"))
+    )
+    return Groups(keys.to_series().to_list())
 
 
 def select(refs: Sequence[str], models: Sequence[Sequence[Target]], config: ValidateConfig) -> Photos:
