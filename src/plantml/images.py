@@ -10,8 +10,8 @@ import functools
 import io
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -170,6 +170,25 @@ def full(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     with _opened(data, max_pixels) as image:
         found = _facts(image)
         return np.array(_upright_rgb(image, data, found, (found.width, found.height)))
+
+
+def cut(data: bytes, boxes: Sequence[tuple[int, int, int, int]], fit: Fit) -> Iterator[Pixels]:
+    """Parts of the upright picture at its own size, as a model eats them: uint8 RGB [fit.height, fit.width, 3] each.
+
+    Args:
+        data: of the file.
+        boxes: left, top, right, bottom of each part, pixels of the upright picture.
+        fit: of the model.
+
+    Raises:
+        ImageError: the bytes give no picture, or one that is refused.
+    """
+    with _opened(data, MAX_PIXELS) as image:
+        found = _facts(image)
+        upright = _upright_rgb(image, data, found, (found.width, found.height))
+        for box in boxes:
+            part = upright.crop(box)
+            yield _fitted(part, replace(found, width=part.width, height=part.height), fit)
 
 
 def thumbnail(data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

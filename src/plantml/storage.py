@@ -258,8 +258,9 @@ def list_files(url: str) -> Iterator[Entry]:
     """
     with _explained(url, "list"):
         if is_local(url):
-            entries = _list_local(url)
-        elif place := _archived(url, fresh=True):
+            yield from _list_local(url)
+            return
+        if place := _archived(url, fresh=True):
             entries = _list_archived(url, *place)
         else:
             fs, path = _filesystem(url)
@@ -276,23 +277,27 @@ def list_files(url: str) -> Iterator[Entry]:
     yield from sorted(entries, key=lambda entry: entry.name)
 
 
-def _list_local(url: str) -> list[Entry]:
+def _list_local(url: str) -> Iterator[Entry]:
+    """Folder by folder, so that memory does not grow with their number, in the order of the whole names."""
     root = local_path(url)
     if not root.is_dir():
         raise FileNotFoundError(root)
-    entries = []
-    for folder, _, files in os.walk(root, onerror=_raise):
-        for file in files:
-            full = os.path.join(folder, file)  # noqa: PTH118 - a million Paths are slow
-            name = os.path.relpath(full, root).replace(os.sep, "/")
-            with contextlib.suppress(FileNotFoundError):  # gone since it was listed, or a dead link
-                entries.append(_local_entry(join(url, name), name, os.stat(full)))  # noqa: PTH116
-    return entries
-
-
-def _raise(error: OSError) -> None:
-    """A folder that cannot be listed would be passed over without a word."""
-    raise error
+    under = [("", str(root))]
+    while under:
+        name, full = under.pop()
+        if not name or name.endswith("/"):
+            # A folder sorts by its name with the slash, as the names of its files do. The last one is taken first.
+            with os.scandir(full) as found:
+                names = [
+                    f"{item.name}/" if item.is_dir(follow_symlinks=False) else item.name
+                    for item in found
+                    if not (item.is_symlink() and item.is_dir())
+                ]
+            for part in sorted(names, reverse=True):
+                under.append((name + part, os.path.join(full, part.rstrip("/"))))  # noqa: PERF401, PTH118
+            continue
+        with contextlib.suppress(FileNotFoundError):  # gone since it was listed, or a dead link
+            yield _local_entry(join(url, name), name, os.stat(full))  # noqa: PTH116 - a million Paths are slow
 
 
 def _local_entry(url: str, name: str, stat_: os.stat_result) -> Entry:

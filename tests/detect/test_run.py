@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import random
@@ -233,14 +234,18 @@ def test_a_csv_is_compiled_from_the_same_journal_after_the_output_was_lost(detec
 
 PHOTOS = 240
 COMMAND = """
+import time
+
 from plantml.detect import journal
 
 journal.SEGMENT_ROWS = 8
+add = journal.Journal.add
+journal.Journal.add = lambda *given: (time.sleep(0.004), add(*given))
 from plantml.cli.app import main
 
 main()
 """
-"""The command itself, except that it puts down its work more often, so that a kill finds some."""
+"""The command itself, except that it puts down its work more often and takes its time, so that a kill finds some."""
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +294,51 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(cli, trained, start,
     assert last.code == Exit.DONE
     assert last.json["resumed"] >= 8 * killed
     assert out.read_bytes() == uninterrupted
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_in_any_storage(cli, trained, run_python, many, uninterrupted, url):
+    from plantml import storage
+
+    out, moment, killed = f"{url}/records.jsonl", random.Random(7), 0
+    line = ("detect", many, "--model", trained.run, "--out", out, "--max-failures", 1)
+    for _ in range(20) if not url.startswith("memory") else ():
+        process = run_python(COMMAND, *line, "--threads", 1)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=moment.uniform(0.3, 3.0))
+        process.kill()
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed >= 3 or url.startswith("memory")
+    assert cli(*line).code == Exit.DONE
+    assert storage.read(out) == uninterrupted
+
+
+@pytest.mark.slow
+def test_memory_is_the_same_for_a_thousand_and_a_hundred_thousand(run_python, trained, many, tmp_path):
+    """Peak resident memory of the whole process, within 10 %."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("peak memory is read from /proc")
+    code = "import sys\nfrom pathlib import Path\nfrom plantml.cli.app import run\ncode = run(sys.argv[1:])\n"
+    # Not getrusage: that starts with what the process that started this one had.
+    code += f"print(Path({str(status)!r}).read_text().partition('VmHWM:')[2].split()[0])\nsys.exit(code)"
+    files = sorted(many.glob("*.jpg"))[:90]
+
+    def peak(count):
+        folder = tmp_path / f"photos-{count}"
+        for number in range(count):
+            place = folder / f"{number // 1000:03d}" / f"{number:06d}.jpg"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.hardlink_to(files[number % len(files)])
+        process = run_python(code, "detect", folder, "--model", trained.run, "--out", tmp_path / f"{count}.jsonl")
+        out, err = process.communicate(timeout=1800)
+        assert process.returncode == Exit.DONE, err
+        assert sum(1 for _ in (tmp_path / f"{count}.jsonl").open()) == count
+        return int(out.split()[-1])
+
+    few, lot = peak(1_000), peak(100_000)
+    assert lot <= 1.1 * few, (few, lot)
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, Exit.TERMINATED), (signal.SIGINT, Exit.INTERRUPTED)])

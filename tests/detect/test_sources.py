@@ -1,12 +1,20 @@
+import http.server
 import io
+import json
 import os
+import tarfile
+import threading
+import zipfile
+from functools import partial
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from plantml import storage
-from plantml.detect.sources import collect
-from plantml.errors import InputError, NotFoundError
+from plantml.data import versions
+from plantml.detect.sources import Choice, check_apart, collect, moment
+from plantml.errors import InputError, NotFoundError, UsageError
 
 
 @pytest.fixture
@@ -78,7 +86,7 @@ def test_a_name_that_is_no_unicode_is_still_that_file(tmp_path):
     raw = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
     Path(os.fsdecode(raw)).write_bytes(b"picture")
     listed, folder = collect(["-"], io.BytesIO(raw + b"\n")), collect([str(tmp_path)])
-    assert listed == folder
+    assert list(listed.found) == list(folder.found)
 
 
 def test_what_is_named_twice_is_looked_at_once(folder):
@@ -102,7 +110,7 @@ def test_a_named_file_is_taken_whatever_it_is(folder):
 
 def test_the_stamp_changes_with_the_file(folder):
     (before,) = collect([f"{folder}/b.jpg"]).found
-    assert collect([f"{folder}/b.jpg"]).found == [before]
+    assert list(collect([f"{folder}/b.jpg"]).found) == [before]
     (folder / "b.jpg").write_bytes(b"another picture")
     (after,) = collect([f"{folder}/b.jpg"]).found
     assert after != before
@@ -127,3 +135,153 @@ def test_nothing_but_other_files_says_how_many(folder):
 def test_a_list_that_is_not_there_is_not_found(tmp_path):
     with pytest.raises(NotFoundError, match="photos"):
         collect([str(tmp_path / "photos.txt")])
+
+
+# --- tables, datasets, archives ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.tsv", "list.parquet", "list.jsonl"])
+def test_a_table_names_images_in_a_column(folder, inside, name):
+    rows = pl.DataFrame({"plant": [1, 2, 3], "URL": ["deep/c.tif", "s3://bucket/far.jpg", "b.jpg"]})
+    if name.endswith(".jsonl"):
+        rows.write_ndjson(name)
+    elif name.endswith(".parquet"):
+        rows.write_parquet(name)
+    else:
+        rows.write_csv(name, separator="\t" if name.endswith(".tsv") else ",")
+    wanted = ["deep/c.tif", "s3://bucket/far.jpg", "b.jpg"]
+    assert names(collect([name])) == wanted
+    assert names(collect([name], choice=Choice(column="URL"))) == wanted
+    with pytest.raises(InputError, match="has no column 'where'") as error:
+        collect([name], choice=Choice(column="where"))
+    assert "plant, URL" in error.value.why
+
+
+def test_a_path_of_a_table_is_from_here_or_else_from_beside_it(folder, monkeypatch):
+    (folder / "deep" / "list.csv").write_text("image\nc.tif\nb.jpg\ngone.jpg\n")
+    monkeypatch.chdir(folder)
+    assert names(collect(["deep/list.csv"])) == ["deep/c.tif", "b.jpg", "gone.jpg"]
+
+
+def test_a_table_without_a_telling_column_says_so(tmp_path):
+    (tmp_path / "list.csv").write_text("plant,photo\n1,a.jpg\n")
+    with pytest.raises(InputError, match="names no images") as error:
+        collect([str(tmp_path / "list.csv")])
+    assert "--column" in error.value.hint
+    (tmp_path / "one.csv").write_text("photo\na.jpg\n")
+    assert names(collect([str(tmp_path / "one.csv")])) == ["a.jpg"]
+
+
+def test_a_folder_with_versions_is_a_dataset(trained):
+    version = versions.load(trained.data)
+    found = collect([trained.data])
+    assert names(found) == [version.image_url(path) for path in version.usable()["path"]]
+    test = collect([f"{trained.data}@{version.number}"], choice=Choice(split="test"))
+    assert names(test) == [version.image_url(path) for path in version.usable("test")["path"]]
+    assert 0 < len(test.found) < len(found.found)
+    with pytest.raises(InputError, match="no photos in the split") as error:
+        collect([trained.data], choice=Choice(split="tset"))
+    assert "test" in error.value.why
+    with pytest.raises(InputError, match="no version 99"):
+        collect([f"{trained.data}@99"])
+
+
+def test_a_folder_of_photos_stays_one_whatever_it_is_called(folder):
+    for name in ("versions/old.jpg", "plot@3/a.jpg"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_bytes(b"picture")
+    assert f"{folder}/versions/old.jpg" in names(collect([str(folder)]))
+    assert names(collect([f"{folder}/plot@3"])) == [f"{folder}/plot@3/a.jpg"]
+
+
+@pytest.mark.parametrize(("choice", "said"), [(Choice(split="test"), "--split"), (Choice(column="url"), "--column")])
+def test_a_choice_that_is_about_nothing_is_wrong_usage(folder, choice, said):
+    with pytest.raises(UsageError, match=said):
+        collect([str(folder)], choice=choice)
+
+
+@pytest.mark.parametrize("name", ["photos.zip", "photos.tar", "photos.tar.gz"])
+def test_an_archive_is_searched_without_unpacking(folder, tmp_path_factory, name):
+    place = tmp_path_factory.mktemp("archive") / name
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(place, "w") as archive:
+            for file in sorted(folder.rglob("*")):
+                if file.is_file():
+                    archive.write(file, file.relative_to(folder))
+            archive.writestr("../out.jpg", b"picture")
+    else:
+        with tarfile.open(place, f"w:{'gz' if name.endswith('gz') else ''}") as archive:
+            for file in sorted(folder.rglob("*")):
+                if file.is_file():
+                    archive.add(file, file.relative_to(folder))
+    found = collect([str(place), f"{folder}/b.jpg"])
+    kind = "zip" if name.endswith(".zip") else "tar"
+    assert names(found) == [
+        *(f"{kind}://{member}::{place}" for member in ("a.PNG", "b.jpg", "deep/c.tif")),
+        f"{folder}/b.jpg",
+    ]
+    assert found.skipped["hidden"] == 2
+    assert found.skipped["not an image by its name"] == 2
+    assert sum(found.skipped.values()) == (5 if kind == "zip" else 4)
+    assert storage.read(names(found)[1]) == b"b.jpg"
+
+
+@pytest.mark.parametrize("made", ["photos", "photos/drawn", "photos/sheet.png"])
+def test_pictures_are_not_made_among_the_photos(tmp_path, monkeypatch, made):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="lies in photos"):
+        check_apart(["-", "photos"], [None, str(tmp_path / made)])
+    check_apart(["photos", "photos/a.jpg"], ["photos-drawn", "s3://photos/drawn", None])
+
+
+def test_only_what_changed_since(folder):
+    now = 1_800_000_000
+    for name, age in (("b.jpg", 100), ("a.PNG", 90_000), ("deep/c.tif", 10)):
+        os.utime(folder / name, (now - age, now - age))
+    found = collect([str(folder)], choice=Choice(since=moment("24h", now)))
+    assert names(found) == [f"{folder}/b.jpg", f"{folder}/deep/c.tif"]
+    assert found.skipped["older than --since"] == 1
+    assert moment("2026-05-01T18:00+00:00") == 1_777_658_400
+    assert moment("7d", now) == now - 7 * 86_400
+    with pytest.raises(UsageError, match="no time"):
+        moment("yesterday")
+
+
+def test_http_gives_records_of_what_is_there_and_what_is_not(tmp_path, cli, trained, photo):
+    (tmp_path / "a.jpg").write_bytes(photo(seed=3))
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            if self.path.startswith("/cut"):
+                self.send_response(200)
+                self.send_header("Content-Length", "100000")
+                self.end_headers()
+                self.wfile.write(b"\xff\xd8\xff half")
+                return
+            super().do_GET()
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        home = f"http://127.0.0.1:{server.server_port}"
+        out = tmp_path / "records.jsonl"
+        line = (
+            f"{home}/a.jpg?size=full",
+            f"{home}/gone.jpg?size=full",
+            f"{home}/cut",
+            "--model",
+            trained.run,
+            "--out",
+            out,
+        )
+        result = cli("detect", *line, "--max-failures", 2, "--json")
+        assert result.code == 0, result.err
+        records = [json.loads(text) for text in out.read_text().splitlines()]
+        codes = [(record["failure"] or "none").split(":")[0] for record in records]
+        assert codes == ["none", "not-found", "unreachable"]
+    finally:
+        server.shutdown()
+        server.server_close()

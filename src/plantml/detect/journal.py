@@ -3,42 +3,89 @@
     OUT.journal/
       000000.json     what was asked: model and options; a repeat must ask the same
       000001.jsonl    records in the order they were made, a segment every so many rows or seconds
+      000002.written  the output held all rows up to here
       …
 
 Segments are created exclusively and never changed. A row is keyed by the image's URL and stamp, so that a
-changed file is looked at again. The output is compiled from the journal in the order of the sources.
+changed file is looked at again; after the record may follow an embedding. The output is compiled from the
+journal in the order of the sources.
 """
 
-import hashlib
+import base64
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from plantml import storage
-from plantml.detect.sources import Source
+from plantml.detect.listing import Places, Source
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError
 
 SEGMENT_ROWS = 1000
 SEGMENT_SECONDS = 10.0
 
 _HEAD = "000000.json"
+_MARK = ".written"
+_ROWS = 1 << 24
+"""A place is a segment's number times this, plus the row: no segment has as many."""
+
+_SEGMENTS_HELD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One finished image.
+
+    Attributes:
+        record: as one line of JSON.
+        embedding: as `pack` made it; empty where none was asked for, or after a failure.
+        segment: number of the journal's segment that it is from.
+    """
+
+    record: str
+    embedding: bytes = b""
+    segment: int = 0
+
+
+def pack(vector: NDArray[np.float32] | None) -> bytes:
+    """An embedding as the journal keeps it: 16-bit floats, base64."""
+    return b"" if vector is None else base64.b64encode(np.asarray(vector, "<f2").tobytes())
+
+
+def unpack(packed: bytes) -> NDArray[np.float32] | None:
+    """The embedding, float32 [D], from what `pack` gave."""
+    return np.frombuffer(base64.b64decode(packed), "<f2").astype(np.float32) if packed else None
 
 
 class Journal:
     """An open journal. Not shared between processes: two writers would meet at the next segment's number."""
 
-    def __init__(self, url: str, numbers: Sequence[int]) -> None:
+    def __init__(self, url: str, names: Sequence[str]) -> None:
+        numbers = [int(name.split(".")[0]) for name in names]
         self.url = url
         self._next = max(numbers, default=0) + 1
-        self._place: dict[bytes, tuple[int, int]] = {}
+        self._places = Places()
         self._segments: dict[int, list[bytes]] = {}
+        self._marks = {int(name.split(".")[0]) for name in names if name.endswith(_MARK)}
+        self.published = max(self._marks, default=0)
         self._rows: list[bytes] = []
         self._keys: list[bytes] = []
         self._since = time.monotonic()
 
     @classmethod
-    def open(cls, out: str, asked: Mapping[str, Any], *, fresh: bool = False, retry_failed: bool = False) -> "Journal":
+    def open(
+        cls,
+        out: str,
+        asked: Mapping[str, Any],
+        *,
+        fresh: bool = False,
+        retry_failed: bool = False,
+        place: str | None = None,
+    ) -> "Journal":
         """The journal of an output, new or from an earlier run.
 
         Args:
@@ -46,30 +93,40 @@ class Journal:
             asked: model and options that decide what the records say.
             fresh: forget what was done.
             retry_failed: look again at images that failed.
+            place: URL of the journal, where it does not stand beside the output.
 
         Raises:
             InputError: an earlier run asked for something else.
         """
-        url = f"{out}.journal"
+        url = place or f"{out}.journal"
         names = _names(url)
         if fresh:
             for name in reversed(names):  # the head last: until then the rest is told to be another model's
                 storage.remove(storage.join(url, name))
             names = []
         _agree(url, asked)
-        numbers = sorted(int(name.split(".")[0]) for name in names if name.endswith(".jsonl"))
-        journal = cls(url, numbers)
-        for number in numbers:
+        journal = cls(url, [name for name in names if name != _HEAD])
+        for number in sorted(int(name.split(".")[0]) for name in names if name.endswith(".jsonl")):
             journal._index(number, retry_failed=retry_failed)
         return journal
 
     def __contains__(self, source: Source) -> bool:
-        return _key(source) in self._place
+        return source.key in self._places
 
-    def add(self, source: Source, line: str) -> None:
+    def __iter__(self) -> Iterator[Source]:
+        """All images that were looked at, as they were then, in the order in which that was done."""
+        for number in range(1, self._next):
+            if number not in self._marks:
+                for row, line in enumerate(self._load(number)):
+                    source = Source(*json.loads(line.split(b"\t", 1)[0]))
+                    if self._places[source.key] == number * _ROWS + row:  # else it was looked at again later
+                        yield source
+
+    def add(self, source: Source, line: str, embedding: bytes = b"") -> None:
         """Note one finished image; `line` is its record as one line of JSON."""
-        self._rows.append(f"{json.dumps([source.url, source.stamp])}\t{line}".encode("utf-8", "surrogateescape"))
-        self._keys.append(_key(source))
+        row = f"{json.dumps([source.url, source.stamp])}\t{line}".encode("utf-8", "surrogateescape")
+        self._rows.append(row + b"\t" + embedding if embedding else row)
+        self._keys.append(source.key)
         if len(self._rows) >= SEGMENT_ROWS or time.monotonic() - self._since > SEGMENT_SECONDS:
             self.flush()
 
@@ -78,43 +135,61 @@ class Journal:
         self._since = time.monotonic()
         if not self._rows:
             return
-        try:
-            storage.create(self._segment(self._next), b"\n".join(self._rows) + b"\n")
-        except AlreadyExistsError as error:
-            raise InputError(
-                f"{self.url} is being written by somebody else",
-                "",
-                "Let the other run end, or choose another --out.",
-            ) from error
+        self._create(self._segment(self._next), b"\n".join(self._rows) + b"\n")
         for row, key in enumerate(self._keys):
-            self._place[key] = (self._next, row)
+            self._places[key] = self._next * _ROWS + row
         self._next += 1
         self._rows, self._keys = [], []
 
-    def lines(self, sources: Sequence[Source]) -> Iterator[str]:
-        """The record lines of these sources, in their order; those that are not done are left out."""
+    def mark(self) -> None:
+        """Note that the output holds all that is in the journal by now."""
+        if self.published < self._next - 1:
+            self._create(storage.join(self.url, f"{self._next:06d}{_MARK}"), b"")
+            self.published = self._next
+            self._marks.add(self._next)
+            self._next += 1
+
+    def rows(self, sources: Iterable[Source], after: int = 0) -> Iterator[Row]:
+        """What is known of these sources, in their order; those that are not done are left out.
+
+        Args:
+            sources: whose rows.
+            after: only rows of segments with a higher number.
+        """
         for source in sources:
-            place = self._place.get(_key(source))
-            if place is not None:
-                number, row = place
-                yield self._load(number)[row].decode("utf-8", "surrogateescape").split("\t", 1)[1]
+            place = self._places[source.key]
+            if place >= 0 and place // _ROWS > after:
+                _, record, *embedding = self._load(place // _ROWS)[place % _ROWS].split(b"\t")
+                text, vector = record.decode("utf-8", "surrogateescape"), embedding[0] if embedding else b""
+                yield Row(text, vector, place // _ROWS)
+
+    def lines(self, sources: Iterable[Source]) -> Iterator[str]:
+        """The record lines of these sources, in their order; those that are not done are left out."""
+        return (row.record for row in self.rows(sources))
 
     def _load(self, number: int) -> list[bytes]:
         # Work went in the order of the sources, so the segments are needed one after the other.
         if number not in self._segments:
-            while len(self._segments) > 8:
+            while len(self._segments) >= _SEGMENTS_HELD:
                 self._segments.pop(next(iter(self._segments)))
             self._segments[number] = storage.read(self._segment(number)).rstrip(b"\n").split(b"\n")
         return self._segments[number]
 
     def _index(self, number: int, *, retry_failed: bool) -> None:
         for row, line in enumerate(self._load(number)):
-            key, record = line.split(b"\t", 1)
-            url, stamp = json.loads(key)
-            if retry_failed and json.loads(record)["failure"] is not None:
-                self._place.pop(_key(Source(url, stamp)), None)
-            else:
-                self._place[_key(Source(url, stamp))] = (number, row)
+            key, record, *_ = line.split(b"\t")
+            again = retry_failed and json.loads(record)["failure"] is not None
+            self._places[Source(*json.loads(key)).key] = -1 if again else number * _ROWS + row
+
+    def _create(self, url: str, data: bytes) -> None:
+        try:
+            storage.create(url, data)
+        except AlreadyExistsError as error:
+            raise InputError(
+                f"{self.url} is being written by somebody else",
+                "",
+                "Let the other run end, or choose another --out.",
+            ) from error
 
     def _segment(self, number: int) -> str:
         return storage.join(self.url, f"{number:06d}.jsonl")
@@ -145,8 +220,3 @@ def _agree(url: str, asked: Mapping[str, Any]) -> None:
                 "; ".join(changed),
                 "Choose another --out, or start over with --fresh.",
             ) from None
-
-
-def _key(source: Source) -> bytes:
-    text = f"{source.url}\0{source.stamp}".encode("utf-8", "surrogateescape")
-    return hashlib.blake2b(text, digest_size=16).digest()

@@ -8,14 +8,14 @@ from typing import Any
 from plantml import sheets, storage
 from plantml.sheets import Tile
 
-_COLOURS = {"accept": "#2e7d32", "review": "#ef6c00", "unknown": "#6a1b9a", None: "#c62828"}
+COLOURS = {"accept": "#2e7d32", "review": "#ef6c00", "unknown": "#6a1b9a", None: "#c62828"}
 
 
 def draw(records: Iterable[Mapping[str, Any]], limit: int = 48) -> bytes:
     """A PNG of the first `limit` records: each photo, a bar in its decision's colour, its labels."""
     return sheets.draw(
         [
-            Tile(partial(storage.read, record["image"]), _lines(record), _COLOURS[record["decision"]])
+            Tile(partial(storage.read, record["image"]), _lines(record), COLOURS[record["decision"]])
             for record in islice(records, limit)
         ]
     )
@@ -25,11 +25,12 @@ def _lines(record: Mapping[str, Any]) -> list[str]:
     name = storage.basename(record["image"])
     if record["failure"] is not None:
         return [name, record["failure"]]
-    said = [_said(target, answer) for target, answer in record["targets"].items()]
+    said = [answer_text(target, answer) for target, answer in record["targets"].items()]
     return [name, *said] if record["decision"] == "accept" else [name, *said, f"-> {record['decision']}"]
 
 
-def _said(target: str, answer: Mapping[str, Any]) -> str:
+def answer_text(target: str, answer: Mapping[str, Any]) -> str:
+    """What was said of one target, in few words."""
     if "label" in answer:
         return f"{answer['label']} {answer['score']:.2f}"
     if "labels" in answer:

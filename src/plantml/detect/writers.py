@@ -1,16 +1,26 @@
-"""Records as files: JSON Lines as they are, CSV and Parquet flat."""
+"""Records as files: JSON Lines as they are, CSV and Parquet flat, COCO and MegaDetector for other programs."""
 
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plantml import storage
 from plantml.bundle import Contract
-from plantml.errors import UsageError
+from plantml.detect import exchange
+from plantml.errors import StorageError, UsageError
+from plantml.work import batched
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Record = Mapping[str, Any]
+Writer = Callable[[Path, Iterable[str], Contract], None]
+_ROWS = 2000
+"""Rows of a table that are in memory at once."""
+
 _PLAIN = ("image", "image_id", "width", "height", "model", "decision", "unknown", "failure")
 
 
@@ -34,26 +44,47 @@ def flat(record: Record, contract: Contract) -> dict[str, Any]:
     return row
 
 
-def write(out: str, lines: Iterable[str], contract: Contract) -> None:
-    """Write record lines to a URL, in the format of its extension, in one step.
+def write(out: str, lines: Iterable[str], contract: Contract, form: str | None = None) -> None:
+    """Write record lines to a URL, in one step.
+
+    Args:
+        out: where to.
+        lines: records as JSON.
+        contract: of the model that made them.
+        form: one of `FORMATS`; without one, the format of the URL's extension.
 
     Raises:
-        UsageError: no format has that extension.
+        UsageError: no format has that extension or name.
     """
-    writer = writer_of(out)
-    with storage.staged(out) as path:
+    writer = writer_of(out, form)
+    with published(out) as path:
         writer(path, lines, contract)
 
 
-def writer_of(out: str) -> Callable[[Path, Iterable[str], Contract], None]:
-    """The writer of an extension. Raises `UsageError` that lists them."""
+@contextmanager
+def published(out: str) -> Iterator[Path]:
+    """A local file to fill that becomes `out` in one step if the block ends well. Raises `StorageError`."""
+    with storage.staged(out) as path:
+        try:
+            yield path
+        except OSError as error:  # a full disk, as a rule
+            hint = "Make room and repeat the command: nothing that was done is lost."
+            raise StorageError(f"Could not write {out}", str(error), hint) from error
+
+
+def writer_of(out: str, form: str | None = None) -> Writer:
+    """The writer of a format's name, or of an extension. Raises `UsageError` that lists them."""
+    if form is not None:
+        if form not in FORMATS:
+            raise UsageError(f"No format is called {form!r}", "", f"Formats: {', '.join(FORMATS)}.")
+        return FORMATS[form]
     try:
         return WRITERS[storage.suffix(out)]
     except KeyError:
         raise UsageError(
             f"No format is called {storage.suffix(out) or 'nothing'!r}",
             f"of {out}",
-            f"Formats: {', '.join(WRITERS)}.",
+            f"Formats: {', '.join(WRITERS)}, or name one: --format {'|'.join(FORMATS)}.",
         ) from None
 
 
@@ -70,15 +101,34 @@ def _csv(path: Path, lines: Iterable[str], contract: Contract) -> None:
 
 
 def _parquet(path: Path, lines: Iterable[str], contract: Contract) -> None:
+    schema = flat_schema(contract)
+    # A file name need not be Unicode, but a Parquet string must.
+    unicode = (text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for text in lines)
+    sink(path, _rows(unicode, contract), schema)
+
+
+def flat_schema(contract: Contract) -> dict[str, Any]:
+    """The columns of flat records and their types of polars."""
     import polars as pl
 
     text = dict.fromkeys(("image", "image_id", "model", "decision", "failure"), pl.String)
     schema: dict[str, Any] = dict.fromkeys(_columns(contract), pl.Float64)
     schema |= text | {"width": pl.Int32, "height": pl.Int32}
-    schema |= {target.name: pl.String for target in contract.targets if target.kind != "value"}
-    # A file name need not be Unicode, but a Parquet string must.
-    unicode = (text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for text in lines)
-    pl.DataFrame(list(_rows(unicode, contract)), schema=schema).write_parquet(path)
+    return schema | {target.name: pl.String for target in contract.targets if target.kind != "value"}
+
+
+def sink(path: Path, rows: Iterable[Mapping[str, Any]], schema: Mapping[str, Any]) -> None:
+    """Write rows as Parquet, some at a time, so that memory does not grow with their number."""
+    import polars as pl
+    from polars.io.plugins import register_io_source
+
+    def parts(*_: object) -> "Iterator[pl.DataFrame]":
+        yield pl.DataFrame(schema=schema)  # so that no rows are a table too
+        for some in batched(rows, _ROWS):
+            yield pl.DataFrame(some, schema=schema)
+
+    table = register_io_source(parts, schema=dict(schema))
+    table.sink_parquet(path, row_group_size=10 * _ROWS, engine="streaming", maintain_order=True)
 
 
 def _rows(lines: Iterable[str], contract: Contract) -> Iterator[dict[str, Any]]:
@@ -90,10 +140,14 @@ def _columns(contract: Contract) -> list[str]:
     return list(flat(empty, contract))
 
 
-WRITERS: Mapping[str, Callable[[Path, Iterable[str], Contract], None]] = {
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-    ".csv": _csv,
-    ".parquet": _parquet,
+FORMATS: Mapping[str, Writer] = {
+    "jsonl": _jsonl,
+    "csv": _csv,
+    "parquet": _parquet,
+    "coco": exchange.coco,
+    "megadetector": exchange.megadetector,
 }
-"""Output formats by extension; a new one is one more line here."""
+"""Output formats by name; a new one is one more line here."""
+
+WRITERS: Mapping[str, Writer] = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parquet}
+"""What an extension means; `.json` has to be named."""

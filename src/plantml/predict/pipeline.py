@@ -6,15 +6,16 @@ the number of chunks under way is bounded, so that memory does not grow with the
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plantml import images, storage
 from plantml.bundle import Bundle
-from plantml.errors import NotFoundError, PlantmlError
+from plantml.errors import InputError, NotFoundError, PlantmlError
 from plantml.images import ImageError, Pixels
 from plantml.predict.records import Reader, Record, failed
 from plantml.runtime import Runtime
@@ -29,11 +30,13 @@ class Prediction:
         record: what is written down.
         probabilities: by target: float32 [classes], or [1] for a value; `None` after a failure.
         embedding: float32 [D]; `None` after a failure.
+        more: further keys of the record, where an option asks for them.
     """
 
     record: Record
     probabilities: dict[str, NDArray[np.float32]] | None
     embedding: NDArray[np.float32] | None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -111,5 +114,16 @@ class Pipeline:
         if isinstance(error, ImageError):
             code, why = error.code, error.why
         else:
-            code, why = "not-found" if isinstance(error, NotFoundError) else "unreachable", str(error)
+            code, why = _code(error), str(error)
         return Prediction(failed(url, self.bundle.digest, f"{code}: {why}", image_id), None, None)
+
+
+def _code(error: PlantmlError) -> str:
+    """Why bytes did not come, as a short name."""
+    if isinstance(error, NotFoundError):
+        return "not-found"
+    if isinstance(error.__cause__, PermissionError):
+        return "refused"
+    if isinstance(error.__cause__, TimeoutError):
+        return "timeout"
+    return "damaged" if isinstance(error, InputError) else "unreachable"  # damaged: an archive's member

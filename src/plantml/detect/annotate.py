@@ -1,0 +1,156 @@
+"""`--annotate`: what was said of a photo, written under it, in its decision's colour."""
+
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from plantml import images, storage
+from plantml.detect.sheet import COLOURS, answer_text
+from plantml.errors import PlantmlError
+from plantml.work import Progress, in_threads, silent
+
+SIDE = 2048
+"""Pictures are drawn at most this wide and high, pixels."""
+
+_SMALLEST = 480
+"""Narrower ones are enlarged to this width, so that the text beneath has room."""
+
+_WELL, _GREEN = frozenset({"healthy", "none"}), "#3cb44b"
+_PALETTE = ("#e6194b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#9a6324", "#808000")
+
+
+def write(folder: str, records: Iterable[Mapping[str, Any]], *, threads: int = 1, progress: Progress = silent) -> int:
+    """Draw every record that has an answer into a folder, `NAME.<first 8 digits of its image_id>.jpg`.
+
+    Returns:
+        How many were drawn. A photo that is gone or cannot be read any more is left out: its record tells of it.
+    """
+    done = 0
+
+    def draw_one(record: Mapping[str, Any]) -> bool:
+        try:
+            data = storage.read(record["image"])
+            picture = draw(data, record)
+        except PlantmlError:
+            return False
+        storage.write(storage.join(folder, file_name(record, ".jpg")), picture)
+        return True
+
+    for drawn in in_threads(draw_one, (record for record in records if record["failure"] is None), threads):
+        done += drawn
+        progress(done, 0)
+    return done
+
+
+def file_name(record: Mapping[str, Any], extension: str) -> str:
+    """A file's name for a record: that of the photo, and the first digits of its `image_id`, so that no two clash."""
+    stem = os.path.splitext(storage.basename(record["image"].partition("?")[0]))[0]  # noqa: PTH122 - a URL is no Path
+    if stem == record["image_id"]:  # a photo of a dataset
+        return f"{stem}{extension}"
+    return f"{stem[:100] or 'image'}.{record['image_id'][:8]}{extension}"
+
+
+def draw(data: bytes, record: Mapping[str, Any]) -> bytes:
+    """The upright photo with its answers beneath, its boxes and its tiles, as JPEG bytes. Raises `ImageError`."""
+    photo = images.thumbnail(data, SIDE)
+    if photo.width < _SMALLEST:
+        size = _SMALLEST, round(photo.height * _SMALLEST / photo.width)
+        photo = photo.resize(size, Image.Resampling.NEAREST) if size[1] <= 4 * SIDE else photo
+    scale = photo.width / record["width"]
+    text = max(15, photo.width // 40)
+    _overlay(photo, record, scale, text)
+    lines = [f"{target}: {answer_text(target, answer)}" for target, answer in record["targets"].items()]
+    if "tiles" in record:
+        lines += _legend(record["tiles"])
+    lines += [f"advice: {line}" for advice in record.get("advice", {}).values() for line in advice.splitlines()]
+    font = ImageFont.load_default(text)
+    wrapped = [part for line in lines for part in _wrapped(line, font, photo.width - text)]
+    canvas = Image.new("RGB", (photo.width, photo.height + round(text * (1.4 * (len(wrapped) + 1) + 1.2))), "white")
+    canvas.paste(photo, (0, 0))
+    pen, top, colour = ImageDraw.Draw(canvas), photo.height, COLOURS[record["decision"]]
+    pen.rectangle((0, top, photo.width, top + round(text * 1.6)), fill=colour)
+    pen.text((text // 2, top + text // 5), record["decision"], fill="white", font=font)
+    for number, line in enumerate(wrapped):
+        pen.text((text // 2, top + round(text * (1.9 + 1.4 * number))), line, fill="black", font=font)
+    buffer = io.BytesIO()
+    canvas.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _overlay(photo: Image.Image, record: Mapping[str, Any], scale: float, text: int) -> None:
+    pen, font = ImageDraw.Draw(photo, "RGBA"), ImageFont.load_default(max(11, text * 2 // 3))
+    for box in record["boxes"]:
+        corners = [round(scale * part) for part in (box["x"], box["y"], box["x"] + box["w"], box["y"] + box["h"])]
+        pen.rectangle(corners, outline="#ffeb3b", width=max(2, text // 8))
+        words = ", ".join(answer_text(target, answer) for target, answer in box["targets"].items())
+        pen.text((corners[0], corners[1]), words, fill="white", font=font, stroke_width=2, stroke_fill="black")
+    if "tiles" in record:
+        _grid(pen, record, scale)
+
+
+def _grid(pen: ImageDraw.ImageDraw, record: Mapping[str, Any], scale: float) -> None:
+    """Each tile's part of the picture that is nearest to its middle, in the colour of its label."""
+    tiles = record["tiles"]
+    target = _shown(tiles)
+    colours = _colours(record, target) if target else {}
+    font = ImageFont.load_default(max(11, round(scale * tiles["grid"][0]["w"] / 12)))
+    xs, ys = sorted({tile["x"] for tile in tiles["grid"]}), sorted({tile["y"] for tile in tiles["grid"]})
+    for tile in tiles["grid"]:
+        left, right = _cell(xs, tile["x"], tile["w"])
+        top, bottom = _cell(ys, tile["y"], tile["h"])
+        corners = [round(scale * part) for part in (left, top, right, bottom)]
+        label = tile["targets"][target]["label"] if target else tile["decision"]
+        colour = colours.get(label, "#808080")
+        clear = 70 if tile["decision"] == "accept" else 20
+        pen.rectangle(corners, fill=f"{colour}{clear:02x}", outline=f"{colour}ff", width=2)
+        words = f"{label} {tile['targets'][target]['score']:.2f}" if target else label
+        if tile["decision"] != "accept":
+            words += f"\n{tile['decision']}"
+        if font.getlength(words.split("\n", maxsplit=1)[0]) <= corners[2] - corners[0] - 8:
+            at = (corners[0] + 5, corners[1] + 3)
+            pen.multiline_text(at, words, fill="white", font=font, stroke_width=2, stroke_fill="black")
+
+
+def _cell(starts: Sequence[int], start: int, length: int) -> tuple[float, float]:
+    """The part of one side that belongs to a tile: halfway into what it shares with its neighbours."""
+    place = starts.index(start)
+    first = start if not place else (starts[place - 1] + length + start) / 2
+    last = start + length if place + 1 == len(starts) else (start + length + starts[place + 1]) / 2
+    return first, last
+
+
+def _shown(tiles: Mapping[str, Any]) -> str | None:
+    """The target whose labels are shown: the one with the most of them."""
+    labels = tiles["labels"]
+    return max(labels, key=lambda name: (len(labels[name]), name == "disease"), default=None)
+
+
+def _colours(record: Mapping[str, Any], target: str) -> dict[str, str]:
+    """A colour for each label, the same on each photo as far as its record names the same classes."""
+    names = {label for label, _ in record["targets"][target]["top"]} | set(record["tiles"]["labels"][target])
+    others = sorted(names - _WELL)
+    return dict.fromkeys(_WELL, _GREEN) | {name: _PALETTE[n % len(_PALETTE)] for n, name in enumerate(others)}
+
+
+def _legend(tiles: Mapping[str, Any]) -> list[str]:
+    target = _shown(tiles)
+    counts = tiles["labels"].get(target, {}) if target else {}
+    said_ = ", ".join(f"{label} {count}" for label, count in counts.items())
+    return [f"{tiles['columns']} x {tiles['rows']} tiles of {tiles['size']} pixels: {said_}"]
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """The text in lines that fit; a word that is too long is cut."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+            continue
+        while len(word) > 1 and font.getlength(word) > width:
+            word = word[:-2] + "…"  # noqa: PLW2901
+        lines.append(word)
+    return [line for line in lines if line]

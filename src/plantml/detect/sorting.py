@@ -1,0 +1,83 @@
+"""`--sort-into`: photos in a folder for each label."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from plantml import storage
+from plantml.detect.annotate import file_name
+from plantml.errors import NotFoundError, UsageError
+from plantml.targets import Target
+
+How = Literal["link", "copy"]
+UNSURE = "_unsure"
+"""Folder of the photos whose answer was not accepted; under it, a folder for each label."""
+
+_ODD = re.compile(r"[^\w .,()+-]")
+
+
+def write(
+    folder: str, records: Iterable[Mapping[str, Any]], targets: Sequence[Target], *, by: str | None, how: How
+) -> Counter[str]:
+    """Put every photo that has an answer under its label; what is there already stays.
+
+    Args:
+        folder: URL of the folder that holds the labels' folders.
+        records: as JSON types.
+        targets: of the model.
+        by: the class target whose labels count; the first one without it.
+        how: `link` makes symbolic links where both sides are local files, and copies elsewhere.
+
+    Returns:
+        How many photos each folder got.
+
+    Raises:
+        UsageError: the model has no such class target.
+    """
+    target = chosen(targets, by)
+    put: Counter[str] = Counter()
+    for record in records:
+        if record["failure"] is not None:
+            continue
+        label = _ODD.sub("_", record["targets"][target]["label"]).strip(". ") or "_"
+        place = label if record["decision"] == "accept" else f"{UNSURE}/{label}"
+        name = f"{place}/{file_name(record, storage.suffix(record['image'].partition('?')[0]))}"
+        url = storage.join(folder, name)
+        if _is_there(url):
+            continue
+        try:
+            _put(record["image"], url, how)
+        except NotFoundError:
+            continue  # gone since it was looked at
+        put[place] += 1
+    return put
+
+
+def chosen(targets: Sequence[Target], by: str | None) -> str:
+    """The name of the class target to sort by. Raises `UsageError`."""
+    names = [target.name for target in targets if target.kind == "class"]
+    if by is not None and by not in names:
+        raise UsageError(f"Photos cannot be sorted by {by!r}", f"the model's class targets: {', '.join(names)}")
+    if not names:
+        raise UsageError("Photos cannot be sorted", "the model has no class target")
+    return by or names[0]
+
+
+def _is_there(url: str) -> bool:
+    return os.path.lexists(storage.local_path(url)) if storage.is_local(url) else storage.exists(url)
+
+
+def _put(image: str, url: str, how: How) -> None:
+    if how == "link" and storage.is_local(image) and storage.is_local(url):
+        link = Path(storage.absolute(url))
+        try:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(storage.absolute(image))
+        except (OSError, NotImplementedError):  # not every file system has them
+            pass
+        else:
+            return
+    storage.write(url, storage.read(image))
