@@ -79,7 +79,7 @@ def test_evaluation_keeps_order_and_pixels(photos) -> None:
     batches = list(evaluation_loader(photos))
     assert torch.cat([batch["disease"] for batch in batches]).tolist() == photos.labels["disease"][ROWS].tolist()
     assert np.array_equal(torch.cat([batch["image"] for batch in batches]).numpy(), photos.pixels[photos.rows])
-    shares = [list(evaluation_loader(photos, rank=rank, size=2)) for rank in (0, 1)]
+    shares = [list(evaluation_loader(photos, rank, 2)) for rank in (0, 1)]
     assert sorted(len(share[0]["image"]) for share in shares) == [4, 5]
 
 

@@ -157,3 +157,12 @@ def test_killed_at_twenty_random_moments(cli, trained, uninterrupted, tmp_path, 
         assert result.code == Exit.DONE, result.err
         assert result.json["model"] == digest(uninterrupted)
     shutil.rmtree(tmp_path / "run")
+
+
+def test_a_signal_while_embeddings_are_made_ends_with_its_code(trained, tmp_path) -> None:
+    process = start(trained.data, tmp_path / "run", "--set", "mode=probe", "--set", "backbone=mobilenetv3_large_100")
+    wait_for(process, tmp_path / "run", "plots/batch.png")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in {Exit.TERMINATED, Exit.DONE}, err
+    assert "Traceback" not in err

@@ -126,7 +126,7 @@ def training_loader(
     )
 
 
-def evaluation_loader(photos: Photos, *, rank: int = 0, size: int = 1) -> DataLoader[Batch]:
+def evaluation_loader(photos: Photos, rank: int = 0, size: int = 1) -> DataLoader[Batch]:
     """This process's share of the photos, exactly as detection sees them."""
     places = [(0, int(row), 0) for row in photos.rows[rank::size]]
     return DataLoader(PhotoDataset(photos, 0, None), _JUDGED, sampler=places)

@@ -55,7 +55,7 @@ class Keeper(pl.Callback):
     Args:
         module: what is trained.
         folder: of the checkpoints, on this machine.
-        judging: the validation photos.
+        judging: gives the share of the validation photos that is a process's, from its number and their number.
         every: seconds between two states at most, as far as steps and validation allow.
         stop: asked after each step.
         hearing: see there.
@@ -65,7 +65,7 @@ class Keeper(pl.Callback):
         self,
         module: PlantModule,
         folder: Path,
-        judging: DataLoader[Batch],
+        judging: Callable[[int, int], DataLoader[Batch]],
         *,
         every: float,
         stop: Stop,
@@ -137,7 +137,7 @@ class Keeper(pl.Callback):
 
     def _end_epoch(self, trainer: pl.Trainer | None = None) -> None:
         epoch = len(self.history.rows)
-        judged = evaluate(self.module.judged, self.judging, self.plan, self.stop)
+        judged = evaluate(self.module.judged, self.judging(team.rank(), team.size()), self.plan, self.stop)
         if judged is None:
             self._save(trainer)
             raise self._stopped()

@@ -113,7 +113,9 @@ def _features(
     found = []
     for start in range(0, len(places), _BATCH):
         if stop:
-            raise KeyboardInterrupt
+            raise stop.error(
+                "Training stopped while it looked at the photos", "Repeat the same command to start again."
+            )
         some = [dataset[place]["image"] for place in places[start : start + _BATCH]]
         with torch.inference_mode():
             found.append(net.embed(torch.stack(some)))
@@ -128,7 +130,9 @@ def _plain(net: PlantNet, photos: Photos, stop: Stop) -> tuple[Tensor, dict[str,
     found = []
     for batch in _batches(photos):
         if stop:
-            raise KeyboardInterrupt
+            raise stop.error(
+                "Training stopped while it looked at the photos", "Repeat the same command to start again."
+            )
         with torch.inference_mode():
             found.append(net.embed(batch))
     return torch.cat(found).clone(), {name: torch.as_tensor(held[photos.rows]) for name, held in photos.labels.items()}

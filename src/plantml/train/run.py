@@ -1,5 +1,6 @@
 """`plantml train`: a dataset version in, a run and its bundle out; repeated, it goes on where it ended."""
 
+import functools
 import logging
 import time
 import warnings
@@ -229,8 +230,14 @@ def _learn(
             told=lambda row: told(row, plan.epochs),
         )
     module = PlantModule(net, plan)
-    hearing = Hearing(listener.progress("training"), told, run.saved, listener.say)
-    judging = evaluation_loader(data.val, rank=team.rank() % plan.world, size=plan.world)
+
+    def ended(row: Mapping[str, float], epochs: int) -> None:
+        told(row, epochs)
+        if team.first():
+            run.write(HISTORY, keeper.history.csv())
+
+    hearing = Hearing(listener.progress("training"), ended, run.saved, listener.say)
+    judging = functools.partial(evaluation_loader, data.val)
     keeper = Keeper(module, run.checkpoints, judging, every=config.checkpoint_every, stop=stop, hearing=hearing)
     if not keeper.resume() and plan.mode == "finetune":
         probe.fit_heads_first(net, plan, data.train, stop=stop, progress=listener.progress("heads"))
@@ -246,7 +253,6 @@ def _learn(
     if team.first():
         run.settle()
         net.load_state_dict(keeper.best())
-        run.write(HISTORY, keeper.history.csv())
     return keeper.history
 
 
