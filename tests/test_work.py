@@ -1,5 +1,4 @@
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -102,7 +101,7 @@ def test_no_thread_is_left_behind_when_nobody_listens_any_more():
 def test_a_signal_asks_for_the_end_and_gives_its_exit_code(number, code):
     with Stop() as stop:
         assert not stop
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)  # in this thread, at once
         assert stop
     error = stop.error("Stopped", "Repeat the command.")
     assert error.exit_code == code
@@ -115,7 +114,7 @@ def test_items_end_where_a_stop_is_asked_for():
         for item in stop.until(range(10)):
             seen.append(item)
             if item == 3:
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
     assert seen == [0, 1, 2, 3]
 
 
@@ -126,15 +125,15 @@ def test_all_items_come_where_nothing_stops_them():
 
 def test_a_second_interrupt_interrupts_at_once():
     with Stop():
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_second_termination_waits_for_the_clean_place_too():
     with Stop() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert stop
 
 

@@ -104,6 +104,7 @@ def test_layers_that_hurt_stay_in_float(every_form, photos, monkeypatch):
     assert len(kept) < len([e for e in onnx.load_from_string(plain.model).graph.initializer if e.data_type == 3])
 
 
+@pytest.mark.slow
 def test_the_search_ends_when_its_time_is_up(every_form, photos, monkeypatch):
     monkeypatch.setattr(int8, "NOISE", 0.0)
     probed = []

@@ -54,9 +54,9 @@ def test_the_same_seed_gives_the_same_weights(cli, trained, uninterrupted, tmp_p
 @pytest.mark.parametrize(
     "moment",
     [
-        "plots/batch.png",  # before, or in, the first steps of the warm-up
+        pytest.param("plots/batch.png", marks=pytest.mark.slow),  # before, or in, the first steps of the warm-up
         "checkpoints/state-000000005.ckpt",  # in an epoch
-        "checkpoints/best-0000.safetensors",  # at an epoch's end
+        pytest.param("checkpoints/best-0000.safetensors", marks=pytest.mark.slow),  # at an epoch's end
         "bundle/*",  # while the model is published
     ],
 )
@@ -94,7 +94,13 @@ def test_killed_before_an_epoch_is_judged_it_is_judged_then(cli, trained, uninte
     assert digest(tmp_path / "run") == digest(uninterrupted)
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, Exit.TERMINATED), (signal.SIGINT, Exit.INTERRUPTED)])
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (signal.SIGTERM, Exit.TERMINATED),
+        pytest.param(signal.SIGINT, Exit.INTERRUPTED, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_ends_training_with_its_code_and_nothing_is_lost(
     cli, trained, uninterrupted, tmp_path, sent, code
 ) -> None:

@@ -208,7 +208,7 @@ def plain(cli, trained, tmp_path_factory) -> str:
     return digest(run)
 
 
-@pytest.mark.parametrize("extra", ["balance=sampling", "precision=bf16"])
+@pytest.mark.parametrize("extra", ["balance=sampling", pytest.param("precision=bf16", marks=pytest.mark.slow)])
 def test_other_ways_to_learn_end_in_other_models(cli, trained, plain, tmp_path, extra) -> None:
     result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--epochs", 1, "--set", extra)
     assert result.code == Exit.DONE, result.err

@@ -190,7 +190,7 @@ class Keeper(pl.Callback):
         spent, done = team.from_first(self._seconds()), len(self.history.rows)
         planned = max(0.0, self.plan.seconds - self.plan.epochs * self.plan.step_seconds * self.plan.epoch_steps)
         left = 0.95 * self.plan.budget - planned - spent
-        fitting = done + max(1, int(left / (spent / done)))
+        fitting = done + max(0, round(left / (spent / done)))
         if fitting < self.epochs:
             self.hearing.said(f"Slower than planned: {fitting} epochs instead of {self.epochs} keep to the budget.")
             self.epochs = fitting
