@@ -97,15 +97,36 @@ def test_no_thread_is_left_behind_when_nobody_listens_any_more():
     assert threading.active_count() == before
 
 
+_SIGNALLED = """
+import signal, sys
+from plantml.work import Stop
+
+with Stop() as stop:
+    assert not stop
+    signal.raise_signal(int(sys.argv[1]))
+    assert stop
+error = stop.error("Stopped", "Repeat the command.")
+print(int(error.exit_code), error.hint)
+"""
+
+_INTERRUPTED_TWICE = """
+import signal
+from plantml.work import Stop
+
+with Stop():
+    signal.raise_signal(signal.SIGINT)
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        print("at once")
+"""
+
+
+# In a process of their own: a worker of the test run has ideas of its own about Ctrl-C.
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)])
-def test_a_signal_asks_for_the_end_and_gives_its_exit_code(number, code):
-    with Stop() as stop:
-        assert not stop
-        signal.raise_signal(number)  # in this thread, at once
-        assert stop
-    error = stop.error("Stopped", "Repeat the command.")
-    assert error.exit_code == code
-    assert error.hint == "Repeat the command."
+def test_a_signal_asks_for_the_end_and_gives_its_exit_code(run_python, number, code):
+    out, err = run_python(_SIGNALLED, int(number)).communicate(timeout=60)
+    assert out.split(maxsplit=1) == [str(int(code)), "Repeat the command.\n"], err
 
 
 def test_items_end_where_a_stop_is_asked_for():
@@ -123,11 +144,9 @@ def test_all_items_come_where_nothing_stops_them():
         assert list(stop.until(range(5))) == [0, 1, 2, 3, 4]
 
 
-def test_a_second_interrupt_interrupts_at_once():
-    with Stop():
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+def test_a_second_interrupt_interrupts_at_once(run_python):
+    out, err = run_python(_INTERRUPTED_TWICE).communicate(timeout=60)
+    assert out == "at once\n", err
 
 
 def test_a_second_termination_waits_for_the_clean_place_too():
