@@ -11,7 +11,7 @@ from plantml.train import allocator, prepare, weights
 from plantml.train.losses import total_loss
 from plantml.train.module import PlantModule
 from plantml.train.recipe import TrainConfig
-from plantml.train.run import Listener, make_plan, train
+from plantml.train.run import Listener, chosen, make_plan, train
 from plantml.work import Stop, silent
 
 _EPOCHS = 1000
@@ -21,7 +21,7 @@ _EPOCHS = 1000
 def library(rounds: Rounds, *, ref: str, out: str, cache: str, size: int, backbone: str) -> None:
     """`plantml train`; a turn is the middle of an epoch, so that validation and checkpoints fall between."""
     config, machine = _asked(size, backbone), _machine(cache)
-    batch = make_plan(ref, config, machine, measured=False)[1].batch_size
+    batch = make_plan(chosen(ref, config), config, machine, measured=False).batch_size
     turns = _Turns(rounds, batch)
     listener = Listener(say=lambda _: None, progress=lambda stage: turns.step if stage == "training" else silent)
     train(ref, out, config, machine=machine, stop=Stop(), listener=listener)
@@ -69,7 +69,9 @@ def bare(rounds: Rounds, *, ref: str, cache: str, size: int, backbone: str, tune
     if tuned:
         allocator.keep_freed_memory()
     machine = _machine(cache)
-    version, plan = make_plan(ref, _asked(size, backbone), machine, measured=False)
+    config = _asked(size, backbone)
+    version = chosen(ref, config)
+    plan = make_plan(version, config, machine, measured=False)
     data = prepare.load(version, plan, machine, lambda _: silent)
     net = prepare.network(plan, data.train, offline=True).train()
     if not tuned:

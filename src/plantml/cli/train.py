@@ -116,7 +116,7 @@ def train(
         show_config(console, resolved.lines())
         return
     if dry_run:
-        _, plan = run.make_plan(dataset, resolved.value, console.machine)
+        plan = run.make_plan(run.chosen(dataset, resolved.value), resolved.value, console.machine)
         console.result("train", {"plan": plan.model_dump(mode="json")}, lambda page: _show_plan(page, plan))
         return
     if resolved.value.folds and resolved.value.devices * resolved.value.nodes > 1:

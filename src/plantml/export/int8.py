@@ -262,12 +262,9 @@ class _Judge:
     def _metrics(self, answers: Outputs) -> dict[str, float]:
         from plantml import metrics
 
-        reports = [
-            metrics.report_encoded(target, self.val.labels[target.name], answers[f"target.{target.name}"])
-            for target in self.contract.targets
-            if target.name in self.val.labels
-        ]
-        found = metrics.headline([report for report in reports if report is not None])
+        targets = self.contract.targets
+        outputs = {target.name: answers[f"target.{target.name}"] for target in targets}
+        found = metrics.headline(metrics.reports_of(targets, self.val.labels, outputs))
         return {name: round(value, 6) for name, value in found.items()}
 
     def tail(self, contract: Contract) -> Any:

@@ -175,12 +175,8 @@ def change(
 
 def score(targets: Sequence[Target], labels: Mapping[str, NDArray[Any]], outputs: Outputs) -> float:
     """The mean over targets of macro-F1 (R2 for values); 0 where nothing is labelled."""
-    reports = [
-        metrics.report_encoded(target, labels[target.name], outputs[f"target.{target.name}"])
-        for target in targets
-        if target.name in labels
-    ]
-    return metrics.selection_score([report for report in reports if report is not None])
+    answers = {target.name: outputs[f"target.{target.name}"] for target in targets}
+    return metrics.selection_score(metrics.reports_of(targets, labels, answers))
 
 
 def noise(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:

@@ -104,6 +104,21 @@ def report_encoded(
     return multilabel_report(target, truth[known] > 0.5, outputs[known])
 
 
+def reports_of(
+    targets: Sequence[Target],
+    truth: Mapping[str, NDArray[Any]],
+    outputs: Mapping[str, Floats],
+    shared: Mapping[str, Collection[str]] | None = None,
+) -> list[Report]:
+    """The reports of all targets that have a label, in their order; `truth`, `outputs` and `shared` by target."""
+    found = [
+        report_encoded(target, truth[target.name], outputs[target.name], shared=(shared or {}).get(target.name))
+        for target in targets
+        if target.name in truth
+    ]
+    return [made for made in found if made is not None]
+
+
 def labelled(target: Target, truth: NDArray[Any]) -> Bools:
     """Which photos have a label: bool [N], from labels as `Target.encode` gives them."""
     if target.kind == "class":

@@ -54,11 +54,9 @@ def judge(net: PlantNet, targets: Sequence[Target], logits: dict[str, Tensor], l
     """The loss and the reports of logits and labels by target."""
     scales = {name: scale.cpu() for name, scale in net.scales().items()}
     loss = float(total_loss(logits, labels, targets, scales=scales))
-    found = [
-        metrics.report_encoded(target, labels[target.name].numpy(), probabilities(target, logits[target.name]).numpy())
-        for target in targets
-    ]
-    return Judged(loss, [report for report in found if report is not None])
+    truth = {target.name: labels[target.name].numpy() for target in targets}
+    outputs = {target.name: probabilities(target, logits[target.name]).numpy() for target in targets}
+    return Judged(loss, metrics.reports_of(targets, truth, outputs))
 
 
 def probabilities(target: Target, logits: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ def finish(net: PlantNet, plan: Plan, data: prepare.Data, version: Version) -> F
         answers = _arrays(deployed.answers(logits))
         before = _arrays(Deployed(net, {}, reference, combinations).eval().answers(logits))
         unknown = deployed.unknown(embeddings).numpy()
-    reports = _reports(plan, labels, answers)
+    reports = metrics.reports_of(plan.targets, labels, answers)
     thresholds = calibration.accept_thresholds(plan.targets, answers, labels, plan.target_risk)
     contract = Contract(
         targets=plan.targets,
@@ -190,13 +190,6 @@ def _embed(net: PlantNet, pixels: Pixels) -> Tensor:
 
 def _arrays(answers: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
     return {name: answer.numpy() for name, answer in answers.items()}
-
-
-def _reports(
-    plan: Plan, labels: Mapping[str, NDArray[Any]], answers: Mapping[str, NDArray[np.float32]]
-) -> list[Report]:
-    found = [metrics.report_encoded(target, labels[target.name], answers[target.name]) for target in plan.targets]
-    return [report for report in found if report is not None]
 
 
 def _batches(pixels: Pixels) -> Iterator[Pixels]:

@@ -1,6 +1,6 @@
 """Training in seconds: the backbone stays as it is, its embeddings are computed once, only the heads learn."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from plantml.train.history import History
 from plantml.train.losses import total_loss
 from plantml.train.planning import VIEWS
 from plantml.train.recipe import Plan
-from plantml.work import Progress, Stop
+from plantml.work import Progress, Stop, batched, silent
 
 _BATCH, _STEP = 32, 256
 _RATE = 5e-3
@@ -110,34 +110,30 @@ def _features(
     change = Training(plan.input.height, plan.input.width, plan.augment)
     dataset = PhotoDataset(photos, plan.seed, change)
     places = [(view, int(row), 0) for view in range(views) for row in photos.rows]
-    found = []
-    for start in range(0, len(places), _BATCH):
-        if stop:
-            raise stop.error(
-                "Training stopped while it looked at the photos", "Repeat the same command to start again."
-            )
-        some = [dataset[place]["image"] for place in places[start : start + _BATCH]]
-        with torch.inference_mode():
-            found.append(net.embed(torch.stack(some)))
-        progress(min(start + _BATCH, len(places)), len(places))
+    batches = (torch.stack([dataset[place]["image"] for place in some]) for some in batched(places, _BATCH))
     rows = np.array([row for _, row, _ in places])
-    # Cloned, because what is made in inference mode cannot be learned from.
-    return torch.cat(found).clone(), {name: torch.as_tensor(held[rows]) for name, held in photos.labels.items()}
+    labels = {name: torch.as_tensor(held[rows]) for name, held in photos.labels.items()}
+    return _embedded(net, batches, len(places), stop=stop, progress=progress), labels
 
 
 def _plain(net: PlantNet, photos: Photos, stop: Stop) -> tuple[Tensor, dict[str, Tensor]]:
     """Embeddings [N, D] of photos exactly as detection sees them, and their labels."""
-    found = []
-    for batch in _batches(photos):
+    batches = (torch.from_numpy(np.ascontiguousarray(photos.pixels[rows])) for rows in batched(photos.rows, _BATCH))
+    labels = {name: torch.as_tensor(held[photos.rows]) for name, held in photos.labels.items()}
+    return _embedded(net, batches, len(photos.rows), stop=stop, progress=silent), labels
+
+
+def _embedded(net: PlantNet, batches: Iterable[Tensor], total: int, *, stop: Stop, progress: Progress) -> Tensor:
+    """Embeddings of all batches, one under the other: [total, D]."""
+    found, done = [], 0
+    for batch in batches:
         if stop:
             raise stop.error(
                 "Training stopped while it looked at the photos", "Repeat the same command to start again."
             )
         with torch.inference_mode():
             found.append(net.embed(batch))
-    return torch.cat(found).clone(), {name: torch.as_tensor(held[photos.rows]) for name, held in photos.labels.items()}
-
-
-def _batches(photos: Photos) -> Iterator[Tensor]:
-    for start in range(0, len(photos.rows), _BATCH):
-        yield torch.from_numpy(np.ascontiguousarray(photos.pixels[photos.rows[start : start + _BATCH]]))
+        done += len(batch)
+        progress(done, total)
+    # Cloned, because what is made in inference mode cannot be learned from.
+    return torch.cat(found).clone()

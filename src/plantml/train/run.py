@@ -64,23 +64,22 @@ class Listener:
 _NOBODY = Listener(lambda _: None, lambda _: silent)
 
 
-def make_plan(ref: str, config: TrainConfig, machine: Machine, *, measured: bool = True) -> tuple[Version, Plan]:
+def make_plan(version: Version, config: TrainConfig, machine: Machine, *, measured: bool = True) -> Plan:
     """The plan of a training, without starting it.
 
     Args:
-        ref: the dataset.
+        version: what to train on, as `chosen` gives it.
         config: what is asked.
         machine: it is for.
         measured: train a few steps, for what depends on the machine's speed.
     """
-    version = chosen(ref, config)
     parent = bundles.find(config.warm_start) if config.warm_start else None
     facts = Facts(version, speed.hardware(machine.threads), None, parent)
     draft = planning.plan(config, facts)
     if not measured:
-        return version, draft
+        return draft
     allocator.keep_freed_memory()
-    return version, planning.plan(config, replace(facts, speed=speed.measure(version, draft, machine)))
+    return planning.plan(config, replace(facts, speed=speed.measure(version, draft, machine)))
 
 
 def chosen(ref: str, config: TrainConfig) -> Version:
@@ -171,7 +170,7 @@ def _begin(
         plan = run.plan_of(config, version)
         if plan is None:
             listener.say("Measuring how fast this machine trains.")
-            _, plan = make_plan(ref, config, machine)
+            plan = make_plan(version, config, machine)
             run.begin(plan)
             results.write_config(run, told)
             begun = plan, False

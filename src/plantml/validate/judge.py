@@ -86,13 +86,7 @@ def answered(targets: Sequence[Target], photos: Photos, answers: Answers, places
 
 def judge(found: Answered, *, resamples: int, seed: int) -> Judgement:
     """Scores with their intervals."""
-    made = [
-        metrics.report_encoded(
-            target, found.truth[target.name], found.outputs[target.name], shared=found.shared.get(target.name)
-        )
-        for target in found.targets
-    ]
-    done = [report for report in made if report is not None]
+    done = metrics.reports_of(found.targets, found.truth, found.outputs, found.shared)
     scores, every = metrics.headline(done), metrics.every_score(done)
     statistics = [
         bootstrap.of_target(

@@ -149,11 +149,8 @@ def _chosen(photos: int, most: int, seed: int) -> list[int]:
 
 
 def _score(targets: Sequence[Target], truth: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> float:
-    reports = [
-        metrics.report_encoded(target, truth[target.name], np.stack([answer[target.name] for answer in answers]))
-        for target in targets
-    ]
-    found = metrics.headline([report for report in reports if report is not None])
+    outputs = {target.name: np.stack([answer[target.name] for answer in answers]) for target in targets}
+    found = metrics.headline(metrics.reports_of(targets, truth, outputs))
     return found["macro_f1"] if "macro_f1" in found else next(iter(found.values()))
 
 
