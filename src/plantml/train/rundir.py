@@ -23,7 +23,10 @@ from plantml.train import recipe
 from plantml.train.recipe import Plan, TrainConfig
 
 PLAN, HISTORY, METRICS = "plan.yaml", "history.csv", "metrics.json"
-_OURS = (PLAN, HISTORY, METRICS, "config.yaml", "environment.json", "checkpoints/", "plots/", "bundle/")
+_OURS = (
+    *(PLAN, HISTORY, METRICS, "config.yaml", "environment.json", "mlflow.json"),
+    *("checkpoints/", "plots/", "bundle/", "tensorboard/"),
+)
 
 
 class RunFolder:
