@@ -220,6 +220,23 @@ def _png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
+def agreement(target: str, unit: str | None, truth: Floats, answers: Floats) -> bytes:
+    """A value target's answers [N] against its labels [N], in its unit; on the diagonal both are the same."""
+    figure = _figure(4.6, 4.2)
+    axes = figure.subplots()
+    both = np.concatenate([truth, answers])
+    ends = (float(both.min()), float(both.max()))
+    axes.plot(ends, ends, color=_GREY, linestyle=":", linewidth=1)
+    axes.scatter(truth, answers, s=14, color=_INK, alpha=max(0.15, min(0.8, 60 / len(truth))), linewidths=0)
+    axes.set_aspect("equal", adjustable="datalim")
+    in_unit = f" ({_text(unit)})" if unit else ""
+    axes.set_xlabel(f"label{in_unit}")
+    axes.set_ylabel(f"answer{in_unit}")
+    axes.set_title(f"{_text(target)}: {len(truth)} photos", fontsize=10)
+    axes.grid(alpha=0.3)
+    return _png(figure)
+
+
 def robustness(score: str, scores: Mapping[str, Sequence[float]]) -> bytes:
     """A score under changes of the photos: by change, one number for none, mild and strong."""
     figure = _figure(6.4, 4.2)

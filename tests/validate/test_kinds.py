@@ -69,7 +69,13 @@ def test_numbers_are_those_of_scikit_learn_and_everything_is_written(data, paint
     assert (tmp_path / "out" / "reliability_symptoms.png").exists()
     for name in ("r.html", "r.md", "out/review/interface.xml"):
         assert "symptoms" in (tmp_path / name).read_text()
-    assert '<figure class="pair">' in (tmp_path / "r.html").read_text()
+    page = (tmp_path / "r.html").read_text()
+    assert '<figure class="pair">' in page
+    assert (tmp_path / "out" / "agreement_severity.png").exists()
+    furthest = table.sort((pl.col("severity_true") - pl.col("severity_predicted")).abs())[-1]
+    _, _, section = page.partition('<section id="furthest">')
+    name, said = furthest["name"].item().split("/")[-1], f"said {furthest['severity_predicted'].item():.3g} fraction"
+    assert section.index(name) < section.index(said) < section.index("</figure>")
 
 
 def test_a_value_alone_is_decided_by_r2(data, painted, judged):

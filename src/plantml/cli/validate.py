@@ -84,7 +84,7 @@ def validate(
         str | None, typer.Option(metavar="N|N%", help="Unreadable photos that still end with exit code 0. [default: 0]")
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Images a call of the model. [default: 8]")] = None,
-    runtime: Annotated[str | None, typer.Option(help="What runs it: onnxruntime, torch… [default: auto]")] = None,
+    runtime: Annotated[str | None, typer.Option(help="auto, onnxruntime, torch, openvino. [default: auto]")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, or as torch names it. [default: cpu]")] = None,
     fresh: Annotated[
         bool | None, typer.Option("--fresh", help="Predict again what an earlier validation predicted.")

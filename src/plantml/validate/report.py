@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from plantml.validate.run import Work
 
 _SIDE = 200
-_WORST, _CHANGED, _NEXT, _SLICES = 12, 12, 12, 25
+_WORST, _FURTHEST, _CHANGED, _NEXT, _SLICES = 12, 6, 12, 12, 25
 """Photos and slices that are shown."""
 
 _RISK = 0.05
@@ -84,9 +84,12 @@ def pictures(work: "Work") -> dict[str, bytes]:
 
 
 def _curves(work: "Work", target: Target) -> dict[str, bytes]:
-    if target.kind == "value":
-        return {}
     answers, labels = work.found.outputs[target.name], work.found.truth[target.name]
+    if target.kind == "value":
+        known = work.found.known(target)
+        if not known.any():
+            return {}
+        return {"agreement": charts.agreement(target.name, target.unit, labels[known], answers[known, 0])}
     confidence, right = calibration.confidences(target, answers, labels)
     scores, good = calibration.judged(target, answers, labels)
     contract, curve = work.pipeline.bundle.contract, selective.risk_coverage(scores, good)
@@ -135,6 +138,7 @@ def render(work: "Work", progress: Progress = silent) -> bytes:
         charts={name: _url(data, "png") for name, data in pictures(work).items()},
         slices=result.slices[:_SLICES],
         worst=_worst(work, progress),
+        furthest=[photo for target in work.selected.targets for photo in _furthest(work, target)],
         changed=_changed(work),
         next=_next(work),
         words=_WORDS,
@@ -197,6 +201,21 @@ def _worst(work: "Work", progress: Progress) -> list[Photo]:
     for photo in in_threads(functools.partial(_wrong_photo, work), todo, work.pipeline.threads):
         shown.append(photo)
         progress(len(shown), len(todo))
+    return shown
+
+
+def _furthest(work: "Work", target: Target) -> list[Photo]:
+    """Photos whose value is furthest from its label, the furthest first."""
+    if target.kind != "value":
+        return []
+    truth, answers = work.found.truth[target.name], work.found.outputs[target.name][:, 0]
+    error = np.where(work.found.known(target), work.found.quality(target), 0.0)
+    shown = []
+    for at in np.argsort(-error, kind="stable")[:_FURTHEST].tolist():
+        if error[at] > 0:
+            row = work.selected.rows.row(work.answered[at], named=True)
+            text = f"is {truth[at]:.3g}, said {answers[at]:.3g} {target.unit or ''}".rstrip()
+            shown.append(Photo(row["name"], _picture(row["url"]), "", [(target.name, text)]))
     return shown
 
 
