@@ -89,7 +89,7 @@ class Console:
             document = {"plantml_result": RESULT_FORMAT, "command": command, **content}
             print(jsonlib.dumps(document, ensure_ascii=False, indent=2), file=self.streams.stdout)
         else:
-            show(Page(self.streams.stdout))
+            show(Page(self.streams.stdout, hints=not self.quiet))
         self.streams.stdout.flush()
         self.answered = True
 
@@ -168,10 +168,17 @@ class Console:
 
 
 class Page:
-    """A result as a person reads it."""
+    """A result as a person reads it.
 
-    def __init__(self, stream: TextIO) -> None:
+    Args:
+        stream: where it goes.
+        hints: name the next command.
+    """
+
+    def __init__(self, stream: TextIO, *, hints: bool = True) -> None:
         from rich.console import Console as RichConsole
+
+        self._hints = hints
 
         # Rich takes 80 columns where it cannot ask; a pipe has no width, so nothing is cut there.
         width = None if stream.isatty() else 200
@@ -180,6 +187,11 @@ class Page:
     def line(self, text: str = "", style: str | None = None) -> None:
         """A line of text."""
         self._rich.print(text, style=style, soft_wrap=True)
+
+    def next(self, command: str) -> None:
+        """The command that people run after this one."""
+        if self._hints:
+            self.line(f"Next: {command}")
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
         """A table; numbers are set to the right."""
@@ -213,13 +225,13 @@ def _duration(seconds: float) -> str:
 
 
 def after_change(dataset: str, rows: Any) -> str:
-    """The next command for a dataset whose usable rows, a table, have splits, lack them, or are new among them."""
+    """The next command of a dataset whose usable rows, a table, have splits, lack them, or are new among them."""
     lacking, total = rows["split"].null_count(), len(rows)
     if lacking == total:
-        return f"Next: plantml dataset split {dataset}"
+        return f"plantml dataset split {dataset}"
     if lacking:
-        return f"Next: plantml dataset split {dataset} --keep"
-    return f"Next: plantml train {dataset} --out RUN"
+        return f"plantml dataset split {dataset} --keep"
+    return f"plantml train {dataset} --out RUN"
 
 
 def count(number: int, one: str, many: str = "") -> str:

@@ -60,6 +60,6 @@ def demo(
             f"Done in {seconds:.0f} s. Look at {sheet}, {folder}/run/plots and {folder}/validation.",
             style="bold",
         )
-        page.line("Next: your own photos: plantml dataset import PHOTOS DATASET")
+        page.next("your own photos: plantml dataset import PHOTOS DATASET")
 
     console.result("demo", {"folder": str(folder), "sheet": str(sheet), "seconds": round(seconds, 1)}, show)

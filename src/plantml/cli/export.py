@@ -115,7 +115,7 @@ def _show(page: Page, found: "Compared") -> None:
             kept = ", ".join(row.settings["in_float"]) or "none"
             page.line(f"{row.name}: ranges by {row.settings['method']}, layers left in float: {kept}")
     if found.url:
-        page.line(f"Next: plantml detect PHOTOS --model {found.url} --out records.jsonl")
+        page.next(f"plantml detect PHOTOS --model {found.url} --out records.jsonl")
 
 
 def _proof_cells(row: "Row") -> tuple[Any, ...]:

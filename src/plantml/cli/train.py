@@ -185,4 +185,4 @@ def _show(page: Page, done: "Trained") -> None:
     rows = [[name, value] for name, value in done.scores.items() if "." in name]
     page.table(("validation split", "score"), rows)
     page.line(f"Pictures: {done.run}/plots")
-    page.line(f"Next: plantml validate {done.plan.dataset} --model {done.run}")
+    page.next(f"plantml validate {done.plan.dataset} --model {done.run}")

@@ -105,7 +105,7 @@ def _show(shown: Page, found: "Report", dataset: str, html: str | None) -> None:
         shown.line(f"Look at them: plantml dataset check {dataset} --html report.html")
     codes = [code for code in found.counts() if CODES[code].cleans]
     if codes:
-        shown.line(f"Next: {_next(dataset)}")
+        shown.next(f"{_next(dataset)}")
 
 
 def _where(found: "Report", finding: "Finding") -> str:

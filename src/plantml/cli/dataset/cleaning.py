@@ -66,4 +66,4 @@ def _show(page: Page, done: "Cleaned", dataset: str, *, dry_run: bool) -> None:
     if not dry_run and done.committed.changed:
         before = done.committed.version.number - 1
         page.line(f"Compare: plantml dataset diff {dataset}@{before} {done.committed.version.ref}")
-        page.line(after_change(dataset, done.committed.version.usable()))
+        page.next(after_change(dataset, done.committed.version.usable()))

@@ -98,7 +98,7 @@ def merge(
 
     threads = 4 * console.machine.threads
     done = editing.merge(dataset, other, splits=splits, threads=threads, progress=console.progress("copying"))
-    _told(console, "dataset merge", done, f"Next: plantml dataset check {dataset} --only files,duplicates")
+    _told(console, "dataset merge", done, f"plantml dataset check {dataset} --only files,duplicates")
 
 
 SUBSET_EXAMPLES = [
@@ -118,7 +118,7 @@ def subset(
 
     threads = 4 * console.machine.threads
     done = editing.subset(dataset, out, where, threads=threads, progress=console.progress("copying"))
-    _told(console, "dataset subset", done, f"Next: plantml dataset info {out}")
+    _told(console, "dataset subset", done, f"plantml dataset info {out}")
 
 
 def _told(console: Console, command: str, done: "Merged", after: str) -> None:
@@ -134,11 +134,13 @@ def _told(console: Console, command: str, done: "Merged", after: str) -> None:
     }
 
     def show(page: Page) -> None:
+        if version.number == 1:
+            page.line(f"{version.url} is a new dataset")
         page.line(f"{version.ref}: {count(done.added, 'row')} added, {done.known} were there already")
         page.line(f"Files copied: {done.copied}")
         if done.conflicts:
             page.line(f"{count(len(done.conflicts), 'row')} differ and stay as they were, such as {done.conflicts[0]}")
-        page.line(after)
+        page.next(after)
 
     console.result(command, content, show)
 

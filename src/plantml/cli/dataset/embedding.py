@@ -68,7 +68,7 @@ def embed(
         left = found.version.usable()["image_id"].n_unique() - photos
         if left:
             page.line(f"Left out: {count(left, 'photo')} that are gone or changed; plantml dataset verify {dataset}")
-        page.line(f"Next: plantml dataset similar PHOTO {dataset}")
+        page.next(f"plantml dataset similar PHOTO {dataset}")
 
     console.result("dataset embed", content, show)
 

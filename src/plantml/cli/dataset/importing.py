@@ -219,6 +219,6 @@ def _show_imported(page: Page, done: "Imported", dataset: str) -> None:
     for note in done.notes:
         page.line(note)
     if version.usable("train").is_empty() and not done.known:
-        page.line(f"Next: plantml dataset check {dataset}")
+        page.next(f"plantml dataset check {dataset}")
     else:
-        page.line(after_change(dataset, version.usable()))
+        page.next(after_change(dataset, version.usable()))

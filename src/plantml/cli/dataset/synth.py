@@ -38,6 +38,6 @@ def synth(
         page.line(f"Made {count(images, 'photo')} of {count(len(spec.classes), 'class', 'classes')} in {out}")
         if defects:
             page.line(f"The planted faults are in {out}/truth.csv")
-        page.line(f"Next: plantml dataset import {out}/labels.csv DATASET --group-column plant")
+        page.next(f"plantml dataset import {out}/labels.csv DATASET --group-column plant")
 
     console.result("dataset synth", {"out": out, "images": made.images, "classes": list(spec.classes)}, show)

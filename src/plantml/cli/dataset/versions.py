@@ -97,7 +97,7 @@ def _show_split(page: Page, found: "SplitReport", dataset: str) -> None:
         page.line(f"Left out, {reason}: {count(number, 'photo')}")
     if found.matched is not None:
         page.line(f"Photos that the group table names: {found.matched}")
-    page.line(f"Next: plantml train {dataset} --out RUN")
+    page.next(f"plantml train {dataset} --out RUN")
 
 
 TAG_EXAMPLES = ["plantml dataset tag leaves@7 frozen-test"]
