@@ -215,6 +215,15 @@ def test_labels_that_changed_at_the_source_are_noticed_and_not_taken(tmp_path, d
     assert rows_of(dataset)["rust/0.jpg"]["disease"] == "rust"
 
 
+def test_a_file_that_is_another_one_now_is_noticed_and_not_taken(source, dataset, photo):
+    bring(source, dataset)
+    before = rows_of(dataset)["rust/1.jpg"]["image_id"]
+    (source / "rust/1.jpg").write_bytes(photo(48, 40, seed=99))
+    done = bring(source, dataset)
+    assert (done.changed, list(done.replaced)) == (False, ["rust/1.jpg"])
+    assert rows_of(dataset)["rust/1.jpg"]["image_id"] == before
+
+
 def test_labels_for_photos_that_came_in_without_any_are_noticed(source, dataset):
     first = bring(source, dataset, rule="none")
     assert first.version.targets == ()

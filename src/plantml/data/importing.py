@@ -33,6 +33,7 @@ class Imported:
         conflicts: new rows whose bytes the dataset knows under another label: name, target, both labels.
         excluded: new rows that came in excluded: name and reason.
         relabelled: rows that were there, and whose labels at the source are different now: their names.
+        replaced: rows that were there, and whose files at the source have another length now: their names.
         skipped: files passed over, by reason.
         rule: how labels were read.
         notes: sentences that the user should see.
@@ -47,6 +48,7 @@ class Imported:
     conflicts: Sequence[tuple[str, str, str]]
     excluded: Sequence[tuple[str, str]]
     relabelled: Sequence[str]
+    replaced: Sequence[str]
     skipped: Mapping[str, int]
     rule: str
     notes: Sequence[str]
@@ -116,6 +118,7 @@ def import_source(
         conflicts=_conflicts(head, fresh),
         excluded=list(fresh.filter(bad).select("name", "reason").iter_rows()),
         relabelled=_relabelled(head, source, listing),
+        replaced=_replaced(head, source, listing),
         skipped=listing.skipped,
         rule=listing.rule,
         notes=listing.notes,
@@ -182,6 +185,11 @@ def _relabelled(head: Version, source: str, listing: Listing) -> list[str]:
         for item in listing.items
         if item.name in have and any(have[item.name].get(name) != label for name, label in item.labels.items())
     ]
+
+
+def _replaced(head: Version, source: str, listing: Listing) -> list[str]:
+    have = dict(head.rows.filter(pl.col("source") == source).select("name", "bytes").iter_rows())
+    return [item.name for item in listing.items if item.bytes >= 0 and have.get(item.name) not in (None, item.bytes)]
 
 
 def _check_apart(source: str, dataset: str) -> None:

@@ -184,6 +184,7 @@ def _imported(done: "Imported") -> dict[str, Any]:
         "conflicts": [{"name": name, "target": target, "labels": said} for name, target, said in done.conflicts],
         "excluded": [{"name": name, "reason": reason} for name, reason in done.excluded],
         "relabelled": list(done.relabelled),
+        "replaced": list(done.replaced),
         "skipped": dict(done.skipped),
         "labels": done.rule,
         "targets": [asdict(target) for target in version.targets],
@@ -215,6 +216,11 @@ def _show_imported(page: Page, done: "Imported", dataset: str) -> None:
     if done.relabelled:
         page.line(
             f"{count(len(done.relabelled), 'photo')} have other labels at the source now; the dataset keeps its own."
+        )
+    if done.replaced:
+        page.line(
+            f"{count(len(done.replaced), 'photo')} at the source are other files now, such as {done.replaced[0]}; "
+            "the dataset keeps those that it has. Give new photos new names."
         )
     for note in done.notes:
         page.line(note)

@@ -26,6 +26,7 @@ class Item:
         meta: other columns that came along, as text.
         status: `ok`, or `excluded` where the source itself says that the photo is not to be used.
         reason: why it is excluded; empty if it is not.
+        bytes: how long the file is, where the listing tells; else -1.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Item:
     meta: Mapping[str, str] = field(default_factory=dict)
     status: Literal["ok", "excluded"] = "ok"
     reason: str = ""
+    bytes: int = -1
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def list_tree(tree: Tree, reading: Reading) -> Listing:
             labels=taxonomy(name) if (name := names[photo.entry.name]) else {},
             split=photo.split,
             meta={"class": name} if name and rule != "none" else {},
+            bytes=photo.entry.size,
         )
         for photo in found
     )
