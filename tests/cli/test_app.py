@@ -85,7 +85,7 @@ def test_debug_shows_the_traceback(cli) -> None:
 
 
 def test_a_bug_is_told_as_a_bug(cli, monkeypatch) -> None:
-    def broken() -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError("by accident")
 
     monkeypatch.setattr(app, "build", broken)
