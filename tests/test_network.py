@@ -97,13 +97,14 @@ def test_values_stay_within_the_range_of_the_training_labels():
     assert said.tolist() == [[0.0], [pytest.approx(0.4)], [1.0]]
 
 
-def test_temperatures_calibrate_classes_and_sets_and_leave_values():
-    deployed = Deployed(net(), {"category": 2.0, "symptoms": 0.5, "severity": 9.0}, torch.ones(1, 3))
+def test_temperatures_and_biases_calibrate_classes_and_sets_and_leave_values():
+    temperatures, biases = {"category": 2.0, "symptoms": 0.5, "severity": 9.0}, {"category": (0.5, 0.0, -1.0)}
+    deployed = Deployed(net(), temperatures, torch.ones(1, 3), biases=biases)
     logits = {
         target.name: torch.randn(4, target.size, generator=torch.Generator().manual_seed(1)) for target in TARGETS
     }
     answers = deployed.answers(logits)
-    assert_close(answers["category"], (logits["category"] / 2).softmax(dim=1))
+    assert_close(answers["category"], (logits["category"] / 2 + torch.tensor([0.5, 0.0, -1.0])).softmax(dim=1))
     assert_close(answers["symptoms"], (logits["symptoms"] * 2).sigmoid())
     assert_close(answers["severity"], logits["severity"])
 

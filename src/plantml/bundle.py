@@ -73,6 +73,9 @@ class Contract(BaseModel):
     input: Fit
     architecture: Architecture
     temperatures: Mapping[str, float] = Field(description="calibration, by target; already inside the graph")
+    biases: Mapping[str, tuple[float, ...]] | None = Field(
+        default=None, description="calibration, by target and class: added to the divided logits; inside the graph too"
+    )
     thresholds: Mapping[str, float] = Field(description="score from which a target's answer is accepted")
     target_risk: float | None = Field(
         default=None, description="largest share of wrong answers that thresholds were set for"

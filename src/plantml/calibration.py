@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plantml import metrics, selective
+from plantml import selective
 from plantml.targets import Target
 
 Floats = NDArray[np.floating]
@@ -70,42 +70,6 @@ class Reliability:
         return self.ece <= self.high
 
 
-def temperature(target: Target, logits: Floats, labels: NDArray[Any]) -> float:
-    """The temperature that minimises the loss (Guo et al. 2017), within 0.05 to 20; 1 without labels or for values.
-
-    The labels of n photos are taken as (n + 1) / (n + 2) sure (Platt 1999, "Probabilistic outputs for support
-    vector machines"): without it, a split without a single mistake would ask for boundless confidence.
-
-    Args:
-        target: a class or multilabel target.
-        logits: [N, classes].
-        labels: encoded, see `Target.encode`.
-    """
-    known = labelled(target, labels)
-    if target.kind == "value" or not known.any():
-        return 1.0
-    from scipy.optimize import minimize_scalar
-    from scipy.special import log_softmax
-
-    logits, labels = logits[known].astype(np.float64), labels[known]
-    doubt, size = 1 / (len(labels) + 2), logits.shape[1]
-    if target.kind == "class":
-        # The doubt is spread over the other classes.
-        soft = np.full(logits.shape, doubt / max(1, size - 1))
-        soft[np.arange(len(labels)), labels] = 1 - doubt if size > 1 else 1.0
-    else:
-        soft = labels.astype(np.float64) * (1 - 2 * doubt) + doubt
-
-    def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        if target.kind == "class":
-            return float(-(soft * log_softmax(scaled, axis=1)).sum(axis=1).mean())
-        return float((np.logaddexp(0, scaled) - soft * scaled).mean())
-
-    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
-    return round(float(np.exp(found.x)), 4)
-
-
 def threshold(scores: Floats, right: Bools, risk: float) -> Threshold:
     """The lowest score from which at most `risk` of the answers above it are wrong on these photos.
 
@@ -144,7 +108,7 @@ def accept_thresholds(
     """
     found = {}
     for target in targets:
-        if target.kind != "value" and labelled(target, labels[target.name]).any():
+        if target.kind != "value" and target.labelled(labels[target.name]).any():
             found[target.name] = threshold(*judged(target, answers[target.name], labels[target.name]), risk)
     return found
 
@@ -152,13 +116,6 @@ def accept_thresholds(
 def unknown_threshold(unknown: Floats) -> float:
     """The unknown score below which `KNOWN_SHARE` of the validation photos [N] lie."""
     return round(float(np.quantile(unknown, KNOWN_SHARE)), 6)
-
-
-def labelled(target: Target, labels: NDArray[Any]) -> Bools:
-    """Which photos have a label of the target: bool [N], from encoded labels."""
-    if target.kind == "class":
-        return np.asarray(labels >= 0, bool)
-    return np.asarray(~np.isnan(labels).reshape(len(labels), -1).any(axis=1), bool)
 
 
 def judged(target: Target, answers: Floats, labels: NDArray[Any]) -> tuple[Floats, Bools]:
@@ -172,7 +129,7 @@ def judged(target: Target, answers: Floats, labels: NDArray[Any]) -> tuple[Float
         answers: calibrated probabilities [N, classes].
         labels: encoded.
     """
-    known = labelled(target, labels)
+    known = target.labelled(labels)
     answers, labels = answers[known], labels[known]
     if target.kind == "class":
         return answers.max(axis=1), answers.argmax(axis=1) == labels
@@ -192,7 +149,7 @@ def confidences(target: Target, answers: Floats, labels: NDArray[Any]) -> tuple[
     """
     if target.kind == "class":
         return judged(target, answers, labels)
-    known = labelled(target, labels)
+    known = target.labelled(labels)
     answers, labels = answers[known], labels[known]
     return np.maximum(answers, 1 - answers).ravel(), ((answers >= 0.5) == (labels >= 0.5)).ravel()
 
@@ -221,4 +178,6 @@ def reliability(confidence: Floats, right: Bools, *, draws: int = DRAWS, seed: i
 
 def _ece(confidence: Floats, right: Bools) -> float:
     # As probabilities of one class, which is the truth (0) where the answer was right.
+    from plantml import metrics  # a contract holds thresholds, and needs no metrics to be read
+
     return metrics.calibration_error(confidence[:, None], (~right).astype(np.int64))

@@ -84,16 +84,16 @@ class PlantNet(nn.Module):
 class Deployed(nn.Module):
     """A trained network with all that stands between its logits and an answer, inside one graph.
 
-    Probabilities are calibrated (temperature scaling, Guo et al. 2017, "On calibration of modern neural
-    networks"), health and disease are made consistent, and `unknown` is one minus the mean cosine to the
-    five nearest training embeddings (k-nearest neighbours, Sun et al. 2022, "Out-of-distribution detection
-    with deep nearest neighbors").
+    Probabilities are calibrated (see `scaling`), health and disease are made consistent, and `unknown` is one minus
+    the mean cosine to the five nearest training embeddings (k-nearest neighbours, Sun et al. 2022, "Out-of-distribution
+    detection with deep nearest neighbors").
 
     Args:
         net: what was trained.
-        temperatures: by target.
+        temperatures: what logits are divided by, by target.
         bank: training embeddings [M, D].
         combinations: the only ones that can be answered; what can be true of health and disease if not given.
+        biases: what is added to the divided logits, a number a class, by target.
     """
 
     bank: Tensor
@@ -105,10 +105,14 @@ class Deployed(nn.Module):
         temperatures: Mapping[str, float],
         bank: Tensor,
         combinations: Combinations | None = None,
+        biases: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         self.net = net
         self.temperatures = dict(temperatures)
+        self.biased = tuple(biases or ())
+        for name, numbers in (biases or {}).items():
+            self.register_buffer(f"bias_{name}", torch.tensor(numbers, dtype=torch.float32), persistent=False)
         self.register_buffer("bank", functional.normalize(bank.float(), dim=1))
         self.seen = Seen(net.targets, combinations) if combinations else None
         self.pair = None if self.seen else tied(net.targets)
@@ -129,16 +133,25 @@ class Deployed(nn.Module):
 
     def answers(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Calibrated probabilities [N, classes], or values [N, 1] within the training labels' range, by target."""
+        scaled = dict(logits)
+        for target in self.net.targets:
+            if target.kind != "value":
+                scaled[target.name] = logits[target.name] / self.temperatures.get(target.name, 1.0)
+            if target.name in self.biased:
+                scaled[target.name] = scaled[target.name] + self.get_buffer(f"bias_{target.name}")
+        return self.answers_of(scaled)
+
+    def answers_of(self, scaled: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The answers for logits that are scaled already."""
         answers = {}
         for target in self.net.targets:
-            scaled = logits[target.name] / self.temperatures.get(target.name, 1.0)
             if target.kind == "class":
-                answers[target.name] = scaled.softmax(dim=1)
+                answers[target.name] = scaled[target.name].softmax(dim=1)
             elif target.kind == "multilabel":
-                answers[target.name] = scaled.sigmoid()
+                answers[target.name] = scaled[target.name].sigmoid()
             else:
                 _, _, low, high = self.net.get_buffer(f"scale_{target.name}")
-                answers[target.name] = torch.minimum(torch.maximum(logits[target.name], low), high)
+                answers[target.name] = torch.minimum(torch.maximum(scaled[target.name], low), high)
         if self.pair:
             health, disease = (target.name for target in self.pair)
             answers[health], answers[disease] = consistent(answers[health], answers[disease], self.combinations)
@@ -230,6 +243,6 @@ def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> Deployed:
     """The deployed network of a contract and its weights, in evaluation mode."""
     net = PlantNet(contract.architecture, contract.targets)
     bank = torch.zeros(contract.architecture.bank, contract.architecture.embedding)
-    deployed = Deployed(net, contract.temperatures, bank, contract.combinations)
+    deployed = Deployed(net, contract.temperatures, bank, contract.combinations, contract.biases)
     deployed.load_state_dict(dict(weights))
     return deployed.eval()

@@ -73,6 +73,12 @@ class Target:
                 row[[self._index(index, name) for name in names]] = 1
         return hot
 
+    def labelled(self, encoded: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which photos have a label: bool [N], from labels as `encode` gives them."""
+        if self.kind == "class":
+            return np.asarray(encoded >= 0, np.bool_)
+        return np.asarray(~np.isnan(encoded).reshape(len(encoded), -1).any(axis=1), np.bool_)
+
     def _index(self, index: Mapping[str, int], label: str) -> int:
         try:
             return index[label]

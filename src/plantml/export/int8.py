@@ -216,44 +216,36 @@ class _Judge:
             found = {f"target.{name}": answer.numpy() for name, answer in answers.items()}
             return found | {"embedding": embedding, "unknown": deployed.unknown(given).numpy()}
 
-    def _logits(self, embedding: Floats) -> dict[str, Floats]:
-        import torch
-
-        with torch.inference_mode():
-            logits = self._deployed(self.contract).net.classify(torch.from_numpy(embedding))
-        return {name: found.numpy() for name, found in logits.items()}
-
     def score(self, embedding: Floats) -> float:
         """See `proof.score`; by the model's own temperatures, which the choice of labels hardly depends on."""
         return proof.score(self.contract.targets, self.val.labels, self._answers(self.contract, embedding))
 
     def calibrated(self, embedding: Floats) -> Contract:
         """The contract with temperatures, thresholds and metrics that fit these embeddings."""
+        import torch
+
+        from plantml import scaling
+
         contract, labels = self.contract, self.val.labels
-        logits = self._logits(embedding)
-        temperatures = {
-            target.name: (
-                calibration.temperature(target, logits[target.name], labels[target.name])
-                if target.name in labels
-                else contract.temperatures.get(target.name, 1.0)
-            )
-            for target in contract.targets
-            if target.kind != "value"
-        }
-        fitted = contract.model_copy(update={"temperatures": temperatures})
+        deployed = self._deployed(contract)
+        with torch.inference_mode():
+            logits = deployed.net.classify(torch.from_numpy(embedding))
+        start = scaling.Scaling(contract.temperatures, contract.biases or {})
+        found = scaling.fit(deployed, logits, labels, start)
+        fitted = contract.model_copy(update={"temperatures": found.temperatures, "biases": found.biases})
         answers = self._answers(fitted, embedding)
         judged = [target for target in contract.targets if target.name in labels]
-        found = calibration.accept_thresholds(
+        accepted = calibration.accept_thresholds(
             judged,
             {target.name: answers[f"target.{target.name}"] for target in judged},
             labels,
             contract.target_risk if contract.target_risk is not None else _RISK,
         )
-        thresholds = dict(contract.thresholds) | {name: threshold.score for name, threshold in found.items()}
+        thresholds = dict(contract.thresholds) | {name: threshold.score for name, threshold in accepted.items()}
         return fitted.model_copy(
             update={
                 "thresholds": thresholds,
-                "acceptance": dict(contract.acceptance or {}) | found,
+                "acceptance": dict(contract.acceptance or {}) | accepted,
                 "unknown_threshold": calibration.unknown_threshold(answers["unknown"]),
                 "metrics": self._metrics(answers),
             }

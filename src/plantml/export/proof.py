@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from plantml import metrics
 from plantml.bundle import Contract
-from plantml.calibration import labelled
 from plantml.errors import GateError
 from plantml.images import Pixels
 from plantml.metrics.bootstrap import Groups, of_target
@@ -163,7 +162,7 @@ def change(
     see `metrics.bootstrap`. The interval is of NaN where there are fewer than two groups.
     """
     judged = [target for target in targets if target.name in labels]
-    known = np.logical_or.reduce([labelled(target, labels[target.name]) for target in judged])
+    known = np.logical_or.reduce([target.labelled(labels[target.name]) for target in judged])
     together = Groups((np.arange(len(known)) if groups is None else groups).tolist())
     scores = [score(judged, labels, outputs) for outputs in (before, after)]
     worse, better = [_replicates(judged, labels, outputs, together) for outputs in (before, after)]

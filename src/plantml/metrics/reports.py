@@ -94,7 +94,7 @@ def report_encoded(
         outputs: probabilities [N, classes], or values [N, 1].
         shared: classes over which means are taken; those that are there or named, if not given.
     """
-    known = labelled(target, truth)
+    known = target.labelled(truth)
     if not known.any():
         return None
     if target.kind == "class":
@@ -119,15 +119,6 @@ def reports_of(
     return [made for made in found if made is not None]
 
 
-def labelled(target: Target, truth: NDArray[Any]) -> Bools:
-    """Which photos have a label: bool [N], from labels as `Target.encode` gives them."""
-    if target.kind == "class":
-        found: Bools = truth >= 0
-        return found
-    there: Bools = ~np.isnan(truth).reshape(len(truth), -1).any(axis=1)
-    return there
-
-
 def right_answers(target: Target, truth: NDArray[Any], outputs: Floats) -> Bools:
     """Which answers are right: bool [N], false where not labelled.
 
@@ -141,7 +132,7 @@ def right_answers(target: Target, truth: NDArray[Any], outputs: Floats) -> Bools
     if target.kind == "class":
         found: Bools = outputs.argmax(axis=1) == truth
         return found
-    same: Bools = labelled(target, truth) & ((outputs >= 0.5) == (truth > 0.5)).all(axis=1)
+    same: Bools = target.labelled(truth) & ((outputs >= 0.5) == (truth > 0.5)).all(axis=1)
     return same
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from plantml import bundle as bundles
-from plantml import calibration, metrics
+from plantml import calibration, metrics, scaling
 from plantml.bundle import Combinations, Contract, Origin
 from plantml.data.manifest import Version
 from plantml.errors import InputError
@@ -99,14 +99,11 @@ def finish(net: PlantNet, plan: Plan, data: prepare.Data, version: Version) -> F
         embeddings = _embed(net, pixels)
         logits = net.classify(embeddings)
         reference = _embed(net, data.bank)
-        temperatures = {
-            target.name: calibration.temperature(target, logits[target.name].numpy(), labels[target.name])
-            for target in plan.targets
-            if target.kind != "value"
-        }
-        deployed = Deployed(net, temperatures, reference, combinations).eval()
-        answers = _arrays(deployed.answers(logits))
-        before = _arrays(Deployed(net, {}, reference, combinations).eval().answers(logits))
+    plain = Deployed(net, {}, reference, combinations).eval()
+    fitted = scaling.fit(plain, logits, labels)
+    deployed = Deployed(net, fitted.temperatures, reference, combinations, fitted.biases).eval()
+    with torch.inference_mode():
+        before, answers = _arrays(plain.answers(logits)), _arrays(deployed.answers(logits))
         unknown = deployed.unknown(embeddings).numpy()
     reports = metrics.reports_of(plan.targets, labels, answers)
     thresholds = calibration.accept_thresholds(plan.targets, answers, labels, plan.target_risk)
@@ -114,7 +111,8 @@ def finish(net: PlantNet, plan: Plan, data: prepare.Data, version: Version) -> F
         targets=plan.targets,
         input=plan.input,
         architecture=prepare.architecture(plan, net.backbone).model_copy(update={"bank": len(data.bank)}),
-        temperatures=temperatures,
+        temperatures=fitted.temperatures,
+        biases=fitted.biases,
         thresholds={name: found.score for name, found in thresholds.items()},
         target_risk=plan.target_risk,
         acceptance=thresholds,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml import metrics
-from plantml.metrics import Groups, Interval, Replicates, Report, bootstrap, reports
+from plantml.metrics import Groups, Interval, Replicates, Report, bootstrap
 from plantml.metrics.bootstrap import MeanStatistic
 from plantml.targets import Target
 from plantml.validate.answers import Answers
@@ -39,7 +39,7 @@ class Answered:
 
     def known(self, target: Target) -> Bools:
         """Which photos are labelled: bool [N]."""
-        return reports.labelled(target, self.truth[target.name])
+        return target.labelled(self.truth[target.name])
 
     def right(self, target: Target) -> Bools:
         """Which answers are right: bool [N]; not for values."""
