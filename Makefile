@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 DEMO ?= demo
-# Test processes side by side; more than two wait for each other's network training.
+# Test processes side by side; more than two wait for each other's network training. A file stays in one of them,
+# which makes what all its tests look at; the files with the longest tests are not the last ones.
 WORKERS ?= 2
 
 .PHONY: help demo test test-slow check format bench clean
@@ -25,7 +26,7 @@ demo: $(VENV)/.train
 	$(BIN)/plantml demo $(DEMO)
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -m "not slow" -n $(WORKERS)
+	$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow --timeout 3600

@@ -1,5 +1,6 @@
-"""All forms of the trained model, made once."""
+"""All forms of the trained model, each made once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -8,23 +9,38 @@ from plantml import bundle as bundles
 from plantml.export import int8, speed
 from plantml.export.forms import FORMS, Made, Source
 
+EXPORTERS, METHODS = dict(FORMS), dict(int8.METHODS)
+"""As they are before a test puts others in their place."""
+
+
+class OnDemand(dict[str, Made]):
+    """Each form is made when it is first asked for."""
+
+    def __init__(self, bundle: bundles.Bundle) -> None:
+        super().__init__()
+        self.bundle = bundle
+
+    def __missing__(self, name: str) -> Made:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(int8, "CALIBRATION", 12)
+            patch.setattr(int8, "METHODS", {name: METHODS[name] for name in ("min-max", "percentile 99.99")})
+            self[name] = EXPORTERS[name].make(Source(self.bundle))
+        return self[name]
+
 
 @dataclass(frozen=True)
 class Forms:
-    """The bundle, and what the exporters made of it."""
+    """The bundle, and what the exporters make of it, before any proof."""
 
     bundle: bundles.Bundle
-    made: dict[str, Made]
+    made: Mapping[str, Made]
 
 
 @pytest.fixture(scope="session")
 def every_form(trained):
-    """Every form as its exporter made it, before any proof."""
+    """Every form as its exporter makes it."""
     bundle = bundles.find(trained.run)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(int8, "CALIBRATION", 12)
-        patch.setattr(int8, "METHODS", {name: int8.METHODS[name] for name in ("min-max", "percentile 99.99")})
-        return Forms(bundle, {name: form.make(Source(bundle)) for name, form in FORMS.items()})
+    return Forms(bundle, OnDemand(bundle))
 
 
 @pytest.fixture
@@ -40,8 +56,10 @@ def ready(every_form, monkeypatch):
     return replace
 
 
-@pytest.fixture
-def untimed(monkeypatch):
-    """Speed is not what the test is about: one short round."""
-    monkeypatch.setattr(speed, "_SECONDS", 0.0)
-    monkeypatch.setattr(speed.measure, "__defaults__", (1,))
+@pytest.fixture(scope="module")
+def untimed():
+    """Speed is not what the tests of a module are about: one short round."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "_SECONDS", 0.0)
+        patch.setattr(speed.measure, "__defaults__", (1,))
+        yield

@@ -12,7 +12,7 @@ from plantml.export.run import form_of, target_url
 
 
 @pytest.fixture(scope="module")
-def exported(cli, trained, tmp_path_factory):
+def exported(cli, trained, untimed, tmp_path_factory):
     """The result as JSON and the file."""
     to = tmp_path_factory.mktemp("exported") / "models" / "leaf.onnx"
     result = cli("export", trained.run, "--to", to, "--json")
@@ -62,7 +62,7 @@ def test_the_file_alone_predicts_what_the_bundle_predicts(trained, exported):
     assert alone.predict(leaves) == bundle.predict(leaves)
 
 
-@pytest.mark.usefixtures("ready_made")
+@pytest.mark.usefixtures("ready_made", "untimed")
 def test_samples_and_split_choose_the_photos(cli, trained, tmp_path):
     result = cli("export", trained.run, "--to", tmp_path / "leaf.onnx", "--samples", 5, "--split", "train", "--json")
     assert result.json["photos"] == 5
@@ -81,7 +81,7 @@ def test_a_lost_dataset_is_an_error_that_names_data(cli, moved, tmp_path):
     assert not (tmp_path / "leaf.onnx").exists()
 
 
-@pytest.mark.usefixtures("ready_made")
+@pytest.mark.usefixtures("ready_made", "untimed")
 def test_another_dataset_can_take_its_place(cli, trained, moved, tmp_path):
     result = cli("export", moved, "--to", tmp_path / "leaf.onnx", "--data", trained.data, "--samples", 2, "--json")
     assert result.code == Exit.DONE, result.err
@@ -94,7 +94,7 @@ def test_a_named_dataset_that_is_not_there_is_the_error(cli, trained, tmp_path):
     assert f"no dataset at {tmp_path / 'nothing'}" in result.err
 
 
-@pytest.mark.usefixtures("ready_made")
+@pytest.mark.usefixtures("ready_made", "untimed")
 def test_a_dataset_without_a_photo_is_an_input_error(cli, trained, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "empty.jpg").write_bytes(b"")
@@ -106,7 +106,7 @@ def test_a_dataset_without_a_photo_is_an_input_error(cli, trained, tmp_path):
     assert not (tmp_path / "leaf.onnx").exists()
 
 
-@pytest.mark.usefixtures("ready_made")
+@pytest.mark.usefixtures("ready_made", "untimed")
 def test_a_damaged_photo_is_an_input_error_that_names_it(cli, trained, tmp_path):
     shutil.copytree(trained.data, tmp_path / "data")
     victim = versions.load(str(tmp_path / "data")).usable("test").sort("image_id")["path"][0]

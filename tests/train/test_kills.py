@@ -14,17 +14,69 @@ import pytest
 
 from plantml.errors import Exit
 
-SMALL = ("--size", "48", "--epochs", "3", "--set", "backbone=mobilenetv3_small_050", "--set", "pretrained=false",
+SMALL = ("--size", "48", "--epochs", "3", "--set", "backbone=test_efficientnet", "--set", "pretrained=false",
          "--batch-size", "8", "--checkpoint-every", "0.01")  # fmt: skip
+
+# What a process of its own does before the command runs, so that it ends at a certain moment.
+AT_A_FILE = """
+from plantml import storage
+
+def fatal(work):
+    def kills(url, *rest, **more):
+        if url.endswith({name!r}):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return work(url, *rest, **more)
+    return kills
+
+storage.write, storage.staged = fatal(storage.write), fatal(storage.staged)
+"""
+AT_A_STEP = """
+from plantml.train.keeper import Keeper
+after = Keeper.on_train_batch_end
+
+def ended(self, *arguments):
+    if self.module.step == {step}:
+        os.kill(os.getpid(), {signal})
+    after(self, *arguments)
+
+Keeper.on_train_batch_end = ended
+"""
+AT_A_COPY = """
+import time
+from plantml import storage
+from plantml.train.keeper import Keeper
+from plantml.train.rundir import RunFolder
+after, copy = Keeper.on_train_batch_end, RunFolder._copy
+
+def ended(self, *arguments):
+    after(self, *arguments)
+    time.sleep(0.1)
+
+def copied(self):
+    copy(self)
+    names = [entry.name for entry in storage.list_files(storage.join(self.url, "checkpoints"))]
+    if max(names) >= {name!r}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Keeper.on_train_batch_end, RunFolder._copy = ended, copied
+"""
 
 
 def digest(run: Path | str) -> str:
     return json.loads((Path(run) / "bundle" / "model.json").read_text())["digest"]
 
 
-def start(data: str, run: Path | str, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "plantml", "train", data, "--out", str(run), *SMALL, *more]
+def start(data: str, run: Path | str, *more: str, before: str = "") -> subprocess.Popen[str]:
+    """The command in a process of its own, which runs `before` first."""
+    code = f"import os, signal\n{before}\nfrom plantml.cli.app import main\nmain()"
+    command = [sys.executable, "-c", code, "train", data, "--out", str(run), *SMALL, *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def killed(data: str, run: Path | str, before: str) -> None:
+    process = start(data, run, before=before)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == -signal.SIGKILL, err
 
 
 def wait_for(process: subprocess.Popen[str], path: Path, pattern: str) -> None:
@@ -45,6 +97,7 @@ def uninterrupted(cli, trained, tmp_path_factory) -> Path:
     return run
 
 
+@pytest.mark.usefixtures("unexported")
 def test_the_same_seed_gives_the_same_weights(cli, trained, uninterrupted, tmp_path) -> None:
     result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--set", "workers=2")
     assert result.code == Exit.DONE, result.err
@@ -52,25 +105,31 @@ def test_the_same_seed_gives_the_same_weights(cli, trained, uninterrupted, tmp_p
 
 
 @pytest.mark.parametrize(
-    "moment",
+    "file",
     [
-        pytest.param("plots/batch.png", marks=pytest.mark.slow),  # before, or in, the first steps of the warm-up
-        "checkpoints/state-000000005.ckpt",  # in an epoch
-        pytest.param("checkpoints/best-0000.safetensors", marks=pytest.mark.slow),  # at an epoch's end
-        "bundle/*",  # while the model is published
+        pytest.param("plots/batch.png", marks=pytest.mark.slow),  # before the first step
+        "state-000000005.ckpt",  # in an epoch
+        pytest.param("best-0000.safetensors", marks=pytest.mark.slow),  # at an epoch's end
+        "bundle/model.json",  # while the model is published
     ],
 )
-def test_killed_and_repeated_it_ends_with_the_same_weights(cli, trained, uninterrupted, tmp_path, moment) -> None:
-    process = start(trained.data, tmp_path / "run")
-    wait_for(process, tmp_path / "run", moment)
-    process.kill()
-    process.communicate()
+def test_killed_and_repeated_it_ends_with_the_same_weights(
+    cli, trained, uninterrupted, tmp_path, file, request
+) -> None:
+    killed(trained.data, tmp_path / "run", AT_A_FILE.format(name=file))
+    left = sorted(path.name for path in (tmp_path / "run").rglob("*.*"))
+    assert Path(file).name not in left
+    assert ("state-000000004.ckpt" in left) == (file == "state-000000005.ckpt")
+    assert ("model.onnx" in left) == (file == "bundle/model.json")
+    if file != "bundle/model.json":
+        request.getfixturevalue("unexported")
     result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL)
     assert result.code == Exit.DONE, result.err
     assert digest(tmp_path / "run") == digest(uninterrupted)
     assert (tmp_path / "run" / "history.csv").read_text() == (uninterrupted / "history.csv").read_text()
 
 
+@pytest.mark.usefixtures("unexported")
 def test_killed_before_an_epoch_is_judged_it_is_judged_then(cli, trained, uninterrupted, tmp_path, monkeypatch) -> None:
     from plantml.train import keeper
 
@@ -94,6 +153,7 @@ def test_killed_before_an_epoch_is_judged_it_is_judged_then(cli, trained, uninte
     assert digest(tmp_path / "run") == digest(uninterrupted)
 
 
+@pytest.mark.usefixtures("unexported")
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
@@ -104,39 +164,37 @@ def test_killed_before_an_epoch_is_judged_it_is_judged_then(cli, trained, uninte
 def test_a_signal_ends_training_with_its_code_and_nothing_is_lost(
     cli, trained, uninterrupted, tmp_path, sent, code
 ) -> None:
-    process = start(trained.data, tmp_path / "run", "--checkpoint-every", "1h")
-    wait_for(process, tmp_path / "run", "checkpoints/state-*.ckpt")
-    process.send_signal(sent)
-    _, err = process.communicate(timeout=60)
-    if process.returncode != Exit.DONE:  # it may have been faster than the signal
-        assert process.returncode == code
-        assert "Repeat the same command" in err
-        assert "Traceback" not in err
-    assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL).code == Exit.DONE
+    at = AT_A_STEP.format(step=10, signal=int(sent))
+    process = start(trained.data, tmp_path / "run", "--checkpoint-every", "1h", before=at)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == code, err
+    assert "Repeat the same command" in err
+    assert "Traceback" not in err
+    result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL)
+    assert result.code == Exit.DONE, result.err
+    assert "epoch 1/3" not in result.err
     assert digest(tmp_path / "run") == digest(uninterrupted)
 
 
+@pytest.mark.usefixtures("unexported")
 def test_on_an_object_store_another_machine_goes_on(cli, trained, uninterrupted, tmp_path, s3_url, monkeypatch) -> None:
     from plantml import storage
 
-    process = start(trained.data, f"{s3_url}/run")
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if storage.exists(f"{s3_url}/run/checkpoints/best-0000.safetensors"):
-            break
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
+    monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "of-one-machine"))
+    killed(trained.data, f"{s3_url}/run", AT_A_COPY.format(name="state-000000010"))
     monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "of-another-machine"))
     result = cli("train", trained.data, "--out", f"{s3_url}/run", *SMALL, "--json")
     assert result.code == Exit.DONE, result.err
     assert result.json["model"] == digest(uninterrupted)
     assert result.json["resumed"] is True
+    assert "epoch 1/3" not in result.err
+    assert storage.read(f"{s3_url}/run/history.csv") == (uninterrupted / "history.csv").read_bytes()
 
 
+@pytest.mark.usefixtures("unexported")
 def test_two_processes_learn_what_one_learns(cli, trained, tmp_path) -> None:
     """A network of LayerNorm, whose photos do not depend on what else is in the batch."""
-    same = ("--size", "32", "--epochs", "1", "--batch-size", "8", "--device", "cpu", "--set", "backbone=convnext_atto",
+    same = ("--size", "32", "--epochs", "1", "--batch-size", "8", "--device", "cpu", "--set", "backbone=test_convnext",
             "--set", "pretrained=false", "--set", "dropout=0", "--set", "drop_path=0")  # fmt: skip
     assert cli("train", trained.data, "--out", tmp_path / "one", *same).code == Exit.DONE
     command = [sys.executable, "-m", "plantml", "train", trained.data, "--out", str(tmp_path / "two"), *same]

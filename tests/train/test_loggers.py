@@ -7,9 +7,10 @@ import pytest
 
 from plantml.errors import Exit
 
-SMALL = ("--size", "48", "--epochs", "2", "--set", "backbone=mobilenetv3_small_050", "--set", "pretrained=false")
+SMALL = ("--size", "48", "--epochs", "2", "--set", "backbone=test_efficientnet", "--set", "pretrained=false")
 
 
+@pytest.mark.usefixtures("unexported")
 def test_mlflow_has_what_the_history_has(cli, trained, tmp_path, monkeypatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     from plantml.train import finish
@@ -32,6 +33,7 @@ def test_mlflow_has_what_the_history_has(cli, trained, tmp_path, monkeypatch) ->
     assert [round(found.value, 6) for found in losses] == [float(row.split(",")[place]) for row in rows[1:]]
 
 
+@pytest.mark.usefixtures("unexported")
 def test_tensorboard_has_what_the_history_has(cli, trained, tmp_path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--logger", "tensorboard")
