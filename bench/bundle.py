@@ -1,15 +1,20 @@
 """A bundle without training: a pretrained backbone, random heads, a random memory of embeddings."""
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save
 
 from bench.side import Rounds
 from plantml import bundle as bundles
+from plantml import images, storage
 from plantml.bundle import Architecture, Contract, Origin
 from plantml.data.synth import DEFAULT_CLASSES
+from plantml.export import int8
 from plantml.export.onnx import to_onnx
+from plantml.export.samples import Sample
 from plantml.images import Fit
 from plantml.network import Deployed, PlantNet
 from plantml.targets import Target
@@ -59,4 +64,26 @@ def make(rounds: Rounds, *, out: str, backbone: str) -> None:
         path = Path(out) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+    rounds.ready()
+
+
+def quantise(rounds: Rounds, *, bundle: str, photos: str, out: str) -> None:
+    """Write the bundle's 8-bit form, as `plantml export --to int8` makes it but for the search for what is best."""
+    found = bundles.find(bundle)
+    urls = [entry.url for entry in storage.list_files(photos)][: int8.CALIBRATION]
+    pixels = np.stack([images.decode(storage.read(url), found.contract.input) for url in urls])
+    order = np.arange(len(pixels))
+    labels = {target.name: order % len(target.classes) for target in TARGETS if target.kind == "class"}
+    made = int8.quantise(
+        found.contract,
+        found.digest,
+        found.read(bundles.WEIGHTS),
+        found.read(bundles.ONNX),
+        train=pixels,
+        val=Sample("the benchmark's photos", pixels, labels, order),
+        max_drop=2.0,
+        seconds=0.0,
+    )
+    storage.write(out, made.model)
+    print(f"int8: {len(made.in_float)} layers in float", file=sys.stderr)
     rounds.ready()

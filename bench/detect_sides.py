@@ -1,7 +1,8 @@
-"""The sides of detection that need no torch: the library's call, and its two ingredients alone."""
+"""The sides of detection that need no torch: the library's call, and its ingredients alone."""
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from tempfile import TemporaryDirectory
@@ -15,23 +16,42 @@ from plantml import bundle as bundles
 from plantml import images, storage
 from plantml.detect.run import DetectConfig, detect
 from plantml.detect.sources import collect
-from plantml.predict.pipeline import Pipeline
+from plantml.predict.pipeline import BATCH, Pipeline
 from plantml.runtime import open_model
 from plantml.settings import usable_cores
 from plantml.work import Stop, batched
 
-_BATCH = 8
 
+def library(
+    rounds: Rounds,
+    *,
+    folder: str,
+    model: str,
+    scratch: str,
+    warm: bool = True,
+    environment: Mapping[str, str] | None = None,
+    helpers: Sequence[int] = (),
+) -> None:
+    """`plantml detect FOLDER --out records.jsonl`, without the process's start.
 
-def library(rounds: Rounds, *, folder: str, model: str, warm: bool = True) -> None:
-    """`plantml detect FOLDER --out records.jsonl`, without the process's start."""
+    Args:
+        rounds: the conversation.
+        folder: URL of photos.
+        model: a bundle or an exported file.
+        scratch: local folder for the outputs.
+        warm: true if a round goes ahead that nobody measures.
+        environment: variables that name the storage.
+        helpers: processes of the storage, whose computing counts.
+    """
+    os.environ.update(environment or {})
+    rounds.helpers = helpers
     bundle, runtime = open_model(model)
-    with TemporaryDirectory(dir=storage.split(folder)[0]) as scratch:
+    with TemporaryDirectory(dir=scratch) as out:
         numbers = count()
 
         def work() -> int:
-            config = DetectConfig.model_validate({"out": f"{scratch}/{next(numbers)}.jsonl"})
-            pipeline = Pipeline(bundle, runtime, threads=usable_cores(), batch=config.batch, top_k=config.top_k)
+            config = DetectConfig.model_validate({"out": f"{out}/{next(numbers)}.jsonl"})
+            pipeline = Pipeline(bundle, runtime, threads=usable_cores(), batch=BATCH, top_k=config.top_k)
             done = detect(collect([folder]), pipeline, config, stdout=sys.stdout, stop=Stop())
             if done.failed:
                 raise RuntimeError(f"images failed: {done.failures}")
@@ -40,13 +60,31 @@ def library(rounds: Rounds, *, folder: str, model: str, warm: bool = True) -> No
         rounds.run(work, warm=warm)
 
 
+def fetching(
+    rounds: Rounds, *, folder: str, environment: Mapping[str, str] | None = None, helpers: Sequence[int] = ()
+) -> None:
+    """Objects to bytes in memory, and nothing else."""
+    os.environ.update(environment or {})
+    rounds.helpers = helpers
+    urls = [entry.url for entry in storage.list_files(folder)]
+    rounds.run(lambda: sum(isinstance(data, bytes) for _, data in storage.read_ahead(urls)))
+
+
+def upload(rounds: Rounds, *, folder: str, to: str, environment: Mapping[str, str]) -> None:
+    """Copy the files of a local folder to a URL."""
+    os.environ.update(environment)
+    files = {entry.name: storage.read(entry.url) for entry in storage.list_files(folder)}
+    storage.publish(to, files)
+    rounds.ready()
+
+
 def model(rounds: Rounds, *, folder: str, model: str) -> None:
     """The bare model: every core calls one shared session of single-threaded calls on ready batches."""
     fit = bundles.find(model).contract.input
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(f"{model}/{bundles.ONNX}", options, providers=["CPUExecutionProvider"])
-    batches = [np.stack([images.decode(data, fit) for data in chunk]) for chunk in batched(_bytes(folder), _BATCH)]
+    batches = [np.stack([images.decode(data, fit) for data in chunk]) for chunk in batched(_bytes(folder), BATCH)]
 
     def answer(batch: images.Pixels) -> int:
         session.run(None, {"image": batch})
@@ -59,7 +97,7 @@ def model(rounds: Rounds, *, folder: str, model: str) -> None:
 def decoding(rounds: Rounds, *, folder: str, model: str) -> None:
     """Bytes in memory to a model's pixels, on every core."""
     fit = bundles.find(model).contract.input
-    chunks = list(batched(_bytes(folder), _BATCH))
+    chunks = list(batched(_bytes(folder), BATCH))
 
     def decode(chunk: Sequence[bytes]) -> int:
         return len([images.read(data, fit) for data in chunk])

@@ -28,6 +28,7 @@ class Size:
     large: int
     train: int
     synth: int
+    objects: int
     memory: tuple[int, int]
     train_size: int
     backbone: str
@@ -42,7 +43,8 @@ FULL = Size(
     large=32 * _CORES,
     train=240,
     synth=600,
-    memory=(500, 2000),
+    objects=512 * _CORES,
+    memory=(1000, 100_000),
     train_size=224,
     backbone="tf_efficientnet_lite0",
 )
@@ -53,7 +55,8 @@ QUICK = Size(
     large=0,
     train=64,
     synth=16,
-    memory=(16, 32),
+    objects=64,
+    memory=(400, 1200),
     train_size=64,
     backbone="test_efficientnet",
 )
@@ -73,9 +76,27 @@ class Material:
     @cached_property
     def bundle(self) -> str:
         """A bundle whose heads learned nothing."""
-        tell("making a bundle")
-        out = self.folder / "bundle"
-        with Side("bench.bundle:make", out=str(out), backbone=self.size.backbone) as side:
+        return self._bundle("bundle", self.size.backbone)
+
+    @cached_property
+    def tiny_bundle(self) -> str:
+        """A bundle of a very small network."""
+        return self._bundle("tiny", QUICK.backbone) if self.size.backbone != QUICK.backbone else self.bundle
+
+    @cached_property
+    def int8(self) -> str:
+        """The bundle in 8 bits, an `.onnx` file."""
+        tell("quantising the bundle")
+        out = str(self.folder / "int8.onnx")
+        photos = next(iter(self.small.values()))
+        with Side("bench.bundle:quantise", bundle=self.bundle, photos=photos, out=out) as side:
+            side.wait()
+        return out
+
+    def _bundle(self, name: str, backbone: str) -> str:
+        tell(f"making a bundle of {backbone}")
+        out = self.folder / name
+        with Side("bench.bundle:make", out=str(out), backbone=backbone) as side:
             side.wait()
         return str(out)
 
@@ -105,6 +126,11 @@ class Material:
         synth.write(SynthSpec(self.size.train, seed=2), str(out))
         return str(out)
 
+    @cached_property
+    def objects(self) -> str:
+        """A folder of the photos that the object store gets, of 256 x 256 pixels and about 15 KB."""
+        return self._repeated("objects", self._drawn_small, self.size.objects)
+
     def many(self, number: int) -> str:
         """A folder of so many small photos."""
         return self._repeated(f"many-{number}", self._drawn_small, number)
@@ -128,7 +154,7 @@ class Material:
         out = self.folder / name
         out.mkdir()
         for index, photo in enumerate(islice(cycle(photos), number)):
-            (out / f"{index:05d}{photo.suffix}").symlink_to(photo)
+            (out / f"{index:06d}{photo.suffix}").symlink_to(photo)
         return str(out)
 
     @cached_property

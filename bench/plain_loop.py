@@ -1,4 +1,4 @@
-"""The loop that everybody writes first: a DataLoader of Pillow images and a torch network, nothing tuned."""
+"""The loop that everybody writes first: a DataLoader of Pillow images and a torch network."""
 
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from bench.side import Rounds
 from plantml import bundle as bundles
 from plantml import network
 from plantml.settings import usable_cores
+from plantml.train.allocator import keep_freed_memory
 
 _MEAN, _STD = torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.5)
 
@@ -44,8 +45,17 @@ class Classifier(nn.Module):
         return [head(features) for head in self.heads.values()]
 
 
-def detect(rounds: Rounds, *, folder: str, model: str) -> None:
-    """All photos of the folder through the network of the bundle."""
+def detect(rounds: Rounds, *, folder: str, model: str, tuned: bool = False) -> None:
+    """All photos of the folder through the network of the bundle.
+
+    Args:
+        rounds: the conversation.
+        folder: of photos.
+        model: a bundle.
+        tuned: the allocator's settings that `plantml train` makes; else nothing.
+    """
+    if tuned:
+        keep_freed_memory()
     contract = bundles.find(model).contract
     net = Classifier(network.rebuild(contract, load_file(f"{model}/{bundles.WEIGHTS}")).net).eval()
     loader = DataLoader(Files(folder), 32, num_workers=usable_cores(), persistent_workers=True)

@@ -6,7 +6,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -16,6 +16,8 @@ class Rounds:
 
     def __init__(self, turns: TextIO, answers: TextIO) -> None:
         self._turns, self._answers = turns, answers
+        self.helpers: Sequence[int] = ()
+        """Processes, on Linux, whose computing counts as this one's."""
 
     def run(self, work: Callable[[], int], *, warm: bool = True) -> None:
         """Work in turns until the end.
@@ -28,7 +30,7 @@ class Rounds:
             work()
         self.ready()
         while self.wait():
-            clock = Clock()
+            clock = Clock(self.helpers)
             images = work()
             self.report(images, clock)
 
@@ -52,20 +54,30 @@ class Rounds:
 class Clock:
     """Time and computing time since it was made, until it is stopped."""
 
-    def __init__(self) -> None:
-        self._start = time.perf_counter(), time.process_time()
+    def __init__(self, helpers: Sequence[int] = ()) -> None:
+        self._helpers = helpers
+        self._start = time.perf_counter(), self._computed()
         self._stopped: tuple[float, float] | None = None
 
     def stop(self) -> None:
         """Stand still."""
-        self._stopped = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
+        self._stopped = time.perf_counter() - self._start[0], self._computed() - self._start[1]
+
+    def _computed(self) -> float:
+        return time.process_time() + sum(map(_computed_by, self._helpers))
 
     def read(self) -> tuple[float, float]:
-        """Seconds that passed, and seconds that this process computed."""
+        """Seconds that passed, and seconds that this process and its helpers computed."""
         if self._stopped is None:
             self.stop()
         assert self._stopped is not None
         return self._stopped
+
+
+def _computed_by(process: int) -> float:
+    """Seconds that another process computed, all its threads."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_memory() -> float:

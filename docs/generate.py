@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from plantml.cli import dataset
+from plantml.cli import dataset, models
 from plantml.cli.app import run
 from plantml.cli.console import Streams
 from plantml.detect.run import DetectConfig
+from plantml.retrain.config import DriftConfig, Feed, GateConfig, RetrainConfig
 from plantml.settings import Machine
 from plantml.train.recipe import TrainConfig
 from plantml.validate.run import ValidateConfig
@@ -29,6 +31,9 @@ COMMANDS = [
     ["validate"],
     ["export"],
     ["detect"],
+    ["models"],
+    *(["models", name] for name, _, _ in models.COMMANDS),
+    ["retrain"],
     ["demo"],
 ]
 EXIT_CODES = """
@@ -73,6 +78,10 @@ def settings_page() -> str:
         ("plantml train", "PLANTML_TRAIN__", TrainConfig),
         ("plantml validate", "PLANTML_VALIDATE__", ValidateConfig),
         ("plantml detect", "PLANTML_DETECT__", DetectConfig),
+        ("plantml retrain", "PLANTML_RETRAIN__", RetrainConfig),
+        ("plantml retrain: each of feeds", "", Feed),
+        ("plantml retrain: drift", "PLANTML_RETRAIN__DRIFT__", DriftConfig),
+        ("plantml retrain: gates", "PLANTML_RETRAIN__GATES__", GateConfig),
         ("The machine, for every command (environment only)", "PLANTML_", Machine),
     ):
         page += [f"## {title}", "", "| key | default | meaning | environment |", "|---|---|---|---|"]
@@ -82,14 +91,23 @@ def settings_page() -> str:
 
 def _rows(model: type[BaseModel], prefix: str) -> list[str]:
     return [
-        f"| `{name}` | {_default(field.default)} | {field.description} | `{prefix}{name.upper()}` |"
+        f"| `{name}` | {_default(field)} | {field.description} | {_variable(prefix, name)} |"
         for name, field in model.model_fields.items()
     ]
 
 
-def _default(value: object) -> str:
+def _variable(prefix: str, name: str) -> str:
+    return f"`{prefix}{name.upper()}`" if prefix else ""
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if field.is_required():
+        return "must be given"
     if value is PydanticUndefined:
         return "of this machine"
+    if isinstance(value, BaseModel):
+        return "see its own table"
     return "–" if value is None or value == () else f"`{value}`"
 
 

@@ -139,6 +139,34 @@ def test_an_onnx_file_whose_answers_are_not_its_contracts_is_refused(opened, tmp
         runtime.open_model(foreign(tmp_path / "empty.onnx", notes))
 
 
+def test_an_edited_weight_of_a_single_file_is_noticed(trained, tmp_path):
+    model = onnx.load(f"{trained.run}/bundle/model.onnx")
+    weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    data = bytearray(weights.raw_data)
+    data[len(data) // 2] ^= 1
+    weights.raw_data = bytes(data)
+    onnx.save(model, tmp_path / "edited.onnx")
+    with pytest.raises(InputError, match="was changed after plantml wrote it") as error:
+        runtime.open_model(str(tmp_path / "edited.onnx"))
+    assert "Export it again" in error.value.hint
+
+    kept = [entry for entry in model.metadata_props if entry.key != runtime.SEAL_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.save(model, tmp_path / "unsealed.onnx")  # as older versions wrote them, or changed on purpose
+    assert runtime.open_model(str(tmp_path / "unsealed.onnx"))[0].digest == runtime.open_model(trained.run)[0].digest
+
+
+def test_every_changed_byte_breaks_the_seal(trained):
+    data = Path(f"{trained.run}/bundle/model.onnx").read_bytes()
+    assert runtime.seal(data) == data
+    for place in (0, len(data) // 3, len(data) - 1):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        assert runtime.seal(bytes(changed)) != bytes(changed)
+    assert runtime.seal(b"no model") == b"no model"
+
+
 # --- OpenVINO ---------------------------------------------------------------------------------
 
 

@@ -243,6 +243,46 @@ def test_one_of_one_is_read(url):
     assert list(storage.read_many([join(url, "a")])) == [(join(url, "a"), b"alone")]
 
 
+def test_reading_ahead_gives_what_reading_many_gives(url):
+    count = 3 * storage.FETCH_BATCH
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(lambda i: storage.write(join(url, f"{i}"), b"%d" % i), range(count)))
+    urls = [join(url, f"{i}") for i in (*range(count), count + 1, 5)]
+    answers = list(storage.read_ahead(urls))
+    assert [each for each, _ in answers] == urls
+    assert [data for _, data in answers[:count]] == [b"%d" % i for i in range(count)]
+    assert isinstance(answers[count][1], NotFoundError)
+    assert answers[-1][1] == b"5"
+    assert list(storage.read_ahead([])) == []
+
+
+@pytest.mark.parametrize("size", [100, 5 << 20, 200 << 20])
+def test_little_is_held_ahead_whatever_the_size(monkeypatch, size):
+    """Of objects that only say how long they are."""
+
+    class Large(bytes):
+        def __len__(self):
+            return size
+
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield f"far://{taken}"
+
+    monkeypatch.setattr(storage, "_read_batch", lambda urls: [Large()] * len(urls))
+    found = storage.read_ahead(endless())
+    for done in range(1, 400):
+        assert isinstance(next(found)[1], Large)
+        ahead = taken - done
+        assert ahead <= 6 * storage.FETCH_BATCH
+        if done > 50:
+            assert ahead * size <= max(64 << 20, 6 * size)
+    found.close()
+
+
 def test_a_directory_is_there_and_so_is_a_file(url):
     storage.write(join(url, "sub", "a.txt"), b"")
     assert storage.exists(join(url, "sub"))

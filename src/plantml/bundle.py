@@ -12,12 +12,12 @@ The digest names the model: SHA-256 over the canonical contract and the tensors'
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from plantml import storage
+from plantml import ledger, storage
 from plantml.calibration import Threshold
 from plantml.errors import InputError, NotFoundError
 from plantml.images import Fit
@@ -25,6 +25,9 @@ from plantml.targets import Target
 
 FORMAT = 1
 MODEL_JSON, WEIGHTS, ONNX, CARD = "model.json", "model.safetensors", "model.onnx", "README.md"
+PACK = ".plantml"
+"""Extension of a bundle in one file, a zip."""
+
 CONTRACT_KEY, DIGEST_KEY = "plantml", "plantml_digest"
 """Keys of the metadata of `model.onnx` that hold the contract and the digest."""
 
@@ -111,12 +114,14 @@ class Bundle:
         contract: what it promises.
         digest: its name.
         files: SHA-256 by file name; empty for a single file.
+        asked: the reference that led to it, `REGISTRY/leaf@production`; empty where a URL was named.
     """
 
     url: str
     contract: Contract
     digest: str
     files: Mapping[str, str]
+    asked: str = ""
 
     def read(self, name: str, cache: storage.Cache | None = None) -> bytes:
         """The bytes of one of its files, checked against their hash; remote ones through the cache.
@@ -143,20 +148,46 @@ def digest(contract: Contract, tensors: Mapping[str, bytes]) -> str:
     return found.hexdigest()
 
 
+def tensors(url: str, data: bytes) -> dict[str, bytes]:
+    """The bytes of each tensor of a safetensors file, by name, with nothing but the standard library.
+
+    Format: https://huggingface.co/docs/safetensors (the header's length as 8 bytes, the header as JSON, the data).
+
+    Raises:
+        InputError: it is no such file.
+    """
+    begin = 8 + int.from_bytes(data[:8], "little")
+    try:
+        header = json.loads(data[8:begin] if begin <= len(data) else b"")
+        places = {name: part["data_offsets"] for name, part in header.items() if name != "__metadata__"}
+        return {name: data[begin + int(first) : begin + int(last)] for name, (first, last) in places.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{url} is not a safetensors file", f"{type(error).__name__}: {error}") from error
+
+
 def find(ref: str) -> Bundle:
-    """The bundle at `ref`: a bundle's folder, or a run's folder, which means its bundle.
+    """The bundle at `ref`: a bundle's folder, a run's, a pack, or a version in a registry.
+
+    Args:
+        ref: URL of a bundle, of a run, which means its bundle, or of a `.plantml` pack; `REGISTRY/leaf@3` or
+            `REGISTRY/leaf@production`.
 
     Raises:
         NotFoundError: there is none.
-        InputError: what is there is not a bundle that this version can read.
+        InputError: what is there is not a bundle that this version can read, or a registry has no such version.
     """
-    url = storage.absolute(ref)
+    registered = ledger.found(ref)
+    url = storage.absolute(registered or ref)
+    if storage.suffix(url) == PACK:
+        url = f"zip://::{url}"
     for place in (url, storage.join(url, "bundle")):
         try:
             text = storage.read(storage.join(place, MODEL_JSON))
         except NotFoundError:
             continue
-        return _parse(place, text)
+        return replace(_parse(place, text), asked=ref if registered else "")
+    if not registered and ledger.is_model(url):
+        raise ledger.unnamed(ledger.load(url))
     raise NotFoundError(
         f"There is no model at {url}",
         f"neither {MODEL_JSON} nor bundle/{MODEL_JSON} is there",
@@ -190,6 +221,7 @@ def parse_contract(where: str, content: Any) -> Contract:
 def _parse(url: str, text: bytes) -> Bundle:
     try:
         content = json.loads(text)
-        return Bundle(url, parse_contract(url, content["contract"]), content["digest"], content["files"])
-    except (ValueError, KeyError, TypeError) as error:
+        files = {str(name): str(sha256) for name, sha256 in content["files"].items()}
+        return Bundle(url, parse_contract(url, content["contract"]), str(content["digest"]), files)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{url}/{MODEL_JSON} is damaged", f"{type(error).__name__}: {error}") from error

@@ -19,8 +19,11 @@ from plantml.bundle import Bundle, Contract
 from plantml.errors import InputError, MissingExtraError, UsageError
 from plantml.images import Pixels
 
-PROOF_KEY, WEIGHTS_KEY = "plantml_proof", "plantml_weights"
-"""Further keys of an exported file's metadata: the proof of equality, and the SHA-256 of a `.bin`."""
+PROOF_KEY, WEIGHTS_KEY, SEAL_KEY = "plantml_proof", "plantml_weights", "plantml_seal"
+"""Further keys of an exported file's metadata: the proof of equality, the SHA-256 of a `.bin`, that of an `.onnx`."""
+
+NO_SEAL = "0" * 64
+"""What stands for the SHA-256 of an `.onnx` while it is computed."""
 
 NOTES = (bundles.CONTRACT_KEY, bundles.DIGEST_KEY, PROOF_KEY, WEIGHTS_KEY)
 
@@ -281,9 +284,32 @@ def open_model(
 def read_onnx(url: str, data: bytes) -> tuple[Bundle, Runtime]:
     """A single file, complete in itself: the contract is in its metadata."""
     session = OnnxRuntime(data)
+    if SEAL_KEY in session.metadata and seal(data) != data:
+        raise InputError(
+            f"{url} was changed after plantml wrote it",
+            "its bytes do not have the SHA-256 that its metadata names",
+            f"{_AGAIN} What was changed on purpose loads without {SEAL_KEY} in its metadata.",
+        )
     bundle = _bundle(url, session.metadata)
     _check_outputs(url, bundle.contract, session.outputs, session.output_shapes)
     return bundle, session
+
+
+def seal(data: bytes) -> bytes:
+    """An ONNX file that names the SHA-256 of its own bytes, taken with `NO_SEAL` in the place of its 64 digits.
+
+    Args:
+        data: with `SEAL_KEY` in its metadata, whatever its value of 64 digits; else it comes back as it is.
+    """
+    entry = SEAL_KEY.encode() + b"\x12\x40"  # of protobuf: a second field, of 64 bytes
+    place = data.rfind(entry) + len(entry)
+    if place < len(entry):
+        return data
+    view, found = memoryview(data), hashlib.sha256()
+    for part in (view[:place], NO_SEAL.encode(), view[place + 64 :]):
+        found.update(part)
+    digits = found.hexdigest().encode()
+    return data if view[place : place + 64] == digits else data[:place] + digits + data[place + 64 :]
 
 
 def read_openvino(url: str, model: bytes, weights: bytes) -> tuple[Bundle, Runtime]:

@@ -20,9 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from glob import glob as glob_local
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
+from plantml import pages
 from plantml.errors import AlreadyExistsError, MissingExtraError, NotFoundError, PlantmlError, StorageError
 from plantml.work import batched, in_threads
 
@@ -33,6 +35,8 @@ FETCH_BATCH = 32
 """Objects asked for at once: 16 to 64 hide 20 ms of latency, more only costs memory."""
 
 _ARCHIVE_THREADS = 8
+_AHEAD_THREADS, _AHEAD_BYTES = 2, 64 << 20
+_PACKED = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
 
 T = TypeVar("T")
 
@@ -122,9 +126,11 @@ def suffix(url: str) -> str:
 
 def inside(url: str) -> str:
     """The directory URL of what an archive holds (`zip://::URL`); an empty string if it is not called like one."""
+    if _IN_ARCHIVE.match(url) or not basename(url).lower().endswith(_PACKED):
+        return ""  # without loading what unpacks archives
     from plantml import archives
 
-    kind = "" if _IN_ARCHIVE.match(url) else archives.kind_of(basename(url))
+    kind = archives.kind_of(basename(url))
     return f"{kind}://::{url}" if kind else ""
 
 
@@ -168,6 +174,24 @@ def read_many(urls: Iterable[str]) -> Iterator[tuple[str, bytes | PlantmlError]]
     """
     for batch in batched(urls, FETCH_BATCH):
         yield from zip(batch, _read_batch(batch), strict=True)
+
+
+def read_ahead(urls: Iterable[str]) -> Iterator[tuple[str, bytes | PlantmlError]]:
+    """As `read_many`, some batches ahead of whoever works on the bytes, who then seldom waits for a far storage.
+
+    About 64 MiB are held, less where objects are small; larger ones come in smaller batches.
+    """
+    todo, size = iter(urls), 4
+
+    def batches() -> Iterator[list[str]]:
+        while batch := list(islice(todo, size)):
+            yield batch
+
+    for found in in_threads(lambda batch: list(zip(batch, _read_batch(batch), strict=True)), batches(), _AHEAD_THREADS):
+        length = sum(len(data) for _, data in found if isinstance(data, bytes)) // len(found)
+        # Twice as many as threads are under way, one waits, one is in use.
+        size = min(FETCH_BATCH, max(1, _AHEAD_BYTES // (2 * _AHEAD_THREADS + 2) // max(1, length)))
+        yield from found
 
 
 def _read_batch(urls: list[str]) -> list[bytes | PlantmlError]:
@@ -265,6 +289,9 @@ def list_files(url: str) -> Iterator[Entry]:
         else:
             fs, path = _filesystem(url)
             fs.invalidate_cache()
+            if hasattr(fs, "call_s3"):
+                yield from _list_s3(url, fs, path)
+                return
             found = _retried(lambda: fs.find(path, detail=True))
             if not found and not _retried(lambda: fs.exists(path)):
                 raise FileNotFoundError(path)
@@ -277,14 +304,32 @@ def list_files(url: str) -> Iterator[Entry]:
     yield from sorted(entries, key=lambda entry: entry.name)
 
 
+def _list_s3(url: str, fs: Any, path: str) -> Iterator[Entry]:
+    """Page by page: the client's own `find` holds all that it is told of each object."""
+    bucket, _, key = path.partition("/")
+
+    def ask(**asked: Any) -> pages.Page:
+        answer: pages.Page = _retried(lambda: fs.call_s3("list_objects_v2", **asked, **fs.req_kw))
+        return answer
+
+    empty = True
+    for name, size, tag, modified in pages.in_order(pages.of_s3(ask, bucket, f"{key.rstrip('/')}/" if key else "")):
+        empty = False
+        yield Entry(join(url, name), name, size, tag.strip('"') or f"{size}-{modified}", modified)
+    if empty and not _retried(lambda: fs.exists(path)):
+        raise FileNotFoundError(path)
+
+
 def _list_local(url: str) -> Iterator[Entry]:
     """Folder by folder, so that memory does not grow with their number, in the order of the whole names."""
     root = local_path(url)
     if not root.is_dir():
         raise FileNotFoundError(root)
-    under = [("", str(root))]
+    under = [""]
     while under:
-        name, full = under.pop()
+        name = under.pop()
+        # Joined only now: a million Paths are slow, and as many long names are large.
+        full = os.path.join(root, name.rstrip("/"))  # noqa: PTH118
         if not name or name.endswith("/"):
             # A folder sorts by its name with the slash, as the names of its files do. The last one is taken first.
             with os.scandir(full) as found:
@@ -293,11 +338,11 @@ def _list_local(url: str) -> Iterator[Entry]:
                     for item in found
                     if not (item.is_symlink() and item.is_dir())
                 ]
-            for part in sorted(names, reverse=True):
-                under.append((name + part, os.path.join(full, part.rstrip("/"))))  # noqa: PERF401, PTH118
+            names.sort(reverse=True)
+            under += [name + part for part in names]
             continue
         with contextlib.suppress(FileNotFoundError):  # gone since it was listed, or a dead link
-            yield _local_entry(join(url, name), name, os.stat(full))  # noqa: PTH116 - a million Paths are slow
+            yield _local_entry(join(url, name), name, os.stat(full))  # noqa: PTH116
 
 
 def _local_entry(url: str, name: str, stat_: os.stat_result) -> Entry:

@@ -26,6 +26,7 @@ CONTRACT = Contract(
         backbone="test_efficientnet", embedding=256, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), bank=7
     ),
     temperatures={"health": 1.5, "symptoms": 0.7},
+    biases={"disease": (0.4, -0.3, 0.0)},
     thresholds={"disease": 0.8},
     unknown_threshold=0.3,
     dataset=Origin(url="data", version=1, fingerprint="ab"),
@@ -42,7 +43,7 @@ def deployed():
     net(torch.randint(0, 256, (8, 64, 96, 3), dtype=torch.uint8))  # gives its layers statistics of their own
     net.get_buffer("scale_weight")[:2] = torch.tensor([30.0, 10.0])
     bank = net.eval().embed(torch.randint(0, 256, (7, 64, 96, 3), dtype=torch.uint8)).detach()
-    return Deployed(net, CONTRACT.temperatures, bank).eval()
+    return Deployed(net, CONTRACT.temperatures, bank, biases=CONTRACT.biases).eval()
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_the_file_is_a_session_that_needs_nothing_of_ours(deployed, exported):
 def test_the_contract_and_the_digest_are_in_the_metadata(exported):
     model = onnx.load_from_string(exported)
     notes = {entry.key: entry.value for entry in model.metadata_props}
-    assert set(notes) == {"plantml", "plantml_digest"}
+    assert set(notes) == {"plantml", "plantml_digest", "plantml_seal"}
     assert notes["plantml_digest"] == "the digest"
     assert Contract.model_validate(json.loads(notes["plantml"])) == CONTRACT
     assert model.producer_name == "plantml"

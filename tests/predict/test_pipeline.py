@@ -4,6 +4,7 @@ import itertools
 import struct
 import zlib
 
+import fsspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -132,6 +133,20 @@ def test_every_url_has_its_prediction_in_its_place(folder, kinds, threads, batch
     for kind, url, prediction in zip(kinds, urls, predictions, strict=True):
         check(kind, url, prediction)
     assert sum(made.runtime.batches) == sum(isinstance(kind, int) for kind in kinds)
+    assert max(made.runtime.batches, default=0) <= batch
+
+
+@given(st.lists(st.tuples(st.booleans(), kinds), max_size=5), st.integers(1, 3), st.integers(1, 6))
+@settings(max_examples=25, deadline=None)
+def test_near_and_far_photos_may_be_mixed(folder, parts, threads, batch):
+    fs = fsspec.filesystem("memory")
+    wanted = [(far, kind) for far, some in parts for kind in some]
+    for file in folder.iterdir():
+        fs.pipe_file(f"/far/{file.name}", file.read_bytes())
+    urls = [f"memory://far/{kind}.png" if far else str(folder / f"{kind}.png") for far, kind in wanted]
+    made = pipeline(threads, batch)
+    for (_, kind), url, prediction in zip(wanted, urls, made.run(urls), strict=True):
+        check(kind, url, prediction)
     assert max(made.runtime.batches, default=0) <= batch
 
 

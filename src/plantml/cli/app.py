@@ -1,6 +1,8 @@
 """The table of commands, and the one handler of errors."""
 
 import contextlib
+import gc
+import importlib
 import io
 import os
 import signal
@@ -13,7 +15,6 @@ from typing import NoReturn
 import typer
 
 import plantml
-from plantml.cli import dataset, demo, detect, export, train, validate
 from plantml.cli.command import group
 from plantml.cli.console import RESULT_FORMAT, Streams
 from plantml.errors import Exit, PlantmlError, TerminatedError
@@ -24,12 +25,15 @@ Every path may be a URL: a local path, s3://, gs://, az://, https://, memory://.
 """
 _SIGPIPE = 141
 
+COMMANDS = ("dataset", "train", "validate", "export", "detect", "models", "retrain", "demo")
+"""Modules of `plantml.cli`, each with the command of its name, as the help page lists them."""
 
-def build() -> typer.Typer:
-    """The whole command line."""
+
+def build(only: str = "") -> typer.Typer:
+    """The whole command line; or only one of `COMMANDS`, which does not wait for the others' imports."""
     app = group("plantml", _HELP)
-    for module in (dataset, train, validate, export, detect, demo):
-        module.register(app)
+    for name in [only] if only in COMMANDS else COMMANDS:
+        importlib.import_module(f"plantml.cli.{name}").register(app)
 
     @app.callback(invoke_without_command=True)
     def root(
@@ -51,7 +55,7 @@ def run(argv: Sequence[str], streams: Streams | None = None) -> int:
     # Help pages are printed by typer, which knows the real streams only.
     with _terminable(), contextlib.redirect_stdout(streams.stdout), contextlib.redirect_stderr(streams.stderr):
         try:
-            result = build()(list(argv), standalone_mode=False, obj=streams, prog_name="plantml")
+            result = build(argv[0] if argv else "")(list(argv), standalone_mode=False, obj=streams, prog_name="plantml")
         except PlantmlError as error:
             if debug:
                 traceback.print_exc(file=streams.stderr)
@@ -78,7 +82,12 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # a file name need not be Unicode
-    sys.exit(run(sys.argv[1:]))
+    # pydantic would read what every installed package says of itself, to look for plug-ins.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    code = run(sys.argv[1:])
+    if "torch" not in sys.modules:  # whose compiler counts what is left at the end, and calls it leaked
+        gc.freeze()  # else the interpreter looks through all objects several times before it ends, for up to 70 ms
+    sys.exit(code)
 
 
 def _tell(streams: Streams, error: PlantmlError, *, asks_json: bool) -> None:

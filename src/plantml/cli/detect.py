@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from plantml.detect.shards import Merged
     from plantml.detect.similar import Similar
     from plantml.detect.sources import Sources
+    from plantml.predict.pipeline import Pipeline
 
 EXAMPLES = [
     "plantml detect photos/ --model runs/first --out records.jsonl",
@@ -25,6 +26,7 @@ EXAMPLES = [
     "plantml detect photos/ --model runs/first --out records.jsonl --annotate drawn/ --sort-into sorted/",
     "plantml detect trays/ --model runs/first --out trays.jsonl --tile 640 --overlap 0.2 --annotate maps/",
     "plantml detect inbox/ --model runs/first --out line.jsonl --watch",
+    "plantml detect inbox/ --model s3://bucket/models/leaf@production --out line.jsonl --watch",
     "plantml detect s3://season --model runs/first --shard 2/8 --out part-2.jsonl",
     "plantml detect part-*.jsonl --merge --out records.jsonl",
 ]
@@ -44,7 +46,9 @@ def detect(
             help="Files, folders, globs, URLs, lists, tables, datasets, zip or tar archives; - is a list on stdin.",
         ),
     ],
-    model: Annotated[str | None, typer.Option(metavar="M", help="Run, bundle or exported file.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="M", help="Run, bundle, exported file or REGISTRY/NAME@ALIAS.")
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Output: .jsonl, .csv, .parquet, or - for JSON Lines. [default: -]"),
@@ -90,8 +94,10 @@ def detect(
         str | None,
         typer.Option(metavar="N|N%", help="Failed images that still end with exit code 0. [default: 0]"),
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Images a call of the model. [default: 8]")] = None,
-    threads: Annotated[int | None, typer.Option(help="Images worked on at once. [default: all cores]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a call of the model. [default: 8, or measured]")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Images worked on at once. [default: all cores, or measured]")
+    ] = None,
     runtime: Annotated[str | None, typer.Option(help="auto, onnxruntime, torch, openvino. [default: auto]")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, or as torch names it. [default: cpu]")] = None,
     retry_failed: Annotated[
@@ -124,7 +130,6 @@ def detect(
     from plantml.detect import run
     from plantml.detect.config import DetectConfig
     from plantml.detect.sources import check_apart
-    from plantml.runtime import open_model
     from plantml.work import Stop
 
     flags = {
@@ -172,24 +177,20 @@ def detect(
         raise UsageError("No model is named", "", "Name one: --model RUN")
     if chosen.out == run.STDOUT and console.json:
         raise UsageError("--json and records on stdout do not go together", "", "Name a file: --out records.jsonl")
-    bundle, opened = open_model(
-        chosen.model, runtime=chosen.runtime, device=chosen.device, cache=console.machine.cache()
-    )
-    run.check(chosen, bundle)
+    pipeline, extras = _open(console, chosen, chosen.model)
     check_apart(sources, (chosen.annotate, chosen.sort_into, chosen.sheet))
-    threads_used = chosen.threads or console.machine.threads
-    console.detail(f"{opened.name} on {chosen.device}, {threads_used} threads, batches of {chosen.batch}")
-    pipeline = run.pipeline_for(bundle, opened, chosen, threads_used)
     look = partial(_look, console, sources, chosen)
     found = None if chosen.watch else look()
-    extras = _extras(console, chosen, bundle)
+    _set_pace(console, pipeline, chosen, 0 if found is None else len(found.found))
     with Stop() as stop:
         if found is None:
+            from plantml.detect.follow import Follower
             from plantml.detect.watch import watch as watching
 
+            follow = Follower(pipeline.bundle, chosen, partial(_open, console, chosen), console.say)
             done = watching(
                 look, pipeline, chosen, stdout=console.streams.stdout, stop=stop, fresh=fresh, extras=extras,
-                tell=console.say,
+                tell=console.say, follow=follow,
             )  # fmt: skip
             _tell(console, done)
             raise stop.error(f"Watching stopped after {count(done.images, 'image')}", "Repeat the command to go on.")
@@ -215,6 +216,29 @@ def detect(
             ", ".join(f"{reason} {number}" for reason, number in done.failures.items()),
             "Their records say why; --max-failures allows more.",
         )
+
+
+def _open(console: Console, chosen: "DetectConfig", model: str) -> "tuple[Pipeline, Extras]":
+    """What answers for a model, and what its records hold more."""
+    from plantml.detect import run
+    from plantml.runtime import open_model
+
+    bundle, opened = open_model(model, runtime=chosen.runtime, device=chosen.device, cache=console.machine.cache())
+    run.check(chosen, bundle)
+    threads = chosen.threads or console.machine.threads
+    console.detail(f"{opened.name} on {chosen.device}")
+    pipeline = run.pipeline_for(bundle, opened, chosen, threads)
+    return pipeline, _extras(console, chosen.model_copy(update={"model": model}), bundle)
+
+
+def _set_pace(console: Console, pipeline: "Pipeline", chosen: "DetectConfig", images: int) -> None:
+    from plantml.predict import pace
+
+    found = pace.choose(
+        pipeline, console.machine, images, threads=chosen.threads, batch=chosen.batch, device=chosen.device
+    )
+    pipeline.threads, pipeline.batch = found.threads, found.batch
+    console.detail(f"{count(found.threads, 'thread')}, batches of {found.batch} ({found.why})")
 
 
 def _look(console: Console, names: list[str], chosen: "DetectConfig") -> "Sources":

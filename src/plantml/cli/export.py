@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def export(
     console: Console,
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A run or a bundle.")],
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A run, a bundle, or REGISTRY/NAME@ALIAS.")],
     to: Annotated[
         str | None,
         typer.Option("--to", metavar="URL", help="The file to write (.onnx, .xml, .pt2), or a folder for it."),

@@ -47,7 +47,11 @@ def train(
     ] = None,
     warm_start: Annotated[
         str | None,
-        typer.Option("--from", metavar="BUNDLE", help="Start from its weights; classes are joined by name."),
+        typer.Option(
+            "--from",
+            metavar="BUNDLE",
+            help="Start from its weights (a run, a bundle, REGISTRY/NAME@ALIAS); classes are joined by name.",
+        ),
     ] = None,
     folds: Annotated[
         int | None, typer.Option(metavar="N", min=2, help="Cross-validate with N models instead of making one.")

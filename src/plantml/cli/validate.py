@@ -37,7 +37,9 @@ def validate(
     datasets: Annotated[
         list[str], typer.Argument(metavar="DATASET...", help="URLs of datasets; @N or @TAG for a version.")
     ],
-    model: Annotated[str | None, typer.Option(metavar="M", help="Run, bundle or exported file to judge.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="M", help="Run, bundle, exported file or REGISTRY/NAME@N to judge.")
+    ] = None,
     against: Annotated[
         str | None, typer.Option(metavar="M", help="Another model to compare with, on the same photos.")
     ] = None,

@@ -12,7 +12,7 @@ STDOUT = "-"
 class DetectConfig(Config):
     """What can be set for `plantml detect`."""
 
-    model: str | None = Field(None, description="run, bundle or exported file to use")
+    model: str | None = Field(None, description="run, bundle, exported file or REGISTRY/NAME@ALIAS to use")
     out: str = Field(STDOUT, description="URL of the output (.jsonl, .csv, .parquet), or - for JSON Lines on stdout")
     format: str | None = Field(
         None, description="jsonl, csv, parquet, coco or megadetector; by the output's extension if not set"
@@ -24,8 +24,12 @@ class DetectConfig(Config):
     )
     runtime: str = Field("auto", description="auto, onnxruntime, torch or openvino")
     device: str = Field("cpu", description="cpu, or a device as torch names it")
-    batch: int = Field(8, ge=1, le=1024, description="images a call of the model")
-    threads: int | None = Field(None, ge=1, description="images worked on at once; all usable cores if not set")
+    batch: int | None = Field(
+        None, ge=1, le=1024, description="images a call of the model; 8, or for long runs what is measured, if not set"
+    )
+    threads: int | None = Field(
+        None, ge=1, description="images worked on at once; all usable cores, or what is measured, if not set"
+    )
     top_k: int = Field(5, ge=1, description="classes named for each class target, best first")
     tta: bool = Field(default=False, description="average over mirrored and turned forms; 4 or 8 times as slow")
     tile: int | None = Field(None, ge=16, description="also answer for each tile of so many pixels")

@@ -5,25 +5,25 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from plantml import storage
 from plantml.bundle import Bundle
-from plantml.detect import annotate, conditions, sheet, sorting, vectors, writers
-from plantml.detect.advice import Advice
+from plantml.detect import writers
 from plantml.detect.config import STDOUT, DetectConfig
 from plantml.detect.journal import Journal, Row, pack
 from plantml.detect.listing import Listing, Source
-from plantml.detect.shards import Part, Shard
-from plantml.detect.similar import Similar
 from plantml.detect.sources import Sources
-from plantml.detect.tiles import TiledPipeline, Tiling
-from plantml.detect.turns import Turned
 from plantml.errors import UsageError
-from plantml.predict.pipeline import Pipeline, Prediction
+from plantml.predict.pipeline import BATCH, Pipeline, Prediction
 from plantml.predict.records import allowed_failures
 from plantml.runtime import Runtime
 from plantml.work import Progress, Stop, silent
+
+if TYPE_CHECKING:  # one photo's answer does not wait for what only some options need
+    from plantml.detect.advice import Advice
+    from plantml.detect.shards import Part
+    from plantml.detect.similar import Similar
 
 __all__ = ["STDOUT", "DetectConfig", "Detected", "Extras", "check", "detect", "pipeline_for"]
 
@@ -32,8 +32,8 @@ __all__ = ["STDOUT", "DetectConfig", "Detected", "Extras", "check", "detect", "p
 class Extras:
     """What records can hold more, ready to be asked."""
 
-    similar: Similar | None = None
-    advice: Advice | None = None
+    similar: "Similar | None" = None
+    advice: "Advice | None" = None
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,17 @@ class Detected:
 
 def pipeline_for(bundle: Bundle, runtime: Runtime, config: DetectConfig, threads: int) -> Pipeline:
     """The pipeline that a configuration asks for."""
-    used = Turned(runtime) if config.tta else runtime
+    used, batch = runtime, config.batch or BATCH
+    if config.tta:
+        from plantml.detect.turns import Turned
+
+        used = Turned(runtime)
     if config.tile is None:
-        return Pipeline(bundle, used, threads=threads, batch=config.batch, top_k=config.top_k)
+        return Pipeline(bundle, used, threads=threads, batch=batch, top_k=config.top_k)
+    from plantml.detect.tiles import TiledPipeline, Tiling
+
     tiling = Tiling(config.tile, config.overlap)
-    return TiledPipeline(bundle, used, tiling, threads=threads, batch=config.batch, top_k=config.top_k)
+    return TiledPipeline(bundle, used, tiling, threads=threads, batch=batch, top_k=config.top_k)
 
 
 def check(config: DetectConfig, bundle: Bundle) -> None:
@@ -99,6 +105,8 @@ def check(config: DetectConfig, bundle: Bundle) -> None:
     else:
         writers.writer_of(config.out, config.format)
     if config.shard is not None:
+        from plantml.detect.shards import Shard
+
         Shard.parse(config.shard)
         if writers.writer_of(config.out, config.format) is not writers.FORMATS["jsonl"]:
             raise UsageError("The parts of --shard are JSON Lines", f"{config.out} is not", "--out PART.jsonl")
@@ -107,10 +115,16 @@ def check(config: DetectConfig, bundle: Bundle) -> None:
     if config.watch and (config.changed_only or config.since):
         raise UsageError("--watch goes with neither --changed-only nor --since", "it takes what arrives, once")
     if config.embeddings is not None:
+        from plantml.detect import vectors
+
         vectors.writer_of(config.embeddings)
     if config.sort_into is not None:
+        from plantml.detect import sorting
+
         sorting.chosen(bundle.contract.targets, config.sort_by)
     if config.where is not None:
+        from plantml.detect import conditions
+
         conditions.check(config.where, bundle.contract)
 
 
@@ -139,7 +153,7 @@ def detect(
     if config.out == STDOUT:
         work.print(sources.found, stdout, stop, progress)
         return work.result(sources, 0, time.monotonic() - started, stopped=bool(stop))
-    part = Part(sources.found, Shard.parse(config.shard)) if config.shard else None
+    part = _part(sources.found, config.shard) if config.shard else None
     found = part.found if part else sources.found
     journal = work.open_journal(fresh=fresh)
     resumed = work.fill(journal, found, stop, progress)
@@ -166,6 +180,10 @@ class Detection:
         self._tally = _Tally()
         self._annotated = self._written = 0
         self._sorted: Counter[str] = Counter()
+
+    def change_over(self, pipeline: Pipeline, extras: Extras) -> None:
+        """Let another model answer from here on."""
+        self._pipeline, self._extras, self._contract = pipeline, extras, pipeline.bundle.contract
 
     def open_journal(self, *, fresh: bool) -> Journal:
         """The journal of the output."""
@@ -231,13 +249,21 @@ class Detection:
         lines = (row.record for row in (placed(chosen) if placed else chosen))
         writers.write(config.out, self._counted(lines), self._contract, config.format)
         if config.embeddings:
+            from plantml.detect import vectors
+
             vectors.write(config.embeddings, rows(), self._contract.architecture.embedding)
         if config.sheet:
+            from plantml.detect import sheet
+
             storage.write(config.sheet, sheet.draw(_records(rows())))
         if config.annotate:
+            from plantml.detect import annotate
+
             undrawn = self._undrawn(rows(), config.annotate, before)
             self._annotated = annotate.write(config.annotate, undrawn, threads=self._pipeline.threads)
         if config.sort_into:
+            from plantml.detect import sorting
+
             targets = self._contract.targets
             self._sorted = sorting.write(
                 config.sort_into, _records(rows()), targets, by=config.sort_by, how=config.sort_how
@@ -285,6 +311,8 @@ class Detection:
     def _fitting(self, rows: Iterator[Row], at_once: int = 2000) -> Iterator[Row]:
         if self._config.where is None:
             return rows
+        from plantml.detect import conditions
+
         return conditions.where(rows, self._config.where, self._contract, at_once=at_once)
 
     def _counted(self, lines: Iterable[str]) -> Iterator[str]:
@@ -294,6 +322,8 @@ class Detection:
 
     def _undrawn(self, rows: Iterable[Row], folder: str, before: int) -> Iterator[dict[str, Any]]:
         """Records that are new since the output was last written, or whose picture is not there."""
+        from plantml.detect import annotate
+
         for row in rows:
             record = json.loads(row.record)
             if record["failure"] is None and (
@@ -314,9 +344,19 @@ class Detection:
             del under_way[: len(predictions)]
 
 
+def _part(whole: Listing, text: str) -> "Part":
+    from plantml.detect.shards import Part, Shard
+
+    return Part(whole, Shard.parse(text))
+
+
 def _asked(bundle: Bundle, config: DetectConfig, extras: Extras) -> dict[str, Any]:
     """What decides the content of the journal: another answer must not be mixed with these."""
+    from plantml.detect import follow
+
     asked = {"model": bundle.digest, "runtime": config.runtime, "device": config.device, "top_k": config.top_k}
+    if alias := follow.followed(bundle, config):  # its models may change, what they predict may not
+        asked |= {"model": alias, "predicts": json.dumps(follow.shape(bundle, config))}
     if config.tta:
         asked["tta"] = True
     if config.tile is not None:

@@ -1,7 +1,7 @@
 """`--watch`: files are taken as they arrive, when they are complete, once each, until a signal says stop."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from plantml.detect.config import STDOUT, DetectConfig
@@ -11,12 +11,15 @@ from plantml.detect.run import Detected, Detection, Extras, check
 from plantml.detect.sources import Sources
 from plantml.errors import NotFoundError, StorageError
 from plantml.predict.pipeline import Pipeline
-from plantml.work import Stop, silent
+from plantml.work import Stop, batched, silent
 
 MISSING = "missing"
 """Stamp of a file that is named and not there (yet)."""
 
 _STEP = 0.1
+_PART = 256
+"""Images between two looks at which model is to answer."""
+
 _SHARE = 10
 """Writing the output may take one part in so many of the time."""
 
@@ -31,6 +34,7 @@ def watch(
     fresh: bool = False,
     extras: Extras | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    follow: Callable[[], tuple[Pipeline, Extras] | None] = lambda: None,
 ) -> Detected:
     """Put every file through the model that is there or arrives.
 
@@ -47,6 +51,7 @@ def watch(
         fresh: forget what an earlier run did.
         extras: what records hold more.
         tell: gets a line now and then.
+        follow: asked between images whether another model is to answer from there on, see `follow.Follower`.
     """
     check(config, pipeline.bundle)
     work = Detection(pipeline, config, extras or Extras())
@@ -61,10 +66,13 @@ def watch(
             _wait(config.interval, stop)
             continue
         ready = arrivals.ready(sources.found)
-        if ready and journal is None:
-            work.print(ready, stdout, stop, silent)
-        elif ready and journal is not None:
-            work.fill(journal, ready, stop, silent)
+        for part in [*_parts(ready)] or [ready]:
+            if (moved := follow()) is not None:
+                work.change_over(*moved)
+            if part and journal is None:
+                work.print(part, stdout, stop, silent)
+            elif part and journal is not None:
+                work.fill(journal, part, stop, silent)
         if ready:
             new, unwritten = new + len(ready), True
             tell(f"{len(ready)} new, {resumed + new} in all")
@@ -76,6 +84,14 @@ def watch(
     if journal is not None and unwritten:
         work.publish(journal, journal)
     return work.result(sources, resumed, time.monotonic() - started, stopped=True)
+
+
+def _parts(ready: Listing) -> Iterator[Listing]:
+    for some in batched(ready, _PART):
+        part = Listing()
+        for source in some:
+            part.add(source)
+        yield part
 
 
 class _Arrivals:

@@ -10,6 +10,7 @@ from plantml.about import __version__
 from plantml.bundle import Contract
 from plantml.errors import MissingExtraError
 from plantml.images import Fit
+from plantml.runtime import NO_SEAL, SEAL_KEY, seal
 
 OPSET = 18
 
@@ -110,14 +111,14 @@ def annotated(data: bytes, notes: Mapping[str, str]) -> bytes:
 
 
 def serialised(model: Any) -> bytes:
-    """The bytes of an `onnx.ModelProto` that is valid."""
+    """The bytes of an `onnx.ModelProto` that is valid, sealed: a later change of them is noticed."""
     try:
         import onnx
     except ImportError as error:
         raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
     onnx.checker.check_model(model)
-    content: bytes = model.SerializeToString()
-    return content
+    annotate(model, {SEAL_KEY: NO_SEAL})
+    return seal(model.SerializeToString())
 
 
 class _quiet:  # noqa: N801 - reads as an adjective where it is used

@@ -1,12 +1,13 @@
 """The Python interface: `plantml.load(REF).predict(paths)`."""
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from plantml import settings
 from plantml.bundle import Contract
-from plantml.predict.pipeline import Pipeline
+from plantml.predict.pipeline import BATCH, Pipeline
 from plantml.runtime import open_model
 
 
@@ -40,21 +41,13 @@ class Model:
 
     def stream(self, images: Iterable[str | Path | bytes]) -> Iterator[dict[str, Any]]:
         """The same, one by one, for any number of images."""
-        urls: list[str] = []
-        for image in images:
-            if isinstance(image, bytes):
-                yield from self._flush(urls)
-                yield self._pipeline.predict_bytes([("", image)])[0].record.as_json()
+        for held, some in groupby(images, lambda image: isinstance(image, bytes)):
+            if held:
+                for data in some:
+                    yield self._pipeline.predict_bytes([("", cast("bytes", data))])[0].record.as_json()
             else:
-                urls.append(str(image))
-                if len(urls) >= self._pipeline.batch * self._pipeline.threads * 4:
-                    yield from self._flush(urls)
-        yield from self._flush(urls)
-
-    def _flush(self, urls: list[str]) -> Iterator[dict[str, Any]]:
-        for prediction in self._pipeline.run(list(urls)):
-            yield prediction.record.as_json()
-        urls.clear()
+                for prediction in self._pipeline.run(map(str, some)):
+                    yield prediction.record.as_json()
 
 
 def load(
@@ -63,13 +56,14 @@ def load(
     runtime: str = "auto",
     device: str = "cpu",
     threads: int | None = None,
-    batch: int = 8,
+    batch: int = BATCH,
     top_k: int = 5,
 ) -> Model:
     """Load a model.
 
     Args:
-        ref: a run, a bundle or an exported `.onnx` file; a path or any URL.
+        ref: a run, a bundle, an exported `.onnx` file, or a version in a registry (`REGISTRY/leaf@production`); a path
+            or any URL.
         runtime: `auto`, `onnxruntime` or `torch`.
         device: `cpu`, or a device as torch names it.
         threads: images worked on at the same time; all usable cores if not given.

@@ -1,13 +1,16 @@
 """Images through a model: each thread takes its images from bytes to answers.
 
-Fetch, decode and inference of one chunk happen in one thread, with a session that uses one thread a call:
-no queue between stages has to be kept full, and all cores are always at work. Order out is order in, and
-the number of chunks under way is bounded, so that memory does not grow with the number of images.
+Reading, decoding and inference of one chunk happen in one thread, with a session that uses one thread a call:
+no queue between stages has to be kept full, and all cores are always at work. Only what is far is fetched ahead,
+by threads that do little but wait. Order out is order in, and the number of chunks under way is bounded, so that
+memory does not grow with the number of images.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,9 @@ from plantml.images import ImageError, Pixels
 from plantml.predict.records import Reader, Record, failed
 from plantml.runtime import Runtime
 from plantml.work import batched, in_threads
+
+BATCH = 8
+"""Images a call of the runtime, where nothing better is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,9 @@ class Pipeline:
         top_k: classes named for each class target.
     """
 
-    def __init__(self, bundle: Bundle, runtime: Runtime, *, threads: int = 2, batch: int = 8, top_k: int = 5) -> None:
+    def __init__(
+        self, bundle: Bundle, runtime: Runtime, *, threads: int = 2, batch: int = BATCH, top_k: int = 5
+    ) -> None:
         self.bundle, self.runtime = bundle, runtime
         self.threads, self.batch = threads, batch
         self._reader = Reader(bundle.contract, top_k)
@@ -61,8 +69,17 @@ class Pipeline:
             yield from chunk
 
     def run_chunks(self, urls: Iterable[str]) -> Iterator[list[Prediction]]:
-        """The same in chunks of `batch`, which is how they are computed."""
-        return in_threads(self.predict_urls, batched(urls, self.batch), self.threads)
+        """The same in chunks of at most `batch`, which is how they are computed."""
+        return in_threads(lambda work: work(), self._works(urls), self.threads)
+
+    def _works(self, urls: Iterable[str]) -> Iterator[Callable[[], list[Prediction]]]:
+        """What the threads do: read chunks from this machine, which is no waiting, or take fetched ones."""
+        for near, some in groupby(urls, _is_near):
+            if near:
+                yield from (partial(self.predict_urls, chunk) for chunk in batched(some, self.batch))
+            else:
+                ahead = batched(storage.read_ahead(some), self.batch)
+                yield from (partial(self.predict_bytes, chunk) for chunk in ahead)
 
     def predict_urls(self, urls: Sequence[str]) -> list[Prediction]:
         """Predictions for one chunk of URLs, computed in the calling thread."""
@@ -116,6 +133,11 @@ class Pipeline:
         else:
             code, why = _code(error), str(error)
         return Prediction(failed(url, self.bundle.digest, f"{code}: {why}", image_id), None, None)
+
+
+def _is_near(url: str) -> bool:
+    """True for what lies on this machine, in an archive too."""
+    return storage.is_local(url.rpartition("::")[2])
 
 
 def _code(error: PlantmlError) -> str:

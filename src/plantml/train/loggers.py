@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from plantml import storage
+from plantml import storage, tracking
 from plantml.errors import InputError, MissingExtraError
 from plantml.train.recipe import Plan, TrainConfig
 from plantml.train.rundir import RunFolder
@@ -47,8 +47,7 @@ def _tensorboard(run: RunFolder) -> Any:
 
 
 def _mlflow(plan: Plan, config: TrainConfig, run: RunFolder) -> Any:
-    if find_spec("mlflow") is None:
-        raise MissingExtraError("MLflow is not installed", "--logger mlflow was asked for", extra="mlflow")
+    tracking.mlflow("--logger mlflow")
     from mlflow.exceptions import MlflowException
     from pytorch_lightning.loggers import MLFlowLogger
 
@@ -60,7 +59,7 @@ def _mlflow(plan: Plan, config: TrainConfig, run: RunFolder) -> Any:
             run_name=storage.basename(run.url),
             run_id=known.get("run_id"),
             tags={"dataset": plan.dataset, "version": str(plan.dataset_version)},
-            tracking_uri=config.tracking_uri or None,
+            tracking_uri=tracking.address(config.tracking_uri) or None,
         )
         run_id = logger.run_id
     except (MlflowException, OSError) as error:

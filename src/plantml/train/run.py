@@ -79,7 +79,9 @@ def make_plan(version: Version, config: TrainConfig, machine: Machine, *, measur
     if not measured:
         return draft
     allocator.keep_freed_memory()
-    return planning.plan(config, replace(facts, speed=speed.measure(version, draft, machine)))
+    made = planning.plan(config, replace(facts, speed=speed.measure(version, draft, machine)))
+    # An alias may point elsewhere when the run is resumed; the version that it means now stays what it is.
+    return made.model_copy(update={"warm_start": parent.url}) if parent and parent.asked else made
 
 
 def chosen(ref: str, config: TrainConfig) -> Version:
@@ -136,7 +138,7 @@ def train(
     data, plan = _load(version, plan, run, machine, listener)
     net = prepare.network(plan, data.train, offline=machine.offline)
     if plan.parent:
-        new = warm.take_over(net, bundles.find(plan.warm_start), plan)
+        new = warm.take_over(net, warm.parent_of(plan), plan)
         listener.say("Starts from " + plan.warm_start + (f"; new to it: {', '.join(new)}." if new else "."))
     history = _learn(net, data, plan, run, config, stop=stop, listener=listener)
     if not team.first():

@@ -6,7 +6,6 @@ from safetensors.torch import load
 from torch import Tensor
 
 from plantml import bundle as bundles
-from plantml import storage
 from plantml.bundle import Bundle
 from plantml.data import versions
 from plantml.errors import InputError
@@ -15,6 +14,18 @@ from plantml.train.recipe import Plan
 
 Renamed = Mapping[str, Mapping[str, str]]
 """The new name of each old class, by target."""
+
+
+def parent_of(plan: Plan) -> Bundle:
+    """The bundle that a plan starts from. Raises `InputError` if another one is there by now."""
+    bundle = bundles.find(plan.warm_start)
+    if bundle.digest != plan.parent:
+        raise InputError(
+            f"{plan.warm_start} is another model by now",
+            f"the plan starts from {plan.parent[:12]}, and {bundle.digest[:12]} is there",
+            "Restore it, or start over with --fresh.",
+        )
+    return bundle
 
 
 def take_over(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
@@ -36,7 +47,7 @@ def take_over(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
             f"{contract.architecture.backbone}, not {plan.backbone}",
             "Leave --backbone away to take over its own.",
         )
-    state = load(storage.read(storage.join(parent.url, bundles.WEIGHTS)))
+    state = load(parent.read(bundles.WEIGHTS))
     prefix = "net.backbone."
     net.backbone.load_state_dict(
         {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}, strict=True

@@ -9,7 +9,7 @@ from plantml.settings import Config
 class ValidateConfig(Config):
     """What can be set for `plantml validate`."""
 
-    model: str | None = Field(None, description="run, bundle or exported file to judge")
+    model: str | None = Field(None, description="run, bundle, exported file or REGISTRY/NAME@ALIAS to judge")
     against: str | None = Field(None, description="another model, judged on the same photos")
     split: str = Field("test", description="split to judge on: train, val, test, or all")
     where: str | None = Field(None, description="only photos for which this condition holds")

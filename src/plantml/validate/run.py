@@ -359,9 +359,11 @@ def as_json(result: Validated) -> dict[str, Any]:
         "split": result.split,
         "where": result.config.where,
         "model": result.model,
+        "model_ref": result.config.model,
         "photos": result.photos,
         "left_out": dict(result.left_out),
         "failed": [list(pair) for pair in result.failed],
+        "allowed_failures": result.allowed,
         "scores": dict(result.scores),
         "intervals": {name: [each.low, each.high] for name, each in result.intervals.items()},
         "bootstrap": {

@@ -1,13 +1,15 @@
 """Predictions as tables, for other tools."""
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from plantml.predict.pipeline import Prediction
 from plantml.targets import Target
-from plantml.validate.photos import DATASET
+from plantml.validate.answers import Answers
+from plantml.validate.photos import DATASET, Photos
 
 if TYPE_CHECKING:
     from plantml.validate.run import Work
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 def write(work: "Work") -> dict[str, bytes]:
     """Predictions, and the photos that two models answer differently, as Parquet and CSV."""
-    table = _predictions_table(work)
+    table = predictions(work.selected, work.answers, work.theirs)
     made = {"predictions": table}
     comparison = work.result.comparison
     if comparison:
@@ -31,23 +33,25 @@ def write(work: "Work") -> dict[str, bytes]:
     return files
 
 
-def _predictions_table(work: "Work") -> pl.DataFrame:
-    """One row a photo: who it is, the truth, the answer, and every class's probability."""
-    rows, predictions = work.selected.rows, work.answers.predictions
+def predictions(
+    selected: Photos, answers: Answers, theirs: tuple[Answers, Sequence[Target]] | None = None
+) -> pl.DataFrame:
+    """One row a photo: who it is, the truth, the answer, another model's, and every class's probability."""
+    rows, predictions = selected.rows, answers.predictions
     table = rows.select(DATASET, "source", "name", "image_id", "group", "split")
     columns: dict[str, pl.Series] = {
         "decision": pl.Series([found.record.decision for found in predictions], dtype=pl.String),
         "unknown": pl.Series([found.record.unknown for found in predictions], dtype=pl.Float64),
         "failure": pl.Series([found.record.failure for found in predictions], dtype=pl.String),
     }
-    other = {target.name: target for target in work.theirs[1]} if work.theirs else {}
-    for target in work.selected.targets:
+    other = {target.name: target for target in theirs[1]} if theirs else {}
+    for target in selected.targets:
         truth = rows[target.name]
         columns[f"{target.name}_true"] = truth.list.join("|") if target.kind == "multilabel" else truth
         dtype = pl.Float64 if target.kind == "value" else pl.String
         columns[f"{target.name}_predicted"] = pl.Series([_said(target, found) for found in predictions], dtype=dtype)
-        if work.theirs and target.name in other:
-            said = [_said(other[target.name], found) for found in work.theirs[0].predictions]
+        if theirs and target.name in other:
+            said = [_said(other[target.name], found) for found in theirs[0].predictions]
             columns[f"{target.name}_other"] = pl.Series(said, dtype=dtype)
         for number, name in enumerate(target.classes):
             numbers = [

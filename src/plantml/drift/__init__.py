@@ -1,0 +1,1 @@
+"""Drift: is what comes in still like what was trained on?"""

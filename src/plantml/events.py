@@ -1,0 +1,155 @@
+"""Numbered events: a history that many machines write and nobody can change.
+
+    FOLDER/
+      000001.json   one event, created exclusively
+      000002.json
+      …
+
+What is current is a fold over the events, in their order. Whoever acts reads all events, decides by them, and
+creates the next number. If somebody else was faster, the act is decided again by what is true then. So every act
+is judged by all that came before it: two machines never act past each other.
+"""
+
+import json
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from plantml import storage
+from plantml.errors import AlreadyExistsError, NotFoundError, StorageError
+
+_NUMBERED = re.compile(r"(\d{6,})\.json")
+_ID, _TIME = "id", "time"
+_TRIES = 200
+_PAUSE, _PATIENCE = 0.01, 20
+"""Seconds by which the longest wait grows with each lost race, and after how many it grows no more."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event.
+
+    Attributes:
+        number: its place in the history, from 1.
+        time: ISO 8601 in UTC, by the clock of the machine that wrote it; the numbers, not the times, are the order.
+        content: what was written.
+    """
+
+    number: int
+    time: str
+    content: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """The event as JSON types."""
+        return {"number": self.number, "time": self.time, **self.content}
+
+
+_FOLDERS = 64
+_kept: dict[str, list[tuple[str, Event]]] = {}
+"""Events of the last folders that were read, with the stamps of their files."""
+
+Decide = Callable[[Sequence[Event]], Mapping[str, Any] | None]
+"""From all events so far to the content of the next one; `None` if there is nothing to do, an error if it may not be.
+
+May be called several times, and must not act itself.
+"""
+
+
+class Events:
+    """The events in one folder.
+
+    What was read once in a process is kept, as events never change: looking again costs a listing.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._last = -1
+
+    def grown(self) -> bool:
+        """True if there is an event after those that were read last: one question, where `read` lists all."""
+        return self._last < 0 or storage.exists(self._file(self._last + 1))
+
+    def read(self) -> Sequence[Event]:
+        """All events, in their order; none where there is no such folder.
+
+        Raises:
+            StorageError: an event is missing between others, or damaged.
+        """
+        stamps = self._stamps()
+        if sorted(stamps) != list(range(1, len(stamps) + 1)):
+            gap = next(number for number in range(1, len(stamps) + 1) if number not in stamps)
+            raise StorageError(
+                f"{self.url} is damaged",
+                f"event {gap} is missing, and {max(stamps)} is there",
+                "Restore it from a backup: no event is ever removed.",
+            )
+        # A folder that was put in the place of another one has the same numbers, and other stamps.
+        kept = [pair for pair in _kept.pop(self.url, ()) if stamps.get(pair[1].number) == pair[0]]
+        known = {event.number: event for _, event in kept}
+        urls = [self._file(number) for number in range(1, len(stamps) + 1) if number not in known]
+        for url, data in storage.read_many(urls):
+            if isinstance(data, Exception):
+                raise data
+            event = _parse(url, data)
+            known[event.number] = event
+        events = [known[number] for number in range(1, len(stamps) + 1)]
+        _kept[self.url] = [(stamps[event.number], event) for event in events]
+        while len(_kept) > _FOLDERS:
+            _kept.pop(next(iter(_kept)), None)
+        self._last = len(events)
+        return events
+
+    def append(self, decide: Decide) -> Event | None:
+        """Add the event that `decide` wants; returns it, or `None` if it wants none.
+
+        Raises:
+            StorageError: others were faster again and again, or the storage failed.
+            PlantmlError: whatever `decide` raises.
+        """
+        for attempt in range(_TRIES):
+            time.sleep(random.uniform(0, min(attempt, _PATIENCE) * _PAUSE))
+            events = self.read()
+            content = decide(events)
+            if content is None:
+                return None
+            number, key = len(events) + 1, os.urandom(16).hex()
+            record = {_ID: key, _TIME: storage.now_utc(), **content}
+            try:
+                storage.create(self._file(number), (json.dumps(record, ensure_ascii=False) + "\n").encode())
+            except AlreadyExistsError:
+                # A store that answers late is asked twice by its client: then the one who was faster is ourselves.
+                if json.loads(storage.read(self._file(number))).get(_ID) != key:
+                    continue
+            return _event(number, record)
+        raise StorageError(
+            f"Could not write to {self.url}",
+            f"others were faster {_TRIES} times",
+            "Repeat the command; nothing was changed.",
+        )
+
+    def _stamps(self) -> dict[int, str]:
+        try:
+            found = [(_NUMBERED.fullmatch(entry.name), entry.stamp) for entry in storage.list_files(self.url)]
+        except NotFoundError:
+            return {}
+        return {int(match[1]): stamp for match, stamp in found if match}
+
+    def _file(self, number: int) -> str:
+        return storage.join(self.url, f"{number:06d}.json")
+
+
+def _parse(url: str, data: bytes) -> Event:
+    try:
+        return _event(int(storage.basename(url).split(".")[0]), json.loads(data))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f"{url} is damaged", f"{type(error).__name__}: {error}", "Restore it from a backup."
+        ) from error
+
+
+def _event(number: int, record: Mapping[str, Any]) -> Event:
+    return Event(number, str(record[_TIME]), {key: value for key, value in record.items() if key not in {_ID, _TIME}})

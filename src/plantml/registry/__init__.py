@@ -1,0 +1,33 @@
+"""Models under management: a folder of numbered, immutable bundles, and aliases that say which one is in service.
+
+What a registry holds is told by `plantml.ledger`; this is what can be done to it, and the Python interface:
+
+    from plantml import registry
+
+    entry = registry.add("runs/night", "s3://bucket/models/leaf", by="cron", why="nightly", alias="challenger")
+    registry.promote("s3://bucket/models/leaf", entry.number, "production", by="cron", why="better",
+                     evidence=json.load(open("evidence/metrics.json")), expected=7)
+"""
+
+from plantml.events import Event
+from plantml.ledger import Entry, Ledger, load, resolve
+from plantml.registry.acts import Changed, aliases, history, me, promote, remove, rollback, unalias
+from plantml.registry.adding import Added, add
+
+__all__ = [
+    "Added",
+    "Changed",
+    "Entry",
+    "Event",
+    "Ledger",
+    "add",
+    "aliases",
+    "history",
+    "load",
+    "me",
+    "promote",
+    "remove",
+    "resolve",
+    "rollback",
+    "unalias",
+]

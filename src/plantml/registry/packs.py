@@ -1,0 +1,54 @@
+"""A model in one file, for whom no registry can be reached: a zip of the bundle, nothing in it that could be run."""
+
+import io
+import zipfile
+from dataclasses import dataclass
+
+from plantml import storage
+from plantml.archives import MAX_MEMBER
+from plantml.bundle import PACK, Bundle
+from plantml.errors import InputError, UsageError
+from plantml.registry.parts import inspect
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model is the same file
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A pack that was written.
+
+    Attributes:
+        url: of the file.
+        bundle: that it holds.
+        size: bytes.
+    """
+
+    url: str
+    bundle: Bundle
+    size: int
+
+
+def pack(ref: str, out: str, cache: storage.Cache | None = None) -> Packed:
+    """Write a bundle as one file, after a look at every hash.
+
+    Args:
+        ref: a run, a bundle, or a version of a registry.
+        out: URL of the `.plantml` file.
+        cache: for remote files.
+
+    Raises:
+        UsageError: `out` is not called like a pack.
+        InputError: it is not a sound bundle.
+    """
+    url = storage.absolute(out)
+    if storage.suffix(url) != PACK:
+        raise UsageError(f"{out} is not called like a pack", "", f"Name a {PACK} file: leaf{PACK}")
+    parts = inspect(ref, cache)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
+        for name, data in parts.read():
+            if len(data) > MAX_MEMBER:
+                raise InputError(f"{name} is too large for a pack", f"the limit is {MAX_MEMBER >> 30} GiB")
+            file.writestr(zipfile.ZipInfo(name, _EPOCH), data)
+    storage.write(url, buffer.getvalue())
+    return Packed(url, parts.bundle, buffer.tell())

@@ -1,0 +1,109 @@
+"""What can be set for `plantml retrain`."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from plantml import storage
+from plantml.errors import UsageError
+from plantml.settings import Config, Duration
+from plantml.train.recipe import TrainConfig
+
+
+def _with_days(value: Any) -> Any:
+    """`7d` or `1d12h` with its days as hours; the rest is read by `Duration`."""
+    if not isinstance(value, str) or not (parts := re.fullmatch(r"(\d+)d(?:(\d+)h)?(.*)", value.strip())):
+        return value
+    return f"{24 * int(parts[1]) + int(parts[2] or 0)}h{parts[3]}"
+
+
+Days = Annotated[Duration, BeforeValidator(_with_days)]
+"""A time in seconds, which people write like `7d` or `12h`."""
+
+
+class Feed(Config):
+    """Where new labelled photos come from. The settings are those of `plantml dataset add`."""
+
+    source: str = Field(description="URL of a folder, an archive or a list of photos")
+    format: str = Field("auto", description="of the source; auto tells it from the content")
+    labels: str = Field("auto", description="how class names are read")
+    taxonomy: str | None = Field(None, description="URL of a file that says what each class name means")
+    targets: tuple[str, ...] = Field((), description="a list's columns to predict")
+    image_column: str | None = Field(None, description="a list's column of photos")
+    group_column: str | None = Field(None, description="a list's column of what a split must keep together")
+    reference: bool = Field(default=False, description="leave photos where they are")
+    new_classes: bool = Field(default=False, description="allow classes that the dataset does not have")
+
+
+class DriftConfig(Config):
+    """What `--on-drift` looks at."""
+
+    records: str | None = Field(None, description="URL of what detect wrote lately: .jsonl, .parquet or .csv")
+    embeddings: str | None = Field(None, description="URL of their embeddings, as detect --embeddings writes them")
+    max_psi: float = Field(0.2, ge=0, description="an index above this, and not by chance, is drift")
+    min_p: float = Field(0.01, ge=0, le=1, description="embeddings with a p-value below this are drift")
+
+
+class GateConfig(Config):
+    """When a challenger is good enough."""
+
+    min: tuple[str, ...] = Field((), description="gates NAME=NUMBER on all test photos: at least this")
+    max: tuple[str, ...] = Field((), description="gates NAME=NUMBER on all test photos: at most this")
+    max_drop: float = Field(
+        0.05, ge=0, description="macro-F1, or the F1 of a class, may be so much lower than in service"
+    )
+    sure: float = Field(
+        0.5, ge=0, lt=1, description="the challenger is better in more than this share of resamples; 0 asks for no gain"
+    )
+
+
+class RetrainConfig(Config):
+    """What can be set for `plantml retrain`."""
+
+    dataset: str = Field(description="URL of the dataset that grows")
+    model: str = Field(description="URL of the model in its registry, such as s3://bucket/models/leaf")
+    work: str = Field(description="URL of a folder of its own: results of all steps, reports, the lease")
+    feeds: tuple[Feed, ...] = Field((), description="where new labelled photos come from")
+    min_new: int = Field(0, ge=0, description="trigger: so many new or corrected photos")
+    every: Days | None = Field(None, description="trigger: so long after the last round, such as 7d")
+    on_drift: bool = Field(default=False, description="trigger: what is detected drifts away from the training photos")
+    drift: DriftConfig = Field(DriftConfig.model_validate({}), description="what drift is looked for in")
+    clean: str = Field("error", description="codes that are put right in new photos, as of dataset clean; empty: none")
+    ratios: str = Field("0.7/0.15/0.15", description="shares of train, val and test; of new photos of train and val")
+    group_by: str | None = Field(None, description="column or expression that tells groups, as of dataset split")
+    recent: float = Field(0.15, ge=0, lt=1, description="share of new groups that are kept for the recent test set")
+    recent_rounds: int = Field(3, ge=1, description="rounds whose test photos are the recent test set")
+    start: Literal["fresh", "warm"] = Field("fresh", description="warm starts from the weights that are in service")
+    train: TrainConfig = Field(TrainConfig.model_validate({}), description="of the challenger, as of plantml train")
+    gates: GateConfig = Field(GateConfig.model_validate({}), description="when the challenger is good enough")
+    alias: str = Field("production", description="what the version in service is called")
+    challenger: str = Field("challenger", description="what the newest challenger is called")
+    refused: Literal["keep", "review"] = Field(
+        "keep", description="review sets the round's photos aside if their challenger is worse"
+    )
+    lease: Days = Field(1800.0, description="a machine that is silent for so long has lost its work to others")
+    on_result: str | None = Field(None, description="command that is called with the result as JSON on its input")
+    seed: int = Field(0, ge=0, description="of the splits and the bootstrap; train.seed is that of the training")
+
+
+def check(config: RetrainConfig) -> None:
+    """Raise `UsageError` for what cannot work together, before anything is done."""
+    places = {name: storage.absolute(getattr(config, name)) for name in ("dataset", "model", "work")}
+    for name, url in places.items():
+        for other, outer in places.items():
+            if name != other and (url == outer or url.startswith(f"{outer}/")):
+                raise UsageError(
+                    f"{name} {url} lies inside {other}", "each needs a folder of its own", "Choose another place."
+                )
+    if config.on_drift and not config.drift.records:
+        raise UsageError("on_drift has nothing to look at", "", "Name what detect wrote: drift.records: URL")
+    if config.train.devices * config.train.nodes > 1:
+        raise UsageError("A retraining uses one device", "", "Leave train.devices and train.nodes away.")
+    asked = config.train.folds or config.train.warm_start or config.train.where
+    if asked:
+        raise UsageError(
+            "train.folds, train.warm_start and train.where are not for retraining",
+            "the loop decides what is trained on, and where it starts",
+            "Leave them away; start: warm starts from the weights in service.",
+        )

@@ -1,0 +1,147 @@
+"""A lease on the work: of several machines one does it, and if it falls silent another one takes it over.
+
+The lease is a fold over the events of the work: whoever wrote the last `take` or `renew` holds it until the time named
+there. Machines' clocks should agree to within a part of that time. If they do not, two may work at once, and nothing
+worse: every result is created exclusively, and the registry is asked for the version that was compared with.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from plantml.errors import PlantmlError, StoppedError
+from plantml.events import Event, Events
+from plantml.work import Stop
+
+TAKE, RENEW, RELEASE = "take", "renew", "release"
+_ACTS = frozenset({TAKE, RENEW, RELEASE})
+_RENEWALS = 3
+"""In one lease: two may fail."""
+
+
+class Lease:
+    """Held from `take` to the end of the block, and renewed meanwhile by a thread of its own.
+
+    Args:
+        log: URL of the work's events.
+        seconds: how long it holds without being renewed.
+    """
+
+    def __init__(self, log: str, seconds: float) -> None:
+        self._log, self._seconds = log, seconds
+        self._me = {**_process(), "lease": uuid.uuid4().hex}
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.lost = False
+
+    def take(self) -> Mapping[str, Any] | None:
+        """Take it. Returns who holds it if somebody else does, and `None` if it is ours."""
+        holder: Mapping[str, Any] | None = None
+
+        def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
+            nonlocal holder
+            holder = held(events)
+            return None if holder else self._content(TAKE)
+
+        Events(self._log).append(decide)
+        return holder
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._renew, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        assert self._thread is not None
+        self._thread.join()
+        with contextlib.suppress(PlantmlError):  # then it runs out by itself
+            Events(self._log).append(lambda events: self._content(RELEASE) if self._ours(events) else None)
+
+    def _renew(self) -> None:
+        log, until = Events(self._log), time.time() + self._seconds
+        while not self._end.wait(self._seconds / _RENEWALS):
+            try:
+                if log.append(lambda events: self._content(RENEW) if self._ours(events) else None) is None:
+                    self.lost = True
+                    return
+                until = time.time() + self._seconds
+            except PlantmlError:
+                if time.time() > until:
+                    self.lost = True
+                    return
+
+    def _ours(self, events: Sequence[Event]) -> bool:
+        last = _last(events)
+        return last is not None and bool(last["lease"] == self._me["lease"])
+
+    def _content(self, act: str) -> Mapping[str, Any]:
+        return {"act": act, "until": time.time() + self._seconds, **self._me}
+
+
+class HeldStop(Stop):
+    """A stop that a lost lease asks for too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lease: Lease | None = None
+
+    def __bool__(self) -> bool:
+        return super().__bool__() or (self.lease is not None and self.lease.lost)
+
+    def error(self, what: str, hint: str) -> StoppedError:
+        """See `work.Stop.error`."""
+        if self.lease is not None and self.lease.lost and not super().__bool__():
+            return StoppedError(what, "another machine took the work over", "It goes on there.")
+        return super().error(what, hint)
+
+
+def held(events: Sequence[Event], now: float | None = None) -> Mapping[str, Any] | None:
+    """Who holds the lease; `None` if it is free, has run out, or its holder is a dead process of this machine."""
+    last = _last(events)
+    if last is None or last["act"] == RELEASE or last["until"] < (time.time() if now is None else now) or _dead(last):
+        return None
+    return last
+
+
+def _last(events: Sequence[Event]) -> Mapping[str, Any] | None:
+    return next((event.content for event in reversed(events) if event.content["act"] in _ACTS), None)
+
+
+def _process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def _dead(holder: Mapping[str, Any]) -> bool:
+    """True if the holder was a process of this very machine and container, and is gone."""
+    if not holder.get("boot") or holder["boot"] != _boot():
+        return False
+    return bool(_started(int(holder["pid"])) != holder["started"])
+
+
+def _boot() -> str:
+    """What names this start of the machine and, in a container, its processes; empty where that cannot be told."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """When a process began, in the kernel's ticks; empty if it is gone or only waits to be buried."""
+    try:
+        # The command's name, in parentheses, may hold anything; what follows is counted from its end.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in {"Z", "X"} else fields[19]

@@ -1,0 +1,191 @@
+"""Step 10: the round as HTML, Markdown and JSON, and the hook."""
+
+import html
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plantml import __version__, storage
+from plantml.retrain.rounds import STEPS
+from plantml.retrain.work import Result, Work
+
+FORMAT = 1
+_HOOK_SECONDS = 300
+_SETS = {"all": "all test photos", "frozen": "the frozen test set", "recent": "the recent test set"}
+
+_SHOWN = ("macro_f1", "joint_accuracy", ".accuracy", ".r2", ".mae", ".ece")
+"""Ends of the names of scores that are shown; the others are in the folder of the comparison."""
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+"""Title, head and rows."""
+
+
+def report(work: Work) -> Result:
+    """Write the report, and call the hook with its JSON. Killed in between, the hook is called again."""
+    content = as_json(work)
+    tables = _tables(work)
+    files = {
+        "report.json": (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(),
+        "report.md": _markdown(content, tables).encode(),
+        "report.html": _page(content, tables).encode(),
+    }
+    storage.publish(work.round.url, files, last="report.json")
+    hook = call_hook(work.config.on_result, content) if work.config.on_result else None
+    if hook:
+        work.say(hook)
+    return {"html": work.round.place("report.html"), "markdown": work.round.place("report.md"),
+            "json": work.round.place("report.json"), "hook": hook}  # fmt: skip
+
+
+def as_json(work: Work) -> dict[str, Any]:
+    """The round as JSON types."""
+    registered = work.result("register")
+    return {
+        "plantml_retrain": FORMAT,
+        "plantml": __version__,
+        "round": work.round.number,
+        "outcome": registered["outcome"],
+        "reasons": registered["reasons"],
+        "why": work.round.begun["why"],
+        "model": storage.absolute(work.config.model),
+        "alias": work.config.alias,
+        "version": registered["version"],
+        "before": registered["before"],
+        "dataset": work.result("split")["dataset"],
+        "url": work.round.url,
+        "steps": {name: work.result(name) for name in STEPS if name in work.round.results},
+    }
+
+
+def call_hook(command: str, content: Mapping[str, Any]) -> str:
+    """Call a command with the report as JSON on its standard input; says so if it failed, else nothing.
+
+    `PLANTML_OUTCOME`, `PLANTML_ROUND` and `PLANTML_REPORT` are in its environment. No shell reads the command.
+    """
+    told = {"OUTCOME": content["outcome"], "ROUND": content["round"], "REPORT": content["url"]}
+    environment = os.environ | {f"PLANTML_{name}": str(value) for name, value in told.items()}
+    try:
+        done = subprocess.run(  # noqa: S603 - the user's own command
+            shlex.split(command), input=json.dumps(content).encode(), env=environment, timeout=_HOOK_SECONDS,
+            capture_output=True, check=False,
+        )  # fmt: skip
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        return f"The hook failed: {type(error).__name__}: {error}"
+    said = done.stderr.decode("utf-8", "replace").strip()[-300:]
+    return f"The hook ended with exit code {done.returncode}: {said}" if done.returncode else ""
+
+
+def headline(content: Mapping[str, Any]) -> str:
+    """The outcome in a sentence."""
+    model, version, before = content["model"], content["version"], content["before"]
+    if content["outcome"] == "promoted":
+        instead = f", instead of version {before}" if before else ""
+        return f"{model}@{version} is in service as {content['alias']}{instead}."
+    kept = f"Version {before} stays in service" if before else "No model is in service"
+    return f"{kept}: the challenger, version {version}, was {content['outcome']}."
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def _tables(work: Work) -> list[Table]:
+    tables = [_photos(work)]
+    for name, found in work.result("compare").items():
+        tables += _compared(_SETS[name], found)
+    return tables
+
+
+def _photos(work: Work) -> Table:
+    added, cleaned, placed = (work.result(name) for name in ("add", "clean", "split"))
+    rows = [[f"new from {source}", str(number)] for source, number in added["by_source"].items()]
+    rows += [[f"unusable from {source}", str(number)] for source, number in added["unusable"].items()]
+    rows += [[f"feed left out: {source}", said] for source, said in added["refused"].items()]
+    rows += [[f"left out by cleaning: {reason}", str(number)] for reason, number in cleaned["left_out"].items()]
+    rows += [[f"{name} photos", str(placed[name])] for name in ("train", "val", "test", "frozen", "recent")]
+    return "Photos", ("what", "number"), rows
+
+
+def _compared(title: str, found: Mapping[str, Any]) -> list[Table]:
+    rows = [
+        [each["name"], f"{each['other']:.4f}", f"{each['this']:.4f}", f"{each['difference']:+.4f}",
+         "" if each["interval"] is None else f"{each['interval'][0]:+.4f} to {each['interval'][1]:+.4f}",
+         each["verdict"]]
+        for each in found["differences"] if each["name"].endswith(_SHOWN)
+    ]  # fmt: skip
+    tables: list[Table] = []
+    if rows:
+        head = ("score", "in service", "challenger", "difference", "95 % interval", "challenger is")
+        tables.append((f"On {title}, {found['photos']} in {found['groups']} groups: {found['verdict']}", head, rows))
+    else:
+        scores = [[name, f"{value:.4f}"] for name, value in found["scores"].items() if name.endswith(_SHOWN)]
+        tables.append((f"On {title}, {found['photos']} in {found['groups']} groups", ("score", "challenger"), scores))
+    classes = [
+        [each["target"], each["class"], str(each["photos"]), str(each["wins"]), str(each["losses"])]
+        for each in found["classes"] if each["wins"] or each["losses"]
+    ]  # fmt: skip
+    if classes:
+        columns = ("target", "class", "photos", "only the challenger right", "only the one in service right")
+        tables.append((f"Class by class on {title}", columns, classes))
+    gates = [
+        [gate["name"], f"{gate['value']:.4f}", "passed" if gate["passed"] else "FAILED"] for gate in found["gates"]
+    ]
+    if gates:
+        tables.append((f"Gates on {title}", ("gate", "number", ""), gates))
+    return tables
+
+
+def _markdown(content: Mapping[str, Any], tables: Sequence[Table]) -> str:
+    lines = [f"# Round {content['round']}: {content['outcome']}", "", headline(content), ""]
+    lines += [f"- {reason}" for reason in content["reasons"]]
+    lines += ["", f"It began because: {content['why']}. Dataset {content['dataset']}.", ""]
+    for title, head, rows in tables:
+        lines += [f"## {_cell(title)}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        lines += [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+_STYLE = """body { font:15px/1.45 system-ui,sans-serif; max-width:1000px; margin:24px auto; padding:0 16px }
+table { border-collapse:collapse; margin-bottom:16px } td,th { padding:3px 14px 3px 0; text-align:left }
+tr { border-bottom:1px solid #dfe6df } h2 { font-size:17px; margin:22px 0 6px }
+.promoted,.better { color:#2e7d32 } .refused,.not,.worse,.FAILED { color:#c62828 }"""
+
+
+def _page(content: Mapping[str, Any], tables: Sequence[Table]) -> str:
+    reasons = "".join(f"<li>{_safe(reason)}</li>" for reason in content["reasons"])
+    found = "".join(_html_table(*table) for table in tables)
+    outcome = _safe(content["outcome"])
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Round {content["round"]}: {outcome}</title><style>{_STYLE}</style></head><body>
+<h1>Round {content["round"]}: <span class="{outcome}">{outcome}</span></h1>
+<p>{_safe(headline(content))}</p><ul>{reasons}</ul>
+<p>It began because: {_safe(content["why"])}. Dataset {_safe(content["dataset"])}.</p>
+{found}
+</body></html>
+"""
+
+
+def _html_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f"<th>{_safe(name)}</th>" for name in head)
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td class="{_safe(cell) if cell in _MARKED else ""}">{_safe(cell)}</td>' for cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    return f"<h2>{_safe(title)}</h2><table><tr>{top}</tr>{body}</table>"
+
+
+_MARKED = frozenset({"better", "worse", "FAILED"})
+
+
+def _safe(text: Any) -> str:
+    return html.escape(str(text))

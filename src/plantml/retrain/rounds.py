@@ -1,0 +1,146 @@
+"""What is known of the work: rounds, and the results of their steps, each created exclusively.
+
+WORK/
+  events/000001.json            begin and end of rounds, the lease
+  rounds/000001/01-add.json …   results of the steps, numbered
+  rounds/000001/challenger/     the run
+  rounds/000001/report.html …   and what else the steps wrote
+"""
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from plantml import storage
+from plantml.errors import AlreadyExistsError, InputError, NotFoundError
+from plantml.events import Event, Events
+
+EVENTS, ROUNDS = "events", "rounds"
+BEGIN, END = "begin", "end"
+STEPS = ("add", "clean", "split", "production", "train", "predict", "compare", "choose", "register", "report")
+"""Of a round, in their order."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """All rounds, as a fold over the events.
+
+    Attributes:
+        begun: content of the begin of each round, by number.
+        ended: time and content of the end of each round, by number.
+    """
+
+    begun: Mapping[int, Mapping[str, Any]]
+    ended: Mapping[int, tuple[str, Mapping[str, Any]]]
+
+    @property
+    def open(self) -> int:
+        """The round that is not ended; 0 for none."""
+        last = max(self.begun, default=0)
+        return 0 if last in self.ended else last
+
+    @property
+    def last(self) -> int:
+        """The last one that ended and was not abandoned; 0 for none."""
+        done = [number for number, (_, content) in self.ended.items() if content["outcome"] != "abandoned"]
+        return max(done, default=0)
+
+
+def fold(events: Sequence[Event]) -> Rounds:
+    """The rounds that the events tell of."""
+    begun: dict[int, Mapping[str, Any]] = {}
+    ended: dict[int, tuple[str, Mapping[str, Any]]] = {}
+    for event in events:
+        if event.content["act"] == BEGIN:
+            begun[event.content["round"]] = event.content
+        elif event.content["act"] == END:
+            ended.setdefault(event.content["round"], (event.time, event.content))
+    return Rounds(begun, ended)
+
+
+def log(work: str) -> str:
+    """URL of the events of a work."""
+    return storage.join(storage.absolute(work), EVENTS)
+
+
+def begin(work: str, content: Mapping[str, Any]) -> int:
+    """Begin the next round, unless one is open. Returns the number of the round that is open then."""
+
+    def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
+        state = fold(events)
+        return None if state.open else {"act": BEGIN, "round": max(state.begun, default=0) + 1, **content}
+
+    events = Events(log(work))
+    events.append(decide)
+    return fold(events.read()).open
+
+
+def end(work: str, number: int, content: Mapping[str, Any]) -> None:
+    """End a round; nothing happens if it has ended."""
+
+    def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
+        return {"act": END, "round": number, **content} if fold(events).open == number else None
+
+    Events(log(work)).append(decide)
+
+
+def state(work: str) -> Rounds:
+    """What the rounds have come to."""
+    return fold(Events(log(work)).read())
+
+
+class Round:
+    """One round: its results so far, and where the next ones go.
+
+    Args:
+        work: URL of the work.
+        number: of the round.
+        begun: content of its begin.
+    """
+
+    def __init__(self, work: str, number: int, begun: Mapping[str, Any]) -> None:
+        self.number, self.begun = number, begun
+        self.url = storage.join(storage.absolute(work), ROUNDS, f"{number:06d}")
+        self.results: dict[str, Mapping[str, Any]] = {}
+        files = {storage.join(self.url, _file(name)): name for name in STEPS}
+        for url, data in storage.read_many(files):
+            if isinstance(data, NotFoundError):
+                continue
+            if isinstance(data, Exception):
+                raise data
+            self.results[files[url]] = _parse(url, data)["result"]
+
+    @property
+    def next(self) -> str | None:
+        """The first step without a result; `None` if all are done."""
+        return next((name for name in STEPS if name not in self.results), None)
+
+    def place(self, *parts: str) -> str:
+        """URL of something that belongs to the round."""
+        return storage.join(self.url, *parts)
+
+    def record(self, name: str, result: Mapping[str, Any], about: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Write the result of a step down; if another machine was faster, its result counts."""
+        content = {"step": name, "time": storage.now_utc(), **about, "result": result}
+        url = self.place(_file(name))
+        with contextlib.suppress(AlreadyExistsError):
+            storage.create(url, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        self.results[name] = _parse(url, storage.read(url))["result"]
+        return self.results[name]
+
+
+def _file(name: str) -> str:
+    return f"{STEPS.index(name) + 1:02d}-{name}.json"
+
+
+def _parse(url: str, data: bytes) -> Mapping[str, Any]:
+    try:
+        found: Mapping[str, Any] = json.loads(data)
+        found["result"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{url} is damaged", f"{type(error).__name__}: {error}", "Restore it from a backup."
+        ) from error
+    return found

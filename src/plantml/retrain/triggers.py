@@ -1,0 +1,192 @@
+"""Whether there is something new, and whether it is time for a round."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from plantml import bundle as bundles
+from plantml import ledger, storage
+from plantml.data import editing, manifest, versions
+from plantml.data.importers import Listing
+from plantml.data.labels import load_taxonomy
+from plantml.data.manifest import Version
+from plantml.data.sources import list_source
+from plantml.errors import InputError, NotFoundError
+from plantml.retrain.config import Feed, RetrainConfig
+from plantml.retrain.rounds import Round, Rounds
+from plantml.settings import Machine
+
+
+@dataclass(frozen=True)
+class News:
+    """What there is to learn.
+
+    Attributes:
+        version: of the dataset, its newest; 0 for none yet.
+        waiting: photos that feeds have and the dataset has not, by source.
+        unread: feeds that cannot be read, and why.
+        changed: rows of the dataset that came, went, or are labelled otherwise since the last round.
+    """
+
+    version: int
+    waiting: Mapping[str, int]
+    unread: Mapping[str, str]
+    changed: int
+
+    @property
+    def photos(self) -> int:
+        """All of it."""
+        return sum(self.waiting.values()) + self.changed
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {"version": self.version, "waiting": dict(self.waiting), "unread": dict(self.unread),
+                "changed": self.changed, "photos": self.photos}  # fmt: skip
+
+
+def listing(feed: Feed) -> Listing:
+    """The photos that a feed names. Raises `InputError`."""
+    return list_source(
+        feed.source,
+        format=feed.format,
+        rule=feed.labels,
+        taxonomy=load_taxonomy(feed.taxonomy) if feed.taxonomy else None,
+        targets=feed.targets,
+        image_column=feed.image_column,
+        group_column=feed.group_column,
+    )
+
+
+def admitted(feed: Feed, head: Version | None) -> Listing:
+    """The same, if the dataset may take it. Raises `InputError` that names a class it does not know."""
+    found = listing(feed)
+    if head is not None:
+        editing.check_known(head, found, new_classes=feed.new_classes)
+    return found
+
+
+def head_of(dataset: str) -> Version | None:
+    """The newest version; `None` where there is no dataset yet."""
+    return versions.load(dataset) if versions.numbers(storage.absolute(dataset)) else None
+
+
+def look(config: RetrainConfig, state: Rounds) -> News:
+    """What came since the last round."""
+    head = head_of(config.dataset)
+    waiting, unread = {}, {}
+    for feed in config.feeds:
+        try:
+            waiting[feed.source] = _unknown(head, feed, admitted(feed, head))
+        except InputError as error:
+            unread[feed.source] = str(error)
+    seen = _seen(config, state)
+    changed = 0 if head is None else _changes(seen, head)
+    return News(head.number if head else 0, waiting, unread, changed)
+
+
+def _unknown(head: Version | None, feed: Feed, found: Listing) -> int:
+    names = {item.name for item in found.items}
+    if head is None:
+        return len(names)
+    rows = head.rows.filter(pl.col("source") == storage.absolute(feed.source))
+    known = set(rows["name"])
+    if "meta_imported_as" in rows.columns:
+        known |= set(rows["meta_imported_as"].drop_nulls())
+    return len(names - known)
+
+
+def _seen(config: RetrainConfig, state: Rounds) -> Version | None:
+    """The version that the last round made, or else the one that the model in service learnt from."""
+    if state.last:
+        done = Round(config.work, state.last, state.begun[state.last])
+        return versions.load(done.results["register"]["dataset"])
+    in_service = ledger.Acts(config.model).ledger()
+    number = in_service.aliases.get(config.alias)
+    if not number:
+        return None
+    origin = bundles.find(in_service.entries[number].url).contract.dataset
+    if origin.url != storage.absolute(config.dataset):
+        return None
+    try:
+        return versions.load(f"{origin.url}@{origin.version}")
+    except NotFoundError:
+        return None
+
+
+def _changes(seen: Version | None, head: Version) -> int:
+    """Rows that differ in their labels or in whether they are used, and those that only one version has."""
+    if seen is None:
+        return head.usable().height
+    if seen.number == head.number:
+        return 0
+    targets = manifest.union(seen.targets, head.targets)
+    one, other = (_said(version, targets) for version in (seen, head))
+    came = other.join(one, on=other.columns, how="anti", nulls_equal=True)
+    went = one.join(other.select(manifest.KEY), on=manifest.KEY, how="anti")
+    return came.height + went.height
+
+
+def _said(version: Version, targets: Sequence[Any]) -> pl.DataFrame:
+    rows = manifest.conform(version.rows, targets)
+    several = [target.name for target in targets if target.kind == "multilabel"]
+    rows = rows.with_columns(pl.col(name).list.sort().list.join("|") for name in several)
+    return rows.select(*manifest.KEY, "status", *(target.name for target in targets))
+
+
+def due(
+    config: RetrainConfig, news: News, state: Rounds, machine: Machine, now: float | None = None
+) -> tuple[bool, str]:
+    """Whether a round shall begin, and why, in a sentence."""
+    if not news.photos:
+        return False, "nothing is new"
+    if not (config.min_new or config.every or config.on_drift):
+        return True, f"{news.photos} new photos"
+    not_yet = []
+    if config.min_new:
+        if news.photos >= config.min_new:
+            return True, f"{news.photos} new photos, {config.min_new} are enough"
+        not_yet.append(f"{news.photos} new photos of {config.min_new}")
+    if config.every:
+        past = _since(state, time.time() if now is None else now)
+        if past is None or past >= config.every:
+            return True, "the first round" if past is None else f"the last round was {_ago(past)} ago"
+        not_yet.append(f"the last round was {_ago(past)} ago, and the next one is after {_ago(config.every)}")
+    if config.on_drift:
+        drifted, said = _drift(config, machine)
+        if drifted:
+            return True, said
+        not_yet.append(said)
+    return False, "; ".join(not_yet)
+
+
+def _since(state: Rounds, now: float) -> float | None:
+    if not state.last:
+        return None
+    return now - datetime.fromisoformat(state.ended[state.last][0]).timestamp()
+
+
+def _ago(seconds: float) -> str:
+    return f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.1f} hours"
+
+
+def _drift(config: RetrainConfig, machine: Machine) -> tuple[bool, str]:
+    """Whether the records drift away from what the model in service learnt from."""
+    from plantml.drift import run as drifts
+
+    in_service = ledger.Acts(config.model).ledger()
+    number = in_service.aliases.get(config.alias)
+    if not number:
+        return True, "no model is in service yet"
+    bundle = bundles.find(in_service.entries[number].url)
+    origin, asked = bundle.contract.dataset, config.drift
+    assert asked.records is not None
+    shape = drifts.Asked(split="train", max_psi=asked.max_psi, vectors=False)
+    if asked.embeddings:
+        shape = replace(shape, vectors=True, model=bundle.url, files=(None, asked.embeddings), min_p=asked.min_p)
+    found = drifts.drift(f"{origin.url}@{origin.version}", asked.records, shape, machine)
+    failed = [gate.said for gate in found.gates if not gate.passed]
+    return bool(failed), f"drift: {'; '.join(failed)}" if failed else f"no drift in {asked.records}"
