@@ -122,21 +122,40 @@ with Stop():
 """
 
 
-# In a process of their own: a worker of the test run has ideas of its own about Ctrl-C.
+_STOPPED_AT_AN_ITEM = """
+import signal
+from plantml.work import Stop
+
+with Stop() as stop:
+    seen = []
+    for item in stop.until(range(10)):
+        seen.append(item)
+        if item == 3:
+            signal.raise_signal(signal.SIGTERM)
+print(seen)
+"""
+
+_TERMINATED_TWICE = """
+import signal
+from plantml.work import Stop
+
+with Stop() as stop:
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    print("asked" if stop else "not asked")
+"""
+
+
+# In a process of their own: a worker of the test run has ideas of its own about signals.
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)])
 def test_a_signal_asks_for_the_end_and_gives_its_exit_code(run_python, number, code):
     out, err = run_python(_SIGNALLED, int(number)).communicate(timeout=60)
     assert out.split(maxsplit=1) == [str(int(code)), "Repeat the command.\n"], err
 
 
-def test_items_end_where_a_stop_is_asked_for():
-    with Stop() as stop:
-        seen = []
-        for item in stop.until(range(10)):
-            seen.append(item)
-            if item == 3:
-                signal.raise_signal(signal.SIGTERM)
-    assert seen == [0, 1, 2, 3]
+def test_items_end_where_a_stop_is_asked_for(run_python):
+    out, err = run_python(_STOPPED_AT_AN_ITEM).communicate(timeout=60)
+    assert out == "[0, 1, 2, 3]\n", err
 
 
 def test_all_items_come_where_nothing_stops_them():
@@ -149,11 +168,9 @@ def test_a_second_interrupt_interrupts_at_once(run_python):
     assert out == "at once\n", err
 
 
-def test_a_second_termination_waits_for_the_clean_place_too():
-    with Stop() as stop:
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-        assert stop
+def test_a_second_termination_waits_for_the_clean_place_too(run_python):
+    out, err = run_python(_TERMINATED_TWICE).communicate(timeout=60)
+    assert out == "asked\n", err
 
 
 @pytest.mark.parametrize("work", [lambda: None, lambda: 1 / 0], ids=["well", "badly"])
