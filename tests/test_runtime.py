@@ -216,6 +216,27 @@ def test_a_bin_of_another_model_is_refused(converted, tmp_path):
         runtime.open_model(str(tmp_path / "leaf.xml"))
 
 
+def test_a_signal_is_no_crash_after_models_were_closed_in_any_order(run_python, converted):
+    """OpenVINO puts back a stack for signals that is gone by then, unless it is kept from it."""
+    code = """
+import faulthandler, gc, signal, sys
+faulthandler.enable()  # which gives signals a stack of their own
+from plantml import runtime
+first, second = (runtime.open_model(sys.argv[1]) for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+said = []
+signal.signal(signal.SIGTERM, lambda *_: said.append("asked to end"))
+signal.raise_signal(signal.SIGTERM)
+print(*said)
+"""
+    process = run_python(code, converted)
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, out) == (0, "asked to end\n"), err
+
+
 def test_importing_openvino_calls_nobody(run_python):
     """Its package sends an event when it is imported, by another package that is not let in."""
     pytest.importorskip("openvino")
