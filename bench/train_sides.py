@@ -17,6 +17,9 @@ from plantml.work import Stop, silent
 _EPOCHS = 1000
 """More than are ever reached."""
 
+_WARM = 3
+"""Epochs before the first turn: until then memory still grows, by new pages at every step."""
+
 
 def library(rounds: Rounds, *, ref: str, out: str, cache: str, size: int, backbone: str) -> None:
     """`plantml train`; a turn is the middle of an epoch, so that validation and checkpoints fall between."""
@@ -28,7 +31,7 @@ def library(rounds: Rounds, *, ref: str, out: str, cache: str, size: int, backbo
 
 
 class _Turns:
-    """Told of each step: the first epoch warms up, and each later one is a turn.
+    """Told of each step: the first epochs warm up, and each later one is a turn.
 
     The clock runs from the end of an epoch's first step to the end of its last but one, which may be the
     last full batch.
@@ -42,7 +45,7 @@ class _Turns:
         """Called after each optimiser step."""
         steps = total // _EPOCHS
         place = (done - 1) % steps + 1
-        if place == 1 and done > 1:
+        if place == 1 and done > _WARM * steps:
             if self._clock is None:
                 self._rounds.ready()
             else:

@@ -168,7 +168,7 @@ def test_opening_is_done_once_by_many_threads(tmp_path, monkeypatch):
     ],
 )
 def test_archives_are_told_by_their_names(name, kind):
-    assert archives.kind_of(name) == kind
+    assert storage.inside(name).partition("://")[0] == kind
 
 
 # --- what is not to be trusted ----------------------------------------------------------------
@@ -297,7 +297,7 @@ def test_bytes_that_make_no_sense_raise_nothing_else(name, places):
     for place, value in places:
         data[place % len(data)] = value
     with contextlib.suppress(InputError):
-        archive = Archive(name, archives.kind_of(name), Held(bytes(data)))
+        archive = Archive(name, "tar" if "tar" in name else "zip", Held(bytes(data)))
         for member in archive.members():
             with contextlib.suppress(InputError):
                 archive.read(member.name)

@@ -17,21 +17,11 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
 from plantml.errors import InputError
-
-EXTENSIONS: Mapping[str, str] = {
-    ".zip": "zip",
-    ".tar": "tar",
-    ".tar.gz": "tar",
-    ".tgz": "tar",
-    ".tar.bz2": "tar",
-    ".tar.xz": "tar",
-}
-"""How a file's name ends that is taken for an archive, and the protocol of what is in it."""
 
 MAX_MEMBER = 1 << 30
 """Bytes of one member when unpacked: 1 GiB."""
@@ -247,12 +237,6 @@ class Archive:
             # and the rest would be missing without a word.
             if self._data.read(tar.offset, _BLOCK) != bytes(_BLOCK):
                 raise tarfile.ReadError(f"the header at byte {tar.offset} is damaged, or the end is missing")
-
-
-def kind_of(name: str) -> str:
-    """`zip` or `tar` for a file that is called like an archive, else an empty string."""
-    lower = name.lower()
-    return next((kind for end, kind in EXTENSIONS.items() if lower.endswith(end)), "")
 
 
 def safe_name(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,12 @@ _FEW = 5
 def confusion(found: ClassReport) -> bytes:
     """The confusion matrix of a class target: shares of each true class as colour, photos as numbers."""
     size = len(found.classes)
-    figure = _figure(max(4.0, 0.55 * size + 2.4), max(3.4, 0.5 * size + 2.0))
+    figure = canvas(max(4.0, 0.55 * size + 2.4), max(3.4, 0.5 * size + 2.0))
     axes = figure.subplots()
     support = found.confusion.sum(axis=1, keepdims=True)
     share = found.confusion / np.maximum(support, 1)
     axes.imshow(share, cmap="Greens", vmin=0, vmax=1)
-    names = [_text(name) for name in found.classes]
+    names = [text(name) for name in found.classes]
     axes.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), names)
     axes.set_xlabel("predicted")
@@ -43,12 +43,12 @@ def confusion(found: ClassReport) -> bytes:
             if number:
                 colour = "white" if share[row, column] > 0.5 else "black"
                 axes.text(column, row, str(number), ha="center", va="center", color=colour, fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> bytes:
     """Loss and validation scores by epoch, the chosen one (counted from 0) marked."""
-    figure = _figure(9.0, 3.6)
+    figure = canvas(9.0, 3.6)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] + 1 for row in history]
     for axes, names in ((left, ("train_loss", "val_loss")), (right, _score_names(history))):
@@ -61,7 +61,7 @@ def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> 
     left.set_title("loss")
     right.set_title("validation")
     right.set_ylim(top=1.02)
-    return _png(figure)
+    return png(figure)
 
 
 def reliability(
@@ -90,7 +90,7 @@ def reliability(
     middle, width = (edges[:-1] + edges[1:])[there] / 2, 0.92 / BINS
     first = int(np.flatnonzero(there)[0]) if there.any() else 0
 
-    figure = _figure(5.4, 6.0)
+    figure = canvas(5.4, 6.0)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     bars = upper.bar(middle, share, width, color=_PALE, edgecolor=_INK, linewidth=0.8, label="right")
     gaps = upper.bar(
@@ -134,13 +134,13 @@ def reliability(
         if number < _FEW:
             bar.set_alpha(0.3)
             gap.set_alpha(0.3)
-    return _png(figure)
+    return png(figure)
 
 
 def _reliability_title(target: str, before: Reliability | None, after: Reliability) -> str:
     was = f", before calibration {before.ece:.3f}" if before else ""
     return (
-        f"{_text(target)}: calibration error {after.ece:.3f}{was}\n"
+        f"{text(target)}: calibration error {after.ece:.3f}{was}\n"
         f"{'no more' if after.explained_by_chance else 'MORE'} than a perfect model of {after.photos} answers"
         f" shows ({after.low:.3f} to {after.high:.3f})"
     )
@@ -155,7 +155,7 @@ def risk_coverage(target: str, curve: Curve, risk: float, chosen: Threshold | No
         risk: that was asked for.
         chosen: threshold.
     """
-    figure = _figure(5.8, 4.2)
+    figure = canvas(5.8, 4.2)
     axes = figure.subplots()
     axes.step(
         curve.coverage, curve.risk, where="post", color=_INK, linewidth=1.6, label="wrong among the accepted photos"
@@ -185,21 +185,22 @@ def risk_coverage(target: str, curve: Curve, risk: float, chosen: Threshold | No
     axes.set_title(_selective_title(target, chosen), fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def _selective_title(target: str, chosen: Threshold | None) -> str:
     if chosen is None or not chosen.coverage:
-        return f"{_text(target)}: no score is good enough, nothing is accepted"
+        return f"{text(target)}: no score is good enough, nothing is accepted"
     note = f"{chosen.photos} photos" + (", provisional" if chosen.provisional else "")
     return (
-        f"{_text(target)}: from a score of {chosen.score:.3f}, {chosen.coverage:.0%} are accepted,\n"
+        f"{text(target)}: from a score of {chosen.score:.3f}, {chosen.coverage:.0%} are accepted,\n"
         f"{chosen.risk:.1%} of them wrong ({note})"
     )
 
 
-def _text(name: str) -> str:
-    return name.replace("$", r"\$")  # text, not formulas
+def text(words: str) -> str:
+    """Words that matplotlib draws as they are, and reads no formula in."""
+    return words.replace("$", r"\$")
 
 
 def _score_names(history: Sequence[Mapping[str, float]]) -> list[str]:
@@ -207,14 +208,16 @@ def _score_names(history: Sequence[Mapping[str, float]]) -> list[str]:
     return names if len(names) > 2 else [name for name in names if "." in name] or names
 
 
-def _figure(width: float, height: float) -> "Figure":
+def canvas(width: float, height: float) -> "Figure":
+    """An empty picture of so many inches, 110 dots each."""
     # Figure without pyplot: no display, no global state, safe in any thread.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: "Figure") -> bytes:
+    """A picture as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -222,24 +225,24 @@ def _png(figure: Any) -> bytes:
 
 def agreement(target: str, unit: str | None, truth: Floats, answers: Floats) -> bytes:
     """A value target's answers [N] against its labels [N], in its unit; on the diagonal both are the same."""
-    figure = _figure(4.6, 4.2)
+    figure = canvas(4.6, 4.2)
     axes = figure.subplots()
     both = np.concatenate([truth, answers])
     ends = (float(both.min()), float(both.max()))
     axes.plot(ends, ends, color=_GREY, linestyle=":", linewidth=1)
     axes.scatter(truth, answers, s=14, color=_INK, alpha=max(0.15, min(0.8, 60 / len(truth))), linewidths=0)
     axes.set_aspect("equal", adjustable="datalim")
-    in_unit = f" ({_text(unit)})" if unit else ""
+    in_unit = f" ({text(unit)})" if unit else ""
     axes.set_xlabel(f"label{in_unit}")
     axes.set_ylabel(f"answer{in_unit}")
-    axes.set_title(f"{_text(target)}: {len(truth)} photos", fontsize=10)
+    axes.set_title(f"{text(target)}: {len(truth)} photos", fontsize=10)
     axes.grid(alpha=0.3)
-    return _png(figure)
+    return png(figure)
 
 
 def robustness(score: str, scores: Mapping[str, Sequence[float]]) -> bytes:
     """A score under changes of the photos: by change, one number for none, mild and strong."""
-    figure = _figure(6.4, 4.2)
+    figure = canvas(6.4, 4.2)
     axes = figure.subplots()
     markers = "osD^v<>pX*"
     for number, (name, values) in enumerate(scores.items()):
@@ -253,4 +256,4 @@ def robustness(score: str, scores: Mapping[str, Sequence[float]]) -> bytes:
     axes.set_title("score by change of the photos", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left", fontsize=8, ncols=2)
-    return _png(figure)
+    return png(figure)

@@ -13,16 +13,14 @@ is judged by all that came before it: two machines never act past each other.
 import json
 import os
 import random
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from plantml import storage
-from plantml.errors import AlreadyExistsError, NotFoundError, StorageError
+from plantml.errors import AlreadyExistsError, StorageError
 
-_NUMBERED = re.compile(r"(\d{6,})\.json")
 _ID, _TIME = "id", "time"
 _TRIES = 200
 _PAUSE, _PATIENCE = 0.01, 20
@@ -79,7 +77,7 @@ class Events:
         Raises:
             StorageError: an event is missing between others, or damaged.
         """
-        stamps = self._stamps()
+        stamps = {number: entry.stamp for number, entry in storage.numbered(self.url, ".json").items()}
         if sorted(stamps) != list(range(1, len(stamps) + 1)):
             gap = next(number for number in range(1, len(stamps) + 1) if number not in stamps)
             raise StorageError(
@@ -130,13 +128,6 @@ class Events:
             f"others were faster {_TRIES} times",
             "Repeat the command; nothing was changed.",
         )
-
-    def _stamps(self) -> dict[int, str]:
-        try:
-            found = [(_NUMBERED.fullmatch(entry.name), entry.stamp) for entry in storage.list_files(self.url)]
-        except NotFoundError:
-            return {}
-        return {int(match[1]): stamp for match, stamp in found if match}
 
     def _file(self, number: int) -> str:
         return storage.join(self.url, f"{number:06d}.json")

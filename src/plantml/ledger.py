@@ -20,8 +20,7 @@ from plantml.events import Event, Events
 
 EVENTS = "events"
 _TOLD = 10
-_REFERENCE = re.compile(r"(?P<name>.+)@(?P<at>\d+|[A-Za-z][A-Za-z0-9_-]{0,63})")
-_ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_ALIAS = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,11 @@ class Ledger:
     removed: dict[int, Event] = field(default_factory=dict)
     trails: dict[str, list[int]] = field(default_factory=dict)
     last: int = 0
+
+    def current(self, alias: str) -> Entry | None:
+        """The version that an alias points to."""
+        number = self.aliases.get(alias)
+        return None if number is None else self.entries[number]
 
     @property
     def aliases(self) -> Mapping[str, int]:
@@ -165,11 +169,7 @@ def version_url(model: str, number: int) -> str:
 
 def parse(ref: str) -> tuple[str, str | None]:
     """`REGISTRY/leaf@3` as the model's URL and `3`; the `@` counts only at the end of the last path segment."""
-    parent, last = storage.split(ref)
-    match = _REFERENCE.fullmatch(last)
-    if match is None or not holds_registries(ref):
-        return storage.absolute(ref), None
-    return storage.absolute(storage.join(parent, match["name"]) if parent else match["name"]), match["at"]
+    return storage.reference(ref, _ALIAS) if holds_registries(ref) else (storage.absolute(ref), None)
 
 
 def holds_registries(url: str) -> bool:
@@ -179,7 +179,7 @@ def holds_registries(url: str) -> bool:
 
 def check_alias(name: str) -> None:
     """Raise `InputError` if an alias cannot be called that."""
-    if not _ALIAS.fullmatch(name):
+    if not re.fullmatch(_ALIAS, name):
         raise InputError(
             f"{name!r} cannot be an alias", "an alias starts with a letter and has letters, digits, _ and -"
         )
@@ -201,13 +201,13 @@ def load(url: str) -> Ledger:
     return state
 
 
-def resolve(ref: str) -> str:
-    """The URL of the bundle that a reference means. Raises `InputError` or `NotFoundError`."""
+def named(ref: str) -> tuple[Ledger, Entry]:
+    """The model and the version that a reference means. Raises `InputError` or `NotFoundError`."""
     url, at = parse(ref)
     state = load(url)
     if at is None:
         raise unnamed(state)
-    return state.entry(at).url
+    return state, state.entry(at)
 
 
 def unnamed(state: Ledger) -> InputError:

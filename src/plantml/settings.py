@@ -4,6 +4,8 @@ One order for every command: flag > `--set a.b=c` > `PLANTML_*` environment > `-
 > default. An unknown key is an error that names the nearest one.
 """
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,15 +21,16 @@ from plantml.errors import InputError, UsageError
 
 
 def _seconds(value: Any) -> Any:
-    """`90s`, `20m` or `1h30m` as seconds; numbers are seconds already."""
-    if not isinstance(value, str) or not (parts := re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", value.strip())):
+    """`90s`, `20m`, `1h30m` or `7d` as seconds; numbers are seconds already."""
+    pattern = r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?"
+    if not isinstance(value, str) or not (parts := re.fullmatch(pattern, value.strip())):
         return value
-    hours, minutes, seconds = (int(part or 0) for part in parts.groups())
-    return 3600.0 * hours + 60 * minutes + seconds
+    days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    return 86_400.0 * days + 3600 * hours + 60 * minutes + seconds
 
 
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-"""A time in seconds, which people write like `20m` or `1h30m`."""
+"""A time in seconds, which people write like `20m`, `1h30m` or `7d`."""
 
 
 class Config(BaseModel):
@@ -47,6 +50,10 @@ class Machine(Config):
     def cache(self, name: str = "objects") -> storage.Cache:
         """A named part of the local cache."""
         return storage.Cache(self.cache_dir / name, self.cache_limit)
+
+    def measured(self, *facts: object) -> Path:
+        """The file that keeps what was measured here, named by all that the result depends on (JSON types)."""
+        return self.cache_dir / "speed" / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.json"
 
 
 C = TypeVar("C", bound=Config)

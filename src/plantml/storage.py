@@ -36,7 +36,16 @@ FETCH_BATCH = 32
 
 _ARCHIVE_THREADS = 8
 _AHEAD_THREADS, _AHEAD_BYTES = 2, 64 << 20
-_PACKED = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
+_ARCHIVES = {
+    ".zip": "zip",
+    ".tar": "tar",
+    ".tar.gz": "tar",
+    ".tgz": "tar",
+    ".tar.bz2": "tar",
+    ".tar.xz": "tar",
+}
+"""How a file's name ends that is taken for an archive, and the protocol of what is in it."""
+
 
 T = TypeVar("T")
 
@@ -124,14 +133,35 @@ def suffix(url: str) -> str:
     return os.path.splitext(basename(url))[1].lower()  # noqa: PTH122 - a URL is no Path
 
 
+def reference(ref: str, names: str) -> tuple[str, str | None]:
+    """`URL@7` as its URL and `7`; the `@` counts only at the end of the last path segment, and in no archive.
+
+    Args:
+        ref: of a dataset or of a model.
+        names: regular expression of what may stand there but for a number.
+    """
+    parent, last = split(ref)
+    match = re.fullmatch(rf"(.+)@(\d+|{names})", last)
+    if match is None or "::" in ref:
+        return absolute(ref), None
+    return absolute(join(parent, match[1]) if parent else match[1]), match[2]
+
+
+def numbered(url: str, ending: str) -> dict[int, Entry]:
+    """Files of a folder that are called by a number, filled up to six digits; none where there is no such folder."""
+    named = re.compile(rf"(\d{{6}}|[1-9]\d{{6,}}){re.escape(ending)}")
+    try:
+        found = [(named.fullmatch(entry.name), entry) for entry in list_files(url)]
+    except NotFoundError:
+        return {}
+    return dict(sorted((int(match[1]), entry) for match, entry in found if match))
+
+
 def inside(url: str) -> str:
     """The directory URL of what an archive holds (`zip://::URL`); an empty string if it is not called like one."""
-    if _IN_ARCHIVE.match(url) or not basename(url).lower().endswith(_PACKED):
-        return ""  # without loading what unpacks archives
-    from plantml import archives
-
-    kind = archives.kind_of(basename(url))
-    return f"{kind}://::{url}" if kind else ""
+    name = basename(url).lower()
+    kind = next((kind for end, kind in _ARCHIVES.items() if name.endswith(end)), "")
+    return f"{kind}://::{url}" if kind and not _IN_ARCHIVE.match(url) else ""
 
 
 # --- reading ----------------------------------------------------------------------------------

@@ -188,10 +188,15 @@ class Page:
         """A line of text."""
         self._rich.print(text, style=style, soft_wrap=True)
 
-    def next(self, command: str) -> None:
-        """The command that people run after this one."""
+    def next(self, *commands: str) -> None:
+        """The commands that people run after this one."""
+        for number, command in enumerate(commands):
+            self.hint(f"{'      ' if number else 'Next: '}{command}")
+
+    def hint(self, text: str) -> None:
+        """A line that names a command, unless `--quiet`."""
         if self._hints:
-            self.line(f"Next: {command}")
+            self.line(text)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
         """A table; numbers are set to the right."""

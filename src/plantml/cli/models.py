@@ -7,7 +7,6 @@ import typer
 
 from plantml.cli.command import command, group
 from plantml.cli.console import Console, Page, count
-from plantml.errors import GateError
 
 if TYPE_CHECKING:
     from plantml.events import Event
@@ -23,8 +22,6 @@ Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="Letters, digits, da
 Ref = Annotated[str, typer.Argument(metavar="MODEL", help="A version in a registry, a run, a bundle or a pack.")]
 By = Annotated[str | None, typer.Option(metavar="NAME", help="Who acts. [default: user@machine]")]
 Why = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the history.")]
-
-_WORST = 20
 
 ADD_EXAMPLES = [
     "plantml models add runs/first models/leaf",
@@ -58,7 +55,7 @@ def copy(console: Console, version: Version, model: Model, why: Why = "", by: By
     """Add a version of one registry to another, with its history. Aliases are not taken along."""
     from plantml import registry
 
-    registry.resolve(version)
+    registry.named(version)  # only versions are copied; what else is a model is added
     done = registry.add(version, model, by=by or registry.me(), why=why, cache=console.machine.cache())
     _tell_added(console, "models copy", registry.load(model), done.number, changed=done.changed)
 
@@ -73,8 +70,10 @@ def _tell_added(console: Console, name: str, state: "Ledger", number: int, *, ch
         page.line(f"{state.url}@{number}: model {entry.digest[:12]}, {entry.size / 1e6:.1f} MB", style="bold")
         dataset = entry.event.content["dataset"]["url"]
         against = f" --against {state.url}@production --max-drop 0.01" if "production" in state.aliases else ""
-        page.line(f"Next: plantml validate {dataset} --model {state.url}@{number}{against} --out evidence")
-        page.line(f"      plantml models promote {state.url}@{number} production --evidence evidence")
+        page.next(
+            f"plantml validate {dataset} --model {state.url}@{number}{against} --out evidence",
+            f"plantml models promote {state.url}@{number} production --evidence evidence",
+        )
 
     console.result(name, content, show)
 
@@ -94,7 +93,8 @@ def list_(
 
     def show(page: Page) -> None:
         if not found:
-            page.line(f"No model is registered at {url}. Add one: plantml models add RUN {url.rstrip('/')}/NAME")
+            page.line(f"No model is registered at {url}.")
+            page.next(f"plantml models add RUN {url.rstrip('/')}/NAME")
         for state in found:
             page.line(state.url, style="bold")
             page.table(("version", "aliases", "model", "added", "by", "MB", "trained on", "score", ""), _rows(state))
@@ -212,7 +212,7 @@ def _show_diff(page: Page, found: "Compared", first: str, second: str) -> None:
         page.line(f"Both were trained on the same content: {one.url}@{one.version}")
     else:
         page.line(f"Data: {one.url}@{one.version} and {other.url}@{other.version}; the scores are of other photos.")
-        page.line(f"Next: plantml dataset diff {one.url}@{one.version} {other.url}@{other.version}")
+        page.next(f"plantml dataset diff {one.url}@{one.version} {other.url}@{other.version}")
     if found.config:
         page.table(
             ("config", first, second),
@@ -249,10 +249,10 @@ def promote(
     """
     from plantml import registry
 
-    state, number = _named(version)
+    state, entry = registry.named(version)
     now = state.aliases.get(alias, 0) if expect is None else expect
     done = registry.promote(
-        state.url, number, alias, by=by or registry.me(), why=why, evidence=evidence, expected=now, force=force
+        state.url, entry.number, alias, by=by or registry.me(), why=why, evidence=evidence, expected=now, force=force
     )
     _tell_moved(console, "models promote", done)
 
@@ -299,7 +299,7 @@ def _tell_moved(console: Console, name: str, done: "Changed") -> None:
         if not done.changed:
             page.line("Nothing to do.")
         elif done.before and done.number and name == "models promote":
-            page.line(f"To go back: plantml models rollback {done.model} {done.alias}")
+            page.hint(f"To go back: plantml models rollback {done.model} {done.alias}")
 
     console.result(name, content, show)
 
@@ -348,26 +348,12 @@ def verify(
     ref: Annotated[str, typer.Argument(metavar="REGISTRY/NAME[@N]", help="A model, or one version of it.")],
 ) -> None:
     """Read every file and compare its hash: bit rot and missing files end with exit code 4."""
+    from plantml.cli import verified
     from plantml.registry import care
 
     found = care.verify(ref, progress=console.progress("verifying"))
-    content = {"model": found.model, "files": found.files, "missing": list(found.missing),
-               "damaged": list(found.damaged), "sound": found.sound}  # fmt: skip
-
-    def show(page: Page) -> None:
-        page.line(f"{ref}: {count(found.files, 'file')}, {len(found.missing)} missing, {len(found.damaged)} damaged")
-        for what, names in (("missing", found.missing), ("damaged", found.damaged)):
-            for name in names[:_WORST]:
-                page.line(f"  {what}: {name}")
-
-    console.result("models verify", content, show)
-    if not found.sound:
-        wrong = len(found.missing) + len(found.damaged)
-        raise GateError(
-            f"{count(wrong, 'file')} of {ref} {'is' if wrong == 1 else 'are'} not what was added",
-            "",
-            "Restore from a backup or another registry; out of service with: plantml models rollback",
-        )
+    hint = "Restore from a backup or another registry; out of service with: plantml models rollback"
+    verified.tell(console, "models verify", found, kind="model", came="added", hint=hint)
 
 
 PACK_EXAMPLES = ["plantml models pack models/leaf@3 leaf.plantml"]
@@ -386,7 +372,7 @@ def pack(
 
     def show(page: Page) -> None:
         page.line(f"Wrote {done.url}, {done.size / 1e6:.1f} MB, model {done.bundle.digest[:12]}", style="bold")
-        page.line(f"Next, where it is needed: plantml models add {out} REGISTRY/NAME")
+        page.hint(f"Next, where it is needed: plantml models add {out} REGISTRY/NAME")
 
     console.result("models pack", content, show)
 
@@ -399,13 +385,13 @@ def remove(console: Console, version: Version, why: Why = "", by: By = None) -> 
     from plantml import ledger, registry
 
     url, at = ledger.parse(version)
-    number = int(at) if at and at.isdecimal() else _named(version)[1]
+    number = int(at) if at and at.isdecimal() else registry.named(version)[1].number
     done = registry.remove(url, number, by=by or registry.me(), why=why)
     content = {"model": done.model, "version": number, "changed": done.changed}
 
     def show(page: Page) -> None:
         page.line(f"Version {number} of {url} is removed." if done.changed else "Nothing to do: it was removed before.")
-        page.line(f"Its files go with: plantml models gc {url}")
+        page.hint(f"Its files go with: plantml models gc {url}")
 
     console.result("models remove", content, show)
 
@@ -466,20 +452,9 @@ def push(
         page.line(f"{done.name} version {done.number} at {done.store}{aliases}", style="bold")
         if not done.changed:
             page.line("That very model was there; its aliases are as here now.")
-        page.line(f"Next: mlflow.onnx.load_model('models:/{done.name}/{done.number}')")
+        page.next(f"mlflow.onnx.load_model('models:/{done.name}/{done.number}')")
 
     console.result("models push", content, show)
-
-
-def _named(version: str) -> tuple["Ledger", int]:
-    """The model of a reference and the number of its version."""
-    from plantml import ledger
-
-    url, at = ledger.parse(version)
-    state = ledger.load(url)
-    if at is None:
-        raise ledger.unnamed(state)
-    return state, state.entry(at).number
 
 
 COMMANDS: tuple[tuple[str, Callable[..., None], list[str]], ...] = (

@@ -1,11 +1,11 @@
 """A map of a set: every photo a point, near its like, coloured by a target. Needs scikit-learn."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plantml import charts
 from plantml.curate import neighbours
 from plantml.curate.similar import Embedded
 from plantml.errors import InputError, MissingExtraError
@@ -62,9 +62,8 @@ def draw(embedded: Embedded, target: str | None = None, seed: int = 0) -> bytes:
 
 def _picture(points: Floats, labels: Sequence[object], title: str, name: str, unit: str) -> bytes:
     from matplotlib import colormaps
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.5, 7.5), dpi=110, layout="constrained")
+    figure = charts.canvas(10.5, 7.5)
     axes = figure.subplots()
     size = float(np.clip(16000 / len(points), 5, 60))
     if labels and all(isinstance(label, float) or label is None for label in labels) and any(labels):
@@ -80,15 +79,13 @@ def _picture(points: Floats, labels: Sequence[object], title: str, name: str, un
             # Classes beyond the palette share one grey: twenty colours are all that eyes keep apart.
             colour = palette(number) if number < _COLOURS else "#999999"
             at = texts == text
-            label = f"{text} ({at.sum()})".replace("$", r"\$") if number < _COLOURS else None
+            label = charts.text(f"{text} ({at.sum()})") if number < _COLOURS else None
             axes.scatter(points[at, 0], points[at, 1], color=colour, s=size, linewidths=0, label=label, alpha=0.8)
         axes.legend(title=name, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False, markerscale=2)
-    axes.set_title(title.replace("$", r"\$"))
+    axes.set_title(charts.text(title))
     axes.set_xticks([])
     axes.set_yticks([])
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return charts.png(figure)
 
 
 def _text(label: object) -> str:

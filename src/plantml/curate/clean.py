@@ -225,7 +225,7 @@ def _rename_file(plan: _Plan, finding: Finding) -> None:
     new = name[: len(name) - len(storage.suffix(name))] + suffix
     if new in set(rows.filter(pl.col("source") == rows["source"][row])["name"]):
         return  # the name is taken: a row's name is its key
-    plan.set("meta_imported_as", row, name)
+    plan.set(manifest.IMPORTED_AS, row, name)
     plan.set("name", row, new)
     plan.mended[finding.code] += 1
 

@@ -1,40 +1,18 @@
 """Looking after a dataset's files: are they still what they were, and which of them does nobody need."""
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from plantml import storage
+from plantml import checksums, storage
+from plantml.checksums import Verified
 from plantml.data import versions
-from plantml.errors import InputError, NotFoundError, PlantmlError
-from plantml.work import Progress, batched, in_threads, silent
+from plantml.errors import InputError, NotFoundError
+from plantml.work import Progress, silent
 
 _AT_ONCE = 16
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What re-hashing a version's files came to.
-
-    Attributes:
-        ref: the version.
-        files: that it names.
-        missing: paths that are not there any more.
-        damaged: paths whose bytes are not those that were imported.
-    """
-
-    ref: str
-    files: int
-    missing: Sequence[str]
-    damaged: Sequence[str]
-
-    @property
-    def sound(self) -> bool:
-        """True if every file is there, byte for byte."""
-        return not (self.missing or self.damaged)
 
 
 def verify(ref: str, *, threads: int = 2, progress: Progress = silent) -> Verified:
@@ -50,28 +28,9 @@ def verify(ref: str, *, threads: int = 2, progress: Progress = silent) -> Verifi
     """
     version = versions.load(ref)
     named = version.rows.filter(pl.col("path").is_not_null() & pl.col("image_id").is_not_null())
-    files = dict(named.select("path", "image_id").unique().sort("path").iter_rows())
-    missing, damaged = [], []
-
-    def some(paths: list[str]) -> list[tuple[str, str]]:
-        found = storage.read_many(version.image_url(path) for path in paths)
-        return [(path, _state(files[path], data)) for path, (_, data) in zip(paths, found, strict=True)]
-
-    done = 0
-    for states in in_threads(some, batched(files, _AT_ONCE), threads):
-        done += len(states)
-        missing += [path for path, state in states if state == "missing"]
-        damaged += [path for path, state in states if state == "damaged"]
-        progress(done, len(files))
-    return Verified(version.ref, len(files), missing, damaged)
-
-
-def _state(image_id: str, data: bytes | PlantmlError) -> str:
-    if isinstance(data, NotFoundError):
-        return "missing"
-    if isinstance(data, PlantmlError):
-        raise data
-    return "" if hashlib.sha256(data).hexdigest() == image_id else "damaged"
+    files = named.select("path", "image_id").unique().sort("path").iter_rows()
+    wanted = {path: (version.image_url(path), image_id) for path, image_id in files}
+    return checksums.verify(version.ref, wanted, threads=threads, at_once=_AT_ONCE, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def import_source(
     _check_apart(source, url)
     versions.check_place(url)
     head = versions.load(url) if versions.numbers(url) else Version(url, 0, manifest.empty_rows(), ())
-    known = _names(head, source)
+    known = manifest.imported_names(head, source)
     new = [item for item in listing.items if item.name not in known]
     stored = head.rows.filter(pl.col("path").str.starts_with("images/"))["image_id"]
     bringer = Bringer(source, url, reference=reference, threads=threads, stored=stored)
@@ -123,13 +123,6 @@ def import_source(
         rule=listing.rule,
         notes=listing.notes,
     )
-
-
-def _names(head: Version, source: str) -> set[str]:
-    """Names that a source's photos came in under, also those that were mended since."""
-    rows = head.rows.filter(pl.col("source") == source)
-    names = set(rows["name"])
-    return names | set(rows["meta_imported_as"].drop_nulls()) if "meta_imported_as" in rows.columns else names
 
 
 def _labelled(source: str, items: Sequence[Item], targets: Sequence[Target]) -> pl.DataFrame:

@@ -47,6 +47,7 @@ SYSTEM: dict[str, pl.DataType | type[pl.DataType]] = {
 """Columns that every version has, in this order; targets and `meta_*` columns follow."""
 
 KEY = ("source", "name")
+IMPORTED_AS = "meta_imported_as"
 SPLITS = ("train", "val", "test")
 OK, EXCLUDED = "ok", "excluded"
 
@@ -118,6 +119,17 @@ class Version:
     def image_url(self, path: str) -> str:
         """The URL of a row's bytes from its `path` column."""
         return storage.join(self.url, path) if path.startswith("images/") else path
+
+
+def came_as(rows: pl.DataFrame) -> pl.Expr:
+    """The name that a photo came in under, which is another one where `clean` mended its ending."""
+    return pl.coalesce(IMPORTED_AS, "name") if IMPORTED_AS in rows.columns else pl.col("name")
+
+
+def imported_names(version: Version, source: str) -> set[str]:
+    """Names that a source's photos came in under, and that they have now."""
+    rows = version.rows.filter(pl.col("source") == source)
+    return set(rows["name"]) | set(rows.select(came_as(rows)).to_series())
 
 
 def empty_rows(targets: Iterable[Target] = ()) -> pl.DataFrame:

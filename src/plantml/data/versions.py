@@ -18,9 +18,7 @@ from plantml.data.manifest import Commit, Version
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError, StorageError
 from plantml.targets import Target
 
-_NUMBERED = re.compile(r"(\d{6})\.parquet")
-_TAGGED = re.compile(r"(\d{6})\.json")
-_TAG = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+_TAG = r"[A-Za-z][A-Za-z0-9._-]{0,63}"
 _TRIES = 20
 
 
@@ -33,25 +31,13 @@ class Committed:
 
 
 def parse_reference(ref: str) -> tuple[str, str | None]:
-    """`DATASET@7` as its URL and `7`; the `@` counts only at the end of the last path segment."""
-    parent, last = storage.split(ref)
-    match = re.fullmatch(r"(.+)@(\d+|[A-Za-z][A-Za-z0-9._-]{0,63})", last)
-    if match is None or "::" in ref:
-        return storage.absolute(ref), None
-    return storage.absolute(storage.join(parent, match[1]) if parent else match[1]), match[2]
+    """`DATASET@7` as its URL and `7`, or the name of a tag."""
+    return storage.reference(ref, _TAG)
 
 
 def numbers(url: str) -> list[int]:
     """All version numbers, ascending; empty where there is no dataset yet."""
-    return _numbers(url, "versions", _NUMBERED)
-
-
-def _numbers(url: str, folder: str, pattern: re.Pattern[str]) -> list[int]:
-    try:
-        names = [entry.name for entry in storage.list_files(storage.join(url, folder))]
-    except NotFoundError:
-        return []
-    return sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)))
+    return list(storage.numbered(storage.join(url, "versions"), ".parquet"))
 
 
 def check_place(url: str) -> None:
@@ -159,11 +145,11 @@ def change(
 
 def tag(ref: str, name: str) -> int:
     """Name a version; the newest tag of a name wins. Returns the version's number."""
-    if not _TAG.fullmatch(name):
+    if not re.fullmatch(_TAG, name):
         raise InputError(f"{name!r} cannot be a tag", "a tag starts with a letter and has letters, digits, . _ -")
     version = load(ref)
     for _ in range(_TRIES):
-        known = _numbers(version.url, "tags", _TAGGED)
+        known = _tag_numbers(version.url)
         number = known[-1] + 1 if known else 1
         record = {"name": name, "version": version.number, "time": storage.now_utc()}
         try:
@@ -177,10 +163,14 @@ def tag(ref: str, name: str) -> int:
 def tags(url: str) -> dict[str, int]:
     """All tags and the version that each names."""
     found: dict[str, int] = {}
-    for number in _numbers(url, "tags", _TAGGED):
+    for number in _tag_numbers(url):
         record = json.loads(storage.read(storage.join(url, "tags", f"{number:06d}.json")))
         found[record["name"]] = record["version"]
     return found
+
+
+def _tag_numbers(url: str) -> list[int]:
+    return list(storage.numbered(storage.join(url, "tags"), ".json"))
 
 
 def _tagged(url: str, name: str) -> int:

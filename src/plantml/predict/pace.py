@@ -5,7 +5,6 @@ at. So it is measured only before long runs, once a model and machine, in about 
 read what was found. The records do not depend on it.
 """
 
-import hashlib
 import json
 import platform
 import time
@@ -76,7 +75,7 @@ def choose(
         return Pace(*usual, "as asked")
     if images < WORTH:
         return Pace(*usual, f"the usual; measured from {WORTH} images on")
-    place = machine.cache_dir / "speed" / f"{_key(pipeline, usual, device, threads, batch)}.json"
+    place = machine.measured(*_facts(pipeline, usual, device, threads, batch))
     with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         kept = json.loads(place.read_bytes())
         return Pace(kept["threads"], kept["batch"], f"{kept['why']}; kept from an earlier run")
@@ -145,16 +144,9 @@ def _candidates(usual: tuple[int, int], threads: int | None, batch: int | None, 
     return [(count, size) for count in counts for size in batches if (count, size) != usual]
 
 
-def _key(pipeline: Pipeline, usual: tuple[int, int], device: str, threads: int | None, batch: int | None) -> str:
-    """What the result depends on, as a file's name."""
-    facts = [
-        pipeline.bundle.digest,
-        type(pipeline.runtime).__name__,
-        device,
-        *usual,
-        threads,
-        batch,
-        platform.node(),
-        __version__,
-    ]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+def _facts(
+    pipeline: Pipeline, usual: tuple[int, int], device: str, threads: int | None, batch: int | None
+) -> tuple[object, ...]:
+    """What the result depends on."""
+    runtime = type(pipeline.runtime).__name__
+    return pipeline.bundle.digest, runtime, device, *usual, threads, batch, platform.node(), __version__

@@ -10,7 +10,7 @@ What a registry holds is told by `plantml.ledger`; this is what can be done to i
 """
 
 from plantml.events import Event
-from plantml.ledger import Entry, Ledger, load, resolve
+from plantml.ledger import Entry, Ledger, load, named
 from plantml.registry.acts import Changed, aliases, history, me, promote, remove, rollback, unalias
 from plantml.registry.adding import Added, add
 
@@ -25,9 +25,9 @@ __all__ = [
     "history",
     "load",
     "me",
+    "named",
     "promote",
     "remove",
-    "resolve",
     "rollback",
     "unalias",
 ]

@@ -1,42 +1,20 @@
 """Looking after a registry's files: are they still what they were, and which of them does nobody need."""
 
-import hashlib
 import time
 from calendar import timegm
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from plantml import bundle as bundles
-from plantml import ledger, storage
-from plantml.errors import InputError, NotFoundError
+from plantml import checksums, ledger, storage
+from plantml.checksums import Verified
+from plantml.errors import InputError
 from plantml.events import Decide, Event
 from plantml.ledger import Acts, Entry, Ledger
 from plantml.registry.evidence import FOLDER
 from plantml.registry.parts import check_digest
 from plantml.work import Progress, silent
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What re-hashing all files came to.
-
-    Attributes:
-        model: URL.
-        files: that were read.
-        missing: files that are not there any more.
-        damaged: files whose bytes are not those that were added, with the reason.
-    """
-
-    model: str
-    files: int
-    missing: Sequence[str]
-    damaged: Sequence[str]
-
-    @property
-    def sound(self) -> bool:
-        """True if every file is there, byte for byte."""
-        return not (self.missing or self.damaged)
 
 
 def verify(ref: str, progress: Progress = silent) -> Verified:
@@ -53,18 +31,12 @@ def verify(ref: str, progress: Progress = silent) -> Verified:
     wanted = [(f"{entry.number:04d}/{name}", sha256) for entry in entries for name, sha256 in entry.files.items()]
     if at is None:
         wanted += [(f"{FOLDER}/{sha256}.json", sha256) for sha256 in sorted(_evidence(state))]
-    missing, damaged = [], []
-    for done, (name, sha256) in enumerate(wanted, start=1):
-        try:
-            if hashlib.sha256(storage.read(storage.join(url, name))).hexdigest() != sha256:
-                damaged.append(name)
-        except NotFoundError:
-            missing.append(name)
-        progress(done, len(wanted))
-    broken = {name.split("/")[0] for name in (*missing, *damaged)}
+    files = {name: (storage.join(url, name), sha256) for name, sha256 in wanted}
+    found = checksums.verify(url if at is None else f"{url}@{at}", files, progress=progress)
+    broken = {name.split("/")[0] for name in (*found.missing, *found.damaged)}
     whole = [entry for entry in entries if f"{entry.number:04d}" not in broken]
-    damaged += [f"{entry.number:04d}: its content has another digest" for entry in whole if not _named(entry)]
-    return Verified(url, len(wanted), missing, damaged)
+    others = [f"{entry.number:04d}: its content has another digest" for entry in whole if not _named(entry)]
+    return replace(found, damaged=[*found.damaged, *others])
 
 
 def _named(entry: Entry) -> bool:

@@ -61,14 +61,10 @@ def push(ref: str, store: str, *, name: str | None = None, cache: storage.Cache 
         StorageError: MLflow cannot be reached, or refused.
         MissingExtraError: MLflow is not installed.
     """
-    url, at = ledger.parse(ref)
-    state = ledger.load(url)
-    if at is None:
-        raise ledger.unnamed(state)
-    entry = state.entry(at)
+    state, entry = ledger.named(ref)
     module = tracking.mlflow("models push")
     store = tracking.address(store)
-    called = name or storage.basename(url)
+    called = name or storage.basename(state.url)
     with _explained(module, store):
         client = module.MlflowClient(tracking_uri=store, registry_uri=store)
         number = _known(client, called, entry.digest)

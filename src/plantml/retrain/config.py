@@ -1,25 +1,13 @@
 """What can be set for `plantml retrain`."""
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from plantml import storage
 from plantml.errors import UsageError
 from plantml.settings import Config, Duration
 from plantml.train.recipe import TrainConfig
-
-
-def _with_days(value: Any) -> Any:
-    """`7d` or `1d12h` with its days as hours; the rest is read by `Duration`."""
-    if not isinstance(value, str) or not (parts := re.fullmatch(r"(\d+)d(?:(\d+)h)?(.*)", value.strip())):
-        return value
-    return f"{24 * int(parts[1]) + int(parts[2] or 0)}h{parts[3]}"
-
-
-Days = Annotated[Duration, BeforeValidator(_with_days)]
-"""A time in seconds, which people write like `7d` or `12h`."""
 
 
 class Feed(Config):
@@ -66,7 +54,7 @@ class RetrainConfig(Config):
     work: str = Field(description="URL of a folder of its own: results of all steps, reports, the lease")
     feeds: tuple[Feed, ...] = Field((), description="where new labelled photos come from")
     min_new: int = Field(0, ge=0, description="trigger: so many new or corrected photos")
-    every: Days | None = Field(None, description="trigger: so long after the last round, such as 7d")
+    every: Duration | None = Field(None, description="trigger: so long after the last round, such as 7d")
     on_drift: bool = Field(default=False, description="trigger: what is detected drifts away from the training photos")
     drift: DriftConfig = Field(DriftConfig.model_validate({}), description="what drift is looked for in")
     clean: str = Field("error", description="codes that are put right in new photos, as of dataset clean; empty: none")
@@ -82,7 +70,7 @@ class RetrainConfig(Config):
     refused: Literal["keep", "review"] = Field(
         "keep", description="review sets the round's photos aside if their challenger is worse"
     )
-    lease: Days = Field(1800.0, description="a machine that is silent for so long has lost its work to others")
+    lease: Duration = Field(1800.0, description="a machine that is silent for so long has lost its work to others")
     on_result: str | None = Field(None, description="command that is called with the result as JSON on its input")
     seed: int = Field(0, ge=0, description="of the splits and the bootstrap; train.seed is that of the training")
 

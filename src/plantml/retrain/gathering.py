@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from fractions import Fraction
-from typing import Any
 
 import polars as pl
 
@@ -191,13 +190,9 @@ def _new(version: Version, base: Version | None) -> pl.DataFrame:
     """Rows that the base has not, also not under the name that they came in with."""
     if base is None:
         return version.rows
-    rows = version.rows.with_columns(came=_came(version))
-    known = base.rows.select("source", came=_came(base))
+    rows = version.rows.with_columns(came=manifest.came_as(version.rows))
+    known = base.rows.select("source", came=manifest.came_as(base.rows))
     return rows.join(known, on=["source", "came"], how="anti", maintain_order="left").drop("came")
-
-
-def _came(version: Version) -> Any:
-    return pl.coalesce("meta_imported_as", "name") if "meta_imported_as" in version.rows.columns else pl.col("name")
 
 
 test_sets.__test__ = False  # type: ignore[attr-defined]  # it is no test, whatever pytest thinks of its name

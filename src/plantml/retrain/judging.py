@@ -1,12 +1,8 @@
 """Steps 4 to 9: the model in service, a challenger, both judged on the same photos, and the choice."""
 
-import io
-import json
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
-
-import polars as pl
 
 from plantml import ledger, registry, storage
 from plantml.errors import GateError, MissingExtraError, NotFoundError
@@ -16,7 +12,6 @@ from plantml.retrain.work import Result, Work
 from plantml.validate import answers, kept, photos, tables
 from plantml.validate import run as validation
 from plantml.validate.config import ValidateConfig
-from plantml.validate.run import Validated
 
 CHALLENGER, IN_SERVICE = "challenger", "production"
 """Names of the two models in results and folders."""
@@ -27,12 +22,10 @@ _SLACK = 1e-9
 
 def production(work: Work) -> Result:
     """The version in service, with its number and digest, so that the rest of the round speaks of one model."""
-    state = ledger.Acts(work.config.model).ledger()
-    number = state.aliases.get(work.config.alias, 0)
-    if not number:
+    entry = ledger.Acts(work.config.model).ledger().current(work.config.alias)
+    if entry is None:
         return {"number": 0, "url": "", "digest": ""}
-    entry = state.entries[number]
-    return {"number": number, "url": entry.url, "digest": entry.digest}
+    return {"number": entry.number, "url": entry.url, "digest": entry.digest}
 
 
 def train(work: Work) -> Result:
@@ -74,7 +67,7 @@ def predict(work: Work) -> Result:
         known = kept.Kept.open(work.machine.cache_dir, model, "photos", fresh=False)
         selected = photos.select([work.result("split")["dataset"]], [pipeline.bundle.contract.targets], _asked(url))
         said = answers.predict(pipeline, selected.rows, known, work.stop, work.progress(f"predicting, {name}"))
-        files = _tables(tables.predictions(selected, said))
+        files = tables.files("predictions", tables.predictions(selected, said))
         out = work.round.place("predictions", name)
         storage.publish(out, files)
         failed = len(said.predictions) - len(said.answered)
@@ -83,34 +76,31 @@ def predict(work: Work) -> Result:
     return made
 
 
-def _tables(table: pl.DataFrame) -> dict[str, bytes]:
-    parquet, text = io.BytesIO(), io.BytesIO()
-    table.write_parquet(parquet)
-    table.write_csv(text)
-    return {"predictions.parquet": parquet.getvalue(), "predictions.csv": text.getvalue()}
-
-
 def compare(work: Work) -> Result:
     """Both on all test photos, on the frozen and on the recent ones: paired, over groups, class by class."""
-    both = models(work)
+    both, gates = models(work), work.config.gates
+    machine = validation.Machine(work.machine.cache_dir, work.stop, work.progress)
+    opened = {name: work.pipeline(url) for name, url in both.items()}
+    drop = gates.max_drop if IN_SERVICE in both else None
     compared = {}
     for name, where in gathering.test_sets(work).items():
         out = work.round.place("compare", name)
-        found = _validate(work, both[CHALLENGER], both.get(IN_SERVICE), where=where, out=out, gated=name == "all")
-        content = json.loads(storage.read(storage.join(out, "metrics.json")))
-        compared[name] = _brief(content) | {"out": out, "where": where, "groups": found.groups}
+        asked = _asked(
+            both[CHALLENGER],
+            against=both.get(IN_SERVICE),
+            where=where,
+            out=out,
+            max_failures="100%",
+            seed=work.config.seed,
+            # The gates are about all test photos; `choose` looks at the parts itself.
+            **({"min": gates.min, "max": gates.max, "max_drop": drop} if name == "all" else {}),
+        )
+        found = validation.validate(
+            work.result("split")["dataset"], opened[CHALLENGER], asked, machine=machine, other=opened.get(IN_SERVICE)
+        )
+        brief = _brief(validation.as_json(found))
+        compared[name] = brief | {"out": out, "where": where, "groups": found.groups}
     return compared
-
-
-def _validate(work: Work, model: str, against: str | None, **more: Any) -> Validated:
-    gates = work.config.gates
-    if more.pop("gated"):
-        more |= {"min": gates.min, "max": gates.max, "max_drop": gates.max_drop if against else None}
-    asked = _asked(model, against=against, max_failures="100%", seed=work.config.seed, **more)
-    machine = validation.Machine(work.machine.cache_dir, work.stop, work.progress)
-    other = work.pipeline(against) if against else None
-    pipeline = work.pipeline(model)
-    return validation.validate(work.result("split")["dataset"], pipeline, asked, machine=machine, other=other)
 
 
 def _asked(model: str, **more: Any) -> ValidateConfig:

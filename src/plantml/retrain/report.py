@@ -1,6 +1,5 @@
 """Step 10: the round as HTML, Markdown and JSON, and the hook."""
 
-import html
 import json
 import os
 import shlex
@@ -8,7 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plantml import __version__, storage
+from plantml import __version__, documents, storage
 from plantml.retrain.rounds import STEPS
 from plantml.retrain.work import Result, Work
 
@@ -142,50 +141,15 @@ def _markdown(content: Mapping[str, Any], tables: Sequence[Table]) -> str:
     lines += [f"- {reason}" for reason in content["reasons"]]
     lines += ["", f"It began because: {content['why']}. Dataset {content['dataset']}.", ""]
     for title, head, rows in tables:
-        lines += [f"## {_cell(title)}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-        lines += [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
-        lines.append("")
+        lines += [f"## {documents.cell(title)}", "", *documents.table(head, rows)]
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
-
-
-_STYLE = """body { font:15px/1.45 system-ui,sans-serif; max-width:1000px; margin:24px auto; padding:0 16px }
-table { border-collapse:collapse; margin-bottom:16px } td,th { padding:3px 14px 3px 0; text-align:left }
-tr { border-bottom:1px solid #dfe6df } h2 { font-size:17px; margin:22px 0 6px }
-.promoted,.better { color:#2e7d32 } .refused,.not,.worse,.FAILED { color:#c62828 }"""
-
-
 def _page(content: Mapping[str, Any], tables: Sequence[Table]) -> str:
-    reasons = "".join(f"<li>{_safe(reason)}</li>" for reason in content["reasons"])
-    found = "".join(_html_table(*table) for table in tables)
-    outcome = _safe(content["outcome"])
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Round {content["round"]}: {outcome}</title><style>{_STYLE}</style></head><body>
-<h1>Round {content["round"]}: <span class="{outcome}">{outcome}</span></h1>
-<p>{_safe(headline(content))}</p><ul>{reasons}</ul>
-<p>It began because: {_safe(content["why"])}. Dataset {_safe(content["dataset"])}.</p>
-{found}
-</body></html>
-"""
-
-
-def _html_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{_safe(name)}</th>" for name in head)
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td class="{_safe(cell) if cell in _MARKED else ""}">{_safe(cell)}</td>' for cell in row)
-        + "</tr>"
-        for row in rows
+    return documents.fill(
+        "plantml.retrain",
+        "report.html",
+        headline=headline(content),
+        tables=tables,
+        **{key: content[key] for key in ("round", "outcome", "reasons", "why", "dataset")},
     )
-    return f"<h2>{_safe(title)}</h2><table><tr>{top}</tr>{body}</table>"
-
-
-_MARKED = frozenset({"better", "worse", "FAILED"})
-
-
-def _safe(text: Any) -> str:
-    return html.escape(str(text))

@@ -89,14 +89,8 @@ def look(config: RetrainConfig, state: Rounds) -> News:
 
 
 def _unknown(head: Version | None, feed: Feed, found: Listing) -> int:
-    names = {item.name for item in found.items}
-    if head is None:
-        return len(names)
-    rows = head.rows.filter(pl.col("source") == storage.absolute(feed.source))
-    known = set(rows["name"])
-    if "meta_imported_as" in rows.columns:
-        known |= set(rows["meta_imported_as"].drop_nulls())
-    return len(names - known)
+    known = manifest.imported_names(head, storage.absolute(feed.source)) if head else set()
+    return len({item.name for item in found.items} - known)
 
 
 def _seen(config: RetrainConfig, state: Rounds) -> Version | None:
@@ -104,11 +98,10 @@ def _seen(config: RetrainConfig, state: Rounds) -> Version | None:
     if state.last:
         done = Round(config.work, state.last, state.begun[state.last])
         return versions.load(done.results["register"]["dataset"])
-    in_service = ledger.Acts(config.model).ledger()
-    number = in_service.aliases.get(config.alias)
-    if not number:
+    in_service = ledger.Acts(config.model).ledger().current(config.alias)
+    if in_service is None:
         return None
-    origin = bundles.find(in_service.entries[number].url).contract.dataset
+    origin = bundles.find(in_service.url).contract.dataset
     if origin.url != storage.absolute(config.dataset):
         return None
     try:
@@ -177,11 +170,10 @@ def _drift(config: RetrainConfig, machine: Machine) -> tuple[bool, str]:
     """Whether the records drift away from what the model in service learnt from."""
     from plantml.drift import run as drifts
 
-    in_service = ledger.Acts(config.model).ledger()
-    number = in_service.aliases.get(config.alias)
-    if not number:
+    in_service = ledger.Acts(config.model).ledger().current(config.alias)
+    if in_service is None:
         return True, "no model is in service yet"
-    bundle = bundles.find(in_service.entries[number].url)
+    bundle = bundles.find(in_service.url)
     origin, asked = bundle.contract.dataset, config.drift
     assert asked.records is not None
     shape = drifts.Asked(split="train", max_psi=asked.max_psi, vectors=False)

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
 import yaml
 
+from plantml import documents
 from plantml.bundle import Contract
 from plantml.data.manifest import SPLITS, Version
 from plantml.metrics import Report
@@ -33,15 +33,10 @@ def model_card(
     slices: Sequence[Slice],
 ) -> str:
     """The card as Markdown with a Hugging Face header."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("plantml.train", "."),
-        autoescape=False,  # noqa: S701 - Markdown, not HTML
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["cell"] = _cell
-    return environment.get_template("card.md.jinja").render(
+    return documents.fill(
+        "plantml.train",
+        "card.md.jinja",
+        filters={"cell": documents.cell},
         header=yaml.safe_dump(header(contract, digest, plan, reports), sort_keys=False, allow_unicode=True),
         contract=contract,
         digest=digest,
@@ -149,8 +144,3 @@ def few_photos(version: Version, targets: Sequence[Target]) -> list[str]:
 def _slug(url: str) -> str:
     """The dataset's name as the hub allows names: its last segment, in letters, digits, `-`, `_` and `.`."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", url.rstrip("/").rsplit("/", 1)[-1]).strip("-.") or "dataset"
-
-
-def _cell(text: object) -> str:
-    """Text that stands in a cell of a Markdown table."""
-    return str(text).replace("|", "\\|").replace("\n", " ")

@@ -1,7 +1,6 @@
 """How fast this machine trains: a few real steps of the real network, before the plan is made."""
 
 import functools
-import hashlib
 import json
 import platform
 import statistics
@@ -49,7 +48,7 @@ def measure(version: Version, plan: Plan, machine: Machine) -> Speed:
     """
     pixels = np.random.default_rng(0).integers(0, 256, (plan.batch_size, *_larger(plan), 3), np.uint8)
     step = _Step(plan, pixels)
-    notes = machine.cache_dir / "speed" / f"{_key(plan)}.json"
+    notes = machine.measured(*_facts(plan))
     asked = plan.asked.get("precision")
     seconds = gain = None
     if asked == "bf16" or (asked == "auto" and has_bf16(plan.device)):
@@ -94,11 +93,10 @@ class _Step:
         _synchronise(self.plan.device)
 
 
-def _key(plan: Plan) -> str:
-    """What the gain of bf16 depends on, as a file's name."""
-    facts = [plan.backbone, plan.input.height, plan.input.width, plan.batch_size, plan.device, torch.__version__,
-             platform.processor(), torch.get_num_threads()]  # fmt: skip
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+def _facts(plan: Plan) -> tuple[object, ...]:
+    """What the gain of bf16 depends on."""
+    return (plan.backbone, plan.input.height, plan.input.width, plan.batch_size, plan.device, torch.__version__,
+            platform.processor(), torch.get_num_threads())  # fmt: skip
 
 
 def _decoding(version: Version, plan: Plan, machine: Machine) -> float:

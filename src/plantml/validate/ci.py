@@ -1,10 +1,10 @@
 """The result for the pages of a CI server: JUnit XML, and a summary in Markdown."""
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+from plantml import documents
 from plantml.metrics import Interval
 from plantml.validate.gates import Gate
 
@@ -36,28 +36,28 @@ def junit(found: "Validated") -> bytes:
 
 def markdown(found: "Validated") -> bytes:
     """The verdict, the gates, the scores and the worst slices."""
-    lines = [f"# Validation of {_cell(found.dataset)}", ""]
+    lines = [f"# Validation of {documents.cell(found.dataset)}", ""]
     state = "" if not found.gates else " **All gates passed.**" if found.passed else " **A gate failed.**"
     lines += [f"{found.photos} photos of split `{found.split}`, model `{found.model[:12]}`.{state}", ""]
     if found.comparison:
         lines += [found.comparison.verdict, ""]
     if found.gates:
         rows = [["passed" if gate.passed else "**FAILED**", *_gate_cells(gate)] for gate in found.gates]
-        lines += _table(("gate", "score", "number", "95 % interval", "wanted", ""), rows)
+        lines += documents.table(("gate", "score", "number", "95 % interval", "wanted", ""), rows)
     rows = [[name, f"{value:.4f}", _interval(found.intervals.get(name))] for name, value in found.scores.items()]
-    lines += _table(("score", "number", "95 % interval"), rows)
+    lines += documents.table(("score", "number", "95 % interval"), rows)
     if found.comparison:
         pairs = [
             [each.name, f"{each.other:.4f}", f"{each.value:.4f}", _interval(each.interval), each.verdict]
             for each in found.comparison.differences
         ]
-        lines += _table(("against the other", "other", "this", "difference, 95 %", "this is"), pairs)
+        lines += documents.table(("against the other", "other", "this", "difference, 95 %", "this is"), pairs)
     worst = [
         [f"{each.by}: {each.value}", each.target, f"{each.number:.4f}", _interval(each.interval), str(each.photos)]
         for each in found.slices[:_SLICES]
     ]
     if worst:
-        lines += _table(("worst slices", "target", "score", "95 % interval", "photos"), worst)
+        lines += documents.table(("worst slices", "target", "score", "95 % interval", "photos"), worst)
     if found.leaks and found.leaks.leaked:
         clean = ", ".join(f"{name} {value:.4f}" for name, value in list(found.leaks.clean.items())[:2]) or "no photo"
         lines += [f"{found.leaks.leaked} photos have a near-duplicate in training; without them: {clean}.", ""]
@@ -73,15 +73,6 @@ def _gate_cells(gate: Gate) -> list[str]:
 
 def _interval(found: Interval | None) -> str:
     return f"{found.low:.4f} to {found.high:.4f}" if found else ""
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    return [*lines, *(f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows), ""]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
 def _printable(text: str) -> str:

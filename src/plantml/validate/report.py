@@ -5,12 +5,11 @@ import functools
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plantml import calibration, charts, images, selective, storage
+from plantml import calibration, charts, documents, images, selective, storage
 from plantml.calibration import Threshold
 from plantml.errors import PlantmlError
 from plantml.metrics import ClassReport, Interval, ValueReport, higher_is_better
@@ -120,16 +119,11 @@ def _in_service(score: float | None, scores: Any, right: Any) -> Threshold | Non
 
 def render(work: "Work", progress: Progress = silent) -> bytes:
     """The page as UTF-8 bytes."""
-    from jinja2 import Environment
-
-    page = files("plantml.validate").joinpath("templates/report.html").read_text("utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["bar"] = _bar
-    environment.filters["percent"] = percent
-    environment.filters["number"] = _number
-    environment.filters["interval"] = _interval
     result = work.result
-    text = environment.from_string(page).render(
+    text = documents.fill(
+        "plantml.validate",
+        "report.html",
+        filters={"bar": _bar, "percent": percent, "number": _number, "interval": _interval},
         result=result,
         config=result.config,
         level=f"{LEVEL:.0%}".replace("%", " %"),

@@ -24,13 +24,15 @@ def write(work: "Work") -> dict[str, bytes]:
         places = [work.answered[at] for at in comparison.changed]
         said = ["|".join(targets) for targets in comparison.changed.values()]
         made["changed"] = table[places].with_columns(pl.Series("changed", said, dtype=pl.String))
-    files: dict[str, bytes] = {}
-    for name, found in made.items():
-        parquet, text = io.BytesIO(), io.BytesIO()
-        found.write_parquet(parquet)
-        found.write_csv(text)
-        files |= {f"{name}.parquet": parquet.getvalue(), f"{name}.csv": text.getvalue()}
-    return files
+    return {file: data for name, found in made.items() for file, data in files(name, found).items()}
+
+
+def files(name: str, table: pl.DataFrame) -> dict[str, bytes]:
+    """A table as Parquet and as CSV, by the names of the files."""
+    parquet, text = io.BytesIO(), io.BytesIO()
+    table.write_parquet(parquet)
+    table.write_csv(text)
+    return {f"{name}.parquet": parquet.getvalue(), f"{name}.csv": text.getvalue()}
 
 
 def predictions(

@@ -5,44 +5,20 @@ from typing import Annotated
 import typer
 
 from plantml.cli.arguments import Dataset
-from plantml.cli.console import Console, Page, count
-from plantml.errors import GateError
+from plantml.cli.console import Console, count
 
 VERIFY_EXAMPLES = ["plantml dataset verify leaves", "plantml dataset verify s3://bucket/leaves@7 --json"]
 
 
 def verify(console: Console, dataset: Dataset) -> None:
     """Read every file of a version and compare its hash: bit rot and missing files end with exit code 4."""
+    from plantml.cli import verified
     from plantml.data import care
 
     threads = 4 * console.machine.threads
     found = care.verify(dataset, threads=threads, progress=console.progress("verifying"))
-    content = {
-        "dataset": found.ref,
-        "files": found.files,
-        "missing": list(found.missing),
-        "damaged": list(found.damaged),
-        "sound": found.sound,
-    }
-
-    def show(page: Page) -> None:
-        page.line(
-            f"{found.ref}: {count(found.files, 'file')}, {len(found.missing)} missing, {len(found.damaged)} damaged"
-        )
-        for what, paths in (("missing", found.missing), ("damaged", found.damaged)):
-            for path in paths[:20]:
-                page.line(f"  {what}: {path}")
-            if len(paths) > 20:
-                page.line(f"  {what}: {len(paths) - 20} more; --json has them all")
-
-    console.result("dataset verify", content, show)
-    if not found.sound:
-        wrong = len(found.missing) + len(found.damaged)
-        raise GateError(
-            f"{count(wrong, 'file')} of {found.ref} {'is' if wrong == 1 else 'are'} not what was imported",
-            "",
-            f"Restore them from a backup; a missing file also comes back with plantml dataset merge {dataset} COPY.",
-        )
+    hint = f"Restore them from a backup; a missing file also comes back with plantml dataset merge {dataset} COPY."
+    verified.tell(console, "dataset verify", found, kind="dataset", came="imported", hint=hint)
 
 
 GC_EXAMPLES = ["plantml dataset gc leaves --dry-run", "plantml dataset gc leaves --derived"]

@@ -1,0 +1,37 @@
+"""What reports and cards are written with: templates, and tables of Markdown."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def fill(package: str, template: str, *, filters: Mapping[str, Callable[..., Any]] | None = None, **values: Any) -> str:
+    """A template with its values.
+
+    Args:
+        package: that holds `templates/`.
+        template: name of its file; in HTML every value is escaped.
+        filters: functions that the template may apply.
+        values: what it shows; to ask for another one is an error.
+    """
+    import jinja2  # most commands write nothing of this kind
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(package),
+        autoescape=template.endswith(".html"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(filters or {})
+    return environment.get_template(template).render(values)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table of Markdown, as lines, with an empty one after it."""
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return [*lines, *(f"| {' | '.join(cell(each) for each in row)} |" for row in rows), ""]
+
+
+def cell(text: object) -> str:
+    """Text that stands in a cell of a Markdown table."""
+    return str(text).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
