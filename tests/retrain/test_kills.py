@@ -14,7 +14,7 @@ from plantml.events import Events
 from plantml.registry.adding import inspect
 from plantml.retrain import rounds
 
-KILLS = 15
+KILLS = 16
 """In each kind of storage."""
 
 
