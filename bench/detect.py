@@ -67,9 +67,9 @@ def _s3(material: Material) -> Iterator[Row]:
         tell("no rows of S3: they need SeaweedFS and Linux")
         return
     local, rounds = material.objects, min(3, material.size.rounds)
-    url = f"s3://{store.BUCKET}/photos"
     with ExitStack() as stack:
-        near = stack.enter_context(store.serving())
+        near = stack.enter_context(store.serving("bench"))
+        url = f"s3://{near.bucket}/photos"
         with Side(f"{_SIDES}:upload", folder=local, to=url, environment=near.environment) as side:
             side.wait()
         alone = {"folder": local, "model": material.bundle}

