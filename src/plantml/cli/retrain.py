@@ -104,8 +104,8 @@ def _show(page: Page, found: "Retrained") -> None:
         page.line(f"  {reason}")
     registered = found.results.get("register")
     if registered and found.report:
-        before = registered["before"] or "none"
-        page.line(f"The challenger is version {registered['version']}; version {before} was in service before.")
+        before = f"version {registered['before']}" if registered["before"] else "no model"
+        page.line(f"The challenger is version {registered['version']}; {before} was in service before.")
         page.line(f"Report: {found.report}/report.html")
 
 
