@@ -119,3 +119,9 @@ def test_reliability_is_the_error_that_metrics_report_and_the_same_every_time() 
 def test_degenerate_inputs_have_a_calibration_error(confidence, right, ece) -> None:
     found = calibration.reliability(np.array(confidence), np.array(right, bool))
     assert (found.ece, found.photos) == (pytest.approx(ece), len(confidence))
+
+
+@pytest.mark.parametrize("photos", [1, 30, 60, 150, 250, 660])
+def test_at_least_99_of_100_validation_photos_are_known(photos: int) -> None:
+    unknown = np.random.default_rng(photos).random(photos).astype(np.float32)
+    assert (unknown <= calibration.unknown_threshold(unknown)).mean() >= 0.99

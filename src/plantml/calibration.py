@@ -1,5 +1,6 @@
 """From a model's answers on photos it did not learn from: how sure to be, when to say so, and when to say "unknown"."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,8 +115,8 @@ def accept_thresholds(
 
 
 def unknown_threshold(unknown: Floats) -> float:
-    """The unknown score below which `KNOWN_SHARE` of the validation photos [N] lie."""
-    return round(float(np.quantile(unknown, KNOWN_SHARE)), 6)
+    """The unknown score up to which at least `KNOWN_SHARE` of the validation photos [N] lie."""
+    return math.ceil(float(np.quantile(unknown, KNOWN_SHARE, method="higher")) * 1e6) / 1e6
 
 
 def judged(target: Target, answers: Floats, labels: NDArray[Any]) -> tuple[Floats, Bools]:

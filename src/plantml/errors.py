@@ -82,6 +82,10 @@ class NotFoundError(InputError):
     """There is nothing at that URL."""
 
 
+class DamagedError(StorageError):
+    """Bytes are not those that their hash names."""
+
+
 class AlreadyExistsError(StorageError):
     """Exclusive creation lost: somebody else created this URL first."""
 

@@ -25,7 +25,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from plantml import pages
-from plantml.errors import AlreadyExistsError, MissingExtraError, NotFoundError, PlantmlError, StorageError
+from plantml.errors import (
+    AlreadyExistsError,
+    DamagedError,
+    MissingExtraError,
+    NotFoundError,
+    PlantmlError,
+    StorageError,
+)
 from plantml.work import batched, in_threads
 
 if TYPE_CHECKING:
@@ -542,12 +549,17 @@ def _archived_entry(url: str, name: str, member: "Member") -> Entry:
 # --- writing ----------------------------------------------------------------------------------
 
 
-def write(url: str, data: bytes) -> None:
-    """Publish `data` at `url`, replacing what was there. Never a half-written file at that name."""
+def write(url: str, data: bytes, *, durable: bool = False) -> None:
+    """Publish `data` at `url`, replacing what was there. Never a half-written file at that name.
+
+    `durable`: on a local disk wait until it would outlive a power failure.
+    """
     with _explained(url, "write"):
         if is_local(url):
-            with _scratch(local_path(url), data) as scratch:
+            with _scratch(local_path(url), data, durable=durable) as scratch:
                 os.replace(scratch, local_path(url))  # noqa: PTH105
+            if durable:
+                _keep_names(local_path(url).parent)
             return
         fs, path = _filesystem(url)
         _retried(lambda: fs.pipe_file(path, data))
@@ -611,6 +623,17 @@ def publish(url: str, files: Mapping[str, bytes], *, last: str = "") -> None:
         list(pool.map(lambda name: write(join(url, name), files[name]), names))
     if last:
         write(join(url, last), files[last])
+
+
+def _keep_names(folder: Path) -> None:
+    """Wait until the disk has a folder's names; where folders cannot be opened it does so by itself."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -684,9 +707,9 @@ class Cache:
 
 
 def check_sha256(data: bytes, sha256: str, url: str) -> None:
-    """Raise `StorageError` if the bytes read from `url` are not those that the hash names."""
+    """Raise `DamagedError` if the bytes read from `url` are not those that the hash names."""
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise StorageError(
+        raise DamagedError(
             f"{url} is damaged",
             f"its bytes do not have the SHA-256 {sha256[:12]}… that was written down for them",
             "Restore the file from a backup.",

@@ -1,5 +1,8 @@
 """Order and augmentation depend on seed, step and photo, not on workers, processes or interruptions."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +99,13 @@ def test_epochs_augment_anew(photos) -> None:
     assert not torch.equal(dataset[0, 1, 0]["image"], dataset[1, 1, 0]["image"])
     assert not torch.equal(dataset[0, 1, 0]["image"], dataset[0, 1, 1]["image"])
     assert torch.equal(dataset[1, 1, 0]["image"], dataset[1, 1, 0]["image"])
+
+
+def test_a_signal_to_the_workers_is_not_theirs_to_answer(make_plan, photos) -> None:
+    loader = training_loader(photos, make_plan(workers=1, epochs=9))
+    batches = iter(loader)
+    next(batches)
+    for worker in batches._workers:
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+    assert len(list(batches)) == len(loader) - 1

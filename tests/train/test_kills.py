@@ -23,7 +23,7 @@ from plantml import storage
 
 def fatal(work):
     def kills(url, *rest, **more):
-        if url.endswith({name!r}):
+        if {name!r} in url:
             os.kill(os.getpid(), signal.SIGKILL)
         return work(url, *rest, **more)
     return kills
@@ -108,7 +108,7 @@ def test_the_same_seed_gives_the_same_weights(cli, trained, uninterrupted, tmp_p
     "file",
     [
         pytest.param("plots/batch.png", marks=pytest.mark.slow),  # before the first step
-        "state-000000005.ckpt",  # in an epoch
+        "state-000000005-",  # in an epoch
         pytest.param("best-0000.safetensors", marks=pytest.mark.slow),  # at an epoch's end
         "bundle/model.json",  # while the model is published
     ],
@@ -118,8 +118,8 @@ def test_killed_and_repeated_it_ends_with_the_same_weights(
 ) -> None:
     killed(trained.data, tmp_path / "run", AT_A_FILE.format(name=file))
     left = sorted(path.name for path in (tmp_path / "run").rglob("*.*"))
-    assert Path(file).name not in left
-    assert ("state-000000004.ckpt" in left) == (file == "state-000000005.ckpt")
+    assert not any(Path(file).name in name for name in left)
+    assert any(name.startswith("state-000000004-") for name in left) == (file == "state-000000005-")
     assert ("model.onnx" in left) == (file == "bundle/model.json")
     if file != "bundle/model.json":
         request.getfixturevalue("unexported")
@@ -230,3 +230,109 @@ def test_a_signal_while_embeddings_are_made_ends_with_its_code(trained, tmp_path
     _, err = process.communicate(timeout=60)
     assert process.returncode in {Exit.TERMINATED, Exit.DONE}, err
     assert "Traceback" not in err
+
+
+AT_DECODING = """
+from plantml import images
+decode = images.decode
+
+def decoded(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return decode(*arguments)
+
+images.decode = decoded
+"""
+
+
+def test_a_signal_while_photos_are_decoded_is_heard(trained, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "cache"))
+    # So often, that it is not the measuring at the start that hears it.
+    process = start(trained.data, tmp_path / "run", before=AT_DECODING)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == Exit.TERMINATED, err
+    assert "photos were decoded" in err
+    assert "Traceback" not in err
+
+
+def test_a_second_interrupt_ends_at_once_with_its_code(trained, tmp_path) -> None:
+    twice = AT_A_STEP.format(step=3, signal=int(signal.SIGINT)).replace(
+        "    after(", "        os.kill(os.getpid(), 2)\n    after("
+    )
+    process = start(trained.data, tmp_path / "run", before=twice)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == Exit.INTERRUPTED, err
+    assert "Traceback" not in err
+    assert "bug" not in err
+
+
+@pytest.mark.usefixtures("unexported")
+def test_signals_stay_with_the_command_while_lightning_runs(cli, trained, tmp_path, monkeypatch) -> None:
+    """Its own handler talks to other processes from within whatever is being done."""
+    from plantml.train.keeper import Keeper
+    from plantml.work import Stop
+
+    after, seen = Keeper.on_train_batch_end, set()
+
+    def ended(self, *arguments):
+        seen.add(type(getattr(signal.getsignal(signal.SIGTERM), "__self__", None)))
+        after(self, *arguments)
+
+    monkeypatch.setattr(Keeper, "on_train_batch_end", ended)
+    assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--epochs", "1").code == Exit.DONE
+    assert seen == {Stop}
+
+
+def test_a_damaged_state_is_named(cli, trained, tmp_path) -> None:
+    killed(trained.data, tmp_path / "run", AT_A_STEP.format(step=6, signal=int(signal.SIGKILL)))
+    (state,) = (tmp_path / "run" / "checkpoints").glob("state-*")
+    state.write_bytes(state.read_bytes()[:5000])
+    (state.parent / ".state-000000009-0001.ckpt.abc.part").write_bytes(b"half")
+    result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL)
+    assert result.code == Exit.INPUT, result.err
+    assert state.name in result.err
+    assert "--fresh" in result.err
+    assert not list(state.parent.glob(".*.part"))
+
+
+def test_two_commands_do_not_train_in_one_run(cli, trained, tmp_path) -> None:
+    from plantml import settings
+    from plantml.train.rundir import RunFolder
+
+    with RunFolder(str(tmp_path / "run"), settings.machine()).locked():
+        result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL)
+    assert result.code == Exit.INPUT
+    assert "Another process trains" in result.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("unexported")
+def test_what_a_lost_plan_leaves_is_not_taken_for_another_run(cli, trained, tmp_path) -> None:
+    run = tmp_path / "run"
+    killed(trained.data, run, AT_A_STEP.format(step=6, signal=int(signal.SIGKILL)))
+    (run / "plan.yaml").unlink()
+    result = cli("train", trained.data, "--out", run, *SMALL, "--seed", "5")
+    assert result.code == Exit.DONE, result.err
+    assert "epoch 1/3" in result.err  # from the start, not from the checkpoints of another seed
+    (run / "plan.yaml").unlink()
+    result = cli("train", trained.data, "--out", run, *SMALL, "--seed", "6")
+    assert result.code == Exit.INPUT
+    assert "without its plan" in result.err
+
+
+@pytest.mark.usefixtures("unexported")
+def test_an_earlier_run_at_the_same_url_is_forgotten(cli, trained, tmp_path, s3_url, monkeypatch) -> None:
+    """One machine began it, another one began anew; the first goes on with the second's."""
+    one, other = (str(tmp_path / f"of-{name}") for name in ("one", "another"))
+    monkeypatch.setenv("PLANTML_CACHE_DIR", one)
+    killed(trained.data, f"{s3_url}/run", AT_A_STEP.format(step=10, signal=int(signal.SIGKILL)))
+    monkeypatch.setenv("PLANTML_CACHE_DIR", other)
+    asked = ("train", trained.data, "--out", f"{s3_url}/run", *SMALL, "--seed", "4")
+    with monkeypatch.context() as patch:
+        from plantml.train import probe
+
+        patch.setattr(probe, "fit_heads_first", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert cli(*asked, "--fresh", "--set", "mode=finetune").code == Exit.INTERRUPTED
+    monkeypatch.setenv("PLANTML_CACHE_DIR", one)
+    result = cli(*asked, "--set", "mode=finetune")
+    assert result.code == Exit.DONE, result.err
+    assert "epoch 1/3" in result.err

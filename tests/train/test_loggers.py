@@ -27,6 +27,7 @@ def test_mlflow_has_what_the_history_has(cli, trained, tmp_path, monkeypatch) ->
     [run] = client.search_runs([experiment.experiment_id])
     assert run.info.run_id == json.loads((tmp_path / "run" / "mlflow.json").read_text())["run_id"]
     assert run.data.params["epochs"] == "2"
+    assert run.info.status == "FINISHED"
     losses = client.get_metric_history(run.info.run_id, "val_loss")
     rows = (tmp_path / "run" / "history.csv").read_text().splitlines()
     place = rows[0].split(",").index("val_loss")
@@ -46,3 +47,33 @@ def test_tensorboard_has_what_the_history_has(cli, trained, tmp_path) -> None:
 
 def test_an_unknown_logger_is_refused(cli, trained, tmp_path) -> None:
     assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--logger", "paper").code == Exit.INPUT
+
+
+def test_a_logger_that_fails_ends_nothing() -> None:
+    from plantml.train.loggers import Log
+
+    class Broken:
+        def log_metrics(self, *_: object, **__: object) -> None:
+            raise ConnectionError("the server is gone\nand more")
+
+    class Good:
+        def __init__(self) -> None:
+            self.seen: list[object] = []
+
+        def log_metrics(self, numbers, step) -> None:
+            self.seen.append((numbers, step))
+
+        def save(self) -> None:
+            pass
+
+        def finalize(self, status) -> None:
+            self.seen.append(status)
+
+    said: list[str] = []
+    good = Good()
+    log = Log([Broken(), good], said.append)
+    log.row({"epoch": 0.0, "val_loss": 1.0})
+    log.row({"epoch": 1.0, "val_loss": 0.5})
+    log.close("success")
+    assert said == ["Broken gets no more numbers: the server is gone"]
+    assert good.seen == [({"val_loss": 1.0}, 0), ({"val_loss": 0.5}, 1), "success"]

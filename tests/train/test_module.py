@@ -132,3 +132,14 @@ def test_missing_labels_and_shifts_reach_the_loss(module) -> None:
     given = batch() | {"severity": torch.full((4,), math.nan)}
     plain, shifted = module(), module(class_logits={"disease": (0.0, -3.0)})
     assert float(plain.training_step(given, 0).detach()) != float(shifted.training_step(given, 0).detach())
+
+
+def test_what_is_drawn_more_often_does_not_weigh_more(module) -> None:
+    """Weights of classes say how often photos are drawn, or what they count, and never both."""
+    weights = {"disease": (1.0, 9.0)}
+    even, drawn, weighed = (
+        float(module(class_weights=weights, balance=balance).training_step(batch(), 0).detach())
+        for balance in ("off", "sampling", "weights")
+    )
+    assert drawn == even
+    assert weighed != even

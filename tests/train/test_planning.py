@@ -193,3 +193,10 @@ def test_times_are_read_as_people_write_them(text: str, seconds: int) -> None:
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="budget"):
         TrainConfig(budget=text)
+
+
+def test_a_probe_plans_what_it_does() -> None:
+    quick = plan(TrainConfig(preset="quick"), photos(100))
+    assert (quick.mode, quick.batch_size, quick.lr, quick.patience) == ("probe", 256, 5e-3, quick.epochs)
+    asked = plan(TrainConfig(preset="quick", lr=0.1, batch_size=8, patience=3), photos(100))
+    assert (asked.batch_size, asked.lr, asked.patience) == (8, 0.1, 3)

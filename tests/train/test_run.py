@@ -246,3 +246,19 @@ def test_later_epochs_ask_the_object_store_for_nothing(cli, trained, tmp_path, s
     before = len(asked)
     assert cli("train", data, "--out", tmp_path / "again", *SMALL, "--epochs", 1).code == Exit.DONE
     assert "get_object" not in asked[before + 1 :] or asked[before:].count("get_object") <= 2  # the version itself
+
+
+@pytest.mark.parametrize("more", [("--device", "cuda"), ("--device", "foo"), ("--strategy", "foo"), ("--set", "lr=-1"),
+                                  ("--set", "ema=1.5")])  # fmt: skip
+def test_what_cannot_be_is_refused_before_anything_is_written(cli, trained, tmp_path, more) -> None:
+    result = cli("train", trained.data, "--out", tmp_path / "run", *more)
+    assert result.code in {Exit.USAGE, Exit.INPUT}, result.err
+    assert "bug" not in result.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_of_folds_is_that_of_each_and_the_time_that_of_all(cli, trained) -> None:
+    one = cli("train", trained.data, "--out", "x", "--dry-run", "--json", "--preset", "quick").json
+    five = cli("train", trained.data, "--out", "x", "--dry-run", "--json", "--preset", "quick", "--folds", "5").json
+    assert (one["models"], five["models"]) == (1, 5)
+    assert five["plan"]["val_photos"] != one["plan"]["val_photos"]

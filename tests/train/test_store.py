@@ -1,15 +1,20 @@
 """Photos are decoded once; what cannot be decoded is told and never becomes something else."""
 
+import errno
 import hashlib
+import os
 import pickle
+import time
 
 import numpy as np
 import pytest
 
 from plantml import images, storage
+from plantml.errors import StoppedError, StorageError
 from plantml.images import Fit
 from plantml.train import store
 from plantml.train.store import Photo
+from plantml.work import Stop
 
 FIT = Fit(40, 48, "pad")
 
@@ -73,3 +78,73 @@ def test_another_process_gets_the_name_and_not_the_pixels(photos, tmp_path) -> N
 def test_a_photo_whose_bytes_changed_is_not_used(photos, tmp_path) -> None:
     (tmp_path / "2.jpg").write_bytes((tmp_path / "3.jpg").read_bytes())
     assert "SHA-256" in store.build(photos, FIT, tmp_path / "store").unreadable[2]
+
+
+def test_trouble_of_the_storage_is_no_fault_of_a_photo(photos, tmp_path, monkeypatch) -> None:
+    def broken(url):
+        raise StorageError(f"{url} cannot be read", "the network is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "read", broken)
+        with pytest.raises(StorageError, match="cannot be read"):
+            store.build(photos, FIT, tmp_path / "store")
+    assert not store.build(photos, FIT, tmp_path / "store").unreadable
+
+
+def test_a_photo_that_is_not_there_may_come_back(photos, tmp_path) -> None:
+    data = storage.read(photos[3].url)
+    storage.remove(photos[3].url)
+    assert list(store.build(photos, FIT, tmp_path / "store").unreadable) == [3]
+    storage.write(photos[3].url, data)
+    assert not store.build(photos, FIT, tmp_path / "store").unreadable
+
+
+@pytest.mark.parametrize("left", [None, 100])
+def test_a_store_without_its_pixels_is_built_again(photos, tmp_path, left) -> None:
+    wanted = store.build(photos, FIT, tmp_path / "store").pixels[:].copy()
+    (file,) = (tmp_path / "store").glob("*.pixels")
+    if left is None:
+        file.unlink()
+    else:
+        os.truncate(file, left)
+    assert np.array_equal(store.build(photos, FIT, tmp_path / "store").pixels[:], wanted)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room cannot be taken ahead here")
+def test_a_full_disk_is_told_before_anything_is_decoded(photos, tmp_path, monkeypatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StorageError, match="No space left"):
+        store.build(photos, FIT, tmp_path / "store")
+    assert not list((tmp_path / "store").iterdir())
+
+
+def test_stores_that_nobody_used_for_a_day_make_room(photos, tmp_path) -> None:
+    folder, one = tmp_path / "store", FIT.height * FIT.width * 3
+
+    def sizes() -> list[int]:
+        return sorted(file.stat().st_size // one for file in folder.glob("*.pixels"))
+
+    for number, days in ((1, 3), (2, 2), (3, 0)):
+        store.build(photos[:number], FIT, folder)
+        for file in folder.iterdir():
+            if file.with_suffix(".pixels").stat().st_size == number * one:
+                os.utime(file, (time.time() - 86_401 * days,) * 2)
+    (folder / ".half.part").write_bytes(b"")
+    os.utime(folder / ".half.part", (0, 0))
+    store.build(photos[:4], FIT, folder, limit=9 * one)
+    assert sizes() == [2, 3, 4]
+    assert not (folder / ".half.part").exists()
+    store.build(photos, FIT, folder, limit=one)
+    assert sizes() == [3, 4, 5]  # what was used today stays, bound or not
+
+
+def test_a_stop_is_heard(photos, tmp_path) -> None:
+    class Stopped(Stop):
+        def __bool__(self) -> bool:
+            return True
+
+    with pytest.raises(StoppedError, match="1 of 5"):
+        store.build(photos, FIT, tmp_path / "store", stop=Stopped())

@@ -120,8 +120,11 @@ def train(
         show_config(console, resolved.lines())
         return
     if dry_run:
-        plan = run.make_plan(run.chosen(dataset, resolved.value), resolved.value, console.machine)
-        console.result("train", {"plan": plan.model_dump(mode="json")}, lambda page: _show_plan(page, plan))
+        asked = resolved.value
+        one = asked.model_copy(update={"fold": 1}) if asked.folds else asked  # all folds are planned alike
+        plan = run.make_plan(run.chosen(dataset, one), one, console.machine)
+        shown = {"plan": plan.model_dump(mode="json"), "models": max(1, asked.folds)}
+        console.result("train", shown, lambda page: _show_plan(page, plan, max(1, asked.folds)))
         return
     if resolved.value.folds and resolved.value.devices * resolved.value.nodes > 1:
         raise UsageError("--folds trains on one device", "", "Leave --devices and --nodes away.")
@@ -152,7 +155,13 @@ def _listed(text: str | None) -> list[str] | None:
     return [name.strip() for name in text.split(",")] if text else None
 
 
-def _show_plan(page: Page, plan: "Plan") -> None:
+_NOT_IN_A_PROBE = frozenset({"backbone_lr", "layer_decay", "warmup", "clip", "drop_path", "cutmix", "mixup", "ema",
+                             "precision", "workers", "checkpoint_every", "compile", "step_seconds"})  # fmt: skip
+
+
+def _show_plan(page: Page, plan: "Plan", models: int) -> None:
+    from plantml.train.recipe import TrainConfig
+
     shown: dict[str, Any] = {
         "dataset": f"{plan.dataset}@{plan.dataset_version}",
         "targets": ", ".join(
@@ -167,9 +176,16 @@ def _show_plan(page: Page, plan: "Plan") -> None:
                "input", "class_weights", "class_logits", "step_seconds", "seconds", "versions"}  # fmt: skip
     others = plan.model_dump(mode="json", exclude=skipped)
     shown |= {key: value for key, value in others.items() if value or value == 0}
-    page.table(("plan", "", "why"), [[key, str(value), plan.reasons.get(key, "")] for key, value in shown.items()])
-    minutes, seconds = divmod(round(plan.seconds), 60)
-    page.line(f"Expected time: {minutes} min {seconds} s, {plan.step_seconds:.2f} s a step as measured.", style="bold")
+    if plan.mode == "probe":
+        shown = {key: value for key, value in shown.items() if key not in _NOT_IN_A_PROBE}
+    usual = TrainConfig.model_validate({}).model_dump(mode="json")
+    asked = {key for key, value in plan.asked.items() if value != usual[key]}
+    why = {key: "as asked" if key in asked else "the default" for key in plan.asked if key in shown}
+    rows = [[key, str(value), plan.reasons.get(key, why.get(key, ""))] for key, value in shown.items()]
+    page.table(("plan", "", "why"), rows)
+    minutes, seconds = divmod(round(models * plan.seconds), 60)
+    what = f"for {models} models" if models > 1 else f"{plan.step_seconds:.2f} s a step as measured"
+    page.line(f"Expected time: {minutes} min {seconds} s, {what}.", style="bold")
 
 
 def _show_folds(page: Page, done: "CrossValidated") -> None:

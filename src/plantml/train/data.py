@@ -1,5 +1,6 @@
 """Batches: photos and encoded labels, in an order that is a function of seed and step."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -123,7 +124,14 @@ def training_loader(
         num_workers=plan.workers,
         # Forked workers deadlock on the locks of storage clients; spawned ones start clean.
         multiprocessing_context="spawn" if plan.workers else None,
+        worker_init_fn=_left_alone,
     )
+
+
+def _left_alone(_: int) -> None:
+    """Signals to the whole process group are the training's to answer, which ends its workers when it is ready."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def evaluation_loader(photos: Photos, rank: int = 0, size: int = 1) -> DataLoader[Batch]:

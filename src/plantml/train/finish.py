@@ -1,6 +1,6 @@
 """From a trained network to a bundle: calibrate, describe, export, and prove the export equal."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from plantml.targets import Target, tied, valid_combinations
 from plantml.train import account, prepare
 from plantml.train.account import Account
 from plantml.train.card import model_card, train_counts
+from plantml.train.data import PixelSource
 from plantml.train.recipe import Plan
 from plantml.validate.judge import Answered
 from plantml.validate.photos import DATASET, groups_of
@@ -90,15 +91,14 @@ def finish(net: PlantNet, plan: Plan, data: prepare.Data, version: Version) -> F
         InputError: answers shall be restricted to combinations seen in training, and none can be true.
     """
     val, train = data.val, data.train
-    pixels = val.pixels[val.rows]
     labels = {name: found[val.rows] for name, found in val.labels.items()}
     combinations = None
     if plan.combinations == "seen":
         combinations = seen_combinations(plan.targets, {name: held[train.rows] for name, held in train.labels.items()})
     with torch.inference_mode():
-        embeddings = _embed(net, pixels)
+        embeddings = _embed(net, _batches(val.pixels, val.rows))
         logits = net.classify(embeddings)
-        reference = _embed(net, data.bank)
+        reference = _embed(net, _batches(data.bank, np.arange(len(data.bank))))
     plain = Deployed(net, {}, reference, combinations).eval()
     fitted = scaling.fit(plain, logits, labels)
     deployed = Deployed(net, fitted.temperatures, reference, combinations, fitted.biases).eval()
@@ -127,7 +127,7 @@ def finish(net: PlantNet, plan: Plan, data: prepare.Data, version: Version) -> F
     digest = bundles.digest(contract, {name: tensor.numpy().tobytes() for name, tensor in state.items()})
     weights = save(state)
     onnx = to_onnx(contract, weights, digest)
-    proven = proof.compare(contract, _InMemory(deployed), OnnxRuntime(onnx), _batches(pixels))
+    proven = proof.compare(contract, _InMemory(deployed), OnnxRuntime(onnx), _batches(val.pixels, val.rows))
     proof.require(proven, bundles.ONNX)
     accounts = account.accounts(plan.targets, before, answers, labels, thresholds)
     # In the order of `prepare.load`, without the photos that could not be read.
@@ -182,14 +182,14 @@ def seen_combinations(targets: Sequence[Target], labels: Mapping[str, NDArray[An
     return Combinations(targets=tuple(names), seen=seen)
 
 
-def _embed(net: PlantNet, pixels: Pixels) -> Tensor:
-    return torch.cat([net.embed(torch.from_numpy(batch)) for batch in _batches(pixels)])
+def _embed(net: PlantNet, batches: Iterable[Pixels]) -> Tensor:
+    return torch.cat([net.embed(torch.from_numpy(batch)) for batch in batches])
 
 
 def _arrays(answers: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
     return {name: answer.numpy() for name, answer in answers.items()}
 
 
-def _batches(pixels: Pixels) -> Iterator[Pixels]:
-    for start in range(0, len(pixels), _BATCH):
-        yield np.ascontiguousarray(pixels[start : start + _BATCH])
+def _batches(pixels: PixelSource, rows: NDArray[np.int64]) -> Iterator[Pixels]:
+    for start in range(0, len(rows), _BATCH):
+        yield np.ascontiguousarray(pixels[rows[start : start + _BATCH]])

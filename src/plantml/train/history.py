@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 
 from plantml import metrics
@@ -17,8 +18,7 @@ class History:
     @property
     def best_epoch(self) -> int:
         """The epoch with the best validation score; of equal ones the one with the lower loss."""
-        best = max(self.rows, key=lambda row: (row["score"], -row["val_loss"]))
-        return int(best["epoch"])
+        return int(max(self.rows, key=_rank)["epoch"])
 
     def add(self, epoch: int, train_loss: float, val_loss: float, reports: Sequence[Report]) -> dict[str, float]:
         """Write an epoch down; its row."""
@@ -40,3 +40,9 @@ class History:
         for row in self.rows:
             table.writerow({key: round(value, 6) for key, value in row.items()} | {"epoch": int(row["epoch"])})
         return text.getvalue().encode()
+
+
+def _rank(row: dict[str, float]) -> tuple[float, float]:
+    """Higher is better; what is no number is worst."""
+    score, loss = row["score"], -row["val_loss"]
+    return (-math.inf if math.isnan(score) else score, -math.inf if math.isnan(loss) else loss)

@@ -1,6 +1,8 @@
 """What survives a kill: where a training stands, in one file that is complete or not there."""
 
+import io
 import math
+import pickle
 import re
 import time
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from plantml.train.history import History
 from plantml.train.module import PlantModule
 from plantml.work import Progress, Stop
 
-_STATE = re.compile(r"state-(\d{9})\.ckpt")
+_STATE = re.compile(r"state-\d{9}(-\d{4})?\.ckpt")
 _FORMAT = 1
 
 
@@ -77,6 +79,7 @@ class Keeper(pl.Callback):
         self.epochs = self.plan.epochs
         self._optimiser: dict[str, Any] | None = None
         self._before, self._began, self._saved = 0.0, time.monotonic(), time.monotonic()
+        self._judging = 0.0
 
     @property
     def done(self) -> bool:
@@ -85,10 +88,19 @@ class Keeper(pl.Callback):
 
     def resume(self) -> bool:
         """Bring back the newest state of the folder; false if there is none."""
+        for part in self.folder.glob(".*.part"):
+            part.unlink(missing_ok=True)  # of a write that was killed
         file = last_state(self.folder)
         if file is None:
             return False
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        try:
+            found = torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            raise InputError(
+                f"{file} is damaged",
+                str(error).splitlines()[0],
+                "Start over with --fresh, or bring the file back from a copy.",
+            ) from error
         if found.get("format") != _FORMAT:
             raise InputError(
                 f"{file} is not a checkpoint that this version can read",
@@ -125,8 +137,9 @@ class Keeper(pl.Callback):
         self.hearing.progress(module.step, module.steps)
         stopping, due = self._agreed(float(bool(self.stop)), float(time.monotonic() - self._saved >= self.every))
         if module.step % self.plan.epoch_steps == 0:
-            if due and not stopping:
-                self._save(trainer)  # judging may take long, too
+            # Judging may take long, too: as long as it did the last time.
+            if not stopping and time.monotonic() - self._saved + self._judging >= self.every:
+                self._save(trainer)
             self._end_epoch(trainer)
             self._keep_to_budget()
             trainer.should_stop = self.done
@@ -137,14 +150,16 @@ class Keeper(pl.Callback):
 
     def _end_epoch(self, trainer: pl.Trainer | None = None) -> None:
         epoch = len(self.history.rows)
+        began = time.monotonic()
         judged = evaluate(self.module.judged, self.judging(team.rank(), team.size()), self.plan, self.stop)
         if judged is None:
             self._save(trainer)
             raise self._stopped()
+        self._judging = time.monotonic() - began
         losses = torch.stack([torch.stack(part).mean() for part in team.gathered(self.module.losses) if part])
         row = self.history.add(epoch, float(losses.mean()), judged.loss, judged.reports)
         self.module.losses = []
-        if not math.isfinite(row["train_loss"]):
+        if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"])):
             raise InputError(
                 "The training diverged: its loss is not a number",
                 f"learning rates {self.plan.lr:g} and {self.plan.backbone_lr:g} are too high for this data",
@@ -152,7 +167,7 @@ class Keeper(pl.Callback):
             )
         if self.history.best_epoch == epoch and team.first():
             weights = {name: value.cpu().contiguous() for name, value in self.module.judged.state_dict().items()}
-            storage.write(str(best_file(self.folder, epoch)), save(weights))
+            storage.write(str(best_file(self.folder, epoch)), save(weights), durable=True)
         self._save(trainer)
         self.hearing.epoch(row, self.epochs)
 
@@ -171,16 +186,17 @@ class Keeper(pl.Callback):
             "module": self.module.state_dict(),
             "optimiser": trainer.optimizers[0].state_dict() if trainer else self._optimiser,
         }
-        file = self.folder / f"state-{self.module.step:09d}.ckpt"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with storage.staged(str(file)) as scratch:
-            torch.save(content, scratch)
+        # A step is saved before and after it is judged: two contents, and so two names.
+        file = self.folder / f"state-{self.module.step:09d}-{len(self.history.rows):04d}.ckpt"
+        data = io.BytesIO()
+        torch.save(content, data)
+        storage.write(str(file), data.getvalue(), durable=True)
         keep = {file.name}
         if self.history.rows:
             keep.add(best_file(self.folder, self.history.best_epoch).name)
         for other in [*self.folder.glob("state-*.ckpt"), *self.folder.glob("best-*.safetensors")]:
             if other.name not in keep:
-                other.unlink()
+                other.unlink(missing_ok=True)
         self.hearing.saved()
 
     def _keep_to_budget(self) -> None:
@@ -188,9 +204,8 @@ class Keeper(pl.Callback):
         if not self.plan.budget or self.module.step >= self.module.steps:
             return
         spent, done = team.from_first(self._seconds()), len(self.history.rows)
-        planned = max(0.0, self.plan.seconds - self.plan.epochs * self.plan.step_seconds * self.plan.epoch_steps)
-        left = 0.95 * self.plan.budget - planned - spent
-        fitting = done + max(0, round(left / (spent / done)))
+        left = 0.95 * self.plan.budget - self.plan.other_seconds - spent
+        fitting = done + max(0, math.floor(left / (spent / done)))
         if fitting < self.epochs:
             self.hearing.said(f"Slower than planned: {fitting} epochs instead of {self.epochs} keep to the budget.")
             self.epochs = fitting

@@ -1,7 +1,7 @@
 """Where else than in its history a training writes its numbers: TensorBoard and MLflow, through Lightning's loggers."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -10,13 +10,40 @@ from plantml.errors import InputError, MissingExtraError
 from plantml.train.recipe import Plan, TrainConfig
 from plantml.train.rundir import RunFolder
 
-Log = Callable[[Mapping[str, float]], None]
-"""Called with each epoch's row of the history."""
+
+class Log:
+    """Writes the rows of the history to loggers, whose trouble never ends a training.
+
+    Args:
+        loggers: of Lightning.
+        say: told once of each one that fails.
+    """
+
+    def __init__(self, loggers: Sequence[Any] = (), say: Callable[[str], None] = lambda _: None) -> None:
+        self._loggers, self._say = list(loggers), say
+
+    def row(self, row: Mapping[str, float]) -> None:
+        """Write an epoch's row of the history."""
+        numbers = {key: value for key, value in row.items() if key != "epoch"}
+        self._each(lambda logger: (logger.log_metrics(numbers, step=int(row["epoch"])), logger.save()))
+
+    def close(self, status: str) -> None:
+        """The training ended: `success` or `failed`."""
+        self._each(lambda logger: logger.finalize(status))
+
+    def _each(self, act: Callable[[Any], object]) -> None:
+        for logger in list(self._loggers):
+            try:
+                act(logger)
+            except Exception as error:  # noqa: BLE001 - of any library; the history has the numbers all the same
+                self._loggers.remove(logger)
+                self._say(f"{type(logger).__name__} gets no more numbers: {str(error).splitlines()[0]}")
+
 
 _MLFLOW = "mlflow.json"
 
 
-def open_(plan: Plan, config: TrainConfig, run: RunFolder) -> Log:
+def open_(plan: Plan, config: TrainConfig, run: RunFolder, say: Callable[[str], None]) -> Log:
     """What writes a row to every logger that was asked for; a resumed run goes on in the same place.
 
     Raises:
@@ -27,13 +54,7 @@ def open_(plan: Plan, config: TrainConfig, run: RunFolder) -> Log:
     for logger in made:
         logger.log_hyperparams(_flat(plan))
 
-    def log(row: Mapping[str, float]) -> None:
-        for logger in made:
-            numbers = {key: value for key, value in row.items() if key != "epoch"}
-            logger.log_metrics(numbers, step=int(row["epoch"]))
-            logger.save()
-
-    return log
+    return Log(made, say)
 
 
 def _tensorboard(run: RunFolder) -> Any:

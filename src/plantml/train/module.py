@@ -101,16 +101,17 @@ class PlantModule(pl.LightningModule):
 
     def _loss(self, logits: dict[str, Tensor], labels: Batch) -> Tensor:
         plan = self.plan
+        weights = plan.class_weights if plan.balance == "weights" else {}  # else they say how often photos are drawn
         # Each process divides by its share of what all of them see, so that the mean of their gradients is
         # that of one process with the whole batch.
-        counted = team.total(counts(labels, plan.targets, plan.class_weights)) / team.size()
+        counted = team.total(counts(labels, plan.targets, weights)) / team.size()
         return total_loss(
             logits,
             labels,
             plan.targets,
             smoothing=plan.label_smoothing,
             scales=self.net.scales(),
-            weights=plan.class_weights if plan.balance == "weights" else {},
+            weights=weights,
             shifts=plan.class_logits,
             counted=counted,
         )

@@ -33,6 +33,7 @@ _FEW = 40
 _DETAIL = 8
 """Pixels that the smallest thing that was marked should have in the input."""
 
+_PROBE_BATCH = 256
 _FASTER = 1.15
 """How many times as fast bf16 must be, so that chance does not decide."""
 
@@ -116,6 +117,8 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
     precision = _precision(choices, config, facts)
     step = facts.speed.step_in(precision) if facts.speed else 0.0
     mode, epochs, epoch_photos = _length(choices, config, facts, mode, batch=batch, step=step)
+    if mode == "probe":
+        batch = choices.pick("batch_size", config.batch_size, _PROBE_BATCH, "vectors, not photos")
     steps = epochs * -(-epoch_photos // batch)
     balance, weights, logits = _balance(choices, config, targets, train)
     gentle = {"probe": "the backbone stays as it is", "full": "all layers learn alike"}
@@ -136,12 +139,10 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
         parent=facts.parent.digest if facts.parent else "",
         input=_input(choices, config, facts, train),
         epochs=epochs,
-        patience=choices.pick(
-            "patience", config.patience, max(8, epochs // 2), "a falling rate gains until late; half the epochs is long"
-        ),
+        patience=choices.pick("patience", config.patience, *_patience(epochs, mode)),
         epoch_photos=epoch_photos,
         batch_size=batch,
-        lr=choices.pick("lr", config.lr, round(2e-3 * math.sqrt(max(1.0, batch / 32)), 6), "usual for AdamW and heads"),
+        lr=choices.pick("lr", config.lr, *_rate(batch, mode)),
         backbone_lr=choices.pick(
             "backbone_lr",
             config.backbone_lr,
@@ -166,7 +167,9 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
         seconds=0.0,
         versions=recipe.versions(),
     )
-    return made.model_copy(update={"seconds": _seconds(made, facts.speed), "reasons": choices.reasons})
+    around = _around(photos, val.height, made.mode, facts.speed) if facts.speed else 0.0
+    times = {"seconds": _seconds(made, facts.speed), "other_seconds": round(around, 1)}
+    return made.model_copy(update={**times, "reasons": choices.reasons})
 
 
 def usual_epochs(photos: int, preset: Preset, mode: Mode) -> int:
@@ -272,12 +275,13 @@ def _length(
     some = int(batch * (left / 3 - judging) / step) // batch * batch if step else photos
     # Less than one pass over a small set teaches a backbone less than all of it teaches the heads.
     if some >= 4 * batch and (3 * some >= min(photos, 2000) or config.mode != "auto"):
-        why = f"the budget allows {3 * some} of {photos} photos"
+        why = f"the budget allows 3 passes over {some} of {photos} photos"
         choices.reasons["epoch_photos"] = why
         return mode, choices.pick("epochs", "auto", 3, why), some
     if config.mode == "auto" and mode == "finetune":
         choices.reasons["mode"] = "the budget is too short to tune the backbone"
-        return "probe", choices.pick("epochs", "auto", usual_epochs(photos, config.preset, "probe"), ""), photos
+        usual = usual_epochs(photos, config.preset, "probe")
+        return "probe", choices.pick("epochs", "auto", usual, "passes over vectors"), photos
     return mode, choices.pick("epochs", "auto", 1, "the budget is too short for more"), min(photos, 4 * batch)
 
 
@@ -295,6 +299,18 @@ def _seconds(made: Plan, speed: Speed | None) -> float:
     if made.mode == "probe":
         return round(around)
     return round(around + made.epochs * (made.epoch_steps * made.step_seconds + made.val_photos * speed.see))
+
+
+def _patience(epochs: int, mode: Mode) -> tuple[int, str]:
+    if mode == "probe":
+        return epochs, "all epochs take seconds"
+    return max(8, epochs // 2), "a falling rate gains until late; half the epochs is long"
+
+
+def _rate(batch: int, mode: Mode) -> tuple[float, str]:
+    if mode == "probe":
+        return 5e-3, "usual for AdamW and heads on vectors that stay as they are"
+    return round(2e-3 * math.sqrt(max(1.0, batch / 32)), 6), "usual for AdamW and heads"
 
 
 def _ema(steps: float, mode: Mode) -> float:

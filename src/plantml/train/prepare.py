@@ -18,7 +18,7 @@ from plantml.train import store, weights
 from plantml.train.data import Photos
 from plantml.train.recipe import Plan
 from plantml.train.store import Photo
-from plantml.work import Progress
+from plantml.work import Progress, Stop
 
 BANK = 1000
 """Training embeddings kept at most for the unknown score."""
@@ -44,8 +44,10 @@ class Data:
     left_out: list[tuple[str, str]]
 
 
-def load(version: Version, plan: Plan, machine: Machine, progress: Callable[[str], Progress]) -> Data:
-    """Decode the photos of both splits, or find them decoded."""
+def load(
+    version: Version, plan: Plan, machine: Machine, progress: Callable[[str], Progress], stop: Stop | None = None
+) -> Data:
+    """Decode the photos of both splits, or find them decoded; see `store.build`."""
     size = round(plan.input.height * ROOM), round(plan.input.width * ROOM)
     left_out: list[tuple[str, str]] = []
 
@@ -58,8 +60,10 @@ def load(version: Version, plan: Plan, machine: Machine, progress: Callable[[str
             fit,
             machine.cache_dir / "pixels",
             cache=machine.cache(),
+            limit=machine.cache_limit,
             threads=machine.threads,
             progress=progress(what),
+            stop=stop,
         )
         left_out.extend((rows["name"][row], why) for row, why in found.unreadable.items())
         usable = np.array([row for row in range(rows.height) if row not in found.unreadable], np.int64)

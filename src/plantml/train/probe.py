@@ -16,10 +16,11 @@ from plantml.train.planning import VIEWS
 from plantml.train.recipe import Plan
 from plantml.work import Progress, Stop, batched, silent
 
-_BATCH, _STEP = 32, 256
-_RATE = 5e-3
-_FIRST_EPOCHS = 30
-"""Passes over plain embeddings before a backbone is tuned."""
+_BATCH = 32
+"""Photos that are embedded at once."""
+
+_FIRST_EPOCHS, _FIRST_BATCH, _FIRST_RATE = 30, 256, 5e-3
+"""Of the heads on plain embeddings, before a backbone is tuned."""
 
 
 def fit(
@@ -38,11 +39,11 @@ def fit(
     """
     net.eval()
     seen = _features(net, plan, train, VIEWS if plan.augment else 1, stop=stop, progress=progress)
-    judged, truth = _plain(net, val, stop)
-    optimiser, schedule = _optimiser(net, plan, plan.epochs)
+    judged, truth = _plain(net, plan, val, stop)
+    optimiser, schedule = _optimiser(net, plan, plan.epochs, plan.lr)
     history, best = History(), net.heads.state_dict()
     for epoch in range(plan.epochs):
-        loss = _epoch(net, plan, seen, epoch, optimiser)
+        loss = _epoch(net, plan, seen, epoch, optimiser, batch=plan.batch_size)
         schedule.step()
         with torch.no_grad():
             found = judge(net, plan.targets, net.classify(judged), truth)
@@ -51,6 +52,8 @@ def fit(
             best = {name: value.clone() for name, value in net.heads.state_dict().items()}
         if (epoch + 1) % 10 == 0:
             told(row)
+        if epoch - history.best_epoch >= plan.patience:
+            break
     net.heads.load_state_dict(best)
     return history
 
@@ -63,29 +66,35 @@ def fit_heads_first(net: PlantNet, plan: Plan, train: Photos, *, stop: Stop, pro
     """
     net.eval()
     seen = _features(net, plan.model_copy(update={"augment": 0.0}), train, 1, stop=stop, progress=progress)
-    optimiser, schedule = _optimiser(net, plan, _FIRST_EPOCHS)
+    optimiser, schedule = _optimiser(net, plan, _FIRST_EPOCHS, _FIRST_RATE)
     for epoch in range(_FIRST_EPOCHS):
-        _epoch(net, plan, seen, epoch, optimiser)
+        _epoch(net, plan, seen, epoch, optimiser, batch=_FIRST_BATCH)
         schedule.step()
     net.train()
 
 
 def _optimiser(
-    net: PlantNet, plan: Plan, epochs: int
+    net: PlantNet, plan: Plan, epochs: int, rate: float
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    optimiser = torch.optim.AdamW(net.heads.parameters(), lr=_RATE, weight_decay=plan.weight_decay)
+    optimiser = torch.optim.AdamW(net.heads.parameters(), lr=rate, weight_decay=plan.weight_decay)
     return optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
 
 
 def _epoch(
-    net: PlantNet, plan: Plan, seen: tuple[Tensor, dict[str, Tensor]], epoch: int, optimiser: torch.optim.Optimizer
+    net: PlantNet,
+    plan: Plan,
+    seen: tuple[Tensor, dict[str, Tensor]],
+    epoch: int,
+    optimiser: torch.optim.Optimizer,
+    *,
+    batch: int,
 ) -> float:
-    """One pass over the views in steps of 256; the mean loss."""
+    """One pass over the views; the mean loss."""
     features, labels = seen
     order = np.random.default_rng([plan.seed, epoch]).permutation(len(features))
     losses = []
-    for start in range(0, len(order), _STEP):
-        rows = torch.from_numpy(order[start : start + _STEP])
+    for start in range(0, len(order), batch):
+        rows = torch.from_numpy(order[start : start + batch])
         some = {name: found[rows] for name, found in labels.items()}
         loss = total_loss(
             net.classify(features[rows]),
@@ -113,27 +122,31 @@ def _features(
     batches = (torch.stack([dataset[place]["image"] for place in some]) for some in batched(places, _BATCH))
     rows = np.array([row for _, row, _ in places])
     labels = {name: torch.as_tensor(held[rows]) for name, held in photos.labels.items()}
-    return _embedded(net, batches, len(places), stop=stop, progress=progress), labels
+    return _embedded(net, plan, batches, len(places), stop=stop, progress=progress), labels
 
 
-def _plain(net: PlantNet, photos: Photos, stop: Stop) -> tuple[Tensor, dict[str, Tensor]]:
+def _plain(net: PlantNet, plan: Plan, photos: Photos, stop: Stop) -> tuple[Tensor, dict[str, Tensor]]:
     """Embeddings [N, D] of photos exactly as detection sees them, and their labels."""
     batches = (torch.from_numpy(np.ascontiguousarray(photos.pixels[rows])) for rows in batched(photos.rows, _BATCH))
     labels = {name: torch.as_tensor(held[photos.rows]) for name, held in photos.labels.items()}
-    return _embedded(net, batches, len(photos.rows), stop=stop, progress=silent), labels
+    return _embedded(net, plan, batches, len(photos.rows), stop=stop, progress=silent), labels
 
 
-def _embedded(net: PlantNet, batches: Iterable[Tensor], total: int, *, stop: Stop, progress: Progress) -> Tensor:
-    """Embeddings of all batches, one under the other: [total, D]."""
+def _embedded(
+    net: PlantNet, plan: Plan, batches: Iterable[Tensor], total: int, *, stop: Stop, progress: Progress
+) -> Tensor:
+    """Embeddings of all batches, one under the other, made by the plan's device: [total, D], on the CPU."""
     found, done = [], 0
+    net.to(plan.device)
     for batch in batches:
         if stop:
             raise stop.error(
                 "Training stopped while it looked at the photos", "Repeat the same command to start again."
             )
         with torch.inference_mode():
-            found.append(net.embed(batch))
+            found.append(net.embed(batch.to(plan.device)).cpu())
         done += len(batch)
         progress(done, total)
+    net.to("cpu")
     # Cloned, because what is made in inference mode cannot be learned from.
     return torch.cat(found).clone()

@@ -43,7 +43,7 @@ class _Fixed(Config):
     compile: bool = Field(default=False, description="compile the backbone with torch.compile; needs a C++ compiler")
     devices: int = Field(1, ge=1, description="GPUs, or processes on a CPU, a machine")
     nodes: int = Field(1, ge=1, description="machines")
-    strategy: str = Field("auto", description="of Lightning for several devices, such as ddp")
+    strategy: Literal["auto", "ddp"] = Field("auto", description="of Lightning for several devices")
     checkpoint_every: Duration = Field(
         300.0, validate_default=False, description="longest time between checkpoints, such as 5m; an epoch is another"
     )
@@ -81,12 +81,16 @@ class TrainConfig(_Fixed):
         "auto", description="epochs without a better score after which training ends"
     )
     batch_size: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="photos a step, on all devices together")
-    lr: float | Auto = Field("auto", description="peak learning rate of the heads; AdamW")
-    backbone_lr: float | Auto = Field("auto", description="peak learning rate of the backbone's last layers")
+    lr: Annotated[float, Field(gt=0)] | Auto = Field("auto", description="peak learning rate of the heads; AdamW")
+    backbone_lr: Annotated[float, Field(gt=0)] | Auto = Field(
+        "auto", description="peak learning rate of the backbone's last layers"
+    )
     layer_decay: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
         "auto", description="factor of the rate from one stage of the backbone to the one before it"
     )
-    ema: float | Auto = Field("auto", description="decay of the moving average of the weights a step; 0 for none")
+    ema: Annotated[float, Field(ge=0, lt=1)] | Auto = Field(
+        "auto", description="decay of the moving average of the weights a step; 0 for none"
+    )
     mixup: Annotated[float, Field(ge=0)] | Auto = Field("auto", description="alpha of mixup; 0 for none")
     balance: Balance | Auto = Field(
         "auto", description="of uneven classes: off, weights (effective number), logits (adjusted), sampling"
@@ -95,7 +99,7 @@ class TrainConfig(_Fixed):
     workers: Annotated[int, Field(ge=0)] | Auto = Field(
         "auto", description="processes that augment; 0 does it in the training process"
     )
-    device: str = Field("auto", description="cpu, cuda, mps, or auto")
+    device: Literal["cpu", "cuda", "mps"] | Auto = Field("auto", description="cpu, cuda, mps, or auto")
 
 
 class Plan(_Fixed):
@@ -112,6 +116,7 @@ class Plan(_Fixed):
         class_logits: added to the logits in the loss, by target: the logarithms of the classes' shares.
         step_seconds: of a step, as measured at the first start; 0 if it was not.
         seconds: expected for the whole training; 0 if it is not known.
+        other_seconds: of these, what is not epochs.
     """
 
     dataset: str
@@ -145,6 +150,7 @@ class Plan(_Fixed):
     device: str
     step_seconds: float
     seconds: float
+    other_seconds: float = 0.0
     versions: dict[str, str]
 
     @property

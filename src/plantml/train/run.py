@@ -1,13 +1,16 @@
 """`plantml train`: a dataset version in, a run and its bundle out; repeated, it goes on where it ended."""
 
+import contextlib
 import functools
 import logging
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
 from plantml import bundle as bundles
 from plantml import settings
@@ -15,7 +18,7 @@ from plantml.bundle import Bundle
 from plantml.data import versions
 from plantml.data.manifest import Version, narrow_targets
 from plantml.data.where import where
-from plantml.errors import StoppedError
+from plantml.errors import InputError, StoppedError
 from plantml.network import PlantNet
 from plantml.settings import Machine
 from plantml.train import allocator, finish, folds, loggers, planning, prepare, probe, results, speed, team, warm
@@ -55,10 +58,11 @@ class Trained:
 
 @dataclass(frozen=True)
 class Listener:
-    """Where a training tells what it does: a sentence now and then, and progress by stage."""
+    """Where a training tells what it does: a sentence now and then, progress by stage, and the rows of the history."""
 
     say: Callable[[str], None]
     progress: Callable[[str], Progress]
+    epoch: Callable[[Mapping[str, float], int], None] = lambda *_: None
 
 
 _NOBODY = Listener(lambda _: None, lambda _: silent)
@@ -73,6 +77,7 @@ def make_plan(version: Version, config: TrainConfig, machine: Machine, *, measur
         machine: it is for.
         measured: train a few steps, for what depends on the machine's speed.
     """
+    speed.check_device(config.device)
     parent = bundles.find(config.warm_start) if config.warm_start else None
     facts = Facts(version, speed.hardware(machine.threads), None, parent)
     draft = planning.plan(config, facts)
@@ -123,19 +128,37 @@ def train(
         InputError: the dataset cannot be trained on, or `out` holds a run that was asked for otherwise.
         StoppedError: a signal asked for the end; repeating the call goes on.
     """
-    started = time.monotonic()
     machine = machine or settings.machine()
-    team.meet(config.device, config.nodes)
+    team.meet(config.device, config.devices, config.nodes)
     listener = listener if team.first() else _NOBODY
     run = RunFolder(out, machine, listener.say)
+    with run.locked() if team.first() else contextlib.nullcontext():
+        return _train(ref, config, run, machine, fresh=fresh, told=told, stop=stop, listener=listener)
+
+
+def _train(
+    ref: str,
+    config: TrainConfig,
+    run: RunFolder,
+    machine: Machine,
+    *,
+    fresh: bool,
+    told: Sequence[str],
+    stop: Stop,
+    listener: Listener,
+) -> Trained | None:
+    started = time.monotonic()
     version, plan, resumed = _begin(ref, config, run, machine, fresh=fresh, told=told, listener=listener)
     done = run.finished()
     if done is not None:
+        if not team.first():
+            return None
         seconds = time.monotonic() - started
         return Trained(run.url, done, plan, done.contract.metrics, seconds, resumed, changed=False)
 
+    speed.check_device(plan.device)
     allocator.keep_freed_memory()
-    data, plan = _load(version, plan, run, machine, listener)
+    data, plan = _load(version, plan, run, machine, stop=stop, listener=listener)
     net = prepare.network(plan, data.train, offline=machine.offline)
     if plan.parent:
         new = warm.take_over(net, warm.parent_of(plan), plan)
@@ -164,36 +187,39 @@ def _begin(
     listener: Listener,
 ) -> tuple[Version, Plan, bool]:
     """The dataset, and the plan of the run that is there or that begins now; true if it was there."""
+    if not team.first():
+        # A process that Lightning started comes when the first has everything ready.
+        begun = team.from_first(None) if team.size() > 1 else (run.plan(), True)
+        assert begun is not None
+        plan, resumed = begun
+        # The first one's version: a newer one may have come meanwhile.
+        return chosen(f"{plan.dataset}@{plan.dataset_version}", config), plan, resumed
     version = chosen(ref, config)
-    begun: tuple[Plan, bool] | None = None
-    if team.first():
-        if fresh:
-            run.clear()
-        plan = run.plan_of(config, version)
-        if plan is None:
-            listener.say("Measuring how fast this machine trains.")
-            plan = make_plan(version, config, machine)
-            run.begin(plan)
-            results.write_config(run, told)
-            begun = plan, False
-        else:
-            begun = plan, True
-    elif team.size() == 1:
-        # The first process, which started this one, has everything ready.
-        begun = run.plan(), True
-    found = team.from_first(begun)
-    assert found is not None
-    return version, *found
+    if fresh:
+        run.clear()
+    known = run.plan_of(config, version)
+    if known is None:
+        listener.say("Measuring how fast this machine trains.")
+        plan = make_plan(version, config, machine)
+        run.begin(plan)
+        results.write_config(run, told)
+        if plan.budget and plan.seconds > plan.budget:
+            least = f"the least that can be done takes about {plan.seconds / 60:.0f} minutes here"
+            listener.say(f"The budget of {plan.budget / 60:.0f} minutes cannot be kept: {least}.")
+    else:
+        plan = known
+    team.from_first((plan, known is not None))
+    return version, plan, known is not None
 
 
 def _load(
-    version: Version, plan: Plan, run: RunFolder, machine: Machine, listener: Listener
+    version: Version, plan: Plan, run: RunFolder, machine: Machine, *, stop: Stop, listener: Listener
 ) -> tuple[prepare.Data, Plan]:
     """Decoded photos, and the plan with their number."""
     if not team.prepares():
         team.wait()
     run.fetch_checkpoints()
-    data = prepare.load(version, plan, machine, listener.progress)
+    data = prepare.load(version, plan, machine, listener.progress, stop)
     if team.prepares():
         team.wait()
     for name, why in data.left_out:
@@ -215,41 +241,61 @@ def _learn(
 
     def told(row: Mapping[str, float], epochs: int) -> None:
         listener.say(_epoch_line(row, plan, epochs))
-        log(row)
+        log.row(row)
 
-    log = loggers.open_(plan, config, run) if team.first() else lambda _: None
+    log = loggers.open_(plan, config, run, listener.say) if team.first() else loggers.Log()
     if team.first():
         run.write("plots/batch.png", example_batch(training_loader(data.train, plan).dataset, data.train, plan))  # type: ignore[arg-type]
     if plan.mode == "probe":
-        return probe.fit(
-            net,
-            plan,
-            data.train,
-            data.val,
-            stop=stop,
-            progress=listener.progress("embedding"),
-            told=lambda row: told(row, plan.epochs),
+        seen = listener.progress("embedding")
+        history = probe.fit(
+            net, plan, data.train, data.val, stop=stop, progress=seen, told=lambda row: told(row, plan.epochs)
         )
+    else:
+        history = _tune(net, data, plan, run, config, stop=stop, listener=replace(listener, epoch=told))
+    log.close("success")
+    return history
+
+
+def _tune(
+    net: PlantNet,
+    data: prepare.Data,
+    plan: Plan,
+    run: RunFolder,
+    config: TrainConfig,
+    *,
+    stop: Stop,
+    listener: Listener,
+) -> History:
+    """Train backbone and heads."""
     module = PlantModule(net, plan)
 
     def ended(row: Mapping[str, float], epochs: int) -> None:
-        told(row, epochs)
+        listener.epoch(row, epochs)
         if team.first():
-            run.write(HISTORY, keeper.history.csv())
+            run.write_if_possible(HISTORY, keeper.history.csv())
 
     hearing = Hearing(listener.progress("training"), ended, run.saved, listener.say)
     judging = functools.partial(evaluation_loader, data.val)
     keeper = Keeper(module, run.checkpoints, judging, every=config.checkpoint_every, stop=stop, hearing=hearing)
-    if not keeper.resume() and plan.mode == "finetune":
+    resumed = keeper.resume()
+    if len(set(team.gathered(module.step))) > 1:
+        why = "each sees a folder of its own"
+        raise InputError(
+            "The machines have different checkpoints", why, "Let --out be a URL, or a folder that all see."
+        )
+    if not resumed and plan.mode == "finetune":
         probe.fit_heads_first(net, plan, data.train, stop=stop, progress=listener.progress("heads"))
     try:
         module.to(plan.device)
         keeper.end_epoch_before()
         if not keeper.done:
             _fit(module, keeper, data)
-    except StoppedError:
-        if team.first():
-            run.settle()
+    except (StoppedError, SystemExit) as error:
+        if isinstance(error, SystemExit) and stop:  # Lightning's answer to a second Ctrl-C
+            raise stop.error("Training was interrupted", "Repeat the same command to go on.") from error
+        if team.first() and stop:
+            run.settle_if_possible()
         raise
     if team.first():
         run.settle()
@@ -265,7 +311,7 @@ def _fit(module: PlantModule, keeper: Keeper, data: prepare.Data) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     if plan.compile:
         module.net.backbone.compile()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as scratch:
         warnings.simplefilter("ignore")
         trainer = pl.Trainer(
             accelerator="gpu" if plan.device == "cuda" else plan.device,
@@ -284,7 +330,12 @@ def _fit(module: PlantModule, keeper: Keeper, data: prepare.Data) -> None:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
+            default_root_dir=scratch,
         )
+        # Signals are answered by `Stop`, between two steps. Lightning's own handler talks to the other processes from
+        # within whatever is being done, where they may be waiting for something else.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
         share = {"rank": trainer.global_rank, "size": trainer.world_size}
         trainer.fit(module, training_loader(data.train, plan, module.step, keeper.epochs, **share))
 

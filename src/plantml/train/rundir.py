@@ -4,20 +4,22 @@ Everything is written on this machine first. Where the run's URL is remote, comp
 as they appear, so that another machine finds them.
 """
 
+import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from plantml import bundle as bundles
 from plantml import storage
 from plantml.bundle import Bundle
 from plantml.data.manifest import Version
-from plantml.errors import AlreadyExistsError, InputError, NotFoundError
+from plantml.errors import AlreadyExistsError, InputError, NotFoundError, StorageError
 from plantml.settings import Machine
 from plantml.train import recipe
 from plantml.train.recipe import Plan, TrainConfig
@@ -41,11 +43,12 @@ class RunFolder:
     def __init__(self, url: str, machine: Machine, say: Callable[[str], None] = lambda _: None) -> None:
         self.url = storage.absolute(url)
         self._remote = not storage.is_local(self.url)
-        name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-        self._work = machine.cache_dir / "runs" / name if self._remote else storage.local_path(self.url)
+        self._locks, self._name = machine.cache_dir / "runs", hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        self._work = self._locks / self._name if self._remote else storage.local_path(self.url)
         self._say = say
         self._copier = ThreadPoolExecutor(1)
         self._copying: Future[None] | None = None
+        self._newer = False
 
     @property
     def folder(self) -> Path:
@@ -91,8 +94,13 @@ class RunFolder:
         """Write the plan of a new run down; of several that begin at the same place one does.
 
         Raises:
-            InputError: another one began here meanwhile.
+            InputError: another one began here meanwhile, or there is a model whose plan is gone.
         """
+        if self.finished() is not None:
+            raise InputError(
+                f"{self.url} holds a model without its plan", f"{PLAN} is gone",
+                "Choose another --out, or start over with --fresh.",
+            )  # fmt: skip
         text = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
         try:
             storage.create(storage.join(self.url, PLAN), text)
@@ -100,8 +108,11 @@ class RunFolder:
             raise InputError(
                 f"Another training began in {self.url}", "its plan appeared just now", "Choose another --out."
             ) from error
+        # Of a run that was removed, but for these.
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
         if self._remote:
-            shutil.rmtree(self._work, ignore_errors=True)  # of a run that was removed over there
+            for entry in self._there():
+                storage.remove(entry.url)
 
     def plan(self) -> Plan:
         """The plan of the run that is there."""
@@ -126,27 +137,67 @@ class RunFolder:
         """Bring those of a remote run here, so that another machine can go on."""
         if not self._remote:
             return
-        try:
-            entries = list(storage.list_files(storage.join(self.url, "checkpoints")))
-        except NotFoundError:
-            return
-        for entry in entries:
+        # What is here may be of an earlier run at the same URL, which another machine began anew.
+        plan, known = storage.read(storage.join(self.url, PLAN)), self._work / PLAN
+        if not (known.exists() and known.read_bytes() == plan):
+            shutil.rmtree(self._work, ignore_errors=True)
+            storage.write(str(known), plan)
+        for entry in self._there():
             here = self.checkpoints / entry.name
             if not here.exists():
                 storage.write(str(here), storage.read(entry.url))
 
+    def _there(self) -> list[storage.Entry]:
+        """The checkpoints of a remote run."""
+        try:
+            return list(storage.list_files(storage.join(self.url, "checkpoints")))
+        except NotFoundError:
+            return []
+
     def saved(self) -> None:
         """The checkpoints are complete: copy them to a remote run, in the background."""
-        if not self._remote or (self._copying is not None and not self._copying.done()):
-            return  # what is newest then is copied when this is called next, or at the end
+        if not self._remote:
+            return
+        self._newer = True
+        if self._copying is not None and not self._copying.done():
+            return  # whoever copies looks again before it ends
         if self._copying is not None and (error := self._copying.exception()) is not None:
             self._say(f"Checkpoints could not be copied to {self.url}, tried again: {error}")
-        self._copying = self._copier.submit(self._copy)
+        self._copying = self._copier.submit(self._copy_all)
 
     def settle(self) -> None:
         """Wait until a remote run has what is here."""
         if self._remote:
             self._copier.submit(self._copy).result()
+
+    def settle_if_possible(self) -> None:
+        """The same at an end that somebody asked for: trouble is told, and what is here stays here."""
+        try:
+            self.settle()
+        except StorageError as error:
+            self._say(f"Checkpoints could not be copied to {self.url}; this machine has them: {error}")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes of this machine away. Raises `InputError` if one trains here already."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._locks / f"{self._name}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(
+                f"Another process trains in {self.url}", "two would overwrite each other's checkpoints",
+                "Wait for it, or choose another --out.",
+            ) from error  # fmt: skip
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _copy_all(self) -> None:
+        while self._newer:
+            self._newer = False
+            self._copy()
 
     def _copy(self) -> None:
         """The newest state and what it names, weights first; then those that are not kept here are removed."""
@@ -154,14 +205,11 @@ class RunFolder:
         while True:
             try:
                 # Best weights sort before states, so that a state that is there has what it names.
-                files = {file.name: file.read_bytes() for file in sorted(self.checkpoints.glob("*.*"))}
+                files = {file.name: file.read_bytes() for file in sorted(self.checkpoints.glob("[!.]*.*"))}
                 break
             except FileNotFoundError:
                 continue  # dropped for a newer one meanwhile
-        try:
-            known = {entry.name for entry in storage.list_files(there)}
-        except NotFoundError:
-            known = set()
+        known = {entry.name for entry in self._there()}
         for name, data in files.items():
             if name not in known:
                 storage.write(storage.join(there, name), data)
@@ -171,6 +219,13 @@ class RunFolder:
     def write(self, name: str, data: bytes) -> None:
         """Write one file of the run."""
         storage.write(storage.join(self.url, name), data)
+
+    def write_if_possible(self, name: str, data: bytes) -> None:
+        """Write one file that will be written again; trouble is told."""
+        try:
+            self.write(name, data)
+        except StorageError as error:
+            self._say(f"{name} could not be written: {error}")
 
     def publish(self, files: Mapping[str, bytes], model_json: bytes) -> Bundle:
         """Write the bundle: `model.json` last, so that whoever finds it finds everything."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from plantml import images, storage
 from plantml.data.manifest import Version
-from plantml.errors import PlantmlError
+from plantml.errors import InputError, PlantmlError
 from plantml.images import Pixels
 from plantml.settings import Machine
 from plantml.train import prepare, store
@@ -23,6 +23,16 @@ from plantml.train.planning import Hardware, Speed
 from plantml.train.recipe import Plan, Precision
 
 _STEPS, _SECONDS, _SOME = 6, 4.0, 8
+_PROBED = 16
+
+
+def check_device(device: str) -> None:
+    """Raise `InputError` if torch cannot use a device here."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device, True):
+        raise InputError(
+            f"The device {device} cannot be used", "torch finds none on this machine", "Use --device cpu, or auto."
+        )
 
 
 def hardware(cores: int) -> Hardware:
@@ -46,7 +56,9 @@ def measure(version: Version, plan: Plan, machine: Machine) -> Speed:
     change the speed. How much faster bf16 is, is measured once a machine, steps of both in turns, and kept in
     the cache: the same command must not come to another plan because something else was running.
     """
-    pixels = np.random.default_rng(0).integers(0, 256, (plan.batch_size, *_larger(plan), 3), np.uint8)
+    # A probe's batches are vectors: what it takes is the time to embed photos.
+    count = min(plan.batch_size, _PROBED) if plan.mode == "probe" else plan.batch_size
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *_larger(plan), 3), np.uint8)
     step = _Step(plan, pixels)
     notes = machine.measured(*_facts(plan))
     asked = plan.asked.get("precision")

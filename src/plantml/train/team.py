@@ -6,6 +6,7 @@ One process needs none of it: it is the first of one, and agrees with itself.
 import os
 from typing import Any, TypeVar
 
+import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -35,13 +36,13 @@ def first() -> bool:
     return rank() == 0
 
 
-def meet(device: str, nodes: int) -> None:
+def meet(device: str, devices: int, nodes: int) -> None:
     """Join the others now, if a launcher (torchrun, SLURM) started all of them at once.
 
     Processes that Lightning starts itself come later: when the first has everything ready.
 
     Raises:
-        UsageError: there are several machines and no launcher.
+        UsageError: there are several machines and no launcher, or it started another number of processes.
     """
     environment = _launched()
     if environment is None and nodes > 1:
@@ -50,10 +51,16 @@ def meet(device: str, nodes: int) -> None:
             "each must know the others",
             f"On each: torchrun --nnodes {nodes} --nproc-per-node DEVICES -m plantml train …, or use SLURM.",
         )
+    if environment is not None and environment.world_size() != devices * nodes:
+        raise UsageError(
+            f"The launcher started {environment.world_size()} processes, and {devices * nodes} were asked for",
+            f"--devices is {devices} and --nodes is {nodes}: each process would train a model of its own",
+            "Give the launcher's numbers: --devices of one machine, --nodes of machines.",
+        )
     if environment is None or environment.world_size() == 1 or _met():
         return
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
-    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device in {"auto", "cuda"} and torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, rank=environment.global_rank(), world_size=environment.world_size())
 
 
