@@ -471,3 +471,40 @@ def test_known_bytes_under_another_label_are_told(source, dataset, tmp_path):
     done = bring(feed, dataset, rule="disease")
     assert ("rust/again.jpg", "disease", "rust, known as none") in done.conflicts
     assert {name for name, _, _ in done.conflicts} == {"rust/again.jpg"}
+
+
+@pytest.mark.parametrize("at_first", [None, b"", "half"])
+def test_a_file_that_was_not_whole_is_read_again_once_it_is_another(source, dataset, at_first):
+    photo = source / NAMES[0]
+    whole = photo.read_bytes()
+    if at_first is None:
+        listed = list_source(str(source))
+        photo.unlink()
+        import_source(str(source), dataset, listed)
+    else:
+        photo.write_bytes(whole[: len(whole) // 2] if at_first == "half" else at_first)
+        bring(source, dataset)
+    assert rows_of(dataset)[NAMES[0]]["status"] == "excluded"
+    assert not bring(source, dataset).changed or at_first is None
+    photo.write_bytes(whole)
+    done = bring(source, dataset)
+    assert (list(done.mended), done.added, list(done.replaced)) == ([NAMES[0]], 0, [])
+    assert rows_of(dataset)[NAMES[0]]["status"] == "ok"
+    assert rows_of(dataset)[NAMES[0]]["image_id"] == sha256(whole)
+    assert not bring(source, dataset).changed
+
+
+def test_what_people_left_out_stays_out(source, dataset):
+    bring(source, dataset)
+
+    def leave_out(version):
+        said = pl.when(pl.col("name") == NAMES[0])
+        rows = version.rows.with_columns(
+            status=said.then(pl.lit("excluded")).otherwise("status"), reason=said.then(pl.lit("cleaned blurry"))
+        )
+        return rows, version.targets
+
+    versions.change(dataset, "test", {}, leave_out)
+    (source / NAMES[0]).write_bytes((source / NAMES[1]).read_bytes())
+    assert not bring(source, dataset).mended
+    assert rows_of(dataset)[NAMES[0]]["status"] == "excluded"

@@ -1,11 +1,12 @@
 """Import: photos and their labels from a source into a dataset, copied or referenced, never changed.
 
-Each photo is read once. Rows that the dataset has already, by source and name, are left as they are, so
-that importing the same source twice adds nothing and what was curated since stays curated.
+Each photo is read once, but for files that were not whole and are others now. Rows that the dataset has
+already, by source and name, are left as they are, so that importing the same source twice adds nothing and what
+was curated since stays curated.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -18,6 +19,9 @@ from plantml.errors import InputError
 from plantml.targets import Target
 from plantml.work import Progress, silent
 
+_UNFINISHED = ("not-found", "missing", "empty", "empty-file", "truncated", "not-an-image", "damaged", "unreadable")
+"""Codes of files that may be whole another time: photos that were being copied when they were imported."""
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -28,6 +32,7 @@ class Imported:
         changed: false if there was nothing new.
         listed: photos that the source names.
         added: rows that are new in the dataset.
+        mended: rows that were there without pixels, and whose files at the source are others now: their names.
         known: rows that were there already.
         copies: new rows whose bytes another row has too.
         conflicts: new rows whose bytes the dataset knows under another label: name, target, both labels.
@@ -43,6 +48,7 @@ class Imported:
     changed: bool
     listed: int
     added: int
+    mended: Sequence[str]
     known: int
     copies: int
     conflicts: Sequence[tuple[str, str, str]]
@@ -83,8 +89,9 @@ def import_source(
     _check_apart(source, url)
     versions.check_place(url)
     head = versions.load(url) if versions.numbers(url) else Version(url, 0, manifest.empty_rows(), ())
+    new = awaited(head, source, listing)
     known = manifest.imported_names(head, source)
-    new = [item for item in listing.items if item.name not in known]
+    again = [item.name for item in new if item.name in known]
     stored = head.rows.filter(pl.col("path").str.starts_with("images/"))["image_id"]
     bringer = Bringer(source, url, reference=reference, threads=threads, stored=stored)
     fresh = _labelled(source, new, listing.targets).join(bringer.bring(new, progress), on="name", how="left")
@@ -97,6 +104,8 @@ def import_source(
     ).drop("_said")
 
     def add(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
+        theirs = (pl.col("source") == source) & pl.col("name").is_in(again) & _without_pixels()
+        version = replace(version, rows=version.rows.filter(~theirs.fill_null(value=False)))
         missing = fresh.join(version.rows.select(manifest.KEY), on=manifest.KEY, how="anti", maintain_order="left")
         if missing.is_empty():  # a target without a label would be no gain
             return version.rows, version.targets
@@ -112,17 +121,50 @@ def import_source(
         version=committed.version,
         changed=committed.changed,
         listed=len(listing.items),
-        added=fresh.height,
-        known=len(listing.items) - len(new),
+        added=fresh.height - len(again),
+        mended=again,
+        known=len(listing.items) - len(new) + len(again),
         copies=_copies(head, fresh),
         conflicts=_conflicts(head, fresh),
         excluded=list(fresh.filter(bad).select("name", "reason").iter_rows()),
-        relabelled=_relabelled(head, source, listing),
-        replaced=_replaced(head, source, listing),
+        relabelled=relabelled(head, source, listing),
+        replaced=sorted({*_replaced(head, source, listing)} - {*again}),
         skipped=listing.skipped,
         rule=listing.rule,
         notes=listing.notes,
     )
+
+
+def awaited(head: Version, source: str, listing: Listing) -> list[Item]:
+    """The photos that an import would read.
+
+    They are those that the dataset does not know, and files that were not whole when it read them, or not there, and
+    that are others now.
+    """
+    known = manifest.imported_names(head, source)
+    rows = head.rows.filter((pl.col("source") == source) & _without_pixels())
+    broken = dict(rows.select("name", "bytes").iter_rows())
+    return [
+        item
+        for item in listing.items
+        if item.name not in known or (item.name in broken and _length(item) not in {None, broken[item.name]})
+    ]
+
+
+def _without_pixels() -> pl.Expr:
+    """Rows whose file was the reason to leave them out, and nobody's decision."""
+    code = pl.col("reason").str.strip_prefix("cleaned ").str.split(":").list.first()
+    return (pl.col("status") == manifest.EXCLUDED) & code.is_in(_UNFINISHED)
+
+
+def _length(item: Item) -> int | None:
+    """Bytes of the file at the source, as far as that can be told without reading it."""
+    if item.bytes >= 0:
+        return item.bytes
+    try:
+        return storage.stat(item.url).size
+    except InputError:
+        return None
 
 
 def _labelled(source: str, items: Sequence[Item], targets: Sequence[Target]) -> pl.DataFrame:
@@ -169,7 +211,8 @@ def _conflicts(head: Version, fresh: pl.DataFrame) -> list[tuple[str, str, str]]
     return sorted(found)
 
 
-def _relabelled(head: Version, source: str, listing: Listing) -> list[str]:
+def relabelled(head: Version, source: str, listing: Listing) -> list[str]:
+    """Names of photos that the dataset has, and that the source labels otherwise now."""
     rows = head.rows.filter(pl.col("source") == source)
     shown = [target.name for target in listing.targets if target.name in rows.columns]
     have = {row["name"]: row for row in rows.select("name", *shown).iter_rows(named=True)}

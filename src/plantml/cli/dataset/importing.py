@@ -179,6 +179,7 @@ def _imported(done: "Imported") -> dict[str, Any]:
         "changed": done.changed,
         "listed": done.listed,
         "added": done.added,
+        "mended": list(done.mended),
         "known": done.known,
         "copies": done.copies,
         "conflicts": [{"name": name, "target": target, "labels": said} for name, target, said in done.conflicts],
@@ -213,18 +214,25 @@ def _show_imported(page: Page, done: "Imported", dataset: str) -> None:
         page.line(f"Excluded: {len(done.excluded) - 10} more; plantml dataset info {dataset}")
     for reason, number in done.skipped.items():
         page.line(f"Passed over: {count(number, 'file')} ({reason})")
-    if done.relabelled:
-        page.line(
-            f"{count(len(done.relabelled), 'photo')} have other labels at the source now; the dataset keeps its own."
-        )
-    if done.replaced:
-        page.line(
-            f"{count(len(done.replaced), 'photo')} at the source are other files now, such as {done.replaced[0]}; "
-            "the dataset keeps those that it has. Give new photos new names."
-        )
+    _show_changed(page, done)
     for note in done.notes:
         page.line(note)
     if version.usable("train").is_empty() and not done.known:
         page.next(f"plantml dataset check {dataset}")
     else:
         page.next(after_change(dataset, version.usable()))
+
+
+def _show_changed(page: Page, done: "Imported") -> None:
+    """Photos that were there already, and are not what they were."""
+    if done.mended:
+        again = count(len(done.mended), "photo")
+        page.line(f"{again} could not be read before and came anew, such as {done.mended[0]}.")
+    if done.relabelled:
+        others = count(len(done.relabelled), "photo has", "photos have")
+        page.line(f"{others} other labels at the source now; the dataset keeps its own.")
+    if done.replaced:
+        page.line(
+            f"{count(len(done.replaced), 'photo')} at the source are other files now, such as {done.replaced[0]}; "
+            "the dataset keeps those that it has. Give new photos new names."
+        )
