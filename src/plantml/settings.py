@@ -19,14 +19,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from plantml import storage
 from plantml.errors import InputError, UsageError
 
+_SECONDS = (604_800, 86_400, 3600, 60, 1)
+
 
 def _seconds(value: Any) -> Any:
-    """`90s`, `20m`, `1h30m` or `7d` as seconds; numbers are seconds already."""
-    pattern = r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?"
-    if not isinstance(value, str) or not (parts := re.fullmatch(pattern, value.strip())):
+    """`90s`, `20m`, `1h30m`, `7d` or `2w` as seconds; numbers are seconds already."""
+    if not isinstance(value, str):
         return value
-    days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
-    return 86_400.0 * days + 3600 * hours + 60 * minutes + seconds
+    parts = re.fullmatch(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", value.strip())
+    if parts is None or not value.strip():
+        raise ValueError("a time is written like 90s, 20m, 1h30m, 7d or 2w")
+    return sum(float(part or 0) * factor for part, factor in zip(parts.groups(), _SECONDS, strict=True))
 
 
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]

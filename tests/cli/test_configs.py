@@ -160,7 +160,7 @@ def test_the_commands_that_stand_for_steps_are_real(tmp_path) -> None:
     work = Work(config, Round(config.work, 1, begun), settings.machine(), "test", HeldStop(), print, lambda _: print)
     named = {name: [parsed(line) for line in of_step(work, name)] for name in STEPS}
     assert named == {
-        "add": ["dataset add"] * 2, "clean": ["dataset clean"], "split": ["dataset split"],
+        "add": ["dataset import", "dataset add"], "clean": ["dataset clean"], "split": ["dataset split"],
         "production": ["models show"], "train": ["train"], "predict": ["validate"], "compare": ["validate"],
         "choose": [], "register": ["models add", "models promote"], "report": [],
     }  # fmt: skip

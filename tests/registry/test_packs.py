@@ -122,6 +122,15 @@ def test_a_wrong_digest_is_refused(tmp_path, write_pack, bundle_files, name):
         assert "refused" in refused(write_pack({name: other}, rehash=True), tmp_path)
 
 
+def test_what_the_cache_knows_does_not_stand_for_a_damaged_pack(tmp_path, write_pack, bundle_files):
+    cache = storage.Cache(tmp_path / "cache", 1 << 30)
+    whole = write_pack({})
+    registry.add(whole, str(tmp_path / "one/leaf"), by="x", cache=cache)
+    other = bundle_files(2, card="# Another\n")["model.safetensors"]
+    with pytest.raises(StorageError, match="SHA-256"):
+        registry.add(write_pack({"model.safetensors": other}), str(tmp_path / "other/leaf"), by="x", cache=cache)
+
+
 def test_another_name_than_its_own_is_refused(tmp_path, write_pack, bundle_files):
     content = json.loads(bundle_files(1)["model.json"])
     content["digest"] = "0" * 64
@@ -160,7 +169,8 @@ def test_a_plan_that_grows_without_end_does_not(tmp_path, write_pack):
         *(f"{one}: &{one} [{', '.join([f'*{before}'] * 9)}]" for before, one in pairwise("abcdefghijklm")),
     ]
     registry.add(write_pack({"plan.yaml": "\n".join([*lines, "lr: 0.1"]).encode()}), f"{tmp_path}/models/leaf", **ME)
-    assert looking.show(f"{tmp_path}/models/leaf@1").as_json()["config"] == {"a": ["lol", "lol"], "lr": 0.1}
+    config = looking.show(f"{tmp_path}/models/leaf@1").as_json()["config"]
+    assert config == {"a": ["lol", "lol"], "lr": 0.1, "size": "8 x 8", "fit": "squash"}
 
 
 def test_files_that_are_nested_without_end_are_told(tmp_path, write_pack):
@@ -169,7 +179,9 @@ def test_files_that_are_nested_without_end_are_told(tmp_path, write_pack):
     head = len(deep).to_bytes(8, "little") + deep
     assert "not a safetensors file" in refused(write_pack({"model.safetensors": head}, rehash=True), tmp_path)
     registry.add(write_pack({"plan.yaml": b"when: 2026-01-01\nlr: 0.1\n"}), f"{tmp_path}/models/leaf", **ME)
-    assert looking.show(f"{tmp_path}/models/leaf@1").config == {"lr": 0.1}
+    assert looking.show(f"{tmp_path}/models/leaf@1").config == {
+        "lr": 0.1, "size": "8 x 8", "fit": "squash",
+    }  # fmt: skip
 
 
 def test_what_is_no_zip_or_no_bundle_is_refused(tmp_path, write_pack):

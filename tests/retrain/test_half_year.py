@@ -62,7 +62,7 @@ class Year:
 @pytest.mark.slow
 def test_half_a_year(loop, tmp_path) -> None:
     year, story = Year(tmp_path / "feeds"), []
-    gates = {"min": ["disease.macro_f1=0.6"], "max_drop": 0.12, "sure": 0.0}
+    gates = {"min": ["disease.macro_f1=0.6"], "max_drop": 0.12}
     loop.write(year.feeds(), train=TRAIN, gates=gates, ratios="0.5/0.2/0.3", recent=0.15)
 
     def month(number: int):

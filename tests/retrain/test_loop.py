@@ -1,6 +1,7 @@
 """The whole loop with a tiny network: what is learnt, refused, left alone, and told."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -171,11 +172,13 @@ def test_a_feed_with_wrong_labels_is_refused_and_set_aside(loop, paint_feed, hon
     assert loop.aliases() == {"challenger": 2, "production": 1}
     told = loop.report(2)
     assert (told["outcome"], told["before"], told["version"]) == ("refused", 1, 2)
-    assert "stays in service" in Path(two["report"], "report.md").read_text()
+    assert "Version 1 is in service" in Path(two["report"], "report.md").read_text()
     # Set aside, its photos trouble no later round, and begin none.
     head = versions.load(loop.place("data"))
     aside = head.rows.filter(pl.col("reason").fill_null("").str.starts_with("review refused-challenger"))
     assert aside.height == 40
+    assert two["results"]["register"]["set_aside"] == 40
+    assert any("40 new photos are set aside" in reason for reason in two["reasons"])
     assert set(aside["source"]) == {storage.absolute(feeds[-1][0])}
     assert loop()["outcome"] == "nothing to do"
 
@@ -208,7 +211,7 @@ def test_steps_one_by_one_and_what_waits_for_what(loop, paint_feed, honest, tmp_
     assert loop("--dry-run")["round"] == 2
 
 
-def test_triggers(loop, paint_feed, honest, tmp_path) -> None:
+def test_triggers(loop, paint_feed, honest, tmp_path, cli) -> None:
     feeds = [(paint_feed(tmp_path / "first", honest(8), 1), {})]
     loop.write(feeds)
     few = loop("--min-new", "100", "--step", "add")
@@ -219,6 +222,10 @@ def test_triggers(loop, paint_feed, honest, tmp_path) -> None:
     unknown = tmp_path / "not-there"
     loop.write([*feeds, (str(unknown), {})])
     assert "not-there" in loop("--min-new", "100")["reasons"][1]
+    loop.write([(str(unknown), {})])
+    none = cli("retrain", loop.file, "--quiet")
+    assert none.code == Exit.INPUT
+    assert "No feed can be read" in none.err
 
 
 def test_what_cannot_work_is_told_before_anything_is_done(loop, paint_feed, honest, tmp_path, cli) -> None:
@@ -229,7 +236,13 @@ def test_what_cannot_work_is_told_before_anything_is_done(loop, paint_feed, hone
         ({"train": {"folds": 3}}, Exit.USAGE, "train.folds"),
         ({"train": {"epoch": 3}}, Exit.INPUT, "epochs"),
         ({"min_news": 3}, Exit.INPUT, "min_new"),
-        ({"every": "soon"}, Exit.INPUT, "every"),
+        ({"every": "soon"}, Exit.INPUT, "90s, 20m, 1h30m, 7d"),
+        ({"alias": "my alias"}, Exit.INPUT, "cannot be an alias"),
+        ({"alias": "stage", "challenger": "stage"}, Exit.USAGE, "are both 'stage'"),
+        ({"challenger": "Production"}, Exit.USAGE, "passed its gates"),
+        ({"clean": "rubbish"}, Exit.USAGE, "rubbish"),
+        ({"ratios": "0.7/0.3"}, Exit.USAGE, "ratios"),
+        ({"gates": {"min": ["macro_f1"]}}, Exit.USAGE, "no gate"),
     ):
         loop.write([(feed, {})], **more)
         result = cli("retrain", loop.file)
@@ -249,7 +262,9 @@ def test_a_feed_that_the_dataset_may_not_take_is_left_out_and_told(loop, paint_f
     assert added["by_source"] == {good: 16}
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("7d", 604800), ("1d12h", 129600), ("90m", 5400), ("45", 45)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("7d", 604800), ("1d12h", 129600), ("90m", 5400), ("45", 45), ("2w", 1209600)]
+)
 def test_times_may_be_in_days(text, seconds) -> None:
     from plantml.retrain.config import RetrainConfig
 
@@ -257,3 +272,57 @@ def test_times_may_be_in_days(text, seconds) -> None:
     config = RetrainConfig.model_validate(given)
     assert config.every == seconds
     assert RetrainConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_what_is_left_out_is_told_where_cron_looks(loop, paint_feed, honest, tmp_path, cli) -> None:
+    feeds = [(paint_feed(tmp_path / "first", honest(8), 1), {})]
+    loop.write([*feeds, (str(tmp_path / "not-there"), {})])
+    result = cli("retrain", loop.file, "--step", "add", "--quiet")
+    assert result.code == Exit.DONE
+    assert "not-there" in result.err
+
+
+def test_a_work_folder_belongs_to_one_loop(loop, paint_feed, honest, tmp_path, cli) -> None:
+    feeds = [(paint_feed(tmp_path / "first", honest(4), 1), {})]
+    loop.write(feeds)
+    loop("--step", "add")
+    loop.write(feeds, dataset=loop.place("other"))
+    result = cli("retrain", loop.file)
+    assert result.code == Exit.USAGE
+    assert "another loop" in result.err
+
+
+def test_a_round_goes_on_in_another_directory(loop, paint_feed, honest, tmp_path, monkeypatch) -> None:
+    feed = Path(paint_feed(tmp_path / "first", honest(8), 1))
+    loop.write([(feed.relative_to(tmp_path).as_posix(), {})], dataset="here/data", model="here/leaf", work="here/work")
+    monkeypatch.chdir(tmp_path)
+    assert loop("--step", "add")["results"]["add"]["dataset"] == f"{tmp_path}/here/data@1"
+    loop.write([], dataset=f"{tmp_path}/here/data", model=f"{tmp_path}/here/leaf", work=f"{tmp_path}/here/work")
+    monkeypatch.chdir("/")
+    assert loop("--step", "clean")["results"]["clean"]["dataset"].startswith(f"{tmp_path}/here/data@")
+
+
+def test_a_photo_that_was_not_whole_comes_again_and_labels_changed_there_are_told(
+    loop, paint_feed, honest, tmp_path
+) -> None:
+    feed = Path(paint_feed(tmp_path / "first", honest(8), 1))
+    whole = (feed.parent / "003.png").read_bytes()
+    (feed.parent / "003.png").write_bytes(whole[:200])
+    (feed.parent / "004.png").unlink()
+    loop.write([(str(feed), {})])
+    assert loop("--step", "add")["done"]
+    loop("--step", "clean")
+    loop("--abandon")
+    known = loop("--dry-run", "--min-new", "1000")["news"]["waiting"][str(feed)]
+    (feed.parent / "003.png").write_bytes(whole)
+    shutil.copy(feed.parent / "005.png", feed.parent / "004.png")
+    assert loop("--dry-run", "--min-new", "1000")["news"]["waiting"][str(feed)] == known + 2
+    loop("--step", "add")
+    rows = versions.load(loop.place("data")).rows
+    assert rows.filter(pl.col("name").is_in(["003.png", "004.png"]))["status"].to_list() == ["ok", "ok"]
+    lines = feed.read_text().splitlines()
+    feed.write_text("\n".join([lines[0], lines[1].replace("none", "rust"), *lines[2:]]) + "\n")
+    loop("--abandon")
+    told = loop("--min-new", "1000", "--dry-run")
+    assert told["news"]["relabelled"] == {str(feed): 1}
+    assert any("other labels" in reason for reason in told["reasons"])

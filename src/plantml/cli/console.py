@@ -77,6 +77,12 @@ class Console:
         else:
             print(text, file=self.streams.stderr, flush=True)
 
+    def warn(self, text: str) -> None:
+        """A line that somebody must see, also with `--quiet`: cron mails it."""
+        quiet, self.quiet = self.quiet, False
+        self.say(text)
+        self.quiet = quiet
+
     def detail(self, text: str) -> None:
         """A line for `--verbose`."""
         if self.verbose:

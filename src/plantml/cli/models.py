@@ -243,7 +243,7 @@ def promote(
 ) -> None:
     """Let an alias point to a version.
 
-    The alias `production`, and those that begin with `production-`, need evidence: a validation on the whole test
+    The alias `production`, and those that begin with it in any case, need evidence: a validation on the whole test
     split, as it is in the newest version of the dataset, with every gate passed, and if a version is in service, a
     comparison with that version with the gate --max-drop. Without: exit code 4.
     """

@@ -80,7 +80,7 @@ def retrain(
         if abandon:
             found = run.abandon(resolved.value, stop)
         else:
-            listener = run.Listener(console.say, console.progress)
+            listener = run.Listener(console.say, console.progress, console.warn)
             found = run.retrain(resolved.value, machine=console.machine, stop=stop, step=step, listener=listener)
     console.result("retrain", _content(found), lambda page: _show(page, found))
 

@@ -54,7 +54,7 @@ def me() -> str:
 
 def guarded(alias: str) -> bool:
     """True for an alias that decides what is in service."""
-    return alias == GUARDED or alias.startswith(f"{GUARDED}-")
+    return alias.lower().startswith(GUARDED)
 
 
 def aliases(model: str) -> Mapping[str, int]:
@@ -80,7 +80,7 @@ def promote(
 ) -> Changed:
     """Let an alias point to a version.
 
-    `production` and `production-…` need evidence, see `evidence.check`, or `force` and a reason.
+    `production` and what begins with it, in any case, need evidence, see `evidence.check`, or `force` and a reason.
 
     Args:
         model: URL of the model in its registry.

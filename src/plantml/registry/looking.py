@@ -46,7 +46,9 @@ class Shown:
     @property
     def config(self) -> dict[str, Any]:
         """The choices of its training."""
-        return {str(key): value for key, value in self.plan.items() if key not in _MEASURED and _plain(value)}
+        fit = self.bundle.contract.input
+        shown = {str(key): value for key, value in self.plan.items() if key not in _MEASURED and _plain(value)}
+        return shown | {"size": f"{fit.height} x {fit.width}", "fit": fit.mode} if shown else {}
 
     def events(self) -> list[Event]:
         """What was done to the version."""

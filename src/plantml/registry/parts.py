@@ -65,6 +65,7 @@ def inspect(ref: str, cache: storage.Cache | None = None) -> Parts:
         raise InputError(what, "a version is a whole bundle", "Name the run or the bundle that it was exported from.")
     if storage.suffix(ref) == bundles.PACK:
         _check_pack(storage.absolute(ref))
+        cache = None  # what the pack itself holds is in question
     bundle = bundles.find(ref)
     odd = sorted(set(bundle.files) - set(_OWN))
     lacking = [name for name in (bundles.WEIGHTS, bundles.ONNX) if name not in bundle.files]

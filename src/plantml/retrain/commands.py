@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from plantml.data import versions
 from plantml.retrain import gathering, judging
 from plantml.retrain.work import Work
 
@@ -18,14 +19,16 @@ def of_step(work: Work, name: str) -> list[str]:
 
 
 def _add(work: Work) -> Lines:
-    lines = []
+    lines: Lines = []
     for feed in work.config.feeds:
-        line = ["dataset", "add", work.config.dataset, feed.source]
+        begins = not lines and not versions.numbers(work.config.dataset)
+        places = [feed.source, work.config.dataset]
+        line = ["dataset", "import", *places] if begins else ["dataset", "add", *reversed(places)]
         line += _options({"format": feed.format if feed.format != "auto" else None,
                           "labels": feed.labels if feed.labels != "auto" else None, "taxonomy": feed.taxonomy,
                           "image-column": feed.image_column, "group-column": feed.group_column})  # fmt: skip
         line += [part for target in feed.targets for part in ("--target", target)]
-        line += ["--new-classes"] * feed.new_classes + ["--reference"] * feed.reference
+        line += ["--new-classes"] * (feed.new_classes and not begins) + ["--reference"] * feed.reference
         lines.append(line)
     return lines
 

@@ -1,22 +1,29 @@
 """What can be set for `plantml retrain`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from plantml import storage
+from plantml import ledger, storage
+from plantml.curate import clean as cleaning
+from plantml.data import splits
 from plantml.errors import UsageError
+from plantml.registry import acts
 from plantml.settings import Config, Duration
 from plantml.train.recipe import TrainConfig
+from plantml.validate import gates
+
+Url = Annotated[str, AfterValidator(storage.absolute)]
+"""A relative path is taken from the working directory, once: a round that goes on elsewhere means the same place."""
 
 
 class Feed(Config):
     """Where new labelled photos come from. The settings are those of `plantml dataset add`."""
 
-    source: str = Field(description="URL of a folder, an archive or a list of photos")
+    source: Url = Field(description="URL of a folder, an archive or a list of photos")
     format: str = Field("auto", description="of the source; auto tells it from the content")
     labels: str = Field("auto", description="how class names are read")
-    taxonomy: str | None = Field(None, description="URL of a file that says what each class name means")
+    taxonomy: Url | None = Field(None, description="URL of a file that says what each class name means")
     targets: tuple[str, ...] = Field((), description="a list's columns to predict")
     image_column: str | None = Field(None, description="a list's column of photos")
     group_column: str | None = Field(None, description="a list's column of what a split must keep together")
@@ -27,8 +34,8 @@ class Feed(Config):
 class DriftConfig(Config):
     """What `--on-drift` looks at."""
 
-    records: str | None = Field(None, description="URL of what detect wrote lately: .jsonl, .parquet or .csv")
-    embeddings: str | None = Field(None, description="URL of their embeddings, as detect --embeddings writes them")
+    records: Url | None = Field(None, description="URL of what detect wrote lately: .jsonl, .parquet or .csv")
+    embeddings: Url | None = Field(None, description="URL of their embeddings, as detect --embeddings writes them")
     max_psi: float = Field(0.2, ge=0, description="an index above this, and not by chance, is drift")
     min_p: float = Field(0.01, ge=0, le=1, description="embeddings with a p-value below this are drift")
 
@@ -49,9 +56,9 @@ class GateConfig(Config):
 class RetrainConfig(Config):
     """What can be set for `plantml retrain`."""
 
-    dataset: str = Field(description="URL of the dataset that grows")
-    model: str = Field(description="URL of the model in its registry, such as s3://bucket/models/leaf")
-    work: str = Field(description="URL of a folder of its own: results of all steps, reports, the lease")
+    dataset: Url = Field(description="URL of the dataset that grows")
+    model: Url = Field(description="URL of the model in its registry, such as s3://bucket/models/leaf")
+    work: Url = Field(description="URL of a folder of its own: results of all steps, reports, the lease")
     feeds: tuple[Feed, ...] = Field((), description="where new labelled photos come from")
     min_new: int = Field(0, ge=0, description="trigger: so many new or corrected photos")
     every: Duration | None = Field(None, description="trigger: so long after the last round, such as 7d")
@@ -84,6 +91,7 @@ def check(config: RetrainConfig) -> None:
                 raise UsageError(
                     f"{name} {url} lies inside {other}", "each needs a folder of its own", "Choose another place."
                 )
+    _check_names(config)
     if config.on_drift and not config.drift.records:
         raise UsageError("on_drift has nothing to look at", "", "Name what detect wrote: drift.records: URL")
     if config.train.devices * config.train.nodes > 1:
@@ -95,3 +103,22 @@ def check(config: RetrainConfig) -> None:
             "the loop decides what is trained on, and where it starts",
             "Leave them away; start: warm starts from the weights in service.",
         )
+
+
+def _check_names(config: RetrainConfig) -> None:
+    """What a step would refuse hours later."""
+    for alias in (config.alias, config.challenger):
+        ledger.check_alias(alias)
+    if config.alias == config.challenger:
+        raise UsageError(
+            f"alias and challenger are both {config.alias!r}", "what was refused would be in service",
+            "Choose another name for one of them.",
+        )  # fmt: skip
+    if acts.guarded(config.challenger):
+        what = f"challenger cannot be called {config.challenger!r}"
+        raise UsageError(what, "what is called so has passed its gates", "Choose another name.")
+    if config.clean:
+        cleaning.codes(config.clean)
+    splits.parse_ratios(config.ratios)
+    for kind in ("min", "max"):
+        gates.parse(kind, getattr(config.gates, kind))

@@ -16,6 +16,8 @@ from plantml.targets import Target
 ROUND = "meta_retrain_round"
 """Column that names the round in which a photo came. `--where 'retrain_round == None'` finds what was there before."""
 
+_ASIDE = "review refused-challenger: of round "
+
 Changed = tuple[pl.DataFrame, tuple[Target, ...]]
 
 
@@ -28,7 +30,7 @@ def add(work: Work) -> Result:
             listing = triggers.admitted(feed, head)
         except InputError as error:
             refused[feed.source] = str(error)
-            work.say(f"Left out: feed {feed.source}: {error}")
+            work.warn(f"Left out: feed {feed.source}: {error}")
             continue
         importing.import_source(
             feed.source,
@@ -157,12 +159,20 @@ def set_aside(work: Work) -> Version:
         theirs = (pl.col(ROUND) == str(number)) & (pl.col("status") == OK)
         rows = version.rows.with_columns(
             status=pl.when(theirs).then(pl.lit(EXCLUDED)).otherwise("status"),
-            reason=pl.when(theirs).then(pl.lit(f"review refused-challenger: of round {number}")).otherwise("reason"),
+            reason=pl.when(theirs).then(pl.lit(f"{_ASIDE}{number}")).otherwise("reason"),
             split=pl.when(theirs).then(None).otherwise("split"),
         )
         return rows, manifest.derive_targets(rows, manifest.narrow_targets(rows, version.targets))
 
     return versions.change(work.config.dataset, "set-aside", {"round": number}, apply).version
+
+
+def count_aside(version: Version, work: Work) -> int:
+    """How many photos of the round are out of use for its sake."""
+    if ROUND not in version.rows.columns:
+        return 0
+    said = pl.col("reason").str.starts_with(f"{_ASIDE}{work.round.number}")
+    return version.rows.filter((pl.col(ROUND) == str(work.round.number)) & said).height
 
 
 def test_sets(work: Work) -> dict[str, str | None]:

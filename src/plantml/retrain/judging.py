@@ -7,6 +7,7 @@ from typing import Any
 from plantml import ledger, registry, storage
 from plantml.errors import GateError, MissingExtraError, NotFoundError
 from plantml.metrics import bootstrap
+from plantml.registry.parts import inspect
 from plantml.retrain import gathering
 from plantml.retrain.work import Result, Work
 from plantml.validate import answers, kept, photos, tables
@@ -25,6 +26,7 @@ def production(work: Work) -> Result:
     entry = ledger.Acts(work.config.model).ledger().current(work.config.alias)
     if entry is None:
         return {"number": 0, "url": "", "digest": ""}
+    inspect(entry.url, work.machine.cache())  # hours of training would be for nothing if it is damaged
     return {"number": entry.number, "url": entry.url, "digest": entry.digest}
 
 
@@ -191,11 +193,15 @@ def register(work: Work) -> Result:
     outcome, reasons = "refused", list(chosen["reasons"])
     if chosen["decision"] == PROMOTE:
         outcome, reasons = _promote(work, added.number, why, reasons)
-    dataset = work.result("split")["dataset"]
+    dataset, aside = work.result("split")["dataset"], 0
     if outcome == "refused" and config.refused == "review":
-        dataset = gathering.set_aside(work).ref
+        head = gathering.set_aside(work)
+        dataset, aside = head.ref, gathering.count_aside(head, work)
+        reasons.append(f"{aside} new photos are set aside until somebody looks at them: dataset info {dataset}")
+    now = ledger.Acts(config.model).ledger().current(config.alias)
     return {"version": added.number, "digest": added.digest, "outcome": outcome, "reasons": reasons,
-            "before": work.result("production")["number"], "dataset": dataset}  # fmt: skip
+            "before": work.result("production")["number"], "now": now.number if now else 0, "dataset": dataset,
+            "set_aside": aside}  # fmt: skip
 
 
 def _promote(work: Work, number: int, why: str, reasons: list[str]) -> tuple[str, list[str]]:

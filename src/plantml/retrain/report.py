@@ -34,7 +34,7 @@ def report(work: Work) -> Result:
     storage.publish(work.round.url, files, last="report.json")
     hook = call_hook(work.config.on_result, content) if work.config.on_result else None
     if hook:
-        work.say(hook)
+        work.warn(hook)
     return {"html": work.round.place("report.html"), "markdown": work.round.place("report.md"),
             "json": work.round.place("report.json"), "hook": hook}  # fmt: skip
 
@@ -53,6 +53,8 @@ def as_json(work: Work) -> dict[str, Any]:
         "alias": work.config.alias,
         "version": registered["version"],
         "before": registered["before"],
+        "now": registered["now"],
+        "set_aside": registered["set_aside"],
         "dataset": work.result("split")["dataset"],
         "url": work.round.url,
         "steps": {name: work.result(name) for name in STEPS if name in work.round.results},
@@ -79,11 +81,11 @@ def call_hook(command: str, content: Mapping[str, Any]) -> str:
 
 def headline(content: Mapping[str, Any]) -> str:
     """The outcome in a sentence."""
-    model, version, before = content["model"], content["version"], content["before"]
+    model, version, before, now = (content[key] for key in ("model", "version", "before", "now"))
     if content["outcome"] == "promoted":
         instead = f", instead of version {before}" if before else ""
         return f"{model}@{version} is in service as {content['alias']}{instead}."
-    kept = f"Version {before} stays in service" if before else "No model is in service"
+    kept = f"Version {now} is in service" if now else "No model is in service"
     return f"{kept}: the challenger, version {version}, was {content['outcome']}."
 
 

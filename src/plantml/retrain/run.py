@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from plantml import registry, storage
+from plantml import ledger, registry, storage
 from plantml.errors import InputError, StorageError, UsageError
 from plantml.retrain import commands, config, gathering, judging, report, rounds, triggers
 from plantml.retrain.config import RetrainConfig
@@ -49,10 +49,11 @@ _AT_ONCE = frozenset({"lease", "on_result"})
 
 @dataclass(frozen=True)
 class Listener:
-    """Where the loop tells what it does."""
+    """Where the loop tells what it does; `warn` is for what somebody must see."""
 
     say: Callable[[str], None] = lambda _: None
     progress: Callable[[str], Progress] = lambda _: silent
+    warn: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Retrained:
 
     Attributes:
         outcome: `nothing to do`, `busy`, `waiting` (a step was asked for, and there is more to do), `promoted`,
-            `refused`, `not promoted` (the model in service changed meanwhile) or `abandoned`.
+            `refused`, `not promoted` (the model in service changed meanwhile) or `abandoned`; of a plan, `would begin`
+            or `goes on`.
         reasons: why.
         round: number; 0 where there was none.
         done: steps that this call did.
@@ -105,15 +107,16 @@ def retrain(
     if step is not None and step not in STEPS:
         raise UsageError(f"There is no step {step!r}", "", f"Steps: {', '.join(STEPS)}.")
     listener = listener or Listener()
+    _check_work(asked)
     idle, _ = _look(asked, machine, step)
     if idle is not None:
-        return idle
+        return _told(idle, listener)
     with _leased(asked, stop) as holder:
         if holder is not None:
             return _busy(asked, holder, step)
         idle, why = _look(asked, machine, step)  # what was true before the lease may be done by now
         if idle is not None:
-            return idle
+            return _told(idle, listener)
         work = _opened(asked, why, machine, stop, listener)
         done = _steps(work, step)
         return _ended(work, done)
@@ -121,9 +124,11 @@ def retrain(
 
 def abandon(asked: RetrainConfig, stop: HeldStop) -> Retrained:
     """Give the open round up: what it did to the dataset stays, its model does not go into service."""
+    if not rounds.state(asked.work).open:
+        return Retrained("nothing to do", ["no round is open"])
     with _leased(asked, stop) as holder:
         if holder is not None:
-            return _busy(asked, holder, None)
+            return _busy(asked, holder, "--abandon")
         number = rounds.state(asked.work).open
         if not number:
             return Retrained("nothing to do", ["no round is open"])
@@ -134,6 +139,7 @@ def abandon(asked: RetrainConfig, stop: HeldStop) -> Retrained:
 def planned(asked: RetrainConfig, machine: Machine) -> tuple[Retrained, dict[str, list[str]]]:
     """What a call would do, and the ordinary commands of the steps that are left; nothing is changed."""
     config.check(asked)
+    _check_work(asked)
     idle, why = _look(asked, machine, None)
     state = rounds.state(asked.work)
     number = state.open or max(state.begun, default=0) + 1
@@ -143,7 +149,8 @@ def planned(asked: RetrainConfig, machine: Machine) -> tuple[Retrained, dict[str
     if idle is not None:
         return idle, {}
     goes_on = f"round {number} goes on at {work.round.next}"
-    return Retrained("waiting", [goes_on if state.open else why], number, (), work.round.results), left
+    outcome = "goes on" if state.open else "would begin"
+    return Retrained(outcome, [goes_on if state.open else why], number, (), work.round.results), left
 
 
 def _look(asked: RetrainConfig, machine: Machine, step: str | None) -> tuple[Retrained | None, str]:
@@ -155,15 +162,45 @@ def _look(asked: RetrainConfig, machine: Machine, step: str | None) -> tuple[Ret
         return Retrained("nothing to do", ["no round is open"]), ""
     news = triggers.look(asked, state)
     is_due, why = triggers.due(asked, news, state, machine)
-    unread = [f"feed {source} is left out: {said}" for source, said in news.unread.items()]
-    return (None, why) if is_due else (Retrained("nothing to do", [why, *unread], news=news.as_json()), "")
+    if news.unread and len(news.unread) == len(asked.feeds):
+        source, said = next(iter(news.unread.items()))
+        hint = "Look whether it is there; relative paths are those of the working directory."
+        raise InputError("No feed can be read", f"{source}: {said}", hint)
+    told = [f"feed {source} is left out: {said}" for source, said in news.unread.items()]
+    told += [
+        f"feed {source}: {count} photos have other labels there than in the dataset, which keeps its own: see relabel"
+        for source, count in news.relabelled.items()
+    ]
+    return (None, why) if is_due else (Retrained("nothing to do", [why, *told], news=news.as_json()), "")
+
+
+def _told(idle: Retrained, listener: Listener) -> Retrained:
+    """What is left out belongs where cron looks, too."""
+    for reason in idle.reasons[1:]:
+        listener.warn(reason)
+    return idle
+
+
+def _check_work(asked: RetrainConfig) -> None:
+    """Raise `UsageError` if the work folder is that of another loop, or the dataset is none."""
+    if ledger.is_model(asked.dataset):
+        raise UsageError(f"{asked.dataset} is a registered model", "dataset names the photos", "Name the dataset.")
+    state = rounds.state(asked.work)
+    for name in ("dataset", "model"):
+        known = state.begun[max(state.begun)]["config"][name] if state.begun else getattr(asked, name)
+        if storage.absolute(known) != getattr(asked, name):
+            raise UsageError(
+                f"The work folder {asked.work} is that of another loop", f"its {name} is {known}",
+                "Each configuration needs a work folder of its own.",
+            )  # fmt: skip
 
 
 def _busy(asked: RetrainConfig, holder: Mapping[str, Any], step: str | None) -> Retrained:
     """Somebody else works: good news for a whole round, and a step that was not done."""
     who = f"{holder['host']}, process {holder['pid']}, works on it"
     if step is not None:
-        raise StorageError(f"Step {step} was not done", who, "Repeat it later.")
+        what = "The round was not given up" if step == "--abandon" else f"Step {step} was not done"
+        raise StorageError(what, who, "Repeat it later.")
     return Retrained("busy", [who], rounds.state(asked.work).open)
 
 
@@ -187,7 +224,8 @@ def _opened(asked: RetrainConfig, why: str, machine: Machine, stop: HeldStop, li
         work = _work(asked, state.open, state.begun[state.open], machine=machine, stop=stop, listener=listener)
         listener.say(f"Round {state.open} goes on at {work.round.next or 'its end'}.")
         if work.config != asked:
-            listener.say("The configuration was changed since; this round keeps the one that it began with.")
+            told = "The configuration was changed since; this round keeps the one that it began with"
+            listener.warn(f"{told}. To give it up: plantml retrain CONFIG --abandon")
         return work
     head = triggers.head_of(asked.dataset)
     pinned = asked.model_dump(mode="json")
@@ -210,7 +248,8 @@ def _work(
     pinned = RetrainConfig.model_validate(begun["config"])
     pinned = pinned.model_copy(update={name: getattr(asked, name) for name in _AT_ONCE})
     by = str(begun.get("by") or registry.me())
-    return Work(pinned, Round(asked.work, number, begun), machine, by, stop, listener.say, listener.progress)
+    place = Round(asked.work, number, begun)
+    return Work(pinned, place, machine, by, stop, listener.say, listener.progress, listener.warn)
 
 
 def _steps(work: Work, only: str | None) -> list[str]:

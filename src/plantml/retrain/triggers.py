@@ -10,7 +10,7 @@ import polars as pl
 
 from plantml import bundle as bundles
 from plantml import ledger, storage
-from plantml.data import editing, manifest, versions
+from plantml.data import editing, importing, manifest, versions
 from plantml.data.importers import Listing
 from plantml.data.labels import load_taxonomy
 from plantml.data.manifest import Version
@@ -30,12 +30,14 @@ class News:
         waiting: photos that feeds have and the dataset has not, by source.
         unread: feeds that cannot be read, and why.
         changed: rows of the dataset that came, went, or are labelled otherwise since the last round.
+        relabelled: photos that the dataset has, and that a feed labels otherwise now, by source.
     """
 
     version: int
     waiting: Mapping[str, int]
     unread: Mapping[str, str]
     changed: int
+    relabelled: Mapping[str, int]
 
     @property
     def photos(self) -> int:
@@ -45,7 +47,7 @@ class News:
     def as_json(self) -> dict[str, Any]:
         """As JSON types."""
         return {"version": self.version, "waiting": dict(self.waiting), "unread": dict(self.unread),
-                "changed": self.changed, "photos": self.photos}  # fmt: skip
+                "changed": self.changed, "relabelled": dict(self.relabelled), "photos": self.photos}  # fmt: skip
 
 
 def listing(feed: Feed) -> Listing:
@@ -77,20 +79,22 @@ def head_of(dataset: str) -> Version | None:
 def look(config: RetrainConfig, state: Rounds) -> News:
     """What came since the last round."""
     head = head_of(config.dataset)
-    waiting, unread = {}, {}
+    waiting, unread, others = {}, {}, {}
     for feed in config.feeds:
         try:
-            waiting[feed.source] = _unknown(head, feed, admitted(feed, head))
+            found = admitted(feed, head)
+            waiting[feed.source] = _unknown(head, feed, found)
+            if head is not None and (number := len(importing.relabelled(head, feed.source, found))):
+                others[feed.source] = number
         except InputError as error:
             unread[feed.source] = str(error)
     seen = _seen(config, state)
     changed = 0 if head is None else _changes(seen, head)
-    return News(head.number if head else 0, waiting, unread, changed)
+    return News(head.number if head else 0, waiting, unread, changed, others)
 
 
 def _unknown(head: Version | None, feed: Feed, found: Listing) -> int:
-    known = manifest.imported_names(head, storage.absolute(feed.source)) if head else set()
-    return len({item.name for item in found.items} - known)
+    return len(importing.awaited(head, storage.absolute(feed.source), found)) if head else len(found.items)
 
 
 def _seen(config: RetrainConfig, state: Rounds) -> Version | None:

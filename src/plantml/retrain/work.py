@@ -28,6 +28,7 @@ class Work:
         stop: asked now and then.
         say: told what happens.
         progress: gives a progress for a named part of the work.
+        warn: told what somebody must see.
     """
 
     config: RetrainConfig
@@ -37,6 +38,7 @@ class Work:
     stop: Stop
     say: Callable[[str], None]
     progress: Callable[[str], Progress]
+    warn: Callable[[str], None] = lambda _: None
 
     def result(self, step: str) -> Result:
         """Of a step that is done."""

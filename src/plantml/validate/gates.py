@@ -10,6 +10,9 @@ from plantml.errors import UsageError
 from plantml.metrics import Interval
 
 _GATE = re.compile(r"(?P<name>[^=]+)=(?P<bound>[-+0-9.eE]+)")
+_ROUNDING = 1e-9
+"""0.8 - 0.5 is a little more than 0.3."""
+
 _SIGNS = {"min": ">=", "max": "<=", "max_drop": "<="}
 
 
@@ -36,7 +39,8 @@ class Gate:
     @property
     def passed(self) -> bool:
         """True if the number is on the right side."""
-        return self.value >= self.bound if self.kind == "min" else self.value <= self.bound
+        over = self.bound - self.value if self.kind == "min" else self.value - self.bound
+        return over <= _ROUNDING
 
     @property
     def resolvable(self) -> bool:
