@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import shutil
 import signal
@@ -336,3 +337,26 @@ def test_an_earlier_run_at_the_same_url_is_forgotten(cli, trained, tmp_path, s3_
     result = cli(*asked, "--set", "mode=finetune")
     assert result.code == Exit.DONE, result.err
     assert "epoch 1/3" in result.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["first", "all"])
+@pytest.mark.parametrize("after", [0.0, 0.3, 0.7])
+def test_a_signal_ends_two_processes_that_train_together(trained, tmp_path, whom, after) -> None:
+    same = ("--size", "32", "--epochs", "500", "--batch-size", "8", "--device", "cpu", "--devices", "2",
+            "--strategy", "ddp", "--set", "backbone=test_convnext", "--set", "pretrained=false",
+            "--set", "patience=500")  # fmt: skip
+    command = [sys.executable, "-m", "plantml", "train", trained.data, "--out", str(tmp_path / "run"), *same]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(process, tmp_path / "run", "checkpoints/state-*.ckpt")
+    time.sleep(after)
+    if whom == "all":
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == Exit.TERMINATED, err
+    assert "All of it is saved" in err
+    assert "Traceback" not in err
