@@ -326,3 +326,18 @@ def test_a_photo_that_was_not_whole_comes_again_and_labels_changed_there_are_tol
     told = loop("--min-new", "1000", "--dry-run")
     assert told["news"]["relabelled"] == {str(feed): 1}
     assert any("other labels" in reason for reason in told["reasons"])
+
+
+@pytest.mark.parametrize(("unknown", "others", "said"), [(12, 88, "12 of 100"), (9, 1, ""), (12, 400, "")])
+def test_many_photos_of_another_kind_are_drift(tmp_path, unknown, others, said) -> None:
+    from plantml.retrain import triggers
+
+    rows = [
+        {"image": f"{number}.jpg", "image_id": f"{number:064x}", "model": "a", "targets": {},
+         "decision": "unknown" if number < unknown else "accept"}
+        for number in range(unknown + others)
+    ]  # fmt: skip
+    rows.append({"image": "x.jpg", "image_id": None, "model": "a", "targets": None, "decision": None})
+    file = tmp_path / "records.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    assert (said in "".join(triggers._strange(str(file)))) if said else not triggers._strange(str(file))

@@ -23,8 +23,9 @@ from plantml.work import Progress, silent
 RECORDS = frozenset({".jsonl", ".ndjson", ".parquet", ".csv"})
 """Extensions of what is read as records of a detection."""
 
-_PLAIN = frozenset({"image", "image_id", "model", "failure", "width", "height"})
-_FAILED = "failed"
+_PLAIN = frozenset({"image", "image_id", "model", "failure"})
+FAILED = "failed"
+"""Decision of a record that is a failure."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def records(url: str) -> Side:
             "Name what plantml detect wrote, as .jsonl, .parquet or .csv.",
         )  # fmt: skip
     ids = table["image_id"].cast(pl.String).to_list()
-    labels: dict[str, Sequence[str | None]] = {"decision": table["decision"].fill_null(_FAILED).to_list()}
+    labels: dict[str, Sequence[str | None]] = {"decision": table["decision"].fill_null(FAILED).to_list()}
     numbers: dict[str, NDArray[np.float64]] = {}
     for name in table.columns:
         if name in _PLAIN or name in labels:
@@ -174,7 +175,7 @@ def _lines(url: str) -> pl.DataFrame:
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record as one row, without the contract of its model: what an answer is, its keys tell."""
     row = {name: record[name] for name in ("image", "image_id", "model", "decision")}
-    row["unknown"] = record.get("unknown")
+    row |= {name: record.get(name) for name in ("unknown", "width", "height")}
     for name, answer in (record["targets"] or {}).items():
         if "label" in answer:
             row |= {name: answer["label"], f"{name}_score": answer["score"]}

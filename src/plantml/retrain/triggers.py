@@ -20,6 +20,9 @@ from plantml.retrain.config import Feed, RetrainConfig
 from plantml.retrain.rounds import Round, Rounds
 from plantml.settings import Machine
 
+_STRANGE, _STRANGE_SHARE = 10, 0.05
+"""Unknown photos that are no chance: so many, and such a share. Of its validation photos a model calls 1 % unknown."""
+
 
 @dataclass(frozen=True)
 class News:
@@ -184,5 +187,19 @@ def _drift(config: RetrainConfig, machine: Machine) -> tuple[bool, str]:
     if asked.embeddings:
         shape = replace(shape, vectors=True, model=bundle.url, files=(None, asked.embeddings), min_p=asked.min_p)
     found = drifts.drift(f"{origin.url}@{origin.version}", asked.records, shape, machine)
-    failed = [gate.said for gate in found.gates if not gate.passed]
+    failed = [gate.said for gate in found.gates if not gate.passed] + _strange(asked.records)
     return bool(failed), f"drift: {'; '.join(failed)}" if failed else f"no drift in {asked.records}"
+
+
+def _strange(records: str) -> list[str]:
+    """Says so if more photos are unlike the training photos than a model in its place finds among its own kind.
+
+    A dataset has no such answers, so that no index can compare them.
+    """
+    from plantml.drift import sides
+
+    decisions = list(sides.records(records).labels["decision"])
+    unknown, answered = decisions.count("unknown"), len(decisions) - decisions.count(sides.FAILED)
+    if unknown < _STRANGE or unknown <= _STRANGE_SHARE * answered:
+        return []
+    return [f"{unknown} of {answered} records are unknown, and {_STRANGE_SHARE:.0%} would be many"]
