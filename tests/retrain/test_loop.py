@@ -341,3 +341,16 @@ def test_many_photos_of_another_kind_are_drift(tmp_path, unknown, others, said) 
     file = tmp_path / "records.jsonl"
     file.write_text("\n".join(json.dumps(row) for row in rows))
     assert (said in "".join(triggers._strange(str(file)))) if said else not triggers._strange(str(file))
+
+
+def test_who_lost_the_lease_within_a_step_is_no_failure(loop, paint_feed, honest, tmp_path, monkeypatch) -> None:
+    from plantml.retrain import run
+
+    def suspended(work):
+        work.stop.lease.lost = True  # another machine took over while this process did nothing
+        raise work.stop.error("Stopped", "")
+
+    monkeypatch.setattr(run, "FUNCTIONS", {**run.FUNCTIONS, "clean": suspended})
+    loop.write([(paint_feed(tmp_path / "first", honest(4), 1), {})])
+    told = loop()
+    assert (told["outcome"], told["reasons"]) == ("busy", ["another machine took the work over"])

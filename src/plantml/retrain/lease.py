@@ -98,9 +98,14 @@ class HeldStop(Stop):
     def __bool__(self) -> bool:
         return super().__bool__() or (self.lease is not None and self.lease.lost)
 
+    @property
+    def lost(self) -> bool:
+        """True if it was the lease, and no signal."""
+        return self.lease is not None and self.lease.lost and not super().__bool__()
+
     def error(self, what: str, hint: str) -> StoppedError:
         """See `work.Stop.error`."""
-        if self.lease is not None and self.lease.lost and not super().__bool__():
+        if self.lost:
             return StoppedError(what, "another machine took the work over", "It goes on there.")
         return super().error(what, hint)
 

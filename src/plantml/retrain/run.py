@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plantml import ledger, registry, storage
-from plantml.errors import InputError, StorageError, UsageError
+from plantml.errors import InputError, StoppedError, StorageError, UsageError
 from plantml.retrain import commands, config, gathering, judging, report, rounds, triggers
 from plantml.retrain.config import RetrainConfig
 from plantml.retrain.lease import HeldStop, Lease
@@ -118,7 +118,12 @@ def retrain(
         if idle is not None:
             return _told(idle, listener)
         work = _opened(asked, why, machine, stop, listener)
-        done = _steps(work, step)
+        try:
+            done = _steps(work, step)
+        except StoppedError:
+            if not stop.lost or step is not None:
+                raise
+            return Retrained("busy", ["another machine took the work over"], work.round.number)
         return _ended(work, done)
 
 
