@@ -9,6 +9,7 @@ import sys
 import uuid
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import polars as pl
 import pytest
@@ -27,6 +28,11 @@ _STORED = {
     8: Image.Transpose.ROTATE_270,
 }
 """How an upright picture is turned so that its EXIF orientation turns it back."""
+
+
+# How long an example takes says more of who else works on the machine.
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,6 +14,7 @@ CODES = {
     "GateError": 4,
     "FailuresError": 5,
     "StorageError": 6,
+    "DamagedError": 6,
     "AlreadyExistsError": 6,
     "MissingExtraError": 7,
     "StoppedError": 130,

@@ -45,6 +45,15 @@ def test_what_was_flushed_is_there_for_the_next_run(url):
     assert list(Journal.open(f"{url}/records.jsonl", ASKED).lines(LEAVES)) == list(again.lines(LEAVES))
 
 
+def test_what_a_killed_process_was_writing_is_no_segment(tmp_path):
+    out = str(tmp_path / "records.jsonl")
+    note(Journal.open(out, ASKED), LEAVES[0])
+    (tmp_path / "records.jsonl.journal" / ".000002.jsonl.abcdef.part").write_bytes(b"half a line")
+    again = Journal.open(out, ASKED)
+    assert LEAVES[0] in again
+    assert LEAVES[1] not in again
+
+
 def test_of_two_writers_one_is_told_and_nothing_is_lost(url):
     one, other = (Journal.open(f"{url}/records.jsonl", ASKED) for _ in range(2))
     note(one, LEAVES[0])

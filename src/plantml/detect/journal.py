@@ -197,7 +197,8 @@ class Journal:
 
 def _names(url: str) -> list[str]:
     try:
-        return [entry.name for entry in storage.list_files(url)]
+        # What a killed process was writing begins with a dot.
+        return [entry.name for entry in storage.list_files(url) if not entry.name.startswith(".")]
     except NotFoundError:
         return []
 
