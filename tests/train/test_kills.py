@@ -255,6 +255,7 @@ def test_a_signal_while_photos_are_decoded_is_heard(trained, tmp_path, monkeypat
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_at_once_with_its_code(trained, tmp_path) -> None:
     twice = AT_A_STEP.format(step=3, signal=int(signal.SIGINT)).replace(
         "    after(", "        os.kill(os.getpid(), 2)\n    after("
@@ -320,6 +321,7 @@ def test_what_a_lost_plan_leaves_is_not_taken_for_another_run(cli, trained, tmp_
     assert "without its plan" in result.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unexported")
 def test_an_earlier_run_at_the_same_url_is_forgotten(cli, trained, tmp_path, s3_url, monkeypatch) -> None:
     """One machine began it, another one began anew; the first goes on with the second's."""
