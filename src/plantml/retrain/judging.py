@@ -13,6 +13,7 @@ from plantml.retrain.work import Result, Work
 from plantml.validate import answers, kept, photos, tables
 from plantml.validate import run as validation
 from plantml.validate.config import ValidateConfig
+from plantml.validate.gates import told
 
 CHALLENGER, IN_SERVICE = "challenger", "production"
 """Names of the two models in results and folders."""
@@ -171,9 +172,8 @@ def _said(first: Mapping[str, Any]) -> str:
 
 
 def _gate_said(gate: Mapping[str, Any]) -> str:
-    kind = next(kind for kind in ("min", "max", "max_drop") if kind in gate)
-    named = f"drop of {gate['name']}" if kind == "max_drop" else gate["name"]
-    return f"{named} is {gate['value']:.4f}, {'at least' if kind == 'min' else 'at most'} {gate[kind]:g} was asked for"
+    name, wanted = told(gate)
+    return f"{name} is {gate['value']:.4f}, {wanted} was asked for"
 
 
 def register(work: Work) -> Result:

@@ -10,6 +10,7 @@ from typing import Any
 from plantml import __version__, documents, storage
 from plantml.retrain.rounds import STEPS
 from plantml.retrain.work import Result, Work
+from plantml.validate.gates import told
 
 FORMAT = 1
 _HOOK_SECONDS = 300
@@ -130,12 +131,15 @@ def _compared(title: str, found: Mapping[str, Any]) -> list[Table]:
     if classes:
         columns = ("target", "class", "photos", "only the challenger right", "only the one in service right")
         tables.append((f"Class by class on {title}", columns, classes))
-    gates = [
-        [gate["name"], f"{gate['value']:.4f}", "passed" if gate["passed"] else "FAILED"] for gate in found["gates"]
-    ]
+    gates = [_gate(gate) for gate in found["gates"]]
     if gates:
-        tables.append((f"Gates on {title}", ("gate", "number", ""), gates))
+        tables.append((f"Gates on {title}", ("gate", "number", "wanted", ""), gates))
     return tables
+
+
+def _gate(gate: Mapping[str, Any]) -> list[str]:
+    name, wanted = told(gate)
+    return [name, f"{gate['value']:.4f}", wanted, "passed" if gate["passed"] else "FAILED"]
 
 
 def _markdown(content: Mapping[str, Any], tables: Sequence[Table]) -> str:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 from plantml import documents
 from plantml.metrics import Interval
-from plantml.validate.gates import Gate
+from plantml.validate.gates import Gate, told
 
 if TYPE_CHECKING:
     from plantml.validate.run import Validated
@@ -65,9 +65,8 @@ def markdown(found: "Validated") -> bytes:
 
 
 def _gate_cells(gate: Gate) -> list[str]:
-    wanted = f"{'at least' if gate.kind == 'min' else 'at most'} {gate.bound:g}"
+    name, wanted = told(gate.as_json())
     note = "" if gate.resolvable else f"not resolvable with {gate.photos} photos"
-    name = f"drop of {gate.name}" if gate.kind == "max_drop" else gate.name
     return [name, f"{gate.value:.4f}", _interval(gate.interval), wanted, note]
 
 

@@ -63,6 +63,13 @@ class Gate:
         return content
 
 
+def told(gate: Mapping[str, Any]) -> tuple[str, str]:
+    """What a gate is about, and what was wanted, in words; from its JSON."""
+    kind = next(kind for kind in _SIGNS if kind in gate)
+    name = f"drop of {gate['name']}" if kind == "max_drop" else str(gate["name"])
+    return name, f"{'at least' if kind == 'min' else 'at most'} {gate[kind]:g}"
+
+
 def parse(kind: str, texts: Sequence[str]) -> list[tuple[str, str, float]]:
     """`macro_f1=0.85` texts as (kind, name, bound). Raises `UsageError`."""
     found = []
