@@ -224,6 +224,7 @@ def test_killed_at_twenty_random_moments(cli, trained, uninterrupted, tmp_path, 
     shutil.rmtree(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_signal_while_embeddings_are_made_ends_with_its_code(trained, tmp_path) -> None:
     process = start(trained.data, tmp_path / "run", "--set", "mode=probe", "--set", "backbone=mobilenetv3_large_100")
     wait_for(process, tmp_path / "run", "plots/batch.png")
@@ -245,6 +246,7 @@ images.decode = decoded
 """
 
 
+@pytest.mark.slow
 def test_a_signal_while_photos_are_decoded_is_heard(trained, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "cache"))
     # So often, that it is not the measuring at the start that hears it.
@@ -284,6 +286,7 @@ def test_signals_stay_with_the_command_while_lightning_runs(cli, trained, tmp_pa
     assert seen == {Stop}
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_named(cli, trained, tmp_path) -> None:
     killed(trained.data, tmp_path / "run", AT_A_STEP.format(step=6, signal=int(signal.SIGKILL)))
     (state,) = (tmp_path / "run" / "checkpoints").glob("state-*")
@@ -307,6 +310,7 @@ def test_two_commands_do_not_train_in_one_run(cli, trained, tmp_path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unexported")
 def test_what_a_lost_plan_leaves_is_not_taken_for_another_run(cli, trained, tmp_path) -> None:
     run = tmp_path / "run"
