@@ -70,18 +70,15 @@ class Console:
 
     def say(self, text: str) -> None:
         """A line for the person, unless `--quiet`."""
-        if self.quiet:
-            return
+        if not self.quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """A line that somebody must see, also with `--quiet`: cron mails it."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=self.streams.stderr, flush=True)
-
-    def warn(self, text: str) -> None:
-        """A line that somebody must see, also with `--quiet`: cron mails it."""
-        quiet, self.quiet = self.quiet, False
-        self.say(text)
-        self.quiet = quiet
 
     def detail(self, text: str) -> None:
         """A line for `--verbose`."""

@@ -155,12 +155,8 @@ def _listed(text: str | None) -> list[str] | None:
     return [name.strip() for name in text.split(",")] if text else None
 
 
-_NOT_IN_A_PROBE = frozenset({"backbone_lr", "layer_decay", "warmup", "clip", "drop_path", "cutmix", "mixup", "ema",
-                             "precision", "workers", "checkpoint_every", "compile", "step_seconds"})  # fmt: skip
-
-
 def _show_plan(page: Page, plan: "Plan", models: int) -> None:
-    from plantml.train.recipe import TrainConfig
+    from plantml.train import recipe
 
     shown: dict[str, Any] = {
         "dataset": f"{plan.dataset}@{plan.dataset_version}",
@@ -177,9 +173,8 @@ def _show_plan(page: Page, plan: "Plan", models: int) -> None:
     others = plan.model_dump(mode="json", exclude=skipped)
     shown |= {key: value for key, value in others.items() if value or value == 0}
     if plan.mode == "probe":
-        shown = {key: value for key, value in shown.items() if key not in _NOT_IN_A_PROBE}
-    usual = TrainConfig.model_validate({}).model_dump(mode="json")
-    asked = {key for key, value in plan.asked.items() if value != usual[key]}
+        shown = {key: value for key, value in shown.items() if key not in recipe.NOT_IN_A_PROBE}
+    asked = recipe.chosen(plan.asked)
     why = {key: "as asked" if key in asked else "the default" for key in plan.asked if key in shown}
     rows = [[key, str(value), plan.reasons.get(key, why.get(key, ""))] for key, value in shown.items()]
     page.table(("plan", "", "why"), rows)

@@ -89,9 +89,9 @@ def import_source(
     _check_apart(source, url)
     versions.check_place(url)
     head = versions.load(url) if versions.numbers(url) else Version(url, 0, manifest.empty_rows(), ())
-    new = awaited(head, source, listing)
-    known = manifest.imported_names(head, source)
-    again = [item.name for item in new if item.name in known]
+    new, broken = awaited(head, source, listing)
+    again = [item.name for item in broken]
+    new += broken
     stored = head.rows.filter(pl.col("path").str.starts_with("images/"))["image_id"]
     bringer = Bringer(source, url, reference=reference, threads=threads, stored=stored)
     fresh = _labelled(source, new, listing.targets).join(bringer.bring(new, progress), on="name", how="left")
@@ -135,20 +135,17 @@ def import_source(
     )
 
 
-def awaited(head: Version, source: str, listing: Listing) -> list[Item]:
-    """The photos that an import would read.
+def awaited(head: Version, source: str, listing: Listing) -> tuple[list[Item], list[Item]]:
+    """What an import would read: photos that the dataset does not know, and those whose file is another one now.
 
-    They are those that the dataset does not know, and files that were not whole when it read them, or not there, and
-    that are others now.
+    The latter are files that were not whole when they were read, or not there.
     """
     known = manifest.imported_names(head, source)
     rows = head.rows.filter((pl.col("source") == source) & _without_pixels())
     broken = dict(rows.select("name", "bytes").iter_rows())
-    return [
-        item
-        for item in listing.items
-        if item.name not in known or (item.name in broken and _length(item) not in {None, broken[item.name]})
-    ]
+    new = [item for item in listing.items if item.name not in known]
+    again = [item for item in listing.items if item.name in broken]
+    return new, [item for item in again if _length(item) not in {None, broken[item.name]}]
 
 
 def _without_pixels() -> pl.Expr:

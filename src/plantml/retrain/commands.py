@@ -9,6 +9,7 @@ import yaml
 from plantml.data import versions
 from plantml.retrain import gathering, judging
 from plantml.retrain.work import Work
+from plantml.train import recipe
 
 Lines = list[list[str]]
 
@@ -48,9 +49,8 @@ def _production(work: Work) -> Lines:
 
 
 def _train(work: Work) -> Lines:
-    asked = work.config.train.model_dump(mode="json")
-    default = type(work.config.train).model_validate({}).model_dump(mode="json")
-    sets = [f"{key}={_scalar(value)}" for key, value in asked.items() if value != default[key]]
+    asked = recipe.chosen(work.config.train.model_dump(mode="json"))
+    sets = [f"{key}={_scalar(value)}" for key, value in asked.items()]
     line = ["train", _dataset(work), "--out", work.round.place(judging.CHALLENGER)]
     if work.config.start == "warm" and "production" in work.round.results and work.model:
         line += ["--from", work.model]

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -19,6 +19,9 @@ from plantml.errors import InputError, NotFoundError
 from plantml.retrain.config import Feed, RetrainConfig
 from plantml.retrain.rounds import Round, Rounds
 from plantml.settings import Machine
+
+if TYPE_CHECKING:
+    from plantml.drift.sides import Side
 
 _STRANGE, _STRANGE_SHARE = 10, 0.05
 """Unknown photos that are no chance: so many, and such a share. Of its validation photos a model calls 1 % unknown."""
@@ -86,18 +89,17 @@ def look(config: RetrainConfig, state: Rounds) -> News:
     for feed in config.feeds:
         try:
             found = admitted(feed, head)
-            waiting[feed.source] = _unknown(head, feed, found)
-            if head is not None and (number := len(importing.relabelled(head, feed.source, found))):
+            if head is None:
+                waiting[feed.source] = len(found.items)
+                continue
+            waiting[feed.source] = sum(map(len, importing.awaited(head, feed.source, found)))
+            if number := len(importing.relabelled(head, feed.source, found)):
                 others[feed.source] = number
         except InputError as error:
             unread[feed.source] = str(error)
     seen = _seen(config, state)
     changed = 0 if head is None else _changes(seen, head)
     return News(head.number if head else 0, waiting, unread, changed, others)
-
-
-def _unknown(head: Version | None, feed: Feed, found: Listing) -> int:
-    return len(importing.awaited(head, storage.absolute(feed.source), found)) if head else len(found.items)
 
 
 def _seen(config: RetrainConfig, state: Rounds) -> Version | None:
@@ -176,6 +178,7 @@ def _ago(seconds: float) -> str:
 def _drift(config: RetrainConfig, machine: Machine) -> tuple[bool, str]:
     """Whether the records drift away from what the model in service learnt from."""
     from plantml.drift import run as drifts
+    from plantml.drift import sides
 
     in_service = ledger.Acts(config.model).ledger().current(config.alias)
     if in_service is None:
@@ -186,20 +189,22 @@ def _drift(config: RetrainConfig, machine: Machine) -> tuple[bool, str]:
     shape = drifts.Asked(split="train", max_psi=asked.max_psi, vectors=False)
     if asked.embeddings:
         shape = replace(shape, vectors=True, model=bundle.url, files=(None, asked.embeddings), min_p=asked.min_p)
-    found = drifts.drift(f"{origin.url}@{origin.version}", asked.records, shape, machine)
-    failed = [gate.said for gate in found.gates if not gate.passed] + _strange(asked.records)
+    learnt = sides.read(f"{origin.url}@{origin.version}", split=shape.split)
+    came = sides.read(asked.records)
+    found = drifts.compare(learnt, came, shape, machine)
+    failed = [gate.said for gate in found.gates if not gate.passed] + _strange(came)
     return bool(failed), f"drift: {'; '.join(failed)}" if failed else f"no drift in {asked.records}"
 
 
-def _strange(records: str) -> list[str]:
+def _strange(came: "Side") -> list[str]:
     """Says so if more photos are unlike the training photos than a model in its place finds among its own kind.
 
     A dataset has no such answers, so that no index can compare them.
     """
-    from plantml.drift import sides
+    from plantml.drift.sides import FAILED
 
-    decisions = list(sides.records(records).labels["decision"])
-    unknown, answered = decisions.count("unknown"), len(decisions) - decisions.count(sides.FAILED)
+    decisions = list(came.labels.get("decision", ()))
+    unknown, answered = decisions.count("unknown"), len(decisions) - decisions.count(FAILED)
     if unknown < _STRANGE or unknown <= _STRANGE_SHARE * answered:
         return []
     return [f"{unknown} of {answered} records are unknown, and {_STRANGE_SHARE:.0%} would be many"]

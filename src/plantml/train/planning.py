@@ -167,9 +167,7 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
         seconds=0.0,
         versions=recipe.versions(),
     )
-    around = _around(photos, val.height, made.mode, facts.speed) if facts.speed else 0.0
-    times = {"seconds": _seconds(made, facts.speed), "other_seconds": round(around, 1)}
-    return made.model_copy(update={**times, "reasons": choices.reasons})
+    return made.model_copy(update={**_times(made, facts.speed), "reasons": choices.reasons})
 
 
 def usual_epochs(photos: int, preset: Preset, mode: Mode) -> int:
@@ -291,14 +289,14 @@ def _around(train: int, val: int, mode: Mode, speed: Speed) -> float:
     return _START + _FINISH + speed.decode * (train + val) + speed.see * seen
 
 
-def _seconds(made: Plan, speed: Speed | None) -> float:
-    """Expected seconds of the whole training; 0 if nothing was measured."""
+def _times(made: Plan, speed: Speed | None) -> dict[str, float]:
+    """Expected seconds of the whole training, and of what is not epochs; 0 if nothing was measured."""
     if speed is None:
-        return 0.0
+        return {"seconds": 0.0, "other_seconds": 0.0}
     around = _around(made.train_photos, made.val_photos, made.mode, speed)
-    if made.mode == "probe":
-        return round(around)
-    return round(around + made.epochs * (made.epoch_steps * made.step_seconds + made.val_photos * speed.see))
+    epoch = made.epoch_steps * made.step_seconds + made.val_photos * speed.see
+    epochs = 0.0 if made.mode == "probe" else made.epochs * epoch
+    return {"seconds": round(around + epochs), "other_seconds": round(around, 1)}
 
 
 def _patience(epochs: int, mode: Mode) -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """What is asked of a training, and the plan of it, in which nothing is left open."""
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,11 @@ Precision = Literal["32", "bf16"]
 
 _NOT_ASKED = frozenset({"workers", "checkpoint_every", "logger", "tracking_uri"})
 """What may change between the start of a run and its resume, because it does not change the result."""
+
+
+NOT_IN_A_PROBE = frozenset({"backbone_lr", "layer_decay", "warmup", "clip", "drop_path", "cutmix", "mixup", "ema",
+                            "precision", "workers", "checkpoint_every", "compile", "step_seconds"})  # fmt: skip
+"""What a plan has and a probe, whose backbone stays as it is, does not use."""
 
 
 class _Fixed(Config):
@@ -100,6 +106,12 @@ class TrainConfig(_Fixed):
         "auto", description="processes that augment; 0 does it in the training process"
     )
     device: Literal["cpu", "cuda", "mps"] | Auto = Field("auto", description="cpu, cuda, mps, or auto")
+
+
+def chosen(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration, as JSON types, has otherwise than the defaults."""
+    usual = TrainConfig.model_validate({}).model_dump(mode="json")
+    return {key: value for key, value in asked.items() if value != usual[key]}
 
 
 class Plan(_Fixed):

@@ -58,11 +58,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Listener:
-    """Where a training tells what it does: a sentence now and then, progress by stage, and the rows of the history."""
+    """Where a training tells what it does: a sentence now and then, and progress by stage."""
 
     say: Callable[[str], None]
     progress: Callable[[str], Progress]
-    epoch: Callable[[Mapping[str, float], int], None] = lambda *_: None
 
 
 _NOBODY = Listener(lambda _: None, lambda _: silent)
@@ -163,7 +162,7 @@ def _train(
     if plan.parent:
         new = warm.take_over(net, warm.parent_of(plan), plan)
         listener.say("Starts from " + plan.warm_start + (f"; new to it: {', '.join(new)}." if new else "."))
-    history = _learn(net, data, plan, run, config, stop=stop, listener=listener)
+    history = _learn(net, _Work(data, plan, run, config, stop, listener))
     if not team.first():
         return None
     if stop:
@@ -227,57 +226,57 @@ def _load(
     return data, plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(data.train.rows))})
 
 
-def _learn(
-    net: PlantNet,
-    data: prepare.Data,
-    plan: Plan,
-    run: RunFolder,
-    config: TrainConfig,
-    *,
-    stop: Stop,
-    listener: Listener,
-) -> History:
+@dataclass(frozen=True)
+class _Work:
+    """A training under way."""
+
+    data: prepare.Data
+    plan: Plan
+    run: RunFolder
+    config: TrainConfig
+    stop: Stop
+    listener: Listener
+
+
+_Told = Callable[[Mapping[str, float], int], None]
+"""Called with each row of the history and the epochs there will be."""
+
+
+def _learn(net: PlantNet, work: _Work) -> History:
     """Train `net`, which ends with the weights of the best epoch."""
+    data, plan, run, listener = work.data, work.plan, work.run, work.listener
 
     def told(row: Mapping[str, float], epochs: int) -> None:
         listener.say(_epoch_line(row, plan, epochs))
         log.row(row)
 
-    log = loggers.open_(plan, config, run, listener.say) if team.first() else loggers.Log()
+    log = loggers.open_(plan, work.config, run, listener.say) if team.first() else loggers.Log()
     if team.first():
         run.write("plots/batch.png", example_batch(training_loader(data.train, plan).dataset, data.train, plan))  # type: ignore[arg-type]
     if plan.mode == "probe":
         seen = listener.progress("embedding")
         history = probe.fit(
-            net, plan, data.train, data.val, stop=stop, progress=seen, told=lambda row: told(row, plan.epochs)
+            net, plan, data.train, data.val, stop=work.stop, progress=seen, told=lambda row: told(row, plan.epochs)
         )
     else:
-        history = _tune(net, data, plan, run, config, stop=stop, listener=replace(listener, epoch=told))
+        history = _tune(net, work, told)
     log.close("success")
     return history
 
 
-def _tune(
-    net: PlantNet,
-    data: prepare.Data,
-    plan: Plan,
-    run: RunFolder,
-    config: TrainConfig,
-    *,
-    stop: Stop,
-    listener: Listener,
-) -> History:
+def _tune(net: PlantNet, work: _Work, told: _Told) -> History:
     """Train backbone and heads."""
+    data, plan, run, stop, listener = work.data, work.plan, work.run, work.stop, work.listener
     module = PlantModule(net, plan)
 
     def ended(row: Mapping[str, float], epochs: int) -> None:
-        listener.epoch(row, epochs)
+        told(row, epochs)
         if team.first():
             run.write_if_possible(HISTORY, keeper.history.csv())
 
     hearing = Hearing(listener.progress("training"), ended, run.saved, listener.say)
     judging = functools.partial(evaluation_loader, data.val)
-    keeper = Keeper(module, run.checkpoints, judging, every=config.checkpoint_every, stop=stop, hearing=hearing)
+    keeper = Keeper(module, run.checkpoints, judging, every=work.config.checkpoint_every, stop=stop, hearing=hearing)
     resumed = keeper.resume()
     if len(set(team.gathered(module.step))) > 1:
         why = "each sees a folder of its own"

@@ -48,7 +48,7 @@ class Gate:
         return self.kind != "max_drop" or (self.interval is not None and self.interval.width / 2 <= self.bound)
 
     def __str__(self) -> str:
-        said = f"drop of {self.name}" if self.kind == "max_drop" else self.name
+        said, _ = told(self.as_json())
         around = f" [{self.interval.low:.4f}, {self.interval.high:.4f}]" if self.interval else ""
         note = "" if self.resolvable else f"; not resolvable with {self.photos} photos"
         mark = "passed" if self.passed else "FAILED"
