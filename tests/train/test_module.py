@@ -10,6 +10,7 @@ from torch import nn
 from plantml.bundle import Architecture
 from plantml.network import PlantNet, bare_backbone
 from plantml.targets import Target
+from plantml.train.mixing import mixed
 from plantml.train.module import PlantModule, depths
 
 TARGETS = (Target("disease", "class", ("a", "b")), Target("severity", "value", unit="fraction"))
@@ -74,35 +75,12 @@ def test_norms_and_biases_do_not_decay(module) -> None:
         assert (group["weight_decay"] > 0) == all(parameter.ndim > 1 for parameter in group["params"])
 
 
-@pytest.mark.parametrize("way", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
-def test_blended_photos_have_blended_labels(module, way: dict[str, float]) -> None:
-    found, given = module(**way), batch()
-    for found.step in range(20):
-        image, labels, share = found._mixed(given)
-        assert image.shape == given["image"].shape
-        assert sum(share) == pytest.approx(1)
-        assert sorted(labels[1]["severity"].tolist()) == sorted(given["severity"].tolist())
-        again, _, same = found._mixed(given)
-        assert torch.equal(image, again)
-        assert share == same
-
-
-def test_cutmix_pastes_as_much_as_it_says(module) -> None:
-    found = module(cutmix=1.0)
-    white, black = torch.full((1, 32, 32, 3), 255, dtype=torch.uint8), torch.zeros((1, 32, 32, 3), dtype=torch.uint8)
-    given = {"image": torch.cat([white, black]), "disease": torch.tensor([0, 1]), "severity": torch.tensor([0.0, 1.0])}
-    for found.step in range(20):
-        image, labels, share = found._mixed(given)
-        if labels[1]["disease"].tolist() == [1, 0]:
-            assert float((image[0] == 255).float().mean()) == pytest.approx(share[0])
-
-
 def test_the_loss_of_a_blend_is_the_blend_of_losses(module) -> None:
     found, given = module(mixup=0.4), batch()
-    image, labels, share = found._mixed(given)
+    seen = mixed(given, found.plan, step=0)
     found.eval()
-    logits = found.net(image)
-    expected = sum(part * found._loss(logits, truth) for truth, part in zip(labels, share, strict=True))
+    logits = found.net(seen.image)
+    expected = sum(share * found._loss(logits, truth) for truth, share in zip(seen.labels, seen.shares, strict=True))
     torch.manual_seed(1)
     assert torch.isclose(found.training_step(given, 0), expected)
 

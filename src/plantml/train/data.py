@@ -113,13 +113,17 @@ class Steps(Sampler[list[Place]]):
         return np.stack([rows, again], axis=1)
 
 
+def augmentation(plan: Plan) -> Training:
+    """How a plan changes photos before each step."""
+    return Training(plan.input.height, plan.input.width, plan.augment)
+
+
 def training_loader(
     photos: Photos, plan: Plan, start: int = 0, epochs: int | None = None, *, rank: int = 0, size: int = 1
 ) -> DataLoader[Batch]:
     """Augmented batches of a plan, from a step on; see `Steps`."""
-    change = Training(plan.input.height, plan.input.width, plan.augment)
     return DataLoader(
-        PhotoDataset(photos, plan.seed, change),
+        PhotoDataset(photos, plan.seed, augmentation(plan)),
         batch_sampler=Steps(photos, plan, start, epochs, rank=rank, size=size),
         num_workers=plan.workers,
         # Forked workers deadlock on the locks of storage clients; spawned ones start clean.

@@ -3,7 +3,6 @@
 import math
 from typing import Any, cast
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from plantml.network import PlantNet
 from plantml.train import team
 from plantml.train.data import Batch
 from plantml.train.losses import counts, total_loss
+from plantml.train.mixing import mixed
 from plantml.train.recipe import Plan
 
 
@@ -58,11 +58,10 @@ class PlantModule(pl.LightningModule):
         # Dropout and the like become a function of seed and step, so that a resumed run draws the same
         # numbers as one that was never interrupted.
         torch.manual_seed((self.plan.seed * 1_000_003 + self.step * self.plan.world + team.rank()) % 2**63)
-        image, labels, share = self._mixed(batch)
-        logits = self.net(image)
-        loss = sum(
-            (part * self._loss(logits, truth) for truth, part in zip(labels, share, strict=True)), torch.zeros(())
-        )
+        seen = mixed(batch, self.plan, self.step, team.rank())
+        logits = self.net(seen.image)
+        parts = (share * self._loss(logits, labels) for labels, share in zip(seen.labels, seen.shares, strict=True))
+        loss = sum(parts, torch.zeros(()))
         self.losses.append(loss.detach().float().cpu())
         return loss
 
@@ -115,31 +114,6 @@ class PlantModule(pl.LightningModule):
             shifts=plan.class_logits,
             counted=counted,
         )
-
-    def _mixed(self, batch: Batch) -> tuple[Tensor, list[Batch], list[float]]:
-        """Photos, one or two sets of labels for them, and how much each set counts.
-
-        Mixup (Zhang et al. 2018) blends each photo with another of the batch, CutMix (Yun et al. 2019) pastes a
-        part of another into it; a coin decides where both are on.
-        """
-        image, plan = batch["image"], self.plan
-        if not (plan.mixup or plan.cutmix) or len(image) < 2:
-            return image, [batch], [1.0]
-        random = np.random.default_rng([plan.seed, self.step, team.rank()])
-        other = torch.from_numpy(random.permutation(len(image))).to(image.device)
-        cut = bool(plan.cutmix) and (not plan.mixup or random.random() < 0.5)
-        alpha = plan.cutmix if cut else plan.mixup
-        share = float(random.beta(alpha, alpha))
-        if cut:
-            height, width = image.shape[1:3]
-            tall, wide = (round(side * math.sqrt(1 - share)) for side in (height, width))
-            top, left = int(random.integers(height - tall + 1)), int(random.integers(width - wide + 1))
-            image = image.clone()
-            image[:, top : top + tall, left : left + wide] = batch["image"][other, top : top + tall, left : left + wide]
-            share = 1 - tall * wide / (height * width)
-        else:
-            image = share * image.float() + (1 - share) * image[other].float()
-        return image, [batch, {name: found[other] for name, found in batch.items()}], [share, 1 - share]
 
 
 def depths(backbone: torch.nn.Module) -> dict[str, int]:

@@ -252,7 +252,7 @@ def _learn(net: PlantNet, work: _Work) -> History:
 
     log = loggers.open_(plan, work.config, run, listener.say) if team.first() else loggers.Log()
     if team.first():
-        run.write("plots/batch.png", example_batch(training_loader(data.train, plan).dataset, data.train, plan))  # type: ignore[arg-type]
+        run.write("plots/batch.png", example_batch(data.train, plan))
     if plan.mode == "probe":
         seen = listener.progress("embedding")
         history = probe.fit(

@@ -17,7 +17,7 @@ from plantml.errors import InputError, PlantmlError
 from plantml.images import Pixels
 from plantml.settings import Machine
 from plantml.train import prepare, store
-from plantml.train.augment import Training
+from plantml.train.data import augmentation
 from plantml.train.module import PlantModule
 from plantml.train.planning import Hardware, Speed
 from plantml.train.recipe import Plan, Precision
@@ -83,7 +83,7 @@ class _Step:
         self.module = PlantModule(prepare.fresh(plan.model_copy(update={"pretrained": False}), offline=True), plan)
         self.module.to(plan.device)
         self.optimiser = self.module.configure_optimizers()
-        self.change = Training(plan.input.height, plan.input.width, plan.augment)
+        self.change = augmentation(plan)
 
     def __call__(self, precision: Precision) -> None:
         device, net = torch.device(self.plan.device), self.module.net
