@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from plantml.errors import Exit
 
@@ -224,14 +225,84 @@ def test_killed_at_twenty_random_moments(cli, trained, uninterrupted, tmp_path, 
     shutil.rmtree(tmp_path / "run")
 
 
+class Killed(BaseException):
+    """What nothing catches."""
+
+
+@pytest.fixture(scope="module")
+def probed(cli, trained, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("probed") / "run"
+    result = cli("train", trained.data, "--out", run, *SMALL, "--set", "mode=probe")
+    assert result.code == Exit.DONE, result.err
+    assert not list(run.glob("checkpoints/*"))
+    return run
+
+
+@pytest.mark.usefixtures("unexported")
+@pytest.mark.parametrize("remote", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_what_a_probe_has_seen_outlives_a_kill(cli, trained, probed, tmp_path, s3_url, monkeypatch, remote) -> None:
+    from plantml import storage
+    from plantml.network import PlantNet
+
+    out = f"{s3_url}/run" if remote else str(tmp_path / "run")
+    asked = ("train", trained.data, "--out", out, *SMALL, "--set", "mode=probe")
+    honest, seen = PlantNet.embed, []
+
+    def embed(net, photos):
+        if len(seen) == 5:
+            raise Killed
+        seen.append(len(photos))
+        time.sleep(0.02)  # longer than what --checkpoint-every says
+        return honest(net, photos)
+
+    monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "of-one-machine"))
+    monkeypatch.setattr("plantml.train.speed._medians", lambda works: [0.01 for _ in works])  # which embeds, too
+    with monkeypatch.context() as patch:
+        patch.setattr(PlantNet, "embed", embed)
+        with pytest.raises(Killed):
+            cli(*asked)
+    if remote:
+        monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "of-another-machine"))
+        deadline = time.monotonic() + 60
+        while len(list(storage.list_files(f"{out}/checkpoints"))) < 5:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    again = []
+    with monkeypatch.context() as patch:
+        patch.setattr(PlantNet, "embed", lambda net, photos: again.append(len(photos)) or honest(net, photos))
+        result = cli(*asked)
+    assert result.code == Exit.DONE, result.err
+    assert json.loads(storage.read(f"{out}/bundle/model.json"))["digest"] == digest(probed)
+    views = 6 * yaml.safe_load(storage.read(f"{out}/plan.yaml"))["train_photos"]
+    assert sum(seen) == 5 * 32
+    assert views - sum(seen) <= sum(again) < views
+    assert not [entry for entry in storage.list_files(out) if "checkpoints" in entry.url]
+
+
+AT_A_LOOK = """
+from plantml.network import PlantNet
+honest, seen = PlantNet.embed, []
+
+def embed(net, photos):
+    seen.append(len(photos))
+    if seen.count(32) == 3:  # smaller ones are measured
+        os.kill(os.getpid(), signal.SIGTERM)
+    return honest(net, photos)
+
+PlantNet.embed = embed
+"""
+
+
 @pytest.mark.slow
-def test_a_signal_while_embeddings_are_made_ends_with_its_code(trained, tmp_path) -> None:
-    process = start(trained.data, tmp_path / "run", "--set", "mode=probe", "--set", "backbone=mobilenetv3_large_100")
-    wait_for(process, tmp_path / "run", "plots/batch.png")
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode in {Exit.TERMINATED, Exit.DONE}, err
+def test_a_signal_while_embeddings_are_made_keeps_them(trained, probed, cli, tmp_path) -> None:
+    process = start(trained.data, tmp_path / "run", "--set", "mode=probe", "--checkpoint-every", "1h", before=AT_A_LOOK)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == Exit.TERMINATED, err
+    assert "Repeat the same command to go on" in err
     assert "Traceback" not in err
+    assert len(list((tmp_path / "run" / "checkpoints").glob("embeddings-*.npy"))) == 1
+    assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--set", "mode=probe").code == Exit.DONE
+    assert digest(tmp_path / "run") == digest(probed)
 
 
 AT_DECODING = """

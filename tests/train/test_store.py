@@ -4,7 +4,9 @@ import errno
 import hashlib
 import os
 import pickle
+import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +49,51 @@ def test_the_second_build_reads_no_photo(photos, tmp_path) -> None:
 def test_another_geometry_is_another_store(photos, tmp_path, other) -> None:
     store.build(photos, FIT, tmp_path / "store")
     assert store.build(photos, other, tmp_path / "store").pixels.shape == (5, other.height, other.width, 3)
-    assert len(list((tmp_path / "store").glob("*.pixels"))) == 2
+    assert len(list((tmp_path / "store").rglob("*.pixels"))) == 2
+
+
+def test_only_photos_that_are_not_decoded_yet_are_read(photos, tmp_path, monkeypatch) -> None:
+    """Folds, splits and versions share photos in another order."""
+    read = []
+    honest = store.fetch
+    monkeypatch.setattr(store, "fetch", lambda photo, cache: read.append(photo) or honest(photo, cache))
+    first = store.build(photos[:3], FIT, tmp_path / "store").pixels
+    told = []
+    second = store.build(
+        [photos[4], photos[1], photos[3], photos[0]], FIT, tmp_path / "store", progress=lambda *at: told.append(at)
+    ).pixels
+    assert len(read) == 5
+    assert set(read[3:]) == {photos[3], photos[4]}
+    assert told == [(3, 4), (4, 4)]
+    assert np.array_equal(second[[1, 3]], first[[1, 0]])
+    assert np.array_equal(second[2], images.decode(storage.read(photos[3].url), FIT))
+
+
+def test_a_kill_loses_one_segment(photos, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(store, "_SEGMENT", 2 * FIT.height * FIT.width * 3)
+    honest, read = store.fetch, []
+
+    def killed(photo, cache):
+        read.append(photo)
+        if photo == photos[3] and read.count(photo) == 1:
+            raise KeyboardInterrupt
+        return honest(photo, cache)
+
+    monkeypatch.setattr(store, "fetch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.build(photos, FIT, tmp_path / "store", threads=1)
+    built = store.build(photos, FIT, tmp_path / "store")
+    assert read.count(photos[0]) == read.count(photos[1]) == 1
+    assert len(built.pixels.files) == 3
+    for row, photo in enumerate(photos):
+        assert np.array_equal(built.pixels[row], images.decode(storage.read(photo.url), FIT))
+
+
+def test_the_same_photo_twice_is_decoded_once(photos, tmp_path) -> None:
+    pixels = store.build([photos[0], photos[1], photos[0]], FIT, tmp_path / "store").pixels
+    assert pixels.shape == (3, 40, 48, 3)
+    assert np.array_equal(pixels[0], pixels[2])
+    assert pixels.places.max() == 1
 
 
 def test_an_unreadable_photo_is_named(photos, tmp_path) -> None:
@@ -62,8 +108,8 @@ def test_an_unreadable_photo_is_named(photos, tmp_path) -> None:
 
 def test_a_build_that_was_killed_is_built_again(photos, tmp_path) -> None:
     store.build(photos, FIT, tmp_path / "store")
-    pixels = next((tmp_path / "store").glob("*.pixels"))
-    next((tmp_path / "store").glob("*.unreadable")).unlink()
+    pixels = next((tmp_path / "store").rglob("*.pixels"))
+    next((tmp_path / "store").rglob("*.photos")).unlink()
     pixels.write_bytes(bytes(pixels.stat().st_size))
     assert store.build(photos, FIT, tmp_path / "store").pixels[:].any()
 
@@ -71,13 +117,16 @@ def test_a_build_that_was_killed_is_built_again(photos, tmp_path) -> None:
 def test_another_process_gets_the_name_and_not_the_pixels(photos, tmp_path) -> None:
     pixels = store.build(photos, FIT, tmp_path / "store").pixels
     sent = pickle.dumps(pixels)
-    assert len(sent) < 1000
+    assert len(sent) < 2000
     assert np.array_equal(pickle.loads(sent)[3], pixels[3])
 
 
 def test_a_photo_whose_bytes_changed_is_not_used(photos, tmp_path) -> None:
+    right = (tmp_path / "2.jpg").read_bytes()
     (tmp_path / "2.jpg").write_bytes((tmp_path / "3.jpg").read_bytes())
     assert "SHA-256" in store.build(photos, FIT, tmp_path / "store").unreadable[2]
+    (tmp_path / "2.jpg").write_bytes(right)
+    assert not store.build(photos, FIT, tmp_path / "store").unreadable
 
 
 def test_trouble_of_the_storage_is_no_fault_of_a_photo(photos, tmp_path, monkeypatch) -> None:
@@ -102,7 +151,7 @@ def test_a_photo_that_is_not_there_may_come_back(photos, tmp_path) -> None:
 @pytest.mark.parametrize("left", [None, 100])
 def test_a_store_without_its_pixels_is_built_again(photos, tmp_path, left) -> None:
     wanted = store.build(photos, FIT, tmp_path / "store").pixels[:].copy()
-    (file,) = (tmp_path / "store").glob("*.pixels")
+    (file,) = (tmp_path / "store").rglob("*.pixels")
     if left is None:
         file.unlink()
     else:
@@ -111,34 +160,55 @@ def test_a_store_without_its_pixels_is_built_again(photos, tmp_path, left) -> No
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room cannot be taken ahead here")
-def test_a_full_disk_is_told_before_anything_is_decoded(photos, tmp_path, monkeypatch) -> None:
+def test_a_disk_that_becomes_full_is_told(photos, tmp_path, monkeypatch) -> None:
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(StorageError, match="No space left"):
         store.build(photos, FIT, tmp_path / "store")
-    assert not list((tmp_path / "store").iterdir())
+    assert not [file for file in (tmp_path / "store").rglob("*") if file.is_file()]
 
 
-def test_stores_that_nobody_used_for_a_day_make_room(photos, tmp_path) -> None:
+def test_a_full_disk_is_told_before_anything_is_decoded(photos, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 1000))
+    monkeypatch.setattr(store, "fetch", lambda *_: pytest.fail("a photo was read"))
+    with pytest.raises(StorageError, match=r"0\.0 GB are free"):
+        store.build(photos, FIT, tmp_path / "store")
+
+
+def test_segments_that_nobody_used_for_a_day_make_room(photos, tmp_path) -> None:
     folder, one = tmp_path / "store", FIT.height * FIT.width * 3
 
-    def sizes() -> list[int]:
-        return sorted(file.stat().st_size // one for file in folder.glob("*.pixels"))
+    def made() -> set[int]:
+        return {photo for photo in range(5) if _known(photos[photo], folder)}
 
-    for number, days in ((1, 3), (2, 2), (3, 0)):
-        store.build(photos[:number], FIT, folder)
-        for file in folder.iterdir():
-            if file.with_suffix(".pixels").stat().st_size == number * one:
+    for number, days in ((0, 3), (1, 2), (2, 0)):
+        store.build(photos[number : number + 1], FIT, folder)
+        for file in folder.rglob("*.photos"):
+            if file.read_text() == photos[number].image_id:
                 os.utime(file, (time.time() - 86_401 * days,) * 2)
     (folder / ".half.part").write_bytes(b"")
     os.utime(folder / ".half.part", (0, 0))
-    store.build(photos[:4], FIT, folder, limit=9 * one)
-    assert sizes() == [2, 3, 4]
+    store.build(photos[3:4], FIT, folder, limit=3 * one)
+    assert made() == {1, 2, 3}
     assert not (folder / ".half.part").exists()
-    store.build(photos, FIT, folder, limit=one)
-    assert sizes() == [3, 4, 5]  # what was used today stays, bound or not
+    store.build(photos[4:], FIT, folder, limit=one)
+    assert made() == {2, 3, 4}  # what was used today stays, bound or not
+
+
+def test_what_is_used_again_is_kept(photos, tmp_path) -> None:
+    folder, one = tmp_path / "store", FIT.height * FIT.width * 3
+    store.build(photos[:1], FIT, folder)
+    (notes,) = folder.rglob("*.photos")
+    os.utime(notes, (0, 0))
+    store.build(photos[:1], FIT, folder)
+    store.build(photos[1:2], FIT, folder, limit=one)
+    assert _known(photos[0], folder)
+
+
+def _known(photo: Photo, folder: Path) -> bool:
+    return any(file.read_text().startswith(photo.image_id) for file in folder.rglob("*.photos"))
 
 
 def test_a_stop_is_heard(photos, tmp_path) -> None:

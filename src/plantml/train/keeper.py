@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from plantml import storage
 from plantml.errors import InputError
-from plantml.train import team
+from plantml.train import parts, team
 from plantml.train.data import Batch
 from plantml.train.evaluation import evaluate
 from plantml.train.history import History
@@ -194,9 +194,10 @@ class Keeper(pl.Callback):
         keep = {file.name}
         if self.history.rows:
             keep.add(best_file(self.folder, self.history.best_epoch).name)
-        for other in [*self.folder.glob("state-*.ckpt"), *self.folder.glob("best-*.safetensors")]:
-            if other.name not in keep:
-                other.unlink(missing_ok=True)
+        for pattern in ("state-*.ckpt", "best-*.safetensors", parts.PATTERN):
+            for other in self.folder.glob(pattern):
+                if other.name not in keep:
+                    other.unlink(missing_ok=True)
         self.hearing.saved()
 
     def _keep_to_budget(self) -> None:

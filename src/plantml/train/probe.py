@@ -1,20 +1,24 @@
 """Training in seconds: the backbone stays as it is, its embeddings are computed once, only the heads learn."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from plantml.network import PlantNet
-from plantml.train.augment import Training
-from plantml.train.data import PhotoDataset, Photos
+from plantml.train.data import PhotoDataset, Photos, augmentation
 from plantml.train.evaluation import judge
 from plantml.train.history import History
 from plantml.train.losses import total_loss
+from plantml.train.parts import Parts, Rows
 from plantml.train.planning import VIEWS
 from plantml.train.recipe import Plan
 from plantml.work import Progress, Stop, batched, silent
+
+T = TypeVar("T")
 
 _BATCH = 32
 """Photos that are embedded at once."""
@@ -23,14 +27,30 @@ _FIRST_EPOCHS, _FIRST_BATCH, _FIRST_RATE = 30, 256, 5e-3
 """Of the heads on plain embeddings, before a backbone is tuned."""
 
 
+@dataclass(frozen=True)
+class Looking:
+    """How photos are embedded.
+
+    Attributes:
+        device: that makes embeddings.
+        parts: where they are kept until all are there.
+        stop: asked after each batch.
+        progress: called with (done, total) photos.
+    """
+
+    device: str
+    parts: Parts
+    stop: Stop
+    progress: Progress = silent
+
+
 def fit(
     net: PlantNet,
     plan: Plan,
     train: Photos,
     val: Photos,
     *,
-    stop: Stop,
-    progress: Progress,
+    looking: Looking,
     told: Callable[[dict[str, float]], None],
 ) -> History:
     """Train the heads of `net`, which are left as they were in the best epoch.
@@ -38,8 +58,8 @@ def fit(
     The same seed gives the same weights: views depend on (seed, view, photo), the order of steps on (seed, epoch).
     """
     net.eval()
-    seen = _features(net, plan, train, VIEWS if plan.augment else 1, stop=stop, progress=progress)
-    judged, truth = _plain(net, plan, val, stop)
+    seen = _features(net, plan, train, VIEWS if plan.augment else 1, looking)
+    judged, truth = _plain(net, val, replace(looking, progress=silent))
     optimiser, schedule = _optimiser(net, plan, plan.epochs, plan.lr)
     history, best = History(), net.heads.state_dict()
     for epoch in range(plan.epochs):
@@ -58,14 +78,14 @@ def fit(
     return history
 
 
-def fit_heads_first(net: PlantNet, plan: Plan, train: Photos, *, stop: Stop, progress: Progress) -> None:
+def fit_heads_first(net: PlantNet, plan: Plan, train: Photos, looking: Looking) -> None:
     """Give fresh heads a start on embeddings of the training photos as they are.
 
     Else their first, large gradients would spoil what the backbone knows (Kumar et al. 2022, "Fine-tuning can
     distort pretrained features").
     """
     net.eval()
-    seen = _features(net, plan.model_copy(update={"augment": 0.0}), train, 1, stop=stop, progress=progress)
+    seen = _features(net, plan.model_copy(update={"augment": 0.0}), train, 1, looking)
     optimiser, schedule = _optimiser(net, plan, _FIRST_EPOCHS, _FIRST_RATE)
     for epoch in range(_FIRST_EPOCHS):
         _epoch(net, plan, seen, epoch, optimiser, batch=_FIRST_BATCH)
@@ -113,40 +133,54 @@ def _epoch(
 
 
 def _features(
-    net: PlantNet, plan: Plan, photos: Photos, views: int, *, stop: Stop, progress: Progress
+    net: PlantNet, plan: Plan, photos: Photos, views: int, looking: Looking
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Embeddings [views * N, D] of augmented views, and their labels."""
-    change = Training(plan.input.height, plan.input.width, plan.augment)
-    dataset = PhotoDataset(photos, plan.seed, change)
+    dataset = PhotoDataset(photos, plan.seed, augmentation(plan))
     places = [(view, int(row), 0) for view in range(views) for row in photos.rows]
-    batches = (torch.stack([dataset[place]["image"] for place in some]) for some in batched(places, _BATCH))
+
+    def images(some: Sequence[tuple[int, int, int]]) -> Tensor:
+        return torch.stack([dataset[place]["image"] for place in some])
+
     rows = np.array([row for _, row, _ in places])
     labels = {name: torch.as_tensor(held[rows]) for name, held in photos.labels.items()}
-    return _embedded(net, plan, batches, len(places), stop=stop, progress=progress), labels
+    found = looking.parts.of("views", photos.keys[rows].tobytes())
+    return _embedded(net, found, places, images, looking), labels
 
 
-def _plain(net: PlantNet, plan: Plan, photos: Photos, stop: Stop) -> tuple[Tensor, dict[str, Tensor]]:
+def _plain(net: PlantNet, photos: Photos, looking: Looking) -> tuple[Tensor, dict[str, Tensor]]:
     """Embeddings [N, D] of photos exactly as detection sees them, and their labels."""
-    batches = (torch.from_numpy(np.ascontiguousarray(photos.pixels[rows])) for rows in batched(photos.rows, _BATCH))
+
+    def images(some: Sequence[int]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(photos.pixels[some]))
+
     labels = {name: torch.as_tensor(held[photos.rows]) for name, held in photos.labels.items()}
-    return _embedded(net, plan, batches, len(photos.rows), stop=stop, progress=silent), labels
+    found = looking.parts.of("plain", photos.keys[photos.rows].tobytes())
+    return _embedded(net, found, photos.rows.tolist(), images, looking), labels
 
 
 def _embedded(
-    net: PlantNet, plan: Plan, batches: Iterable[Tensor], total: int, *, stop: Stop, progress: Progress
+    net: PlantNet, found: Rows, items: Sequence[T], images: Callable[[Sequence[T]], Tensor], looking: Looking
 ) -> Tensor:
-    """Embeddings of all batches, one under the other, made by the plan's device: [total, D], on the CPU."""
-    found, done = [], 0
-    net.to(plan.device)
-    for batch in batches:
-        if stop:
-            raise stop.error(
-                "Training stopped while it looked at the photos", "Repeat the same command to start again."
+    """Embeddings of all items: [items, D], on the CPU.
+
+    Args:
+        net: makes them.
+        found: those that were kept; the others come to it.
+        items: what `images` understands.
+        images: uint8 [N, H, W, 3] of some items.
+        looking: see there.
+    """
+    net.to(looking.device)
+    for some in batched(items[len(found) :], _BATCH):
+        if looking.stop:
+            found.keep()
+            raise looking.stop.error(
+                f"Training stopped while it looked at the photos: {len(found)} of {len(items)}",
+                "What it has seen is kept. Repeat the same command to go on.",
             )
         with torch.inference_mode():
-            found.append(net.embed(batch.to(plan.device)).cpu())
-        done += len(batch)
-        progress(done, total)
+            found.add(net.embed(images(some).to(looking.device)).cpu().numpy())
+        looking.progress(len(found), len(items))
     net.to("cpu")
-    # Cloned, because what is made in inference mode cannot be learned from.
-    return torch.cat(found).clone()
+    return torch.from_numpy(found.vectors())

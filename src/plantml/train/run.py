@@ -21,7 +21,7 @@ from plantml.data.where import where
 from plantml.errors import InputError, StoppedError
 from plantml.network import PlantNet
 from plantml.settings import Machine
-from plantml.train import allocator, finish, folds, loggers, planning, prepare, probe, results, speed, team, warm
+from plantml.train import allocator, finish, folds, loggers, parts, planning, prepare, probe, results, speed, team, warm
 from plantml.train.data import evaluation_loader, training_loader
 from plantml.train.history import History
 from plantml.train.keeper import Hearing, Keeper
@@ -171,6 +171,7 @@ def _train(
     made = finish.finish(net.cpu().eval(), plan, data, version)
     results.write(run, plan, history, made)
     bundle = run.publish(made.files, made.model_json)
+    run.forget(parts.PATTERN)
     scores = made.contract.metrics
     return Trained(run.url, bundle, plan, scores, time.monotonic() - started, resumed, changed=True)
 
@@ -237,6 +238,12 @@ class _Work:
     stop: Stop
     listener: Listener
 
+    def looking(self, what: str) -> probe.Looking:
+        """How photos are embedded, and what that is called where progress is shown."""
+        every = self.config.checkpoint_every
+        kept = parts.Parts(self.run.checkpoints, every, self.run.saved, writes=team.first())
+        return probe.Looking(self.plan.device, kept, self.stop, self.listener.progress(what))
+
 
 _Told = Callable[[Mapping[str, float], int], None]
 """Called with each row of the history and the epochs there will be."""
@@ -253,20 +260,27 @@ def _learn(net: PlantNet, work: _Work) -> History:
     log = loggers.open_(plan, work.config, run, listener.say) if team.first() else loggers.Log()
     if team.first():
         run.write("plots/batch.png", example_batch(data.train, plan))
-    if plan.mode == "probe":
-        seen = listener.progress("embedding")
-        history = probe.fit(
-            net, plan, data.train, data.val, stop=work.stop, progress=seen, told=lambda row: told(row, plan.epochs)
-        )
-    else:
-        history = _tune(net, work, told)
+    try:
+        if plan.mode == "probe":
+            looking = work.looking("embedding")
+            history = probe.fit(
+                net, plan, data.train, data.val, looking=looking, told=lambda row: told(row, plan.epochs)
+            )
+        else:
+            history = _tune(net, work, told)
+    except (StoppedError, SystemExit) as error:
+        if isinstance(error, SystemExit) and work.stop:  # Lightning's answer to a second Ctrl-C
+            raise work.stop.error("Training was interrupted", "Repeat the same command to go on.") from error
+        if team.first() and work.stop:
+            run.settle_if_possible()
+        raise
     log.close("success")
     return history
 
 
 def _tune(net: PlantNet, work: _Work, told: _Told) -> History:
     """Train backbone and heads."""
-    data, plan, run, stop, listener = work.data, work.plan, work.run, work.stop, work.listener
+    data, plan, run, listener = work.data, work.plan, work.run, work.listener
     module = PlantModule(net, plan)
 
     def ended(row: Mapping[str, float], epochs: int) -> None:
@@ -276,7 +290,9 @@ def _tune(net: PlantNet, work: _Work, told: _Told) -> History:
 
     hearing = Hearing(listener.progress("training"), ended, run.saved, listener.say)
     judging = functools.partial(evaluation_loader, data.val)
-    keeper = Keeper(module, run.checkpoints, judging, every=work.config.checkpoint_every, stop=stop, hearing=hearing)
+    keeper = Keeper(
+        module, run.checkpoints, judging, every=work.config.checkpoint_every, stop=work.stop, hearing=hearing
+    )
     resumed = keeper.resume()
     if len(set(team.gathered(module.step))) > 1:
         why = "each sees a folder of its own"
@@ -284,18 +300,11 @@ def _tune(net: PlantNet, work: _Work, told: _Told) -> History:
             "The machines have different checkpoints", why, "Let --out be a URL, or a folder that all see."
         )
     if not resumed and plan.mode == "finetune":
-        probe.fit_heads_first(net, plan, data.train, stop=stop, progress=listener.progress("heads"))
-    try:
-        module.to(plan.device)
-        keeper.end_epoch_before()
-        if not keeper.done:
-            _fit(module, keeper, data)
-    except (StoppedError, SystemExit) as error:
-        if isinstance(error, SystemExit) and stop:  # Lightning's answer to a second Ctrl-C
-            raise stop.error("Training was interrupted", "Repeat the same command to go on.") from error
-        if team.first() and stop:
-            run.settle_if_possible()
-        raise
+        probe.fit_heads_first(net, plan, data.train, work.looking("heads"))
+    module.to(plan.device)
+    keeper.end_epoch_before()
+    if not keeper.done:
+        _fit(module, keeper, data)
     if team.first():
         run.settle()
         net.load_state_dict(keeper.best())

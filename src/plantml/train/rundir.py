@@ -170,6 +170,14 @@ class RunFolder:
         if self._remote:
             self._copier.submit(self._copy).result()
 
+    def forget(self, pattern: str) -> None:
+        """Remove checkpoints that are needed no longer, here and at the run's URL."""
+        files = list(self.checkpoints.glob(pattern))
+        for file in files:
+            file.unlink(missing_ok=True)
+        if files:
+            self.settle_if_possible()
+
     def settle_if_possible(self) -> None:
         """The same at an end that somebody asked for: trouble is told, and what is here stays here."""
         try:
@@ -201,19 +209,18 @@ class RunFolder:
 
     def _copy(self) -> None:
         """The newest state and what it names, weights first; then those that are not kept here are removed."""
-        there = storage.join(self.url, "checkpoints")
+        there, known = storage.join(self.url, "checkpoints"), {entry.name for entry in self._there()}
         while True:
             try:
                 # Best weights sort before states, so that a state that is there has what it names.
-                files = {file.name: file.read_bytes() for file in sorted(self.checkpoints.glob("[!.]*.*"))}
+                here = sorted(self.checkpoints.glob("[!.]*.*"))
+                files = {file.name: file.read_bytes() for file in here if file.name not in known}
                 break
             except FileNotFoundError:
                 continue  # dropped for a newer one meanwhile
-        known = {entry.name for entry in self._there()}
         for name, data in files.items():
-            if name not in known:
-                storage.write(storage.join(there, name), data)
-        for name in known - set(files):
+            storage.write(storage.join(there, name), data)
+        for name in known - {file.name for file in here}:
             storage.remove(storage.join(there, name))
 
     def write(self, name: str, data: bytes) -> None:

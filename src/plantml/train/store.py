@@ -1,28 +1,40 @@
-"""Decoded photos, once: a memory-mapped file of uint8 pixels, so that later epochs decode no JPEG.
+"""Decoded photos, once: files of uint8 pixels, mapped into memory, so that later epochs and runs decode no JPEG.
 
-Keyed by the photos' content and the geometry, in the local cache, bounded like it, safe to delete between trainings.
+A photo is known by its content and the geometry. Photos that were decoded together share a file, a segment, and
+whoever needs one of them finds it there: another run, a fold, the next version of the dataset. A segment is complete
+or not there, so that a kill loses one at most. All lie in the local cache, bounded like it, safe to delete between
+trainings.
 """
 
 import contextlib
+import functools
 import hashlib
 import math
 import os
+import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from plantml import images, storage
 from plantml.errors import DamagedError, NotFoundError, PlantmlError, StorageError
 from plantml.images import Fit, Pixels
-from plantml.work import Progress, Stop, in_threads, silent
+from plantml.work import Progress, Stop, batched, in_threads, silent
 
-_PIXELS, _NOTES = ".pixels", ".unreadable"
+_PIXELS, _PHOTOS = ".pixels", ".photos"
+_SEGMENT = 256 * 2**20
+"""Bytes of a segment at most: half a minute of decoding is the most that a kill can lose."""
+
+_OPEN = 128
+"""Segments mapped at the same time: each holds a file open."""
+
 _UNUSED = 86_400.0
-"""Seconds after which a store is taken for unused."""
+"""Seconds after which a segment is taken for unused."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +46,38 @@ class Photo:
 
 
 class MappedPixels:
-    """uint8 pixels [N, H, W, 3] in a file; sent to another process as the file's name alone."""
+    """uint8 pixels [N, H, W, 3] in files; sent to another process as names and numbers alone.
 
-    def __init__(self, file: Path, shape: tuple[int, int, int, int]) -> None:
-        self.file, self.shape = file, shape
-        self._array: Pixels | None = None
+    Args:
+        files: the segments.
+        places: number of the file and row in it, int32 [N, 2]; a photo without pixels has -1 and is all black.
+        size: height and width, pixels.
+    """
+
+    def __init__(self, files: Sequence[Path], places: NDArray[np.int32], size: tuple[int, int]) -> None:
+        self.files, self.places, self.size = files, places, size
+        self.shape = (len(places), *size, 3)
+        self._mapped = functools.lru_cache(maxsize=_OPEN)(self._map)
 
     def __getitem__(self, rows: Any, /) -> Pixels:
-        if self._array is None:
-            self._array = np.memmap(self.file, np.uint8, "r", shape=self.shape)
-        found: Pixels = self._array[rows]
+        places = self.places[rows]
+        if places.ndim == 1:
+            return self._one(*places.tolist())
+        found = np.empty((len(places), *self.size, 3), np.uint8)
+        for number, (file, row) in enumerate(places.tolist()):
+            found[number] = self._one(file, row)
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MappedPixels, (self.file, self.shape)
+        return MappedPixels, (self.files, self.places, self.size)
+
+    def _one(self, file: int, row: int) -> Pixels:
+        return self._mapped(file)[row] if file >= 0 else np.zeros((*self.size, 3), np.uint8)
+
+    def _map(self, number: int) -> Pixels:
+        file = self.files[number]
+        count = file.stat().st_size // (math.prod(self.size) * 3)
+        return np.memmap(file, np.uint8, "r", shape=(count, *self.size, 3))
 
 
 @dataclass(frozen=True)
@@ -55,11 +85,11 @@ class PixelStore:
     """Pixels of photos, by their number.
 
     Attributes:
-        pixels: uint8 [N, H, W, 3], in the file.
+        pixels: uint8 [N, H, W, 3], in files.
         unreadable: number and reason of photos that gave no pixels; their rows are not to be used.
     """
 
-    pixels: "MappedPixels"
+    pixels: MappedPixels
     unreadable: dict[int, str]
 
 
@@ -74,14 +104,14 @@ def build(
     progress: Progress = silent,
     stop: Stop | None = None,
 ) -> PixelStore:
-    """Decode all photos to one size, or find them decoded already.
+    """Decode photos to one size, as far as they are not decoded already.
 
     Args:
         photos: in the order of the store's rows.
         fit: the geometry; `images.decode` makes the pixels.
-        folder: where stores are kept.
+        folder: where segments are kept.
         cache: for the bytes of remote photos.
-        limit: bytes of all stores together; those that nobody used for a day make room for this one.
+        limit: bytes of all segments together; those that nobody used for a day make room for new ones.
         threads: photos decoded at the same time.
         progress: called with (done, total) photos.
         stop: asked now and then.
@@ -91,73 +121,140 @@ def build(
             named in the result.
         StoppedError: a signal asked for the end.
     """
-    key = hashlib.sha256(f"{fit}".encode())
-    for photo in photos:
-        key.update(photo.image_id.encode())
-    name = key.hexdigest()
-    shape = (len(photos), fit.height, fit.width, 3)
-    file, notes = folder / f"{name}{_PIXELS}", folder / f"{name}{_NOTES}"
-    if not (notes.exists() and file.exists() and file.stat().st_size == math.prod(shape)):
-        folder.mkdir(parents=True, exist_ok=True)
-        if limit is not None:
-            _make_room(folder, limit - math.prod(shape))
-        unreadable, missing = _fill(
-            file, photos, fit, cache=cache, threads=threads, progress=progress, stop=stop or Stop()
-        )
-        if missing:
-            notes.unlink(missing_ok=True)  # photos that are not there may be there next time
-            return PixelStore(MappedPixels(file, shape), unreadable | missing)
-        # Written last: where it is, the pixels are complete.
-        storage.write(str(notes), "".join(f"{row}\t{why}\n" for row, why in sorted(unreadable.items())).encode())
-    os.utime(notes)
-    lines = notes.read_text(encoding="utf-8").splitlines()
-    return PixelStore(
-        MappedPixels(file, shape), {int(row): why for row, why in (line.split("\t", 1) for line in lines)}
-    )
+    place = folder / f"{fit.height}x{fit.width}-{fit.mode}"
+    wanted = {photo.image_id: photo for photo in photos}
+    segments = [found for file in sorted(place.glob(f"*{_PHOTOS}")) if (found := _Segment.found(file, fit))]
+    known = {image_id for segment in segments for image_id in segment.rows}
+    todo = [photo for image_id, photo in wanted.items() if image_id not in known]
+    if todo:
+        place.mkdir(parents=True, exist_ok=True)
+        _make_room(folder, len(todo) * _size(fit), limit)
+        work = _Decoding(fit, place, cache, threads, progress, stop or Stop())
+        segments += work.decode(todo, len(wanted))
+    return _joined(photos, fit, segments)
 
 
-def _fill(
-    file: Path,
-    photos: Sequence[Photo],
-    fit: Fit,
-    *,
-    cache: storage.Cache | None,
-    threads: int,
-    progress: Progress,
-    stop: Stop,
-) -> tuple[dict[int, str], dict[int, str]]:
-    """Decode all photos into a new file; number and reason of those that are no pictures, and of those not there."""
-    unreadable: dict[int, str] = {}
-    missing: dict[int, str] = {}
-    shape = (len(photos), fit.height, fit.width, 3)
-    with storage.staged(str(file)) as scratch:
-        _reserve(scratch, math.prod(shape))
-        pixels = np.memmap(scratch, np.uint8, "r+", shape=shape)
+@dataclass(frozen=True)
+class _Segment:
+    """Photos that share a file.
 
-        def decode(row: int) -> PlantmlError | None:
-            try:
-                pixels[row] = images.decode(fetch(photos[row], cache), fit)
-            except (images.ImageError, DamagedError, NotFoundError) as error:
-                return error
-            return None  # that a storage does not answer says nothing of a photo
+    Attributes:
+        file: the pixels.
+        rows: where in the file each photo is, by `image_id`.
+        unreadable: reasons of those that are no pictures, by `image_id`.
+        absent: reasons of those whose bytes were not there, or others; not kept, as the right ones may be there next
+            time.
+    """
 
-        for row, error in enumerate(in_threads(decode, range(len(photos)), threads)):
-            if error is not None:
-                found = missing if isinstance(error, NotFoundError) else unreadable
-                found[row] = str(error).replace("\n", " ")
-            progress(row + 1, len(photos))
-            if stop:
-                raise stop.error(
-                    f"Training stopped while photos were decoded: {row + 1} of {len(photos)}",
-                    "Repeat the same command to start again.",
-                )
-        pixels.flush()
-    return unreadable, missing
+    file: Path
+    rows: Mapping[str, int]
+    unreadable: Mapping[str, str]
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def found(cls, notes: Path, fit: Fit) -> "_Segment | None":
+        """The segment that a table of photos is about, or none if it is not whole."""
+        file = notes.with_suffix(_PIXELS)
+        try:
+            lines = [line.partition("\t") for line in notes.read_text(encoding="utf-8").split("\n")]
+            if file.stat().st_size != len(lines) * _size(fit):
+                return None
+        except FileNotFoundError:
+            return None
+        rows = {image_id: row for row, (image_id, _, _) in enumerate(lines) if image_id}
+        return cls(file, rows, {image_id: why for image_id, _, why in lines if why})
+
+    def keep(self, length: int) -> None:
+        """Say what is in the file. Written last: where the table is, the pixels are complete."""
+        lines = [""] * length
+        for image_id, row in self.rows.items():
+            why = self.unreadable.get(image_id)
+            lines[row] = f"{image_id}\t{why}" if why else image_id
+        storage.write(str(self.file.with_suffix(_PHOTOS)), "\n".join(lines).encode())
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """How photos become segments; see `build`."""
+
+    fit: Fit
+    place: Path
+    cache: storage.Cache | None
+    threads: int
+    progress: Progress
+    stop: Stop
+
+    def decode(self, photos: Sequence[Photo], total: int) -> list[_Segment]:
+        """New segments, of so many photos of all that are wanted."""
+        made, done = [], total - len(photos)
+        for some in batched(photos, max(1, _SEGMENT // _size(self.fit))):
+            made.append(self._segment(some, done, total))
+            done += len(some)
+        return made
+
+    def _segment(self, photos: Sequence[Photo], done: int, total: int) -> _Segment:
+        name = hashlib.sha256("".join(photo.image_id for photo in photos).encode()).hexdigest()[:32]
+        file = self.place / f"{name}{_PIXELS}"
+        unreadable: dict[str, str] = {}
+        absent: dict[str, str] = {}
+        with storage.staged(str(file)) as scratch:
+            _reserve(scratch, len(photos) * _size(self.fit))
+            pixels = np.memmap(scratch, np.uint8, "r+", shape=(len(photos), self.fit.height, self.fit.width, 3))
+
+            def decode(row: int) -> PlantmlError | None:
+                try:
+                    pixels[row] = images.decode(fetch(photos[row], self.cache), self.fit)
+                except (images.ImageError, DamagedError, NotFoundError) as error:
+                    return error
+                return None  # that a storage does not answer says nothing of a photo
+
+            for row, error in enumerate(in_threads(decode, range(len(photos)), self.threads)):
+                image_id, why = photos[row].image_id, str(error).replace("\n", " ")
+                if isinstance(error, images.ImageError):
+                    unreadable[image_id] = why  # its bytes are those of its hash, so that this is true for ever
+                elif error is not None:
+                    absent[image_id] = why
+                self.progress(done + row + 1, total)
+                if self.stop:
+                    raise self.stop.error(
+                        f"Training stopped while photos were decoded: {done + row + 1} of {total}",
+                        "Repeat the same command to go on.",
+                    )
+            pixels.flush()
+        rows = {photo.image_id: row for row, photo in enumerate(photos) if photo.image_id not in absent}
+        segment = _Segment(file, rows, unreadable, absent)
+        segment.keep(len(photos))
+        return segment
+
+
+def _joined(photos: Sequence[Photo], fit: Fit, segments: Sequence[_Segment]) -> PixelStore:
+    """The photos in their order, wherever they are; the segments that have some are marked as used."""
+    places: dict[str, tuple[int, int]] = {}
+    unreadable: dict[str, str] = {}
+    files: list[Path] = []
+    ids = {photo.image_id for photo in photos}
+    for segment in segments:
+        unreadable |= {**segment.unreadable, **segment.absent}
+        here = {i: (len(files), row) for i, row in segment.rows.items() if i in ids and i not in places}
+        if here:
+            places |= here
+            files.append(segment.file)
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(segment.file.with_suffix(_PHOTOS))
+    nowhere = (-1, -1)
+    found = np.array([places.get(photo.image_id, nowhere) for photo in photos], np.int32).reshape(-1, 2)
+    why = {row: unreadable[photo.image_id] for row, photo in enumerate(photos) if photo.image_id in unreadable}
+    return PixelStore(MappedPixels(files, found, (fit.height, fit.width)), why)
+
+
+def _size(fit: Fit) -> int:
+    """Bytes of a photo's pixels."""
+    return fit.height * fit.width * 3
 
 
 def _reserve(file: Path, size: int) -> None:
     """Take the room on the disk now: a mapped file that finds none later ends the process without a word."""
-    if not size or not hasattr(os, "posix_fallocate"):
+    if not hasattr(os, "posix_fallocate"):
         with file.open("r+b") as handle:
             handle.truncate(size)
         return
@@ -165,32 +262,43 @@ def _reserve(file: Path, size: int) -> None:
         with file.open("r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, size)
     except OSError as error:
-        raise StorageError(
-            f"Decoded photos need {size / 1e9:.1f} GB in {file.parent}",
-            str(error),
-            "Make room, or set PLANTML_CACHE_DIR to a larger disk.",
-        ) from error
+        raise _full(file.parent, size, str(error)) from error
 
 
-def _make_room(folder: Path, limit: int) -> None:
-    """Remove stores that nobody used for a day, the longest unused first, until so many bytes are left or none."""
+def _make_room(folder: Path, needed: int, limit: int | None) -> None:
+    """Remove segments that nobody used for a day, the longest unused first, until so many bytes fit.
+
+    Raises:
+        StorageError: the disk has no room for them, which is better known before hours of decoding.
+    """
     now, kept = time.time(), []
-    for file in folder.iterdir():
+    for file in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
             if file.name.startswith("."):  # of a killed process
                 if now - file.stat().st_mtime > _UNUSED:
                     file.unlink()
             elif file.suffix == _PIXELS:
-                notes = file.with_suffix(_NOTES)
+                notes = file.with_suffix(_PHOTOS)
                 used = (notes if notes.exists() else file).stat().st_mtime
                 kept.append((used, file.stat().st_size, file))
     size = sum(length for _, length, _ in kept)
     for used, length, file in sorted(kept):
-        if size <= limit or now - used < _UNUSED:
-            return
-        file.with_suffix(_NOTES).unlink(missing_ok=True)
+        if now - used < _UNUSED or limit is None or size + needed <= limit:
+            break
+        file.with_suffix(_PHOTOS).unlink(missing_ok=True)
         file.unlink(missing_ok=True)
         size -= length
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise _full(folder, needed, f"{free / 1e9:.1f} GB are free")
+
+
+def _full(folder: Path, needed: int, why: str) -> StorageError:
+    return StorageError(
+        f"Decoded photos need {needed / 1e9:.1f} GB in {folder}",
+        why,
+        "Make room, or set PLANTML_CACHE_DIR to a larger disk.",
+    )
 
 
 def fetch(photo: Photo, cache: storage.Cache | None) -> bytes:
