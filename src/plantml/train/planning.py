@@ -30,6 +30,9 @@ _EFFECTIVE = 0.999
 _FEW = 40
 """Training photos below which a backbone would be spoilt rather than tuned."""
 
+_FEW_MARKS, _SMALL_MARK = 2, 0.2
+"""Boxes of a photo, and their side as a share of it, below which a cut may lose all that the label is about."""
+
 _DETAIL = 8
 """Pixels that the smallest thing that was marked should have in the input."""
 
@@ -157,6 +160,7 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
         ),
         ema=choices.pick("ema", config.ema, _ema(steps, mode), _why_ema(steps, mode)),
         mixup=choices.pick("mixup", config.mixup, *_mixup(config.preset, mode, steps)),
+        augment=choices.pick("augment", config.augment, *_strength(train)),
         balance=balance,
         class_weights=weights,
         class_logits=logits,
@@ -237,10 +241,14 @@ def _smallest_detail(train: pl.DataFrame) -> float:
     """The side of the smallest boxes (5th percentile) as a share of their photo; 0 without boxes."""
     if not train["boxes"].list.len().sum():
         return 0.0
+    return float(_sides_of_boxes(train).quantile(0.05) or 0.0)
+
+
+def _sides_of_boxes(train: pl.DataFrame) -> pl.Series:
+    """The shorter side of each box, as a share of the longer side of its photo."""
     boxes = train.select("boxes", long=pl.max_horizontal("width", "height")).explode("boxes").drop_nulls()
     side = pl.min_horizontal(pl.col("boxes").struct.field("w"), pl.col("boxes").struct.field("h"))
-    found = boxes.select((side / pl.col("long")).quantile(0.05)).item()
-    return float(found or 0.0)
+    return boxes.select(side / pl.col("long")).to_series()
 
 
 def _precision(choices: _Choices, config: TrainConfig, facts: Facts) -> Precision:
@@ -324,6 +332,20 @@ def _mixup(preset: Preset, mode: Mode, steps: int) -> tuple[float, str]:
     if preset == "best" and mode != "probe" and steps >= 1000:
         return 0.1, f"against overfitting in {steps} steps"
     return 0.0, "too few steps to need it"
+
+
+def _strength(train: pl.DataFrame) -> tuple[float, str]:
+    """The strength of augmentation: 1, or half of it where its cuts could lose what a label is about.
+
+    Cuts of strength 1 keep three quarters of a photo on average, so that a single small spot is lost in a quarter.
+    """
+    marked = train.filter(pl.col("boxes").list.len() > 0)
+    if marked.height >= 0.2 * train.height:
+        number = marked["boxes"].list.len().cast(pl.Float64).quantile(0.5)
+        side = float(_sides_of_boxes(marked).quantile(0.5) or 1.0)
+        if number is not None and number <= _FEW_MARKS and side < _SMALL_MARK:
+            return 0.5, f"cuts could lose the {number:.0f} boxes of a photo, {side:.0%} of it wide"
+    return 1.0, "what a camera, a hand and the weather change; twice as much costs accuracy"
 
 
 def _workers(hardware: Hardware, *, cuda: bool) -> tuple[int, str]:

@@ -41,7 +41,6 @@ class _Fixed(Config):
     cutmix: float = Field(
         0.0, ge=0, description="alpha of CutMix, which pastes leaf on leaf; 0 for none, as symptoms are small"
     )
-    augment: float = Field(1.0, ge=0, le=2, description="strength of augmentation; 0 only resizes")
     combinations: Literal["any", "seen"] = Field(
         "any", description="seen: never answer a combination of classes that training did not show"
     )
@@ -98,6 +97,9 @@ class TrainConfig(_Fixed):
         "auto", description="decay of the moving average of the weights a step; 0 for none"
     )
     mixup: Annotated[float, Field(ge=0)] | Auto = Field("auto", description="alpha of mixup; 0 for none")
+    augment: Annotated[float, Field(ge=0, le=2)] | Auto = Field(
+        "auto", description="strength of augmentation; 0 only resizes, 2 is too much for most"
+    )
     balance: Balance | Auto = Field(
         "auto", description="of uneven classes: off, weights (effective number), logits (adjusted), sampling"
     )
@@ -154,6 +156,7 @@ class Plan(_Fixed):
     layer_decay: float
     ema: float
     mixup: float
+    augment: float
     balance: Balance
     class_weights: dict[str, tuple[float, ...]]
     class_logits: dict[str, tuple[float, ...]]
