@@ -229,16 +229,16 @@ class Killed(BaseException):
     """What nothing catches."""
 
 
-@pytest.fixture(scope="module")
-def probed(cli, trained, tmp_path_factory) -> Path:
-    run = tmp_path_factory.mktemp("probed") / "run"
+@pytest.fixture
+def probed(cli, trained, tmp_path, unexported) -> Path:
+    """A probe that nobody interrupted."""
+    run = tmp_path / "probed"
     result = cli("train", trained.data, "--out", run, *SMALL, "--set", "mode=probe")
     assert result.code == Exit.DONE, result.err
     assert not list(run.glob("checkpoints/*"))
     return run
 
 
-@pytest.mark.usefixtures("unexported")
 @pytest.mark.parametrize("remote", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_what_a_probe_has_seen_outlives_a_kill(cli, trained, probed, tmp_path, s3_url, monkeypatch, remote) -> None:
     from plantml import storage
