@@ -17,7 +17,7 @@ def make_plan():
             "budget": None, "mode": "finetune", "targets": (Target("disease", "class", ("a", "b")),), "train_photos": 9,
             "val_photos": 1, "backbone": "x", "parent": "", "input": Fit(32, 32), "epochs": 3, "patience": 3,
             "epoch_photos": 9, "batch_size": 4, "lr": 1e-3, "backbone_lr": 1e-3, "layer_decay": 1.0, "ema": 0.0,
-            "mixup": 0.0, "augment": 1.0, "balance": "off", "class_weights": {}, "class_logits": {},
+            "mixup": 0.0, "augment": 1.0, "views": 6, "balance": "off", "class_weights": {}, "class_logits": {},
             "precision": "32", "workers": 0,
             "device": "cpu", "step_seconds": 0.0, "seconds": 0.0, "versions": {},
         }  # fmt: skip

@@ -124,6 +124,32 @@ def test_small_marks_ask_for_a_larger_input() -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "number", "views"),
+    [
+        ({}, 300, 6),
+        ({}, 5000, 6),
+        ({"augment": 0}, 300, 1),
+        ({"views": 9}, 300, 9),
+        ({"budget": 100}, 5000, 1),
+        ({"budget": 300}, 5000, 4),
+    ],
+)
+def test_views_of_a_probe(asked: dict, number: int, views: int) -> None:
+    found = plan(TrainConfig(preset="quick", **asked), photos(number), speed=FAST)
+    assert found.views == views
+    if "budget" in asked:
+        assert "budget" in found.reasons["views"]
+
+
+def test_many_photos_need_fewer_views() -> None:
+    data = photos(300)
+    many = Version(data.url, 3, pl.concat([data.rows] * 200), data.targets)
+    found = plan(TrainConfig(preset="quick"), many)
+    assert found.views == 2
+    assert "60000 photos teach enough" in found.reasons["views"]
+
+
+@pytest.mark.parametrize(
     ("boxes", "side", "strength"), [(0, 0, 1.0), (1, 100, 0.5), (2, 400, 0.5), (1, 2000, 1.0), (3, 100, 1.0)]
 )
 def test_cuts_are_small_where_they_could_lose_what_is_marked(boxes: int, side: float, strength: float) -> None:

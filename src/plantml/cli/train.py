@@ -172,8 +172,8 @@ def _show_plan(page: Page, plan: "Plan", models: int) -> None:
                "input", "class_weights", "class_logits", "step_seconds", "seconds", "versions"}  # fmt: skip
     others = plan.model_dump(mode="json", exclude=skipped)
     shown |= {key: value for key, value in others.items() if value or value == 0}
-    if plan.mode == "probe":
-        shown = {key: value for key, value in shown.items() if key not in recipe.NOT_IN_A_PROBE}
+    unused = recipe.NOT_IN_A_PROBE if plan.mode == "probe" else recipe.ONLY_IN_A_PROBE
+    shown = {key: value for key, value in shown.items() if key not in unused}
     asked = recipe.chosen(plan.asked)
     why = {key: "as asked" if key in asked else "the default" for key in plan.asked if key in shown}
     rows = [[key, str(value), plan.reasons.get(key, why.get(key, ""))] for key, value in shown.items()]

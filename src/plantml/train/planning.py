@@ -18,8 +18,11 @@ from plantml.train.weights import DEFAULT
 
 T = TypeVar("T")
 
-VIEWS = 6
-"""Augmented views of each training photo that a probe learns from."""
+HEADS_FIRST = 20_000
+"""Photos whose embeddings heads are fitted to, at most, before a backbone is tuned."""
+
+_VIEWS, _VECTORS = 6, 120_000
+"""Augmented views of each photo that a probe learns from, and all of them together, at most, but for one of each."""
 
 _UNEQUAL, _VERY_UNEQUAL = 3.0, 30.0
 """Largest class over smallest from which the loss weighs them, or adjusts their logits."""
@@ -124,6 +127,7 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
         batch = choices.pick("batch_size", config.batch_size, _PROBE_BATCH, "vectors, not photos")
     steps = epochs * -(-epoch_photos // batch)
     balance, weights, logits = _balance(choices, config, targets, train)
+    augment = choices.pick("augment", config.augment, *_strength(train))
     gentle = {"probe": "the backbone stays as it is", "full": "all layers learn alike"}
     made = Plan(
         **{key: getattr(config, key) for key in recipe.FIXED},
@@ -160,7 +164,8 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
         ),
         ema=choices.pick("ema", config.ema, _ema(steps, mode), _why_ema(steps, mode)),
         mixup=choices.pick("mixup", config.mixup, *_mixup(config.preset, mode, steps)),
-        augment=choices.pick("augment", config.augment, *_strength(train)),
+        augment=augment,
+        views=_views(choices, config, facts, photos, augment),
         balance=balance,
         class_weights=weights,
         class_logits=logits,
@@ -272,7 +277,7 @@ def _length(
         why = f"for {photos} photos, preset {config.preset}"
         return mode, choices.pick("epochs", config.epochs, usual, why), photos
     val = facts.dataset.usable("val").height
-    left = 0.95 * config.budget - _around(photos, val, mode, speed)
+    left = 0.95 * config.budget - _around(photos, val, mode, speed, 0)
     judging, steps = val * speed.see, math.ceil(photos / batch)
     fitting = int(left / (steps * step + judging))
     if fitting >= 3:
@@ -291,9 +296,10 @@ def _length(
     return mode, choices.pick("epochs", "auto", 1, "the budget is too short for more"), min(photos, 4 * batch)
 
 
-def _around(train: int, val: int, mode: Mode, speed: Speed) -> float:
+def _around(train: int, val: int, mode: Mode, speed: Speed, views: int) -> float:
     """Seconds of everything but the epochs."""
-    seen = {"probe": VIEWS * train + val, "finetune": train + val, "full": 0}[mode] + 4 * val + min(train, 1000)
+    before = {"probe": views * train + val, "finetune": min(train, HEADS_FIRST), "full": 0}[mode]
+    seen = before + 4 * val + min(train, 1000)
     return _START + _FINISH + speed.decode * (train + val) + speed.see * seen
 
 
@@ -301,7 +307,7 @@ def _times(made: Plan, speed: Speed | None) -> dict[str, float]:
     """Expected seconds of the whole training, and of what is not epochs; 0 if nothing was measured."""
     if speed is None:
         return {"seconds": 0.0, "other_seconds": 0.0}
-    around = _around(made.train_photos, made.val_photos, made.mode, speed)
+    around = _around(made.train_photos, made.val_photos, made.mode, speed, made.views)
     epoch = made.epoch_steps * made.step_seconds + made.val_photos * speed.see
     epochs = 0.0 if made.mode == "probe" else made.epochs * epoch
     return {"seconds": round(around + epochs), "other_seconds": round(around, 1)}
@@ -346,6 +352,20 @@ def _strength(train: pl.DataFrame) -> tuple[float, str]:
         if number is not None and number <= _FEW_MARKS and side < _SMALL_MARK:
             return 0.5, f"cuts could lose the {number:.0f} boxes of a photo, {side:.0%} of it wide"
     return 1.0, "what a camera, a hand and the weather change; twice as much costs accuracy"
+
+
+def _views(choices: _Choices, config: TrainConfig, facts: Facts, photos: int, augment: float) -> int:
+    """Views of each photo for a probe: fewer where photos are many, or a budget short."""
+    if not augment:
+        return choices.pick("views", config.views, 1, "photos as they are")
+    number = max(1, min(_VIEWS, _VECTORS // photos))
+    why = "more gain little" if number == _VIEWS else f"{photos} photos teach enough"
+    if config.budget and facts.speed:
+        around = _around(photos, facts.dataset.usable("val").height, "probe", facts.speed, 0)
+        fitting = int((0.95 * config.budget - around) / max(1e-9, photos * facts.speed.see))
+        if fitting < number:
+            number, why = max(1, fitting), "as many as fit the budget"
+    return choices.pick("views", config.views, number, why)
 
 
 def _workers(hardware: Hardware, *, cuda: bool) -> tuple[int, str]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from plantml.network import PlantNet
@@ -14,11 +14,9 @@ from plantml.train.evaluation import judge
 from plantml.train.history import History
 from plantml.train.losses import total_loss
 from plantml.train.parts import Parts, Rows
-from plantml.train.planning import VIEWS
+from plantml.train.planning import HEADS_FIRST
 from plantml.train.recipe import Plan
 from plantml.work import Progress, Stop, batched, silent
-
-T = TypeVar("T")
 
 _BATCH = 32
 """Photos that are embedded at once."""
@@ -58,7 +56,7 @@ def fit(
     The same seed gives the same weights: views depend on (seed, view, photo), the order of steps on (seed, epoch).
     """
     net.eval()
-    seen = _features(net, plan, train, VIEWS if plan.augment else 1, looking)
+    seen = _features(net, plan, train, train.rows, looking)
     judged, truth = _plain(net, val, replace(looking, progress=silent))
     optimiser, schedule = _optimiser(net, plan, plan.epochs, plan.lr)
     history, best = History(), net.heads.state_dict()
@@ -79,13 +77,16 @@ def fit(
 
 
 def fit_heads_first(net: PlantNet, plan: Plan, train: Photos, looking: Looking) -> None:
-    """Give fresh heads a start on embeddings of the training photos as they are.
+    """Give fresh heads a start on embeddings of the training photos as they are, of some where they are many.
 
     Else their first, large gradients would spoil what the backbone knows (Kumar et al. 2022, "Fine-tuning can
     distort pretrained features").
     """
     net.eval()
-    seen = _features(net, plan.model_copy(update={"augment": 0.0}), train, 1, looking)
+    rows = train.rows
+    if len(rows) > HEADS_FIRST:
+        rows = np.sort(np.random.default_rng(plan.seed).permutation(rows)[:HEADS_FIRST])
+    seen = _features(net, plan.model_copy(update={"augment": 0.0, "views": 1}), train, rows, looking)
     optimiser, schedule = _optimiser(net, plan, _FIRST_EPOCHS, _FIRST_RATE)
     for epoch in range(_FIRST_EPOCHS):
         _epoch(net, plan, seen, epoch, optimiser, batch=_FIRST_BATCH)
@@ -133,54 +134,53 @@ def _epoch(
 
 
 def _features(
-    net: PlantNet, plan: Plan, photos: Photos, views: int, looking: Looking
+    net: PlantNet, plan: Plan, photos: Photos, rows: NDArray[np.int64], looking: Looking
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Embeddings [views * N, D] of augmented views, and their labels."""
+    """Embeddings [views * rows, D] of augmented views, and their labels."""
     dataset = PhotoDataset(photos, plan.seed, augmentation(plan))
-    places = [(view, int(row), 0) for view in range(views) for row in photos.rows]
 
-    def images(some: Sequence[tuple[int, int, int]]) -> Tensor:
-        return torch.stack([dataset[place]["image"] for place in some])
+    def images(numbers: Sequence[int]) -> Tensor:
+        places = [(view, int(rows[row]), 0) for view, row in (divmod(number, len(rows)) for number in numbers)]
+        return torch.stack([dataset[place]["image"] for place in places])
 
-    rows = np.array([row for _, row, _ in places])
-    labels = {name: torch.as_tensor(held[rows]) for name, held in photos.labels.items()}
-    found = looking.parts.of("views", photos.keys[rows].tobytes())
-    return _embedded(net, found, places, images, looking), labels
+    labels = {name: torch.as_tensor(np.concatenate([held[rows]] * plan.views)) for name, held in photos.labels.items()}
+    found = looking.parts.of(f"{plan.views}-views", photos.keys[rows].tobytes())
+    return _embedded(net, found, plan.views * len(rows), images, looking), labels
 
 
 def _plain(net: PlantNet, photos: Photos, looking: Looking) -> tuple[Tensor, dict[str, Tensor]]:
     """Embeddings [N, D] of photos exactly as detection sees them, and their labels."""
 
-    def images(some: Sequence[int]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(photos.pixels[some]))
+    def images(numbers: Sequence[int]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(photos.pixels[photos.rows[numbers]]))
 
     labels = {name: torch.as_tensor(held[photos.rows]) for name, held in photos.labels.items()}
     found = looking.parts.of("plain", photos.keys[photos.rows].tobytes())
-    return _embedded(net, found, photos.rows.tolist(), images, looking), labels
+    return _embedded(net, found, len(photos.rows), images, looking), labels
 
 
 def _embedded(
-    net: PlantNet, found: Rows, items: Sequence[T], images: Callable[[Sequence[T]], Tensor], looking: Looking
+    net: PlantNet, found: Rows, total: int, images: Callable[[Sequence[int]], Tensor], looking: Looking
 ) -> Tensor:
-    """Embeddings of all items: [items, D], on the CPU.
+    """Embeddings of numbered photos: [total, D], on the CPU.
 
     Args:
         net: makes them.
         found: those that were kept; the others come to it.
-        items: what `images` understands.
-        images: uint8 [N, H, W, 3] of some items.
+        total: numbers there are.
+        images: uint8 [N, H, W, 3] of some numbers.
         looking: see there.
     """
     net.to(looking.device)
-    for some in batched(items[len(found) :], _BATCH):
+    for some in batched(range(len(found), total), _BATCH):
         if looking.stop:
             found.keep()
             raise looking.stop.error(
-                f"Training stopped while it looked at the photos: {len(found)} of {len(items)}",
+                f"Training stopped while it looked at the photos: {len(found)} of {total}",
                 "What it has seen is kept. Repeat the same command to go on.",
             )
         with torch.inference_mode():
             found.add(net.embed(images(some).to(looking.device)).cpu().numpy())
-        looking.progress(len(found), len(items))
+        looking.progress(len(found), total)
     net.to("cpu")
     return torch.from_numpy(found.vectors())

@@ -25,6 +25,8 @@ NOT_IN_A_PROBE = frozenset({"backbone_lr", "layer_decay", "warmup", "clip", "dro
                             "precision", "workers", "checkpoint_every", "compile", "step_seconds"})  # fmt: skip
 """What a plan has and a probe, whose backbone stays as it is, does not use."""
 
+ONLY_IN_A_PROBE = frozenset({"views"})
+
 
 class _Fixed(Config):
     """Settings that need no look at data or machine."""
@@ -100,6 +102,9 @@ class TrainConfig(_Fixed):
     augment: Annotated[float, Field(ge=0, le=2)] | Auto = Field(
         "auto", description="strength of augmentation; 0 only resizes, 2 is too much for most"
     )
+    views: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="augmented views of each photo that a probe learns from"
+    )
     balance: Balance | Auto = Field(
         "auto", description="of uneven classes: off, weights (effective number), logits (adjusted), sampling"
     )
@@ -157,6 +162,7 @@ class Plan(_Fixed):
     ema: float
     mixup: float
     augment: float
+    views: int = 6
     balance: Balance
     class_weights: dict[str, tuple[float, ...]]
     class_logits: dict[str, tuple[float, ...]]
