@@ -75,6 +75,24 @@ def test_what_was_kept_of_other_photos_is_not_taken_for_theirs(make_plan, net, p
     assert net.backbone.seen == PHOTOS - 1 + PHOTOS
 
 
+def test_parts_of_two_machines_are_not_put_behind_each_other(make_plan, net, photos, parts) -> None:
+    """One was killed before its last part was copied, another went on, and the first has the parts of both."""
+    plan, looking = make_plan(targets=(DISEASE,), augment=0.0, views=1), probe.Looking("cpu", parts, Stop())
+    wanted, _ = probe._features(net, plan, photos, photos.rows, looking)
+    first, second, last = sorted(parts.folder.iterdir())
+    last.unlink()
+    np.save(parts.folder / last.name, wanted[32:].numpy())  # which ends where ours ends, and begins earlier
+    found, _ = probe._features(net, plan, photos, photos.rows, looking)
+    assert torch.equal(found, wanted)
+    second.unlink()
+    found, _ = probe._features(net, plan, photos, photos.rows, looking)
+    assert torch.equal(found, wanted)
+    first.write_bytes(first.read_bytes()[:200])
+    found, _ = probe._features(net, plan, photos, photos.rows, looking)
+    assert torch.equal(found, wanted)
+    assert net.backbone.seen == PHOTOS + 6 + PHOTOS - 32 + PHOTOS
+
+
 def test_a_helping_process_reads_and_does_not_write(make_plan, net, photos, parts) -> None:
     plan, helping = (
         make_plan(targets=(DISEASE,), augment=0.0, views=2),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from plantml import images, storage
-from plantml.errors import StoppedError, StorageError
+from plantml.errors import NotFoundError, StoppedError, StorageError
 from plantml.images import Fit
 from plantml.train import store
 from plantml.train.store import Photo
@@ -205,6 +205,50 @@ def test_what_is_used_again_is_kept(photos, tmp_path) -> None:
     store.build(photos[:1], FIT, folder)
     store.build(photos[1:2], FIT, folder, limit=one)
     assert _known(photos[0], folder)
+
+
+def test_what_is_wanted_now_does_not_make_room(photos, tmp_path) -> None:
+    folder = tmp_path / "store"
+    store.build(photos[:3], FIT, folder)
+    (notes,) = folder.rglob("*.photos")
+    os.utime(notes, (0, 0))
+    built = store.build(photos, FIT, folder, limit=0)
+    assert all(built.pixels[row].any() for row in range(5))
+
+
+def test_of_a_photo_at_several_places_one_is_enough(photos, tmp_path) -> None:
+    away = Photo(photos[0].image_id, str(tmp_path / "gone.jpg"))
+    for order in ([photos[0], away], [away, photos[0]]):
+        built = store.build([*order, photos[1]], FIT, tmp_path / f"store-{order[0].url[-5]}")
+        assert not built.unreadable
+        assert built.pixels[0].any()
+        assert np.array_equal(built.pixels[0], built.pixels[1])
+
+
+def test_processes_that_decode_the_same_photos_do_not_share_a_file(photos, tmp_path, monkeypatch) -> None:
+    """One of them misses a photo, and ends between the other's two files."""
+    folder, keep, missing = tmp_path / "store", store._Segment.keep, [photos[1]]
+
+    def fetch(photo, _):
+        if photo in missing:
+            raise NotFoundError(f"{photo.url} is not there")
+        return storage.read(photo.url)
+
+    def late(segment, length):
+        if not missing:
+            missing.append(photos[1])
+            store.build(photos, FIT, folder)
+        keep(segment, length)
+
+    monkeypatch.setattr(store, "fetch", fetch)
+    monkeypatch.setattr(store._Segment, "keep", late)
+    missing.clear()
+    store.build(photos, FIT, folder)
+    assert missing
+    missing.clear()
+    again = store.build(photos, FIT, folder)
+    for row, photo in enumerate(photos):
+        assert np.array_equal(again.pixels[row], images.decode(storage.read(photo.url), FIT))
 
 
 def _known(photo: Photo, folder: Path) -> bool:

@@ -42,17 +42,17 @@ class Rows:
 
     def __init__(self, parts: Parts, name: str) -> None:
         self._parts, self._name = parts, name
-        # The number of the last row is in the name, so that names sort as their rows do.
-        self._all = [np.load(file) for file in sorted(parts.folder.glob(f"{name}-*.npy"))]
-        self._kept = len(self._all)
+        self._all = _found(parts.folder, name)
+        self._kept, self._count = len(self._all), sum(map(len, self._all))
         self._since = time.monotonic()
 
     def __len__(self) -> int:
-        return sum(map(len, self._all))
+        return self._count
 
     def add(self, vectors: NDArray[np.float32]) -> None:
         """Put embeddings [N, D] behind those that are there."""
         self._all.append(vectors)
+        self._count += len(vectors)
         if time.monotonic() - self._since >= self._parts.every:
             self.keep()
 
@@ -61,6 +61,8 @@ class Rows:
         self._since = time.monotonic()
         if not self._parts.writes or self._kept == len(self._all):
             return
+        for scratch in self._parts.folder.glob(".embeddings-*.part"):
+            scratch.unlink(missing_ok=True)  # of a write that was killed
         data = io.BytesIO()
         np.save(data, np.concatenate(self._all[self._kept :]))
         storage.write(str(self._parts.folder / f"{self._name}-{len(self):09d}.npy"), data.getvalue(), durable=True)
@@ -70,3 +72,19 @@ class Rows:
     def vectors(self) -> NDArray[np.float32]:
         """All of them: [N, D]."""
         return np.concatenate(self._all)
+
+
+def _found(folder: Path, name: str) -> list[NDArray[np.float32]]:
+    """Parts that follow each other from the first row on, each named by the number of rows with it.
+
+    Two machines may have kept different ones, and one may be damaged: the longest row that fits is taken.
+    """
+    parts: list[NDArray[np.float32]] = []
+    for file in sorted(folder.glob(f"{name}-*.npy")):
+        try:
+            part = np.load(file)
+        except (OSError, EOFError, ValueError):
+            continue
+        if int(file.stem.rpartition("-")[2]) == sum(map(len, parts)) + len(part):
+            parts.append(part)
+    return parts

@@ -16,8 +16,11 @@ _COLUMNS, _GAP, _LINE = 4, 6, 15
 
 
 def example_batch(photos: Photos, plan: Plan, limit: int = 16) -> bytes:
-    """A PNG of the first augmented photos of the first step, each with its labels and how much they count."""
-    dataset, places = PhotoDataset(photos, plan.seed, augmentation(plan)), next(iter(Steps(photos, plan)))
+    """A PNG of augmented photos of the first step, or of a probe, each with its labels and how much they count."""
+    dataset, places = (
+        PhotoDataset(photos, plan.seed, augmentation(plan)),
+        next(iter(Steps(photos, plan, size=plan.world))),
+    )
     if plan.mode == "probe":  # whose batches are vectors, of photos as they are
         plan, places = plan.model_copy(update={"mixup": 0.0, "cutmix": 0.0}), places[:limit]
     batch = mixed(default_collate([dataset[place] for place in places]), plan, step=0)

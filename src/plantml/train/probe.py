@@ -182,5 +182,6 @@ def _embedded(
         with torch.inference_mode():
             found.add(net.embed(images(some).to(looking.device)).cpu().numpy())
         looking.progress(len(found), total)
+    found.keep()
     net.to("cpu")
     return torch.from_numpy(found.vectors())

@@ -22,7 +22,7 @@ _NOT_ASKED = frozenset({"workers", "checkpoint_every", "logger", "tracking_uri"}
 
 
 NOT_IN_A_PROBE = frozenset({"backbone_lr", "layer_decay", "warmup", "clip", "drop_path", "cutmix", "mixup", "ema",
-                            "precision", "workers", "checkpoint_every", "compile", "step_seconds"})  # fmt: skip
+                            "precision", "workers", "compile", "step_seconds"})  # fmt: skip
 """What a plan has and a probe, whose backbone stays as it is, does not use."""
 
 ONLY_IN_A_PROBE = frozenset({"views"})

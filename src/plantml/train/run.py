@@ -152,6 +152,7 @@ def _train(
     if done is not None:
         if not team.first():
             return None
+        run.forget(parts.PATTERN)
         seconds = time.monotonic() - started
         return Trained(run.url, done, plan, done.contract.metrics, seconds, resumed, changed=False)
 

@@ -5,6 +5,7 @@ as they appear, so that another machine finds them.
 """
 
 import contextlib
+import fnmatch
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -145,7 +146,7 @@ class RunFolder:
         for entry in self._there():
             here = self.checkpoints / entry.name
             if not here.exists():
-                storage.write(str(here), storage.read(entry.url))
+                storage.write(str(here), storage.read(entry.url), durable=True)
 
     def _there(self) -> list[storage.Entry]:
         """The checkpoints of a remote run."""
@@ -172,11 +173,13 @@ class RunFolder:
 
     def forget(self, pattern: str) -> None:
         """Remove checkpoints that are needed no longer, here and at the run's URL."""
-        files = list(self.checkpoints.glob(pattern))
-        for file in files:
+        for file in self.checkpoints.glob(pattern):
             file.unlink(missing_ok=True)
-        if files:
-            self.settle_if_possible()
+        if self._remote:
+            try:
+                self._copier.submit(self._forget, pattern).result()  # after what is being copied
+            except StorageError as error:
+                self._say(f"{pattern} could not be removed from {self.url}: {error}")
 
     def settle_if_possible(self) -> None:
         """The same at an end that somebody asked for: trouble is told, and what is here stays here."""
@@ -210,18 +213,23 @@ class RunFolder:
     def _copy(self) -> None:
         """The newest state and what it names, weights first; then those that are not kept here are removed."""
         there, known = storage.join(self.url, "checkpoints"), {entry.name for entry in self._there()}
-        while True:
-            try:
-                # Best weights sort before states, so that a state that is there has what it names.
-                here = sorted(self.checkpoints.glob("[!.]*.*"))
-                files = {file.name: file.read_bytes() for file in here if file.name not in known}
-                break
-            except FileNotFoundError:
-                continue  # dropped for a newer one meanwhile
-        for name, data in files.items():
-            storage.write(storage.join(there, name), data)
+        # Best weights sort before states, so that a state that is there has what it names.
+        here = sorted(self.checkpoints.glob("[!.]*.*"))
+        for file in here:
+            if file.name not in known:
+                try:
+                    data = file.read_bytes()
+                except FileNotFoundError:  # dropped for a newer one meanwhile
+                    self._copy()
+                    return
+                storage.write(storage.join(there, file.name), data)
         for name in known - {file.name for file in here}:
             storage.remove(storage.join(there, name))
+
+    def _forget(self, pattern: str) -> None:
+        for entry in self._there():
+            if fnmatch.fnmatch(entry.name, pattern):
+                storage.remove(entry.url)
 
     def write(self, name: str, data: bytes) -> None:
         """Write one file of the run."""

@@ -8,12 +8,12 @@ trainings.
 
 import contextlib
 import functools
-import hashlib
 import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ _PIXELS, _PHOTOS = ".pixels", ".photos"
 _SEGMENT = 256 * 2**20
 """Bytes of a segment at most: half a minute of decoding is the most that a kill can lose."""
 
-_OPEN = 128
+_OPEN = 64
 """Segments mapped at the same time: each holds a file open."""
 
 _UNUSED = 86_400.0
@@ -76,6 +76,7 @@ class MappedPixels:
 
     def _map(self, number: int) -> Pixels:
         file = self.files[number]
+        _touch(file)
         count = file.stat().st_size // (math.prod(self.size) * 3)
         return np.memmap(file, np.uint8, "r", shape=(count, *self.size, 3))
 
@@ -122,15 +123,17 @@ def build(
         StoppedError: a signal asked for the end.
     """
     place = folder / f"{fit.height}x{fit.width}-{fit.mode}"
-    wanted = {photo.image_id: photo for photo in photos}
-    segments = [found for file in sorted(place.glob(f"*{_PHOTOS}")) if (found := _Segment.found(file, fit))]
+    copies: dict[str, list[Photo]] = {}
+    for photo in photos:
+        copies.setdefault(photo.image_id, []).append(photo)
+    segments = _known(place, fit, copies)
     known = {image_id for segment in segments for image_id in segment.rows}
-    todo = [photo for image_id, photo in wanted.items() if image_id not in known]
+    todo = [same for image_id, same in copies.items() if image_id not in known]
     if todo:
         place.mkdir(parents=True, exist_ok=True)
         _make_room(folder, len(todo) * _size(fit), limit)
         work = _Decoding(fit, place, cache, threads, progress, stop or Stop())
-        segments += work.decode(todo, len(wanted))
+        segments += work.decode(todo, len(copies))
     return _joined(photos, fit, segments)
 
 
@@ -141,35 +144,31 @@ class _Segment:
     Attributes:
         file: the pixels.
         rows: where in the file each photo is, by `image_id`.
-        unreadable: reasons of those that are no pictures, by `image_id`.
-        absent: reasons of those whose bytes were not there, or others; not kept, as the right ones may be there next
-            time.
+        unreadable: reasons of photos that gave no pixels, by `image_id`. Not kept: next time a photo may be there, or
+            a library that reads it.
     """
 
     file: Path
     rows: Mapping[str, int]
-    unreadable: Mapping[str, str]
-    absent: Mapping[str, str] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def found(cls, notes: Path, fit: Fit) -> "_Segment | None":
         """The segment that a table of photos is about, or none if it is not whole."""
         file = notes.with_suffix(_PIXELS)
         try:
-            lines = [line.partition("\t") for line in notes.read_text(encoding="utf-8").split("\n")]
+            lines = notes.read_text(encoding="ascii").split("\n")
             if file.stat().st_size != len(lines) * _size(fit):
                 return None
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return None
-        rows = {image_id: row for row, (image_id, _, _) in enumerate(lines) if image_id}
-        return cls(file, rows, {image_id: why for image_id, _, why in lines if why})
+        return cls(file, {image_id: row for row, image_id in enumerate(lines) if image_id})
 
     def keep(self, length: int) -> None:
         """Say what is in the file. Written last: where the table is, the pixels are complete."""
         lines = [""] * length
         for image_id, row in self.rows.items():
-            why = self.unreadable.get(image_id)
-            lines[row] = f"{image_id}\t{why}" if why else image_id
+            lines[row] = image_id
         storage.write(str(self.file.with_suffix(_PHOTOS)), "\n".join(lines).encode())
 
 
@@ -184,36 +183,36 @@ class _Decoding:
     progress: Progress
     stop: Stop
 
-    def decode(self, photos: Sequence[Photo], total: int) -> list[_Segment]:
-        """New segments, of so many photos of all that are wanted."""
-        made, done = [], total - len(photos)
-        for some in batched(photos, max(1, _SEGMENT // _size(self.fit))):
+    def decode(self, todo: Sequence[Sequence[Photo]], total: int) -> list[_Segment]:
+        """New segments. `todo`: photos of all `total` that are wanted, each with all places where its bytes are."""
+        made, done = [], total - len(todo)
+        for some in batched(todo, max(1, _SEGMENT // _size(self.fit))):
             made.append(self._segment(some, done, total))
             done += len(some)
         return made
 
-    def _segment(self, photos: Sequence[Photo], done: int, total: int) -> _Segment:
-        name = hashlib.sha256("".join(photo.image_id for photo in photos).encode()).hexdigest()[:32]
-        file = self.place / f"{name}{_PIXELS}"
+    def _segment(self, todo: Sequence[Sequence[Photo]], done: int, total: int) -> _Segment:
+        # A name of its own, so that no two processes write one file.
+        file = self.place / f"{uuid.uuid4().hex}{_PIXELS}"
         unreadable: dict[str, str] = {}
-        absent: dict[str, str] = {}
         with storage.staged(str(file)) as scratch:
-            _reserve(scratch, len(photos) * _size(self.fit))
-            pixels = np.memmap(scratch, np.uint8, "r+", shape=(len(photos), self.fit.height, self.fit.width, 3))
+            _reserve(scratch, len(todo) * _size(self.fit))
+            pixels = np.memmap(scratch, np.uint8, "r+", shape=(len(todo), self.fit.height, self.fit.width, 3))
 
             def decode(row: int) -> PlantmlError | None:
-                try:
-                    pixels[row] = images.decode(fetch(photos[row], self.cache), self.fit)
-                except (images.ImageError, DamagedError, NotFoundError) as error:
-                    return error
-                return None  # that a storage does not answer says nothing of a photo
+                found: PlantmlError | None = None
+                for photo in todo[row]:
+                    try:
+                        pixels[row] = images.decode(fetch(photo, self.cache), self.fit)
+                    except (images.ImageError, DamagedError, NotFoundError) as error:
+                        found = found or error
+                    else:
+                        return None
+                return found  # that a storage does not answer says nothing of a photo
 
-            for row, error in enumerate(in_threads(decode, range(len(photos)), self.threads)):
-                image_id, why = photos[row].image_id, str(error).replace("\n", " ")
-                if isinstance(error, images.ImageError):
-                    unreadable[image_id] = why  # its bytes are those of its hash, so that this is true for ever
-                elif error is not None:
-                    absent[image_id] = why
+            for row, error in enumerate(in_threads(decode, range(len(todo)), self.threads)):
+                if error is not None:
+                    unreadable[todo[row][0].image_id] = " ".join(str(error).split())
                 self.progress(done + row + 1, total)
                 if self.stop:
                     raise self.stop.error(
@@ -221,30 +220,43 @@ class _Decoding:
                         "Repeat the same command to go on.",
                     )
             pixels.flush()
-        rows = {photo.image_id: row for row, photo in enumerate(photos) if photo.image_id not in absent}
-        segment = _Segment(file, rows, unreadable, absent)
-        segment.keep(len(photos))
+        ids = [same[0].image_id for same in todo]
+        segment = _Segment(file, {i: row for row, i in enumerate(ids) if i not in unreadable}, unreadable)
+        if segment.rows:
+            segment.keep(len(ids))
+        else:
+            file.unlink()
         return segment
 
 
+def _known(place: Path, fit: Fit, wanted: Container[str]) -> list[_Segment]:
+    """The segments that have some of the photos that are wanted; they are marked as used."""
+    found = []
+    for notes in sorted(place.glob(f"*{_PHOTOS}")):
+        segment = _Segment.found(notes, fit)
+        if segment and any(image_id in wanted for image_id in segment.rows):
+            _touch(segment.file)
+            found.append(segment)
+    return found
+
+
 def _joined(photos: Sequence[Photo], fit: Fit, segments: Sequence[_Segment]) -> PixelStore:
-    """The photos in their order, wherever they are; the segments that have some are marked as used."""
+    """The photos in their order, wherever they are."""
     places: dict[str, tuple[int, int]] = {}
     unreadable: dict[str, str] = {}
-    files: list[Path] = []
-    ids = {photo.image_id for photo in photos}
-    for segment in segments:
-        unreadable |= {**segment.unreadable, **segment.absent}
-        here = {i: (len(files), row) for i, row in segment.rows.items() if i in ids and i not in places}
-        if here:
-            places |= here
-            files.append(segment.file)
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(segment.file.with_suffix(_PHOTOS))
+    for number, segment in enumerate(segments):
+        unreadable |= segment.unreadable
+        places |= {image_id: (number, row) for image_id, row in segment.rows.items()}
     nowhere = (-1, -1)
     found = np.array([places.get(photo.image_id, nowhere) for photo in photos], np.int32).reshape(-1, 2)
     why = {row: unreadable[photo.image_id] for row, photo in enumerate(photos) if photo.image_id in unreadable}
-    return PixelStore(MappedPixels(files, found, (fit.height, fit.width)), why)
+    return PixelStore(MappedPixels([segment.file for segment in segments], found, (fit.height, fit.width)), why)
+
+
+def _touch(file: Path) -> None:
+    """Mark a segment as used."""
+    with contextlib.suppress(OSError):  # it may be somebody else's
+        os.utime(file.with_suffix(_PHOTOS))
 
 
 def _size(fit: Fit) -> int:
