@@ -216,6 +216,13 @@ def test_what_is_wanted_now_does_not_make_room(photos, tmp_path) -> None:
     assert all(built.pixels[row].any() for row in range(5))
 
 
+def test_pixels_that_somebody_removed_are_told(photos, tmp_path) -> None:
+    built = store.build(photos, FIT, tmp_path / "store")
+    next((tmp_path / "store").rglob("*.pixels")).unlink()
+    with pytest.raises(StorageError, match="is gone"):
+        built.pixels[0]
+
+
 def test_of_a_photo_at_several_places_one_is_enough(photos, tmp_path) -> None:
     away = Photo(photos[0].image_id, str(tmp_path / "gone.jpg"))
     for order in ([photos[0], away], [away, photos[0]]):

@@ -77,8 +77,13 @@ class MappedPixels:
     def _map(self, number: int) -> Pixels:
         file = self.files[number]
         _touch(file)
-        count = file.stat().st_size // (math.prod(self.size) * 3)
-        return np.memmap(file, np.uint8, "r", shape=(count, *self.size, 3))
+        try:
+            count = file.stat().st_size // (math.prod(self.size) * 3)
+            return np.memmap(file, np.uint8, "r", shape=(count, *self.size, 3))
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"{file} is gone", "somebody removed it while it was used", "Repeat the same command to go on."
+            ) from error
 
 
 @dataclass(frozen=True)
