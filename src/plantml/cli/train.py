@@ -169,18 +169,23 @@ def _show_plan(page: Page, plan: "Plan", models: int) -> None:
         "fit": plan.input.mode,
     }
     skipped = {"dataset", "dataset_version", "fingerprint", "asked", "reasons", "targets", "train_photos", "val_photos",
-               "input", "class_weights", "class_logits", "step_seconds", "seconds", "versions"}  # fmt: skip
+               "input", "class_weights", "class_logits", "step_seconds", "seconds", "other_seconds",
+               "versions"}  # fmt: skip
     others = plan.model_dump(mode="json", exclude=skipped)
     shown |= {key: value for key, value in others.items() if value or value == 0}
     unused = recipe.NOT_IN_A_PROBE if plan.mode == "probe" else recipe.ONLY_IN_A_PROBE
     shown = {key: value for key, value in shown.items() if key not in unused}
     asked = recipe.chosen(plan.asked)
     why = {key: "as asked" if key in asked else "the default" for key in plan.asked if key in shown}
+    why["epoch_photos"] = "all of them"
     rows = [[key, str(value), plan.reasons.get(key, why.get(key, ""))] for key, value in shown.items()]
     page.table(("plan", "", "why"), rows)
     minutes, seconds = divmod(round(models * plan.seconds), 60)
-    what = f"for {models} models" if models > 1 else f"{plan.step_seconds:.2f} s a step as measured"
+    step = "" if plan.mode == "probe" else f", {plan.step_seconds:.2f} s a step"
+    what = f"for {models} models" if models > 1 else f"as measured{step}"
     page.line(f"Expected time: {minutes} min {seconds} s, {what}.", style="bold")
+    if plan.shortfall:
+        page.line(plan.shortfall, style="yellow")
 
 
 def _show_folds(page: Page, done: "CrossValidated") -> None:

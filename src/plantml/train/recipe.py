@@ -180,6 +180,14 @@ class Plan(_Fixed):
         return self.devices * self.nodes
 
     @property
+    def shortfall(self) -> str:
+        """That the budget cannot be kept, in a sentence; empty if it can."""
+        if not self.budget or self.seconds <= self.budget:
+            return ""
+        least = f"the least that can be done takes about {self.seconds:.0f} here"
+        return f"The budget of {self.budget:.0f} seconds cannot be kept: {least}."
+
+    @property
     def epoch_steps(self) -> int:
         """Steps of an epoch; a last, smaller one is left out if it could upset batch statistics."""
         whole, rest = divmod(self.epoch_photos, self.batch_size)

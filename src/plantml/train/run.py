@@ -204,9 +204,8 @@ def _begin(
         plan = make_plan(version, config, machine)
         run.begin(plan)
         results.write_config(run, told)
-        if plan.budget and plan.seconds > plan.budget:
-            least = f"the least that can be done takes about {plan.seconds / 60:.0f} minutes here"
-            listener.say(f"The budget of {plan.budget / 60:.0f} minutes cannot be kept: {least}.")
+        if plan.shortfall:
+            listener.say(plan.shortfall)
     else:
         plan = known
     team.from_first((plan, known is not None))
