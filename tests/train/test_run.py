@@ -162,8 +162,9 @@ def _labels(data: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("unexported")
-def test_folds_judge_every_photo_once(cli, trained, tmp_path) -> None:
+def test_folds_judge_every_photo_once(cli, trained, tmp_path, monkeypatch) -> None:
     from plantml.data import versions
+    from plantml.train import store
     from plantml.train.folds import of_fold
 
     version = versions.load(trained.data)
@@ -175,8 +176,13 @@ def test_folds_judge_every_photo_once(cli, trained, tmp_path) -> None:
         groups = {name: set(fold.usable(name)["group"]) - {None} for name in ("train", "val")}
         assert not groups["train"] & groups["val"]
         assert len(names) > version.usable().height / 6
+    fetched, fetch = [], store.fetch
+    monkeypatch.setattr(store, "fetch", lambda photo, cache: fetched.append(photo) or fetch(photo, cache))
+    monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "cache"))
     result = cli("train", trained.data, "--out", tmp_path / "cv", *QUICK, "--epochs", 3, "--folds", 2, "--json")
     assert result.code == Exit.DONE, result.err
+    # Once for each size, by all folds together; some more to measure how long that takes.
+    assert len(fetched) <= 2 * sum(map(len, judged)) + 2 * 8
     assert len(result.json["folds"]["disease.macro_f1"]) == 2
     assert set(result.json["mean"]) == set(result.json["spread"])
     assert json.loads((tmp_path / "cv" / "folds.json").read_text())["folds"] == 2
