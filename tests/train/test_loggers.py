@@ -1,10 +1,10 @@
 """Numbers reach TensorBoard and MLflow, and a resumed run goes on where it was."""
 
 import json
-from pathlib import Path
 
 import pytest
 
+from plantml import storage
 from plantml.errors import Exit
 
 SMALL = ("--size", "48", "--epochs", "2", "--set", "backbone=test_efficientnet", "--set", "pretrained=false")
@@ -35,14 +35,16 @@ def test_mlflow_has_what_the_history_has(cli, trained, tmp_path, monkeypatch) ->
 
 
 @pytest.mark.usefixtures("unexported")
-def test_tensorboard_has_what_the_history_has(cli, trained, tmp_path) -> None:
+def test_tensorboard_has_what_the_history_has_also_in_a_bucket(cli, trained, tmp_path, s3_url) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--logger", "tensorboard")
+    result = cli("train", trained.data, "--out", f"{s3_url}/run", *SMALL, "--logger", "tensorboard")
     assert result.code == Exit.DONE, result.err
-    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    for entry in storage.list_files(f"{s3_url}/run/tensorboard"):
+        storage.write(str(tmp_path / entry.name), storage.read(entry.url))
+    events = accumulator.EventAccumulator(str(tmp_path))
     events.Reload()
     assert [event.step for event in events.Scalars("val_loss")] == [0, 1]
-    assert not list(Path(tmp_path / "run").glob("lightning_logs"))
+    assert not [entry for entry in storage.list_files(f"{s3_url}/run") if "lightning_logs" in entry.url]
 
 
 def test_an_unknown_logger_is_refused(cli, trained, tmp_path) -> None:

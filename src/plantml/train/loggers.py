@@ -40,7 +40,7 @@ class Log:
                 self._say(f"{type(logger).__name__} gets no more numbers: {str(error).splitlines()[0]}")
 
 
-_MLFLOW = "mlflow.json"
+_MLFLOW, _TENSORBOARD = "mlflow.json", "tensorboard"
 
 
 def open_(plan: Plan, config: TrainConfig, run: RunFolder, say: Callable[[str], None]) -> Log:
@@ -64,7 +64,14 @@ def _tensorboard(run: RunFolder) -> Any:
         )
     from pytorch_lightning.loggers import TensorBoardLogger
 
-    return TensorBoardLogger(str(run.folder / "tensorboard"), name="", version="")
+    class Published(TensorBoardLogger):
+        """Writes here first; a remote run gets a copy."""
+
+        def save(self) -> None:
+            super().save()
+            run.copy(_TENSORBOARD)
+
+    return Published(str(run.folder / _TENSORBOARD), name="", version="")
 
 
 def _mlflow(plan: Plan, config: TrainConfig, run: RunFolder) -> Any:

@@ -231,6 +231,12 @@ class RunFolder:
             if fnmatch.fnmatch(entry.name, pattern):
                 storage.remove(entry.url)
 
+    def copy(self, name: str) -> None:
+        """Copy one of the run's folders on this machine to a remote run, file by file."""
+        if self._remote:
+            for file in sorted((self.folder / name).glob("[!.]*")):
+                self.write(f"{name}/{file.name}", file.read_bytes())
+
     def write(self, name: str, data: bytes) -> None:
         """Write one file of the run."""
         storage.write(storage.join(self.url, name), data)
