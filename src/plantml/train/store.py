@@ -30,6 +30,9 @@ _PIXELS, _PHOTOS = ".pixels", ".photos"
 _SEGMENT = 256 * 2**20
 """Bytes of a segment at most: half a minute of decoding is the most that a kill can lose."""
 
+_FAR_THREADS = 16
+"""Photos under way where their bytes come over a network: most of them wait for it."""
+
 _OPEN = 64
 """Segments mapped at the same time: each holds a file open."""
 
@@ -215,7 +218,9 @@ class _Decoding:
                         return None
                 return found  # that a storage does not answer says nothing of a photo
 
-            for row, error in enumerate(in_threads(decode, range(len(todo)), self.threads)):
+            far = any(not storage.is_local(photo.url) for same in todo for photo in same)
+            threads = max(self.threads, _FAR_THREADS) if far else self.threads
+            for row, error in enumerate(in_threads(decode, range(len(todo)), threads)):
                 if error is not None:
                     unreadable[todo[row][0].image_id] = " ".join(str(error).split())
                 self.progress(done + row + 1, total)
