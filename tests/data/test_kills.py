@@ -33,8 +33,14 @@ def home(tmp_path_factory, write_photos, cli):
     return home
 
 
-@pytest.mark.parametrize("place", ["local", "s3"])
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        pytest.param(name, place, marks=[] if place == "local" or name == "clean" else pytest.mark.slow)
+        for name in CHANGES
+        for place in ("local", "s3")
+    ],
+)
 def test_a_killed_change_leaves_the_last_version_whole(name, place, home, tmp_path, request, run_python):
     url = str(tmp_path / "dataset") if place == "local" else request.getfixturevalue("s3_url")
     editing.merge(url, str(home / "DATASET"), splits=True)
