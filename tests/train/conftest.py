@@ -1,6 +1,8 @@
 """What tests of training need: a complete plan, and trainings that end where the test ends."""
 
+import numpy as np
 import pytest
+import torch
 
 from plantml.images import Fit
 from plantml.targets import Target
@@ -25,6 +27,17 @@ def make_plan():
         return Plan.model_validate({key: fixed[key] for key in Plan.model_fields if key in fixed} | chosen | values)
 
     return make
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    """Four photos with a class and a value each."""
+    random = np.random.default_rng(0)
+    return {
+        "image": torch.from_numpy(random.integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)),
+        "disease": torch.tensor([0, 1] * 2),
+        "severity": torch.linspace(0, 1, 4),
+    }
 
 
 @pytest.fixture

@@ -15,18 +15,9 @@ from plantml.train.picture import _taught, example_batch
 DISEASE = Target("disease", "class", ("rust", "none"))
 
 
-def batch(photos: int = 4) -> dict[str, torch.Tensor]:
-    random = np.random.default_rng(0)
-    return {
-        "image": torch.from_numpy(random.integers(0, 256, (photos, 16, 16, 3)).astype(np.uint8)),
-        "disease": torch.tensor([0, 1] * (photos // 2)),
-        "severity": torch.linspace(0, 1, photos),
-    }
-
-
 @pytest.mark.parametrize("way", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
-def test_blended_photos_have_blended_labels(make_plan, way: dict[str, float]) -> None:
-    plan, given = make_plan(**way), batch()
+def test_blended_photos_have_blended_labels(make_plan, batch, way: dict[str, float]) -> None:
+    plan, given = make_plan(**way), batch
     for step in range(20):
         seen = mixed(given, plan, step)
         assert seen.image.shape == given["image"].shape
@@ -46,8 +37,8 @@ def test_cutmix_pastes_as_much_as_it_says(make_plan) -> None:
             assert float((seen.image[0] == 255).float().mean()) == pytest.approx(seen.shares[0])
 
 
-def test_nothing_is_blended_unless_the_plan_says_so(make_plan) -> None:
-    given = batch()
+def test_nothing_is_blended_unless_the_plan_says_so(make_plan, batch) -> None:
+    given = batch
     assert mixed(given, make_plan(), 0) == Mixed(given["image"], (given,), (1.0,))
 
 

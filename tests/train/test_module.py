@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -37,15 +36,6 @@ def module(make_plan):
     return make
 
 
-def batch(photos: int = 4) -> dict[str, torch.Tensor]:
-    random = np.random.default_rng(0)
-    return {
-        "image": torch.from_numpy(random.integers(0, 256, (photos, 16, 16, 3)).astype(np.uint8)),
-        "disease": torch.tensor([0, 1] * (photos // 2)),
-        "severity": torch.linspace(0, 1, photos),
-    }
-
-
 def test_the_rate_rises_and_falls_to_nothing(module) -> None:
     found = module(epochs=4, warmup=0.2)
     rates = [found.rate(step) for step in range(found.steps)]
@@ -75,8 +65,8 @@ def test_norms_and_biases_do_not_decay(module) -> None:
         assert (group["weight_decay"] > 0) == all(parameter.ndim > 1 for parameter in group["params"])
 
 
-def test_the_loss_of_a_blend_is_the_blend_of_losses(module) -> None:
-    found, given = module(mixup=0.4), batch()
+def test_the_loss_of_a_blend_is_the_blend_of_losses(module, batch) -> None:
+    found, given = module(mixup=0.4), batch
     seen = mixed(given, found.plan, step=0)
     found.eval()
     logits = found.net(seen.image)
@@ -85,8 +75,8 @@ def test_the_loss_of_a_blend_is_the_blend_of_losses(module) -> None:
     assert torch.isclose(found.training_step(given, 0), expected)
 
 
-def test_dropout_is_a_function_of_seed_and_step(module) -> None:
-    found, given = module(), batch()
+def test_dropout_is_a_function_of_seed_and_step(module, batch) -> None:
+    found, given = module(), batch
     found.net.dropout.p = 0.5
     losses = []
     for found.step in (3, 4, 3):
@@ -106,17 +96,17 @@ def test_the_average_is_judged_once_there_is_one(module) -> None:
     assert module(ema=0.0).average is None
 
 
-def test_missing_labels_and_shifts_reach_the_loss(module) -> None:
-    given = batch() | {"severity": torch.full((4,), math.nan)}
+def test_missing_labels_and_shifts_reach_the_loss(module, batch) -> None:
+    given = batch | {"severity": torch.full((4,), math.nan)}
     plain, shifted = module(), module(class_logits={"disease": (0.0, -3.0)})
     assert float(plain.training_step(given, 0).detach()) != float(shifted.training_step(given, 0).detach())
 
 
-def test_what_is_drawn_more_often_does_not_weigh_more(module) -> None:
+def test_what_is_drawn_more_often_does_not_weigh_more(module, batch) -> None:
     """Weights of classes say how often photos are drawn, or what they count, and never both."""
     weights = {"disease": (1.0, 9.0)}
     even, drawn, weighed = (
-        float(module(class_weights=weights, balance=balance).training_step(batch(), 0).detach())
+        float(module(class_weights=weights, balance=balance).training_step(batch, 0).detach())
         for balance in ("off", "sampling", "weights")
     )
     assert drawn == even

@@ -61,19 +61,8 @@ def test_what_is_set_is_kept_and_needs_no_reason() -> None:
 
 def test_what_is_chosen_has_a_reason() -> None:
     found = plan(TrainConfig(), photos(300), speed=FAST)
-    for key in (
-        "mode",
-        "epochs",
-        "batch_size",
-        "lr",
-        "ema",
-        "precision",
-        "workers",
-        "device",
-        "backbone",
-        "augment",
-        "input",
-    ):
+    keys = "mode epochs batch_size lr ema precision workers device backbone augment input"
+    for key in keys.split():
         assert found.reasons.get(key) or (key == "input" and found.reasons["size"]), key
 
 
@@ -114,11 +103,16 @@ def test_the_input_follows_the_photos() -> None:
     assert plan(TrainConfig(preset="best"), wide).input.height == 288
 
 
-def test_small_marks_ask_for_a_larger_input() -> None:
-    box = [{"x": 1.0, "y": 1.0, "w": 100.0, "h": 100.0, "labels": "{}"}]
+def marked(boxes: int, side: float) -> Version:
+    """Photos of 4000 x 3000 pixels with so many square boxes each."""
+    box = [{"x": 1.0, "y": 1.0, "w": float(side), "h": float(side), "labels": "{}"}] * boxes
     data = photos(300, width=[4000] * 310, height=[3000] * 310)
     rows = data.rows.with_columns(boxes=pl.Series([box] * 310, dtype=data.rows.schema["boxes"]))
-    found = plan(TrainConfig(), Version(data.url, 3, rows, data.targets))
+    return Version(data.url, 3, rows, data.targets)
+
+
+def test_small_marks_ask_for_a_larger_input() -> None:
+    found = plan(TrainConfig(), marked(1, 100))
     assert found.input.height == 320  # 100 of 4000 pixels are 8 of 320
     assert "2.5%" in found.reasons["size"]
 
@@ -153,10 +147,7 @@ def test_many_photos_need_fewer_views() -> None:
     ("boxes", "side", "strength"), [(0, 0, 1.0), (1, 100, 0.5), (2, 400, 0.5), (1, 2000, 1.0), (3, 100, 1.0)]
 )
 def test_cuts_are_small_where_they_could_lose_what_is_marked(boxes: int, side: float, strength: float) -> None:
-    box = [{"x": 1.0, "y": 1.0, "w": float(side), "h": float(side), "labels": "{}"}] * boxes
-    data = photos(300, width=[4000] * 310, height=[3000] * 310)
-    rows = data.rows.with_columns(boxes=pl.Series([box] * 310, dtype=data.rows.schema["boxes"]))
-    found = plan(TrainConfig(), Version(data.url, 3, rows, data.targets))
+    found = plan(TrainConfig(), marked(boxes, side))
     assert found.augment == strength
     assert ("could lose" in found.reasons["augment"]) == (strength < 1)
 

@@ -60,10 +60,8 @@ def test_heads_start_with_some_photos_where_there_are_many(make_plan, net, photo
 
 def test_what_was_kept_of_other_photos_is_not_taken_for_theirs(make_plan, net, photos, parts) -> None:
     """A photo that was missing when the training was killed came back."""
-    plan, looking = (
-        make_plan(targets=(DISEASE,), mode="probe", augment=0.0, views=1),
-        probe.Looking("cpu", parts, Stop()),
-    )
+    plan = make_plan(targets=(DISEASE,), mode="probe", augment=0.0, views=1)
+    looking = probe.Looking("cpu", parts, Stop())
     some = Photos(photos.pixels, photos.keys, photos.labels, photos.rows[1:])
     first, _ = probe._features(net, plan, some, some.rows, looking)
     assert len(list(parts.folder.iterdir())) == 3
@@ -94,10 +92,8 @@ def test_parts_of_two_machines_are_not_put_behind_each_other(make_plan, net, pho
 
 
 def test_a_helping_process_reads_and_does_not_write(make_plan, net, photos, parts) -> None:
-    plan, helping = (
-        make_plan(targets=(DISEASE,), augment=0.0, views=2),
-        Parts(parts.folder, 0.0, pytest.fail, writes=False),
-    )
+    plan = make_plan(targets=(DISEASE,), augment=0.0, views=2)
+    helping = Parts(parts.folder, 0.0, pytest.fail, writes=False)
     made, labels = probe._features(net, plan, photos, photos.rows, probe.Looking("cpu", helping, Stop()))
     assert not list(parts.folder.iterdir())
     assert made.shape == (2 * PHOTOS, 3)

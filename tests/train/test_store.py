@@ -117,7 +117,7 @@ def test_a_build_that_was_killed_is_built_again(photos, tmp_path) -> None:
 def test_another_process_gets_the_name_and_not_the_pixels(photos, tmp_path) -> None:
     pixels = store.build(photos, FIT, tmp_path / "store").pixels
     sent = pickle.dumps(pixels)
-    assert len(sent) < 2000
+    assert len(sent) < 1000
     assert np.array_equal(pickle.loads(sent)[3], pixels[3])
 
 

@@ -23,6 +23,7 @@ from plantml.train.data import Batch
 from plantml.train.evaluation import evaluate
 from plantml.train.history import History
 from plantml.train.module import PlantModule
+from plantml.train.planning import KEPT
 from plantml.work import Progress, Stop
 
 _STATE = re.compile(r"state-\d{9}(-\d{4})?\.ckpt")
@@ -205,7 +206,7 @@ class Keeper(pl.Callback):
         if not self.plan.budget or self.module.step >= self.module.steps:
             return
         spent, done = team.from_first(self._seconds()), len(self.history.rows)
-        left = 0.95 * self.plan.budget - self.plan.other_seconds - spent
+        left = KEPT * self.plan.budget - self.plan.other_seconds - spent
         fitting = done + max(0, math.floor(left / (spent / done)))
         if fitting < self.epochs:
             self.hearing.said(f"Slower than planned: {fitting} epochs instead of {self.epochs} keep to the budget.")

@@ -2,7 +2,6 @@
 
 import io
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -17,11 +16,9 @@ _COLUMNS, _GAP, _LINE = 4, 6, 15
 
 def example_batch(photos: Photos, plan: Plan, limit: int = 16) -> bytes:
     """A PNG of augmented photos of the first step, or of a probe, each with its labels and how much they count."""
-    dataset, places = (
-        PhotoDataset(photos, plan.seed, augmentation(plan)),
-        next(iter(Steps(photos, plan, size=plan.world))),
-    )
-    if plan.mode == "probe":  # whose batches are vectors, of photos as they are
+    dataset = PhotoDataset(photos, plan.seed, augmentation(plan))
+    places = next(iter(Steps(photos, plan, size=plan.world)))
+    if plan.mode == "probe":  # which blends nothing, and whose batches are vectors
         plan, places = plan.model_copy(update={"mixup": 0.0, "cutmix": 0.0}), places[:limit]
     batch = mixed(default_collate([dataset[place] for place in places]), plan, step=0)
     images = batch.image[:limit].byte().numpy()
@@ -31,7 +28,7 @@ def example_batch(photos: Photos, plan: Plan, limit: int = 16) -> bytes:
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
     for number, pixels in enumerate(images):
         left, top = _GAP + (number % _COLUMNS) * (width + _GAP), _GAP + (number // _COLUMNS) * step
-        canvas.paste(Image.fromarray(np.ascontiguousarray(pixels)), (left, top))
+        canvas.paste(Image.fromarray(pixels), (left, top))
         lines = [line for target in plan.targets for line in _taught(target, batch, number)]
         for line, text in enumerate(lines):
             while pen.textlength(text, font) > width and len(text) > 1:

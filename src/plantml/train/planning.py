@@ -18,6 +18,9 @@ from plantml.train.weights import DEFAULT
 
 T = TypeVar("T")
 
+KEPT = 0.95
+"""Share of a budget that is planned for; the rest is for what is slower than measured."""
+
 HEADS_FIRST = 20_000
 """Photos whose embeddings heads are fitted to, at most, before a backbone is tuned."""
 
@@ -277,7 +280,7 @@ def _length(
         why = f"for {photos} photos, preset {config.preset}"
         return mode, choices.pick("epochs", config.epochs, usual, why), photos
     val = facts.dataset.usable("val").height
-    left = 0.95 * config.budget - _around(photos, val, mode, speed, 0)
+    left = KEPT * config.budget - _around(photos, val, mode, speed)
     judging, steps = val * speed.see, math.ceil(photos / batch)
     fitting = int(left / (steps * step + judging))
     if fitting >= 3:
@@ -296,8 +299,8 @@ def _length(
     return mode, choices.pick("epochs", "auto", 1, "the budget is too short for more"), min(photos, 4 * batch)
 
 
-def _around(train: int, val: int, mode: Mode, speed: Speed, views: int) -> float:
-    """Seconds of everything but the epochs."""
+def _around(train: int, val: int, mode: Mode, speed: Speed, views: int = 0) -> float:
+    """Seconds of everything but the epochs, with so many views of each photo for a probe."""
     before = {"probe": views * train + val, "finetune": min(train, HEADS_FIRST), "full": 0}[mode]
     seen = before + 4 * val + min(train, 1000)
     return _START + _FINISH + speed.decode * (train + val) + speed.see * seen
@@ -361,8 +364,8 @@ def _views(choices: _Choices, config: TrainConfig, facts: Facts, photos: int, au
     number = max(1, min(_VIEWS, _VECTORS // photos))
     why = "more gain little" if number == _VIEWS else f"{photos} photos teach enough"
     if config.budget and facts.speed:
-        around = _around(photos, facts.dataset.usable("val").height, "probe", facts.speed, 0)
-        fitting = int((0.95 * config.budget - around) / max(1e-9, photos * facts.speed.see))
+        left = KEPT * config.budget - _around(photos, facts.dataset.usable("val").height, "probe", facts.speed)
+        fitting = int(left / max(1e-9, photos * facts.speed.see))
         if fitting < number:
             number, why = max(1, fitting), "as many as fit the budget"
     return choices.pick("views", config.views, number, why)

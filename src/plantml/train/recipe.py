@@ -115,9 +115,14 @@ class TrainConfig(_Fixed):
     device: Literal["cpu", "cuda", "mps"] | Auto = Field("auto", description="cpu, cuda, mps, or auto")
 
 
+def _usual() -> dict[str, Any]:
+    """The defaults, as JSON types."""
+    return TrainConfig.model_validate({}).model_dump(mode="json")
+
+
 def chosen(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What a configuration, as JSON types, has otherwise than the defaults."""
-    usual = TrainConfig.model_validate({}).model_dump(mode="json")
+    usual = _usual()
     return {key: value for key, value in asked.items() if value != usual[key]}
 
 
@@ -210,7 +215,7 @@ def differences(before: Plan, config: TrainConfig, url: str, number: int, finger
     now: dict[str, Any] = {"dataset": url, "dataset_version": number, "fingerprint": fingerprint}
     old: dict[str, Any] = {name: getattr(before, name) for name in now}
     asked = config.model_dump(mode="json")
-    defaults = TrainConfig.model_validate({}).model_dump(mode="json")
+    defaults = _usual()
     for key in asked:
         old[key], now[key] = before.asked.get(key, defaults[key]), asked[key]
     return [

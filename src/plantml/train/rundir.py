@@ -176,17 +176,13 @@ class RunFolder:
         for file in self.checkpoints.glob(pattern):
             file.unlink(missing_ok=True)
         if self._remote:
-            try:
+            with self._if_possible(f"{pattern} could not be removed from {self.url}"):
                 self._copier.submit(self._forget, pattern).result()  # after what is being copied
-            except StorageError as error:
-                self._say(f"{pattern} could not be removed from {self.url}: {error}")
 
     def settle_if_possible(self) -> None:
         """The same at an end that somebody asked for: trouble is told, and what is here stays here."""
-        try:
+        with self._if_possible(f"Checkpoints could not be copied to {self.url}; this machine has them"):
             self.settle()
-        except StorageError as error:
-            self._say(f"Checkpoints could not be copied to {self.url}; this machine has them: {error}")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -243,10 +239,16 @@ class RunFolder:
 
     def write_if_possible(self, name: str, data: bytes) -> None:
         """Write one file that will be written again; trouble is told."""
-        try:
+        with self._if_possible(f"{name} could not be written"):
             self.write(name, data)
+
+    @contextlib.contextmanager
+    def _if_possible(self, what: str) -> Iterator[None]:
+        """Tell trouble of the storage, and go on."""
+        try:
+            yield
         except StorageError as error:
-            self._say(f"{name} could not be written: {error}")
+            self._say(f"{what}: {error}")
 
     def publish(self, files: Mapping[str, bytes], model_json: bytes) -> Bundle:
         """Write the bundle: `model.json` last, so that whoever finds it finds everything."""

@@ -8,7 +8,6 @@ trainings.
 
 import contextlib
 import functools
-import math
 import os
 import shutil
 import time
@@ -81,8 +80,7 @@ class MappedPixels:
         file = self.files[number]
         _touch(file)
         try:
-            count = file.stat().st_size // (math.prod(self.size) * 3)
-            return np.memmap(file, np.uint8, "r", shape=(count, *self.size, 3))
+            return np.memmap(file, np.uint8, "r").reshape(-1, *self.size, 3)
         except FileNotFoundError as error:
             raise StorageError(
                 f"{file} is gone", "somebody removed it while it was used", "Repeat the same command to go on."
@@ -161,8 +159,8 @@ class _Segment:
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def found(cls, notes: Path, fit: Fit) -> "_Segment | None":
-        """The segment that a table of photos is about, or none if it is not whole."""
+    def found(cls, notes: Path, fit: Fit, wanted: Container[str]) -> "_Segment | None":
+        """What is wanted of the segment that a table is about; none if that is nothing, or it is not whole."""
         file = notes.with_suffix(_PIXELS)
         try:
             lines = notes.read_text(encoding="ascii").split("\n")
@@ -170,7 +168,8 @@ class _Segment:
                 return None
         except (FileNotFoundError, ValueError):
             return None
-        return cls(file, {image_id: row for row, image_id in enumerate(lines) if image_id})
+        rows = {image_id: row for row, image_id in enumerate(lines) if image_id in wanted}
+        return cls(file, rows) if rows else None
 
     def keep(self, length: int) -> None:
         """Say what is in the file. Written last: where the table is, the pixels are complete."""
@@ -243,8 +242,8 @@ def _known(place: Path, fit: Fit, wanted: Container[str]) -> list[_Segment]:
     """The segments that have some of the photos that are wanted; they are marked as used."""
     found = []
     for notes in sorted(place.glob(f"*{_PHOTOS}")):
-        segment = _Segment.found(notes, fit)
-        if segment and any(image_id in wanted for image_id in segment.rows):
+        segment = _Segment.found(notes, fit, wanted)
+        if segment:
             _touch(segment.file)
             found.append(segment)
     return found
