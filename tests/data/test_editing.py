@@ -20,15 +20,14 @@ def listing(*items):
 
 @pytest.fixture
 def leaves(make_rows, tmp_path):
-    """URL of a dataset of four rows without photos, one of them set aside."""
+    """URL of a dataset of four rows whose photos are not there, one of them set aside."""
     url = str(tmp_path / "leaves")
     rows = make_rows(
         [
-            {"name": "a/1.jpg", "disease": "rust", "path": None},
-            {"name": "a/2.jpg", "disease": "none", "path": None},
-            {"name": "b/2.jpg", "disease": "none", "path": None},
-            {"name": "b/3.jpg", "disease": "none", "status": "excluded", "reason": "review conflicting-labels: x",
-             "path": None},
+            {"name": "a/1.jpg", "disease": "rust"},
+            {"name": "a/2.jpg", "disease": "none"},
+            {"name": "b/2.jpg", "disease": "none"},
+            {"name": "b/3.jpg", "disease": "none", "status": "excluded", "reason": "review conflicting-labels: x"},
         ],
         DISEASE,
     )  # fmt: skip

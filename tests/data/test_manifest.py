@@ -1,5 +1,7 @@
 import io
 import json
+import random
+from dataclasses import asdict
 
 import polars as pl
 import pytest
@@ -226,6 +228,13 @@ def parquet(rows, **metadata):
     return buffer.getvalue()
 
 
+def unsealed(rows, targets=()):
+    """A version as one without checksums wrote it, or as somebody edited it."""
+    record = json.loads(pl.read_parquet_metadata(io.BytesIO(whole()))["plantml"])
+    del record["sha256"]
+    return parquet(rows, plantml=json.dumps({**record, "targets": [asdict(target) for target in targets]}))
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -245,9 +254,106 @@ def test_a_file_that_is_no_version_is_refused(data):
 
 
 def test_a_version_without_all_columns_names_those_that_lack():
-    record = pl.read_parquet_metadata(io.BytesIO(whole()))["plantml"]
     with pytest.raises(InputError, match="phash"):
-        from_parquet("memory://d", 1, parquet(manifest.empty_rows().drop("phash"), plantml=record))
+        from_parquet("memory://d", 1, unsealed(manifest.empty_rows().drop("phash")))
+
+
+def test_a_version_of_before_checksums_is_read(make_rows):
+    rows = make_rows([{"disease": "rust", "symptoms": ["curl"], "boxes": [BOX]}, {"severity": 0.5}], TARGETS)
+    assert from_parquet("memory://d", 1, unsealed(rows, TARGETS)).rows.equals(rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        ({"source": None}, "source"),
+        ({"name": None}, "name"),
+        ({"name": "00000.jpg"}, "name"),
+        ({"status": None}, "status"),
+        ({"status": "fine"}, "status"),
+        ({"split": "training"}, "split"),
+        ({"image_id": None}, "image_id"),
+        ({"path": None}, "path"),
+        ({"width": None}, "width"),
+        ({"disease": "scab"}, "disease"),
+        ({"symptoms": ["curl", "scab"]}, "symptoms"),
+        ({"symptoms": ["curl", None]}, "symptoms"),
+        ({"severity": float("nan")}, "severity"),
+        ({"severity": float("inf")}, "severity"),
+        ({"boxes": [BOX, {**BOX, "w": None}]}, "boxes"),
+        ({"boxes": [{**BOX, "x": float("inf")}]}, "boxes"),
+        ({"boxes": [None]}, "boxes"),
+        ({"boxes": [BOX, {**BOX, "labels": "[1]"}]}, "boxes"),
+        ({"boxes": [{**BOX, "labels": "{"}]}, "boxes"),
+        ({"boxes": [{**BOX, "labels": '{"disease":1}'}]}, "boxes"),
+    ],
+    ids=str,
+)
+def test_an_edited_row_is_told_with_its_place_and_the_way_on(change, column, make_rows):
+    rows = make_rows([{"status": "excluded", "image_id": None, "path": None}, change, {"boxes": []}], TARGETS)
+    with pytest.raises(InputError) as caught:
+        from_parquet("memory://d", 3, unsealed(rows, TARGETS))
+    assert "memory://d@3" in caught.value.what
+    assert f"column {column}: " in caught.value.why
+    # Of a key that is there twice, the first row is named.
+    assert f"row {1 if change.get('name') == '00000.jpg' else 2} " in caught.value.why
+    assert "dataset restore memory://d N" in caught.value.hint
+
+
+@pytest.mark.parametrize("column", ["width", "disease", "boxes"])
+def test_a_column_of_another_type_is_told(column, make_rows):
+    rows = make_rows([{}], TARGETS).with_columns(pl.lit(b"x").alias(column))
+    with pytest.raises(InputError, match=f"column {column} holds Binary"):
+        from_parquet("memory://d", 1, unsealed(rows, TARGETS))
+
+
+def test_what_could_not_be_read_again_is_not_written(make_rows):
+    rows = make_rows([{"severity": float("inf")}], TARGETS)
+    with pytest.raises(InputError, match=r"row 1 \(00000.jpg\), column severity: inf"):
+        to_parquet(Version("memory://d", 1, rows, TARGETS), "import", {}, 0)
+
+
+@pytest.fixture(scope="module")
+def small(make_rows):
+    rows = make_rows([{"disease": "rust", "boxes": [BOX]}, {"symptoms": ["curl"], "severity": 0.5}], TARGETS)
+    return to_parquet(Version("memory://d", 1, rows, TARGETS), "import", {"source": "x"}, 0)[1]
+
+
+def test_no_bit_of_a_version_changes_unseen(small):
+    chance = random.Random(0)
+    # Every bit of the checksum and of its name, and some of all others.
+    at = small.rindex(b'"sha256"')
+    places = [*range(8 * at, 8 * (at + 78)), *(chance.randrange(8 * len(small)) for _ in range(400))]
+    for place in places:
+        flipped = bytearray(small)
+        flipped[place // 8] ^= 1 << place % 8
+        with pytest.raises(InputError):
+            from_parquet("memory://d", 1, bytes(flipped))
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=40), st.integers(0, 10_000), st.integers(0, 10_000))
+def test_whatever_bytes_are_no_version_end_in_one_error(small, garbage, first, last):
+    first, last = sorted((first % len(small), last % len(small)))
+    for data in (garbage, small[:last], small[:first] + garbage + small[last:], b"PAR1" + garbage + small[-8:]):
+        if data != small:
+            with pytest.raises(InputError):
+                from_parquet("memory://d", 1, data)
+
+
+@settings(max_examples=25)
+@given(
+    st.sampled_from([*SYSTEM, "disease", "symptoms", "severity"]),
+    st.none() | st.integers(-9, 9) | st.floats() | st.text(max_size=5) | st.lists(st.none() | st.text(max_size=3)),
+)
+def test_whatever_value_is_put_into_a_column_is_read_or_refused(make_rows, column, value):
+    rows = make_rows([{}, {"disease": "rust"}], TARGETS).with_columns(pl.Series(column, [value, None], strict=False))
+    try:
+        version = from_parquet("memory://d", 1, unsealed(rows, TARGETS))
+    except InputError:
+        return
+    assert version.rows.schema == conform(rows, TARGETS).schema
+    fingerprint(version.rows, version.targets)
 
 
 # --- a version --------------------------------------------------------------------------------

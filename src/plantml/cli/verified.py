@@ -20,13 +20,16 @@ def tell(console: Console, command: str, found: Verified, *, kind: str, came: st
     """
     wrong = len(found.missing) + len(found.damaged)
     content = {kind: found.ref, "files": found.files, "missing": list(found.missing), "damaged": list(found.damaged),
-               "sound": found.sound}  # fmt: skip
+               "not_checksummed": list(found.unchecked), "sound": found.sound}  # fmt: skip
 
     def show(page: Page) -> None:
+        unchecked = f", {len(found.unchecked)} not checksummed" if found.unchecked else ""
         page.line(
             f"{found.ref}: {count(found.files, 'file')}, {len(found.missing)} missing, {len(found.damaged)} damaged"
+            + unchecked
         )
-        for what, names in (("missing", found.missing), ("damaged", found.damaged)):
+        shown = ("missing", found.missing), ("damaged", found.damaged), ("not checksummed", found.unchecked)
+        for what, names in shown:
             for name in names[:_SHOWN]:
                 page.line(f"  {what}: {name}")
             if len(names) > _SHOWN:

@@ -1,22 +1,25 @@
 """Looking after a dataset's files: are they still what they were, and which of them does nobody need."""
 
+import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from plantml import checksums, storage
 from plantml.checksums import Verified
-from plantml.data import versions
-from plantml.errors import InputError, NotFoundError
+from plantml.data import manifest, versions
+from plantml.errors import InputError, NotFoundError, PlantmlError
 from plantml.work import Progress, silent
 
 _AT_ONCE = 16
 
 
 def verify(ref: str, *, threads: int = 2, progress: Progress = silent) -> Verified:
-    """Read every file that a version names, and compare its hash.
+    """Read every file that a version names, the version itself and its labels too, and compare its hash.
+
+    Without a number all versions and tags are read; photos are those of the newest version.
 
     Args:
         ref: the dataset.
@@ -24,13 +27,62 @@ def verify(ref: str, *, threads: int = 2, progress: Progress = silent) -> Verifi
         progress: called with (files done, files).
 
     Raises:
+        InputError: there is no such version.
         StorageError: the storage cannot be reached.
     """
-    version = versions.load(ref)
-    named = version.rows.filter(pl.col("path").is_not_null() & pl.col("image_id").is_not_null())
-    files = named.select("path", "image_id").unique().sort("path").iter_rows()
-    wanted = {path: (version.image_url(path), image_id) for path, image_id in files}
-    return checksums.verify(version.ref, wanted, threads=threads, at_once=_AT_ONCE, progress=progress)
+    url, number = versions.find(ref)
+    is_all = versions.parse_reference(ref)[1] is None
+    states = {
+        f"versions/{file}": state for file, state in _version_states(url, versions.numbers(url) if is_all else [number])
+    } | ({f"tags/{file}": state for file, state in _tag_states(url)} if is_all else {})
+    names = {state: [name for name, its in states.items() if its == state] for state in ("damaged", "unchecked")}
+    photos = _photos(url, number, threads, progress)
+    return replace(
+        photos,
+        files=photos.files + len(states),
+        damaged=[*names["damaged"], *photos.damaged],
+        unchecked=names["unchecked"],
+    )
+
+
+def _photos(url: str, number: int, threads: int, progress: Progress) -> Verified:
+    """State of the files that a version names: of none if it is damaged itself."""
+    wanted = {}
+    with contextlib.suppress(InputError):
+        version = versions.load(f"{url}@{number}")
+        named = version.rows.filter(pl.col("path").is_not_null() & pl.col("image_id").is_not_null())
+        files = named.select("path", "image_id").unique().sort("path").iter_rows()
+        wanted = {path: (version.image_url(path), image_id) for path, image_id in files}
+    return checksums.verify(f"{url}@{number}", wanted, threads=threads, at_once=_AT_ONCE, progress=progress)
+
+
+def _version_states(url: str, numbers: Sequence[int]) -> Iterator[tuple[str, str]]:
+    """File and state of versions; of one without a checksum the fingerprint is compared, which says less."""
+    for number in numbers:
+        file = versions.file_of(url, number)
+        data = storage.read(file)
+        if checksums.is_intact(data):
+            yield storage.basename(file), "intact"
+            continue
+        try:
+            version = manifest.from_parquet(url, number, data)
+            same = manifest.fingerprint(version.rows, version.targets) == version.fingerprint
+        except InputError:
+            same = False
+        yield storage.basename(file), "unchecked" if same else "damaged"
+
+
+def _tag_states(url: str) -> Iterator[tuple[str, str]]:
+    for file, data in storage.read_many(versions.tag_file(url, number) for number in versions.tag_numbers(url)):
+        if isinstance(data, PlantmlError):
+            raise data
+        intact = checksums.check_text(data)
+        state = "unchecked" if intact is None else "intact"
+        try:
+            versions.read_tag(file, data)
+        except InputError:
+            state = "damaged"
+        yield storage.basename(file), state
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,7 @@ def restore(ref: str, number: int) -> Committed:
     if at is not None:
         raise InputError(f"{ref} cannot be changed", "versions are immutable", f"Name the dataset alone: {url}")
     old = versions.load(f"{url}@{number}")
-    return versions.change(url, "restore", {"version": number}, lambda _: (old.rows, old.targets))
+    return versions.change(url, "restore", {"version": number}, lambda _: (old.rows, old.targets), over_damage=True)
 
 
 @dataclass(frozen=True)

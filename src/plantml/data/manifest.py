@@ -1,22 +1,24 @@
 """One version of a dataset: its rows, its targets, and where they came from.
 
 A version is a Parquet file. The rows are one an imported file; the commit record is in the file's
-key-value metadata under `plantml`. `docs/dataset.md` describes the columns.
+key-value metadata under `plantml`, and ends with the checksum of the file. `docs/dataset.md` describes the columns.
 """
 
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import polars as pl
+from pydantic import TypeAdapter
 
-from plantml import storage
+from plantml import checksums, storage
 from plantml.about import __version__
 from plantml.data.scan import QUALITY
 from plantml.errors import InputError
+from plantml.parsing import parse_json_object
 from plantml.targets import Kind, Target
 
 BOX = pl.Struct({"x": pl.Float64, "y": pl.Float64, "w": pl.Float64, "h": pl.Float64, "labels": pl.String})
@@ -57,6 +59,15 @@ _KINDS: dict[Kind, pl.DataType | type[pl.DataType]] = {
     "value": pl.Float64,
 }
 
+_OF_PIXELS = ("image_id", "path", "width", "height")
+"""What is known of every photo that is not excluded."""
+
+_RECORD = "plantml"
+"""Key of the commit record in the file's metadata."""
+
+_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+"""How polars ends on bytes that are no Parquet file."""
+
 
 @dataclass(frozen=True)
 class Commit:
@@ -81,6 +92,9 @@ class Commit:
     targets: tuple[Target, ...]
     counts: Mapping[str, int]
     fingerprint: str
+
+
+_COMMIT = TypeAdapter(Commit)
 
 
 @dataclass(frozen=True)
@@ -219,7 +233,15 @@ def _unordered(value: object) -> object:
 
 
 def to_parquet(version: Version, operation: str, parameters: Mapping[str, Any], parent: int) -> tuple[Commit, bytes]:
-    """The version as the bytes of its Parquet file, and the commit record in it."""
+    """The version as the bytes of its Parquet file, and the commit record in it.
+
+    Raises:
+        InputError: a row is not what a row can be, and could not be read again.
+    """
+    if fault := first_fault(version.rows, version.targets):
+        raise InputError(
+            f"No new version of {version.url} was written", fault, "Mend the source, and repeat the command."
+        )
     counts = dict(sorted(version.rows["status"].value_counts().iter_rows()))
     commit = Commit(
         operation=operation,
@@ -232,30 +254,137 @@ def to_parquet(version: Version, operation: str, parameters: Mapping[str, Any], 
         fingerprint=fingerprint(version.rows, version.targets),
     )
     buffer = io.BytesIO()
-    version.rows.write_parquet(buffer, metadata={"plantml": json.dumps(asdict(commit))})
-    return commit, buffer.getvalue()
+    record = json.dumps({**asdict(commit), checksums.KEY: checksums.BLANK})
+    version.rows.write_parquet(buffer, metadata={_RECORD: record})
+    return commit, checksums.seal(buffer.getvalue())
 
 
 def from_parquet(url: str, number: int, data: bytes) -> Version:
-    """A version from the bytes of its file. Raises `InputError` if they are not one."""
-    commit = read_commit(url, data)
+    """A version from the bytes of its file.
+
+    Raises:
+        InputError: they are not one, are not those that were written, or a row is not what a row can be.
+    """
+    ref = f"{url}@{number}"
+    commit = read_commit(ref, data)
     try:
         rows = pl.read_parquet(io.BytesIO(data))
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"Version {number} of {url} cannot be read", str(error).splitlines()[0]) from error
-    missing = set(SYSTEM) - set(rows.columns)
-    if missing:
-        raise InputError(f"Version {number} of {url} is incomplete", f"it lacks {', '.join(sorted(missing))}")
+    except _UNREADABLE as error:
+        raise _damaged(ref, str(error).splitlines()[0]) from error
+    if fault := first_fault(rows, commit.targets):
+        raise _damaged(ref, fault)
     return Version(url, number, rows, commit.targets, commit)
 
 
-def read_commit(url: str, data: bytes) -> Commit:
-    """The commit record of a version's file."""
+def read_commit(ref: str, data: bytes) -> Commit:
+    """The commit record of a version's file, whose checksum is compared if it has one. Raises `InputError`."""
     try:
-        record = json.loads(pl.read_parquet_metadata(io.BytesIO(data))["plantml"])
-        targets = tuple(Target(**{**item, "classes": tuple(item["classes"])}) for item in record.pop("targets"))
-        return Commit(targets=targets, **record)
-    except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
-        raise InputError(
-            f"{url} holds a file that is not a dataset version", f"{type(error).__name__}: {error}"
-        ) from error
+        text = pl.read_parquet_metadata(io.BytesIO(data))[_RECORD]
+        record = parse_json_object(text, "its commit record")
+        has_checksum = record.pop(checksums.KEY, None) is not None
+        commit = _commit_of(record)
+    except (KeyError, ValueError, InputError, *_UNREADABLE) as error:
+        why = "it is empty" if not data else f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        raise InputError(f"The file of {ref} is not a dataset version", why, _next(ref)) from error
+    if has_checksum and not checksums.is_intact(data):
+        raise _damaged(ref, checksums.CHANGED)
+    return commit
+
+
+def _commit_of(record: Mapping[str, Any]) -> Commit:
+    if unknown := set(record) - {item.name for item in fields(Commit)}:
+        raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
+    return _COMMIT.validate_python(record)
+
+
+def _damaged(ref: str, why: str) -> InputError:
+    return InputError(f"{ref} is damaged", why, _next(ref))
+
+
+def _next(ref: str) -> str:
+    url = ref.rpartition("@")[0]
+    return (
+        f"plantml dataset log {url} shows the versions; plantml dataset restore {url} N goes on from version N. "
+        "Or bring the file back from a backup."
+    )
+
+
+# --- what holds of every row ------------------------------------------------------------------
+
+
+def first_fault(rows: pl.DataFrame, targets: Iterable[Target]) -> str:
+    """The row, the column, and what is wrong, if rows are not what those of a version can be; else nothing."""
+    targets = tuple(targets)
+    schema: dict[str, Any] = {**SYSTEM, **{target.name: _KINDS[target.kind] for target in targets}}
+    if missing := sorted(set(schema) - set(rows.columns)):
+        return f"it lacks the columns {', '.join(missing)}"
+    for name, dtype in schema.items():
+        if rows.schema[name] != dtype:
+            return f"column {name} holds {rows.schema[name]}, not {dtype}"
+    rules = list(_rules(rows, targets))
+    broken = rows.select(wrong.any().alias(str(place)) for place, (_, _, wrong) in enumerate(rules)).row(0)
+    for is_broken, (column, why, wrong) in zip(broken, rules, strict=True):
+        if is_broken:
+            row = int(rows.select(wrong.fill_null(value=False).arg_max()).item())
+            return f"row {row + 1} ({rows['name'][row]}), column {column}: {_shown(rows[column][row])} {why}"
+    return ""
+
+
+def _rules(rows: pl.DataFrame, targets: Iterable[Target]) -> Iterator[tuple[str, str, pl.Expr]]:
+    """A column, what is wrong with a value of it, and of which rows that is so.
+
+    What a quick look at a whole column rules out is left out: all of it takes a tenth of the time of reading the rows.
+    """
+    for name in (*KEY, "status"):
+        yield name, "is not allowed there", pl.col(name).is_null()
+    for name in _OF_PIXELS:
+        if rows[name].null_count():
+            is_used = pl.col("status") == OK
+            yield name, "is not allowed of a photo that is not excluded", is_used & pl.col(name).is_null()
+    yield "status", f"is neither {OK} nor {EXCLUDED}", _is_none_of("status", (OK, EXCLUDED))
+    yield "split", f"is none of {', '.join(SPLITS)}", _is_none_of("split", SPLITS)
+    if rows["name"].n_unique() < rows.height:  # names alone are compared much faster
+        yield "name", "is there twice, of one source", pl.struct(KEY).is_duplicated()
+    for target in targets:
+        if target.kind == "value":
+            yield target.name, "is not a finite number", ~pl.col(target.name).is_finite()
+        else:
+            yield from _label_rules(rows, target)
+    yield from _box_rules(rows)
+
+
+def _is_none_of(column: str, values: Iterable[str]) -> pl.Expr:
+    return pl.all_horizontal(pl.col(column) != value for value in values)
+
+
+def _label_rules(rows: pl.DataFrame, target: Target) -> Iterator[tuple[str, str, pl.Expr]]:
+    labels, column = rows[target.name], pl.col(target.name)
+    is_list = target.kind == "multilabel"
+    if strange := _labels_in(rows, target) - set(target.classes):
+        is_strange = column.list.eval(pl.element().is_in(strange)).list.any() if is_list else column.is_in(strange)
+        yield target.name, f"is no class of {target.name}, which has {', '.join(target.classes[:20])}", is_strange
+    if is_list and labels.explode(empty_as_null=False, keep_nulls=False).null_count():
+        yield target.name, "holds a label that is null", column.list.eval(pl.element().is_null()).list.any()
+
+
+def _box_rules(rows: pl.DataFrame) -> Iterator[tuple[str, str, pl.Expr]]:
+    boxes, column = rows["boxes"].explode(empty_as_null=False, keep_nulls=False), pl.col("boxes")
+    if not all(boxes.struct.field(side).is_finite().all(ignore_nulls=False) for side in "xywh"):
+        sides = [pl.element().struct.field(side) for side in "xywh"]
+        has_all = pl.all_horizontal(side.is_finite().fill_null(value=False) for side in sides)
+        yield "boxes", "holds a box without four finite numbers", column.list.eval(~has_all).list.any()
+    if strange := [text for text in boxes.struct.field("labels").unique() if text and not _are_labels(text)]:
+        has_strange = column.list.eval(pl.element().struct.field("labels").is_in(strange)).list.any()
+        yield "boxes", "holds a box whose labels are no JSON object of names and classes", has_strange
+
+
+def _are_labels(text: str) -> bool:
+    try:
+        return all(isinstance(name, str) for name in parse_json_object(text, "").values())
+    except InputError:
+        return False
+
+
+def _shown(value: object) -> str:
+    text = "null" if value is None else str(value.to_list() if isinstance(value, pl.Series) else value)
+    return text if len(text) <= 80 else f"{text[:77]}…"

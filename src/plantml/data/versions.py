@@ -4,7 +4,6 @@ A commit is the exclusive creation of the next number, so that of two writers on
 is told so. Nothing is ever changed or removed.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,14 +11,16 @@ from typing import Any
 
 import polars as pl
 
-from plantml import storage
+from plantml import checksums, storage
 from plantml.data import manifest
 from plantml.data.manifest import Commit, Version
-from plantml.errors import AlreadyExistsError, InputError, NotFoundError, StorageError
+from plantml.errors import AlreadyExistsError, InputError, NotFoundError, PlantmlError, StorageError
 from plantml.targets import Target
 
 _TAG = r"[A-Za-z][A-Za-z0-9._-]{0,63}"
 _TRIES = 20
+_DIGITS = 12
+"""Of the longest number that is looked up."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,14 @@ def load(ref: str) -> Version:
     """The version that a reference names: `URL`, `URL@7` or `URL@tag`.
 
     Raises:
-        InputError: there is no dataset, or no such version or tag.
+        InputError: there is no dataset, no such version or tag, or the version is damaged.
     """
+    url, number = find(ref)
+    return manifest.from_parquet(url, number, storage.read(file_of(url, number)))
+
+
+def find(ref: str) -> tuple[str, int]:
+    """The dataset's URL and the number of the version that a reference names. Raises `InputError` if there is none."""
     url, at = parse_reference(ref)
     known = numbers(url)
     if not known:
@@ -69,28 +76,42 @@ def load(ref: str) -> Version:
             f"Make one: plantml dataset import PHOTOS {url}",
         )
     if at is None:
-        number = known[-1]
-    elif at.isdecimal():
-        number = int(at)
-    else:
-        number = _tagged(url, at)
+        return url, known[-1]
+    number = _tagged(url, at) if not at.isdecimal() else int(at) if len(at) <= _DIGITS else -1
     if number not in known:
-        raise InputError(f"{url} has no version {number}", f"it has {known[0]} to {known[-1]}")
-    return manifest.from_parquet(url, number, storage.read(_file(url, number)))
+        raise InputError(
+            f"{url} has no version {number if number >= 0 else at}", f"it has {known[0]} to {known[-1]}",
+            f"plantml dataset log {url} shows them.",
+        )  # fmt: skip
+    return url, number
+
+
+def history(ref: str) -> list[tuple[int, Commit | InputError]]:
+    """All versions up to the one that a reference names, newest first: the commit record of each, or what is wrong.
+
+    Raises:
+        InputError: there is no dataset, or no such version or tag.
+    """
+    url, last = find(ref)
+    known = [number for number in reversed(numbers(url)) if number <= last]
+    records: list[tuple[int, Commit | InputError]] = []
+    for number, (_, data) in zip(known, storage.read_many(file_of(url, number) for number in known), strict=True):
+        if isinstance(data, PlantmlError):
+            raise data
+        try:
+            records.append((number, manifest.read_commit(f"{url}@{number}", data)))
+        except InputError as error:
+            records.append((number, error))
+    return records
 
 
 def log(ref: str) -> list[tuple[int, Commit]]:
-    """All versions with their commit records, newest first."""
-    url, _ = parse_reference(ref)
-    known = numbers(url)
-    if not known:
-        load(url)  # raises, with the explanation
-    files = [_file(url, number) for number in reversed(known)]
+    """As `history`, of a dataset without damage. Raises `InputError` for any other."""
     commits = []
-    for number, (file, data) in zip(reversed(known), storage.read_many(files), strict=True):
-        if isinstance(data, Exception):
-            raise data
-        commits.append((number, manifest.read_commit(file, data)))
+    for number, record in history(ref):
+        if isinstance(record, InputError):
+            raise record
+        commits.append((number, record))
     return commits
 
 
@@ -102,7 +123,7 @@ def commit(version: Version, operation: str, parameters: Mapping[str, Any], pare
     """
     number = parent + 1
     record, data = manifest.to_parquet(version, operation, parameters, parent)
-    storage.create(_file(version.url, number), data)
+    storage.create(file_of(version.url, number), data)
     return Version(version.url, number, version.rows, version.targets, record)
 
 
@@ -111,6 +132,8 @@ def change(
     operation: str,
     parameters: Mapping[str, Any],
     apply: Callable[[Version], tuple[pl.DataFrame, tuple[Target, ...]]],
+    *,
+    over_damage: bool = False,
 ) -> Committed:
     """Apply a pure function to the newest version and commit what it gives.
 
@@ -122,12 +145,13 @@ def change(
         operation: written into the commit record.
         parameters: written into the commit record.
         apply: from a version to new rows and targets.
+        over_damage: let it be applied to an empty version where the newest one cannot be read.
     """
     url, at = parse_reference(ref)
     if at is not None:
         raise InputError(f"{ref} cannot be changed", "versions are immutable", f"Name the dataset alone: {url}")
     for _ in range(_TRIES):
-        head = load(url) if numbers(url) else Version(url, 0, manifest.empty_rows(), ())
+        head = _head(url, over_damage=over_damage)
         rows, targets = apply(head)
         rows = manifest.conform(rows, targets)
         if head.number and targets == head.targets and rows.equals(head.rows):
@@ -143,17 +167,27 @@ def change(
     )
 
 
+def _head(url: str, *, over_damage: bool) -> Version:
+    known = numbers(url)
+    try:
+        return load(f"{url}@{known[-1]}") if known else Version(url, 0, manifest.empty_rows(), ())
+    except InputError:
+        if not over_damage:
+            raise
+        return Version(url, known[-1], manifest.empty_rows(), ())
+
+
 def tag(ref: str, name: str) -> int:
     """Name a version; the newest tag of a name wins. Returns the version's number."""
     if not re.fullmatch(_TAG, name):
         raise InputError(f"{name!r} cannot be a tag", "a tag starts with a letter and has letters, digits, . _ -")
     version = load(ref)
     for _ in range(_TRIES):
-        known = _tag_numbers(version.url)
+        known = tag_numbers(version.url)
         number = known[-1] + 1 if known else 1
         record = {"name": name, "version": version.number, "time": storage.now_utc()}
         try:
-            storage.create(storage.join(version.url, "tags", f"{number:06d}.json"), json.dumps(record).encode())
+            storage.create(tag_file(version.url, number), checksums.to_json(record))
         except AlreadyExistsError:
             continue
         return version.number
@@ -162,15 +196,34 @@ def tag(ref: str, name: str) -> int:
 
 def tags(url: str) -> dict[str, int]:
     """All tags and the version that each names."""
-    found: dict[str, int] = {}
-    for number in _tag_numbers(url):
-        record = json.loads(storage.read(storage.join(url, "tags", f"{number:06d}.json")))
-        found[record["name"]] = record["version"]
-    return found
+    versions: dict[str, int] = {}
+    for file, data in storage.read_many(tag_file(url, number) for number in tag_numbers(url)):
+        if isinstance(data, PlantmlError):
+            raise data
+        name, number = read_tag(file, data)
+        versions[name] = number
+    return versions
 
 
-def _tag_numbers(url: str) -> list[int]:
+def read_tag(file: str, data: bytes) -> tuple[str, int]:
+    """Name and version from the bytes of a tag's file. Raises `InputError` if they are not one."""
+    url = storage.split(storage.split(file)[0])[0]
+    hint = f"Bring it back from a backup; or remove it, and give its tag again: plantml dataset tag {url}@N NAME"
+    record = checksums.from_json(data, file, hint)
+    name, number = record.get("name"), record.get("version")
+    if not isinstance(name, str) or type(number) is not int:
+        raise InputError(f"{file} is damaged", "it names no tag and version", hint)
+    return name, number
+
+
+def tag_numbers(url: str) -> list[int]:
+    """Numbers of all tags ever given, ascending."""
     return list(storage.numbered(storage.join(url, "tags"), ".json"))
+
+
+def tag_file(url: str, number: int) -> str:
+    """URL of the file of a tag."""
+    return storage.join(url, "tags", f"{number:06d}.json")
 
 
 def _tagged(url: str, name: str) -> int:
@@ -180,5 +233,6 @@ def _tagged(url: str, name: str) -> int:
     return found[name]
 
 
-def _file(url: str, number: int) -> str:
+def file_of(url: str, number: int) -> str:
+    """URL of the file of a version."""
     return storage.join(url, "versions", f"{number:06d}.parquet")

@@ -11,13 +11,19 @@ VERIFY_EXAMPLES = ["plantml dataset verify leaves", "plantml dataset verify s3:/
 
 
 def verify(console: Console, dataset: Dataset) -> None:
-    """Read every file of a version and compare its hash: bit rot and missing files end with exit code 4."""
+    """Read every photo of a version, and all versions and tags, and compare hashes: damage ends with exit code 4.
+
+    DATASET@7 reads that version alone. Files of an older plantml that hold no checksum are listed.
+    """
     from plantml.cli import verified
     from plantml.data import care
 
     threads = 4 * console.machine.threads
     found = care.verify(dataset, threads=threads, progress=console.progress("verifying"))
-    hint = f"Restore them from a backup; a missing file also comes back with plantml dataset merge {dataset} COPY."
+    hint = (
+        f"Restore them from a backup; a missing photo also comes back with plantml dataset merge {dataset} COPY. "
+        f"Without the newest version: plantml dataset restore {dataset} N goes on from version N."
+    )
     verified.tell(console, "dataset verify", found, kind="dataset", came="imported", hint=hint)
 
 

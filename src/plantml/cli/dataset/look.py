@@ -6,9 +6,12 @@ import typer
 
 from plantml.cli.arguments import Dataset
 from plantml.cli.console import Console, Page, count
+from plantml.errors import PlantmlError
 
 if TYPE_CHECKING:
+    from plantml.data.manifest import Commit
     from plantml.data.summary import Difference, Info
+    from plantml.errors import InputError
 
 INFO_EXAMPLES = ["plantml dataset info leaves", "plantml dataset info leaves@3 --json"]
 
@@ -72,44 +75,38 @@ def _numbers(values: Any) -> list[Any]:
     return [int(values["count"]), *(values.get(name) for name in ("min", "mean", "max"))]
 
 
-LOG_EXAMPLES = ["plantml dataset log leaves"]
+LOG_EXAMPLES = ["plantml dataset log leaves", "plantml dataset log leaves@7   # versions up to that one"]
 
 
 def log(console: Console, dataset: Dataset) -> None:
     """Show how a dataset came about, newest version first."""
     from plantml.data import versions
 
-    commits = versions.log(dataset)
+    records = versions.history(dataset)
     tags: dict[int, list[str]] = {}
     for name, number in versions.tags(versions.parse_reference(dataset)[0]).items():
         tags.setdefault(number, []).append(name)
-    content = [
-        {
-            "version": number,
-            "operation": commit.operation,
-            "parameters": dict(commit.parameters),
-            "time": commit.time,
-            "plantml": commit.plantml,
-            "counts": dict(commit.counts),
-            "fingerprint": commit.fingerprint,
-            "tags": tags.get(number, []),
-        }
-        for number, commit in commits
-    ]
-    rows = [
-        [
-            number,
-            commit.time,
-            commit.operation,
-            ", ".join(f"{key} {value}" for key, value in commit.parameters.items() if value not in (None, False)),
-            sum(commit.counts.values()),
-            commit.fingerprint[:12],
-            ", ".join(tags.get(number, [])),
-        ]
-        for number, commit in commits
-    ]
+    content = [_log_entry(number, record, tags.get(number, [])) for number, record in records]
+    rows = [_log_row(entry) for entry in content]
     columns = ("version", "time", "operation", "parameters", "rows", "fingerprint", "tags")
     console.result("dataset log", {"versions": content}, lambda page: page.table(columns, rows))
+
+
+def _log_entry(number: int, record: "Commit | InputError", tags: list[str]) -> dict[str, Any]:
+    names = ("operation", "parameters", "time", "plantml", "counts", "fingerprint")
+    damage = record.why if isinstance(record, PlantmlError) else None
+    known = {name: getattr(record, name, None) for name in names}
+    return {"version": number, **known, "tags": tags, "damage": damage}
+
+
+def _log_row(entry: dict[str, Any]) -> list[Any]:
+    if entry["damage"] is not None:
+        return [entry["version"], "", "(damaged)", entry["damage"], "", "", ", ".join(entry["tags"])]
+    parameters = (f"{key} {value}" for key, value in entry["parameters"].items() if value not in (None, False))
+    return [
+        *(entry["version"], entry["time"], entry["operation"], ", ".join(parameters)),
+        *(sum(entry["counts"].values()), entry["fingerprint"][:12], ", ".join(entry["tags"])),
+    ]
 
 
 DIFF_EXAMPLES = ["plantml dataset diff leaves@1 leaves@2", "plantml dataset diff leaves s3://bucket/leaves"]
