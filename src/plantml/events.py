@@ -1,7 +1,7 @@
 """Numbered events: a history that many machines write and nobody can change.
 
     FOLDER/
-      000001.json   one event, created exclusively
+      000001.json   one event with its checksum, created exclusively
       000002.json
       …
 
@@ -10,7 +10,6 @@ creates the next number. If somebody else was faster, the act is decided again b
 is judged by all that came before it: two machines never act past each other.
 """
 
-import json
 import os
 import random
 import time
@@ -18,11 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plantml import storage
+from plantml import checksums, storage
 from plantml.errors import AlreadyExistsError, StorageError
 
 _ID, _TIME = "id", "time"
 _TRIES = 200
+_RESTORE = "Bring the file back from a backup or another machine: no event is ever removed or changed."
 _PAUSE, _PATIENCE = 0.01, 20
 """Seconds by which the longest wait grows with each lost race, and after how many it grows no more."""
 
@@ -83,7 +83,7 @@ class Events:
             raise StorageError(
                 f"{self.url} is damaged",
                 f"event {gap} is missing, and {max(stamps)} is there",
-                "Restore it from a backup: no event is ever removed.",
+                _RESTORE,
             )
         # A folder that was put in the place of another one has the same numbers, and other stamps.
         kept = [pair for pair in _kept.pop(self.url, ()) if stamps.get(pair[1].number) == pair[0]]
@@ -117,10 +117,10 @@ class Events:
             number, key = len(events) + 1, os.urandom(16).hex()
             record = {_ID: key, _TIME: storage.now_utc(), **content}
             try:
-                storage.create(self._file(number), (json.dumps(record, ensure_ascii=False) + "\n").encode())
+                storage.create(self._file(number), checksums.to_json(record))
             except AlreadyExistsError:
                 # A store that answers late is asked twice by its client: then the one who was faster is ourselves.
-                if json.loads(storage.read(self._file(number))).get(_ID) != key:
+                if _record(self._file(number), storage.read(self._file(number))).get(_ID) != key:
                     continue
             return _event(number, record)
         raise StorageError(
@@ -134,13 +134,15 @@ class Events:
 
 
 def _parse(url: str, data: bytes) -> Event:
-    try:
-        return _event(int(storage.basename(url).split(".")[0]), json.loads(data))
-    except (ValueError, KeyError, TypeError) as error:
-        raise StorageError(
-            f"{url} is damaged", f"{type(error).__name__}: {error}", "Restore it from a backup."
-        ) from error
+    record = _record(url, data)
+    if not isinstance(record.get(_TIME), str):
+        raise StorageError(f"{url} is damaged", "it is no event: it has no time", _RESTORE)
+    return _event(int(storage.basename(url).split(".")[0]), record)
+
+
+def _record(url: str, data: bytes) -> dict[str, Any]:
+    return checksums.from_json(data, url, _RESTORE, StorageError)
 
 
 def _event(number: int, record: Mapping[str, Any]) -> Event:
-    return Event(number, str(record[_TIME]), {key: value for key, value in record.items() if key not in {_ID, _TIME}})
+    return Event(number, record[_TIME], {key: value for key, value in record.items() if key not in {_ID, _TIME}})

@@ -1,7 +1,6 @@
 """What photos look like to a network: one vector each, computed once a photo and model, kept beside the versions."""
 
 import hashlib
-import io
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from plantml import bundle as bundles
-from plantml import images, storage
+from plantml import derived, images, storage
 from plantml.data.manifest import Version
 from plantml.errors import InputError, MissingExtraError, NotFoundError, PlantmlError
 from plantml.images import Fit, Pixels
@@ -28,6 +27,7 @@ _SEGMENT_ROWS = 4096
 _SEGMENT_SECONDS = 30.0
 _REMOTE_THREADS = 8
 _BACKBONE = "backbone-1.onnx"
+_SCHEMA = pl.Schema({"image_id": pl.String(), "embedding": pl.Binary()})
 
 Vectors = NDArray[np.float32]
 
@@ -183,8 +183,9 @@ class _Kept:
         wanted = set(wanted)
         found: dict[str, NDArray[np.float16]] = {}
         for _, data in storage.read_many(urls):
-            if isinstance(data, bytes):
-                for image_id, vector in pl.read_parquet(io.BytesIO(data)).iter_rows():
+            rows = derived.unpack(data, _SCHEMA) if isinstance(data, bytes) else None
+            if rows is not None:  # else they are computed again
+                for image_id, vector in rows.iter_rows():
                     if image_id in wanted:
                         found[image_id] = np.frombuffer(vector, "<f2")
         return found
@@ -200,7 +201,6 @@ class _Kept:
         self._last = time.monotonic()
         if self._names:
             rows = [row.tobytes() for row in np.concatenate(self._vectors).astype("<f2")]
-            buffer = io.BytesIO()
-            pl.DataFrame({"image_id": self._names, "embedding": rows}).write_parquet(buffer)
-            storage.write(storage.join(self._folder, f"{os.urandom(8).hex()}.parquet"), buffer.getvalue())
+            data = derived.pack(pl.DataFrame({"image_id": self._names, "embedding": rows}, schema=_SCHEMA))
+            storage.write(storage.join(self._folder, f"{os.urandom(8).hex()}.parquet"), data)
             self._names, self._vectors = [], []

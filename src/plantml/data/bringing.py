@@ -1,7 +1,6 @@
 """Photos of a source, read once each: scanned, stored under their hash, and remembered if the work is cut off."""
 
 import hashlib
-import io
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from plantml import images, storage
+from plantml import derived, images, storage
 from plantml.data import manifest
 from plantml.data.importers import Item
 from plantml.data.scan import QUALITY, scan
@@ -121,9 +120,10 @@ class _Notes:
         frames = []
         for url, data in storage.read_many(urls):
             if isinstance(data, bytes):
-                frames.append(pl.read_parquet(io.BytesIO(data)))
                 self._urls.append(url)
-        found = pl.concat([pl.DataFrame(schema=SCHEMA), *(frame for frame in frames if frame.schema == SCHEMA)])
+                rows = derived.unpack(data, pl.Schema(SCHEMA))
+                frames += [] if rows is None else [rows]  # photos of a damaged file are read again
+        found = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
         return found.filter(pl.col("status") == manifest.OK).unique("name")
 
     def add(self, rows: list[dict[str, Any]]) -> None:
@@ -135,10 +135,8 @@ class _Notes:
         self._last = time.monotonic()
         if self._rows:
             frame = self._pack()
-            buffer = io.BytesIO()
-            frame.write_parquet(buffer)
             url = storage.join(self._folder, f"{os.urandom(8).hex()}.parquet")
-            storage.write(url, buffer.getvalue())
+            storage.write(url, derived.pack(frame))
             self._urls.append(url)
 
     def frames(self) -> list[pl.DataFrame]:

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from plantml import storage
+from plantml import derived, storage
 from plantml.about import __version__
 from plantml.bundle import Bundle
 from plantml.errors import PlantmlError
@@ -29,6 +29,8 @@ SEGMENT_ROWS, SEGMENT_SECONDS = 256, 5.0
 
 _MODELS = 64
 """Folders that are kept; those that were not used for longest go first."""
+
+_SCHEMA = pl.Schema({"photo": pl.String(), "record": pl.String(), "numbers": pl.List(pl.Float32)})
 
 Answer = tuple[str, NDArray[np.float32]]
 """A record as JSON, or nothing, and numbers of the model."""
@@ -72,12 +74,11 @@ class Kept:
         self._since = time.monotonic()
         if not self._new or self._folder is None:
             return
-        schema = pl.Schema({"photo": pl.String(), "record": pl.String(), "numbers": pl.List(pl.Float32)})
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             name = f"{time.time_ns()}-{os.getpid()}"
             part = self._folder / f".{name}.part"
-            pl.DataFrame(self._new, schema=schema, orient="row").write_parquet(part)
+            part.write_bytes(derived.pack(pl.DataFrame(self._new, schema=_SCHEMA, orient="row")))
             part.replace(self._folder / f"{name}.parquet")
         self._new = []
 
@@ -88,13 +89,13 @@ class Kept:
             return
         os.utime(self._folder)
         for file in sorted(self._folder.glob("*.parquet")):
-            try:
-                rows = pl.read_parquet(file)
-            except (pl.exceptions.PolarsError, OSError):
-                file.unlink(missing_ok=True)  # damaged: predicted again
-                continue
-            for photo, record, numbers in rows.iter_rows():
-                self._answers[photo] = (record, np.array(numbers, np.float32))
+            with contextlib.suppress(OSError):
+                rows = derived.unpack(file.read_bytes(), _SCHEMA)
+                if rows is None:
+                    file.unlink()  # damaged: predicted again
+                    continue
+                for photo, record, numbers in rows.iter_rows():
+                    self._answers[photo] = (record, np.array(numbers, np.float32))
 
 
 def _forget_old(home: Path) -> None:
