@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plantml import ledger
-from plantml.errors import InputError, NotFoundError
+from plantml.errors import InputError, NotFoundError, StorageError
 from plantml.events import Event
 from plantml.ledger import fold
 
@@ -122,7 +122,7 @@ def test_an_act_of_a_newer_plantml_is_not_guessed():
     ],
 )
 def test_what_makes_no_sense_is_told_with_its_number(content):
-    with pytest.raises(InputError, match="event 3 makes no sense"):
+    with pytest.raises(StorageError, match="Event 3 is damaged"):
         fold(URL, history(*added(1), content))
 
 

@@ -14,7 +14,8 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from plantml import checksums, storage
@@ -35,15 +36,21 @@ class Event:
         number: its place in the history, from 1.
         time: ISO 8601 in UTC, by the clock of the machine that wrote it; the numbers, not the times, are the order.
         content: what was written.
+        url: of its file.
     """
 
     number: int
     time: str
     content: Mapping[str, Any]
+    url: str = field(default="", compare=False, repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """The event as JSON types."""
         return {"number": self.number, "time": self.time, **self.content}
+
+    def damaged(self, why: object) -> StorageError:
+        """The error for an event that cannot be what was written."""
+        return StorageError(f"{self.url or f'Event {self.number}'} is damaged", str(why), _RESTORE)
 
 
 _FOLDERS = 64
@@ -122,7 +129,7 @@ class Events:
                 # A store that answers late is asked twice by its client: then the one who was faster is ourselves.
                 if _record(self._file(number), storage.read(self._file(number))).get(_ID) != key:
                     continue
-            return _event(number, record)
+            return _event(self._file(number), record)
         raise StorageError(
             f"Could not write to {self.url}",
             f"others were faster {_TRIES} times",
@@ -135,14 +142,18 @@ class Events:
 
 def _parse(url: str, data: bytes) -> Event:
     record = _record(url, data)
-    if not isinstance(record.get(_TIME), str):
-        raise StorageError(f"{url} is damaged", "it is no event: it has no time", _RESTORE)
-    return _event(int(storage.basename(url).split(".")[0]), record)
+    try:
+        datetime.fromisoformat(record[_TIME])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"{url} is damaged", "it is no event: it has no time", _RESTORE) from error
+    return _event(url, record)
 
 
 def _record(url: str, data: bytes) -> dict[str, Any]:
     return checksums.from_json(data, url, _RESTORE, StorageError)
 
 
-def _event(number: int, record: Mapping[str, Any]) -> Event:
-    return Event(number, record[_TIME], {key: value for key, value in record.items() if key not in {_ID, _TIME}})
+def _event(url: str, record: Mapping[str, Any]) -> Event:
+    number = int(storage.basename(url).split(".")[0])
+    content = {key: value for key, value in record.items() if key not in {_ID, _TIME}}
+    return Event(number, record[_TIME], content, url)

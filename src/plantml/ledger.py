@@ -111,9 +111,10 @@ def fold(url: str, events: Iterable[Event]) -> Ledger:
     for event in state.events:
         try:
             _apply(state, event)
-        except (LookupError, TypeError, ValueError) as error:
-            why = f"event {event.number} makes no sense after those before it: {error!r}"
-            raise InputError(f"The history of {url} is damaged", why, "Restore it from a backup.") from error
+            if lost := [name for name, number in state.aliases.items() if number not in state.entries]:
+                raise event.damaged(f"{lost[0]} points to a version that is not there")
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            raise event.damaged(f"it makes no sense after those before it: {error!r}") from error
     return state
 
 
@@ -126,8 +127,10 @@ def _apply(state: Ledger, event: Event) -> None:
             state.begun[number] = event
         case "add":
             state.begun.pop(number, None)
+            files = {str(name): str(sha256) for name, sha256 in content["files"].items()}
+            size = int(content["size"])
             state.entries[number] = Entry(
-                number, version_url(state.url, number), content["digest"], content["files"], int(content["size"]), event
+                number, version_url(state.url, number), str(content["digest"]), files, size, event
             )
         case "promote":
             state.trails.setdefault(alias, []).append(number)

@@ -335,6 +335,7 @@ def _tell(console: Console, done: "Detected") -> None:
         "annotated": done.annotated,
         "sorted": dict(done.sorted),
         "seconds": round(done.seconds, 2),
+        "warnings": list(done.warnings),
     }
     console.result("detect", content, lambda page: _show(page, done))
 
@@ -352,6 +353,8 @@ def _show(page: Page, done: "Detected") -> None:
         page.line(f"Failed: {count(number, 'image')} ({reason})")
     for reason, number in done.skipped.items():
         page.line(f"Passed over: {count(number, 'file')} ({reason})")
+    for warning in done.warnings:
+        page.line(f"Warning: {warning}", style="yellow")
     if done.annotated:
         page.line(f"Drawn: {count(done.annotated, 'photo')}")
     for folder, number in done.sorted.items():

@@ -2,17 +2,19 @@
 
     OUT.journal/
       000000.json     what was asked: model and options; a repeat must ask the same
-      000001.jsonl    records in the order they were made, a segment every so many rows or seconds
+      000001.jsonl    records in the order they were made, a segment every so many rows or seconds; the last line
+                      is its checksum
       000002.written  the output held all rows up to here
       …
 
 Segments are created exclusively and never changed. A row is keyed by the image's URL and stamp, so that a
 changed file is looked at again; after the record may follow an embedding. The output is compiled from the
-journal in the order of the sources.
+journal in the order of the sources. A segment that is damaged counts as not there: its images are looked at again.
 """
 
 import base64
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plantml import storage
+from plantml import checksums, storage
 from plantml.detect.listing import Places, Source
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError
 
@@ -29,11 +31,17 @@ SEGMENT_ROWS = 1000
 SEGMENT_SECONDS = 10.0
 
 _HEAD = "000000.json"
-_MARK = ".written"
+_ROWS_IN, _MARK = ".jsonl", ".written"
+_OURS = re.compile(r"000000\.json|(\d{6}|[1-9]\d{6,})(\.jsonl|\.written)")
+"""Names of a journal's files: what a file browser leaves beside them is passed over."""
+
 _ROWS = 1 << 24
 """A place is a segment's number times this, plus the row: no segment has as many."""
 
 _SEGMENTS_HELD = 2
+
+_REPEAT = "Repeat the command: its images are looked at again."
+_START_OVER = "Whose rows these are is not known any more: start over with --fresh, or choose another --out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +70,19 @@ def unpack(packed: bytes) -> NDArray[np.float32] | None:
 
 
 class Journal:
-    """An open journal. Not shared between processes: two writers would meet at the next segment's number."""
+    """An open journal. Not shared between processes: two writers would meet at the next segment's number.
 
-    def __init__(self, url: str, names: Sequence[str]) -> None:
+    Attributes:
+        url: of its folder.
+        published: the output holds all rows of segments up to this number.
+        damaged: what is wrong with segments that count as not there, a sentence each.
+    """
+
+    def __init__(self, url: str, names: Sequence[str], *, has_checksums: bool) -> None:
         numbers = [int(name.split(".")[0]) for name in names]
-        self.url = url
+        self.url, self._has_checksums = url, has_checksums
+        self.damaged: list[str] = []
+        self._sound: list[int] = []
         self._next = max(numbers, default=0) + 1
         self._places = Places()
         self._segments: dict[int, list[bytes]] = {}
@@ -104,10 +120,13 @@ class Journal:
             for name in reversed(names):  # the head last: until then the rest is told to be another model's
                 storage.remove(storage.join(url, name))
             names = []
-        _agree(url, asked)
-        journal = cls(url, [name for name in names if name != _HEAD])
-        for number in sorted(int(name.split(".")[0]) for name in names if name.endswith(".jsonl")):
-            journal._index(number, retry_failed=retry_failed)
+        has_checksums = _agree(url, asked, is_new=not any(name.endswith(_ROWS_IN) for name in names))
+        journal = cls(url, [name for name in names if name != _HEAD], has_checksums=has_checksums)
+        for number in sorted(int(name.split(".")[0]) for name in names if name.endswith(_ROWS_IN)):
+            try:
+                journal._index(number, retry_failed=retry_failed)
+            except InputError as error:
+                journal.damaged.append(f"{error}; its images are looked at again")
         return journal
 
     def __contains__(self, source: Source) -> bool:
@@ -115,12 +134,11 @@ class Journal:
 
     def __iter__(self) -> Iterator[Source]:
         """All images that were looked at, as they were then, in the order in which that was done."""
-        for number in range(1, self._next):
-            if number not in self._marks:
-                for row, line in enumerate(self._load(number)):
-                    source = Source(*json.loads(line.split(b"\t", 1)[0]))
-                    if self._places[source.key] == number * _ROWS + row:  # else it was looked at again later
-                        yield source
+        for number in self._sound:
+            for row, line in enumerate(self._load(number)):
+                source = Source(*json.loads(line.split(b"\t", 1)[0]))
+                if self._places[source.key] == number * _ROWS + row:  # else it was looked at again later
+                    yield source
 
     def add(self, source: Source, line: str, embedding: bytes = b"") -> None:
         """Note one finished image; `line` is its record as one line of JSON."""
@@ -135,7 +153,8 @@ class Journal:
         self._since = time.monotonic()
         if not self._rows:
             return
-        self._create(self._segment(self._next), b"\n".join(self._rows) + b"\n")
+        self._create(self._segment(self._next), checksums.seal_text(b"\n".join(self._rows) + b"\n", "{%s}"))
+        self._sound.append(self._next)
         for row, key in enumerate(self._keys):
             self._places[key] = self._next * _ROWS + row
         self._next += 1
@@ -172,7 +191,8 @@ class Journal:
         if number not in self._segments:
             while len(self._segments) >= _SEGMENTS_HELD:
                 self._segments.pop(next(iter(self._segments)))
-            self._segments[number] = storage.read(self._segment(number)).rstrip(b"\n").split(b"\n")
+            url = self._segment(number)
+            self._segments[number] = _lines_of(url, storage.read(url), has_checksum=self._has_checksums)
         return self._segments[number]
 
     def _index(self, number: int, *, retry_failed: bool) -> None:
@@ -180,6 +200,7 @@ class Journal:
             key, record, *_ = line.split(b"\t")
             again = retry_failed and json.loads(record)["failure"] is not None
             self._places[Source(*json.loads(key)).key] = -1 if again else number * _ROWS + row
+        self._sound.append(number)
 
     def _create(self, url: str, data: bytes) -> None:
         try:
@@ -192,24 +213,55 @@ class Journal:
             ) from error
 
     def _segment(self, number: int) -> str:
-        return storage.join(self.url, f"{number:06d}.jsonl")
+        return storage.join(self.url, f"{number:06d}{_ROWS_IN}")
 
 
 def _names(url: str) -> list[str]:
     try:
-        # What a killed process was writing begins with a dot.
-        return [entry.name for entry in storage.list_files(url) if not entry.name.startswith(".")]
+        return [entry.name for entry in storage.list_files(url) if _OURS.fullmatch(entry.name)]
     except NotFoundError:
         return []
 
 
-def _agree(url: str, asked: Mapping[str, Any]) -> None:
-    """Write down what is asked, or compare it with what an earlier run asked."""
-    head = storage.join(url, _HEAD)
+def _lines_of(url: str, data: bytes, *, has_checksum: bool) -> list[bytes]:
+    """The rows of a segment. Raises `InputError` if they are not those that were written."""
+    intact = checksums.check_text(data)
+    lines = data.rstrip(b"\n").split(b"\n")
+    if intact:
+        return lines[:-1]
+    if intact is False or has_checksum:
+        raise InputError(f"{url} is damaged", checksums.CHANGED if data else "it is empty", _REPEAT)
     try:
-        storage.create(head, json.dumps(asked, sort_keys=True).encode())
+        for line in lines:
+            _check_row(line)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{url} is damaged", f"a row of it cannot be read: {error}", _REPEAT) from error
+    return lines
+
+
+def _check_row(line: bytes) -> None:
+    # Plain `json.loads`: names of files may hold bytes that are no UTF-8, which `parse_json` refuses.
+    key, text, *_ = line.split(b"\t")
+    url, stamp = json.loads(key)
+    record = json.loads(text.decode("utf-8", "surrogateescape"))
+    if not (isinstance(url, str) and isinstance(stamp, str) and isinstance(record, dict) and "failure" in record):
+        raise ValueError("it is no record")
+
+
+def _agree(url: str, asked: Mapping[str, Any], *, is_new: bool) -> bool:
+    """Write down what is asked, or compare it with what an earlier run asked.
+
+    Returns:
+        Whether the journal's segments have checksums: those of older versions have none.
+    """
+    head = storage.join(url, _HEAD)
+    if not is_new and not storage.exists(head):
+        raise InputError(f"{head} is gone", "it said which model and options the rows are of", _START_OVER)
+    try:
+        storage.create(head, checksums.to_json(dict(sorted(asked.items()))))
     except AlreadyExistsError:
-        before = json.loads(storage.read(head))
+        data = storage.read(head)
+        before = checksums.from_json(data, head, _START_OVER)
         changed = [
             f"{key} was {before.get(key)!r} and is {asked.get(key)!r}"
             for key in sorted({*before, *asked})
@@ -221,3 +273,5 @@ def _agree(url: str, asked: Mapping[str, Any]) -> None:
                 "; ".join(changed),
                 "Choose another --out, or start over with --fresh.",
             ) from None
+        return checksums.check_text(data) is True
+    return True

@@ -69,6 +69,7 @@ class Detected:
     annotated: int = 0
     sorted: Mapping[str, int] = field(default_factory=dict)
     stopped: bool = False
+    warnings: Sequence[str] = ()
 
     @property
     def failed(self) -> int:
@@ -180,6 +181,7 @@ class Detection:
         self._tally = _Tally()
         self._annotated = self._written = 0
         self._sorted: Counter[str] = Counter()
+        self._warnings: tuple[str, ...] = ()
 
     def change_over(self, pipeline: Pipeline, extras: Extras) -> None:
         """Let another model answer from here on."""
@@ -188,13 +190,15 @@ class Detection:
     def open_journal(self, *, fresh: bool) -> Journal:
         """The journal of the output."""
         asked = _asked(self._pipeline.bundle, self._config, self._extras)
-        return Journal.open(
+        journal = Journal.open(
             self._config.out,
             asked,
             fresh=fresh,
             retry_failed=self._config.retry_failed,
             place=self._config.journal,
         )
+        self._warnings = tuple(journal.damaged)
+        return journal
 
     def print(self, sources: Iterable[Source], stdout: TextIO, stop: Stop, progress: Progress) -> None:
         """Put sources through the model and write the records to a stream as they come."""
@@ -292,6 +296,7 @@ class Detection:
             annotated=self._annotated,
             sorted=dict(self._sorted),
             stopped=stopped,
+            warnings=self._warnings,
         )
 
     def _line(self, prediction: Prediction) -> str:

@@ -21,7 +21,7 @@ from plantml.events import Event, Events
 from plantml.work import Stop
 
 TAKE, RENEW, RELEASE = "take", "renew", "release"
-_ACTS = frozenset({TAKE, RENEW, RELEASE})
+_ACTS = (TAKE, RENEW, RELEASE)
 _RENEWALS = 3
 """In one lease: two may fail."""
 
@@ -119,7 +119,15 @@ def held(events: Sequence[Event], now: float | None = None) -> Mapping[str, Any]
 
 
 def _last(events: Sequence[Event]) -> Mapping[str, Any] | None:
-    return next((event.content for event in reversed(events) if event.content["act"] in _ACTS), None)
+    acts = (event for event in reversed(events) if event.content.get("act") in _ACTS)
+    last = next(acts, None)
+    if last is None:
+        return None
+    content = last.content
+    kinds = {"lease": str, "host": str, "boot": str, "started": str, "pid": int, "until": float}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:
+        raise last.damaged(f"it is no lease: its {wrong[0]} is {content.get(wrong[0])!r}")
+    return content
 
 
 def _process() -> dict[str, Any]:

@@ -8,12 +8,11 @@ WORK/
 """
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plantml import storage
+from plantml import checksums, storage
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError
 from plantml.events import Event, Events
 
@@ -53,10 +52,16 @@ def fold(events: Sequence[Event]) -> Rounds:
     begun: dict[int, Mapping[str, Any]] = {}
     ended: dict[int, tuple[str, Mapping[str, Any]]] = {}
     for event in events:
-        if event.content["act"] == BEGIN:
-            begun[event.content["round"]] = event.content
-        elif event.content["act"] == END:
-            ended.setdefault(event.content["round"], (event.time, event.content))
+        act, number = event.content.get("act"), event.content.get("round")
+        if act not in (BEGIN, END):
+            continue
+        key, kind = ("config", dict) if act == BEGIN else ("outcome", str)
+        if type(number) is not int or not isinstance(event.content.get(key), kind):
+            raise event.damaged(f"it is no {act} of a round")
+        if act == BEGIN:
+            begun[number] = event.content
+        else:
+            ended.setdefault(number, (event.time, event.content))
     return Rounds(begun, ended)
 
 
@@ -110,7 +115,7 @@ class Round:
                 continue
             if isinstance(data, Exception):
                 raise data
-            self.results[files[url]] = _parse(url, data)["result"]
+            self.results[files[url]] = _result(url, data)
 
     @property
     def next(self) -> str | None:
@@ -126,8 +131,8 @@ class Round:
         content = {"step": name, "time": storage.now_utc(), **about, "result": result}
         url = self.place(_file(name))
         with contextlib.suppress(AlreadyExistsError):
-            storage.create(url, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-        self.results[name] = _parse(url, storage.read(url))["result"]
+            storage.create(url, checksums.to_json(content, indent=2))
+        self.results[name] = _result(url, storage.read(url))
         return self.results[name]
 
 
@@ -135,12 +140,9 @@ def _file(name: str) -> str:
     return f"{STEPS.index(name) + 1:02d}-{name}.json"
 
 
-def _parse(url: str, data: bytes) -> Mapping[str, Any]:
-    try:
-        found: Mapping[str, Any] = json.loads(data)
-        found["result"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{url} is damaged", f"{type(error).__name__}: {error}", "Restore it from a backup."
-        ) from error
-    return found
+def _result(url: str, data: bytes) -> Mapping[str, Any]:
+    hint = "Bring it back from a backup; or remove it, and the step and all after it are done again."
+    result = checksums.from_json(data, url, hint).get("result")
+    if not isinstance(result, dict):
+        raise InputError(f"{url} is damaged", "it holds no result of a step", hint)
+    return result

@@ -12,20 +12,21 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from plantml import bundle as bundles
-from plantml import storage
+from plantml import checksums, storage
 from plantml.bundle import Bundle
 from plantml.data.manifest import Version
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError, StorageError
+from plantml.parsing import dump_yaml, parse_yaml
 from plantml.settings import Machine
 from plantml.train import recipe
 from plantml.train.recipe import Plan, TrainConfig
 
 PLAN, HISTORY, METRICS = "plan.yaml", "history.csv", "metrics.json"
+_PLAN_HEAD = b"# What was asked for, and every choice of the run. Not to be edited: its last line is its checksum.\n"
 _OURS = (
     *(PLAN, HISTORY, METRICS, "config.yaml", "environment.json", "mlflow.json"),
     *("checkpoints/", "plots/", "bundle/", "tensorboard/"),
@@ -102,9 +103,9 @@ class RunFolder:
                 f"{self.url} holds a model without its plan", f"{PLAN} is gone",
                 "Choose another --out, or start over with --fresh.",
             )  # fmt: skip
-        text = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
+        text = _PLAN_HEAD + dump_yaml(plan.model_dump(mode="json")).encode()
         try:
-            storage.create(storage.join(self.url, PLAN), text)
+            storage.create(storage.join(self.url, PLAN), checksums.seal_text(text, "%s"))
         except AlreadyExistsError as error:
             raise InputError(
                 f"Another training began in {self.url}", "its plan appeared just now", "Choose another --out."
@@ -116,11 +117,22 @@ class RunFolder:
                 storage.remove(entry.url)
 
     def plan(self) -> Plan:
-        """The plan of the run that is there."""
+        """The plan of the run that is there. Raises `InputError` if it was edited or damaged, or cannot be read."""
         url = storage.join(self.url, PLAN)
+        data = storage.read(url)
+        intact = checksums.check_text(data)
+        if intact is False or (intact is None and data.startswith(_PLAN_HEAD)):
+            raise InputError(
+                f"{url} was changed after the run began",
+                checksums.CHANGED,
+                "Put it back as it was; or give other settings on the command line, with --fresh or another --out.",
+            )
         try:
-            return Plan.model_validate(yaml.safe_load(storage.read(url)))
-        except (yaml.YAMLError, ValidationError) as error:
+            content = parse_yaml(data, url)
+            if isinstance(content, dict):
+                content.pop(checksums.KEY, None)
+            return Plan.model_validate(content)
+        except (InputError, ValidationError) as error:
             raise InputError(
                 f"{url} is not a plan that this version can read",
                 str(error).splitlines()[0],
