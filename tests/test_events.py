@@ -1,7 +1,10 @@
 import json
 import threading
+import uuid
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from plantml import storage
 from plantml.errors import InputError, StorageError
@@ -113,3 +116,32 @@ def test_files_that_are_no_events_are_passed_over(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     (tmp_path / ".000002.json.abc.part").write_text("")
     assert len(Events(str(tmp_path)).read()) == 1
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=30), st.integers(0, 200), st.booleans())
+def test_whatever_an_event_is_replaced_with_ends_in_one_error(tmp_path, garbage, cut, at_end):
+    folder = tmp_path / uuid.uuid4().hex
+    for _ in range(2):
+        Events(str(folder)).append(lambda _: {"act": "x", "list": [1, {"a": None}]})
+    file = folder / "000001.json"
+    whole = file.read_bytes()
+    changed = whole[: cut % len(whole)] + (garbage if at_end else b"")
+    file.write_bytes(changed)
+    with pytest.raises(StorageError, match=r"000001\.json is damaged") as error:
+        Events(str(folder)).read()
+    assert "backup" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 9000, "", "[]", '{"time": 1}', '{"time": "noon"}', '{"time": "2026-01-01T00:00:00Z"']
+)
+def test_what_is_no_event_is_told_by_its_file(tmp_path, text):
+    (tmp_path / "000001.json").write_text(text)
+    with pytest.raises(StorageError, match=r"000001\.json is damaged"):
+        Events(str(tmp_path)).read()
+
+
+def test_an_event_of_before_checksums_is_read(tmp_path):
+    (tmp_path / "000001.json").write_text('{"id": "x", "time": "2026-01-01T00:00:00Z", "act": "begin"}')
+    assert Events(str(tmp_path)).read()[0].content == {"act": "begin"}

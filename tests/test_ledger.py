@@ -1,5 +1,6 @@
 """Laws of the fold, over random sequences of acts, each decided as the registry decides it."""
 
+import contextlib
 import json
 
 import pytest
@@ -145,3 +146,19 @@ def test_what_is_missing_is_told_with_what_is_there():
     assert error.value.why == "it was removed"
     with pytest.raises(NotFoundError, match="no registered model"):
         ledger.load("memory://nowhere/leaf")
+
+
+contents = st.dictionaries(
+    st.sampled_from(["act", "version", "alias", "digest", "files", "size"]),
+    st.sampled_from(["begin", "add", "promote", "rollback", "unalias", "remove", "collect", "production"])
+    | st.none() | st.integers(-1, 2) | st.floats() | st.lists(st.integers(), max_size=1)
+    | st.dictionaries(st.text(max_size=2), st.text(max_size=2), max_size=1),
+)  # fmt: skip
+
+
+@settings(max_examples=100)
+@given(st.lists(contents, max_size=3))
+def test_whatever_acts_there_are_the_ledger_holds_together_or_is_refused(acts):
+    with contextlib.suppress(InputError, StorageError):
+        state = fold(URL, history(*added(1), {"act": "promote", "version": 1, "alias": "production"}, *acts))
+        assert all(state.current(alias) is not None for alias in state.aliases)

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import uuid
 
@@ -191,3 +192,96 @@ def test_the_last_word_on_each_image_counts(written):
     again = Journal.open(out, ASKED)
     assert [leaf in again for leaf in LEAVES] == [number in said for number in range(4)]
     assert list(again.lines(LEAVES)) == [line(LEAVES[number], width=said[number]) for number in sorted(said)]
+
+
+# --- damage -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three(tmp_path):
+    """The output of a journal of three segments, and the folder of the journal."""
+    out = str(tmp_path / "records.jsonl")
+    journal = Journal.open(out, ASKED)
+    for leaf in LEAVES[:3]:
+        note(journal, leaf)
+    return out, tmp_path / "records.jsonl.journal"
+
+
+@pytest.mark.parametrize("damage", [
+    lambda data: b"", lambda data: data[:20], lambda data: data[:-2], lambda data: b"\0\xff" * 50,
+    lambda data: data.replace(b"null", b'"no"'), lambda data: data.splitlines()[0] + b"\n", lambda data: b"[]\t{}\n",
+], ids=["empty", "cut", "cut at the end", "binary", "edited", "without checksum", "another row"])  # fmt: skip
+def test_a_damaged_segment_costs_its_images_a_second_look_and_nothing_else(three, damage):
+    out, folder = three
+    file = folder / "000002.jsonl"
+    file.write_bytes(damage(file.read_bytes()))
+    again = Journal.open(out, ASKED)
+    assert [leaf in again for leaf in LEAVES] == [True, False, True, False]
+    assert len(again.damaged) == 1
+    assert "000002.jsonl is damaged" in again.damaged[0]
+    assert [source.url for source in again] == [LEAVES[0].url, LEAVES[2].url]
+    note(again, LEAVES[1])
+    assert list(Journal.open(out, ASKED).lines(LEAVES)) == [line(leaf) for leaf in LEAVES[:3]]
+
+
+def test_a_segment_that_is_gone_costs_its_images_a_second_look(three):
+    out, folder = three
+    (folder / "000002.jsonl").unlink()
+    again = Journal.open(out, ASKED)
+    assert [leaf in again for leaf in LEAVES] == [True, False, True, False]
+    assert [source.url for source in again] == [LEAVES[0].url, LEAVES[2].url]
+
+
+def test_foreign_files_are_passed_over_and_left_alone(three):
+    out, folder = three
+    names = ("desktop.ini", "Thumbs.db", ".DS_Store", "000004.jsonl.bak", "note.jsonl", "old/000009.jsonl")
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\0\xff")
+    again = Journal.open(out, ASKED)
+    assert list(again.lines(LEAVES)) == [line(leaf) for leaf in LEAVES[:3]]
+    assert not again.damaged
+    Journal.open(out, ASKED, fresh=True)
+    assert all((folder / name).exists() for name in names)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\0\xff", b"[]", b"{}", b'{"model"', b"[" * 9000])
+def test_without_its_head_a_journal_is_not_mixed_with_and_fresh_goes_on(three, content):
+    out, folder = three
+    head = folder / "000000.json"
+    head.unlink()
+    if content is not None:
+        head.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        Journal.open(out, ASKED)
+    assert "--fresh" in error.value.hint
+    assert LEAVES[0] not in Journal.open(out, ASKED, fresh=True)
+
+
+def test_a_journal_of_before_checksums_goes_on(tmp_path):
+    out, folder = str(tmp_path / "records.jsonl"), tmp_path / "records.jsonl.journal"
+    folder.mkdir()
+    (folder / "000000.json").write_text(json.dumps(ASKED))
+    for number, leaf in enumerate(LEAVES[:2], start=1):
+        (folder / f"{number:06d}.jsonl").write_text(f"{json.dumps([leaf.url, leaf.stamp])}\t{line(leaf)}\n")
+    (folder / "000003.jsonl").write_text("[1]\t{}\n")
+    journal = Journal.open(out, ASKED)
+    assert len(journal.damaged) == 1
+    note(journal, LEAVES[2])
+    assert list(Journal.open(out, ASKED).lines(LEAVES)) == [line(leaf) for leaf in LEAVES[:3]]
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(["000000.json", "000001.jsonl", "000002.jsonl"]), st.binary(max_size=30), st.integers(0, 999))
+def test_whatever_a_file_of_a_journal_is_replaced_with_no_other_record_comes_out(name, garbage, cut):
+    out = f"memory://{uuid.uuid4().hex}/records.jsonl"
+    journal = Journal.open(out, ASKED)
+    for leaf in LEAVES[:2]:
+        note(journal, leaf)
+    url = f"{out}.journal/{name}"
+    whole = storage.read(url)
+    storage.write(url, whole[: cut % len(whole)] + garbage)
+    lines = None
+    with contextlib.suppress(InputError):
+        lines = set(Journal.open(out, ASKED).lines(LEAVES))
+    assert (name == "000000.json") if lines is None else lines <= {line(leaf) for leaf in LEAVES[:2]}

@@ -360,3 +360,15 @@ def test_a_signal_saves_the_work_and_says_how_to_go_on(start, cli, trained, many
     last = cli("detect", many, "--model", trained.run, "--out", out, "--max-failures", 1, "--json")
     assert last.json["resumed"] == done
     assert out.read_bytes() == uninterrupted
+
+
+def test_a_damaged_segment_is_told_and_its_photos_are_looked_at_again(detect, folder, tmp_path):
+    out = tmp_path / "records.jsonl"
+    detect(folder, "--out", out, "--max-failures", 3)
+    before = out.read_bytes()
+    segment = next(Path(f"{out}.journal").glob("*.jsonl"))
+    segment.write_bytes(segment.read_bytes()[:100])
+    done = detect(folder, "--out", out, "--json", "--max-failures", 3)
+    assert (done.code, done.json["resumed"]) == (0, 0)
+    assert "is damaged" in done.json["warnings"][0]
+    assert out.read_bytes() == before

@@ -1,14 +1,17 @@
 """One of several works, a dead one's work is taken over, and a lost lease is noticed."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from plantml import storage
-from plantml.errors import Exit, StoppedError
-from plantml.events import Events
+from plantml.errors import Exit, InputError, StoppedError, StorageError
+from plantml.events import Event, Events
 from plantml.retrain import lease as leases
 from plantml.retrain import rounds
 from plantml.retrain.lease import HeldStop, Lease
@@ -130,13 +133,41 @@ def test_of_two_results_of_a_step_the_first_counts(url) -> None:
 
 def test_rounds_are_a_fold_over_events(url) -> None:
     assert rounds.state(url).open == 0
-    assert rounds.begin(url, {"base": 0}) == 1
+    assert rounds.begin(url, {"base": 0, "config": {}}) == 1
     assert rounds.begin(url, {"base": 5}) == 1  # one at a time
     assert rounds.state(url).begun[1]["base"] == 0
     rounds.end(url, 1, {"outcome": "abandoned"})
     rounds.end(url, 1, {"outcome": "promoted"})
     assert rounds.state(url).ended[1][1]["outcome"] == "abandoned"
     assert rounds.state(url).last == 0
-    assert rounds.begin(url, {"base": 0}) == 2
+    assert rounds.begin(url, {"base": 0, "config": {}}) == 2
     rounds.end(url, 2, {"outcome": "refused"})
     assert (rounds.state(url).open, rounds.state(url).last) == (0, 2)
+
+
+contents = st.dictionaries(
+    st.sampled_from(["act", "round", "config", "outcome", "until", "lease", "host", "boot", "pid", "started"]),
+    st.sampled_from(["begin", "end", "take", "renew", "release", "done"])
+    | st.none() | st.integers(0, 2) | st.floats() | st.just({}) | st.just([]),
+)  # fmt: skip
+
+
+@settings(max_examples=100)
+@given(st.lists(contents, max_size=3))
+def test_whatever_events_there_are_they_are_understood_or_told_as_damaged(content) -> None:
+    events = [Event(number, "2026-01-01T00:00:00Z", one) for number, one in enumerate(content, start=1)]
+    for read in (leases.held, rounds.fold):
+        with contextlib.suppress(StorageError):
+            read(events)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{}", '{"result": 1}', "[" * 9000, "no json"])
+def test_a_damaged_result_of_a_step_is_told_by_its_file(tmp_path, text) -> None:
+    one = rounds.Round(str(tmp_path), 1, {})
+    one.record("add", {"rows": 1}, {})
+    file = tmp_path / "rounds" / "000001" / "01-add.json"
+    for content in (text, file.read_text().replace('"rows": 1', '"rows": 2')):
+        file.write_text(content)
+        with pytest.raises(InputError, match=r"01-add\.json is damaged") as error:
+            rounds.Round(str(tmp_path), 1, {})
+        assert "remove it" in error.value.hint

@@ -92,3 +92,31 @@ def test_a_model_without_its_plan_is_not_begun_again(folder, make_plan, monkeypa
     monkeypatch.setattr(run, "finished", object)
     with pytest.raises(InputError, match="without its plan"):
         run.begin(make_plan())
+
+
+def test_a_plan_comes_back_and_an_older_one_without_checksum_too(folder, make_plan) -> None:
+    run, plan = folder("one"), make_plan()
+    run.begin(plan)
+    assert run.plan() == plan
+    url = storage.join(run.url, "plan.yaml")
+    lines = storage.read(url).splitlines(keepends=True)
+    storage.write(url, b"".join(lines[1:-1]))
+    assert run.plan() == plan
+
+
+def test_an_edited_or_cut_plan_is_refused_with_what_to_do_instead(folder, make_plan) -> None:
+    run = folder("one")
+    run.begin(make_plan())
+    url = storage.join(run.url, "plan.yaml")
+    whole = storage.read(url)
+    lines = whole.splitlines(keepends=True)
+    edited = [b"".join(lines[:-1]), whole.replace(b"epochs: ", b"epochs: 1"), whole + b"# note\n", b"".join(lines[:-2])]
+    for place in range(0, 8 * len(whole), 97):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        edited.append(bytes(changed))
+    for data in edited:
+        storage.write(url, data)
+        with pytest.raises(InputError) as error:
+            run.plan()
+        assert "--fresh" in error.value.hint
