@@ -16,7 +16,7 @@ from plantml.registry.parts import plan_of
 
 _FIRST = f"/{ledger.EVENTS}/000001.json"
 _MEASURED = {"dataset", "dataset_version", "fingerprint", "asked", "reasons", "targets", "parent", "class_weights",
-             "class_logits", "step_seconds", "seconds", "versions", "warm_start", "input"}  # fmt: skip
+             "class_logits", "step_seconds", "seconds", "versions", "warm_start", "input", "sha256"}  # fmt: skip
 """Keys of a plan that are told elsewhere, or are measured rather than chosen."""
 
 
