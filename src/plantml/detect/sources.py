@@ -197,7 +197,7 @@ class _Finder:
         for url in urls:
             is_relative = storage.is_local(url) and not url.startswith(("/", "~", "file://"))
             place = _placed(url, folder) if is_relative else url
-            yield self._judged(place, own + here if is_relative else own)
+            yield self._judged(place, own + here if is_relative and place == url else own)
 
     def _judged(self, url: str, own: Sequence[str]) -> Source:
         if why := self._choice.trust.refusal(url, own):
