@@ -195,6 +195,17 @@ def test_standard_input_is_the_users_word_but_for_what_is_private_or_offline(fol
     assert [bool(source.refusal) for source in found] == [False, True, True]
 
 
+def test_offline_a_datasets_remote_references_are_not_read(tmp_path, make_rows):
+    far = {"source": "s3://bucket/photos", "name": "a.jpg", "path": "s3://bucket/photos/a.jpg"}
+    near = {"source": "/photos", "name": "b.jpg", "path": "/photos/b.jpg"}
+    url = str(tmp_path / "dataset")
+    versions.change(url, "import", {}, lambda _: (make_rows([far, near, {}]), ()))
+    for trust, refused in ((Trust(), 0), (Trust(offline=True), 1), (Trust(("s3://bucket",), offline=True), 0)):
+        found = collect([url], choice=Choice(trust=trust)).found
+        assert [bool(source.refusal) for source in found].count(True) == refused
+        assert len(found) == 3
+
+
 def test_links_to_folders_elsewhere_are_named_with_the_flag_that_follows_them(folder, tmp_path_factory):
     links = tmp_path_factory.mktemp("links")
     (links / "season").symlink_to(folder / "deep")

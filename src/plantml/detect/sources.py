@@ -183,8 +183,11 @@ class _Finder:
             raise InputError(f"{version.ref} has no photos in the split {self._choice.split!r}", f"its splits: {there}")
         if excluded := len(version.rows) - len(version.usable()):
             self._skipped["excluded in the dataset"] += excluded
+        trust, own = self._choice.trust, (version.url, ANYWHERE)
         for path, image_id in rows.select("path", "image_id").iter_rows():
-            yield Source(version.image_url(path), image_id)
+            url = version.image_url(path)
+            why = trust.refusal(url, own) if trust.offline else ""  # who imported it by reference named its host
+            yield Source(url, f"{NOT_ALLOWED}: {why}" if why else image_id)
 
     def _take_down(self, links: storage.Links) -> None:
         self._skipped.update(links.skipped)
