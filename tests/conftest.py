@@ -117,8 +117,8 @@ def make_rows():
             {
                 "source": "src",
                 "name": f"{number:05d}.jpg",
-                "image_id": hashlib.sha256(str(number).encode()).hexdigest(),
-                "path": f"images/{number}.jpg",
+                "image_id": (image_id := hashlib.sha256(str(number).encode()).hexdigest()),
+                "path": f"images/{image_id[:2]}/{image_id}.jpg",
                 "format": "JPEG",
                 "bytes": 1000,
                 "width": 64,

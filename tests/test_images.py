@@ -343,8 +343,15 @@ def encode_heif(pillow_heif, picture):
     ("data", "code", "why"),
     [
         (b"", "empty", "0 bytes"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "not-an-image", "version https"),
-        (b"<html><body>404</body></html>", "not-an-image", "404"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "not-an-image", "Git LFS"),
+        (b"<html><body>404</body></html>", "not-an-image", "HTML"),
+        (b"<?xml version='1.0'?><!DOCTYPE html>", "not-an-image", "HTML"),
+        (b"<?xml version='1.0'?><a/>", "not-an-image", "XML"),
+        (b"\n<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported", "SVG"),
+        (b'{"token": "1"}', "not-an-image", "JSON"),
+        (b"root:x:0:0:root:/root:/bin/bash\n", "not-an-image", "text"),
+        ("Bl\u00e4tter".encode() * 100, "not-an-image", "text"),
+        (b"\x1f\x8b\x08\x00", "not-an-image", "gzip"),
         (b"PK\x03\x04" + b"\x00" * 60, "not-an-image", "zip"),
         (b"%PDF-1.7\n\xff\xfe\x00", "not-an-image", "PDF"),
         (b"\x00" * 2000, "not-an-image", "no known"),
@@ -352,7 +359,24 @@ def encode_heif(pillow_heif, picture):
         (b"II*\x00\x10\x00\x00\x00CR\x02\x00" + b"\x00" * 60, "unsupported", "raw"),
         (b"IIRO\x08\x00\x00\x00" + b"\x00" * 60, "unsupported", "raw"),
     ],
-    ids=["empty", "pointer", "html", "zip", "pdf", "zeros", "cr3", "cr2", "orf"],
+    ids=[
+        "empty",
+        "pointer",
+        "html",
+        "xhtml",
+        "xml",
+        "svg",
+        "json",
+        "text",
+        "umlauts",
+        "gzip",
+        "zip",
+        "pdf",
+        "zeros",
+        "cr3",
+        "cr2",
+        "orf",
+    ],
 )
 def test_what_is_no_picture_is_told_with_what_it_is(data, code, why):
     for look in (lambda: decode(data, SAME), lambda: facts(data), lambda: thumbnail(data, 10)):
@@ -360,6 +384,17 @@ def test_what_is_no_picture_is_told_with_what_it_is(data, code, why):
             look()
         assert caught.value.code == caught.value.what == code
         assert why in caught.value.why
+
+
+@settings(max_examples=50)
+@given(
+    st.sampled_from([b"", b"<html>", b"<?xml ", b"{", b"%PDF", b"PK", b"GIF89a", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
+)
+def test_a_reason_never_holds_what_the_file_does(start):
+    secret = b"hunter2secret"
+    with pytest.raises(ImageError) as caught:
+        facts(start + secret * 9)
+    assert "hunter2" not in f"{caught.value} {caught.value.hint}"
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.99])

@@ -348,6 +348,85 @@ def test_links_to_directories_are_not_followed_and_dead_ones_passed_over(tmp_pat
     assert [entry.name for entry in storage.list_files(str(tmp_path))] == ["alive.jpg", "real/a.jpg"]
 
 
+@pytest.fixture
+def linked(tmp_path):
+    """A folder `set` with a real folder in it, links of every kind, and a folder beside it."""
+    for name in ("set/real/a.jpg", "elsewhere/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"")
+    links = {
+        "alias": "real", "real/up": "..", "out": "../elsewhere", "self.jpg": "self.jpg", "dead.jpg": "nowhere",
+        "file.jpg": "../elsewhere/b.jpg",
+    }  # fmt: skip
+    for name, target in links.items():
+        (tmp_path / "set" / name).symlink_to(target)
+    return tmp_path
+
+
+def listed(place, links=None):
+    return [entry.name for entry in storage.list_files(str(place), links)]
+
+
+def test_links_to_folders_are_followed_inside_the_folder_and_the_others_are_named(linked):
+    links = storage.Links()
+    assert listed(linked / "set", links) == ["alias/a.jpg", "file.jpg", "real/a.jpg"]
+    assert links.outside == {"out": str(linked / "elsewhere")}
+    assert links.back == ["alias/up", "real/up"]
+    assert sorted(links.dead) == ["dead.jpg", "self.jpg"]
+    assert links.skipped == {storage.LINK_OUTSIDE: 1, storage.LINK_BACK: 2, storage.LINK_DEAD: 2}
+    assert links.note.endswith(f"--allow-root {linked}/elsewhere")
+
+
+def test_links_to_folders_are_followed_to_an_allowed_root(linked):
+    links = storage.Links([str(linked / "elsewhere")])
+    assert listed(linked / "set", links) == ["alias/a.jpg", "file.jpg", "out/b.jpg", "real/a.jpg"]
+    assert (links.outside, links.note) == ({}, "")
+
+
+def test_a_folder_that_is_a_link_itself_is_what_it_leads_to(linked):
+    (linked / "named").symlink_to("set")
+    assert listed(linked / "named", storage.Links()) == ["alias/a.jpg", "file.jpg", "real/a.jpg"]
+
+
+def test_a_link_to_itself_is_no_trouble_of_the_storage(linked):
+    assert listed(linked / "set") == ["file.jpg", "real/a.jpg"]
+
+
+@pytest.mark.parametrize("how", ["list", "glob"])
+def test_folders_that_lead_to_each_other_end(tmp_path, how):
+    folders = [tmp_path / f"f{number}" for number in range(9)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "a.jpg").write_bytes(b"")
+    for folder, other in ((folder, other) for folder in folders for other in folders):
+        (folder / other.name).symlink_to(other)
+    links = storage.Links()
+    entries = storage.list_files(str(tmp_path), links) if how == "list" else storage.glob(f"{tmp_path}/**/*.jpg", links)
+    real = {os.path.realpath(entry.url) for entry in entries}
+    assert real == {str(folder / "a.jpg") for folder in folders}
+    assert links.back
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches"),
+    [
+        ("**", ["a/b/3.jpg", "a/1.jpg", "a/2.png", "4.jpg"]),
+        ("**/*.jpg", ["a/b/3.jpg", "a/1.jpg", "4.jpg"]),
+        ("a/**/*.jpg", ["a/b/3.jpg", "a/1.jpg"]),
+        ("*/**/[13].jpg", ["a/b/3.jpg", "a/1.jpg"]),
+        ("**/b/*", ["a/b/3.jpg"]),
+        ("**/.h/*", [".h/5.jpg", "a/.h/6.jpg"]),
+        ("none/**", []),
+    ],
+)
+def test_two_stars_stand_for_any_folders_that_are_not_hidden(tmp_path, monkeypatch, pattern, matches):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/b/3.jpg", "a/1.jpg", "a/2.png", "4.jpg", ".h/5.jpg", "a/.h/6.jpg"):
+        storage.write(name, b"")
+    for start in ("", f"{tmp_path}/"):
+        assert sorted(entry.url for entry in storage.glob(start + pattern)) == sorted(start + name for name in matches)
+
+
 def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
     (tmp_path / "locked").mkdir()
     (tmp_path / "a.jpg").write_bytes(b"")

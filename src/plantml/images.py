@@ -387,14 +387,16 @@ def _too_large(found: str, limit: int) -> ImageError:
 
 
 def _unreadable(data: bytes, error: Exception) -> ImageError:
-    """Say what the bytes are instead, as far as their first bytes tell."""
+    """Say what the bytes are instead, as far as their first bytes tell: the kind, and never the content.
+
+    A list may name any file of the machine, and reasons are written into records that travel.
+    """
     head = data[:512]
     for code, why, hint, recognised in _SIGNATURES:
         if recognised(head):
             return ImageError(code, why, hint)
     if _is_text(head):
-        shown = head[:40].decode("utf-8", "replace").strip()
-        return ImageError("not-an-image", f"text, not a picture: {shown!r}")
+        return ImageError("not-an-image", "text")
     if isinstance(error, UnidentifiedImageError):
         return ImageError("not-an-image", "no known image format")
     return ImageError("damaged", str(error) or type(error).__name__)
@@ -416,12 +418,33 @@ _SIGNATURES: tuple[tuple[str, str, str, Callable[[bytes], bool]], ...] = (
         lambda head: head[:4] in {b"II*\x00", b"MM\x00*", b"IIRO", b"IIRS", b"FUJI", b"IIU\x00"},
     ),
     ("not-an-image", "a zip archive", "", lambda head: head[:2] == b"PK"),
+    ("not-an-image", "gzip-compressed data", "", lambda head: head[:2] == b"\x1f\x8b"),
     ("not-an-image", "a PDF document", "", lambda head: head[:4] == b"%PDF"),
+    (
+        "not-an-image",
+        "a Git LFS pointer",
+        "Fetch the photos: git lfs pull",
+        lambda head: head.startswith(b"version https://git-lfs."),
+    ),
+    ("unsupported", "an SVG drawing", "Draw it as PNG first.", lambda head: _is_markup(head, b"<svg")),
+    ("not-an-image", "an HTML page", "", lambda head: _is_markup(head, b"<!doctype html", b"<html")),
+    ("not-an-image", "an XML document", "", lambda head: _is_markup(head, b"<?xml")),
+    ("not-an-image", "JSON", "", lambda head: _is_text(head) and head.lstrip()[:1] in {b"{", b"["}),
 )
 
 
+def _is_markup(head: bytes, *tags: bytes) -> bool:
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<" and any(tag in head.lower() for tag in tags)
+
+
 def _is_text(head: bytes) -> bool:
-    return all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
+    if any(byte < 32 and byte not in b"\t\r\n\f" for byte in head):
+        return False
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.start >= len(head) - 3 > 0  # a character that the cut tore apart
+    return True
 
 
 @functools.cache

@@ -9,16 +9,18 @@ threads at once and without unpacking; `inside` gives the URL of all that an arc
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from fnmatch import fnmatchcase
 from glob import glob as glob_local
 from itertools import islice
 from pathlib import Path
@@ -87,6 +89,46 @@ class Entry:
     size: int
     stamp: str
     modified: float = 0.0
+
+
+@dataclass
+class Links:
+    """What becomes of symbolic links to folders in one listing of a local folder.
+
+    A link is followed if it leads to a place inside the listed folder or under one of `roots`, but not back to a
+    folder that it lies in. Links to files are followed wherever they lead: who owns the folder made them.
+
+    Attributes:
+        roots: other folders whose content may be reached by links.
+        outside: links that were not followed, by name, and where they lead.
+        back: names of links that lead back to a folder around them, or were followed from elsewhere before.
+        dead: names of links to nothing.
+    """
+
+    roots: Sequence[str] = ()
+    outside: dict[str, str] = field(default_factory=dict)
+    back: list[str] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many links were not followed, by reason."""
+        counts = {LINK_OUTSIDE: len(self.outside), LINK_BACK: len(self.back), LINK_DEAD: len(self.dead)}
+        return {reason: count for reason, count in counts.items() if count}
+
+    @property
+    def note(self) -> str:
+        """A sentence that names links which lead elsewhere, and the flag that follows them; empty without any."""
+        if not self.outside:
+            return ""
+        shown = ", ".join(f"{name} -> {target}" for name, target in list(self.outside.items())[:3])
+        more = f" and {len(self.outside) - 3} more" if len(self.outside) > 3 else ""
+        root = os.path.commonpath(self.outside.values())
+        root = next(iter(self.outside.values())) if root == "/" else root
+        return f"Links to folders elsewhere are not followed: {shown}{more}. To follow them: --allow-root {root}"
+
+
+LINK_OUTSIDE, LINK_BACK, LINK_DEAD = "link to a folder elsewhere", "link back to a folder listed before", "dead link"
 
 
 # --- names ------------------------------------------------------------------------------------
@@ -308,10 +350,14 @@ def stat(url: str) -> Entry:
         return _remote_entry(url, basename(url), _retried(lambda: fs.info(path)))
 
 
-def list_files(url: str) -> Iterator[Entry]:
+def list_files(url: str, links: Links | None = None) -> Iterator[Entry]:
     """All files under a directory URL, recursively, in the order of their names.
 
-    Local directories are walked without following links to directories, so a loop cannot happen.
+    Local directories are walked without following links to directories, unless `links` says which.
+
+    Args:
+        url: of the directory.
+        links: takes down the links that were passed over.
 
     Raises:
         NotFoundError: there is no such directory.
@@ -319,7 +365,7 @@ def list_files(url: str) -> Iterator[Entry]:
     """
     with _explained(url, "list"):
         if is_local(url):
-            yield from _list_local(url)
+            yield from _list_local(url, links)
             return
         if place := _archived(url, fresh=True):
             entries = _list_archived(url, *place)
@@ -357,11 +403,12 @@ def _list_s3(url: str, fs: Any, path: str) -> Iterator[Entry]:
         raise FileNotFoundError(path)
 
 
-def _list_local(url: str) -> Iterator[Entry]:
+def _list_local(url: str, links: Links | None) -> Iterator[Entry]:
     """Folder by folder, so that memory does not grow with their number, in the order of the whole names."""
     root = local_path(url)
     if not root.is_dir():
         raise FileNotFoundError(root)
+    follower = None if links is None else _LinkFollower(root, links)
     under = [""]
     while under:
         name = under.pop()
@@ -370,16 +417,67 @@ def _list_local(url: str) -> Iterator[Entry]:
         if not name or name.endswith("/"):
             # A folder sorts by its name with the slash, as the names of its files do. The last one is taken first.
             with os.scandir(full) as found:
-                names = [
-                    f"{item.name}/" if item.is_dir(follow_symlinks=False) else item.name
-                    for item in found
-                    if not (item.is_symlink() and item.is_dir())
-                ]
+                names = [_listed_name(name, item, follower) for item in found]
             names.sort(reverse=True)
-            under += [name + part for part in names]
+            under += [name + part for part in names if part]
             continue
-        with contextlib.suppress(FileNotFoundError):  # gone since it was listed, or a dead link
-            yield _local_entry(join(url, name), name, os.stat(full))  # noqa: PTH116
+        try:
+            stat_ = os.stat(full)  # noqa: PTH116
+        except OSError as error:
+            # Gone since it was listed, or a link to nothing or to itself.
+            if not isinstance(error, FileNotFoundError) and error.errno != errno.ELOOP:
+                raise
+            if links is not None and os.path.islink(full):  # noqa: PTH114
+                links.dead.append(name)
+            continue
+        yield _local_entry(join(url, name), name, stat_)
+
+
+def _listed_name(folder: str, item: "os.DirEntry[str]", follower: "_LinkFollower | None") -> str:
+    """The name of a file, or of a folder with a slash, as it is to be listed; empty for a link that is not followed."""
+    if not item.is_symlink():
+        return f"{item.name}/" if item.is_dir() else item.name
+    if not os.path.isdir(item.path):  # noqa: PTH112 - item.is_dir() fails on a link to itself
+        return item.name
+    is_followed = follower is not None and follower.follows(f"{folder}{item.name}", item.path)
+    return f"{item.name}/" if is_followed else ""
+
+
+class _LinkFollower:
+    """Decides on the links to folders in one listing. Each is followed once, so that listing ends."""
+
+    def __init__(self, root: Path, links: Links) -> None:
+        self._links = links
+        self._roots = [os.path.realpath(place) for place in (root, *map(local_path, filter(is_local, links.roots)))]
+        self._followed: dict[str, str] = {}
+        """The real folder that holds a link, by its name in the listing."""
+
+        self._seen: set[str] = set()
+
+    def follows(self, name: str, path: str) -> bool:
+        """True if the link called `name` at `path` is to be followed; else it is taken down."""
+        target, holder = os.path.realpath(path), os.path.realpath(os.path.dirname(path))  # noqa: PTH120
+        if not any(_is_within(target, root) for root in self._roots):
+            self._links.outside[name] = target
+            return False
+        link = os.path.join(holder, os.path.basename(path))  # noqa: PTH118, PTH119
+        around = (holder, *(self._followed[outer] for outer in _folders_of(name) if outer in self._followed))
+        if link in self._seen or any(_is_within(place, target) for place in around):
+            self._links.back.append(name)
+            return False
+        self._seen.add(link)
+        self._followed[name] = holder
+        return True
+
+
+def _folders_of(name: str) -> Iterator[str]:
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def _local_entry(url: str, name: str, stat_: os.stat_result) -> Entry:
@@ -400,14 +498,14 @@ def has_pattern(url: str) -> bool:
     return any(mark in url for mark in "*?[") and not exists(url)
 
 
-def glob(pattern: str) -> list[Entry]:
-    """Files whose URL matches `*`, `?`, `[…]` or `**`, in the order of their names."""
+def glob(pattern: str, links: Links | None = None) -> list[Entry]:
+    """Files whose URL matches `*`, `?`, `[…]` or `**`, in the order of their names.
+
+    In what `**` stands for, links to folders are followed as `links` says.
+    """
     with _explained(pattern, "list"):
         if is_local(pattern):
-            found = glob_local(  # noqa: PTH207 - Path.glob takes no absolute pattern
-                str(local_path(pattern)), recursive=True
-            )
-            return [stat(path) for path in sorted(found) if os.path.isfile(path)]  # noqa: PTH113
+            return _glob_local(str(local_path(pattern)), links)
         if place := _archived(pattern, fresh=True):
             return _glob_archived(pattern, *place)
         fs, path = _filesystem(pattern)
@@ -418,6 +516,31 @@ def glob(pattern: str) -> list[Entry]:
             for full, info in sorted(matches.items())
             if info.get("type") != "directory"
         ]
+
+
+def _glob_local(pattern: str, links: Links | None) -> list[Entry]:
+    if "**" not in pattern.split("/"):
+        found = glob_local(pattern)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        return [stat(path) for path in sorted(found) if os.path.isfile(path)]  # noqa: PTH113
+    # Python's own `**` follows every link, and links that lead back to each other without end.
+    parts = pattern.split("/")
+    fixed = next(at for at, part in enumerate(parts) if any(mark in part for mark in "*?["))
+    root, rest = "/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else ""), parts[fixed:]
+    if not os.path.isdir(root or "."):  # noqa: PTH112
+        return []
+    entries = _list_local(root or ".", links)
+    return [replace(entry, url=f"{root}{'/' * (root not in ('', '/'))}{entry.name}", name=basename(entry.name))
+            for entry in entries if _fits(entry.name.split("/"), rest)]  # fmt: skip
+
+
+def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
+    """True if path segments match those of a pattern; hidden ones only where it says so itself."""
+    if not parts:
+        return not names
+    if parts[0] == "**":
+        return _fits(names, parts[1:]) or (bool(names) and not names[0].startswith(".") and _fits(names[1:], parts))
+    is_hidden = bool(names) and names[0].startswith(".") and not parts[0].startswith(".")
+    return bool(names) and not is_hidden and fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
 
 
 def passed_over(url: str) -> Mapping[str, int]:

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from plantml import storage
+from plantml.addresses import Trust
 from plantml.data import versions
 from plantml.data.importing import import_source
 from plantml.data.labels import Taxonomy
@@ -300,6 +301,71 @@ def test_a_photo_that_a_list_names_and_nobody_finds_is_a_finding(source, dataset
     assert reason.startswith("not-found: ")
     row = rows_of(dataset)["rust/9.jpg"]
     assert (row["status"], row["split"], row["image_id"], row["path"]) == ("excluded", None, None, None)
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """URLs whose bytes were asked for."""
+    urls = []
+
+    def note(call):
+        def noted(url, *rest):
+            urls.append(url)
+            return call(url, *rest)
+
+        return noted
+
+    for name in ("read", "read_head", "stat"):
+        monkeypatch.setattr(storage, name, note(getattr(storage, name)))
+    return urls
+
+
+OUTSIDE = ["/etc/passwd", "file:///etc/hosts", "http://169.254.169.254/a.jpg", "s3://other/a.jpg", "../elsewhere/b.jpg"]
+
+
+def test_what_a_list_names_elsewhere_is_not_read_but_excluded_with_the_flag_that_allows_it(source, dataset, opened):
+    lines = "".join(f"{name},rust\n" for name in OUTSIDE)
+    (source / "labels.csv").write_text(f"path,disease\nrust/0.jpg,rust\n{lines}")
+    done = bring(source / "labels.csv", dataset)
+    assert done.refused == len(OUTSIDE)
+    assert {name for name, _ in done.excluded} == set(OUTSIDE)
+    assert all(reason.startswith("not-allowed: ") and "--allow-root " in reason for _, reason in done.excluded)
+    assert not any(url.endswith(name.removeprefix("file://")) for url in opened for name in OUTSIDE)
+    assert [row["path"] for row in rows_of(dataset).values() if row["status"] == "excluded"] == [None] * len(OUTSIDE)
+    assert bring(source / "labels.csv", dataset).changed is False
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_a_photo_that_was_not_allowed_comes_in_when_it_is(source, dataset, write_photos, tmp_path, reference):
+    elsewhere = write_photos(tmp_path / "elsewhere", ["a.jpg", "b.jpg"], first_seed=20)
+    (source / "labels.csv").write_text(f"path,disease\n{elsewhere}/a.jpg,rust\n../elsewhere/b.jpg,rust\n")
+    assert bring(source / "labels.csv", dataset, reference=reference).refused == 2
+    done = bring(source / "labels.csv", dataset, reference=reference, trust=Trust.of([str(elsewhere)]))
+    assert (done.refused, len(done.mended)) == (0, 2)
+    version = versions.load(dataset)
+    assert {sha256(storage.read(version.image_url(path))) for path in version.usable()["path"]} == {
+        sha256((elsewhere / name).read_bytes()) for name in ("a.jpg", "b.jpg")
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "image"),
+    [
+        ("a.json", '{"images": [{"id": 1, "file_name": "../../x.jpg"}], "annotations": [], "categories": []}', "x.jpg"),
+        ("b.json", '[{"data": {"image": "s3://other/x.jpg"}, "annotations": []}]', "x.jpg"),
+        ("c.jsonl", '{"image": "/etc/x.jpg"}', "x.jpg"),
+        ("d.jsonl", '{"image": "zip://x.jpg::/etc/set.zip"}', "x.jpg"),
+        ("metadata.csv", "file_name\n/etc/x.jpg\n", "x.jpg"),
+    ],
+)
+def test_no_format_names_what_lies_elsewhere(tmp_path, name, content, image):
+    home = tmp_path / "set" / "in"
+    home.mkdir(parents=True)
+    (home / name).write_text(content)
+    (tmp_path / image).write_bytes(b"")
+    (item,) = list_source(str(home if name == "metadata.csv" else home / name)).items
+    assert image in item.url
+    assert "--allow-root" in item.refusal
 
 
 def test_a_source_of_nothing_but_broken_files_is_imported_all_the_same(tmp_path, dataset):

@@ -253,6 +253,52 @@ def test_a_file_that_is_no_version_is_refused(data):
         from_parquet("memory://d", 1, data)
 
 
+HASH = "ab" + "0" * 62
+OWN = f"images/ab/{HASH}.jpg"
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "path"),
+    [
+        ("/photos", "a.jpg", OWN),
+        ("/photos", "a", OWN.removesuffix(".jpg")),
+        ("/photos", "a.jpg", None),
+        ("/photos", "a.jpg", "/photos/a.jpg"),
+        ("/photos", "..a.jpg", "/photos/..a.jpg"),
+        ("/photos", "50%.jpg", "/photos/50%.jpg"),
+        ("/lists/a.csv", "b/a.jpg", "/lists/b/a.jpg"),
+        ("/lists/a.csv", "../b/a.jpg", "/lists/../b/a.jpg"),
+        ("/lists/a.csv", "/b/a.jpg", "/b/a.jpg"),
+        ("/lists/a.csv", "s3://b/a.jpg", "s3://b/a.jpg"),
+        ("/set/annotations/a.json", "images/a.jpg", "/set/images/a.jpg"),
+        ("/set.zip", "a.jpg", "zip://a.jpg::/set.zip"),
+        ("/set.tar.gz", "b/a.jpg", "tar://set/b/a.jpg::/set.tar.gz"),
+        ("zip://a.csv::/set.zip", "a.jpg", "zip://a.jpg::/set.zip"),
+        ("s3://b/photos", "a.jpg", "s3://b/photos/a.jpg"),
+        ("https://host/list.csv", "a.jpg", "https://host/a.jpg"),
+        ("memory://b", "a.jpg", "memory://b/a.jpg"),
+    ],
+)
+def test_a_row_names_a_file_of_the_dataset_or_of_its_source(make_rows, source, name, path):
+    manifest.check_paths("d@1", make_rows([{"source": source, "name": name, "path": path}]))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../../x.jpg", "/etc/passwd", "etc/passwd", "file:///etc/passwd", "images/../../x.jpg", f"images/../{OWN}",
+     f"images/ab/{HASH}/../../../x.jpg", f"{OWN}::file", "images/x.jpg", "", "s3://b/x.jpg", "http://169.254.169.254/x",
+     "/photos/../etc/passwd", "/photosets/a.jpg", "zip://a.jpg::/etc/x.zip"],
+)  # fmt: skip
+def test_a_version_whose_row_names_another_file_is_refused(make_rows, path):
+    rows = make_rows(
+        [{"source": "/photos", "name": "good.jpg"}, {"source": "/photos", "name": "bad.jpg", "path": path}]
+    )
+    data = to_parquet(Version("memory://d", 1, rows, ()), "import", {}, 0)[1]
+    with pytest.raises(InputError, match="none of its own") as error:
+        from_parquet("memory://d", 1, data)
+    assert "'bad.jpg'" in error.value.why
+
+
 def test_a_version_without_all_columns_names_those_that_lack():
     with pytest.raises(InputError, match="phash"):
         from_parquet("memory://d", 1, unsealed(manifest.empty_rows().drop("phash")))

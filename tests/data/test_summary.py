@@ -104,7 +104,7 @@ def test_a_version_does_not_differ_from_itself(commit):
 
 def test_rows_that_came_and_went_are_named(commit):
     before = commit(named(("a.jpg", {}), ("b.jpg", {})), ())
-    after = commit(named(("b.jpg", {"image_id": "x", "path": "x"}), ("c.jpg", {}), ("a0.jpg", {})), ())
+    after = commit(named(("b.jpg", {"image_id": "x", "path": "src/x"}), ("c.jpg", {}), ("a0.jpg", {})), ())
     found = diff(before, after)
     assert not found.same
     assert found.added == ["src/a0.jpg", "src/c.jpg"]

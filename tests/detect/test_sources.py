@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from plantml import storage
+from plantml.addresses import Trust
 from plantml.data import versions
 from plantml.detect.sources import Choice, check_apart, collect, moment
 from plantml.errors import InputError, NotFoundError, UsageError
@@ -161,6 +162,76 @@ def test_a_path_of_a_table_is_from_here_or_else_from_beside_it(folder, monkeypat
     (folder / "deep" / "list.csv").write_text("image\nc.tif\nb.jpg\ngone.jpg\n")
     monkeypatch.chdir(folder)
     assert names(collect(["deep/list.csv"])) == ["deep/c.tif", "b.jpg", "gone.jpg"]
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.csv", "list.jsonl"])
+def test_a_list_names_what_lies_around_it_or_under_an_allowed_root(folder, tmp_path_factory, monkeypatch, name):
+    monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+    wanted = ["b.jpg", f"{folder}/a.PNG", "../x.jpg", "/etc/passwd", "http://127.1/a.jpg", "s3://other/a.jpg", "a\0b"]
+    wanted = wanted[:-1] if name == "list.txt" else wanted
+    rows = {"list.txt": wanted, "list.csv": ["image", *wanted]}.get(name) or [json.dumps({"image": w}) for w in wanted]
+    (folder / name).write_text("\n".join(rows))
+    found = collect([str(folder / name)]).found
+    assert [bool(source.refusal) for source in found] == [False, False, *[True] * (len(wanted) - 2)]
+    assert found[3].stamp.startswith("not-allowed: ")
+    assert "--allow-root /etc" in found[3].stamp
+    trust = Trust.of(["/etc", "http://127.1", "s3://other"])
+    found = collect([str(folder / name)], choice=Choice(trust=trust)).found
+    assert [bool(source.refusal) for source in found][:6] == [False, False, True, False, False, False]
+
+
+def test_a_list_far_away_names_nothing_here(folder, inside, memory_url):
+    storage.write(f"{memory_url}/list.csv", b"image\nb.jpg\n")
+    storage.write(f"{memory_url}/list.txt", b"a.PNG\n")
+    found = collect([f"{memory_url}/list.csv", f"{memory_url}/list.txt"])
+    assert names(found) == [f"{memory_url}/b.jpg", f"{memory_url}/a.PNG"]
+
+
+def test_standard_input_is_the_users_word_but_for_what_is_private_or_offline(folder):
+    text = f"{folder}/b.jpg\nhttp://169.254.169.254/a.jpg\ns3://bucket/a.jpg\n".encode()
+    found = collect(["-"], io.BytesIO(text)).found
+    assert [bool(source.refusal) for source in found] == [False, True, False]
+    found = collect(["-"], io.BytesIO(text), Choice(trust=Trust(offline=True))).found
+    assert [bool(source.refusal) for source in found] == [False, True, True]
+
+
+def test_offline_a_datasets_remote_references_are_not_read(tmp_path, make_rows):
+    far = {"source": "s3://bucket/photos", "name": "a.jpg", "path": "s3://bucket/photos/a.jpg"}
+    near = {"source": "/photos", "name": "b.jpg", "path": "/photos/b.jpg"}
+    url = str(tmp_path / "dataset")
+    versions.change(url, "import", {}, lambda _: (make_rows([far, near, {}]), ()))
+    for trust, refused in ((Trust(), 0), (Trust(offline=True), 1), (Trust(("s3://bucket",), offline=True), 0)):
+        found = collect([url], choice=Choice(trust=trust)).found
+        assert [bool(source.refusal) for source in found].count(True) == refused
+        assert len(found) == 3
+
+
+def test_links_to_folders_elsewhere_are_named_with_the_flag_that_follows_them(folder, tmp_path_factory):
+    links = tmp_path_factory.mktemp("links")
+    (links / "season").symlink_to(folder / "deep")
+    (links / "loop").symlink_to(links)
+    for name in (str(links), f"{links}/**/*.tif"):
+        with pytest.raises(InputError, match="2 other files") as error:
+            collect([name])
+        assert f"--allow-root {folder}/deep" in error.value.hint
+        found = collect([name], choice=Choice(trust=Trust.of([str(folder)])))
+        assert names(found) == [f"{links}/season/c.tif"]
+        assert found.skipped == {storage.LINK_BACK: 1}
+
+
+def test_what_is_not_allowed_gets_a_record_in_its_place_and_is_counted(tmp_path, cli, trained, photo):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(photo())
+    (tmp_path / "list.csv").write_text("image\na.jpg\n/etc/passwd\nhttp://10.0.0.1/x.jpg\nb.jpg\n")
+    line = ("detect", tmp_path / "list.csv", "--model", trained.run)
+    printed = cli(*line)
+    codes = [(json.loads(text)["failure"] or "none").split(":")[0] for text in printed.out.splitlines()]
+    assert (printed.code, codes) == (5, ["none", "not-allowed", "not-allowed", "none"])
+    out = ("--out", tmp_path / "out" / "r.jsonl", "--json")
+    assert cli(*line, *out).json["failures"] == {"not-allowed": 2}
+    allowed = cli(*line, *out, "--allow-root", "/etc", "--offline")
+    assert allowed.json["failures"] == {"not-allowed": 1, "not-an-image": 1}
+    assert "root:" not in (tmp_path / "out" / "r.jsonl").read_text()
 
 
 def test_a_table_without_a_telling_column_says_so(tmp_path):

@@ -5,6 +5,14 @@ from typing import Annotated
 import typer
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="URL of the dataset; @N or @TAG for a version.")]
+AllowRoot = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="URL",
+        help="Read what a list names under this folder or URL, too, and follow links to folders there."
+        " May be repeated.",
+    ),
+]
 Embedding = Annotated[
     str | None,
     typer.Option(

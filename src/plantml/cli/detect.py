@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from plantml.cli.arguments import AllowRoot
 from plantml.cli.command import ConfigFile, PrintConfig, Sets, command, show_config
 from plantml.cli.console import Console, Page, count
 from plantml.errors import FailuresError, UsageError
@@ -62,6 +63,7 @@ def detect(
     since: Annotated[
         str | None, typer.Option(metavar="WHEN", help="Of folders and globs: files changed since 24h, 7d, or a date.")
     ] = None,
+    allow_root: AllowRoot = None,
     where: Annotated[
         str | None, typer.Option(metavar="CONDITION", help="Write only records that fit: 'decision == \"review\"'.")
     ] = None,
@@ -139,6 +141,7 @@ def detect(
         "split": split,
         "column": column,
         "since": since,
+        "allow_root": allow_root or None,
         "where": where,
         "top_k": top_k,
         "tta": tta,
@@ -181,6 +184,8 @@ def detect(
     check_apart(sources, (chosen.annotate, chosen.sort_into, chosen.sheet))
     look = partial(_look, console, sources, chosen)
     found = None if chosen.watch else look()
+    for note in found.notes if found else ():
+        console.say(note)
     _set_pace(console, pipeline, chosen, 0 if found is None else len(found.found))
     with Stop() as stop:
         if found is None:
@@ -242,10 +247,12 @@ def _set_pace(console: Console, pipeline: "Pipeline", chosen: "DetectConfig", im
 
 
 def _look(console: Console, names: list[str], chosen: "DetectConfig") -> "Sources":
+    from plantml.addresses import Trust
     from plantml.detect.sources import Choice, collect, moment
 
     since = None if chosen.since is None else moment(chosen.since)
-    choice = Choice(chosen.split, chosen.column, since)
+    trust = Trust.of(chosen.allow_root, offline=console.machine.offline)
+    choice = Choice(chosen.split, chosen.column, since, trust)
     # A night without new photos is no mistake.
     empty = chosen.watch or chosen.changed_only or since is not None
     return collect(names, console.streams.stdin, choice, may_be_empty=empty)

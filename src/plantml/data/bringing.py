@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from plantml import derived, images, storage
+from plantml.addresses import NOT_ALLOWED
 from plantml.data import manifest
 from plantml.data.importers import Item
 from plantml.data.scan import QUALITY, scan
@@ -70,8 +71,10 @@ class Bringer:
         self._notes.remove()
 
     def _some(self, items: list[Item]) -> list[dict[str, Any]]:
-        found = storage.read_many(item.url for item in items)
-        return [self._row(item, data) for item, (_, data) in zip(items, found, strict=True)]
+        trusted = [item for item in items if not item.refusal]
+        found = storage.read_many(item.url for item in trusted)
+        rows = [self._row(item, data) for item, (_, data) in zip(trusted, found, strict=True)]
+        return rows + [_refused(item) for item in items if item.refusal]
 
     def _row(self, item: Item, data: bytes | PlantmlError) -> dict[str, Any]:
         row: dict[str, Any] = {"name": item.name, "status": manifest.OK}
@@ -98,6 +101,10 @@ class Bringer:
             storage.write(url, data)
         self._stored.add(key)
         return path
+
+
+def _refused(item: Item) -> dict[str, Any]:
+    return {"name": item.name, "status": manifest.EXCLUDED, "reason": f"{NOT_ALLOWED}: {item.refusal}"}
 
 
 class _Notes:

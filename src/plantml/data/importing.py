@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from plantml import storage
+from plantml.addresses import NOT_ALLOWED
 from plantml.data import manifest, versions
 from plantml.data.bringing import Bringer
 from plantml.data.importers import Item, Listing
@@ -19,8 +20,9 @@ from plantml.errors import InputError
 from plantml.targets import Target
 from plantml.work import Progress, silent
 
-_UNFINISHED = ("not-found", "missing", "empty", "empty-file", "truncated", "not-an-image", "damaged", "unreadable")
-"""Codes of files that may be whole another time: photos that were being copied when they were imported."""
+_UNFINISHED = ("not-found", "missing", "empty", "empty-file", "truncated", "not-an-image", "damaged", "unreadable",
+               NOT_ALLOWED)  # fmt: skip
+"""Codes of files that may be whole another time, as photos that were being copied, or that may be read then."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Imported:
         copies: new rows whose bytes another row has too.
         conflicts: new rows whose bytes the dataset knows under another label: name, target, both labels.
         excluded: new rows that came in excluded: name and reason.
+        refused: how many of them lie where the source may not name photos.
         relabelled: rows that were there, and whose labels at the source are different now: their names.
         replaced: rows that were there, and whose files at the source have another length now: their names.
         skipped: files passed over, by reason.
@@ -53,6 +56,7 @@ class Imported:
     copies: int
     conflicts: Sequence[tuple[str, str, str]]
     excluded: Sequence[tuple[str, str]]
+    refused: int
     relabelled: Sequence[str]
     replaced: Sequence[str]
     skipped: Mapping[str, int]
@@ -127,6 +131,7 @@ def import_source(
         copies=_copies(head, fresh),
         conflicts=_conflicts(head, fresh),
         excluded=list(fresh.filter(bad).select("name", "reason").iter_rows()),
+        refused=sum(bool(item.refusal) for item in new),
         relabelled=relabelled(head, source, listing),
         replaced=sorted({*_replaced(head, source, listing)} - {*again}),
         skipped=listing.skipped,
@@ -156,6 +161,8 @@ def _without_pixels() -> pl.Expr:
 
 def _length(item: Item) -> int | None:
     """Bytes of the file at the source, as far as that can be told without reading it."""
+    if item.refusal:
+        return None
     if item.bytes >= 0:
         return item.bytes
     try:

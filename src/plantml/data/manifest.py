@@ -7,6 +7,7 @@ key-value metadata under `plantml`, and ends with the checksum of the file. `doc
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import polars as pl
 from pydantic import TypeAdapter
 
-from plantml import checksums, storage
+from plantml import addresses, checksums, storage
 from plantml.about import __version__
 from plantml.data.scan import QUALITY
 from plantml.errors import InputError
@@ -53,6 +54,8 @@ IMPORTED_AS = "meta_imported_as"
 SPLITS = ("train", "val", "test")
 OK, EXCLUDED = "ok", "excluded"
 
+_STORED = r"^images/[0-9a-f]{2}/[0-9a-f]{64}(\.[^/\\\x00-\x1f]*)?$"
+_ABSOLUTE = re.compile(r"/|~|[A-Za-z][A-Za-z0-9+.\-]*://")
 _KINDS: dict[Kind, pl.DataType | type[pl.DataType]] = {
     "class": pl.String,
     "multilabel": pl.List(pl.String),
@@ -273,7 +276,46 @@ def from_parquet(url: str, number: int, data: bytes) -> Version:
         raise _damaged(ref, str(error).splitlines()[0]) from error
     if fault := first_fault(rows, commit.targets):
         raise _damaged(ref, fault)
+    check_paths(ref, rows)
     return Version(url, number, rows, commit.targets, commit)
+
+
+def check_paths(ref: str, rows: pl.DataFrame) -> None:
+    """Raise `InputError` if a row names a file that is neither one of the dataset's own nor of the row's source.
+
+    A photo that was left where it is lies in its source or around it (see `addresses.around`), or at the address that
+    the row's name is.
+    """
+    stored = pl.col("path").str.contains(_STORED) & ~pl.col("path").str.contains("::", literal=True)
+    others = rows.filter(pl.col("path").is_not_null() & ~stored).with_columns(came=came_as(rows))
+    for source in others["source"].unique():
+        theirs = others.filter(pl.col("source").eq_missing(source)).select("name", "came", "path")
+        root = addresses.around(source or "")
+        for name, came, path in theirs.filter(~_lies_in(root)).iter_rows():
+            if path not in _named_places(source or "", came) and addresses.refusal(path, (root,), lookup=_nowhere):
+                raise InputError(
+                    f"{ref} names a file that is none of its own",
+                    f"row {name!r} of {source} has the path {path!r}, which lies neither in images/ nor in its source",
+                    f"The file was changed by hand. Go back to a version before: plantml dataset log {ref}",
+                )
+
+
+def _lies_in(root: str) -> pl.Expr:
+    """True for paths that lie under a root for sure: all at once, as there may be a million of them."""
+    head, chain, outer = root.partition("::")
+    head = head if head.endswith("/") else f"{head}/"
+    rest = pl.col("path").str.strip_prefix(head).str.strip_suffix(chain + outer)
+    fits = pl.col("path").str.starts_with(head) & pl.col("path").str.ends_with(chain + outer)
+    return fits & ~rest.str.contains(r"\.\.|::|%|\\|\x00")
+
+
+def _named_places(source: str, name: str) -> set[str]:
+    """Where a list's name of a photo leads."""
+    return {name} if _ABSOLUTE.match(name) else {storage.join(storage.split(source)[0], name)}
+
+
+def _nowhere(_: str) -> tuple[str, ...]:
+    return ()
 
 
 def read_commit(ref: str, data: bytes) -> Commit:

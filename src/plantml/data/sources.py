@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from plantml import storage
+from plantml import addresses, storage
+from plantml.addresses import Trust
 from plantml.data import manifest
 from plantml.data.importers import Listing, bundle, coco, folder, hf, label_studio, sidecar, voc, yolo
 from plantml.data.importers.annotations import Reading, understood
@@ -72,10 +73,12 @@ def list_source(
     targets: Sequence[str] = (),
     image_column: str | None = None,
     group_column: str | None = None,
+    trust: Trust | None = None,
 ) -> Listing:
     """All photos that a source names, with their labels, without decoding a photo.
 
-    A source is a folder, an archive of one (zip or tar), or a single annotation file.
+    A source is a folder, an archive of one (zip or tar), or a single annotation file. A photo that it names at an
+    address that is not to be opened is listed with the reason.
 
     Args:
         source: its URL.
@@ -86,6 +89,7 @@ def list_source(
         targets: columns of a table to predict: `name`, `name:kind` or `name:value:unit`.
         image_column: of a table.
         group_column: of a table.
+        trust: what the source may name beyond what lies in it or around it.
 
     Raises:
         UsageError: there is no format of that name.
@@ -96,26 +100,36 @@ def list_source(
     if format not in {AUTO, *FORMATS}:
         raise UsageError(f"There is no format {format!r}", f"formats: {AUTO}, {', '.join(sorted(FORMATS))}")
     source = storage.absolute(source)
-    reading = Reading(rule, taxonomy, targets, image_column, group_column)
-    listing = _list(source, format, reading)
+    reading, trust = Reading(rule, taxonomy, targets, image_column, group_column), trust or Trust()
+    listing = _list(source, format, reading, trust.roots)
     for target in listing.targets:
         check_name(target.name, manifest.SYSTEM)
-    return listing
+    return _judged(listing, addresses.around(source), trust)
 
 
-def _list(source: str, name: str, reading: Reading) -> Listing:
+def _judged(listing: Listing, own: str, trust: Trust) -> Listing:
+    refusals = {at: why for at, item in enumerate(listing.items) if (why := trust.refusal(item.url, (own,)))}
+    if not refusals:
+        return listing
+    items = tuple(
+        replace(item, refusal=refusals[at]) if at in refusals else item for at, item in enumerate(listing.items)
+    )
+    return replace(listing, items=items)
+
+
+def _list(source: str, name: str, reading: Reading, roots: Sequence[str]) -> Listing:
     ends, place = storage.suffix(source), storage.inside(source)
     if not is_table(source):
         # A web server is not asked if an archive is a folder: it would send all of it for an answer.
         called_a_file = bool(place) or ends in _FILES
         if (storage.is_local(source) or not called_a_file) and storage.is_dir(source):
-            return _list_tree(Tree(source), name, reading)
+            return _list_tree(Tree(source, roots=roots), name, reading)
         if not storage.exists(source):
             raise _nothing(source)
         if place:
             return _list_tree(_opened(Tree(place)), name, reading)
     if ends in {".yaml", ".yml"} and name in {AUTO, "yolo"}:
-        return FORMATS["yolo"].read(Tree(storage.split(source)[0] or "."), reading)
+        return FORMATS["yolo"].read(Tree(storage.split(source)[0] or ".", roots=roots), reading)
     if not is_table(source) and ends != ".json":
         raise InputError(
             f"{source} is neither a folder, nor an archive, nor a list",
@@ -163,7 +177,7 @@ def _list_tree(tree: Tree, name: str, reading: Reading) -> Listing:
         if name == "folder" and (lists := _tables(tree)):
             notes.append(f"{', '.join(lists)} was not read: name it as the source to import what it lists.")
     listing = FORMATS[name].read(tree, replace(reading, sidecar=said))
-    listing = replace(listing, notes=(*listing.notes, *notes))
+    listing = replace(listing, notes=(*listing.notes, *notes, *tree.notes))
     return _with(said, listing, reading)
 
 
@@ -202,11 +216,7 @@ def _detect(tree: Tree) -> str:
     if fitting:
         return fitting[0]
     if not tree.photos:
-        raise InputError(
-            f"No photos in {tree.url}",
-            f"{len(tree.files) + sum(tree.skipped.values())} other files were passed over",
-            f"Name a folder of photos, or say the format: {', '.join(FORMATS)}",
-        )
+        raise tree.without_photos(f"Name a folder of photos, or say the format: {', '.join(FORMATS)}")
     return "folder"
 
 

@@ -22,6 +22,9 @@ class DetectConfig(Config):
     since: str | None = Field(
         None, description="of folders and globs: only files changed since an age like 24h or 7d, or a date"
     )
+    allow_root: tuple[str, ...] = Field(
+        (), description="folders and URLs under which lists may name images, and links to folders may lead"
+    )
     runtime: str = Field("auto", description="auto, onnxruntime, torch or openvino")
     device: str = Field("cpu", description="cpu, or a device as torch names it")
     batch: int | None = Field(

@@ -8,16 +8,26 @@ from typing import overload
 
 import numpy as np
 
+from plantml.addresses import NOT_ALLOWED
+
 _BLOCK = 512
 _PENDING = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One image to look at; `stamp` changes when its content does, and is empty where that costs a request."""
+    """One image to look at; `stamp` changes when its content does, and is empty where that costs a request.
+
+    Of one that is not to be read, the stamp is why: `not-allowed: …`.
+    """
 
     url: str
     stamp: str
+
+    @property
+    def refusal(self) -> str:
+        """Why its bytes are not read; empty if they are."""
+        return self.stamp if self.stamp.startswith(f"{NOT_ALLOWED}: ") else ""
 
     @property
     def key(self) -> bytes:

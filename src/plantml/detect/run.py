@@ -5,6 +5,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, TextIO
 
 from plantml import storage
@@ -16,7 +17,7 @@ from plantml.detect.listing import Listing, Source
 from plantml.detect.sources import Sources
 from plantml.errors import UsageError
 from plantml.predict.pipeline import BATCH, Pipeline, Prediction
-from plantml.predict.records import allowed_failures
+from plantml.predict.records import allowed_failures, failed
 from plantml.runtime import Runtime
 from plantml.work import Progress, Stop, silent
 
@@ -337,10 +338,18 @@ class Detection:
                 yield record
 
     def _predictions(self, sources: Iterable[Source], stop: Stop) -> Iterator[tuple[Source, Prediction]]:
+        digest = self._pipeline.bundle.digest
+        for is_refused, some in groupby(stop.until(sources), lambda source: bool(source.refusal)):
+            if is_refused:
+                yield from ((each, Prediction(failed(each.url, digest, each.refusal), None, None)) for each in some)
+            else:
+                yield from self._answered(some)
+
+    def _answered(self, sources: Iterable[Source]) -> Iterator[tuple[Source, Prediction]]:
         under_way: list[Source] = []
 
         def urls() -> Iterator[str]:
-            for source in stop.until(sources):
+            for source in sources:
                 under_way.append(source)
                 yield source.url
 

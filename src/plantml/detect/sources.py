@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import BinaryIO
 
 from plantml import images, storage
+from plantml.addresses import ANYWHERE, NOT_ALLOWED, Trust, around
 from plantml.detect import tables
 from plantml.detect.listing import Listing, Source
 from plantml.errors import InputError, NotFoundError, StorageError, UsageError
@@ -26,10 +27,11 @@ _AGES = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 @dataclass(frozen=True)
 class Sources:
-    """All images, and how many other files were passed over, by reason."""
+    """All images, how many other files were passed over, by reason, and what the user should know of these."""
 
     found: Listing
     skipped: Counter[str] = field(default_factory=Counter)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Choice:
         split: of datasets; all of their usable photos without one.
         column: of tables.
         since: files that were changed at this time or later, seconds since 1970.
+        trust: what lists may name beyond what lies around them, and where links to folders may lead.
     """
 
     split: str | None = None
     column: str | None = None
     since: float | None = None
+    trust: Trust = field(default_factory=Trust)
 
 
 EVERYTHING = Choice()
@@ -59,7 +63,7 @@ def collect(
     over and counted. A folder with dataset versions in it (`versions/000001.parquet`) is that dataset, and gives
     its usable photos in the order of its rows. A file that is named is taken as it is, so that it gets a
     record even if it is missing or no image. `-` reads names from standard input, one a line or separated by
-    NUL.
+    NUL. What a list names where `choice.trust` does not allow it is given with the reason, and is not to be read.
 
     Args:
         names: files, folders, globs, lists, tables, datasets, archives, URLs, or `-`.
@@ -81,8 +85,8 @@ def collect(
     finder.check()
     if not listing and not may_be_empty:
         passed = f"{sum(skipped.values())} other files were passed over" if skipped else "nothing matched"
-        raise InputError(f"No images in {', '.join(names)}", passed)
-    return Sources(listing, skipped)
+        raise InputError(f"No images in {', '.join(names)}", passed, " ".join(finder.notes))
+    return Sources(listing, skipped, tuple(finder.notes))
 
 
 def moment(text: str, now: float | None = None) -> float:
@@ -116,6 +120,7 @@ class _Finder:
     def __init__(self, choice: Choice, skipped: Counter[str], stdin: BinaryIO | None) -> None:
         self._choice, self._skipped, self._stdin = choice, skipped, stdin
         self._datasets = self._tables = 0
+        self.notes: list[str] = []
 
     def check(self) -> None:
         if self._choice.split is not None and not self._datasets:
@@ -125,17 +130,19 @@ class _Finder:
 
     def expand(self, name: str) -> Iterator[Source]:
         if name == "-":
-            yield from self._listed((self._stdin or sys.stdin.buffer).read())
+            names = _lines((self._stdin or sys.stdin.buffer).read())
+            yield from (self._judged(each, (ANYWHERE,)) for each in names)
         elif _is_web_page(name) or (storage.suffix(name) in images.EXTENSIONS and not storage.has_pattern(name)):
             yield self._named(name)
         elif storage.has_pattern(name):
-            yield from self._images(storage.glob(name))
+            links = storage.Links(self._choice.trust.roots)
+            yield from self._images(storage.glob(name, links))
+            self._take_down(links)
         elif storage.suffix(name) in LISTS:
-            yield from self._listed(storage.read(name))
+            yield from self._listed(name, _lines(storage.read(name)))
         elif storage.suffix(name) in tables.EXTENSIONS:
             self._tables += 1
-            for url in tables.urls(name, self._choice.column):
-                yield self._named(url, ask_remote=False)
+            yield from self._listed(name, tables.urls(name, self._choice.column))
         else:
             yield from self._inside(name)
 
@@ -145,7 +152,9 @@ class _Finder:
             self._datasets += 1
             yield from self._photos(name)
         elif storage.is_dir(name):
-            yield from self._images(storage.list_files(name))
+            links = storage.Links(self._choice.trust.roots)
+            yield from self._images(storage.list_files(name, links))
+            self._take_down(links)
         elif place := storage.inside(name):
             yield from self._images(storage.list_files(place))
             self._skipped.update(storage.passed_over(place))
@@ -174,15 +183,29 @@ class _Finder:
             raise InputError(f"{version.ref} has no photos in the split {self._choice.split!r}", f"its splits: {there}")
         if excluded := len(version.rows) - len(version.usable()):
             self._skipped["excluded in the dataset"] += excluded
+        trust, own = self._choice.trust, (version.url, ANYWHERE)
         for path, image_id in rows.select("path", "image_id").iter_rows():
-            yield Source(version.image_url(path), image_id)
+            url = version.image_url(path)
+            why = trust.refusal(url, own) if trust.offline else ""  # who imported it by reference named its host
+            yield Source(url, f"{NOT_ALLOWED}: {why}" if why else image_id)
 
-    def _listed(self, text: bytes) -> Iterator[Source]:
-        separator = b"\0" if b"\0" in text else b"\n"
-        for line in text.split(separator):
-            name = line.decode("utf-8", "surrogateescape").strip("\r")
-            if name:
-                yield self._named(name, ask_remote=False)
+    def _take_down(self, links: storage.Links) -> None:
+        self._skipped.update(links.skipped)
+        self.notes += [links.note] if links.note else []
+
+    def _listed(self, name: str, urls: Iterable[str]) -> Iterator[Source]:
+        """What a list names: paths from the working folder, or else from its own; those of a far list from its own."""
+        folder, own = storage.split(name)[0], (around(storage.absolute(name)),)
+        here = (storage.absolute("."),) if storage.is_local(name) and storage.absolute(".") != "/" else ()
+        for url in urls:
+            is_relative = storage.is_local(url) and not url.startswith(("/", "~", "file://"))
+            place = _placed(url, folder) if is_relative else url
+            yield self._judged(place, own + here if is_relative and place == url else own)
+
+    def _judged(self, url: str, own: Sequence[str]) -> Source:
+        if why := self._choice.trust.refusal(url, own):
+            return Source(url.replace("\0", "\\0"), f"{NOT_ALLOWED}: {why}")
+        return self._named(url, ask_remote=False)
 
     def _named(self, url: str, *, ask_remote: bool = True) -> Source:
         """A file that is named gets its record, whatever is found there."""
@@ -194,6 +217,20 @@ class _Finder:
             return Source(url, "missing")
         except (StorageError, InputError):
             return Source(url, "")  # reading it will say what is wrong, in its record
+
+
+def _lines(text: bytes) -> Iterator[str]:
+    separator = b"\0" if b"\0" in text else b"\n"
+    names = (line.decode("utf-8", "surrogateescape").strip("\r") for line in text.split(separator))
+    return filter(None, names)
+
+
+def _placed(url: str, folder: str) -> str:
+    """A relative path of a list in `folder`."""
+    if not folder or (storage.is_local(folder) and storage.exists(url)):
+        return url
+    beside = storage.join(folder, url)
+    return beside if not storage.is_local(folder) or storage.exists(beside) else url
 
 
 def _is_web_page(name: str) -> bool:

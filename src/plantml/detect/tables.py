@@ -20,8 +20,6 @@ _ROWS = 10_000
 def urls(table: str, column: str | None = None) -> Iterator[str]:
     """The values of a table's column, in their order; empty ones are left out.
 
-    A path that leads nowhere from the current folder is taken from the table's.
-
     Args:
         table: URL of the table.
         column: name of the column; without one, the first of `COLUMNS` that is there.
@@ -37,17 +35,7 @@ def urls(table: str, column: str | None = None) -> Iterator[str]:
         found = _csv(table, data, column)
     else:
         found = _records(table, data, column)
-    folder = storage.split(table)[0]
-    for url in found:
-        if url:
-            yield _placed(url, folder)
-
-
-def _placed(url: str, folder: str) -> str:
-    if not folder or not storage.is_local(url) or storage.local_path(url).is_absolute() or storage.exists(url):
-        return url
-    beside = storage.join(folder, url)
-    return beside if not storage.is_local(folder) or storage.exists(beside) else url
+    yield from filter(None, found)
 
 
 def _chosen(table: str, columns: Sequence[str], column: str | None) -> str:

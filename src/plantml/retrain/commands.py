@@ -30,6 +30,7 @@ def _add(work: Work) -> Lines:
                           "image-column": feed.image_column, "group-column": feed.group_column})  # fmt: skip
         line += [part for target in feed.targets for part in ("--target", target)]
         line += ["--new-classes"] * (feed.new_classes and not begins) + ["--reference"] * feed.reference
+        line += [part for root in feed.allow_root for part in ("--allow-root", root)]
         lines.append(line)
     return lines
 

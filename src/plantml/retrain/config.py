@@ -28,6 +28,9 @@ class Feed(Config):
     image_column: str | None = Field(None, description="a list's column of photos")
     group_column: str | None = Field(None, description="a list's column of what a split must keep together")
     reference: bool = Field(default=False, description="leave photos where they are")
+    allow_root: tuple[Url, ...] = Field(
+        (), description="folders and URLs under which the source may name photos, beside what lies around it"
+    )
     new_classes: bool = Field(default=False, description="allow classes that the dataset does not have")
 
 

@@ -27,12 +27,12 @@ def add(work: Work) -> Result:
     for feed in work.config.feeds:
         head = triggers.head_of(work.config.dataset)
         try:
-            listing = triggers.admitted(feed, head)
+            listing = triggers.admitted(feed, head, offline=work.machine.offline)
         except InputError as error:
             refused[feed.source] = str(error)
             work.warn(f"Left out: feed {feed.source}: {error}")
             continue
-        importing.import_source(
+        done = importing.import_source(
             feed.source,
             work.config.dataset,
             listing,
@@ -40,6 +40,8 @@ def add(work: Work) -> Result:
             threads=work.machine.threads,
             progress=work.progress(f"adding {feed.source}"),
         )
+        if done.refused:
+            work.warn(f"Not read: {done.refused} photos that feed {feed.source} names outside itself: see allow_root")
     head = triggers.head_of(work.config.dataset)
     if head is None:
         raise InputError(f"There is no dataset at {work.config.dataset}", "no feed has a photo for it yet")

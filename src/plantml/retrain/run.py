@@ -165,7 +165,7 @@ def _look(asked: RetrainConfig, machine: Machine, step: str | None) -> tuple[Ret
         return None, ""
     if step not in {None, STEPS[0]}:
         return Retrained("nothing to do", ["no round is open"]), ""
-    news = triggers.look(asked, state)
+    news = triggers.look(asked, state, offline=machine.offline)
     is_due, why = triggers.due(asked, news, state, machine)
     if news.unread and len(news.unread) == len(asked.feeds):
         source, said = next(iter(news.unread.items()))

@@ -10,6 +10,7 @@ import polars as pl
 
 from plantml import bundle as bundles
 from plantml import ledger, storage
+from plantml.addresses import Trust
 from plantml.data import editing, importing, manifest, versions
 from plantml.data.importers import Listing
 from plantml.data.labels import load_taxonomy
@@ -56,7 +57,7 @@ class News:
                 "changed": self.changed, "relabelled": dict(self.relabelled), "photos": self.photos}  # fmt: skip
 
 
-def listing(feed: Feed) -> Listing:
+def listing(feed: Feed, *, offline: bool) -> Listing:
     """The photos that a feed names. Raises `InputError`."""
     return list_source(
         feed.source,
@@ -66,12 +67,13 @@ def listing(feed: Feed) -> Listing:
         targets=feed.targets,
         image_column=feed.image_column,
         group_column=feed.group_column,
+        trust=Trust.of(feed.allow_root, offline=offline),
     )
 
 
-def admitted(feed: Feed, head: Version | None) -> Listing:
+def admitted(feed: Feed, head: Version | None, *, offline: bool = False) -> Listing:
     """The same, if the dataset may take it. Raises `InputError` that names a class it does not know."""
-    found = listing(feed)
+    found = listing(feed, offline=offline)
     if head is not None:
         editing.check_known(head, found, new_classes=feed.new_classes)
     return found
@@ -82,17 +84,17 @@ def head_of(dataset: str) -> Version | None:
     return versions.load(dataset) if versions.numbers(storage.absolute(dataset)) else None
 
 
-def look(config: RetrainConfig, state: Rounds) -> News:
+def look(config: RetrainConfig, state: Rounds, *, offline: bool = False) -> News:
     """What came since the last round."""
     head = head_of(config.dataset)
     waiting, unread, others = {}, {}, {}
     for feed in config.feeds:
         try:
-            found = admitted(feed, head)
+            found = admitted(feed, head, offline=offline)
+            new = [found.items] if head is None else importing.awaited(head, feed.source, found)
+            waiting[feed.source] = sum(not item.refusal for items in new for item in items)
             if head is None:
-                waiting[feed.source] = len(found.items)
                 continue
-            waiting[feed.source] = sum(map(len, importing.awaited(head, feed.source, found)))
             if number := len(importing.relabelled(head, feed.source, found)):
                 others[feed.source] = number
         except InputError as error:

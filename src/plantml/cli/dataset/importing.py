@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plantml.cli.arguments import Dataset
+from plantml.cli.arguments import AllowRoot, Dataset
 from plantml.cli.console import Console, Page, after_change, count
 from plantml.errors import AlreadyExistsError, InputError
 
@@ -73,6 +73,7 @@ def import_(
     image_column: ImageColumn = None,
     group_column: GroupColumn = None,
     reference: Reference = False,
+    allow_root: AllowRoot = None,
 ) -> None:
     """Bring photos and their labels into a dataset.
 
@@ -81,6 +82,7 @@ def import_(
     what is new.
     """
     from plantml import storage
+    from plantml.addresses import Trust
     from plantml.data import labels as label_rules
     from plantml.data import sources
 
@@ -93,6 +95,7 @@ def import_(
         targets=target or (),
         image_column=image_column,
         group_column=group_column,
+        trust=Trust.of(allow_root, offline=console.machine.offline),
     )
     if draft_taxonomy:
         names = listing.classes
@@ -135,12 +138,14 @@ def add(
     image_column: ImageColumn = None,
     group_column: GroupColumn = None,
     reference: Reference = False,
+    allow_root: AllowRoot = None,
 ) -> None:
     """Add new labelled photos to a dataset that is there.
 
     Only photos with new names are read. Classes must be known, so that a typing error is no new class; photos
     whose very bytes are known under another label are told, and `check` finds them.
     """
+    from plantml.addresses import Trust
     from plantml.data import editing, sources, versions
     from plantml.data import labels as label_rules
 
@@ -152,6 +157,7 @@ def add(
         targets=target or (),
         image_column=image_column,
         group_column=group_column,
+        trust=Trust.of(allow_root, offline=console.machine.offline),
     )
     editing.check_known(versions.load(dataset), listing, new_classes=new_classes)
     _bring(console, "add", source, dataset, listing, reference=reference)
@@ -184,6 +190,7 @@ def _imported(done: "Imported") -> dict[str, Any]:
         "copies": done.copies,
         "conflicts": [{"name": name, "target": target, "labels": said} for name, target, said in done.conflicts],
         "excluded": [{"name": name, "reason": reason} for name, reason in done.excluded],
+        "refused": done.refused,
         "relabelled": list(done.relabelled),
         "replaced": list(done.replaced),
         "skipped": dict(done.skipped),
@@ -212,6 +219,8 @@ def _show_imported(page: Page, done: "Imported", dataset: str) -> None:
         page.line(f"Excluded: {name} ({reason})")
     if len(done.excluded) > 10:
         page.line(f"Excluded: {len(done.excluded) - 10} more; plantml dataset info {dataset}")
+    if done.refused:
+        page.line(f"Not read: {count(done.refused, 'photo')} named outside the source; --allow-root URL allows more")
     for reason, number in done.skipped.items():
         page.line(f"Passed over: {count(number, 'file')} ({reason})")
     _show_changed(page, done)

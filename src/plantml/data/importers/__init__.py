@@ -27,6 +27,7 @@ class Item:
         status: `ok`, or `excluded` where the source itself says that the photo is not to be used.
         reason: why it is excluded; empty if it is not.
         bytes: how long the file is, where the listing tells; else -1.
+        refusal: why its bytes are not read, as `addresses.refusal` says; empty if they are.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Item:
     status: Literal["ok", "excluded"] = "ok"
     reason: str = ""
     bytes: int = -1
+    refusal: str = ""
 
 
 @dataclass(frozen=True)

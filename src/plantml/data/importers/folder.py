@@ -8,7 +8,6 @@ from plantml.data.importers import SPLIT_NAMES, Item, Listing
 from plantml.data.importers.annotations import Reading
 from plantml.data.importers.tree import NO_IMAGE, Tree
 from plantml.data.labels import Taxonomy
-from plantml.errors import InputError
 from plantml.targets import Target
 
 
@@ -35,7 +34,7 @@ def list_tree(tree: Tree, reading: Reading) -> Listing:
     if len(found) < len(tree.files):
         skipped[NO_IMAGE] += len(tree.files) - len(found)
     if not found:
-        raise InputError(f"No photos in {tree.url}", f"{sum(skipped.values())} other files were passed over")
+        raise tree.without_photos()
     nested = "/" in rule
     folders = {photo.folder for photo in found}
     notes: list[str] = []

@@ -22,27 +22,33 @@ class Tree:
         url: of a directory, or of an archive as `storage.inside` writes it.
         listed: false to look files up one by one as they are asked for: what lies around a single
             annotation file may be somebody's whole home.
+        roots: folders elsewhere that links in this one may lead to.
 
     Attributes:
         url: of the directory.
         files: entries by name, in the order of their names; empty if it was not listed.
         skipped: what was passed over, by reason.
+        notes: sentences on it that the user should see.
     """
 
-    def __init__(self, url: str, *, listed: bool = True) -> None:
+    def __init__(self, url: str, *, listed: bool = True, roots: Sequence[str] = ()) -> None:
         self.url, self.listed = url, listed
         self.files: dict[str, storage.Entry] = {}
         self.skipped: Counter[str] = Counter()
+        self.notes: tuple[str, ...] = ()
         self._parsed: dict[str, Any] = {}
         self._looked: dict[str, bool] = {}
         if not listed:
             return
-        for entry in storage.list_files(url):
+        links = storage.Links(roots)
+        for entry in storage.list_files(url, links):
             if is_hidden(entry.name):
                 self.skipped[HIDDEN] += 1
             else:
                 self.files[entry.name] = entry
         self.skipped.update(storage.passed_over(url))
+        self.skipped.update(links.skipped)
+        self.notes = (links.note,) if links.note else ()
 
     @functools.cached_property
     def photos(self) -> list[str]:
@@ -55,6 +61,15 @@ class Tree:
         for name in self.photos:
             found.setdefault(posixpath.basename(name), []).append(name)
         return found
+
+    def without_photos(self, hint: str = "Name a folder of photos.") -> InputError:
+        """The error of a tree in which there is nothing to import."""
+        passed = dict(self.skipped)
+        if others := len(self.files) - len(self.photos):
+            passed[NO_IMAGE] = others
+        counts = ", ".join(f"{number} {reason}" for reason, number in passed.items()) or "none"
+        why = f"{sum(passed.values())} other files were passed over: {counts}"
+        return InputError(f"No photos in {self.url}", why, " ".join(self.notes) or hint)
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Names of the files that end so."""
