@@ -182,6 +182,8 @@ def detect(
     look = partial(_look, console, sources, chosen)
     found = None if chosen.watch else look()
     _set_pace(console, pipeline, chosen, 0 if found is None else len(found.found))
+    streams = console.streams
+    stdout = streams.json_stdout() if chosen.out == run.STDOUT else streams.stdout
     with Stop() as stop:
         if found is None:
             from plantml.detect.follow import Follower
@@ -189,7 +191,7 @@ def detect(
 
             follow = Follower(pipeline.bundle, chosen, partial(_open, console, chosen), console.say)
             done = watching(
-                look, pipeline, chosen, stdout=console.streams.stdout, stop=stop, fresh=fresh, extras=extras,
+                look, pipeline, chosen, stdout=stdout, stop=stop, fresh=fresh, extras=extras,
                 tell=console.say, follow=follow,
             )  # fmt: skip
             _tell(console, done)
@@ -198,7 +200,7 @@ def detect(
             found,
             pipeline,
             chosen,
-            stdout=console.streams.stdout,
+            stdout=stdout,
             stop=stop,
             fresh=fresh,
             progress=console.progress("detecting"),

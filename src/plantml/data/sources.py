@@ -96,6 +96,8 @@ def list_source(
     if format not in {AUTO, *FORMATS}:
         raise UsageError(f"There is no format {format!r}", f"formats: {AUTO}, {', '.join(sorted(FORMATS))}")
     source = storage.absolute(source)
+    if not storage.is_unicode(source):
+        raise InputError(f"{source} cannot be imported", "its name is not UTF-8, and a manifest is", "Rename it.")
     reading = Reading(rule, taxonomy, targets, image_column, group_column)
     listing = _list(source, format, reading)
     for target in listing.targets:
