@@ -35,6 +35,7 @@ COMMANDS = [
     *(["models", name] for name, _, _ in models.COMMANDS),
     ["retrain"],
     ["demo"],
+    ["doctor"],
 ]
 EXIT_CODES = """
 | code | meaning |

@@ -28,6 +28,7 @@ COMMANDS = [
     ("export",),
     ("detect",),
     ("demo",),
+    ("doctor",),
 ]
 ESCAPE = "\x1b["
 

@@ -90,7 +90,7 @@ def test_no_command_dies_of_an_encoding(trained, tmp_path, encoding) -> None:
     *pages, _ = (page.split("\n", 1)[-1] if number else page for number, page in enumerate(pages))
     assert json.loads(pages[1])["command"] == "validate"
     assert "its name is not UTF-8" in pages[2]
-    assert {"Blätter", "葉"} <= {label for target in json.loads(pages[4])["targets"] for label in target["classes"]}
+    assert set(json.loads(pages[4])["classes"]["category"]) == {"Blätter", "葉"}
     images = [os.fsencode(json.loads(line)["image"]) for line in pages[5].splitlines()]
     assert sorted(map(os.path.basename, images)) == sorted(os.fsencode(path.name) for path in photos.rglob("*.jpg"))
     assert "Usage: plantml validate" in pages[6]

@@ -25,7 +25,7 @@ Every path may be a URL: a local path, s3://, gs://, az://, https://, memory://.
 """
 _SIGPIPE = 141
 
-COMMANDS = ("dataset", "train", "validate", "export", "detect", "models", "retrain", "demo")
+COMMANDS = ("dataset", "train", "validate", "export", "detect", "models", "retrain", "demo", "doctor")
 """Modules of `plantml.cli`, each with the command of its name, as the help page lists them."""
 
 

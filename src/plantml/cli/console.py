@@ -98,7 +98,7 @@ class Console:
     ) -> None:
         self.streams = streams
         self.json, self.quiet, self.verbose = json, quiet, verbose
-        self._offline = offline
+        self.offline = offline
         self.answered = False
         self._bar: RichProgress | None = None
 
@@ -107,7 +107,7 @@ class Console:
         """What this machine gives."""
         from plantml.settings import machine  # pydantic would make every help page wait
 
-        return machine(offline=self._offline)
+        return machine(offline=self.offline)
 
     @property
     def interactive(self) -> bool:
