@@ -200,7 +200,11 @@ def test_print_config_shows_values_and_where_they_came_from(cli, tmp_path, monke
     assert "seed = 0  # default" in lines
 
 
-def test_dry_run_shows_the_plan_and_writes_nothing(cli, trained, tmp_path) -> None:
+def test_dry_run_shows_the_plan_and_writes_nothing(cli, trained, tmp_path, monkeypatch) -> None:
+    from plantml.train import run
+    from plantml.train.planning import Speed
+
+    monkeypatch.setattr(run.speed, "measure", lambda *_: Speed(step=0.1, see=0.01, decode=0.01))
     result = cli("train", trained.data, "--out", tmp_path / "run", "--dry-run", "--json")
     assert result.json["plan"]["epochs"] > 0
     assert not (tmp_path / "run").exists()
@@ -245,7 +249,7 @@ def test_colour_on_a_terminal_and_none_with_no_color(trained) -> None:
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)])
 def test_signals_end_any_command_with_their_code(tmp_path: Path, sent, code) -> None:
-    command = [sys.executable, "-m", "plantml", "dataset", "synth", str(tmp_path / "photos"), "--images", "100000"]
+    command = [sys.executable, "-m", "plantml", "dataset", "synth", str(tmp_path / "photos"), "--images", "4000"]
     # A shell that runs the tests in its background lets them, and what they start, ignore Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
