@@ -121,7 +121,7 @@ def test_what_the_machine_refuses_is_no_bug(cli, monkeypatch, error, code, names
     result = cli("dataset", "info", "x", "--json")
     assert result.code == code
     assert names in result.err
-    assert ("bug" in result.err) == (code == Exit.BUG)
+    assert ("plantml has a bug" in result.err) == (code == Exit.BUG)
     if code != Exit.BUG:
         assert result.json["error"]["exit_code"] == code
 
