@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,24 @@ TRAIN_OPTIONS: Sequence[str] = ("--size", "64", "--epochs", "2", "--seed", "1")
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Synth, import, split and train, once a session, by the commands that a user would type."""
-    folder: Path = tmp_path_factory.mktemp("trained")
+    """Synth, import, split and train, once for all workers of a session, by the commands that a user would type.
+
+    Not to be changed: other tests look at it at the same time.
+    """
+    from filelock import FileLock
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "trained"
+    with FileLock(shared / "trained.lock"):
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _train(folder)
+            (folder / "complete").touch()
+    return Trained(str(folder / "photos" / "images"), str(folder / "data"), str(folder / "run"))
+
+
+def _train(folder: Path) -> None:
     photos, data, run = folder / "photos", folder / "data", folder / "run"
     steps = [
         ("dataset", "synth", photos, "--images", 72, "--size", 96, "--classes", ",".join(CLASSES)),
@@ -81,4 +98,3 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     for step in steps:
         result = call(*step)
         assert result.code == 0, result.err
-    return Trained(str(photos / "images"), str(data), str(run))

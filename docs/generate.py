@@ -35,6 +35,7 @@ COMMANDS = [
     *(["models", name] for name, _, _ in models.COMMANDS),
     ["retrain"],
     ["demo"],
+    ["doctor"],
 ]
 EXIT_CODES = """
 | code | meaning |
@@ -48,6 +49,7 @@ EXIT_CODES = """
 | 6 | storage or network |
 | 7 | an optional part is not installed; the message gives the install line |
 | 130 | interrupted (Ctrl-C); work is saved |
+| 141 | whoever read the output left early, as `head` does |
 | 143 | terminated (SIGTERM); work is saved |
 """
 

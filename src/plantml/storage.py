@@ -196,6 +196,15 @@ def reference(ref: str, names: str) -> tuple[str, str | None]:
     return absolute(join(parent, match[1]) if parent else match[1]), match[2]
 
 
+def is_unicode(name: str) -> bool:
+    """False for the name of a local file that holds bytes which are no UTF-8; Python keeps them as surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def numbered(url: str, ending: str) -> dict[int, Entry]:
     """Files of a folder that are called by a number, filled up to six digits; none where there is no such folder."""
     named = re.compile(rf"(\d{{6}}|[1-9]\d{{6,}}){re.escape(ending)}")

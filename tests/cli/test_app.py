@@ -1,5 +1,6 @@
 """The command line as a contract: exit codes, streams, JSON envelopes, help."""
 
+import errno
 import json
 import os
 import pty
@@ -27,6 +28,7 @@ COMMANDS = [
     ("export",),
     ("detect",),
     ("demo",),
+    ("doctor",),
 ]
 ESCAPE = "\x1b["
 
@@ -95,6 +97,45 @@ def test_a_bug_is_told_as_a_bug(cli, monkeypatch) -> None:
     assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "names"),
+    [
+        (MemoryError(), Exit.STORAGE, "Out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), Exit.STORAGE, "Make room"),
+        (OSError(errno.EMFILE, "Too many open files", "x.jpg"), Exit.STORAGE, "ulimit -n"),
+        (OSError(errno.EIO, "Input/output error"), Exit.STORAGE, "--debug"),
+        (RuntimeError("can't start new thread"), Exit.STORAGE, "ulimit -u"),
+        (RecursionError("maximum recursion depth exceeded"), Exit.INPUT, "nested"),
+        (UnicodeEncodeError("utf-8", "caf\udce9.jpg", 3, 4, "surrogates not allowed"), Exit.INPUT, "Rename"),
+        (RuntimeError("by accident"), Exit.BUG, "--debug"),
+        (OSError("without a number of the system"), Exit.BUG, "--debug"),
+        (UnicodeEncodeError("ascii", "café", 3, 4, "ordinal not in range(128)"), Exit.BUG, "--debug"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_what_the_machine_refuses_is_no_bug(cli, monkeypatch, error, code, names) -> None:
+    def refused(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(app, "build", refused)
+    result = cli("dataset", "info", "x", "--json")
+    assert result.code == code
+    assert names in result.err
+    assert ("plantml has a bug" in result.err) == (code == Exit.BUG)
+    if code != Exit.BUG:
+        assert result.json["error"]["exit_code"] == code
+
+
+@pytest.mark.parametrize("group", [(), ("dataset",), ("models",)])
+def test_a_group_alone_shows_its_help_with_the_code_of_wrong_usage(cli, group) -> None:
+    # Typer and click end with 2 where a command line names no command; the page is a result, and no error.
+    result = cli(*group)
+    assert result.code == Exit.USAGE
+    assert result.out == cli(*group, "--help").out
+    assert result.out.startswith(f"Usage: {' '.join(('plantml', *group))} ")
+    assert result.err == ""
+
+
 def test_a_missing_extra_names_the_install_line(cli, monkeypatch, trained, tmp_path) -> None:
     monkeypatch.setattr("plantml.cli.extras.find_spec", lambda name: None)
     result = cli("train", trained.data, "--out", tmp_path / "run")
@@ -159,7 +200,11 @@ def test_print_config_shows_values_and_where_they_came_from(cli, tmp_path, monke
     assert "seed = 0  # default" in lines
 
 
-def test_dry_run_shows_the_plan_and_writes_nothing(cli, trained, tmp_path) -> None:
+def test_dry_run_shows_the_plan_and_writes_nothing(cli, trained, tmp_path, monkeypatch) -> None:
+    from plantml.train import run
+    from plantml.train.planning import Speed
+
+    monkeypatch.setattr(run.speed, "measure", lambda *_: Speed(step=0.1, see=0.01, decode=0.01))
     result = cli("train", trained.data, "--out", tmp_path / "run", "--dry-run", "--json")
     assert result.json["plan"]["epochs"] > 0
     assert not (tmp_path / "run").exists()
@@ -204,7 +249,7 @@ def test_colour_on_a_terminal_and_none_with_no_color(trained) -> None:
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)])
 def test_signals_end_any_command_with_their_code(tmp_path: Path, sent, code) -> None:
-    command = [sys.executable, "-m", "plantml", "dataset", "synth", str(tmp_path / "photos"), "--images", "100000"]
+    command = [sys.executable, "-m", "plantml", "dataset", "synth", str(tmp_path / "photos"), "--images", "4000"]
     # A shell that runs the tests in its background lets them, and what they start, ignore Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -217,11 +262,36 @@ def test_signals_end_any_command_with_their_code(tmp_path: Path, sent, code) -> 
     assert "Traceback" not in err
 
 
-def test_a_reader_that_leaves_early_is_no_error(trained) -> None:
-    command = f"{sys.executable} -m plantml dataset info {trained.data} --json | head -c 1; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert "Traceback" not in done.stderr
-    assert "bug" not in done.stderr
+def end_of(arguments: str, redirected: str) -> tuple[int, str]:
+    """Exit code and stderr of a command whose streams a shell leads elsewhere."""
+    line = f"{sys.executable} -m plantml {arguments} {redirected}; exit ${{PIPESTATUS[0]}}"
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, env=buffered)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["dataset info {data} --json", "--help", "nonsense 2>&1"])
+def test_a_reader_that_leaves_early_is_no_error(trained, arguments) -> None:
+    assert end_of(arguments.format(data=trained.data), "| true") == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize("arguments", ["dataset info {data} --json", "--help"])
+def test_a_full_disk_under_stdout_is_trouble_of_the_storage(trained, arguments) -> None:
+    code, err = end_of(arguments.format(data=trained.data), ">/dev/full")
+    assert code == Exit.STORAGE
+    assert err.startswith("Error: Could not write to standard output.\n")
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize(
+    ("arguments", "redirected", "code"),
+    [("nonsense", "2>/dev/full", Exit.STORAGE), ("--version", ">&- 2>&- <&-", Exit.DONE)],
+)
+def test_streams_that_take_nothing_do_not_look_like_a_bug(arguments, redirected, code) -> None:
+    assert end_of(arguments, redirected) == (code, "")
 
 
 def test_json_documents_end_with_a_newline(cli, trained) -> None:

@@ -125,13 +125,13 @@ def test_batch_and_threads_change_no_byte(detect, folder):
     assert others == [one] * 3
 
 
-def test_a_name_that_is_no_unicode_is_printed_as_it_is(trained, tmp_path, photo):
+def test_a_name_that_is_no_unicode_is_printed_as_json(trained, tmp_path, photo):
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(photo())
     command = [sys.executable, "-m", "plantml", "detect", str(tmp_path), "--model", trained.run]
     strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}  # as in most locales
     done = subprocess.run(command, check=False, capture_output=True, env=strict, timeout=60)
     assert done.returncode == Exit.DONE, done.stderr
-    assert b"caf\xe9.jpg" in done.stdout
+    assert os.fsencode(json.loads(done.stdout.decode())["image"]).endswith(b"/caf\xe9.jpg")
 
 
 def test_a_sheet_is_drawn_beside_the_records(detect, folder, tmp_path):

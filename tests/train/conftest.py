@@ -52,3 +52,12 @@ def unexported(monkeypatch):
     monkeypatch.setattr(finish, "to_onnx", lambda *_: b"")
     monkeypatch.setattr(finish, "OnnxRuntime", lambda _: None)
     monkeypatch.setattr(finish.proof, "compare", lambda contract, net, _, batches: compare(contract, net, net, batches))
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Speed is not what the test is about: measuring it takes longer than to train a tiny network."""
+    from plantml.train import run
+    from plantml.train.planning import Speed
+
+    monkeypatch.setattr(run.speed, "measure", lambda *_: Speed(step=0.01, see=0.001, decode=0.001))

@@ -10,7 +10,7 @@ from plantml.errors import Exit
 SMALL = ("--size", "48", "--epochs", "2", "--set", "backbone=test_efficientnet", "--set", "pretrained=false")
 
 
-@pytest.mark.usefixtures("unexported")
+@pytest.mark.usefixtures("unexported", "unmeasured")
 def test_mlflow_has_what_the_history_has(cli, trained, tmp_path, monkeypatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     from plantml.train import finish
@@ -34,7 +34,7 @@ def test_mlflow_has_what_the_history_has(cli, trained, tmp_path, monkeypatch) ->
     assert [round(found.value, 6) for found in losses] == [float(row.split(",")[place]) for row in rows[1:]]
 
 
-@pytest.mark.usefixtures("unexported")
+@pytest.mark.usefixtures("unexported", "unmeasured")
 def test_tensorboard_has_what_the_history_has_also_in_a_bucket(cli, trained, tmp_path, s3_url) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     result = cli("train", trained.data, "--out", f"{s3_url}/run", *SMALL, "--logger", "tensorboard")

@@ -67,7 +67,7 @@ def test_another_plan_is_refused_and_named(cli, trained) -> None:
     assert "epochs was 2 and is 5" in result.err
 
 
-@pytest.mark.usefixtures("unexported")
+@pytest.mark.usefixtures("unexported", "unmeasured")
 def test_fresh_removes_what_a_run_writes_and_nothing_else(cli, trained, tmp_path) -> None:
     shutil.copytree(trained.run, tmp_path / "run")
     (tmp_path / "run" / "notes.txt").write_text("mine")
@@ -77,14 +77,16 @@ def test_fresh_removes_what_a_run_writes_and_nothing_else(cli, trained, tmp_path
     assert digest(tmp_path / "run") != digest(trained.run)
 
 
-@pytest.mark.usefixtures("unexported")
+@pytest.mark.usefixtures("unexported", "unmeasured")
 def test_training_writes_nothing_into_the_dataset(cli, trained, tmp_path) -> None:
-    before = {str(file): file.stat().st_mtime_ns for file in Path(trained.data).rglob("*")}
-    cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--epochs", 1)
-    assert before == {str(file): file.stat().st_mtime_ns for file in Path(trained.data).rglob("*")}
+    data = tmp_path / "data"
+    shutil.copytree(trained.data, data)
+    before = {str(file): file.stat().st_mtime_ns for file in data.rglob("*")}
+    assert cli("train", data, "--out", tmp_path / "run", *SMALL, "--epochs", 1).code == Exit.DONE
+    assert before == {str(file): file.stat().st_mtime_ns for file in data.rglob("*")}
 
 
-@pytest.mark.usefixtures("unexported")
+@pytest.mark.usefixtures("unexported", "unmeasured")
 def test_a_damaged_photo_is_named_and_left_out(cli, trained, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "cache"))
     data = tmp_path / "data"
@@ -102,6 +104,7 @@ def test_a_damaged_photo_is_named_and_left_out(cli, trained, tmp_path, monkeypat
 QUICK = ("--set", "mode=probe", "--size", "48", "--set", "backbone=test_efficientnet", "--set", "pretrained=false")
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_probe_trains_the_heads_alone_and_is_exact(cli, trained, tmp_path, request) -> None:
     result = cli("train", trained.data, "--out", tmp_path / "one", *QUICK, "--epochs", 12)
     assert result.code == Exit.DONE, result.err
@@ -123,7 +126,7 @@ def test_only_photos_that_fit_a_condition_are_trained_on(cli, trained, tmp_path)
     assert cli("train", trained.data, "--out", tmp_path / "run", "--where", "nonsense == 1").code == Exit.USAGE
 
 
-@pytest.mark.usefixtures("unexported")
+@pytest.mark.usefixtures("unexported", "unmeasured")
 def test_a_run_of_other_data_is_refused_and_named(cli, trained, tmp_path) -> None:
     data = tmp_path / "data"
     shutil.copytree(trained.data, data)
@@ -134,7 +137,7 @@ def test_a_run_of_other_data_is_refused_and_named(cli, trained, tmp_path) -> Non
     assert "dataset_version was" in result.err
 
 
-@pytest.mark.usefixtures("unexported")
+@pytest.mark.usefixtures("unexported", "unmeasured")
 def test_a_second_model_starts_from_the_first_by_names(cli, trained, tmp_path) -> None:
     data = tmp_path / "data"
     shutil.copytree(trained.data, data)
@@ -161,7 +164,7 @@ def _labels(data: Path) -> list[str]:
     return [f"{name},x" for name in versions.load(str(data)).usable("train")["name"]]
 
 
-@pytest.mark.usefixtures("unexported")
+@pytest.mark.usefixtures("unexported", "unmeasured")
 def test_folds_judge_every_photo_once(cli, trained, tmp_path, monkeypatch) -> None:
     from plantml.data import versions
     from plantml.train import store
@@ -210,14 +213,14 @@ def test_a_machine_that_turns_slow_gets_fewer_epochs(cli, trained, tmp_path, mon
     assert len(list(csv.DictReader((tmp_path / "run" / "history.csv").open()))) < 3
 
 
-@pytest.mark.usefixtures("unexported")
+@pytest.mark.usefixtures("unexported", "unmeasured")
 def test_training_ends_early_when_nothing_gets_better(cli, trained, tmp_path) -> None:
     lazy = ("--epochs", 9, "--set", "patience=1", "--set", "lr=1e-12", "--set", "backbone_lr=1e-12")
     assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL, *lazy, "--set", "ema=0").code == Exit.DONE
     assert len(list(csv.DictReader((tmp_path / "run" / "history.csv").open()))) < 9
 
 
-@pytest.mark.usefixtures("unexported")
+@pytest.mark.usefixtures("unexported", "unmeasured")
 @pytest.mark.parametrize("extra", ["balance=sampling", pytest.param("precision=bf16", marks=pytest.mark.slow)])
 def test_other_ways_to_learn_end_in_other_models(cli, trained, tmp_path, extra) -> None:
     for name, more in (("plain", ()), ("other", ("--set", extra))):
@@ -226,7 +229,7 @@ def test_other_ways_to_learn_end_in_other_models(cli, trained, tmp_path, extra) 
     assert digest(tmp_path / "plain") != digest(tmp_path / "other")
 
 
-@pytest.mark.usefixtures("unexported")
+@pytest.mark.usefixtures("unexported", "unmeasured")
 def test_later_epochs_ask_the_object_store_for_nothing(cli, trained, tmp_path, s3_url, monkeypatch) -> None:
     import s3fs
 

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from plantml.cli.console import Console, Streams
-from plantml.errors import PlantmlError
+from plantml.errors import Exit, PlantmlError
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
@@ -33,6 +33,16 @@ class _InOrder(TyperGroup):
         """Names as the help page shows them."""
         return sorted(super().list_commands(ctx), key=lambda name: name != "dataset")
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """With nothing to parse, the help page and the code of wrong usage, by typer's own convention.
+
+        Typer raises an error that holds the page, which would go to stderr.
+        """
+        if not args:
+            typer.echo(ctx.get_help())
+            raise typer.Exit(int(Exit.USAGE))
+        return super().parse_args(ctx, args)
+
 
 def group(name: str, help_: str) -> typer.Typer:
     """A Typer that holds commands and shows plain help."""
@@ -41,7 +51,6 @@ def group(name: str, help_: str) -> typer.Typer:
         cls=_InOrder,
         help=help_,
         rich_markup_mode=None,
-        no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

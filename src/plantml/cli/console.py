@@ -1,6 +1,8 @@
 """What a command sees of the outside: streams, output options, progress. Passed in, never global."""
 
+import codecs
 import functools
+import io
 import json as jsonlib
 import os
 import sys
@@ -20,14 +22,58 @@ RESULT_FORMAT = 1
 _PLAIN_EVERY = 10.0
 _BAR_AFTER = 1.0
 
+_PLAIN_TEXT, _JSON_TEXT = "plantml.text", "plantml.json"
+"""Names of the two ways to write what the encoding of a stream lacks."""
+_SIMILAR = {"–": "-", "—": "-", "−": "-", "…": "...", "→": "->", "×": "x", "±": "+-", "≥": ">=", "≤": "<=",
+            "·": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "²": "2", "°": " deg"}  # fmt: skip
+
+
+def _as_text(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Bytes of a file name that are no Unicode as they are; else a similar character or a backslash escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character, after = error.object[error.start], error.start + 1
+    if "\udc80" <= character <= "\udcff":
+        return bytes([ord(character) - 0xDC00]), after
+    return _SIMILAR.get(character) or character.encode("ascii", "backslashreplace").decode(), after
+
+
+def _as_json(error: UnicodeError) -> tuple[str | bytes, int]:
+    """An escape by the rules of JSON strings."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return jsonlib.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error(_PLAIN_TEXT, _as_text)
+codecs.register_error(_JSON_TEXT, _as_json)
+
+
+def _writable(stream: TextIO | None) -> TextIO:
+    """A standard stream that takes every text; one that was closed from outside (`>&-`) is a hole."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - open for as long as the process
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors=_PLAIN_TEXT)
+    return stream
+
 
 @dataclass(frozen=True)
 class Streams:
-    """Standard input, output and error, so that tests can bring their own."""
+    """Standard input, output and error, so that tests can bring their own.
 
-    stdin: BinaryIO = field(default_factory=lambda: sys.stdin.buffer)
-    stdout: TextIO = field(default_factory=lambda: sys.stdout)
-    stderr: TextIO = field(default_factory=lambda: sys.stderr)
+    Whatever the encoding of output and error, writing to them fails for no text.
+    """
+
+    stdin: BinaryIO = field(default_factory=lambda: sys.stdin.buffer if sys.stdin else io.BytesIO())
+    stdout: TextIO = field(default_factory=lambda: _writable(sys.stdout))
+    stderr: TextIO = field(default_factory=lambda: _writable(sys.stderr))
+
+    def json_stdout(self) -> TextIO:
+        """Standard output for a command that writes nothing but JSON to it, which stays valid in every encoding."""
+        if isinstance(self.stdout, io.TextIOWrapper):
+            self.stdout.reconfigure(errors=_JSON_TEXT)
+        return self.stdout
 
 
 class Console:
@@ -52,7 +98,7 @@ class Console:
     ) -> None:
         self.streams = streams
         self.json, self.quiet, self.verbose = json, quiet, verbose
-        self._offline = offline
+        self.offline = offline
         self.answered = False
         self._bar: RichProgress | None = None
 
@@ -61,7 +107,7 @@ class Console:
         """What this machine gives."""
         from plantml.settings import machine  # pydantic would make every help page wait
 
-        return machine(offline=self._offline)
+        return machine(offline=self.offline)
 
     @property
     def interactive(self) -> bool:
@@ -90,7 +136,7 @@ class Console:
         self.close()
         if self.json:
             document = {"plantml_result": RESULT_FORMAT, "command": command, **content}
-            print(jsonlib.dumps(document, ensure_ascii=False, indent=2), file=self.streams.stdout)
+            print(jsonlib.dumps(document, ensure_ascii=False, indent=2), file=self.streams.json_stdout())
         else:
             show(Page(self.streams.stdout, hints=not self.quiet))
         self.streams.stdout.flush()

@@ -187,6 +187,8 @@ def detect(
     for note in found.notes if found else ():
         console.say(note)
     _set_pace(console, pipeline, chosen, 0 if found is None else len(found.found))
+    streams = console.streams
+    stdout = streams.json_stdout() if chosen.out == run.STDOUT else streams.stdout
     with Stop() as stop:
         if found is None:
             from plantml.detect.follow import Follower
@@ -194,7 +196,7 @@ def detect(
 
             follow = Follower(pipeline.bundle, chosen, partial(_open, console, chosen), console.say)
             done = watching(
-                look, pipeline, chosen, stdout=console.streams.stdout, stop=stop, fresh=fresh, extras=extras,
+                look, pipeline, chosen, stdout=stdout, stop=stop, fresh=fresh, extras=extras,
                 tell=console.say, follow=follow,
             )  # fmt: skip
             _tell(console, done)
@@ -203,7 +205,7 @@ def detect(
             found,
             pipeline,
             chosen,
-            stdout=console.streams.stdout,
+            stdout=stdout,
             stop=stop,
             fresh=fresh,
             progress=console.progress("detecting"),

@@ -100,6 +100,8 @@ def list_source(
     if format not in {AUTO, *FORMATS}:
         raise UsageError(f"There is no format {format!r}", f"formats: {AUTO}, {', '.join(sorted(FORMATS))}")
     source = storage.absolute(source)
+    if not storage.is_unicode(source):
+        raise InputError(f"{source} cannot be imported", "its name is not UTF-8, and a manifest is", "Rename it.")
     reading, trust = Reading(rule, taxonomy, targets, image_column, group_column), trust or Trust()
     listing = _list(source, format, reading, trust.roots)
     for target in listing.targets:

@@ -124,7 +124,7 @@ def merge(parts: Sequence[str], out: str, contract: Contract | None = None, form
         files = [_records(part, stack) for part in parts if storage.exists(part)]
         lines = tally.lines(heapq.merge(*files, key=lambda found: found[0]))
         if contract is None:
-            with path.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
                 file.writelines(f"{text}\n" for text in lines)
         else:
             writer(path, lines, contract)

@@ -89,7 +89,8 @@ def writer_of(out: str, form: str | None = None) -> Writer:
 
 
 def _jsonl(path: Path, lines: Iterable[str], _: Contract) -> None:
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+    # A file name need not be Unicode, but JSON must: its other bytes become escapes, as in `os.fsdecode`.
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         file.writelines(f"{text}\n" for text in lines)
 
 

@@ -11,6 +11,7 @@ from plantml import images, storage
 from plantml.errors import InputError, PlantmlError
 
 HIDDEN, NO_IMAGE, UNNAMED = "hidden", "not an image by its name", "named by no annotation"
+NOT_UNICODE = "its name is not UTF-8: rename it"
 
 _SAMPLE, _LISTED_SAMPLE = 3, 200
 
@@ -44,6 +45,8 @@ class Tree:
         for entry in storage.list_files(url, links):
             if is_hidden(entry.name):
                 self.skipped[HIDDEN] += 1
+            elif not storage.is_unicode(entry.name):  # no manifest can hold it
+                self.skipped[NOT_UNICODE] += 1
             else:
                 self.files[entry.name] = entry
         self.skipped.update(storage.passed_over(url))

