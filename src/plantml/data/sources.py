@@ -9,6 +9,7 @@ from plantml.data.importers import Listing, bundle, coco, folder, hf, label_stud
 from plantml.data.importers.annotations import Reading, understood
 from plantml.data.importers.table import is_table, list_rows, read_table
 from plantml.data.importers.tree import Tree
+from plantml.data.importers.vetting import vetted
 from plantml.data.labels import Taxonomy
 from plantml.errors import InputError, UsageError
 from plantml.targets import check_name
@@ -97,7 +98,7 @@ def list_source(
         raise UsageError(f"There is no format {format!r}", f"formats: {AUTO}, {', '.join(sorted(FORMATS))}")
     source = storage.absolute(source)
     reading = Reading(rule, taxonomy, targets, image_column, group_column)
-    listing = _list(source, format, reading)
+    listing = vetted(_list(source, format, reading))
     for target in listing.targets:
         check_name(target.name, manifest.SYSTEM)
     return listing

@@ -1,7 +1,7 @@
 """The files of a directory or an archive, listed once, as importers look at them."""
 
+import codecs
 import functools
-import json
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +9,7 @@ from typing import Any
 
 from plantml import images, storage
 from plantml.errors import InputError, PlantmlError
+from plantml.parsing import parse_json
 
 HIDDEN, NO_IMAGE, UNNAMED = "hidden", "not an image by its name", "named by no annotation"
 
@@ -88,13 +89,19 @@ class Tree:
                 raise data
             yield name, data
 
+    def text(self, name: str) -> str:
+        """One text file. Raises `InputError` with the line that is no UTF-8."""
+        data = as_utf8(self.read(name), self.url_of(name))
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise InputError(f"{self.url_of(name)} is not UTF-8", f"line {line}", "Write it anew, as UTF-8.") from error
+
     def json(self, name: str) -> Any:
         """One JSON file, parsed once. Raises `InputError` if it is none."""
         if name not in self._parsed:
-            try:
-                self._parsed[name] = json.loads(self.read(name))
-            except ValueError as error:
-                raise InputError(f"{self.url_of(name)} is not JSON", str(error)) from error
+            self._parsed[name] = parse_json(self.read(name), self.url_of(name))
         return self._parsed[name]
 
     def annotation_files(self) -> Iterator[tuple[str, Any]]:
@@ -140,6 +147,22 @@ class Tree:
         while self.listed and path.startswith("../"):  # a set says nothing of what lies around it
             path = path[3:]
         return path
+
+
+def as_utf8(data: bytes, url: str) -> bytes:
+    """A text file's bytes without a byte order mark; from UTF-16, which such a mark tells, to UTF-8.
+
+    Raises:
+        InputError: it has the mark of UTF-16, and is not.
+    """
+    if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.removeprefix(codecs.BOM_UTF8)
+    try:
+        return data.decode("utf-16").encode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{url} is not UTF-16", f"its mark says so; byte {error.start}", "Write it as UTF-8."
+        ) from error
 
 
 def is_hidden(name: str) -> bool:

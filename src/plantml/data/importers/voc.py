@@ -75,7 +75,7 @@ def _parse(data: bytes) -> "Element":
 
     try:
         root: Element = ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError) as error:  # an encoding that is not known is a LookupError
         raise ValueError(f"no XML: {error}") from error
     return root
 
@@ -127,7 +127,7 @@ def _splits(tree: Tree) -> dict[str, str]:
         word = _stem(name).lower()
         if "ImageSets" not in name.split("/") or word not in SPLIT_NAMES:
             continue
-        for line in tree.read(name).decode("utf-8", "replace").splitlines():
+        for line in tree.text(name).splitlines():
             if line.strip():
                 splits[line.strip()] = SPLIT_NAMES[word]
     return splits
