@@ -20,6 +20,9 @@ NO_LABEL = "unlabelled"
 OBJECT = "object"
 """The class name of boxes without a label."""
 
+_LONGEST = 180
+"""Bytes of a file's or folder's name, which leave room for a number and an extension below 255."""
+
 _NO_FILE = re.compile(r'[<>:"/\\|?*%#]')
 _RESERVED = {"images", "labels", *SPLIT_NAMES}
 
@@ -61,11 +64,15 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 
 def _file(name: str, row: Mapping[str, Any]) -> str:
-    clean = safe(name)[-180:]
+    clean = safe(_encoded(name)[-_LONGEST:].decode("utf-8", "ignore"))  # the end has the extension
     if posixpath.splitext(clean)[1].lower() not in images.EXTENSIONS:
         kind = row["format"] or "JPEG"
         clean += images.SUFFIXES.get(kind, f".{kind.lower()}")
     return clean
+
+
+def _encoded(name: str) -> bytes:
+    return UNPRINTABLE.sub("_", name).encode()
 
 
 def safe(name: str) -> str:
@@ -128,6 +135,6 @@ def _class_name(labels: Labels, empty: str, *, folders: bool) -> str:
     parts = [left[name] for name in (*order, *sorted(set(left) - set(order)))]
     name = UNPRINTABLE.sub("_", "___".join(parts)).strip() if parts else empty
     if folders:
-        name = safe(name)
+        name = safe(_encoded(name)[:_LONGEST].decode("utf-8", "ignore"))
         return f"{name}_" if name.lower() in _RESERVED else name
     return name or "_"

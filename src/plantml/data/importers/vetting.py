@@ -20,8 +20,8 @@ from plantml.targets import Kind, Target, check_name
 MAX_PIXELS = 10**9
 """No box and no photo reaches that far."""
 
-MAX_NAME = 1024
-"""Characters of a photo's name: what object stores allow at most."""
+MAX_NAME, MAX_PART = 4096, 255
+"""Bytes of a photo's name, and of each part of one that is no URL: what file systems allow at most."""
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 """Control characters, halves of surrogate pairs, and what XML cannot hold: in no name and in no label."""
@@ -89,15 +89,20 @@ def text_fault(text: Any) -> str:
 
 def name_fault(name: str) -> str:
     """What is wrong with the name of a photo; empty if nothing is."""
-    if len(name) > MAX_NAME:
-        return f"it is longer than {MAX_NAME} characters"
-    return text_fault(name) if name.strip() else "it is empty"
+    if not name.strip():
+        return "it is empty"
+    if fault := text_fault(name):
+        return fault
+    longest = max(len(part.encode()) for part in name.split("/"))
+    if len(name.encode()) > MAX_NAME or (longest > MAX_PART and "://" not in name):
+        return f"it is longer than a file's name can be: {_shown(name)}"
+    return ""
 
 
 def _vetted(item: Item, kinds: Mapping[str, Kind]) -> Item:
     if fault := name_fault(item.name):
-        name = _escaped(item.name)[:MAX_NAME] or "(no name)"
-        return Item(name, _escaped(item.url)[:MAX_NAME], status="excluded", reason=f"{BAD_NAME}: {fault}")
+        name = _escaped(item.name)[:MAX_PART] or "(no name)"
+        return Item(name, "", status="excluded", reason=f"{BAD_NAME}: {fault}")
     fault = next(_faults(item, kinds), "")
     if not fault:
         return item
