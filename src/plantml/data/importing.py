@@ -5,6 +5,7 @@ already, by source and name, are left as they are, so that importing the same so
 was curated since stays curated.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,8 +29,10 @@ class Imported:
     """What an import came to.
 
     Attributes:
+        source: URL, absolute.
         version: the dataset afterwards.
         changed: false if there was nothing new.
+        usable: photos of the source that the dataset has now, and that are not excluded.
         listed: photos that the source names.
         added: rows that are new in the dataset.
         mended: rows that were there without pixels, and whose files at the source are others now: their names.
@@ -44,8 +47,10 @@ class Imported:
         notes: sentences that the user should see.
     """
 
+    source: str
     version: Version
     changed: bool
+    usable: int
     listed: int
     added: int
     mended: Sequence[str]
@@ -118,8 +123,10 @@ def import_source(
     committed = versions.change(url, "import", parameters, add)
     bringer.forget()
     return Imported(
+        source=source,
         version=committed.version,
         changed=committed.changed,
+        usable=committed.version.usable().filter(pl.col("source") == source).height,
         listed=len(listing.items),
         added=fresh.height - len(again),
         mended=again,
@@ -133,6 +140,13 @@ def import_source(
         rule=listing.rule,
         notes=listing.notes,
     )
+
+
+def reasons(done: Imported) -> str:
+    """How many photos of an import's source are excluded for what, the most frequent first: `not-found 3, empty 1`."""
+    rows = done.version.rows.filter((pl.col("source") == done.source) & (pl.col("status") == manifest.EXCLUDED))
+    codes = Counter(rows["reason"].fill_null("no reason").str.split(":").list.first())
+    return ", ".join(f"{code} {number}" for code, number in codes.most_common())
 
 
 def awaited(head: Version, source: str, listing: Listing) -> tuple[list[Item], list[Item]]:
