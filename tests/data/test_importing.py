@@ -545,3 +545,14 @@ def test_an_import_counts_boxes_by_class_and_says_what_can_be_done_with_them(tmp
     assert "Boxes: 3: pear 2, apple 1" in result.out
     assert "training on boxes is not there yet" in result.out
     assert "plantml train" not in result.out
+
+
+def test_a_photo_whose_annotation_was_mended_comes_in_anew(tmp_path, photo, cli):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(photo())
+    for label, usable in (("ru\0st", 1), ("rust", 2)):
+        (tmp_path / "list.csv").write_text(f"image,disease\na.jpg,{label}\nb.jpg,none\n")
+        result = cli("dataset", "import", tmp_path / "list.csv", tmp_path / "dataset", "--json")
+        assert (result.code, result.json["usable"]) == (0, usable)
+    assert result.json["mended"] == ["a.jpg"]
+    assert rows_of(tmp_path / "dataset")["a.jpg"]["disease"] == "rust"

@@ -69,7 +69,7 @@ def list_coco(tree: Tree, reading: Reading, file: str | None = None) -> Listing:
     unnamed = len(set(tree.photos) - set(photos))
     if unnamed:
         skipped[UNNAMED] += unnamed
-    return assemble((photo for _, photo in photos.values()), reading, skipped, counted(notes))
+    return assemble((photo for _, photo in photos.values()), reading, skipped, counted(notes + tree.decisions))
 
 
 def _photos(tree: Tree, file: str, notes: Counter[str], *, drawn: bool) -> Iterator[Annotated]:
@@ -100,6 +100,7 @@ def _photos(tree: Tree, file: str, notes: Counter[str], *, drawn: bool) -> Itera
             boxes=boxes if looked_at else None,
             split=split or split_of(name),
             size=size_of(image.get("width"), image.get("height")),
+            reason=tree.ambiguous.get(name, ""),
         )
 
 

@@ -67,7 +67,7 @@ def list_label_studio(tree: Tree, reading: Reading, file: str | None = None) -> 
     unnamed = len(set(tree.photos) - set(seen))
     if unnamed:
         skipped[UNNAMED] += unnamed
-    return assemble(photos, reading, skipped, counted(notes))
+    return assemble(photos, reading, skipped, counted(notes + tree.decisions))
 
 
 def _photos(tree: Tree, file: str, reading: Reading, notes: Counter[str]) -> Iterator[Annotated]:
@@ -93,6 +93,7 @@ def _photos(tree: Tree, file: str, reading: Reading, notes: Counter[str]) -> Ite
             boxes=boxes if drawn and found is not None else None,
             split=None if away else split_of(name),
             size=size,
+            reason="" if away else tree.ambiguous.get(name, ""),
         )
 
 

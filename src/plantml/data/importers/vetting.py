@@ -146,9 +146,10 @@ def _box_fault(box: Box) -> str:
     sides = (box.x, box.y, box.w, box.h)
     if not all(_is_number(side) and abs(side) < MAX_PIXELS for side in sides):
         return f"a box at {', '.join(map(_shown, sides))}; a box has four numbers below {MAX_PIXELS:,}"
-    if not isinstance(box.labels, Mapping):
-        return f"a box with the labels {_shown(box.labels)}"
-    faults = (text_fault(text) for pair in box.labels.items() for text in pair)
+    labels: Any = box.labels  # which a bundle may hold as anything
+    if not isinstance(labels, Mapping):
+        return f"a box with the labels {_shown(labels)}"
+    faults = (text_fault(text) for pair in labels.items() for text in pair)
     return next((f"a label of a box: {fault}" for fault in faults if fault), "")
 
 

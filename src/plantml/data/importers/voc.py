@@ -66,7 +66,7 @@ def list_voc(tree: Tree, reading: Reading) -> Listing:
     for name in tree.photos:
         if name not in photos:
             photos[name] = Annotated(name, tree.url_of(name), boxes=(), split=_split(name, splits))
-    return assemble(photos.values(), reading, tree.skipped, counted(notes))
+    return assemble(photos.values(), reading, tree.skipped, counted(notes + tree.decisions))
 
 
 def _parse(data: bytes) -> "Element":
@@ -98,6 +98,7 @@ def _annotated(tree: Tree, photo: str, root: "Element", splits: Mapping[str, str
         boxes=None if classes and not boxes else boxes,
         split=_split(photo, splits),
         size=None if size is None else size_of(size.findtext("width"), size.findtext("height")),
+        reason=tree.ambiguous.get(photo, ""),
     )
 
 

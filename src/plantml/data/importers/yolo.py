@@ -72,7 +72,11 @@ def list_yolo(tree: Tree, reading: Reading) -> Listing:
         split = config.splits.get(name) if config.splits else split_of(name)
         photos.append(Annotated(name, tree.url_of(name), boxes=boxes, split=split, reason=reason))
     if not photos:
-        raise InputError(f"No photos in {tree.url}", "there are class names, and nothing that they are of")
+        raise InputError(
+            f"No photos in {tree.url}",
+            "there are class names, and nothing that they are of",
+            "Name the folder above, if they lie beside it.",
+        )
     unused = len(set(_label_files(tree)) - set(wanted.values()))
     if unused:
         notes["Label files without a photo"] += unused
@@ -218,15 +222,15 @@ def _boxes(
         box = _box(values, config, notes)
         if box is None:
             return None, f"bad-annotation: {file}, line {number}: {len(fields)} values that make no box"
-        name = int(number_of_class) if number_of_class.is_integer() else fields[0]
-        if name not in config.names:
+        name = config.names.get(int(number_of_class)) if number_of_class.is_integer() else None
+        if name is None:
             raise InputError(
-                f"{file} has class {name} in line {number}",
+                f"{file} has class {fields[0][:40]} in line {number}",
                 f"the set names {len(config.names)} classes: {_short(config.names)}",
                 "Add its name to data.yaml or classes.txt.",
             )
         x, y, w, h = box
-        boxes.append(NamedBox(x * size[0], y * size[1], w * size[0], h * size[1], config.names[name]))
+        boxes.append(NamedBox(x * size[0], y * size[1], w * size[0], h * size[1], name))
     return boxes, ""
 
 
