@@ -78,7 +78,7 @@ def _encoded(name: str) -> bytes:
 def safe(name: str) -> str:
     """`name` as one part of a path on any system, not hidden."""
     clean = _NO_FILE.sub("_", UNPRINTABLE.sub("_", name)).strip(" ")
-    clean = clean.rstrip(".")
+    clean = clean.rstrip(" .")
     return f"_{clean}" if not clean or clean[0] == "." else clean
 
 

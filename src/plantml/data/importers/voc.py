@@ -135,7 +135,7 @@ def _splits(tree: Tree) -> dict[str, str]:
 
 
 def _split(photo: str, splits: Mapping[str, str]) -> str | None:
-    return splits.get(_stem(photo)) or split_of(photo)
+    return splits.get(_stem(photo).strip()) or split_of(photo)
 
 
 def _stem(name: str) -> str:
