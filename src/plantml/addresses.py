@@ -110,6 +110,15 @@ def around(source: str) -> str:
     return folder if is_whole else above
 
 
+def own_roots(source: str, name: str) -> tuple[str, ...]:
+    """The roots that a user names for one photo by naming its source.
+
+    A photo whose name leads up was found under the folder above its annotations.
+    """
+    above = (storage.split(source)[0],) if name.startswith("../") else ()
+    return (around(source), *above)
+
+
 def refusal(address: str, roots: Sequence[str], *, offline: bool = False, lookup: Lookup = look_up) -> str:
     """Why an address that stands inside data is not opened, and what allows it; empty if it may be.
 

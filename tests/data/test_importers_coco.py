@@ -119,6 +119,27 @@ def test_a_single_file_finds_its_photos_too(photo, coco, tmp_path):
     assert (item.url, item.split) == (f"{root}/{photo}", "train")
 
 
+@pytest.mark.parametrize("source", ["set/annotations/x.json", "set/annotations"])
+def test_photos_are_looked_for_under_the_folder_above(source, coco):
+    names = [{"file_name": "a.jpg"}, {"file_name": "sub/b.jpg"}, {"file_name": "c.jpg"}]
+    photos = ["set/data/images/a.jpg", "set/data/sub/b.jpg", "set/data/other/b.jpg"]
+    root = coco("set/annotations/x.json", names, photos=photos)
+    listing = list_source(f"{root}/{source}")
+    urls = {item.url for item in listing.items}
+    assert {f"{root}/{photo}" for photo in photos[:2]} < urls
+    assert f"{root}/{photos[2]}" not in urls
+    assert "Photos found by their names in ../data/images: 1." in listing.notes
+
+
+@pytest.mark.parametrize("source", ["annotations/x.json", "annotations", ""])
+def test_a_name_that_may_be_one_of_two_photos_is_no_guess(source, coco):
+    root = coco("annotations/x.json", [{"file_name": "a.jpg"}], photos=["one/deep/a.jpg", "two/deep/a.jpg"])
+    (item,) = list_source(f"{root}/{source}").items
+    assert item.status == "excluded"
+    assert item.reason.startswith("ambiguous: a.jpg may be ")
+    assert "one/deep/a.jpg" in item.reason
+
+
 def test_a_file_a_split(coco):
     coco("annotations/instances_train.json", [{"file_name": "a.jpg"}], photos=["train/a.jpg"])
     root = coco("annotations/instances_val.json", [{"file_name": "a.jpg"}], photos=["val/a.jpg"])

@@ -574,3 +574,51 @@ def test_what_people_left_out_stays_out(source, dataset):
     (source / NAMES[0]).write_bytes((source / NAMES[1]).read_bytes())
     assert not bring(source, dataset).mended
     assert rows_of(dataset)[NAMES[0]]["status"] == "excluded"
+
+
+# --- what the command tells -------------------------------------------------------------------
+
+
+def test_an_import_without_a_photo_that_can_be_used_is_an_error_each_time(tmp_path, cli):
+    (tmp_path / "photos" / "rust").mkdir(parents=True)
+    (tmp_path / "photos" / "rust" / "a.jpg").write_bytes(b"")
+    (tmp_path / "list.csv").write_text("image,disease\nb.jpg,rust\nphotos/rust/a.jpg,none\n")
+    for _ in range(2):
+        result = cli("dataset", "import", tmp_path / "list.csv", tmp_path / "dataset")
+        assert result.code == 3
+        assert "of 2 photos all are excluded: " in result.err
+        assert "not-found 1" in result.err
+        assert "empty 1" in result.err
+    assert cli("dataset", "import", tmp_path / "list.csv", tmp_path / "dataset", "--json").json["usable"] == 0
+
+
+def test_a_photo_that_can_be_used_is_enough(tmp_path, photo, cli):
+    (tmp_path / "a.jpg").write_bytes(photo())
+    (tmp_path / "list.csv").write_text("image,disease\na.jpg,rust\nb.jpg,rust\n")
+    assert cli("dataset", "import", tmp_path / "list.csv", tmp_path / "dataset").code == 0
+
+
+def test_an_import_counts_boxes_by_class_and_says_what_can_be_done_with_them(tmp_path, photo, cli):
+    files = {
+        "classes.txt": b"apple\npear\n",
+        "a.jpg": photo(),
+        "a.txt": b"0 .5 .5 .2 .2\n1 .5 .5 .2 .2\n1 .4 .4 .1 .1\n",
+    }
+    for name, data in files.items():
+        (tmp_path / "set" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(data)
+    result = cli("dataset", "import", tmp_path / "set", tmp_path / "dataset")
+    assert "Boxes: 3: pear 2, apple 1" in result.out
+    assert "training on boxes is not there yet" in result.out
+    assert "plantml train" not in result.out
+
+
+def test_a_photo_whose_annotation_was_mended_comes_in_anew(tmp_path, photo, cli):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(photo())
+    for label, usable in (("ru\0st", 1), ("rust", 2)):
+        (tmp_path / "list.csv").write_text(f"image,disease\na.jpg,{label}\nb.jpg,none\n")
+        result = cli("dataset", "import", tmp_path / "list.csv", tmp_path / "dataset", "--json")
+        assert (result.code, result.json["usable"]) == (0, usable)
+    assert result.json["mended"] == ["a.jpg"]
+    assert rows_of(tmp_path / "dataset")["a.jpg"]["disease"] == "rust"

@@ -1,8 +1,9 @@
 import pytest
 
 from plantml.data import versions
+from plantml.data.boxes import Box
 from plantml.data.manifest import Version
-from plantml.data.summary import diff, info
+from plantml.data.summary import diff, info, next_step
 from plantml.errors import InputError, NotFoundError
 from plantml.targets import Target
 
@@ -164,3 +165,31 @@ def test_a_missing_version_is_told(commit, memory_url):
     ref = commit(ROWS)
     with pytest.raises(InputError):
         diff(ref, f"{memory_url}@9")
+
+
+# --- what to do next --------------------------------------------------------------------------
+
+
+def boxed(*names):
+    return [Box(1, 1, 2, 2, {"category": name}).as_row() for name in names]
+
+
+@pytest.mark.parametrize(
+    ("records", "command", "why"),
+    [
+        ([{"disease": "rust"}, {"disease": "none"}], "split D", ""),
+        ([{"disease": "rust", "split": "train"}, {"disease": "none"}], "split D --keep", ""),
+        ([{"disease": "rust", "split": "train"}, {"disease": "none", "split": "val"}], "plantml train D", ""),
+        ([{}, {"boxes": []}], "--format label-studio", "no photo has a label"),
+        ([{"disease": "rust"}, {"disease": "rust"}], "import PHOTOS-OF-ANOTHER-CLASS D", "disease is rust"),
+        ([{"boxes": boxed("apple", "pear")}], "--format crops", "Boxes are the only labels"),
+        ([{"boxes": boxed("apple", "apple")}], "--format yolo", "Boxes are the only labels"),
+        ([{"disease": "rust", "status": "excluded"}], "check D", "No photo can be used"),
+    ],
+)
+def test_the_next_step_fits_what_the_set_needs(records, command, why, make_rows):
+    records = [{"name": f"{number}.jpg", **record} for number, record in enumerate(records)]
+    step = next_step(Version("D", 1, make_rows(records, [DISEASE]), (DISEASE,)), "D")
+    assert command in step.command
+    assert why in step.why
+    assert bool(step.why) == bool(why)

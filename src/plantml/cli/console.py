@@ -16,6 +16,7 @@ from plantml.work import Progress, silent
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
+    from plantml.data.manifest import Version
     from plantml.settings import Machine
 
 RESULT_FORMAT = 1
@@ -278,14 +279,14 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def after_change(dataset: str, rows: Any) -> str:
-    """The next command of a dataset whose usable rows, a table, have splits, lack them, or are new among them."""
-    lacking, total = rows["split"].null_count(), len(rows)
-    if lacking == total:
-        return f"plantml dataset split {dataset}"
-    if lacking:
-        return f"plantml dataset split {dataset} --keep"
-    return f"plantml train {dataset} --out RUN"
+def show_next(page: Page, version: "Version", dataset: str) -> None:
+    """The next command of a dataset, and why, where there is nothing to learn from."""
+    from plantml.data import summary
+
+    step = summary.next_step(version, dataset)
+    if step.why:
+        page.line(step.why)
+    page.next(step.command)
 
 
 def count(number: int, one: str, many: str = "") -> str:

@@ -5,6 +5,7 @@ already, by source and name, are left as they are, so that importing the same so
 was curated since stays curated.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,8 @@ from plantml.addresses import NOT_ALLOWED
 from plantml.data import manifest, versions
 from plantml.data.bringing import Bringer
 from plantml.data.importers import Item, Listing
+from plantml.data.importers.tree import AMBIGUOUS
+from plantml.data.importers.vetting import BAD_ANNOTATION
 from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.targets import Target
@@ -24,17 +27,22 @@ _UNFINISHED = ("not-found", "missing", "empty", "empty-file", "truncated", "not-
                NOT_ALLOWED)  # fmt: skip
 """Codes of files that may be whole another time, as photos that were being copied, or that may be read then."""
 
+_MISREAD = (BAD_ANNOTATION, AMBIGUOUS)
+"""Codes of photos of which the source may say another time what can be read."""
+
 
 @dataclass(frozen=True)
 class Imported:
     """What an import came to.
 
     Attributes:
+        source: URL, absolute.
         version: the dataset afterwards.
         changed: false if there was nothing new.
+        usable: photos of the source that the dataset has now, and that are not excluded.
         listed: photos that the source names.
         added: rows that are new in the dataset.
-        mended: rows that were there without pixels, and whose files at the source are others now: their names.
+        mended: rows that were left out for what was wrong at the source, and is not any more: their names.
         known: rows that were there already.
         copies: new rows whose bytes another row has too.
         conflicts: new rows whose bytes the dataset knows under another label: name, target, both labels.
@@ -47,8 +55,10 @@ class Imported:
         notes: sentences that the user should see.
     """
 
+    source: str
     version: Version
     changed: bool
+    usable: int
     listed: int
     added: int
     mended: Sequence[str]
@@ -108,7 +118,7 @@ def import_source(
     ).drop("_said")
 
     def add(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
-        theirs = (pl.col("source") == source) & pl.col("name").is_in(again) & _without_pixels()
+        theirs = (pl.col("source") == source) & pl.col("name").is_in(again) & _left_out_for((*_UNFINISHED, *_MISREAD))
         version = replace(version, rows=version.rows.filter(~theirs.fill_null(value=False)))
         missing = fresh.join(version.rows.select(manifest.KEY), on=manifest.KEY, how="anti", maintain_order="left")
         if missing.is_empty():  # a target without a label would be no gain
@@ -122,8 +132,10 @@ def import_source(
     committed = versions.change(url, "import", parameters, add)
     bringer.forget()
     return Imported(
+        source=source,
         version=committed.version,
         changed=committed.changed,
+        usable=committed.version.usable().filter(pl.col("source") == source).height,
         listed=len(listing.items),
         added=fresh.height - len(again),
         mended=again,
@@ -140,23 +152,37 @@ def import_source(
     )
 
 
+def reasons(done: Imported) -> str:
+    """How many photos of an import's source are excluded for what, the most frequent first: `not-found 3, empty 1`."""
+    rows = done.version.rows.filter((pl.col("source") == done.source) & (pl.col("status") == manifest.EXCLUDED))
+    codes = Counter(rows["reason"].fill_null("no reason").str.split(":").list.first())
+    return ", ".join(f"{code} {number}" for code, number in codes.most_common())
+
+
 def awaited(head: Version, source: str, listing: Listing) -> tuple[list[Item], list[Item]]:
     """What an import would read: photos that the dataset does not know, and those whose file is another one now.
 
-    The latter are files that were not whole when they were read, or not there.
+    The latter are files that were not whole when they were read, or not there, and those of which the source could
+    not be understood and can be now.
     """
     known = manifest.imported_names(head, source)
-    rows = head.rows.filter((pl.col("source") == source) & _without_pixels())
-    broken = dict(rows.select("name", "bytes").iter_rows())
+    rows = head.rows.filter(pl.col("source") == source)
+    broken = dict(rows.filter(_left_out_for(_UNFINISHED)).select("name", "bytes").iter_rows())
+    misread = set(rows.filter(_left_out_for(_MISREAD))["name"])
     new = [item for item in listing.items if item.name not in known]
-    again = [item for item in listing.items if item.name in broken]
-    return new, [item for item in again if _length(item) not in {None, broken[item.name]}]
+    again = [
+        item
+        for item in listing.items
+        if (item.name in broken and _length(item) not in {None, broken[item.name]})
+        or (item.name in misread and item.status == manifest.OK)
+    ]
+    return new, again
 
 
-def _without_pixels() -> pl.Expr:
-    """Rows whose file was the reason to leave them out, and nobody's decision."""
+def _left_out_for(codes: Sequence[str]) -> pl.Expr:
+    """Rows that were left out for one of the reasons, and not by anybody's decision."""
     code = pl.col("reason").str.strip_prefix("cleaned ").str.split(":").list.first()
-    return (pl.col("status") == manifest.EXCLUDED) & code.is_in(_UNFINISHED)
+    return (pl.col("status") == manifest.EXCLUDED) & code.is_in(codes)
 
 
 def _length(item: Item) -> int | None:

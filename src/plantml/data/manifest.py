@@ -292,7 +292,9 @@ def check_paths(ref: str, rows: pl.DataFrame) -> None:
         theirs = others.filter(pl.col("source").eq_missing(source)).select("name", "came", "path")
         root = addresses.around(source or "")
         for name, came, path in theirs.filter(~_lies_in(root)).iter_rows():
-            if path not in _named_places(source or "", came) and addresses.refusal(path, (root,), lookup=_nowhere):
+            if path not in _named_places(source or "", came) and addresses.refusal(
+                path, addresses.own_roots(source or "", came), lookup=_nowhere
+            ):
                 raise InputError(
                     f"{ref} names a file that is none of its own",
                     f"row {name!r} of {source} has the path {path!r}, which lies neither in images/ nor in its source",

@@ -10,6 +10,7 @@ from plantml.data.importers import Listing, bundle, coco, folder, hf, label_stud
 from plantml.data.importers.annotations import Reading, understood
 from plantml.data.importers.table import is_table, list_rows, read_table
 from plantml.data.importers.tree import Tree
+from plantml.data.importers.vetting import vetted
 from plantml.data.labels import Taxonomy
 from plantml.errors import InputError, UsageError
 from plantml.targets import check_name
@@ -103,14 +104,16 @@ def list_source(
     if not storage.is_unicode(source):
         raise InputError(f"{source} cannot be imported", "its name is not UTF-8, and a manifest is", "Rename it.")
     reading, trust = Reading(rule, taxonomy, targets, image_column, group_column), trust or Trust()
-    listing = _list(source, format, reading, trust.roots)
+    listing = vetted(_list(source, format, reading, trust.roots))
     for target in listing.targets:
         check_name(target.name, manifest.SYSTEM)
-    return _judged(listing, addresses.around(source), trust)
+    return _judged(listing, source, trust)
 
 
-def _judged(listing: Listing, own: str, trust: Trust) -> Listing:
-    refusals = {at: why for at, item in enumerate(listing.items) if (why := trust.refusal(item.url, (own,)))}
+def _judged(listing: Listing, source: str, trust: Trust) -> Listing:
+    judged = ((at, trust.refusal(item.url, addresses.own_roots(source, item.name)))
+              for at, item in enumerate(listing.items))  # fmt: skip
+    refusals = {at: why for at, why in judged if why}
     if not refusals:
         return listing
     items = tuple(

@@ -67,7 +67,7 @@ def info(ref: str) -> Info:
             for target in version.targets
             if target.kind != "value"
         },
-        boxes=_boxes(usable),
+        boxes=count_boxes(usable),
         values={target.name: _range(usable[target.name]) for target in version.targets if target.kind == "value"},
         unlabelled={target.name: usable[target.name].null_count() for target in version.targets},
         sizes=_sizes(usable),
@@ -75,6 +75,57 @@ def info(ref: str) -> Info:
         total_bytes=int(usable["bytes"].sum() or 0),
         tags=sorted(name for name, number in versions.tags(version.url).items() if number == version.number),
     )
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """What a dataset needs next.
+
+    Attributes:
+        why: a sentence, where there is nothing to learn from; else empty.
+        command: of plantml, with words in capitals for what the user has to name.
+    """
+
+    why: str
+    command: str
+
+
+def next_step(version: Version, url: str) -> NextStep:
+    """What to do next with a version, so that a model can learn from it; `url` as the user names the dataset."""
+    rows = version.usable()
+    if rows.is_empty():
+        return NextStep("No photo can be used.", f"plantml dataset check {url}")
+    classes = {target.name: sorted(_labels(rows[target.name])) for target in version.targets if target.kind != "value"}
+    values = [target.name for target in version.targets if target.kind == "value" and rows[target.name].count()]
+    kinds = {target.name: target.kind for target in version.targets}
+    if values or any(len(names) > 1 or (names and kinds[name] == "multilabel") for name, names in classes.items()):
+        return NextStep("", _split_or_train(url, rows))
+    boxes = count_boxes(rows)
+    if boxes:
+        why = "Boxes are the only labels, and training on boxes is not there yet"
+        if len(boxes) > 1:
+            return NextStep(
+                f"{why}; their crops can be learned from, once imported.",
+                f"plantml dataset export {url} CROPS --format crops",
+            )
+        return NextStep(f"{why}; another program can learn them.", f"plantml dataset export {url} OUT --format yolo")
+    if single := [f"{name} is {names[0]}" for name, names in classes.items() if names]:
+        why = f"There is nothing to tell apart: {', '.join(single)} in every photo that has a label."
+        return NextStep(why, f"plantml dataset import PHOTOS-OF-ANOTHER-CLASS {url}")
+    why = "There is nothing to learn from: no photo has a label."
+    return NextStep(why, f"plantml dataset export {url} OUT --format label-studio")
+
+
+def _labels(column: pl.Series) -> set[str]:
+    labels = column.explode() if column.dtype == pl.List(pl.String) else column
+    return set(labels.drop_nulls())
+
+
+def _split_or_train(url: str, rows: pl.DataFrame) -> str:
+    lacking = rows["split"].null_count()
+    if lacking == rows.height:
+        return f"plantml dataset split {url}"
+    return f"plantml dataset split {url} --keep" if lacking else f"plantml train {url} --out RUN"
 
 
 @dataclass(frozen=True)
@@ -153,7 +204,8 @@ def _by_class(rows: pl.DataFrame, target: str, classes: Sequence[str]) -> dict[s
     return table
 
 
-def _boxes(rows: pl.DataFrame) -> dict[str, int]:
+def count_boxes(rows: pl.DataFrame) -> dict[str, int]:
+    """Boxes of rows by what they are called; an empty name for those without a class."""
     drawn = rows["boxes"].drop_nulls().explode().drop_nulls()
     if drawn.is_empty():
         return {}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plantml.cli.arguments import Dataset, Embedding
-from plantml.cli.console import Console, Page, after_change, count
+from plantml.cli.console import Console, Page, count, show_next
 
 if TYPE_CHECKING:
     from plantml.curate.clean import Cleaned
@@ -66,4 +66,4 @@ def _show(page: Page, done: "Cleaned", dataset: str, *, dry_run: bool) -> None:
     if not dry_run and done.committed.changed:
         before = done.committed.version.number - 1
         page.line(f"Compare: plantml dataset diff {dataset}@{before} {done.committed.version.ref}")
-        page.next(after_change(dataset, done.committed.version.usable()))
+        show_next(page, done.committed.version, dataset)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plantml.cli.arguments import AllowRoot, Dataset
-from plantml.cli.console import Console, Page, after_change, count
+from plantml.cli.console import Console, Page, count, show_next
 from plantml.errors import AlreadyExistsError, InputError
 
 if TYPE_CHECKING:
@@ -175,15 +175,24 @@ def _bring(console: Console, verb: str, source: str, dataset: str, listing: "Lis
         progress=console.progress(f"{verb}ing"),
     )
     console.result(f"dataset {verb}", _imported(done), lambda page: _show_imported(page, done, dataset))
+    if done.listed and not done.usable:
+        raise InputError(
+            f"No photo of {source} can be used",
+            f"of {count(done.listed, 'photo')} all are excluded: {importing.reasons(done)}",
+            f"Mend the source and import it again; plantml dataset info {dataset} counts the reasons.",
+        )
 
 
 def _imported(done: "Imported") -> dict[str, Any]:
+    from plantml.data import summary
+
     version = done.version
     return {
         "dataset": version.ref,
         "fingerprint": version.fingerprint,
         "changed": done.changed,
         "listed": done.listed,
+        "usable": done.usable,
         "added": done.added,
         "mended": list(done.mended),
         "known": done.known,
@@ -196,6 +205,7 @@ def _imported(done: "Imported") -> dict[str, Any]:
         "skipped": dict(done.skipped),
         "labels": done.rule,
         "targets": [asdict(target) for target in version.targets],
+        "boxes": summary.count_boxes(version.usable()),
         "notes": list(done.notes),
     }  # fmt: skip
 
@@ -209,6 +219,7 @@ def _show_imported(page: Page, done: "Imported", dataset: str) -> None:
         page.line(
             f"  {target.name}: {count(len(target.classes), 'class', 'classes') if target.classes else 'value'}: {shown}"
         )
+    _show_boxes(page, done)
     if done.copies:
         page.line(f"Exact copies of other photos: {done.copies}")
     for name, target_name, said in done.conflicts[:10]:
@@ -226,10 +237,17 @@ def _show_imported(page: Page, done: "Imported", dataset: str) -> None:
     _show_changed(page, done)
     for note in done.notes:
         page.line(note)
-    if version.usable("train").is_empty() and not done.known:
-        page.next(f"plantml dataset check {dataset}")
-    else:
-        page.next(after_change(dataset, version.usable()))
+    show_next(page, version, dataset)
+
+
+def _show_boxes(page: Page, done: "Imported") -> None:
+    from plantml.data import summary
+
+    counts = sorted(summary.count_boxes(done.version.usable()).items(), key=lambda pair: -pair[1])
+    if counts:
+        names = ", ".join(f"{name or 'no class'} {number}" for name, number in counts[:12])
+        more = " …" if len(counts) > 12 else ""
+        page.line(f"Boxes: {sum(number for _, number in counts)}: {names}{more}")
 
 
 def _show_changed(page: Page, done: "Imported") -> None:

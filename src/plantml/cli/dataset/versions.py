@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plantml.cli.arguments import Dataset
-from plantml.cli.console import Console, Page, count
+from plantml.cli.console import Console, Page, count, show_next
 
 if TYPE_CHECKING:
     from plantml.data.splits import SplitReport
@@ -97,7 +97,7 @@ def _show_split(page: Page, found: "SplitReport", dataset: str) -> None:
         page.line(f"Left out, {reason}: {count(number, 'photo')}")
     if found.matched is not None:
         page.line(f"Photos that the group table names: {found.matched}")
-    page.next(f"plantml train {dataset} --out RUN")
+    show_next(page, found.committed.version, dataset)
 
 
 TAG_EXAMPLES = ["plantml dataset tag leaves@7 frozen-test"]

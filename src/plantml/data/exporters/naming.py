@@ -10,6 +10,7 @@ from typing import Any
 from plantml import images
 from plantml.data.exporters import KNOWN
 from plantml.data.importers import SPLIT_NAMES
+from plantml.data.importers.vetting import UNPRINTABLE
 from plantml.data.labels import Labels, with_health
 from plantml.targets import HEALTHY, NO_DISEASE, Target
 
@@ -19,7 +20,9 @@ NO_LABEL = "unlabelled"
 OBJECT = "object"
 """The class name of boxes without a label."""
 
-_ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_LONGEST = 180
+"""Bytes of a file's or folder's name, which leave room for a number and an extension below 255."""
+
 _NO_FILE = re.compile(r'[<>:"/\\|?*%#]')
 _RESERVED = {"images", "labels", *SPLIT_NAMES}
 
@@ -61,17 +64,21 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 
 def _file(name: str, row: Mapping[str, Any]) -> str:
-    clean = safe(name)[-180:]
+    clean = safe(_encoded(name)[-_LONGEST:].decode("utf-8", "ignore"))  # the end has the extension
     if posixpath.splitext(clean)[1].lower() not in images.EXTENSIONS:
         kind = row["format"] or "JPEG"
         clean += images.SUFFIXES.get(kind, f".{kind.lower()}")
     return clean
 
 
+def _encoded(name: str) -> bytes:
+    return UNPRINTABLE.sub("_", name).encode()
+
+
 def safe(name: str) -> str:
     """`name` as one part of a path on any system, not hidden."""
-    clean = _NO_FILE.sub("_", _ODD.sub("_", name)).strip(" ")
-    clean = clean.rstrip(".")
+    clean = _NO_FILE.sub("_", UNPRINTABLE.sub("_", name)).strip(" ")
+    clean = clean.rstrip(" .")
     return f"_{clean}" if not clean or clean[0] == "." else clean
 
 
@@ -126,8 +133,8 @@ def _class_name(labels: Labels, empty: str, *, folders: bool) -> str:
         left["disease"] = HEALTHY
     order = [name for name in KNOWN if name in left]
     parts = [left[name] for name in (*order, *sorted(set(left) - set(order)))]
-    name = _ODD.sub("_", "___".join(parts)).strip() if parts else empty
+    name = UNPRINTABLE.sub("_", "___".join(parts)).strip() if parts else empty
     if folders:
-        name = safe(name)
+        name = safe(_encoded(name)[:_LONGEST].decode("utf-8", "ignore"))
         return f"{name}_" if name.lower() in _RESERVED else name
     return name or "_"

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import polars as pl
+
 from plantml.data import labels as label_rules
 from plantml.data.boxes import Box
 from plantml.data.importers import Item, Listing
 from plantml.data.importers.sidecar import Sidecar
+from plantml.data.importers.vetting import MAX_PIXELS
 from plantml.data.labels import Labels, Taxonomy
 from plantml.errors import InputError
 from plantml.targets import Target
@@ -137,7 +140,7 @@ def size_of(width: Any, height: Any) -> tuple[int, int] | None:
         size = round(float(width)), round(float(height))
     except (TypeError, ValueError, OverflowError):
         return None
-    return size if min(size) > 0 else None
+    return size if min(size) > 0 and max(size) < MAX_PIXELS else None
 
 
 def counted(notes: Counter[str]) -> list[str]:
@@ -145,14 +148,28 @@ def counted(notes: Counter[str]) -> list[str]:
     return [f"{text}: {number}." for text, number in notes.items()]
 
 
+_MISUNDERSTOOD = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    RecursionError,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+)
+"""How reading ends that takes foreign data for what it should be."""
+
+
 @contextlib.contextmanager
 def understood(url: str) -> Iterator[None]:
     """What a reader stumbles over in a foreign file becomes an `InputError` that names the file."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except _MISUNDERSTOOD as error:
         raise InputError(
             f"{url} is not what its format asks for",
-            f"{type(error).__name__}: {error}",
+            f"{type(error).__name__}: {error}".splitlines()[0][:300],
             "Compare it with docs/formats.md.",
         ) from error

@@ -1,7 +1,6 @@
 """A whole dataset in one file, as `plantml dataset export --format bundle` writes it."""
 
 import io
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,9 @@ from plantml.data import boxes, manifest
 from plantml.data.importers import Item, Listing
 from plantml.data.importers.annotations import Reading, understood
 from plantml.data.importers.tree import Tree
+from plantml.data.importers.vetting import targets_of
 from plantml.errors import InputError
+from plantml.parsing import parse_json_object
 from plantml.targets import Target
 
 FILE = "plantml-bundle.json"
@@ -33,30 +34,36 @@ def list_bundle(tree: Tree, reading: Reading) -> Listing:
     """List every row of a bundle as it was, excluded ones too. Class names have been read already."""
     del reading
     targets, rows = _content(tree)
-    repeated = {name for name, number in Counter(rows["name"]).items() if number > 1}
-    sources = {name: number for number, name in enumerate(sorted(set(rows["source"])), start=1)}
-    items = []
     with understood(tree.url):
-        for row in rows.sort(manifest.KEY).iter_rows(named=True):
-            prefix = f"{sources[row['source']]}/" if row["name"] in repeated else ""
-            items.append(_item(tree, prefix + row["name"], row, targets))
+        items = _items(tree, targets, rows)
     return Listing(
         tuple(sorted(items, key=lambda item: item.name)), targets, "as the bundle has them", dict(tree.skipped)
     )
 
 
+def _items(tree: Tree, targets: tuple[Target, ...], rows: pl.DataFrame) -> list[Item]:
+    repeated = {name for name, number in Counter(rows["name"]).items() if number > 1}
+    sources = {name: number for number, name in enumerate(sorted(set(rows["source"])), start=1)}
+    items = []
+    for row in rows.sort(manifest.KEY).iter_rows(named=True):
+        prefix = f"{sources[row['source']]}/" if row["name"] in repeated else ""
+        items.append(_item(tree, prefix + row["name"], row, targets))
+    return items
+
+
 def _content(tree: Tree) -> tuple[tuple[Target, ...], pl.DataFrame]:
     try:
-        head = json.loads(tree.read(FILE))
+        head = parse_json_object(tree.read(FILE), tree.url_of(FILE))
         version = head["plantml_bundle"]
-        targets = tuple(Target(**{**each, "classes": tuple(each["classes"])}) for each in head["targets"])
+        if version != VERSION:
+            raise InputError(f"{tree.url} is a bundle of version {version}", f"this is {VERSION}", "Update plantml.")
+        targets = targets_of(head["targets"])
         rows = pl.read_parquet(io.BytesIO(tree.read(ROWS)))
         rows.select(*_NEEDED, *(target.name for target in targets))
-    except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{tree.url} is a damaged bundle", f"{type(error).__name__}: {error}") from error
-    if version != VERSION:
-        raise InputError(f"{tree.url} is a bundle of version {version}", f"this is {VERSION}", "Update plantml.")
-    return targets, rows
+        return targets, manifest.conform(rows, targets)
+    except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"{tree.url} is a damaged bundle", why, "Export it again.") from error
 
 
 def _item(tree: Tree, name: str, row: Mapping[str, Any], targets: tuple[Target, ...]) -> Item:

@@ -12,6 +12,7 @@ from typing import Any
 from plantml.data.importers import SPLIT_NAMES, Listing, split_of
 from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, size_of, understood
 from plantml.data.importers.tree import UNNAMED, Tree
+from plantml.data.importers.vetting import name_of
 from plantml.errors import InputError
 
 _FOLDERS = ("", "images", "..", "../images", "../JPEGImages", "../photos")
@@ -68,13 +69,13 @@ def list_coco(tree: Tree, reading: Reading, file: str | None = None) -> Listing:
     unnamed = len(set(tree.photos) - set(photos))
     if unnamed:
         skipped[UNNAMED] += unnamed
-    return assemble((photo for _, photo in photos.values()), reading, skipped, counted(notes))
+    return assemble((photo for _, photo in photos.values()), reading, skipped, counted(notes + tree.decisions))
 
 
 def _photos(tree: Tree, file: str, notes: Counter[str], *, drawn: bool) -> Iterator[Annotated]:
     content = tree.json(file)
-    names = {each["id"]: str(each["name"]) for each in content["categories"]}
-    by_image: dict[Any, list[Mapping[str, Any]]] = {image["id"]: [] for image in content["images"]}
+    names = {number: name_of(each["name"]) for number, each in _by_id(content["categories"]).items()}
+    by_image: dict[Any, list[Mapping[str, Any]]] = {number: [] for number in _by_id(content["images"])}
     for each in content.get("annotations") or ():
         if each.get("image_id") not in by_image:
             notes["Annotations of images that the file does not name"] += 1
@@ -82,7 +83,7 @@ def _photos(tree: Tree, file: str, notes: Counter[str], *, drawn: bool) -> Itera
             by_image[each["image_id"]].append(each)
     looked_at = drawn and "annotations" in content
     split = _split(file)
-    found = tree.locate([str(image["file_name"]) for image in content["images"]], _folders(file))
+    found = tree.locate([name_of(image["file_name"]) for image in content["images"]], _folders(file))
     for image, name in zip(content["images"], found, strict=True):
         boxes, classes = [], []
         for each in by_image[image["id"]]:
@@ -99,7 +100,21 @@ def _photos(tree: Tree, file: str, notes: Counter[str], *, drawn: bool) -> Itera
             boxes=boxes if looked_at else None,
             split=split or split_of(name),
             size=size_of(image.get("width"), image.get("height")),
+            reason=tree.ambiguous.get(name, ""),
         )
+
+
+def _by_id(things: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[str, Any]]:
+    """Images or categories by their ids. Raises `TypeError` or `ValueError` for what is no id, or is there twice."""
+    by_id: dict[Any, Mapping[str, Any]] = {}
+    for thing in things:
+        number = thing["id"]
+        if not isinstance(number, int | float | str):
+            raise TypeError(f"an id is a number or text, not {number!r}")
+        if number in by_id:
+            raise ValueError(f"the id {number!r} is there twice")
+        by_id[number] = thing
+    return by_id
 
 
 def _has_box(annotation: Mapping[str, Any]) -> bool:
@@ -111,7 +126,12 @@ def _box(annotation: Mapping[str, Any], notes: Counter[str]) -> tuple[float, flo
     if box:
         if len(box) != 4:
             raise InputError(f"Annotation {annotation.get('id')} has a box of {len(box)} numbers", "a box has four")
-        x, y, w, h = map(float, box)
+        try:
+            x, y, w, h = map(float, box)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(
+                f"annotation {annotation.get('id')!r} has a box that is not four numbers: {error}"
+            ) from error
         return x, y, w, h
     polygons = annotation.get("segmentation")
     if not isinstance(polygons, list) or not polygons:

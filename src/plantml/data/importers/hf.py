@@ -17,6 +17,7 @@ from plantml.data.importers import Item, Listing, split_of
 from plantml.data.importers.annotations import Reading, understood
 from plantml.data.importers.table import list_rows, read_table
 from plantml.data.importers.tree import UNNAMED, Tree
+from plantml.data.importers.vetting import name_of
 from plantml.errors import InputError
 
 _FILES = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}
@@ -88,6 +89,6 @@ def _boxes(found: Mapping[str, Any]) -> list[tuple[list[float], str | None]]:
     if any(len(box) != 4 for box in boxes):
         raise ValueError("a box needs four numbers")
     return [
-        ([float(value) for value in box], None if label is None else str(label))
+        ([float(value) for value in box], None if label is None else name_of(label))
         for box, label in zip(boxes, labels, strict=True)
     ]

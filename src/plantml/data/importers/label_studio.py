@@ -17,6 +17,7 @@ from plantml.data.importers import Listing, split_of
 from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, size_of, understood
 from plantml.data.importers.table import KNOWN_TARGETS
 from plantml.data.importers.tree import UNNAMED, Tree
+from plantml.data.importers.vetting import name_of
 from plantml.data.labels import with_health
 from plantml.errors import InputError
 
@@ -66,7 +67,7 @@ def list_label_studio(tree: Tree, reading: Reading, file: str | None = None) -> 
     unnamed = len(set(tree.photos) - set(seen))
     if unnamed:
         skipped[UNNAMED] += unnamed
-    return assemble(photos, reading, skipped, counted(notes))
+    return assemble(photos, reading, skipped, counted(notes + tree.decisions))
 
 
 def _photos(tree: Tree, file: str, reading: Reading, notes: Counter[str]) -> Iterator[Annotated]:
@@ -92,6 +93,7 @@ def _photos(tree: Tree, file: str, reading: Reading, notes: Counter[str]) -> Ite
             boxes=boxes if drawn and found is not None else None,
             split=None if away else split_of(name),
             size=size,
+            reason="" if away else tree.ambiguous.get(name, ""),
         )
 
 
@@ -118,7 +120,7 @@ def _read(
         if "original_width" in each:
             size = size_of(each["original_width"], each.get("original_height"))
         if each.get("type") == "choices":
-            chosen = [str(choice) for choice in value["choices"]]
+            chosen = [name_of(choice) for choice in value["choices"]]
             control = str(each.get("from_name"))
             if control in own or (control in KNOWN_TARGETS and reading.rule == "auto" and reading.taxonomy is None):
                 labels[control] = chosen if len(chosen) != 1 else chosen[0]
@@ -147,7 +149,7 @@ def _box(result: Mapping[str, Any], value: Mapping[str, Any], notes: Counter[str
         xs = [x + a * math.cos(turn) - b * math.sin(turn) for a, b in corners]
         ys = [y + a * math.sin(turn) + b * math.cos(turn) for a, b in corners]
         x, y, w, h = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
-    return NamedBox(x, y, w, h, names[0])
+    return NamedBox(x, y, w, h, None if names[0] is None else name_of(names[0]))
 
 
 def _image(data: Mapping[str, Any]) -> str:
@@ -162,7 +164,10 @@ def _image(data: Mapping[str, Any]) -> str:
 
 def _path(image: str) -> str:
     """The path in `/data/local-files/?d=a/b.jpg`, `/data/upload/1/b.jpg`, `https://x/a/b.jpg?size=1`, `a/b.jpg`."""
-    parts = urlsplit(image)
+    try:
+        parts = urlsplit(image)
+    except ValueError:  # a text with brackets, which only hosts may have
+        return image
     if "d" in (query := parse_qs(parts.query)):
         return query["d"][0]
     return unquote(parts.path) if parts.scheme or image.startswith("/data/") else image

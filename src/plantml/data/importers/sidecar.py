@@ -9,9 +9,10 @@ from typing import Any
 
 from plantml.data import boxes
 from plantml.data.importers import Item, Listing
+from plantml.data.importers.vetting import name_of, targets_of
 from plantml.data.labels import Labels
 from plantml.errors import InputError
-from plantml.targets import Target
+from plantml.targets import Target, check_name
 
 FILE = "plantml.json"
 INCOMPLETE = "plantml-export-incomplete"
@@ -67,14 +68,19 @@ def parse(url: str, content: Any) -> Sidecar:
         version = content["plantml_sidecar"]
         if version != _VERSION:
             raise InputError(f"{url} has version {version}", f"this plantml reads {_VERSION}", "Update plantml.")
-        targets = tuple(Target(**{**each, "classes": tuple(each["classes"])}) for each in content["targets"])
-        return Sidecar(content["format"], targets, content["classes"], content["images"])
-    except (KeyError, TypeError) as error:
+        classes = {name: _labels(labels) for name, labels in content["classes"].items()}
+        images = {name: dict(each) for name, each in content["images"].items()}
+        return Sidecar(name_of(content["format"]), targets_of(content["targets"]), classes, images)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{url} is not what plantml writes beside an export",
             f"{type(error).__name__}: {error}",
             "Remove it to import the set as its format alone describes it.",
         ) from error
+
+
+def _labels(content: Any) -> Labels:
+    return {check_name(name_of(target)): name_of(label) for target, label in content.items()}
 
 
 def _over(item: Item, said: Mapping[str, Any], many: set[str]) -> Item:

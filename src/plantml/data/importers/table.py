@@ -1,5 +1,6 @@
 """Lists of photos with labels: CSV, JSON Lines, Parquet."""
 
+import csv
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from plantml import storage
 from plantml.data import labels as label_rules
 from plantml.data.importers import SPLIT_NAMES, Item, Listing
 from plantml.data.importers.annotations import Reading
+from plantml.data.importers.tree import as_utf8
 from plantml.data.labels import Taxonomy
 from plantml.data.manifest import SYSTEM
 from plantml.errors import InputError
@@ -30,10 +32,13 @@ def is_table(source: str) -> bool:
 def read_table(url: str) -> pl.DataFrame:
     """A table by its extension. Raises `InputError` with the reader's own words if it cannot be read."""
     data = storage.read(url)
+    if storage.suffix(url) != ".parquet":
+        data = as_utf8(data, url)
     try:
         return _READERS[storage.suffix(url)](io.BytesIO(data))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{url} cannot be read as a table", str(error).splitlines()[0]) from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        why = (storage.suffix(url) == ".csv" and _open_quote(data)) or str(error).splitlines()[0]
+        raise InputError(f"{url} cannot be read as a table", why, "Write it anew, as UTF-8.") from error
 
 
 def list_table(
@@ -133,6 +138,18 @@ _READERS: dict[str, Callable[[io.BytesIO], pl.DataFrame]] = {
 }
 
 
+def _open_quote(data: bytes) -> str:
+    """Where a cell starts whose quotation mark is never closed; empty if there is none."""
+    reader = csv.reader(io.StringIO(data.decode("utf-8", "replace"), newline=""), strict=True)
+    line = 1
+    try:
+        for _ in reader:
+            line = reader.line_num + 1
+    except csv.Error as error:
+        return f"line {line}: {error}; a quotation mark that is not closed, or stands inside a cell"
+    return ""
+
+
 def _image_column(source: str, table: pl.DataFrame, given: str | None) -> str:
     if given:
         return _column(source, table, given)
@@ -187,8 +204,10 @@ def _label(target: Target, value: Any) -> Any:
             raise InputError(f"{target.name} has the value {value!r}", "a value is a finite number", "Leave it empty.")
         return number
     if target.kind == "class":
-        return str(value).strip()
-    return list(value) if isinstance(value, list) else [part.strip() for part in str(value).split(_LIST_SEPARATOR)]
+        return str(value).strip() or None
+    if isinstance(value, list):
+        return [str(each) for each in value if each is not None]
+    return [part.strip() for part in str(value).split(_LIST_SEPARATOR)]
 
 
 def _split(source: str, value: Any) -> str | None:

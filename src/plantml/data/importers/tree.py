@@ -1,19 +1,29 @@
 """The files of a directory or an archive, listed once, as importers look at them."""
 
+import codecs
+import contextlib
 import functools
-import json
+import itertools
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from plantml import images, storage
+from plantml.data.importers.vetting import text_fault
 from plantml.errors import InputError, PlantmlError
+from plantml.parsing import parse_json
 
 HIDDEN, NO_IMAGE, UNNAMED = "hidden", "not an image by its name", "named by no annotation"
 NOT_UNICODE = "its name is not UTF-8: rename it"
 
 _SAMPLE, _LISTED_SAMPLE = 3, 200
+
+_LOOKED_AT = 200_000
+"""Files of the folder above an annotation file that are looked through for its photos."""
+
+AMBIGUOUS = "ambiguous"
+"""Code of the reason for which a photo is excluded that may be one of several files."""
 
 
 class Tree:
@@ -30,6 +40,8 @@ class Tree:
         files: entries by name, in the order of their names; empty if it was not listed.
         skipped: what was passed over, by reason.
         notes: sentences on it that the user should see.
+        decisions: how many photos were found by their names alone, by a sentence that says where.
+        ambiguous: why a name could mean several photos, by the name that `locate` gave it.
     """
 
     def __init__(self, url: str, *, listed: bool = True, roots: Sequence[str] = ()) -> None:
@@ -37,6 +49,8 @@ class Tree:
         self.files: dict[str, storage.Entry] = {}
         self.skipped: Counter[str] = Counter()
         self.notes: tuple[str, ...] = ()
+        self.decisions: Counter[str] = Counter()
+        self.ambiguous: dict[str, str] = {}
         self._parsed: dict[str, Any] = {}
         self._looked: dict[str, bool] = {}
         if not listed:
@@ -74,6 +88,28 @@ class Tree:
         why = f"{sum(passed.values())} other files were passed over: {counts}"
         return InputError(f"No photos in {self.url}", why, " ".join(self.notes) or hint)
 
+    @property
+    def _is_bare(self) -> bool:
+        """True if photos of these annotations may lie elsewhere under the folder above."""
+        return "::" not in self.url and (not self.listed or not self.photos)
+
+    @functools.cached_property
+    def _around(self) -> dict[str, list[str]]:
+        """Photos under the folder above, by the last part of their names."""
+        above, own = storage.split(self.url)
+        by_basename: dict[str, list[str]] = {}
+        if above in {"", "/"}:  # all of a disk is not what lies around a file
+            return by_basename
+        with contextlib.suppress(PlantmlError):  # a folder that cannot be listed holds nothing that can be read
+            for entry in itertools.islice(storage.list_files(above), _LOOKED_AT):
+                if storage.suffix(entry.name) in images.EXTENSIONS and not is_hidden(entry.name):
+                    name = (
+                        entry.name.removeprefix(f"{own}/") if entry.name.startswith(f"{own}/") else f"../{entry.name}"
+                    )
+                    by_basename.setdefault(posixpath.basename(name), []).append(name)
+                    self._looked[name] = True
+        return by_basename
+
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Names of the files that end so."""
         return [name for name in self.files if storage.suffix(name) in suffixes]
@@ -81,7 +117,9 @@ class Tree:
     def has(self, name: str) -> bool:
         """True if there is a file of that name."""
         if self.listed:
-            return name in self.files
+            return name in self.files or name in self._looked
+        if text_fault(name):
+            return False
         if name not in self._looked:
             self._looked[name] = storage.exists(self.url_of(name))
         return self._looked[name]
@@ -91,7 +129,7 @@ class Tree:
         if name in self.files:
             return self.files[name].url
         url = self.url
-        while name.startswith("../") and not self.listed:
+        while name.startswith("../") and self._is_bare:
             url, name = storage.split(url)[0], name[3:]
         return storage.join(url, name) if url else name
 
@@ -106,13 +144,19 @@ class Tree:
                 raise data
             yield name, data
 
+    def text(self, name: str) -> str:
+        """One text file. Raises `InputError` with the line that is no UTF-8."""
+        data = as_utf8(self.read(name), self.url_of(name))
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise InputError(f"{self.url_of(name)} is not UTF-8", f"line {line}", "Write it anew, as UTF-8.") from error
+
     def json(self, name: str) -> Any:
         """One JSON file, parsed once. Raises `InputError` if it is none."""
         if name not in self._parsed:
-            try:
-                self._parsed[name] = json.loads(self.read(name))
-            except ValueError as error:
-                raise InputError(f"{self.url_of(name)} is not JSON", str(error)) from error
+            self._parsed[name] = parse_json(self.read(name), self.url_of(name))
         return self._parsed[name]
 
     def annotation_files(self) -> Iterator[tuple[str, Any]]:
@@ -134,30 +178,57 @@ class Tree:
             folders: relative to which they may be meant.
 
         Returns:
-            Names in this tree. One that is nowhere is given where most of the others are.
+            Names in this tree. One that is nowhere is given where most of the others are. One that only its last
+            part finds is counted in `decisions`; one that could be several photos is in `ambiguous`.
         """
         plain = [_plain(name) for name in names]
-        sample = plain[: _LISTED_SAMPLE if self.listed else _SAMPLE]
+        sample = plain[: _LISTED_SAMPLE if self.listed or storage.is_local(self.url) else _SAMPLE]
         tried = list(dict.fromkeys(posixpath.normpath(folder) if folder else "" for folder in folders))
         tried = ["" if folder == "." else folder for folder in tried]
         if self.listed:
             tried = [folder for folder in tried if not folder.startswith("..")]
         hits = {folder: sum(self.has(_join(folder, name)) for name in sample) for folder in tried}
         tried.sort(key=lambda folder: -hits[folder])
-        return [self._find(name, tried) for name in plain]
+        searched = self.listed or (self._is_bare and max(hits.values(), default=0) < len(sample))
+        return [self._find(name, tried) if searched else _join(next(iter(tried), ""), name) for name in plain]
 
     def _find(self, name: str, folders: Sequence[str]) -> str:
-        if self.listed:
-            for folder in folders:
-                if (path := _join(folder, name)) in self.files:
-                    return path
-            alike = self._by_basename.get(posixpath.basename(name), [])
-            if len(alike) == 1:
-                return alike[0]
+        for folder in folders:
+            if self.has(path := _join(folder, name)):
+                return path
+        alike = self._alike(name)
+        if len(alike) == 1:
+            self.decisions[f"Photos found by their names in {posixpath.dirname(alike[0]) or self.url}"] += 1
+            return alike[0]
         path = _join(folders[0] if folders else "", name)
         while self.listed and path.startswith("../"):  # a set says nothing of what lies around it
             path = path[3:]
+        if alike:
+            self.ambiguous[path] = f"{AMBIGUOUS}: {name} may be {' or '.join(alike[:3])}"
         return path
+
+    def _alike(self, name: str) -> list[str]:
+        """Photos with the last part of a name; of several those that share most of its folders."""
+        by_basename = self._around if self._is_bare else self._by_basename
+        alike = by_basename.get(posixpath.basename(name), [])
+        shared = [_shared_end(name, other) for other in alike]
+        return [other for other, parts in zip(alike, shared, strict=True) if parts == max(shared)]
+
+
+def as_utf8(data: bytes, url: str) -> bytes:
+    """A text file's bytes without a byte order mark; from UTF-16, which such a mark tells, to UTF-8.
+
+    Raises:
+        InputError: it has the mark of UTF-16, and is not.
+    """
+    if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.removeprefix(codecs.BOM_UTF8)
+    try:
+        return data.decode("utf-16").encode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{url} is not UTF-16", f"its mark says so; byte {error.start}", "Write it as UTF-8."
+        ) from error
 
 
 def is_hidden(name: str) -> bool:
@@ -167,6 +238,12 @@ def is_hidden(name: str) -> bool:
 
 def _join(folder: str, name: str) -> str:
     return posixpath.normpath(posixpath.join(folder, name))
+
+
+def _shared_end(name: str, other: str) -> int:
+    """How many parts two paths share at their ends."""
+    pairs = zip(reversed(name.split("/")), reversed(other.split("/")), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _plain(name: str) -> str:

@@ -66,7 +66,7 @@ def list_voc(tree: Tree, reading: Reading) -> Listing:
     for name in tree.photos:
         if name not in photos:
             photos[name] = Annotated(name, tree.url_of(name), boxes=(), split=_split(name, splits))
-    return assemble(photos.values(), reading, tree.skipped, counted(notes))
+    return assemble(photos.values(), reading, tree.skipped, counted(notes + tree.decisions))
 
 
 def _parse(data: bytes) -> "Element":
@@ -75,7 +75,7 @@ def _parse(data: bytes) -> "Element":
 
     try:
         root: Element = ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError) as error:  # an encoding that is not known is a LookupError
         raise ValueError(f"no XML: {error}") from error
     return root
 
@@ -98,6 +98,7 @@ def _annotated(tree: Tree, photo: str, root: "Element", splits: Mapping[str, str
         boxes=None if classes and not boxes else boxes,
         split=_split(photo, splits),
         size=None if size is None else size_of(size.findtext("width"), size.findtext("height")),
+        reason=tree.ambiguous.get(photo, ""),
     )
 
 
@@ -127,14 +128,14 @@ def _splits(tree: Tree) -> dict[str, str]:
         word = _stem(name).lower()
         if "ImageSets" not in name.split("/") or word not in SPLIT_NAMES:
             continue
-        for line in tree.read(name).decode("utf-8", "replace").splitlines():
+        for line in tree.text(name).splitlines():
             if line.strip():
                 splits[line.strip()] = SPLIT_NAMES[word]
     return splits
 
 
 def _split(photo: str, splits: Mapping[str, str]) -> str | None:
-    return splits.get(_stem(photo)) or split_of(photo)
+    return splits.get(_stem(photo).strip()) or split_of(photo)
 
 
 def _stem(name: str) -> str:

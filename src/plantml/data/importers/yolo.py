@@ -15,7 +15,8 @@ from plantml import images, storage
 from plantml.data.importers import SPLIT_NAMES, Listing, split_of
 from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, understood
 from plantml.data.importers.coco import around
-from plantml.data.importers.tree import Tree
+from plantml.data.importers.tree import Tree, as_utf8
+from plantml.data.importers.vetting import name_of
 from plantml.errors import InputError, PlantmlError
 from plantml.work import in_threads
 
@@ -56,7 +57,7 @@ def list_yolo(tree: Tree, reading: Reading) -> Listing:
     notes: Counter[str] = Counter()
     wanted = {name: label for name in tree.photos if (label := _label_file(tree, name))}
     lines = {
-        name: text.decode("utf-8", "replace").splitlines()
+        name: as_utf8(text, tree.url_of(name)).decode("utf-8", "replace").splitlines()
         for name, (_, text) in zip(wanted, tree.read_many(list(wanted.values())), strict=True)
     }
     drawn = [name for name, found in lines.items() if any(line.strip() for line in found)]
@@ -71,7 +72,11 @@ def list_yolo(tree: Tree, reading: Reading) -> Listing:
         split = config.splits.get(name) if config.splits else split_of(name)
         photos.append(Annotated(name, tree.url_of(name), boxes=boxes, split=split, reason=reason))
     if not photos:
-        raise InputError(f"No photos in {tree.url}", "there are class names, and nothing that they are of")
+        raise InputError(
+            f"No photos in {tree.url}",
+            "there are class names, and nothing that they are of",
+            "Name the folder above, if they lie beside it.",
+        )
     unused = len(set(_label_files(tree)) - set(wanted.values()))
     if unused:
         notes["Label files without a photo"] += unused
@@ -108,7 +113,7 @@ def _config(tree: Tree) -> _Config:
         with understood(tree.url_of(name)):
             names = content["names"]
             pairs = names.items() if isinstance(names, dict) else enumerate(names)
-            by_id = {int(number): str(each) for number, each in pairs}
+            by_id = {int(number): name_of(each) for number, each in pairs}
             return _Config(by_id, _splits(tree, name, content), "kpt_shape" in content)
     file = _names_file(tree)
     if file is None:
@@ -117,8 +122,7 @@ def _config(tree: Tree) -> _Config:
             "YOLO's label files have only numbers",
             "Add data.yaml, or classes.txt with one name a line.",
         )
-    text = tree.read(file).decode("utf-8", "replace")
-    names_ = [line.strip() for line in text.splitlines()]
+    names_ = [line.strip() for line in tree.text(file).splitlines()]
     return _Config({number: each for number, each in enumerate(names_) if each}, _splits(tree, file, {}))
 
 
@@ -157,7 +161,7 @@ def _photos_at(tree: Tree, here: str, root: str, path: str) -> Iterable[str]:
     for tried in (posixpath.join(here, root, path), posixpath.join(here, path), posixpath.join(here, bare)):
         place = posixpath.normpath(tried).lstrip("/")
         if storage.suffix(place) == ".txt" and tree.has(place):
-            named = tree.read(place).decode("utf-8", "replace").split("\n")
+            named = tree.text(place).split("\n")
             names = [line.strip() for line in named if line.strip()]
             return [name for name in tree.locate(names, (posixpath.dirname(place), here, "")) if tree.has(name)]
         inside = [name for name in tree.photos if place == "." or name.startswith(f"{place}/")]
@@ -212,20 +216,21 @@ def _boxes(
         if not fields:
             continue
         try:
-            name, values = int(float(fields[0])), [float(field) for field in fields[1:]]
+            number_of_class, values = float(fields[0]), [float(field) for field in fields[1:]]
         except ValueError:
             return None, f"bad-annotation: {file}, line {number}: not numbers"
         box = _box(values, config, notes)
         if box is None:
             return None, f"bad-annotation: {file}, line {number}: {len(fields)} values that make no box"
-        if name not in config.names:
+        name = config.names.get(int(number_of_class)) if number_of_class.is_integer() else None
+        if name is None:
             raise InputError(
-                f"{file} has class {name} in line {number}",
+                f"{file} has class {fields[0][:40]} in line {number}",
                 f"the set names {len(config.names)} classes: {_short(config.names)}",
                 "Add its name to data.yaml or classes.txt.",
             )
         x, y, w, h = box
-        boxes.append(NamedBox(x * size[0], y * size[1], w * size[0], h * size[1], config.names[name]))
+        boxes.append(NamedBox(x * size[0], y * size[1], w * size[0], h * size[1], name))
     return boxes, ""
 
 

@@ -1,0 +1,169 @@
+"""What a name, a label and a box may be: one rule for all that comes in, whatever its format.
+
+Names, labels and groups are texts without control characters that UTF-8 can encode; a box has four numbers below
+`MAX_PIXELS`. Of a photo that breaks the rule the row comes in excluded, with the reason.
+"""
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+from plantml.data.boxes import Box
+from plantml.data.importers import Item, Listing
+from plantml.data.manifest import SPLITS, SYSTEM
+from plantml.errors import InputError
+from plantml.targets import Kind, Target, check_name
+
+MAX_PIXELS = 10**9
+"""No box and no photo reaches that far."""
+
+MAX_NAME, MAX_PART = 4096, 255
+"""Bytes of a photo's name, and of each part of one that is no URL: what file systems allow at most."""
+
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""Control characters, halves of surrogate pairs, and what XML cannot hold: in no name and in no label."""
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+BAD_NAME, BAD_ANNOTATION = "bad-name", "bad-annotation"
+"""Codes of the reasons for which a photo comes in excluded."""
+
+_SHOWN = 80
+
+
+def vetted(listing: Listing) -> Listing:
+    """The listing, with each photo excluded of which the source says what cannot be.
+
+    Raises:
+        InputError: a photo is named twice.
+    """
+    kinds = {target.name: target.kind for target in listing.targets}
+    items = tuple(_vetted(item, kinds) for item in listing.items)
+    name, number = Counter(item.name for item in items).most_common(1)[0] if items else ("", 1)
+    if number > 1:
+        raise InputError(f"{name} is named {number} times", "a photo has one row", "Name it once.")
+    classes = tuple(name for name in listing.classes if not text_fault(name))
+    return replace(listing, items=items, classes=classes)
+
+
+def name_of(value: Any) -> str:
+    """A name as a file of annotations has it; a number is taken as it is written.
+
+    Raises:
+        ValueError: it is neither text nor a number.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(f"a name is text, not {_shown(value)}")
+
+
+def targets_of(content: Any) -> tuple[Target, ...]:
+    """Targets as plantml writes them into JSON.
+
+    Raises:
+        InputError: a target has a name that it cannot have.
+        KeyError, TypeError, ValueError: the content is something else.
+    """
+    targets = tuple(Target(**{**each, "classes": tuple(each["classes"])}) for each in content)
+    for target in targets:
+        check_name(name_of(target.name), SYSTEM)
+        faults = [fault for name in target.classes if (fault := text_fault(name))]
+        if target.kind not in get_args(Kind) or not isinstance(target.unit, str):
+            faults.append(f"no target has the kind {_shown(target.kind)} and the unit {_shown(target.unit)}")
+        if faults or len(set(target.classes)) < len(target.classes):
+            raise ValueError(f"target {target.name}: {faults[0] if faults else 'a class is there twice'}")
+    return targets
+
+
+def text_fault(text: Any) -> str:
+    """What is wrong with a name or a label; empty if nothing is."""
+    if not isinstance(text, str):
+        return f"{_shown(text)} is no text"
+    return f"{_shown(text)} holds a character that no text has" if UNPRINTABLE.search(text) else ""
+
+
+def name_fault(name: str) -> str:
+    """What is wrong with the name of a photo; empty if nothing is."""
+    if not name.strip():
+        return "it is empty"
+    if fault := text_fault(name):
+        return fault
+    longest = max(len(part.encode()) for part in name.split("/"))
+    if len(name.encode()) > MAX_NAME or (longest > MAX_PART and "://" not in name):
+        return f"it is longer than a file's name can be: {_shown(name)}"
+    return ""
+
+
+def _vetted(item: Item, kinds: Mapping[str, Kind]) -> Item:
+    if fault := name_fault(item.name):
+        name = _escaped(item.name)[:MAX_PART] or "(no name)"
+        return Item(name, "", status="excluded", reason=f"{BAD_NAME}: {fault}")
+    fault = next(_faults(item, kinds), "")
+    if not fault:
+        return item
+    split = item.split if item.split in SPLITS else None
+    meta = {key: text.encode("utf-8", "backslashreplace").decode() for key, text in item.meta.items()}
+    reason = f"{BAD_ANNOTATION}: {fault}"
+    return replace(item, labels={}, boxes=None, group=None, split=split, meta=meta, status="excluded", reason=reason)
+
+
+def _faults(item: Item, kinds: Mapping[str, Kind]) -> Iterator[str]:
+    if fault := next(filter(None, map(_meta_fault, item.meta.values())), ""):
+        yield fault
+    for name, label in item.labels.items():
+        if name in kinds and (fault := _label_fault(label, kinds[name])):
+            yield f"the label of {name}: {fault}"
+    for box in item.boxes or ():
+        if fault := _box_fault(box):
+            yield fault
+    if item.group is not None and (fault := text_fault(item.group)):
+        yield f"the group: {fault}"
+    if item.split is not None and item.split not in SPLITS:
+        yield f"{_shown(item.split)} is no split"
+
+
+def _meta_fault(text: str) -> str:
+    # A remark may have several lines, so here only what no file can hold is wrong.
+    return "" if text.isascii() or not _SURROGATE.search(text) else text_fault(text)
+
+
+def _label_fault(label: Any, kind: Kind) -> str:
+    if kind == "class":
+        return text_fault(label)
+    if kind == "multilabel":
+        if not isinstance(label, list | tuple):
+            return f"{_shown(label)} is no list of labels"
+        return next((fault for each in label if (fault := text_fault(each))), "")
+    return "" if _is_number(label) and abs(label) <= sys.float_info.max else f"{_shown(label)} is no finite number"
+
+
+def _box_fault(box: Box) -> str:
+    sides = (box.x, box.y, box.w, box.h)
+    if not all(_is_number(side) and abs(side) < MAX_PIXELS for side in sides):
+        return f"a box at {', '.join(map(_shown, sides))}; a box has four numbers below {MAX_PIXELS:,}"
+    labels: Any = box.labels  # which a bundle may hold as anything
+    if not isinstance(labels, Mapping):
+        return f"a box with the labels {_shown(labels)}"
+    faults = (text_fault(text) for pair in labels.items() for text in pair)
+    return next((f"a label of a box: {fault}" for fault in faults if fault), "")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = ascii(value)
+    except ValueError:  # an integer of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _escaped(text: str) -> str:
+    return UNPRINTABLE.sub(lambda match: ascii(match.group())[1:-1], text)
