@@ -1,14 +1,19 @@
+import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
+from safetensors.numpy import save
 
 from plantml import bundle, storage
 from plantml.bundle import Architecture, Combinations, Contract, Origin
 from plantml.calibration import Threshold
-from plantml.errors import InputError, NotFoundError, StorageError
+from plantml.errors import Exit, InputError, NotFoundError, PlantmlError, StorageError
+from plantml.export.onnx import serialised
 from plantml.images import Fit
 from plantml.targets import Target
 
@@ -24,8 +29,24 @@ CONTRACT = Contract(
     seed=1,
     versions={"plantml": "0.1.0"},
 )
-FILES = {"model.onnx": b"graph", "model.safetensors": b"weights", "README.md": b"card"}
 TENSORS = {"head.weight": b"\1\2", "head.bias": b"\3", "bank": b"\4"}
+
+
+def onnx_file(contract, digest):
+    """A graph that gives back what it gets, with the notes of a model."""
+    image, same = (helper.make_tensor_value_info(name, TensorProto.UINT8, [1]) for name in ("image", "same"))
+    graph = helper.make_graph([helper.make_node("Identity", ["image"], ["same"])], "graph", [image], [same])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, {"plantml": contract.canonical().decode(), "plantml_digest": digest})
+    return serialised(model)
+
+
+WEIGHTS = save({name: np.frombuffer(data, np.uint8) for name, data in TENSORS.items()})
+FILES = {
+    "model.onnx": onnx_file(CONTRACT, bundle.digest(CONTRACT, TENSORS)),
+    "model.safetensors": WEIGHTS,
+    "README.md": b"card",
+}
 
 
 def changed(**changes):
@@ -149,9 +170,12 @@ def test_one_flipped_bit_is_noticed(folder, name):
 
 
 def test_a_lost_file_is_not_found(folder):
+    Path(folder, "model.safetensors").unlink()
+    with pytest.raises(NotFoundError, match=r"model\.safetensors"):
+        bundle.find(folder).read("model.safetensors")
     Path(folder, "model.onnx").unlink()
-    with pytest.raises(NotFoundError, match=r"model\.onnx"):
-        bundle.find(folder).read("model.onnx")
+    with pytest.raises(InputError, match=r"is not whole: there is no model\.onnx"):
+        bundle.find(folder)
 
 
 def test_a_file_that_was_never_there_lists_those_that_are(folder):
@@ -160,12 +184,201 @@ def test_a_file_that_was_never_there_lists_those_that_are(folder):
 
 
 def test_remote_files_are_fetched_once_and_checked(memory_url, tmp_path):
-    found, cache = bundle.find(written(memory_url)), storage.Cache(tmp_path, 1000)
-    assert found.read("model.onnx", cache) == b"graph"
+    found, cache = bundle.find(written(memory_url)), storage.Cache(tmp_path, 10_000)
+    assert found.read("model.onnx", cache) == FILES["model.onnx"]
     storage.write(f"{memory_url}/model.onnx", b"other")
-    assert found.read("model.onnx", cache) == b"graph"
+    assert found.read("model.onnx", cache) == FILES["model.onnx"]
     with pytest.raises(StorageError, match="damaged"):
-        found.read("model.onnx", storage.Cache(tmp_path / "empty", 1000))
+        found.read("model.onnx", storage.Cache(tmp_path / "empty", 10_000))
+    next(tmp_path.glob(f"*/{found.files['model.onnx']}")).write_bytes(b"damaged")
+    with pytest.raises(StorageError, match="in the cache is damaged"):
+        found.read("model.onnx", cache)
+
+
+# --- what is believed: nothing ----------------------------------------------------------------
+
+
+def leaves(value, path=()):
+    """The path of each scalar, and of each empty list or object."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    paths = [found for key, part in inner for found in leaves(part, (*path, key))]
+    return paths or [path]
+
+
+def put(content, path, value):
+    """A copy with another value at a path."""
+    content = json.loads(json.dumps(content))
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return content
+
+
+def at(content, path):
+    for key in path:
+        content = content[key]
+    return content
+
+
+def others(value):
+    """Values that are not this one: near it, of another type, and such that make no sense anywhere."""
+    odd = [None, [value], float("nan"), 10**400, -1, "\N{SNOWMAN}"]
+    match value:
+        case bool():
+            return [not value, int(value), *odd]
+        case int():
+            return [value + 1, float(value), str(value), *odd]
+        case float():
+            return [value + 0.01, str(value), *odd]
+        case str():
+            return [f"{value}x", value.upper() + " ", *odd]
+        case _:
+            return [*odd, {} if value == [] else []]
+
+
+FULL = CONTRACT.model_copy(
+    update={
+        "biases": {"disease": (0.5, -0.5)},
+        "target_risk": 0.05,
+        "acceptance": OTHERS["acceptance"].acceptance,
+        "combinations": OTHERS["combinations"].combinations,
+        "derived_from": "cd" * 32,
+    }
+)
+
+
+def opens(folder):
+    """The exit code of opening a bundle for any runtime: what `find` and reading each of its files end with."""
+    try:
+        found = bundle.find(folder)
+        for name in found.files:
+            found.read(name)
+    except PlantmlError as error:
+        return error.exit_code
+    return Exit.DONE
+
+
+@pytest.fixture
+def full(tmp_path):
+    """A bundle whose contract has everything, and the content of its `model.json`."""
+    digest = bundle.digest(FULL, TENSORS)
+    files = {**FILES, "model.onnx": onnx_file(FULL, digest)}
+    folder = tmp_path / "full"
+    text = bundle.model_json(FULL, digest, files)
+    storage.publish(str(folder), {**files, "model.json": text})
+    assert opens(str(folder)) == Exit.DONE
+    return folder, json.loads(text)
+
+
+def test_every_value_of_model_json_is_checked(full):
+    folder, content = full
+    paths = leaves(content)
+    assert len(paths) > 40
+    for path in paths:
+        for value in others(at(content, path)):
+            (folder / "model.json").write_text(json.dumps(put(content, path, value)))
+            assert opens(str(folder)) in {Exit.INPUT, Exit.STORAGE}, (path, value)
+
+
+def test_every_missing_or_further_key_of_model_json_is_noticed(full):
+    folder, content = full
+    for path in {found[:end] for found in leaves(content) for end in range(len(found))}:
+        parent = at(content, path)
+        for key in parent if isinstance(parent, dict) else range(len(parent)):
+            less = [part for number, part in enumerate(parent) if number != key]
+            if isinstance(parent, dict):
+                less = {name: part for name, part in parent.items() if name != key}
+            text = put({"": content}, ("", *path), less)[""]
+            (folder / "model.json").write_text(json.dumps(text))
+            if (*path, key) != ("files", "README.md"):
+                assert opens(str(folder)) in {Exit.INPUT, Exit.STORAGE}, (path, key)
+        more = {**parent, "surprise": 1} if isinstance(parent, dict) else [*parent, parent[0]]
+        (folder / "model.json").write_text(json.dumps(put({"": content}, ("", *path), more)[""]))
+        assert opens(str(folder)) in {Exit.INPUT, Exit.STORAGE}, path
+
+
+def test_two_classes_that_were_exchanged_are_noticed(full):
+    folder, content = full
+    classes = content["contract"]["targets"][0]["classes"]
+    (folder / "model.json").write_text(json.dumps(put(content, ("contract", "targets", 0, "classes"), classes[::-1])))
+    with pytest.raises(InputError, match=r"holds another contract: targets differs"):
+        bundle.find(str(folder))
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "model.pkl", "sub/model.onnx", ""])
+def test_a_file_that_a_bundle_does_not_have_is_refused(full, name):
+    folder, content = full
+    (folder / "model.json").write_text(json.dumps(put(content, ("files", name), "ab" * 32)))
+    with pytest.raises(InputError, match="a bundle has no file"):
+        bundle.find(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"digest": ' + b"9" * 5000 + b"}", "too many digits"),
+        (b'{"digest": "\\ud800"}', "half of a surrogate pair"),
+        (b'{"contract": NaN}', "digest is missing"),
+    ],
+)
+def test_json_that_is_none_is_named(full, change, message):
+    folder, _ = full
+    (folder / "model.json").write_bytes(change)
+    with pytest.raises(InputError, match=message) as error:
+        bundle.find(str(folder))
+    assert str(folder / "model.json") in str(error.value)
+
+
+def test_keys_of_other_formats_are_refused_in_words(full):
+    folder, content = full
+    (folder / "model.json").write_text(json.dumps(put(content, ("contract", "labels"), ["none", "rust"])))
+    with pytest.raises(
+        InputError, match="labels: bundle format 1 has no such key; another version of plantml wrote it"
+    ):
+        bundle.find(str(folder))
+
+
+def rehashed(content, name, data):
+    return put(content, ("files", name), hashlib.sha256(data).hexdigest())
+
+
+def test_files_of_another_model_are_noticed_even_with_their_hashes(full):
+    folder, content = full
+    for name, data in [
+        ("model.onnx", FILES["model.onnx"]),
+        ("model.safetensors", save({"head.weight": np.zeros(2, np.uint8)})),
+    ]:
+        (folder / "model.json").write_text(json.dumps(rehashed(content, name, data)))
+        before = (folder / name).read_bytes()
+        (folder / name).write_bytes(data)
+        assert opens(str(folder)) == Exit.INPUT
+        (folder / name).write_bytes(before)
+
+
+def test_an_onnx_file_whose_metadata_were_edited_to_fit_is_noticed(full):
+    folder, content = full
+    data = (folder / "model.onnx").read_bytes()
+    edited = data.replace(b'"disease":0.8', b'"disease":0.1')
+    assert edited != data
+    (folder / "model.onnx").write_bytes(edited)
+    fitting = put(rehashed(content, "model.onnx", edited), ("contract", "thresholds", "disease"), 0.1)
+    (folder / "model.json").write_text(json.dumps(fitting))
+    with pytest.raises(InputError, match=r"model\.onnx was changed after plantml wrote it"):
+        bundle.find(str(folder)).read("model.onnx")
+    with pytest.raises(InputError, match="not the model that it says"):
+        bundle.find(str(folder)).read("model.safetensors")
+
+
+@given(share=st.floats(0, 0.999), name=st.sampled_from(["model.json", "model.onnx", "model.safetensors"]))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_that_was_cut_off_is_noticed(full, share, name):
+    folder, _ = full
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: int(len(data) * share)])
+    assert opens(str(folder)) in {Exit.INPUT, Exit.STORAGE}
+    (folder / name).write_bytes(data)
 
 
 # --- digest -----------------------------------------------------------------------------------

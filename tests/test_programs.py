@@ -1,30 +1,16 @@
+import contextlib
 import io
 import json
 import pickle
 import zipfile
 
-import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from plantml import programs
-from plantml.bundle import Architecture, Contract, Origin, digest
 from plantml.errors import InputError
-from plantml.images import Fit
-from plantml.targets import Target
-
-CONTRACT = Contract(
-    targets=(Target("disease", "class", ("none", "rust")),),
-    input=Fit(8, 8),
-    architecture=Architecture(backbone="none", embedding=3, mean=(0.5,) * 3, std=(0.5,) * 3, bank=1),
-    temperatures={},
-    thresholds={},
-    unknown_threshold=0.3,
-    dataset=Origin(url="data", version=1, fingerprint=""),
-    metrics={},
-    seed=0,
-    versions={},
-)
 
 
 class Net(torch.nn.Module):
@@ -69,13 +55,14 @@ def changed(packed, name, work):
     return archive(parts | {key: work(parts[key])})
 
 
-def edited(packed, work, name=programs.MODEL):
+def edited(packed, work, name=programs.MODEL, *, sealed=True):
     def edit(body):
         content = json.loads(body)
         work(content)
         return json.dumps(content).encode()
 
-    return changed(packed, name, edit)
+    data = changed(packed, name, edit)
+    return programs.annotated(data, {}) if sealed else data
 
 
 # --- what is ours -----------------------------------------------------------------------------
@@ -103,12 +90,17 @@ def test_nothing_of_ours_is_a_pickle_or_names_a_place(packed):
         assert b'"use_pickle": true' not in parts[f"archive/{config}"]
 
 
-def test_the_digest_is_that_of_contract_and_tensors(packed):
-    tensors = programs.unpack("leaf.pt2", packed).tensors
-    programs.check_digest("leaf.pt2", CONTRACT, digest(CONTRACT, tensors), tensors)
-    spoilt = dict(tensors) | {"head.bias": np.zeros(2, np.float32).tobytes()}
-    with pytest.raises(InputError, match="not the model that it says"):
-        programs.check_digest("leaf.pt2", CONTRACT, digest(CONTRACT, tensors), spoilt)
+def test_an_edited_graph_is_noticed(packed):
+    def swapped(content):
+        outputs = content["graph_module"]["graph"]["nodes"]
+        outputs[0], outputs[1] = outputs[1], outputs[0]
+
+    assert programs.annotated(packed, {}) == packed
+    with pytest.raises(InputError, match="changed after plantml wrote it"):
+        programs.unpack("leaf.pt2", archive(members(edited(packed, swapped, sealed=False))))
+    unsealed = {name: body for name, body in members(packed).items() if "seal" not in name}
+    with pytest.raises(InputError, match="not made by plantml"):
+        programs.unpack("leaf.pt2", archive(unsealed))
 
 
 # --- what is not ------------------------------------------------------------------------------
@@ -226,3 +218,56 @@ def test_a_flipped_bit_is_noticed(packed):
     data[where] ^= 1
     with pytest.raises(InputError, match="no whole"):
         programs.unpack("leaf.pt2", bytes(data))
+
+
+@pytest.mark.parametrize("data", [archive({}), archive({"archive/models/model.json": b"[" * 100_000})])
+def test_an_archive_that_holds_nothing_or_too_much_is_refused(data):
+    with pytest.raises(InputError):
+        programs.unpack("leaf.pt2", data)
+
+
+@pytest.mark.parametrize("text", ["1" * 200 + "!", "1" * 200 + "()" * 50 + "!"])
+def test_a_long_text_is_looked_at_once(packed, text):
+    with pytest.raises(InputError, match="what plantml does not export"):
+        programs.unpack("leaf.pt2", edited(packed, size(text)))
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_bytes_changed_by_chance_are_noticed(packed, data):
+    """The bodies of the parts have checksums; what is left is the zip's own directory, most of it at the end."""
+    spoilt = bytearray(packed)
+    many = data.draw(st.integers(1, 4))
+    for place in data.draw(st.lists(st.integers(1, 1500), min_size=many, max_size=many)):
+        spoilt[-place] = data.draw(st.integers(0, 255))
+    try:
+        found = programs.unpack("leaf.pt2", bytes(spoilt))
+    except InputError:
+        return
+    assert found == programs.unpack("leaf.pt2", packed)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(data=st.data(), value=json_values)
+@settings(max_examples=25, deadline=None)
+def test_any_value_in_the_place_of_another_is_refused_or_read(packed, data, value):
+    """A sealed archive whose graph or configuration is not what a graph is."""
+    name = data.draw(st.sampled_from([programs.MODEL, programs.WEIGHTS, programs.CONSTANTS]))
+
+    def work(content):
+        for _ in range(data.draw(st.integers(0, 5))):
+            nested = [key for key, part in content.items() if isinstance(part, dict) and part]
+            if not nested:
+                break
+            content = content[data.draw(st.sampled_from(nested))]
+        if content:
+            content[data.draw(st.sampled_from(sorted(content)))] = value
+
+    with contextlib.suppress(InputError):
+        programs.unpack("leaf.pt2", edited(packed, work, name))

@@ -7,17 +7,29 @@
       README.md            model card
 
 The digest names the model: SHA-256 over the canonical contract and the tensors' bytes.
+
+A contract is checked, not believed. To open a model is to call `find`, and `Bundle.read` for each file that is used:
+
+* `find` refuses a `model.json` that is not written as plantml writes it, or whose contract or digest is not, to the
+  letter, that in the metadata of `model.onnx`; and a version of a registry that is not the model that was added.
+* `Bundle.read` refuses a file that does not have its SHA-256 of `model.json`; weights that do not give the digest
+  together with the contract; and an ONNX file that is not, to the byte, what its seal says.
+
+So whatever of a bundle is edited, swapped, cut off or lost is noticed before the first answer, unless contract,
+digest, hashes and seal are all forged to fit each other. A file that the runtime does not use is not looked at:
+`plantml models verify` and `plantml models add` read all.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from plantml import ledger, storage
+from plantml import ledger, model_files, parsing, storage
 from plantml.calibration import Threshold
 from plantml.errors import InputError, NotFoundError
 from plantml.images import Fit
@@ -30,6 +42,11 @@ PACK = ".plantml"
 
 CONTRACT_KEY, DIGEST_KEY = "plantml", "plantml_digest"
 """Keys of the metadata of `model.onnx` that hold the contract and the digest."""
+
+_KEYS = ("digest", "files", "contract")
+_NEEDED = (WEIGHTS, ONNX)
+_HEX = re.compile(r"[0-9a-f]{64}")
+_AGAIN = "Fetch it again from where it was made, or export or train it again."
 
 
 class Architecture(BaseModel):
@@ -123,61 +140,96 @@ class Bundle:
     files: Mapping[str, str]
     asked: str = ""
 
+    @property
+    def place(self) -> str:
+        """Its URL as a user would name it: of a pack, that of the file."""
+        return _place(self.url)
+
     def read(self, name: str, cache: storage.Cache | None = None) -> bytes:
-        """The bytes of one of its files, checked against their hash; remote ones through the cache.
+        """The bytes of one of its files, which are those of this very model; remote ones through the cache.
 
         Raises:
-            InputError: the bundle has no such file.
+            InputError: the bundle has no such file, or the file belongs to another model.
             StorageError: the bytes are not those that were written.
         """
         if name not in self.files:
             raise InputError(f"{self.url} has no {name}", f"it has {', '.join(self.files) or 'one file only'}")
         url, sha256 = storage.join(self.url, name), self.files[name]
-        if cache is not None and not storage.is_local(url):
-            return cache.read(sha256, url)
-        data = storage.read(url)
-        storage.check_sha256(data, sha256, url)
+        cached = cache is not None and not storage.is_local(url)
+        data = cache.read(sha256, url) if cache is not None and cached else storage.read(url)
+        sums = model_files.sums(data)
+        if sums.sha256 != sha256:
+            raise storage.damaged(f"The copy of {url} in the cache" if cached else url, sha256)
+        if name == ONNX:
+            notes = model_files.onnx_metadata(url, data)
+            model_files.check_seal(url, sums)
+            check_notes(self, notes)
+        elif name == WEIGHTS:
+            check_digest(url, self, model_files.tensors(url, data))
         return data
 
 
-def digest(contract: Contract, tensors: Mapping[str, bytes]) -> str:
+def digest(contract: Contract, tensors: Mapping[str, bytes | memoryview]) -> str:
     """SHA-256 of the canonical contract and of the tensors' bytes in the order of their names."""
     found = hashlib.sha256(contract.canonical())
     for name in sorted(tensors):
-        found.update(name.encode() + b"\0" + tensors[name])
+        found.update(name.encode() + b"\0")
+        found.update(tensors[name])
     return found.hexdigest()
 
 
-def tensors(url: str, data: bytes) -> dict[str, bytes]:
-    """The bytes of each tensor of a safetensors file, by name, with nothing but the standard library.
-
-    Format: https://huggingface.co/docs/safetensors (the header's length as 8 bytes, the header as JSON, the data).
-
-    Raises:
-        InputError: it is no such file.
-    """
-    begin = 8 + int.from_bytes(data[:8], "little")
-    try:
-        header = json.loads(data[8:begin] if begin <= len(data) else b"")
-        places = {name: part["data_offsets"] for name, part in header.items() if name != "__metadata__"}
-        return {name: data[begin + int(first) : begin + int(last)] for name, (first, last) in places.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{url} is not a safetensors file", f"{type(error).__name__}: {error}") from error
+def check_digest(url: str, bundle: Bundle, tensors: Mapping[str, bytes | memoryview]) -> None:
+    """Raise `InputError` unless the contract and the tensors of the file at `url` are those that the digest names."""
+    name = digest(bundle.contract, tensors)
+    if name != bundle.digest:
+        raise InputError(
+            f"{url} is not the model that it says",
+            f"it is named {bundle.digest[:12]}, and its contract and tensors are {name[:12]}",
+            _AGAIN,
+        )
 
 
-def find(ref: str) -> Bundle:
+def check_notes(bundle: Bundle, notes: Mapping[str, str]) -> None:
+    """Raise `InputError` unless the metadata of its ONNX file name this digest and hold this contract."""
+    named = notes.get(DIGEST_KEY, "")
+    if named != bundle.digest:
+        raise InputError(
+            f"{bundle.place} is put together from two models",
+            f"{ONNX} is the model {named[:12] or 'nobody'}, {MODEL_JSON} names {bundle.digest[:12]}",
+            _AGAIN,
+        )
+    stated = notes.get(CONTRACT_KEY, "")
+    if stated.encode() != bundle.contract.canonical():
+        raise InputError(
+            f"{bundle.place}/{MODEL_JSON} was changed after plantml wrote it",
+            f"{ONNX} holds another contract: {_difference(bundle, stated)}",
+            _AGAIN,
+        )
+
+
+def _difference(bundle: Bundle, stated: str) -> str:
+    """The first key in which a contract is not the one that the ONNX file holds."""
+    other = parsing.parse_json_object(stated, f"The contract in {bundle.place}/{ONNX}")
+    ours = bundle.contract.as_json()
+    differing = [key for key in {**ours, **other} if ours.get(key) != other.get(key)]
+    return f"{differing[0]} differs" if differing else "it is written otherwise"
+
+
+def find(ref: str, cache: storage.Cache | None = None) -> Bundle:
     """The bundle at `ref`: a bundle's folder, a run's, a pack, or a version in a registry.
 
     Args:
         ref: URL of a bundle, of a run, which means its bundle, or of a `.plantml` pack; `REGISTRY/leaf@3` or
             `REGISTRY/leaf@production`.
+        cache: for remote files.
 
     Raises:
         NotFoundError: there is none.
-        InputError: what is there is not a bundle that this version can read, or a registry has no such version.
+        InputError: what is there is not a bundle that this version can read, its contract is not that of its ONNX
+            file, or a registry has no such version.
     """
-    registered = ledger.found(ref)
-    url = storage.absolute(registered or ref)
+    entry = ledger.found(ref)
+    url = storage.absolute(entry.url if entry else ref)
     if storage.suffix(url) == PACK:
         url = f"zip://::{url}"
     for place in (url, storage.join(url, "bundle")):
@@ -185,14 +237,34 @@ def find(ref: str) -> Bundle:
             text = storage.read(storage.join(place, MODEL_JSON))
         except NotFoundError:
             continue
-        return replace(_parse(place, text), asked=ref if registered else "")
-    if not registered and ledger.is_model(url):
+        bundle = replace(_parse(place, text), asked=ref if entry else "")
+        _check_contract(bundle, cache)
+        if entry is not None and bundle.digest != entry.digest:
+            why = f"{entry.digest[:12]} was added, and {bundle.digest[:12]} is there"
+            raise InputError(f"{ref} is not the model that was added", why, _AGAIN)
+        return bundle
+    if entry is None and ledger.is_model(url):
         raise ledger.unnamed(ledger.load(url))
     raise NotFoundError(
         f"There is no model at {url}",
         f"neither {MODEL_JSON} nor bundle/{MODEL_JSON} is there",
         "Name a run, a bundle or an .onnx file; `plantml train` makes them.",
     )
+
+
+def _check_contract(bundle: Bundle, cache: storage.Cache | None) -> None:
+    """Raise `InputError` unless the contract is that in its ONNX file, of which only the metadata are read."""
+    url = storage.join(bundle.url, ONNX)
+    try:
+        if cache is not None and "::" in url:  # of a member of an archive no part can be read alone
+            bundle.read(ONNX, cache)
+        else:
+            check_notes(bundle, model_files.onnx_metadata(url, storage.ranges(url)))
+    except NotFoundError as error:
+        raise InputError(f"{bundle.place} is not whole", f"there is no {ONNX}", _AGAIN) from error
+    except InputError:
+        bundle.read(ONNX)  # if its bytes are not those that were written, that is what is wrong
+        raise
 
 
 def model_json(contract: Contract, digest_: str, files: Mapping[str, bytes]) -> bytes:
@@ -206,22 +278,59 @@ def parse_contract(where: str, content: Any) -> Contract:
     """A contract from parsed JSON. Raises `InputError` that names the first thing wrong with it."""
     if isinstance(content, dict) and content.get("format") != FORMAT:
         raise InputError(
-            f"{where} has bundle format {content.get('format')}",
+            f"{where} has bundle format {content.get('format')!r:.40}",
             f"this plantml reads {FORMAT}",
             "Update plantml.",
         )
     try:
-        return Contract.model_validate(content)
+        contract = Contract.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{where} is no valid model contract", f"{key}: {first['msg']}") from error
+        reason = _REASONS.get(first["type"], first["msg"])
+        raise InputError(f"{where} is no valid model contract", f"{key}: {reason}", _AGAIN) from error
+    if json.dumps(content, sort_keys=True, separators=(",", ":")).encode() != contract.canonical():
+        raise InputError(f"{where} is no valid model contract", "a value has another type than its key has", _AGAIN)
+    return contract
+
+
+_REASONS = {
+    "extra_forbidden": f"bundle format {FORMAT} has no such key; another version of plantml wrote it",
+    "missing": "it is missing",
+}
+"""What pydantic says in words of its own, by its type of error."""
 
 
 def _parse(url: str, text: bytes) -> Bundle:
-    try:
-        content = json.loads(text)
-        files = {str(name): str(sha256) for name, sha256 in content["files"].items()}
-        return Bundle(url, parse_contract(url, content["contract"]), str(content["digest"]), files)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{url}/{MODEL_JSON} is damaged", f"{type(error).__name__}: {error}") from error
+    where = f"{_place(url)}/{MODEL_JSON}"
+    content = parsing.parse_json_object(text, where)
+    why = _fault(content)
+    if why:
+        raise InputError(f"{where} is damaged", why, _AGAIN)
+    return Bundle(url, parse_contract(where, content["contract"]), content["digest"], content["files"])
+
+
+def _fault(content: Mapping[str, Any]) -> str:
+    """What is wrong with a `model.json` but for its contract; empty for nothing."""
+    for key in (*_KEYS, *content):
+        if key not in content or key not in _KEYS:
+            return f"{key} is missing" if key in _KEYS else f"bundle format {FORMAT} has no key {key!r:.80}"
+    if not _is_sha256(content["digest"]):
+        return "digest is no SHA-256 in hex"
+    files = content["files"]
+    if not isinstance(files, dict):
+        return "files is no object"
+    for name in (*_NEEDED, *files):
+        if name not in files or name not in {*_NEEDED, CARD}:
+            return f"{name} is not in files" if name in _NEEDED else f"a bundle has no file {name!r:.80}"
+        if not _is_sha256(files[name]):
+            return f"files.{name} is no SHA-256 in hex"
+    return ""
+
+
+def _place(url: str) -> str:
+    return url.removeprefix("zip://::")
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and _HEX.fullmatch(value) is not None

@@ -221,13 +221,13 @@ def unnamed(state: Ledger) -> InputError:
     )
 
 
-def found(ref: str) -> str | None:
-    """The URL of the bundle if `ref` is one of a registry with `@`, else `None`. Raises `InputError`."""
+def found(ref: str) -> Entry | None:
+    """The version if `ref` is one of a registry with `@`, else `None`. Raises `InputError`."""
     url, at = parse(ref)
     if at is None:
         return None
     state = Acts(url).ledger()
-    return state.entry(at).url if state.events else None
+    return state.entry(at) if state.events else None
 
 
 def is_model(url: str) -> bool:

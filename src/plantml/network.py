@@ -7,11 +7,16 @@ import functools
 from collections.abc import Mapping, Sequence
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
-from plantml.bundle import Architecture, Combinations, Contract
+from plantml.bundle import WEIGHTS, Architecture, Combinations, Contract
+from plantml.errors import InputError
 from plantml.targets import Target, tied, valid_combinations
+
+_AGAIN = "Fetch the model again from where it was made, or use the timm that it was trained with."
 
 NEIGHBOURS = 5
 """Nearest training embeddings that the unknown score looks at."""
@@ -239,10 +244,30 @@ def bare_backbone(name: str, *, drop_path: float = 0.0) -> nn.Module:
     return backbone
 
 
+def read_weights(data: bytes) -> dict[str, Tensor]:
+    """The tensors of a bundle's weights by name. Raises `InputError` if they are no safetensors file."""
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, LookupError, RuntimeError) as error:  # a lookup of a type that torch lacks
+        raise InputError(f"{WEIGHTS} is not a safetensors file", str(error), _AGAIN) from error
+
+
 def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> Deployed:
-    """The deployed network of a contract and its weights, in evaluation mode."""
-    net = PlantNet(contract.architecture, contract.targets)
-    bank = torch.zeros(contract.architecture.bank, contract.architecture.embedding)
-    deployed = Deployed(net, contract.temperatures, bank, contract.combinations, contract.biases)
-    deployed.load_state_dict(dict(weights))
+    """The deployed network of a contract and its weights, in evaluation mode.
+
+    Raises:
+        InputError: the weights do not fit the contract, or this timm has no such backbone.
+    """
+    try:
+        net = PlantNet(contract.architecture, contract.targets)
+        bank = torch.zeros(contract.architecture.bank, contract.architecture.embedding)
+        deployed = Deployed(net, contract.temperatures, bank, contract.combinations, contract.biases)
+        deployed.load_state_dict(dict(weights))
+    except (RuntimeError, ValueError, LookupError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError("The weights do not fit the model's contract", why, _AGAIN) from error
+    for name, tensor in deployed.state_dict().items():
+        if weights[name].dtype != tensor.dtype:
+            why = f"{name} is {weights[name].dtype}, and the network has {tensor.dtype}"
+            raise InputError("The weights do not fit the model's contract", why, _AGAIN)
     return deployed.eval()

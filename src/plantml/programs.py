@@ -3,19 +3,24 @@
 `torch.export.load` may run code: it unpickles tensors, constants and example inputs that an archive marks so, loads
 compiled libraries, evaluates symbolic expressions and guards as Python, and calls whatever function of torch a node
 names. So an archive is first read here as what it is, a zip of JSON and raw numbers, and refused if it holds anything
-that ours do not. What torch then loads is a new archive, made of nothing but the parts that were looked at.
+that ours do not. What torch then loads is a new archive, made of nothing but the parts that were looked at. One of its
+notes is the SHA-256 of all its other parts: the graph is not in the digest, and an edited one is noticed by that.
 """
 
+import hashlib
 import io
 import json
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from plantml import bundle as bundles
+from plantml import parsing
 from plantml.errors import InputError
+from plantml.model_files import SEAL_KEY, Sums, check_seal
 
 MODEL = "models/model.json"
 WEIGHTS = "data/weights/model_weights_config.json"
@@ -32,12 +37,26 @@ _OPERATOR = re.compile(
 )
 _SYMBOL = re.compile(r"[su]\d+")
 _SIZE = re.compile(
-    r"((Symbol|Integer|Mul|Add|FloorDiv|Mod|Max|Min|True|positive|integer|nonnegative)\b|'[su]\d+'|\d+|[-(),= ])*"
+    r"((Symbol|Integer|Mul|Add|FloorDiv|Mod|Max|Min|True|positive|integer|nonnegative)\b|'[su]\d+'|\d|[-(),= ])*"
 )
 _WORD = re.compile(r"[a-z_]{0,24}")
-_TREE = re.compile(r'(builtins\.(tuple|list|dict)|type|context|children_spec|null|\d+|[\[\]{}:", \\])*')
+_TREE = re.compile(r'(builtins\.(tuple|list|dict)|type|context|children_spec|null|\d|[\[\]{}:", \\])*')
 _TEXTS = {"as_string": _WORD, "expr_str": _SIZE, "in_spec": _TREE, "out_spec": _TREE}
 _TENSOR = re.compile(r"(weight|tensor)_\d+")
+_SEAL = EXTRA + SEAL_KEY
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ValueError,
+    ArithmeticError,
+    EOFError,
+    RuntimeError,  # an encrypted member, what is nested too deep, and what is packed in an unknown way
+)
+"""What bytes that are no archive of ours raise where they are read."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +64,7 @@ class Archive:
     """An archive that was looked at.
 
     Attributes:
-        notes: its extra files.
+        notes: its extra files, without the seal.
         tensors: raw bytes of the weights by their names in the network.
         clean: the same archive with nothing in it but what was looked at; safe for `torch.export.load`.
     """
@@ -64,15 +83,13 @@ def pack(program: Any, notes: Mapping[str, str]) -> bytes:
         node.meta.pop("stack_trace", None)  # it names files of the machine that exported
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files=dict(notes))
-    return buffer.getvalue()
+    return annotated(buffer.getvalue(), {})
 
 
 def annotated(data: bytes, notes: Mapping[str, str]) -> bytes:
-    """An archive of ours with more notes."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = {info.filename: archive.read(info) for info in archive.infolist()}
-    root = next(iter(members)).partition("/")[0]
-    return _zipped(members | {f"{root}/{EXTRA}{key}": value.encode() for key, value in notes.items()})
+    """An archive of ours with more notes, sealed."""
+    members = _members(data) | {EXTRA + key: value.encode() for key, value in notes.items()}
+    return _zipped(members | {_SEAL: _seal(members).encode()})
 
 
 def unpack(url: str, data: bytes) -> Archive:
@@ -83,42 +100,36 @@ def unpack(url: str, data: bytes) -> Archive:
     """
     try:
         members = _members(data)
-        program = json.loads(members[MODEL])
+        program = parsing.parse_json_object(members[MODEL], MODEL)
         _check_graph(program)
         tensors: dict[str, bytes] = {}
         for name, folder in _RAW.items():
-            found = {
+            parts = {
                 tensor: members[folder + _checked_path(tensor, entry)]
-                for tensor, entry in json.loads(members[name])["config"].items()
+                for tensor, entry in parsing.parse_json_object(members[name], name)["config"].items()
             }
-            tensors |= found if name == WEIGHTS else {}
+            tensors |= parts if name == WEIGHTS else {}
         notes = {name.removeprefix(EXTRA): body.decode() for name, body in members.items() if name.startswith(EXTRA)}
+        stated = notes.pop(SEAL_KEY, "")
+        clean = _clean(members, program)
     except _Foreign as error:
         raise InputError(
             f"{url} holds what plantml does not export", str(error), "Loading it could run code: it is not loaded."
         ) from error
-    except (
-        zipfile.BadZipFile,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        NotImplementedError,
-        EOFError,
-    ) as error:
-        raise InputError(f"{url} is no whole .pt2 file", f"{type(error).__name__}: {error}") from error
-    return Archive(notes, tensors, _clean(members, program))
+    except (*_BROKEN, InputError) as error:
+        why = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        raise InputError(f"{url} is no whole .pt2 file", why, "Export it again.") from error
+    check_seal(url, Sums("", _seal(members) if stated else None, stated))
+    return Archive(notes, tensors, clean)
 
 
-def check_digest(url: str, contract: bundles.Contract, digest: str, tensors: Mapping[str, bytes]) -> None:
-    """Raise `InputError` unless contract and tensors are those that the digest names."""
-    found = bundles.digest(contract, tensors)
-    if found != digest:
-        raise InputError(
-            f"{url} is not the model that it says",
-            f"it is named {digest[:12]}, and its contract and tensors are {found[:12]}",
-            "Export it again.",
-        )
+def _seal(members: Mapping[str, bytes]) -> str:
+    """SHA-256 of the names and bytes of all members but the seal."""
+    found = hashlib.sha256()
+    for name in sorted(members.keys() - {_SEAL}):
+        found.update(f"{name}\0{len(members[name])}\0".encode())
+        found.update(members[name])
+    return found.hexdigest()
 
 
 class _Foreign(Exception):  # noqa: N818 - says what an archive is
@@ -128,6 +139,8 @@ class _Foreign(Exception):  # noqa: N818 - says what an archive is
 def _members(data: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         infos = archive.infolist()
+        if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+            raise _Foreign("a compressed file")
         if sum(info.file_size for info in infos) > _LIMIT:
             raise _Foreign("it would unpack to more than 8 GiB")
         root, members = infos[0].filename.partition("/")[0] + "/", {}
@@ -180,13 +193,12 @@ def _clean(members: Mapping[str, bytes], program: dict[str, Any]) -> bytes:
     for node in program["graph_module"]["graph"]["nodes"]:
         node["metadata"] = {}
     program["guards_code"] = []
-    parts = {**members, MODEL: json.dumps(program).encode()}
-    return _zipped({f"archive/{name}": body for name, body in parts.items()})
+    return _zipped({**members, MODEL: json.dumps(program).encode()})
 
 
 def _zipped(members: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, body in members.items():
-            archive.writestr(zipfile.ZipInfo(name), body)  # which has no clock in it
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), body)  # which has no clock in it
     return buffer.getvalue()

@@ -3,7 +3,6 @@
 import ctypes
 import hashlib
 import io
-import json
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,16 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml import bundle as bundles
-from plantml import programs, storage
+from plantml import model_files, parsing, programs, storage
 from plantml.bundle import Bundle, Contract
 from plantml.errors import InputError, MissingExtraError, UsageError
 from plantml.images import Pixels
 
-PROOF_KEY, WEIGHTS_KEY, SEAL_KEY = "plantml_proof", "plantml_weights", "plantml_seal"
-"""Further keys of an exported file's metadata: the proof of equality, the SHA-256 of a `.bin`, that of an `.onnx`."""
-
-NO_SEAL = "0" * 64
-"""What stands for the SHA-256 of an `.onnx` while it is computed."""
+PROOF_KEY, WEIGHTS_KEY = "plantml_proof", "plantml_weights"
+"""Further keys of an exported file's metadata: the proof of equality, and the SHA-256 of a `.bin`."""
 
 NOTES = (bundles.CONTRACT_KEY, bundles.DIGEST_KEY, PROOF_KEY, WEIGHTS_KEY)
 
@@ -75,13 +71,17 @@ class OnnxRuntime:
     @property
     def input_shape(self) -> Sequence[Any]:
         """Of `image`, as the model writes it: numbers, or names of sizes that may vary."""
-        found: Sequence[Any] = self._session.get_inputs()[0].shape
+        inputs = self._session.get_inputs()
+        found: Sequence[Any] = inputs[0].shape if inputs else []
         return found
 
     @property
     def metadata(self) -> Mapping[str, str]:
         """The model's own notes."""
-        found: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        try:
+            found: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise InputError("The file's metadata are not text", str(error), _AGAIN) from error
         return found
 
     def run(self, batch: Pixels) -> Outputs:
@@ -97,13 +97,12 @@ class TorchRuntime:
     def __init__(self, bundle: Bundle, device: str = "cpu", cache: storage.Cache | None = None) -> None:
         try:
             import torch
-            from safetensors.torch import load
+
+            from plantml import network
         except ImportError as error:
             raise MissingExtraError("The torch runtime is not installed", str(error), extra="train") from error
-        from plantml import network
-
         self._torch, self._device = torch, device
-        weights = load(bundle.read(bundles.WEIGHTS, cache))
+        weights = network.read_weights(bundle.read(bundles.WEIGHTS, cache))
         deployed = network.rebuild(bundle.contract, weights)
         try:
             self._deployed = deployed.to(device)
@@ -251,23 +250,12 @@ def _openvino_notes(model: Any) -> Mapping[str, str]:
 
 def _open_onnx(bundle: Bundle, cache: storage.Cache | None, device: str) -> Runtime:
     _only_cpu("onnxruntime", device)
-    session = OnnxRuntime(bundle.read(bundles.ONNX, cache))
-    _check_digest(bundle, session.metadata)
-    return session
+    return OnnxRuntime(bundle.read(bundles.ONNX, cache))
 
 
 def _open_openvino(bundle: Bundle, cache: storage.Cache | None, device: str) -> Runtime:
     _only_cpu("openvino", device)
     return OpenVinoRuntime(bundle.read(bundles.ONNX, cache))
-
-
-def _check_digest(bundle: Bundle, notes: Mapping[str, str]) -> None:
-    if notes.get(bundles.DIGEST_KEY) != bundle.digest:
-        raise InputError(
-            f"{bundle.url} is put together from two models",
-            f"{bundles.MODEL_JSON} and {bundles.ONNX} name different digests",
-            "Restore it from where it came.",
-        )
 
 
 def _open_torch(bundle: Bundle, cache: storage.Cache | None, device: str) -> Runtime:
@@ -303,43 +291,22 @@ def open_model(
     name = ("onnxruntime" if device == "cpu" else "torch") if runtime == "auto" else runtime
     if name not in RUNTIMES:
         raise UsageError(f"Unknown runtime {name!r}", "", f"Runtimes: auto, {', '.join(RUNTIMES)}.")
-    bundle = bundles.find(ref)
+    bundle = bundles.find(ref, cache)
     return bundle, RUNTIMES[name](bundle, cache, device)
 
 
 def read_onnx(url: str, data: bytes) -> tuple[Bundle, Runtime]:
     """A single file, complete in itself: the contract is in its metadata."""
+    bundle = _bundle(url, model_files.onnx_metadata(url, data))
+    model_files.check_seal(url, model_files.sums(data))
     session = OnnxRuntime(data)
-    if SEAL_KEY in session.metadata and seal(data) != data:
-        raise InputError(
-            f"{url} was changed after plantml wrote it",
-            "its bytes do not have the SHA-256 that its metadata names",
-            f"{_AGAIN} What was changed on purpose loads without {SEAL_KEY} in its metadata.",
-        )
-    bundle = _bundle(url, session.metadata)
     _check_outputs(url, bundle.contract, session.outputs, session.output_shapes)
     return bundle, session
 
 
-def seal(data: bytes) -> bytes:
-    """An ONNX file that names the SHA-256 of its own bytes, taken with `NO_SEAL` in the place of its 64 digits.
-
-    Args:
-        data: with `SEAL_KEY` in its metadata, whatever its value of 64 digits; else it comes back as it is.
-    """
-    entry = SEAL_KEY.encode() + b"\x12\x40"  # of protobuf: a second field, of 64 bytes
-    place = data.rfind(entry) + len(entry)
-    if place < len(entry):
-        return data
-    view, found = memoryview(data), hashlib.sha256()
-    for part in (view[:place], NO_SEAL.encode(), view[place + 64 :]):
-        found.update(part)
-    digits = found.hexdigest().encode()
-    return data if view[place : place + 64] == digits else data[:place] + digits + data[place + 64 :]
-
-
 def read_openvino(url: str, model: bytes, weights: bytes) -> tuple[Bundle, Runtime]:
     """An `.xml` and the `.bin` beside it: the contract is in the metadata of the first."""
+    model_files.check_seal(url, model_files.sums(model))
     session = OpenVinoRuntime(model, weights)
     bundle = _bundle(url, session.metadata)
     if session.metadata.get(WEIGHTS_KEY) != hashlib.sha256(weights).hexdigest():
@@ -354,7 +321,7 @@ def read_program(url: str, data: bytes) -> tuple[Bundle, Runtime]:
     """A `.pt2` archive whose tensors have the digest that it names."""
     archive = programs.unpack(url, data)
     bundle = _bundle(url, archive.notes)
-    programs.check_digest(url, bundle.contract, bundle.digest, archive.tensors)
+    bundles.check_digest(url, bundle, archive.tensors)
     return bundle, ProgramRuntime(archive, output_names(bundle.contract))
 
 
@@ -417,10 +384,7 @@ def _check_outputs(url: str, contract: Contract, names: Sequence[str], shapes: S
 def _bundle(url: str, notes: Mapping[str, str]) -> Bundle:
     if bundles.CONTRACT_KEY not in notes or bundles.DIGEST_KEY not in notes:
         raise InputError(f"{url} was not made by plantml", "its metadata holds no contract")
-    try:
-        content = json.loads(notes[bundles.CONTRACT_KEY])
-    except ValueError as error:
-        raise InputError(f"{url} holds a damaged contract", str(error)) from error
+    content = parsing.parse_json(notes[bundles.CONTRACT_KEY], f"The contract in {url}")
     return Bundle(url, bundles.parse_contract(url, content), notes[bundles.DIGEST_KEY], {})
 
 

@@ -36,7 +36,7 @@ from plantml.errors import (
 from plantml.work import batched, in_threads
 
 if TYPE_CHECKING:
-    from plantml.archives import Archive, Member
+    from plantml.archives import Archive, Member, Ranges
 
 FETCH_BATCH = 32
 """Objects asked for at once: 16 to 64 hide 20 ms of latency, more only costs memory."""
@@ -427,6 +427,23 @@ def passed_over(url: str) -> Mapping[str, int]:
         return dict(place[0].skipped) if place else {}
 
 
+def ranges(url: str) -> "Ranges":
+    """Where parts of the file at `url` can be read; all of it is read first where that is the only way.
+
+    Raises as `read`.
+    """
+    from plantml import archives
+
+    with _explained(url, "read"):
+        if is_local(url):
+            return archives.Local(local_path(url).open("rb"))
+        if not _IN_ARCHIVE.match(url):
+            remote = _Remote(url)
+            if remote.in_ranges():
+                return remote
+        return archives.Held(read(url))
+
+
 # --- inside archives --------------------------------------------------------------------------
 
 _OPEN_ARCHIVES = 4
@@ -709,11 +726,16 @@ class Cache:
 def check_sha256(data: bytes, sha256: str, url: str) -> None:
     """Raise `DamagedError` if the bytes read from `url` are not those that the hash names."""
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise DamagedError(
-            f"{url} is damaged",
-            f"its bytes do not have the SHA-256 {sha256[:12]}… that was written down for them",
-            "Restore the file from a backup.",
-        )
+        raise damaged(url, sha256)
+
+
+def damaged(url: str, sha256: str) -> DamagedError:
+    """The error for bytes that are not those that their hash names."""
+    return DamagedError(
+        f"{url} is damaged",
+        f"its bytes do not have the SHA-256 {sha256[:12]}… that was written down for them",
+        "Restore the file from a backup.",
+    )
 
 
 # --- fsspec, errors, retries ------------------------------------------------------------------

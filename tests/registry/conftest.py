@@ -4,13 +4,13 @@ import subprocess
 import sys
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
 from plantml import bundle, storage
 from plantml.bundle import Architecture, Contract, Origin
+from plantml.export.onnx import serialised
 from plantml.images import Fit
 from plantml.targets import Target
 
@@ -59,8 +59,7 @@ def graph(promised, digest, weights):
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     helper.set_model_props(model, {bundle.CONTRACT_KEY: promised.canonical().decode(), bundle.DIGEST_KEY: digest})
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return serialised(model)
 
 
 def files_of(seed=0, *, card="# A card\n", size=0, **options):

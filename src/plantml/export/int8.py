@@ -195,11 +195,11 @@ class _Judge:
 
     def __init__(self, contract: Contract, weights: bytes, val: Sample) -> None:
         try:
-            from safetensors.torch import load
+            from plantml import network
         except ImportError as error:
             raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
         self.contract, self.val = contract, val
-        self._weights = load(weights)
+        self._weights = network.read_weights(weights)
 
     def _deployed(self, contract: Contract) -> Any:
         from plantml import network

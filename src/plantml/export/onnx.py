@@ -10,7 +10,7 @@ from plantml.about import __version__
 from plantml.bundle import Contract
 from plantml.errors import MissingExtraError
 from plantml.images import Fit
-from plantml.runtime import NO_SEAL, SEAL_KEY, seal
+from plantml.model_files import NO_SEAL, SEAL_KEY, seal
 
 OPSET = 18
 
@@ -25,12 +25,10 @@ def to_onnx(contract: Contract, weights: bytes, digest: str) -> bytes:
         MissingExtraError: torch or onnx is not installed.
     """
     try:
-        from safetensors.torch import load
+        from plantml import network
     except ImportError as error:
         raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
-    from plantml import network
-
-    deployed = network.rebuild(contract, load(weights))
+    deployed = network.rebuild(contract, network.read_weights(weights))
     return trace(deployed, contract.input, deployed.output_names, notes_of(contract, digest))
 
 

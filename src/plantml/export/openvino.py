@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from plantml.model_files import NO_SEAL, SEAL_KEY, seal
 from plantml.runtime import WEIGHTS_KEY, import_openvino
 
 
@@ -14,7 +15,8 @@ def to_openvino(model: bytes, notes: Mapping[str, str]) -> tuple[bytes, bytes]:
 
     Args:
         model: the ONNX file.
-        notes: metadata, which become entries of the `.xml`'s `rt_info`; the SHA-256 of the `.bin` is added.
+        notes: metadata, which become entries of the `.xml`'s `rt_info`; the SHA-256 of the `.bin` and the seal of the
+            `.xml` are added.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -37,7 +39,8 @@ def _saved(openvino: Any, model: bytes, weights: bytes | None, notes: Mapping[st
         # The weights are known only when they are written, and the note about them stands in the other file.
         openvino.save_model(read, file, compress_to_fp16=False)
         content = beside.read_bytes()
-        for key, value in {**notes, WEIGHTS_KEY: hashlib.sha256(content).hexdigest()}.items():
+        own = {WEIGHTS_KEY: hashlib.sha256(content).hexdigest(), SEAL_KEY: NO_SEAL}
+        for key, value in {**notes, **own}.items():
             read.set_rt_info(value, [key])
         openvino.save_model(read, file, compress_to_fp16=False)
-        return file.read_bytes(), content
+        return seal(file.read_bytes()), content

@@ -18,12 +18,11 @@ def to_pt2(contract: Contract, weights: bytes, digest: str) -> bytes:
     """
     try:
         import torch
-        from safetensors.torch import load
+
+        from plantml import network
     except ImportError as error:
         raise MissingExtraError("Exporting needs torch", str(error), extra="train") from error
-    from plantml import network
-
-    deployed = network.rebuild(contract, load(weights))
+    deployed = network.rebuild(contract, network.read_weights(weights))
     example = torch.zeros((2, contract.input.height, contract.input.width, 3), dtype=torch.uint8)
     shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
     with warnings.catch_warnings():

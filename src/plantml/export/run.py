@@ -107,7 +107,7 @@ def export(
     """
     name = form_of(to, form)
     to = target_url(to, name)
-    bench = _Bench(Source(bundles.find(ref), data, max_drop, cache, progress), split, limit)
+    bench = _Bench(Source(bundles.find(ref, cache), data, max_drop, cache, progress), split, limit)
     candidate = bench.judge(name)
     compared = bench.compared([candidate], threads)
     if candidate.refused:
@@ -137,7 +137,7 @@ def benchmark(
     progress: Progress = silent,
 ) -> Compared:
     """All forms beside each other, without writing any. Arguments as of `export`."""
-    bench = _Bench(Source(bundles.find(ref), data, max_drop, cache, progress), split, limit)
+    bench = _Bench(Source(bundles.find(ref, cache), data, max_drop, cache, progress), split, limit)
     candidates, missing = [], {}
     for name in FORMS:
         try:

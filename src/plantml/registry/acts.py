@@ -118,12 +118,12 @@ def promote(
         content |= {"by": by, "why": why, "forced": force}
         return content if kept is None else content | {"evidence": kept}
 
+    bundle = bundles.find(f"{acts.url}@{number}")
     if shown is not None:
         # Decided once before anything is written, so that what is refused leaves nothing behind.
         if decide(acts.log.read()) is None:
             return Changed(acts.url, alias, number, number, None)
-        contract = bundles.find(ledger.version_url(acts.url, number)).contract
-        kept = evidences.keep(acts.url, shown, evidences.judged_on(shown, contract) if judged else ())
+        kept = evidences.keep(acts.url, shown, evidences.judged_on(shown, bundle.contract) if judged else ())
     event = acts.log.append(decide)
     return Changed(acts.url, alias, number, _from(event, number), event)
 

@@ -13,7 +13,6 @@ from plantml.errors import InputError
 from plantml.events import Decide, Event
 from plantml.ledger import Acts, Entry, Ledger
 from plantml.registry.evidence import FOLDER
-from plantml.registry.parts import check_digest
 from plantml.work import Progress, silent
 
 
@@ -40,10 +39,11 @@ def verify(ref: str, progress: Progress = silent) -> Verified:
 
 
 def _named(entry: Entry) -> bool:
-    """True if contract and tensors are those that the digest names."""
-    bundle = bundles.find(entry.url)
+    """True if it is the model that was added: see `bundle`."""
     try:
-        check_digest(bundle, bundle.read(bundles.WEIGHTS))
+        bundle = bundles.find(entry.url)
+        bundle.read(bundles.WEIGHTS)
+        bundle.read(bundles.ONNX)
     except InputError:
         return False
     return bundle.digest == entry.digest

@@ -4,12 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from plantml import bundle as bundles
-from plantml import ledger, storage
+from plantml import ledger, parsing, storage
 from plantml.bundle import Bundle
-from plantml.errors import InputError
 from plantml.events import Event
 from plantml.ledger import Entry, Ledger
 from plantml.registry.parts import plan_of
@@ -132,7 +129,7 @@ def models(registry: str) -> list[Ledger]:
 
 def show(ref: str, cache: storage.Cache | None = None) -> Shown:
     """One model, of a registry or not. Raises as `bundle.find`."""
-    bundle = bundles.find(ref)
+    bundle = bundles.find(ref, cache)
     state = ledger.load(ledger.parse(ref)[0]) if bundle.asked else None
     card = bundle.read(bundles.CARD, cache).decode() if bundles.CARD in bundle.files else ""
     return Shown(bundle, state, state.with_digest(bundle.digest) if state else None, _plan(bundle), card)
@@ -174,11 +171,5 @@ def _plain(value: Any) -> bool:
 
 
 def _plan(bundle: Bundle) -> Mapping[str, Any]:
-    try:
-        content = yaml.safe_load(plan_of(bundle.url) or b"{}")
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        why = str(error).splitlines()[0]
-        raise InputError(
-            f"What is with {bundle.url} is no plan", why, "It was not written by plantml train."
-        ) from error
+    content = parsing.parse_yaml(plan_of(bundle.url), f"The plan of {bundle.place}")
     return content if isinstance(content, dict) else {}

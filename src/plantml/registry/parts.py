@@ -66,46 +66,20 @@ def inspect(ref: str, cache: storage.Cache | None = None) -> Parts:
     if storage.suffix(ref) == bundles.PACK:
         _check_pack(storage.absolute(ref))
         cache = None  # what the pack itself holds is in question
-    bundle = bundles.find(ref)
-    odd = sorted(set(bundle.files) - set(_OWN))
-    lacking = [name for name in (bundles.WEIGHTS, bundles.ONNX) if name not in bundle.files]
-    if odd:
-        raise InputError(f"{_place(bundle)} is refused", f"a bundle has no file {odd[0]!r}", _UNTOUCHED)
-    if lacking:
-        raise InputError(f"{_place(bundle)} is not whole", f"it has no {lacking[0]}", "Fetch it again.")
+    bundle = bundles.find(ref, cache)
     parts = Parts(bundle, storage.read(storage.join(bundle.url, bundles.MODEL_JSON)), plan_of(bundle.url), cache)
     for name, data in parts.read():
-        if name == bundles.WEIGHTS:
-            check_digest(bundle, data)
-        elif name == bundles.ONNX:
-            _check_onnx(bundle, data)
+        if name == bundles.ONNX:
+            _check_graph(bundle, data)
     return parts
 
 
-def check_digest(bundle: Bundle, weights: bytes) -> None:
-    """Raise `InputError` unless contract and tensors are those that the digest names."""
-    found = bundles.digest(bundle.contract, bundles.tensors(f"{_place(bundle)}/{bundles.WEIGHTS}", weights))
-    if found != bundle.digest:
-        why = f"it is named {bundle.digest[:12]}, and its contract and tensors are {found[:12]}"
-        raise InputError(f"{_place(bundle)} is refused", why, _AGAIN)
-
-
-def _check_onnx(bundle: Bundle, data: bytes) -> None:
-    """Raise `InputError` unless the graph loads, and says that it is this very model."""
+def _check_graph(bundle: Bundle, data: bytes) -> None:
+    """Raise `InputError` unless the graph loads."""
     try:
-        notes = OnnxRuntime(data).metadata
-    except (InputError, UnicodeDecodeError) as error:
-        raise InputError(f"{_place(bundle)}/{bundles.ONNX} is refused", str(error), _AGAIN) from error
-    named = notes.get(bundles.DIGEST_KEY, "")
-    if named != bundle.digest:
-        why = f"{bundles.ONNX} is the model {named[:12] or 'nobody'}, {bundles.MODEL_JSON} names {bundle.digest[:12]}"
-        raise InputError(f"{_place(bundle)} is refused", why, _AGAIN)
-    if notes.get(bundles.CONTRACT_KEY, "").encode() != bundle.contract.canonical():
-        raise InputError(f"{_place(bundle)} is refused", f"{bundles.ONNX} holds another contract", _AGAIN)
-
-
-def _place(bundle: Bundle) -> str:
-    return bundle.url.removeprefix("zip://::")
+        OnnxRuntime(data)
+    except InputError as error:
+        raise InputError(f"{bundle.place}/{bundles.ONNX} is refused", str(error), _AGAIN) from error
 
 
 def _check_pack(url: str) -> None:

@@ -110,7 +110,7 @@ def _seen(config: RetrainConfig, state: Rounds) -> Version | None:
     in_service = ledger.Acts(config.model).ledger().current(config.alias)
     if in_service is None:
         return None
-    origin = bundles.find(in_service.url).contract.dataset
+    origin = bundles.find(f"{config.model}@{in_service.number}").contract.dataset
     if origin.url != storage.absolute(config.dataset):
         return None
     try:
@@ -183,7 +183,7 @@ def _drift(config: RetrainConfig, machine: Machine) -> tuple[bool, str]:
     in_service = ledger.Acts(config.model).ledger().current(config.alias)
     if in_service is None:
         return True, "no model is in service yet"
-    bundle = bundles.find(in_service.url)
+    bundle = bundles.find(f"{config.model}@{in_service.number}")
     origin, asked = bundle.contract.dataset, config.drift
     assert asked.records is not None
     shape = drifts.Asked(split="train", max_psi=asked.max_psi, vectors=False)

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 
-from safetensors.torch import load
 from torch import Tensor
 
 from plantml import bundle as bundles
 from plantml.bundle import Bundle
 from plantml.data import versions
 from plantml.errors import InputError
-from plantml.network import PlantNet
+from plantml.network import PlantNet, read_weights
 from plantml.train.recipe import Plan
 
 Renamed = Mapping[str, Mapping[str, str]]
@@ -47,7 +46,7 @@ def take_over(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
             f"{contract.architecture.backbone}, not {plan.backbone}",
             "Leave --backbone away to take over its own.",
         )
-    state = load(parent.read(bundles.WEIGHTS))
+    state = read_weights(parent.read(bundles.WEIGHTS))
     prefix = "net.backbone."
     net.backbone.load_state_dict(
         {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}, strict=True
