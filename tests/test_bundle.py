@@ -340,6 +340,31 @@ def test_keys_of_other_formats_are_refused_in_words(full):
         bundle.find(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"targets": ()}, "there are none"),
+        ({"targets": CONTRACT.targets[:1] * 2}, "two of one name"),
+        ({"targets": (Target("a/b", "class", ("x",)),)}, "cannot be called"),
+        ({"targets": (Target("disease", "class", ("x", "x")),)}, "the classes of disease"),
+        ({"targets": (Target("disease", "class"),)}, "the classes of disease"),
+        ({"targets": (Target("disease", "value", ("x",)),)}, "the classes of disease"),
+        ({"input": Fit(-1, 64)}, "a size"),
+        ({"input": Fit(10**9, 64)}, "a size"),
+        ({"thresholds": {"rust": 0.5}}, "thresholds: there is no target 'rust'"),
+        ({"temperatures": {"disease": 0.0}}, "not above 0"),
+        ({"temperatures": {"disease": float("nan")}}, "not above 0"),
+        ({"biases": {"disease": (0.5,)}}, "not one a class"),
+        ({"combinations": Combinations(targets=("severity",), seen=(("rust",),))}, "combinations: 'rust'"),
+        ({"combinations": Combinations(targets=("disease",), seen=(("rust", "none"),))}, "combinations: 'rust, none'"),
+    ],
+)
+def test_a_contract_that_no_network_can_keep_is_refused(change, message):
+    """Whatever its digest: it may have been made so."""
+    with pytest.raises(InputError, match=message):
+        bundle.parse_contract("here", json.loads(changed(**change).canonical()))
+
+
 def rehashed(content, name, data):
     return put(content, ("files", name), hashlib.sha256(data).hexdigest())
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
-from plantml import images, model_files, runtime
+from plantml import bundle, images, model_files, network, runtime
 from plantml.errors import InputError, MissingExtraError, NotFoundError, StorageError, UsageError
 from plantml.export.onnx import serialised
 
@@ -208,6 +209,22 @@ def test_a_bin_of_another_model_is_refused(converted, tmp_path):
         runtime.open_model(str(tmp_path / "leaf.xml"))
 
 
+@pytest.mark.parametrize("key", ["plantml", "plantml_digest", "plantml_weights", "plantml_seal"])
+def test_an_edited_xml_is_refused(converted, tmp_path, key):
+    shutil.copy(converted.with_suffix(".bin"), tmp_path / "leaf.bin")
+    model = converted.read_bytes()
+    place = model.index(b'value="', model.rindex(f"<{key} ".encode())) + 20
+    for edited in (
+        model[:place] + bytes([model[place] ^ 1]) + model[place + 1 :],
+        model.replace(f"<{key} ".encode(), b"<other "),
+        model[:place],
+    ):
+        assert edited != model
+        (tmp_path / "leaf.xml").write_bytes(edited)
+        with pytest.raises(InputError, match="changed"):
+            runtime.open_model(str(tmp_path / "leaf.xml"))
+
+
 def test_a_signal_is_no_crash_after_models_were_closed_in_any_order(run_python, converted):
     """OpenVINO puts back a stack for signals that is gone by then, unless it is kept from it."""
     code = """
@@ -253,6 +270,29 @@ def test_a_damaged_file_of_the_bundle_is_noticed(trained, tmp_path, choice):
         file.write_bytes(data)
     with pytest.raises(StorageError, match="is damaged"):
         runtime.open_model(str(tmp_path / "bundle"), runtime=choice)
+
+
+@pytest.mark.parametrize("choice", runtime.RUNTIMES)
+def test_an_edited_contract_opens_in_no_runtime(trained, tmp_path, choice):
+    """One value under each key of a real contract; `test_bundle` changes every value."""
+    shutil.copytree(f"{trained.run}/bundle", tmp_path / "bundle")
+    file = tmp_path / "bundle/model.json"
+    content = json.loads(file.read_text())
+    for key, value in content["contract"].items():
+        odd = value[::-1] if isinstance(value, list) else value | {"x": 1} if isinstance(value, dict) else f"{value}1"
+        file.write_text(json.dumps(content | {"contract": content["contract"] | {key: odd}}))
+        with pytest.raises(InputError):
+            runtime.open_model(str(tmp_path / "bundle"), runtime=choice)
+
+
+def test_weights_of_another_type_or_shape_do_not_run(trained):
+    found = bundle.find(trained.run)
+    weights = network.read_weights(found.read(bundle.WEIGHTS))
+    name = next(name for name, tensor in weights.items() if tensor.dtype == torch.float32 and tensor.dim() > 1)
+    for other in (weights[name].view(torch.int32), weights[name].T.contiguous()[:1], None):
+        changed = {key: tensor for key, tensor in {**weights, name: other}.items() if tensor is not None}
+        with pytest.raises(InputError, match="do not fit the model's contract"):
+            network.rebuild(found.contract, changed)
 
 
 def test_unknown_runtime_lists_those_that_there_are(trained):

@@ -23,7 +23,7 @@ digest, hashes and seal are all forged to fit each other. A file that the runtim
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +33,7 @@ from plantml import ledger, model_files, parsing, storage
 from plantml.calibration import Threshold
 from plantml.errors import InputError, NotFoundError
 from plantml.images import Fit
-from plantml.targets import Target
+from plantml.targets import Target, check_name
 
 FORMAT = 1
 MODEL_JSON, WEIGHTS, ONNX, CARD = "model.json", "model.safetensors", "model.onnx", "README.md"
@@ -45,6 +45,9 @@ CONTRACT_KEY, DIGEST_KEY = "plantml", "plantml_digest"
 
 _KEYS = ("digest", "files", "contract")
 _NEEDED = (WEIGHTS, ONNX)
+_LARGEST = 1 << 20
+"""Of a height, a width, an embedding's length and a bank; what is above would not fit into memory."""
+
 _HEX = re.compile(r"[0-9a-f]{64}")
 _AGAIN = "Fetch it again from where it was made, or export or train it again."
 
@@ -157,7 +160,7 @@ class Bundle:
         url, sha256 = storage.join(self.url, name), self.files[name]
         cached = cache is not None and not storage.is_local(url)
         data = cache.read(sha256, url) if cache is not None and cached else storage.read(url)
-        sums = model_files.sums(data)
+        sums = model_files.sums(data, sealed=name == ONNX)
         if sums.sha256 != sha256:
             raise storage.damaged(f"The copy of {url} in the cache" if cached else url, sha256)
         if name == ONNX:
@@ -291,7 +294,38 @@ def parse_contract(where: str, content: Any) -> Contract:
         raise InputError(f"{where} is no valid model contract", f"{key}: {reason}", _AGAIN) from error
     if json.dumps(content, sort_keys=True, separators=(",", ":")).encode() != contract.canonical():
         raise InputError(f"{where} is no valid model contract", "a value has another type than its key has", _AGAIN)
+    why = next(_contradictions(contract), None)
+    if why is not None:
+        raise InputError(f"{where} is no valid model contract", why, _AGAIN)
     return contract
+
+
+def _contradictions(contract: Contract) -> Iterator[str]:
+    """What no network could keep, or what does not fit together; each makes sense only where those before are not."""
+    sizes = {target.name: target.size for target in contract.targets}
+    if not sizes or len(sizes) < len(contract.targets):
+        yield "targets: there are none, or two of one name"
+    for target in contract.targets:
+        check_name(target.name)
+        if len(set(target.classes)) < len(target.classes) or bool(target.classes) == (target.kind == "value"):
+            yield f"targets: the classes of {target.name} are not those of a {target.kind}"
+    numbers = (contract.input.height, contract.input.width, contract.architecture.embedding, contract.architecture.bank)
+    if not all(1 <= number <= _LARGEST for number in numbers):
+        yield f"a size is not from 1 to {_LARGEST:,}"
+    for key in ("temperatures", "biases", "thresholds", "acceptance"):
+        strange = [name for name in getattr(contract, key) or {} if name not in sizes]
+        if strange:
+            yield f"{key}: there is no target {strange[0]!r:.80}"
+    if not all(number > 0 for number in contract.temperatures.values()):
+        yield "temperatures: one is not above 0"
+    if any(len(numbers) != sizes[name] for name, numbers in (contract.biases or {}).items()):
+        yield "biases: there is not one a class"
+    classes = {target.name: target.classes for target in contract.targets if target.kind == "class"}
+    combined = contract.combinations or Combinations(targets=(), seen=())
+    places = [classes.get(name, ()) for name in combined.targets]
+    for each in combined.seen:
+        if len(each) != len(places) or not all(map(tuple.__contains__, places, each)):
+            yield f"combinations: {', '.join(each)!r:.80} is none of its classes"
 
 
 _REASONS = {

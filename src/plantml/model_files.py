@@ -46,18 +46,23 @@ class Sums:
     stated: str = ""
 
 
-def sums(data: bytes) -> Sums:
-    """Both sums of a file's bytes, most of which are read once for the two."""
-    place = _seal_place(data)
+def sums(data: bytes, *, sealed: bool = True) -> Sums:
+    """Both sums of a file's bytes, most of which are read once for the two.
+
+    Args:
+        data: the bytes.
+        sealed: look for a seal, which takes time in a large file that has none.
+    """
+    place = _seal_place(data) if sealed else None
     if place is None:
         return Sums(hashlib.sha256(data).hexdigest())
     view = memoryview(data)
     whole = hashlib.sha256(view[:place])
-    sealed = whole.copy()
+    unsealed = whole.copy()
     whole.update(view[place:])
-    sealed.update(NO_SEAL.encode())
-    sealed.update(view[place + 64 :])
-    return Sums(whole.hexdigest(), sealed.hexdigest(), view[place : place + 64].tobytes().decode("latin-1"))
+    unsealed.update(NO_SEAL.encode())
+    unsealed.update(view[place + 64 :])
+    return Sums(whole.hexdigest(), unsealed.hexdigest(), view[place : place + 64].tobytes().decode("latin-1"))
 
 
 def seal(data: bytes) -> bytes:

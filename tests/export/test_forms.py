@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 
 import plantml
 from plantml import bundle as bundles
-from plantml import programs, runtime
+from plantml import model_files, programs, runtime
 from plantml.errors import Exit, PlantmlError
 from plantml.export import onnx as onnx_form
 from plantml.export import openvino as openvino_form
@@ -172,7 +172,7 @@ def spoilt(every_form, name, sabotage):
         return [to_pt2(contract, save(state), digest)]
     model = onnx.load_from_string(every_form.made["onnx"].files[0] if name == "openvino" else files[0])
     sabotage(model)
-    data = runtime.seal(model.SerializeToString())  # what is wrong is not told by the seal already
+    data = model_files.seal(model.SerializeToString())  # what is wrong is not told by the seal already
     return openvino_form.to_openvino(data, onnx_form.notes_of(contract, digest)) if name == "openvino" else [data]
 
 

@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
+import plantml
 from plantml import storage
 from plantml.bundle import find
-from plantml.errors import Exit
+from plantml.errors import Exit, InputError
 
 
 def test_from_a_run_to_service_and_back(cli, trained, tmp_path, s3_url):
@@ -110,3 +113,44 @@ def test_what_is_missing_is_told_with_the_next_step(cli, tmp_path):
         assert "Next:" in done.err or "Nothing found" in done.err
     assert cli("models", "list", tmp_path, "--json").json["models"] == []
     assert json.loads(cli("models", "promote", "none@1", "production", "--json").out)["error"]["exit_code"] == 3
+
+
+def exchanged(url):
+    """Two classes of a bundle change places in its contract, which nothing else says."""
+    content = json.loads(storage.read(f"{url}/model.json"))
+    target = content["contract"]["targets"][0]
+    target["classes"] = target["classes"][::-1]
+    storage.write(f"{url}/model.json", json.dumps(content).encode())
+
+
+def test_every_command_refuses_a_model_whose_contract_was_edited(cli, make_bundle, photo, tmp_path):
+    model, bundle_url = tmp_path / "models/leaf", make_bundle(1)
+    assert cli("models", "add", bundle_url, model).code == 0
+    (tmp_path / "photo.jpg").write_bytes(photo())
+    exchanged(bundle_url)
+    exchanged(f"{model}/0001")
+    for ref in (bundle_url, f"{model}@1", f"{model}/0001"):
+        for command in (
+            ("detect", tmp_path / "photo.jpg", "--model", ref),
+            ("detect", tmp_path / "photo.jpg", "--model", ref, "--runtime", "torch"),
+            ("detect", tmp_path / "photo.jpg", "--model", ref, "--runtime", "openvino"),
+            ("validate", tmp_path, "--model", ref),
+            ("export", ref, "--to", tmp_path / "leaf.onnx"),
+            ("models", "add", ref, tmp_path / "models/other"),
+            ("models", "pack", ref, tmp_path / "leaf.plantml"),
+            ("models", "show", ref),
+        ):
+            ended = cli(*command)
+            assert (ended.code, "holds another contract" in ended.err) == (Exit.INPUT, True), (command, ended.err)
+        with pytest.raises(InputError, match="holds another contract"):
+            plantml.load(ref)
+    assert cli("models", "promote", f"{model}@1", "staging").code == Exit.INPUT
+    assert not cli("models", "verify", model, "--json").json["sound"]
+
+
+def test_a_version_that_was_replaced_is_not_the_model_that_was_added(cli, make_bundle, bundle_files, tmp_path):
+    model = tmp_path / "models/leaf"
+    cli("models", "add", make_bundle(1), model)
+    storage.publish(f"{model}/0001", bundle_files(2))
+    ended = cli("models", "show", f"{model}@1")
+    assert (ended.code, "is not the model that was added" in ended.err) == (Exit.INPUT, True)
