@@ -17,8 +17,6 @@ from plantml.errors import InputError, StorageError
 
 from .conftest import CONTRACT, Formula
 
-ME = {"by": "me", "force": True, "why": "a test"}
-
 
 class Registry:
     """A real registry whose versions are formulas: the acts are real, the files are left out."""
@@ -34,7 +32,8 @@ class Registry:
             self.acts.log.append(lambda _, content=content: content)
 
     def promote(self, number):
-        registry.promote(self.url, number, "production", **ME)
+        content = {"act": "promote", "version": number, "alias": "production", "by": "me"}
+        self.acts.log.append(lambda _: content)
 
     def open(self, config, ref):
         number = self.acts.ledger().entry(ref.rpartition("@")[2]).number
@@ -161,7 +160,7 @@ def test_new_classes_are_welcome_and_other_targets_end_the_watch(watched, models
     )
     models.add(3, more.model_copy(update={"targets": more.targets}))
     models.add(4, CONTRACT.model_copy(update={"targets": CONTRACT.targets[:1]}))
-    registry.promote(models.url, 3, "production", **ME)
+    models.promote(3)
     models.promote(1)
     with pytest.raises(InputError, match="predicts other targets"):
         watched(None, None, lambda: models.promote(3), None, lambda: models.promote(4), None, None)
