@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from plantml import storage
 from plantml.errors import InputError, UsageError
+from plantml.parsing import parse_yaml
 
 _SECONDS = (604_800, 86_400, 3600, 60, 1)
 
@@ -131,12 +132,7 @@ def resolve(
 
 
 def _from_yaml(url: str) -> Mapping[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(storage.read(url))
-    except yaml.YAMLError as error:
-        raise InputError(f"{url} is not YAML", str(error).replace("\n", " ")) from error
+    content = parse_yaml(storage.read(url), url)
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -167,12 +163,7 @@ def _from_set(text: str) -> Mapping[str, Any]:
 
 
 def _scalar(text: str, given: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{given} is not YAML", str(error).splitlines()[0], "Put quotes around the value.") from error
+    return parse_yaml(text, given, UsageError, hint="Put quotes around the value.")
 
 
 def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:

@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from plantml import bundle as bundles
 from plantml import ledger, storage
 from plantml.bundle import Bundle
-from plantml.errors import InputError
 from plantml.events import Event
 from plantml.ledger import Entry, Ledger
+from plantml.parsing import parse_yaml
 from plantml.registry.parts import plan_of
 
 _FIRST = f"/{ledger.EVENTS}/000001.json"
@@ -174,11 +172,6 @@ def _plain(value: Any) -> bool:
 
 
 def _plan(bundle: Bundle) -> Mapping[str, Any]:
-    try:
-        content = yaml.safe_load(plan_of(bundle.url) or b"{}")
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        why = str(error).splitlines()[0]
-        raise InputError(
-            f"What is with {bundle.url} is no plan", why, "It was not written by plantml train."
-        ) from error
+    text, origin = plan_of(bundle.url), f"The plan of {bundle.url}"
+    content = parse_yaml(text or b"{}", origin, hint="It was not written by plantml train.")
     return content if isinstance(content, dict) else {}

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
@@ -21,6 +20,7 @@ from plantml import storage
 from plantml.bundle import Bundle
 from plantml.data.manifest import Version
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError, StorageError
+from plantml.parsing import dump_yaml, parse_yaml
 from plantml.settings import Machine
 from plantml.train import recipe
 from plantml.train.recipe import Plan, TrainConfig
@@ -102,7 +102,7 @@ class RunFolder:
                 f"{self.url} holds a model without its plan", f"{PLAN} is gone",
                 "Choose another --out, or start over with --fresh.",
             )  # fmt: skip
-        text = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
+        text = dump_yaml(plan.model_dump(mode="json")).encode()
         try:
             storage.create(storage.join(self.url, PLAN), text)
         except AlreadyExistsError as error:
@@ -117,15 +117,13 @@ class RunFolder:
 
     def plan(self) -> Plan:
         """The plan of the run that is there."""
-        url = storage.join(self.url, PLAN)
+        url, hint = storage.join(self.url, PLAN), "Choose another --out, or start over with --fresh."
+        content = parse_yaml(storage.read(url), url, hint=hint)
         try:
-            return Plan.model_validate(yaml.safe_load(storage.read(url)))
-        except (yaml.YAMLError, ValidationError) as error:
-            raise InputError(
-                f"{url} is not a plan that this version can read",
-                str(error).splitlines()[0],
-                "Choose another --out, or start over with --fresh.",
-            ) from error
+            return Plan.model_validate(content)
+        except ValidationError as error:
+            why = str(error).splitlines()[0]
+            raise InputError(f"{url} is not a plan that this version can read", why, hint) from error
 
     def finished(self) -> Bundle | None:
         """The bundle if the run is complete."""
