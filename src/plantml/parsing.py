@@ -62,7 +62,7 @@ def dump_yaml(value: Any, *, sort_keys: bool = False, one_line: bool = False) ->
     return text.removesuffix("\n...\n").removesuffix("\n") if one_line else text
 
 
-def parse_json(text: bytes | str, origin: str, error: type[PlantmlError] = InputError) -> Any:
+def parse_json(text: bytes | str, origin: str, error: type[PlantmlError] = InputError, hint: str = "") -> Any:
     """The value of a JSON text. `NaN` and `Infinity` are read as Python writes them.
 
     Raises:
@@ -74,23 +74,25 @@ def parse_json(text: bytes | str, origin: str, error: type[PlantmlError] = Input
         if _SURROGATE.search(content):
             json.dumps(value, ensure_ascii=False).encode()  # fails on half of a surrogate pair
     except UnicodeEncodeError as problem:
-        raise error(f"{origin} is not valid JSON", "a string holds half of a surrogate pair") from problem
+        raise error(f"{origin} is not valid JSON", "a string holds half of a surrogate pair", hint) from problem
     except UnicodeDecodeError as problem:
-        raise error(f"{origin} is not valid JSON", f"byte {problem.start} is not {problem.encoding}") from problem
+        raise error(f"{origin} is not valid JSON", f"byte {problem.start} is not {problem.encoding}", hint) from problem
     except json.JSONDecodeError as problem:
-        raise error(f"{origin} is not valid JSON", str(problem)) from problem
+        raise error(f"{origin} is not valid JSON", str(problem), hint) from problem
     except RecursionError as problem:
-        raise error(f"{origin} is not valid JSON", "it is nested too deep") from problem
+        raise error(f"{origin} is not valid JSON", "it is nested too deep", hint) from problem
     except ValueError as problem:  # an integer of thousands of digits
-        raise error(f"{origin} is not valid JSON", "it holds a number with too many digits") from problem
+        raise error(f"{origin} is not valid JSON", "it holds a number with too many digits", hint) from problem
     return value
 
 
-def parse_json_object(text: bytes | str, origin: str, error: type[PlantmlError] = InputError) -> dict[str, Any]:
+def parse_json_object(
+    text: bytes | str, origin: str, error: type[PlantmlError] = InputError, hint: str = ""
+) -> dict[str, Any]:
     """As `parse_json`, where the value must be an object."""
-    value = parse_json(text, origin, error)
+    value = parse_json(text, origin, error, hint)
     if not isinstance(value, dict):
-        raise error(f"{origin} is not what was expected", f"a JSON object, not {_kind(value)}")
+        raise error(f"{origin} is not what was expected", f"a JSON object, not {_kind(value)}", hint)
     return value
 
 

@@ -20,9 +20,6 @@ from plantml import constraints, storage
 from plantml.errors import InputError, UsageError
 from plantml.parsing import parse_yaml
 
-MAX_SEED = 2**63 - 1
-"""The largest that torch and numpy both take."""
-
 _SECONDS = (604_800, 86_400, 3600, 60, 1)
 _WRITTEN = "a time like 90s, 20m, 1h30m, 7d or 2w"
 _DEEPEST = 8
@@ -53,8 +50,8 @@ MaxFailures = Annotated[
 ]
 """How many failures still end well; see `predict.records.allowed_failures`."""
 
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-"""Of random choices."""
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""Of random choices: what torch and numpy both take."""
 
 
 class Config(BaseModel):

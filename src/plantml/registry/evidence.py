@@ -10,6 +10,7 @@ from plantml import storage
 from plantml.bundle import Contract
 from plantml.errors import GateError, InputError
 from plantml.ledger import Entry, Ledger
+from plantml.parsing import parse_json_object
 
 if TYPE_CHECKING:
     from plantml.data.manifest import Version
@@ -82,12 +83,9 @@ def read(given: Mapping[str, Any] | str) -> Evidence:
     """
     source = "" if isinstance(given, Mapping) else storage.absolute(given)
     url = storage.join(source, METRICS) if source and storage.is_dir(source) else source
-    try:
-        content = given if isinstance(given, Mapping) else json.loads(storage.read(url))
-        form = content.get("plantml_metrics")
-        missing = [name for name in ("model", "datasets", "split", "gates", "scores") if name not in content]
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{url} is no evidence", f"it is not JSON: {error}", _HINT) from error
+    content = given if isinstance(given, Mapping) else parse_json_object(storage.read(url), url, hint=_HINT)
+    form = content.get("plantml_metrics")
+    missing = [name for name in ("model", "datasets", "split", "gates", "scores") if name not in content]
     if form != FORMAT or missing:
         why = f"its format is {form}, and {FORMAT} is read" if form != FORMAT else f"it lacks {', '.join(missing)}"
         raise InputError(f"{source or 'What was given'} is no evidence", why, _HINT)

@@ -16,6 +16,7 @@ from typing import Any
 from plantml import storage
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError
 from plantml.events import Event, Events
+from plantml.parsing import parse_json_object
 
 EVENTS, ROUNDS = "events", "rounds"
 BEGIN, END = "begin", "end"
@@ -136,11 +137,8 @@ def _file(name: str) -> str:
 
 
 def _parse(url: str, data: bytes) -> Mapping[str, Any]:
-    try:
-        found: Mapping[str, Any] = json.loads(data)
-        found["result"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{url} is damaged", f"{type(error).__name__}: {error}", "Restore it from a backup."
-        ) from error
-    return found
+    hint = "Restore it from a backup."
+    content = parse_json_object(data, url, hint=hint)
+    if not isinstance(content.get("result"), dict):
+        raise InputError(f"{url} is damaged", "it has no result of a step", hint)
+    return content
