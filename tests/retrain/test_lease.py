@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from plantml import storage
-from plantml.errors import Exit, StoppedError
+from plantml.errors import Exit, InputError, StoppedError
 from plantml.events import Events
 from plantml.retrain import lease as leases
 from plantml.retrain import rounds
@@ -140,3 +140,12 @@ def test_rounds_are_a_fold_over_events(url) -> None:
     assert rounds.begin(url, {"base": 0}) == 2
     rounds.end(url, 2, {"outcome": "refused"})
     assert (rounds.state(url).open, rounds.state(url).last) == (0, 2)
+
+
+@pytest.mark.parametrize("text", ["", "3", "{}", '{"result": 3}', "[" * 100_000, "9" * 5000])
+def test_a_damaged_result_of_a_step_is_told(text, tmp_path):
+    storage.write(f"{tmp_path}/rounds/000001/01-add.json", text.encode())
+    with pytest.raises(InputError) as caught:
+        rounds.Round(str(tmp_path), 1, {})
+    assert "01-add.json" in caught.value.what
+    assert caught.value.hint == "Restore it from a backup."

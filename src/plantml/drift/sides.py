@@ -168,7 +168,10 @@ def _lines(url: str) -> pl.DataFrame:
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 why = f"{type(error).__name__}: {error}"
                 raise InputError(f"Line {number} of {url} is no record", why, _HINT) from error
-    return pl.DataFrame(rows, infer_schema_length=None)
+    try:
+        return pl.DataFrame(rows, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{url} holds no records", str(error).splitlines()[0], _HINT) from error
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
