@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from plantml import constraints
 from plantml.cli import dataset, models
 from plantml.cli.app import run
 from plantml.cli.console import Streams
@@ -86,14 +87,15 @@ def settings_page() -> str:
         ("plantml retrain: gates", "PLANTML_RETRAIN__GATES__", GateConfig),
         ("The machine, for every command (environment only)", "PLANTML_", Machine),
     ):
-        page += [f"## {title}", "", "| key | default | meaning | environment |", "|---|---|---|---|"]
+        page += [f"## {title}", "", "| key | value | default | meaning | environment |", "|---|---|---|---|---|"]
         page += [*_rows(model, prefix), ""]
     return "\n".join(page)
 
 
 def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+    values = constraints.of_model(model)
     return [
-        f"| `{name}` | {_default(field)} | {field.description} | {_variable(prefix, name)} |"
+        f"| `{name}` | {values[name]} | {_default(field)} | {field.description} | {_variable(prefix, name)} |"
         for name, field in model.model_fields.items()
     ]
 

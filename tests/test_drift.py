@@ -268,3 +268,18 @@ def test_picture_and_page(cli, home, tmp_path):
     text = (tmp_path / "drift.html").read_text()
     assert "data:image/png;base64," in text
     assert "<td>brightness</td>" in text
+
+
+@pytest.mark.parametrize("text", ["3", "{", "[" * 100_000, "9" * 5000, '{"image": "a"}', '{"image": "\\ud800"}'])
+def test_a_line_that_is_no_record_is_told(text, tmp_path):
+    (tmp_path / "records.jsonl").write_text(text)
+    with pytest.raises(InputError, match="Line 1 of"):
+        sides.records(f"{tmp_path}/records.jsonl")
+
+
+def test_records_whose_columns_are_of_two_kinds_are_told(tmp_path):
+    record = {"image": "a", "image_id": "b", "model": "m", "decision": "accept", "targets": None, "width": 3}
+    lines = [json.dumps(record | {"width": width}) for width in (3, [1], {"a": "b"})]
+    (tmp_path / "records.jsonl").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="holds no records"):
+        sides.records(f"{tmp_path}/records.jsonl")

@@ -67,5 +67,36 @@ def test_detection_to_json_lines_loads_neither_torch_nor_tables(tmp_path, traine
     assert {"onnxruntime", "PIL"} <= loaded
 
 
+MISTAKES = [
+    ("train DATA --set nonsense=1", 3),
+    ("train DATA --set size=[1", 2),
+    ("train DATA --preset fast", 3),
+    ("train DATA --config TMP/none.yaml", 3),
+    ("train DATA --where nonsense==1", 2),
+    ("train DATA --from TMP/none", 3),
+    ("train DATA --folds 3 --devices 2", 2),
+    ("train TMP/none", 3),
+    ("train TMP/none --dry-run", 3),
+    ("export TMP/none --to TMP/leaf.onnx", 3),
+    ("export TMP/none --to TMP/leaf.doc", 2),
+    ("export TMP/none --benchmark", 3),
+    ("retrain TMP/none.yaml", 3),
+    ("retrain TMP/retrain.yaml --set train.nonsense=1", 3),
+    ("retrain TMP/retrain.yaml --step nonsense", 2),
+]
+
+
+def test_a_mistake_is_told_before_anything_heavy_is_loaded(tmp_path, trained) -> None:
+    (tmp_path / "retrain.yaml").write_text(f"{{dataset: {tmp_path}/a, model: {tmp_path}/b, work: {tmp_path}/c}}")
+    heavy = {"torch", "timm", "pytorch_lightning", "onnxruntime", "cv2", "matplotlib"}
+    code = f"import sys; from plantml.cli.app import run; heavy = {heavy!r}\n"
+    for text, expected in MISTAKES:
+        line = text.replace("TMP", str(tmp_path)).replace("DATA", trained.data).split()
+        code += (
+            f"found = run({line!r}), heavy & set(sys.modules); assert found == ({expected}, set()), ({text!r}, found)\n"
+        )
+    loaded_by(code)
+
+
 def test_validation_runs_without_torch(trained) -> None:
     assert "torch" not in loaded_by(run_command("validate", trained.data, "--model", trained.run))

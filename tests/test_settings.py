@@ -1,11 +1,20 @@
+import contextlib
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from pydantic import Field
 
 from plantml import settings, storage
+from plantml.detect.config import DetectConfig
 from plantml.errors import Exit, InputError, NotFoundError, UsageError
-from plantml.settings import Config, machine, resolve
+from plantml.retrain.config import RetrainConfig
+from plantml.settings import Config, Duration, Machine, Seed, machine, resolve
+from plantml.train.recipe import TrainConfig
+from plantml.validate.config import ValidateConfig
 
 
 class Augment(Config):
@@ -199,6 +208,120 @@ def test_a_configuration_cannot_be_changed():
         Plan().epochs = 5
 
 
+# --- values and words -------------------------------------------------------------------------
+
+
+class Odd(Config):
+    size: Annotated[int, Field(ge=32, le=1024)] | Literal["auto"] = "auto"
+    rate: float = Field(0.1, gt=0, le=10)
+    share: float = Field(0.1, ge=0, lt=1)
+    wait: Duration | None = None
+    seed: Seed = 0
+    loggers: tuple[Literal["a", "b"], ...] = ()
+    parts: tuple[Augment, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "why"),
+    [
+        ("size=0", "size", "a whole number from 32 to 1024, or auto"),
+        ("size=[1]", "size", "a whole number from 32 to 1024, or auto"),
+        ("size.x=1", "size", "a whole number from 32 to 1024, or auto"),
+        ("rate=.nan", "rate", "a number above 0 and at most 10"),
+        ("rate=.inf", "rate", "a number above 0 and at most 10"),
+        ("share=1", "share", "a number of at least 0 and below 1"),
+        ("seed=9223372036854775808", "seed", "a whole number from 0 to 9223372036854775807"),
+        ("wait=soon", "wait", "a time like 90s, 20m, 1h30m, 7d or 2w"),
+        ("wait=true", "wait", "a time like 90s, 20m, 1h30m, 7d or 2w"),
+        ("wait=0s", "wait", "a time like 90s, 20m, 1h30m, 7d or 2w, above 0 and at most 366d"),
+        ("wait=60w", "wait", "a time like 90s, 20m, 1h30m, 7d or 2w, above 0 and at most 366d"),
+        ("loggers=[c]", "loggers.0", "a, or b"),
+        ("loggers=c", "loggers", "a list, each a, or b"),
+        ("parts=[{flips: perhaps}]", "parts.0.flips", "true or false"),
+        ("parts=[3]", "parts.0", "a mapping of keys to values"),
+    ],
+)
+def test_what_does_not_fit_names_the_key_as_people_write_it_and_what_would_fit(text, key, why):
+    with pytest.raises(InputError) as caught:
+        resolve(Odd, "odd", sets=[text])
+    assert caught.value.what == f"Setting {key} (from --set {text}) does not fit"
+    assert caught.value.why == why
+
+
+def test_a_time_beyond_all_numbers_is_no_bug():
+    with pytest.raises(InputError, match="wait"):
+        resolve(Odd, "odd", flags={"wait": "9" * 400 + "w"})
+
+
+def test_an_unknown_key_in_a_list_names_where_the_list_came_from():
+    with pytest.raises(InputError, match=r"^Unknown setting parts\.0\.flip \(from --set parts=\[{flip: 1}\]\)"):
+        resolve(Odd, "odd", sets=["parts=[{flip: 1}]"])
+
+
+def test_a_key_that_must_be_given_is_told():
+    with pytest.raises(InputError, match="Setting dataset is missing"):
+        resolve(RetrainConfig, "retrain")
+
+
+def test_a_fold_that_there_is_not_is_told():
+    with pytest.raises(InputError, match="there is no fold 3 of 0 folds"):
+        resolve(TrainConfig, "train", sets=["fold=3"])
+
+
+def test_a_key_of_a_thousand_parts_is_wrong_usage():
+    with pytest.raises(UsageError, match="names no setting"):
+        resolve(Plan, "plan", sets=[".".join("a" * 5000) + "=1"])
+
+
+def test_a_long_value_is_shortened_in_the_error():
+    with pytest.raises(UsageError) as caught:
+        resolve(Plan, "plan", sets=["seed=" + "9" * 5000])
+    assert len(caught.value.what) < 120
+
+
+CONFIGS = {"train": TrainConfig, "detect": DetectConfig, "validate": ValidateConfig, "retrain": RetrainConfig}
+
+
+def _numbers(schema):
+    """Every part of a JSON schema that is a number, and the key it belongs to."""
+    for key, part in schema["properties"].items():
+        for option in part.get("anyOf", [part]):
+            if option.get("type") in {"integer", "number"} and "const" not in option and "words" not in part:
+                yield key, option
+    for inner in schema.get("$defs", {}).values():
+        if "properties" in inner:
+            yield from _numbers(inner)
+
+
+@pytest.mark.parametrize("config", [*CONFIGS.values(), Machine])
+def test_every_number_has_a_lower_and_an_upper_bound(config):
+    for key, part in _numbers(config.model_json_schema()):
+        assert {"minimum", "exclusiveMinimum", "gt"} & set(part), key
+        assert {"maximum", "exclusiveMaximum", "le"} & set(part), key
+
+
+KEYS = sorted({name for config in CONFIGS.values() for name in config.model_fields} | {"train.size", "gates.min", "x"})
+VALUES = st.sampled_from(
+    ["", "0", "-1",
+     "1e9", ".nan", ".inf", "-.inf", "true", "auto", "null", "[1]", "[[]]", "{a: 1}", "{}", "9" * 400 + "w",
+     "9" * 5000, "!!int x", "!!timestamp x", "2020-13-45", "[" * 200, "a: a: a", "&a [*a]", "{a: 1, a: 2}", '"\\0"',
+     "1h30m", "0x" + "f" * 60, "'", "{source: [1]}", "[{source: a, x: 1}]", "[{}]", "{1: 2}", "{~: 2}", "{.nan: 2}"]
+) | st.text(max_size=8)  # fmt: skip
+SETS = st.tuples(st.sampled_from(KEYS) | st.text(max_size=6), VALUES).map("=".join)
+FILES = st.dictionaries(st.sampled_from(KEYS[:-1]) | st.integers(), VALUES, max_size=3).map(
+    lambda pairs: "\n".join(f"{key}: {value}" for key, value in pairs.items())
+)
+
+
+@given(section=st.sampled_from(sorted(CONFIGS)), sets=st.lists(SETS, max_size=2), text=FILES)
+@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_asked_for_only_documented_errors_are_raised(section, sets, text, memory_url):
+    url = f"{memory_url}/config.yaml"
+    storage.write(url, text.encode("utf-8", "replace"))
+    with contextlib.suppress(InputError, UsageError):
+        resolve(CONFIGS[section], section, sets=sets, file=url).lines()
+
+
 # --- the machine ------------------------------------------------------------------------------
 
 
@@ -240,6 +363,12 @@ def test_a_variable_that_does_not_fit_is_named(name, text, monkeypatch):
         machine()
     assert name in caught.value.what
     assert caught.value.exit_code == Exit.INPUT
+
+
+def test_the_home_of_nobody_is_no_folder(monkeypatch):
+    monkeypatch.setenv("PLANTML_CACHE_DIR", "~no-such-user-here/cache")
+    with pytest.raises(InputError, match="names no folder"):
+        machine()
 
 
 def test_the_cache_lies_in_a_folder_of_its_own_with_the_limit(monkeypatch, tmp_path):

@@ -16,39 +16,57 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from plantml import storage
+from plantml import constraints, storage
 from plantml.errors import InputError, UsageError
+from plantml.parsing import parse_yaml
 
 _SECONDS = (604_800, 86_400, 3600, 60, 1)
+_WRITTEN = "a time like 90s, 20m, 1h30m, 7d or 2w"
+_DEEPEST = 8
+"""Parts of a dotted key; no setting has as many."""
 
 
 def _seconds(value: Any) -> Any:
     """`90s`, `20m`, `1h30m`, `7d` or `2w` as seconds; numbers are seconds already."""
+    if isinstance(value, bool):
+        raise ValueError(_WRITTEN)  # noqa: TRY004 - pydantic tells of this error, not of the other
     if not isinstance(value, str):
         return value
     parts = re.fullmatch(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", value.strip())
     if parts is None or not value.strip():
-        raise ValueError("a time is written like 90s, 20m, 1h30m, 7d or 2w")
+        raise ValueError(_WRITTEN)
     return sum(float(part or 0) * factor for part, factor in zip(parts.groups(), _SECONDS, strict=True))
 
 
-Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-"""A time in seconds, which people write like `20m`, `1h30m` or `7d`."""
+Duration = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    Field(gt=0, le=366 * 86_400, json_schema_extra={"words": f"{_WRITTEN}, above 0 and at most 366d"}),
+]
+"""A time in seconds, a year at most, which people write like `20m`, `1h30m` or `7d`."""
+
+MaxFailures = Annotated[
+    Annotated[int, Field(ge=0)] | str, Field(json_schema_extra={"words": "a whole number, or a share like 2%"})
+]
+"""How many failures still end well; see `predict.records.allowed_failures`."""
+
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""Of random choices: what torch and numpy both take."""
 
 
 class Config(BaseModel):
-    """Base of every command's configuration: strict about keys, and frozen."""
+    """Base of every command's configuration: strict about keys, frozen, and without NaN and infinity."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class Machine(Config):
     """What this machine gives: the same for every command, from `PLANTML_*` or the defaults."""
 
     cache_dir: Path = Field(default_factory=lambda: _user_cache(), description="folder of the local cache")  # noqa: PLW0108
-    cache_limit: int = Field(20 * 2**30, ge=0, description="size of the local cache, bytes")
+    cache_limit: int = Field(20 * 2**30, ge=0, le=2**60, description="size of the local cache, bytes")
     offline: bool = Field(default=False, description="open no socket except to URLs that were named")
-    threads: int = Field(default_factory=lambda: usable_cores(), ge=1, description="worker threads")  # noqa: PLW0108
+    threads: int = Field(default_factory=lambda: usable_cores(), ge=1, le=1024, description="worker threads")  # noqa: PLW0108
 
     def cache(self, name: str = "objects") -> storage.Cache:
         """A named part of the local cache."""
@@ -60,6 +78,7 @@ class Machine(Config):
 
 
 C = TypeVar("C", bound=Config)
+_QUOTES = "Put quotes around the value."
 
 
 @dataclass(frozen=True)
@@ -85,10 +104,12 @@ def machine(*, offline: bool = False) -> Machine:
     given = {name: text for name, text in keys.items() if text not in (None, "")}
     if offline:
         given["offline"] = "true"
-    if "cache_dir" in given:
-        given["cache_dir"] = str(Path(given["cache_dir"]).expanduser())
     try:
+        if "cache_dir" in given:
+            given["cache_dir"] = str(Path(given["cache_dir"]).expanduser())
         return Machine.model_validate(given)
+    except RuntimeError as error:
+        raise InputError(f"PLANTML_CACHE_DIR={keys['cache_dir']} names no folder", str(error)) from error
     except ValidationError as error:
         raise _explained(error, Machine, {key: f"PLANTML_{key.upper()}" for key in given}) from error
 
@@ -112,12 +133,13 @@ def resolve(
 
     Raises:
         InputError: an unknown key or a value that does not fit, with the place it came from.
+        UsageError: a `--set` or a variable of the environment that is not written like one.
     """
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if file:
         layers.append((file, _from_yaml(file)))
     layers.append(("environment", _from_environment(section)))
-    layers += [(f"--set {text}", _from_set(text)) for text in sets]
+    layers += [(f"--set {_brief(text)}", _from_set(text)) for text in sets]
     layers.append(("flag", {key: value for key, value in (flags or {}).items() if value is not None}))
 
     merged: dict[str, Any] = {}
@@ -131,12 +153,7 @@ def resolve(
 
 
 def _from_yaml(url: str) -> Mapping[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(storage.read(url))
-    except yaml.YAMLError as error:
-        raise InputError(f"{url} is not YAML", str(error).replace("\n", " ")) from error
+    content = parse_yaml(storage.read(url), url)
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -154,28 +171,23 @@ def _from_environment(section: str) -> Mapping[str, Any]:
     values: dict[str, Any] = {}
     for key, text in source.env_vars.items():
         if text is not None and key.upper().startswith(prefix):
+            given = f"{key.upper()}={_brief(text)}"
             keys = key[len(prefix) :].lower().split("__")
-            _merge(values, _nest(keys, _scalar(text, f"{key.upper()}={text}")), {}, "")
+            _merge(values, _nest(keys, parse_yaml(text, given, UsageError, _QUOTES), given), {}, "")
     return values
 
 
 def _from_set(text: str) -> Mapping[str, Any]:
     key, equals, value = text.partition("=")
+    given = f"--set {_brief(text)}"
     if not equals or not key:
-        raise UsageError(f"--set {text} is not KEY=VALUE", "", "Write it like --set epochs=20.")
-    return _nest(key.strip().split("."), _scalar(value, f"--set {text}"))
+        raise UsageError(f"{given} is not KEY=VALUE", "", "Write it like --set epochs=20.")
+    return _nest(key.strip().split("."), parse_yaml(value, given, UsageError, _QUOTES), given)
 
 
-def _scalar(text: str, given: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{given} is not YAML", str(error).splitlines()[0], "Put quotes around the value.") from error
-
-
-def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
+def _nest(keys: Sequence[str], value: Any, given: str) -> dict[str, Any]:
+    if len(keys) > _DEEPEST:
+        raise UsageError(f"{given} names no setting", f"its key has {len(keys)} parts")
     for key in reversed(keys):
         value = {key: value}
     return dict(value)
@@ -200,17 +212,38 @@ def _flat(config: BaseModel, at: str = "") -> list[tuple[str, Any]]:
 
 
 def _explained(error: ValidationError, model: type[BaseModel], origins: Mapping[str, str]) -> InputError:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    origin = _origin(origins, key)
-    where = f" (from {origin})" if origin else ""
-    if first["type"] == "extra_forbidden":
-        known = [name for name, _ in _known(model)]
-        sections = {name.rpartition(".")[0] for name in known if "." in name}
-        near = get_close_matches(key, [*known, *sorted(sections)], n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(known)}."
-        return InputError(f"Unknown setting {key}{where}", "", hint)
-    return InputError(f"Setting {key}{where} does not fit", first["msg"], "`--print-config` shows every value.")
+    first = error.errors(include_url=False)[0]
+    if first["type"] in {"extra_forbidden", "invalid_key"}:
+        return _unknown(".".join(map(str, first["loc"])), model, origins)
+    key, allowed = constraints.of_key(model, first["loc"])
+    hint = "`--print-config` shows every value."
+    if first["type"] == "missing":
+        return InputError(f"Setting {key} is missing", f"it must be given, as {allowed}", hint)
+    # A validator of our own says more than the schema does.
+    why = str(first["ctx"]["error"]) if first["type"] == "value_error" else allowed
+    if not key:
+        return InputError("The settings do not fit together", why, hint)
+    return InputError(f"Setting {key}{_where(origins, key)} does not fit", why, hint)
+
+
+def _unknown(key: str, model: type[BaseModel], origins: Mapping[str, str]) -> InputError:
+    known = [name for name, _ in _known(model)]
+    sections = {name.rpartition(".")[0] for name in known if "." in name}
+    near = get_close_matches(_brief(key), [*known, *sorted(sections)], n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(known)}."
+    name = _brief(key) or "''"
+    return InputError(f"Unknown setting {name}{_where(origins, key)}", "", hint)
+
+
+def _where(origins: Mapping[str, str], key: str) -> str:
+    """Where a key came from, in brackets; of a part of a list, where the list came from."""
+    while key and not _origin(origins, key):
+        key = key.rpartition(".")[0]
+    return f" (from {_origin(origins, key)})" if key else ""
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _origin(origins: Mapping[str, str], key: str) -> str:

@@ -298,3 +298,10 @@ def test_json_documents_end_with_a_newline(cli, trained) -> None:
     out = cli("dataset", "log", trained.data, "--json").out
     assert out.endswith("}\n")
     json.loads(out)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_an_option_takes_no_number_that_is_none(cli, tmp_path, value) -> None:
+    done = cli("train", f"{tmp_path}/none", f"--target-risk={value}")
+    assert done.code == Exit.USAGE
+    assert "--target-risk" in done.err

@@ -73,6 +73,19 @@ def test_a_clearly_faster_batch_is_found_and_kept(timed, machine):
     assert pipeline.runtime.calls == []
 
 
+@pytest.mark.parametrize(
+    "text", ["", "3", "[" * 100_000, '{"threads": "2", "batch": 8, "why": ""}',
+             '{"threads": 1e9, "batch": 8, "why": ""}',
+             '{"threads": 99999999999, "batch": 8, "why": ""}', '{"threads": 2}', "\udcff"]
+)  # fmt: skip
+def test_what_was_kept_and_makes_no_sense_is_measured_again(text, timed, machine):
+    pipeline = timed(lambda images: 0.004)
+    pace.choose(pipeline, machine, MANY, threads=1)
+    (kept,) = (machine.cache_dir / "speed").glob("*.json")
+    kept.write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert "kept" not in pace.choose(pipeline, machine, MANY, threads=1).why
+
+
 def test_only_what_is_left_open_is_measured(timed, machine):
     pipeline = timed(lambda images: 0.004)
     assert pace.choose(pipeline, machine, MANY, batch=3).batch == 3

@@ -97,7 +97,10 @@ def test_what_does_not_show_it_does_not_promote(model, judged, name):
 def test_what_is_no_evidence_is_told(model, tmp_path):
     (tmp_path / "report.html").write_text("<html>")
     (tmp_path / "old.json").write_text('{"plantml_metrics": 1}')
-    for name in ("report.html", "old.json"):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    changed = {"plantml_metrics": 2, "model": "m", "datasets": [], "split": "test", "gates": [3], "scores": {}}
+    (tmp_path / "changed.json").write_text(json.dumps(changed))
+    for name in ("report.html", "old.json", "deep.json", "changed.json"):
         with pytest.raises(InputError, match="is no evidence"):
             registry.promote(model, 2, "production", evidence=str(tmp_path / name), **ME)
 

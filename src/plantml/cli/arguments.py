@@ -5,6 +5,9 @@ from typing import Annotated
 import typer
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="URL of the dataset; @N or @TAG for a version.")]
+MAX_SEED = 2**63 - 1
+"""Of options for seeds: the largest that torch and numpy both take."""
+
 AllowRoot = Annotated[
     list[str] | None,
     typer.Option(

@@ -2,14 +2,15 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from plantml.cli.console import Console, Streams
-from plantml.errors import Exit, PlantmlError
+from plantml.errors import Exit, PlantmlError, UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
@@ -81,6 +82,7 @@ def command(
             streams = ctx.obj if isinstance(ctx.obj, Streams) else Streams()
             console = Console(streams, **shared)
             try:
+                _check_numbers(given)
                 function(console, **given)
             except PlantmlError as error:
                 error.answered = console.answered
@@ -99,6 +101,13 @@ def command(
         return function
 
     return register
+
+
+def _check_numbers(given: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for `nan` and `inf`, which pass every bound of an option."""
+    for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{name.rstrip('_').replace('_', '-')} cannot be {value}", "it is no finite number")
 
 
 def show_config(console: Console, lines: Sequence[str]) -> None:

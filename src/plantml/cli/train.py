@@ -90,9 +90,7 @@ def train(
 
     need_train()
     from plantml import settings
-    from plantml.train import crossvalidation, run
     from plantml.train.recipe import TrainConfig
-    from plantml.work import Stop
 
     flags = {
         "preset": preset,
@@ -119,24 +117,31 @@ def train(
     if print_config:
         show_config(console, resolved.lines())
         return
+    if resolved.value.folds and resolved.value.devices * resolved.value.nodes > 1:
+        raise UsageError("--folds trains on one device", "", "Leave --devices and --nodes away.")
+    from plantml.train import selection
+
+    version = selection.opened(dataset, resolved.value, out)
+    # All that can be told at once is told: these imports take seconds.
+    from plantml.train import crossvalidation, run
+    from plantml.work import Stop
+
     if dry_run:
         asked = resolved.value
         one = asked.model_copy(update={"fold": 1}) if asked.folds else asked  # all folds are planned alike
-        plan = run.make_plan(run.chosen(dataset, one), one, console.machine)
+        plan = run.make_plan(selection.select(version, one), one, console.machine)
         shown = {"plan": plan.model_dump(mode="json"), "models": max(1, asked.folds)}
         console.result("train", shown, lambda page: _show_plan(page, plan, max(1, asked.folds)))
         return
-    if resolved.value.folds and resolved.value.devices * resolved.value.nodes > 1:
-        raise UsageError("--folds trains on one device", "", "Leave --devices and --nodes away.")
     listener = run.Listener(console.say, console.progress)
     call: dict[str, Any] = {"machine": console.machine, "fresh": fresh, "told": resolved.lines(), "listener": listener}
     with Stop() as stop:
         if resolved.value.folds:
-            folded = crossvalidation.cross_validate(dataset, out, resolved.value, stop=stop, **call)
+            folded = crossvalidation.cross_validate(version, out, resolved.value, stop=stop, **call)
             content = {"run": folded.out, "folds": folded.scores, "mean": folded.mean, "spread": folded.spread}
             console.result("train", content, lambda page: _show_folds(page, folded))
             return
-        done = run.train(dataset, out, resolved.value, stop=stop, **call)
+        done = run.train(version, out, resolved.value, stop=stop, **call)
     if done is None:
         return  # another process has the result
     made: dict[str, Any] = {

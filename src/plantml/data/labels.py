@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from plantml import storage
 from plantml.errors import InputError
+from plantml.parsing import dump_yaml, parse_yaml
 from plantml.targets import DISEASED, HEALTHY, NO_DISEASE, check_name
 
 Labels = Mapping[str, str]
@@ -215,12 +216,7 @@ def read_names(names: Iterable[str], rule: str = "auto") -> Taxonomy:
 
 def load_taxonomy(url: str) -> Taxonomy:
     """A taxonomy from YAML: `class name: {target: class, …}`. Raises `InputError` that says what is wrong."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(storage.read(url))
-    except yaml.YAMLError as error:
-        raise InputError(f"{url} is not YAML", str(error).replace("\n", " ")) from error
+    content = parse_yaml(storage.read(url), url)
     if not isinstance(content, dict):
         raise InputError(f"{url} is no taxonomy", "it must map class names to their targets")
     meaning: dict[str, Labels] = {}
@@ -233,14 +229,12 @@ def load_taxonomy(url: str) -> Taxonomy:
 
 def draft(taxonomy: Taxonomy) -> str:
     """The taxonomy as YAML to edit."""
-    import yaml
-
     head = (
         "# What each class name means. Edit, then: plantml dataset import SRC DATASET --taxonomy THIS-FILE\n"
         "# Leave a target out where it is not known. A healthy plant has the disease `none`.\n"
     )
     body = {name: dict(labels) for name, labels in taxonomy.meaning.items()}
-    return head + yaml.safe_dump(body, sort_keys=True, allow_unicode=True)
+    return head + dump_yaml(body, sort_keys=True)
 
 
 def with_health(labels: Labels) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 from plantml import storage
 from plantml.bundle import Contract
 from plantml.errors import InputError, UsageError
+from plantml.parsing import parse_yaml
 
 _EXAMPLE = "Write target: {label: text}, as in configs/advice.yaml."
 
@@ -47,12 +48,7 @@ def read(url: str, contract: Contract) -> Advice:
     Raises:
         InputError: it is no such file, or none of its labels is the model's.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(storage.read(url))
-    except yaml.YAMLError as error:
-        raise InputError(f"{url} is not YAML", str(error).replace("\n", " ")) from error
+    content = parse_yaml(storage.read(url), url, hint=_EXAMPLE)
     if not isinstance(content, dict) or not all(_is_texts(part) for part in content.values()):
         raise InputError(f"{url} holds no advice", "it is no mapping of targets to labels to texts", _EXAMPLE)
     decisions = content.pop("decision", {})

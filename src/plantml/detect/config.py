@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from plantml.settings import Config, Duration
+from plantml.settings import Config, Duration, MaxFailures
 
 STDOUT = "-"
 
@@ -31,11 +31,11 @@ class DetectConfig(Config):
         None, ge=1, le=1024, description="images a call of the model; 8, or for long runs what is measured, if not set"
     )
     threads: int | None = Field(
-        None, ge=1, description="images worked on at once; all usable cores, or what is measured, if not set"
+        None, ge=1, le=1024, description="images worked on at once; all usable cores, or what is measured, if not set"
     )
-    top_k: int = Field(5, ge=1, description="classes named for each class target, best first")
+    top_k: int = Field(5, ge=1, le=10_000, description="classes named for each class target, best first")
     tta: bool = Field(default=False, description="average over mirrored and turned forms; 4 or 8 times as slow")
-    tile: int | None = Field(None, ge=16, description="also answer for each tile of so many pixels")
+    tile: int | None = Field(None, ge=16, le=65_536, description="also answer for each tile of so many pixels")
     overlap: float = Field(0.2, ge=0, le=0.9, description="share of a tile that its neighbour shows too")
     similar: str | None = Field(None, description="dataset whose most similar photos are added to each record")
     neighbours: int = Field(5, ge=1, le=100, description="similar photos named in each record")
@@ -47,7 +47,9 @@ class DetectConfig(Config):
     sort_into: str | None = Field(None, description="folder that gets a folder of photos for each label")
     sort_by: str | None = Field(None, description="class target that photos are sorted by; the first one if not set")
     sort_how: Literal["link", "copy"] = Field("link", description="link (local files) or copy sorted photos")
-    max_failures: int | str = Field("0", description="failed images that still end well: a number, or a share like 2%")
+    max_failures: MaxFailures = Field(
+        "0", description="failed images that still end well: a number, or a share like 2%"
+    )
     retry_failed: bool = Field(default=False, description="look again at images that failed in an earlier run")
     changed_only: bool = Field(
         default=False, description="write only images that are new or changed since the output was last written"

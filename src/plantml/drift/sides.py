@@ -1,7 +1,6 @@
 """What is compared: the photos of a dataset, or the records of a detection."""
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +16,7 @@ from plantml.data import versions
 from plantml.data.manifest import Version
 from plantml.data.scan import QUALITY
 from plantml.errors import InputError
+from plantml.parsing import parse_json_object
 from plantml.settings import Machine
 from plantml.work import Progress, silent
 
@@ -24,6 +24,7 @@ RECORDS = frozenset({".jsonl", ".ndjson", ".parquet", ".csv"})
 """Extensions of what is read as records of a detection."""
 
 _PLAIN = frozenset({"image", "image_id", "model", "failure"})
+_HINT = "Name what plantml detect wrote."
 FAILED = "failed"
 """Decision of a record that is a failure."""
 
@@ -163,13 +164,14 @@ def _lines(url: str) -> pl.DataFrame:
     for number, text in enumerate(storage.read(url).decode("utf-8", "replace").split("\n"), start=1):
         if text.strip():
             try:
-                rows.append(_flat(json.loads(text)))
+                rows.append(_flat(parse_json_object(text, f"Line {number} of {url}", hint=_HINT)))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise InputError(
-                    f"Line {number} of {url} is no record", f"{type(error).__name__}: {error}",
-                    "Name what plantml detect wrote.",
-                ) from error  # fmt: skip
-    return pl.DataFrame(rows, infer_schema_length=None)
+                why = f"{type(error).__name__}: {error}"
+                raise InputError(f"Line {number} of {url} is no record", why, _HINT) from error
+    try:
+        return pl.DataFrame(rows, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{url} holds no records", str(error).splitlines()[0], _HINT) from error
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from plantml import storage
 from plantml.about import __version__
 from plantml.errors import PlantmlError
+from plantml.parsing import parse_json_object
 from plantml.predict.pipeline import BATCH, Pipeline
 from plantml.settings import Machine
 
@@ -28,6 +30,9 @@ CLEARLY = 1.05
 """How many times as fast as the usual numbers others must be to be taken: measuring has its own noise."""
 
 _SECONDS, _ROUNDS, _AT_MOST = 0.06, 2, 1.5
+_MOST = 1024
+"""Threads, and images a call, that settings allow."""
+
 _SLOW = 0.5
 """Seconds of a call that is too long to be tried."""
 
@@ -76,9 +81,8 @@ def choose(
     if images < WORTH:
         return Pace(*usual, f"the usual; measured from {WORTH} images on")
     place = machine.measured(*_facts(pipeline, usual, device, threads, batch))
-    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-        kept = json.loads(place.read_bytes())
-        return Pace(kept["threads"], kept["batch"], f"{kept['why']}; kept from an earlier run")
+    if (kept := _kept(place)) is not None:
+        return kept
     others = _candidates(usual, threads, batch, device)
     speeds = measure(_work(pipeline), usual, others)
     found = Pace(*fastest(speeds, usual), _told(speeds))
@@ -86,6 +90,18 @@ def choose(
         with suppress(PlantmlError):  # a cache that cannot be written costs a second each time, no more
             storage.write(str(place), json.dumps(vars(found)).encode())
     return found
+
+
+def _kept(place: Path) -> Pace | None:
+    """What an earlier run measured; `None` if nothing that makes sense is there."""
+    try:
+        kept = parse_json_object(place.read_bytes(), str(place))
+    except (OSError, PlantmlError):
+        return None
+    match kept:
+        case {"threads": int(threads), "batch": int(batch), "why": why} if max(threads, batch) <= _MOST:
+            return Pace(max(1, threads), max(1, batch), f"{why}; kept from an earlier run")
+    return None
 
 
 def _told(speeds: Speeds) -> str:

@@ -149,7 +149,7 @@ def _worse(first: Decision, second: Decision) -> Decision:
 
 def allowed_failures(asked: int | str, images: int) -> int:
     """`3` or `2%` of so many images as a number. Raises `UsageError`."""
-    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", str(asked))
+    match = re.fullmatch(r"([0-9]{1,15})|([0-9]{1,3}(?:\.[0-9]{1,15})?)%", str(asked))
     if match is None:
         raise UsageError(f"{asked!r} is no number of failures", "", "Write a number, or a share like 2%.")
     return int(match[1]) if match[1] else int(images * float(match[2]) / 100)

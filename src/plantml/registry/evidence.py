@@ -10,6 +10,7 @@ from plantml import storage
 from plantml.bundle import Contract
 from plantml.errors import GateError, InputError
 from plantml.ledger import Entry, Ledger
+from plantml.parsing import parse_json_object
 
 if TYPE_CHECKING:
     from plantml.data.manifest import Version
@@ -82,16 +83,42 @@ def read(given: Mapping[str, Any] | str) -> Evidence:
     """
     source = "" if isinstance(given, Mapping) else storage.absolute(given)
     url = storage.join(source, METRICS) if source and storage.is_dir(source) else source
-    try:
-        content = given if isinstance(given, Mapping) else json.loads(storage.read(url))
-        form = content.get("plantml_metrics")
-        missing = [name for name in ("model", "datasets", "split", "gates", "scores") if name not in content]
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{url} is no evidence", f"it is not JSON: {error}", _HINT) from error
+    content = given if isinstance(given, Mapping) else _content(url, storage.read(url))
+    form = content.get("plantml_metrics")
+    missing = [name for name in ("model", "datasets", "split", "gates", "scores") if name not in content]
     if form != FORMAT or missing:
         why = f"its format is {form}, and {FORMAT} is read" if form != FORMAT else f"it lacks {', '.join(missing)}"
         raise InputError(f"{source or 'What was given'} is no evidence", why, _HINT)
+    if not _is_whole(content):
+        raise InputError(f"{source or 'What was given'} is no evidence", "something in it was changed", _HINT)
     return Evidence(source, content)
+
+
+def _content(url: str, data: bytes) -> Mapping[str, Any]:
+    try:
+        return parse_json_object(data, url)
+    except InputError as error:
+        raise InputError(f"{url} is no evidence", error.why, _HINT) from error
+
+
+def _is_whole(content: Mapping[str, Any]) -> bool:
+    """True if what is read here has the types that it was written with."""
+
+    def are(entries: object, /, **keys: type) -> bool:
+        return isinstance(entries, (list, tuple)) and all(
+            isinstance(each, Mapping) and all(isinstance(each.get(key), kind) for key, kind in keys.items())
+            for each in entries
+        )
+
+    kinds = {"model": str, "split": str, "scores": Mapping}
+    return (
+        all(isinstance(content[name], kind) for name, kind in kinds.items())
+        and are(content["datasets"], ref=str, fingerprint=str)
+        and are(content["gates"], name=str, passed=bool)
+        and isinstance(content.get("against") or {}, Mapping)
+        and isinstance(content.get("failed") or (), (list, tuple))
+        and isinstance(content.get("allowed_failures", 0), int)
+    )
 
 
 _HINT = "Name what `plantml validate DATASET --model A --against B --max-drop 0.01 --out DIR` writes."

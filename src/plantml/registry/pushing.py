@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from plantml import bundle as bundles
 from plantml import ledger, storage, tracking
 from plantml.bundle import Contract
 from plantml.errors import StorageError
 from plantml.ledger import Entry
+from plantml.parsing import dump_yaml, parse_yaml
 from plantml.registry.parts import Parts, inspect
 from plantml.runtime import output_names
 
@@ -135,7 +134,7 @@ def _fill(folder: Path, contract: Contract, files: dict[str, bytes], model_id: s
             (folder / name).write_bytes(files[name])
     (folder / "requirements.txt").write_text("".join(f"{each}\n" for each in _REQUIREMENTS))
     (folder / "python_env.yaml").write_text(
-        yaml.safe_dump({"python": platform.python_version(), "dependencies": ["-r requirements.txt"]})
+        dump_yaml({"python": platform.python_version(), "dependencies": ["-r requirements.txt"]})
     )
     model = Model(model_id=model_id)
     model.add_flavor(
@@ -146,8 +145,8 @@ def _fill(folder: Path, contract: Contract, files: dict[str, bytes], model_id: s
         "python_function", loader_module="mlflow.onnx", data=bundles.ONNX, python_version=platform.python_version(),
         env={"virtualenv": "python_env.yaml"},
     )  # fmt: skip
-    content = yaml.safe_load(model.to_yaml()) | {"signature": _signature(contract)}
-    (folder / "MLmodel").write_text(yaml.safe_dump(content))
+    content = parse_yaml(model.to_yaml(), "MLmodel") | {"signature": _signature(contract)}
+    (folder / "MLmodel").write_text(dump_yaml(content))
 
 
 def _signature(contract: Contract) -> dict[str, Any]:

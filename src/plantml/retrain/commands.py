@@ -4,9 +4,8 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from plantml.data import versions
+from plantml.parsing import dump_yaml
 from plantml.retrain import gathering, judging
 from plantml.retrain.work import Work
 from plantml.train import recipe
@@ -51,7 +50,7 @@ def _production(work: Work) -> Lines:
 
 def _train(work: Work) -> Lines:
     asked = recipe.chosen(work.config.train.model_dump(mode="json"))
-    sets = [f"{key}={_scalar(value)}" for key, value in asked.items()]
+    sets = [f"{key}={dump_yaml(value, one_line=True)}" for key, value in asked.items()]
     line = ["train", _dataset(work), "--out", work.round.place(judging.CHALLENGER)]
     if work.config.start == "warm" and "production" in work.round.results and work.model:
         line += ["--from", work.model]
@@ -103,10 +102,6 @@ def _models(work: Work) -> dict[str, str]:
 
 def _options(values: Mapping[str, Any]) -> list[str]:
     return [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
-
-
-def _scalar(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("...").strip()
 
 
 _LINES: Mapping[str, Callable[[Work], Sequence[list[str]]]] = {

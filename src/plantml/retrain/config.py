@@ -9,7 +9,7 @@ from plantml.curate import clean as cleaning
 from plantml.data import splits
 from plantml.errors import UsageError
 from plantml.registry import acts
-from plantml.settings import Config, Duration
+from plantml.settings import Config, Duration, Seed
 from plantml.train.recipe import TrainConfig
 from plantml.validate import gates
 
@@ -39,7 +39,7 @@ class DriftConfig(Config):
 
     records: Url | None = Field(None, description="URL of what detect wrote lately: .jsonl, .parquet or .csv")
     embeddings: Url | None = Field(None, description="URL of their embeddings, as detect --embeddings writes them")
-    max_psi: float = Field(0.2, ge=0, description="an index above this, and not by chance, is drift")
+    max_psi: float = Field(0.2, ge=0, le=1000, description="an index above this, and not by chance, is drift")
     min_p: float = Field(0.01, ge=0, le=1, description="embeddings with a p-value below this are drift")
 
 
@@ -49,7 +49,7 @@ class GateConfig(Config):
     min: tuple[str, ...] = Field((), description="gates NAME=NUMBER on all test photos: at least this")
     max: tuple[str, ...] = Field((), description="gates NAME=NUMBER on all test photos: at most this")
     max_drop: float = Field(
-        0.05, ge=0, description="macro-F1, or the F1 of a class, may be so much lower than in service"
+        0.05, ge=0, le=1, description="macro-F1, or the F1 of a class, may be so much lower than in service"
     )
     sure: float = Field(
         0.5, ge=0, lt=1, description="the challenger is better in more than this share of resamples; 0 asks for no gain"
@@ -63,7 +63,7 @@ class RetrainConfig(Config):
     model: Url = Field(description="URL of the model in its registry, such as s3://bucket/models/leaf")
     work: Url = Field(description="URL of a folder of its own: results of all steps, reports, the lease")
     feeds: tuple[Feed, ...] = Field((), description="where new labelled photos come from")
-    min_new: int = Field(0, ge=0, description="trigger: so many new or corrected photos")
+    min_new: int = Field(0, ge=0, le=10**9, description="trigger: so many new or corrected photos")
     every: Duration | None = Field(None, description="trigger: so long after the last round, such as 7d")
     on_drift: bool = Field(default=False, description="trigger: what is detected drifts away from the training photos")
     drift: DriftConfig = Field(DriftConfig.model_validate({}), description="what drift is looked for in")
@@ -71,7 +71,7 @@ class RetrainConfig(Config):
     ratios: str = Field("0.7/0.15/0.15", description="shares of train, val and test; of new photos of train and val")
     group_by: str | None = Field(None, description="column or expression that tells groups, as of dataset split")
     recent: float = Field(0.15, ge=0, lt=1, description="share of new groups that are kept for the recent test set")
-    recent_rounds: int = Field(3, ge=1, description="rounds whose test photos are the recent test set")
+    recent_rounds: int = Field(3, ge=1, le=10_000, description="rounds whose test photos are the recent test set")
     start: Literal["fresh", "warm"] = Field("fresh", description="warm starts from the weights that are in service")
     train: TrainConfig = Field(TrainConfig.model_validate({}), description="of the challenger, as of plantml train")
     gates: GateConfig = Field(GateConfig.model_validate({}), description="when the challenger is good enough")
@@ -82,7 +82,7 @@ class RetrainConfig(Config):
     )
     lease: Duration = Field(1800.0, description="a machine that is silent for so long has lost its work to others")
     on_result: str | None = Field(None, description="command that is called with the result as JSON on its input")
-    seed: int = Field(0, ge=0, description="of the splits and the bootstrap; train.seed is that of the training")
+    seed: Seed = Field(0, description="of the splits and the bootstrap; train.seed is that of the training")
 
 
 def check(config: RetrainConfig) -> None:

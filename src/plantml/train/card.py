@@ -4,12 +4,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from plantml import documents
 from plantml.bundle import Contract
 from plantml.data.manifest import SPLITS, Version
 from plantml.metrics import Report
+from plantml.parsing import dump_yaml
 from plantml.targets import Target
 from plantml.train.account import Account
 from plantml.train.recipe import Plan
@@ -37,7 +36,7 @@ def model_card(
         "plantml.train",
         "card.md.jinja",
         filters={"cell": documents.cell},
-        header=yaml.safe_dump(header(contract, digest, plan, reports), sort_keys=False, allow_unicode=True),
+        header=dump_yaml(header(contract, digest, plan, reports)),
         contract=contract,
         digest=digest,
         plan=plan,

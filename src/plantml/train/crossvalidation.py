@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from plantml import storage
+from plantml.data.manifest import Version
 from plantml.settings import Machine
 from plantml.train import run
 from plantml.train.recipe import TrainConfig
@@ -39,7 +40,7 @@ class CrossValidated:
 
 
 def cross_validate(
-    ref: str,
+    dataset: str | Version,
     out: str,
     config: TrainConfig,
     *,
@@ -55,7 +56,7 @@ def cross_validate(
         listener.say(f"Fold {number} of {config.folds}")
         place = storage.join(storage.absolute(out), f"fold-{number}")
         this = config.model_copy(update={"fold": number})
-        done = run.train(ref, place, this, machine=machine, fresh=fresh, told=told, stop=stop, listener=listener)
+        done = run.train(dataset, place, this, machine=machine, fresh=fresh, told=told, stop=stop, listener=listener)
         if done is not None:
             found.append(done.scores)
     names = [name for name in (found[0] if found else {}) if all(name in scores for scores in found)]

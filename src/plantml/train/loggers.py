@@ -7,6 +7,7 @@ from typing import Any
 
 from plantml import storage, tracking
 from plantml.errors import InputError, MissingExtraError
+from plantml.parsing import parse_json_object
 from plantml.train.recipe import Plan, TrainConfig
 from plantml.train.rundir import RunFolder
 
@@ -80,7 +81,7 @@ def _mlflow(plan: Plan, config: TrainConfig, run: RunFolder) -> Any:
     from pytorch_lightning.loggers import MLFlowLogger
 
     notes = storage.join(run.url, _MLFLOW)
-    known = json.loads(storage.read(notes)) if storage.exists(notes) else {}
+    known = parse_json_object(storage.read(notes), notes) if storage.exists(notes) else {}
     try:
         logger = MLFlowLogger(
             experiment_name="plantml",

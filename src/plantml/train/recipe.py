@@ -3,12 +3,12 @@
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from plantml.images import Fit, FitMode
-from plantml.settings import Config, Duration
+from plantml.settings import Config, Duration, Seed
 from plantml.targets import Target
 
 Auto = Literal["auto"]
@@ -34,22 +34,22 @@ class _Fixed(Config):
     where: str = Field("", description="only photos for which this holds, as in `dataset subset --where`")
     pretrained: bool = Field(default=True, description="start from pretrained weights")
     warm_start: str = Field("", description="bundle or run whose weights to start from; classes are joined by name")
-    weight_decay: float = Field(0.02, ge=0, description="of AdamW")
+    weight_decay: float = Field(0.02, ge=0, le=10, description="of AdamW")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps in which the rate rises")
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    clip: float = Field(1.0, gt=0, le=1e6, description="largest norm of the gradient; 1e6 never clips")
     label_smoothing: float = Field(0.05, ge=0, lt=1, description="for class targets")
     dropout: float = Field(0.2, ge=0, lt=1, description="share of embedding features dropped before the heads")
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the backbone")
     cutmix: float = Field(
-        0.0, ge=0, description="alpha of CutMix, which pastes leaf on leaf; 0 for none, as symptoms are small"
+        0.0, ge=0, le=100, description="alpha of CutMix, which pastes leaf on leaf; 0 for none, as symptoms are small"
     )
     combinations: Literal["any", "seen"] = Field(
         "any", description="seen: never answer a combination of classes that training did not show"
     )
     target_risk: float = Field(0.05, gt=0, lt=1, description="share of wrong answers among the accepted ones")
     compile: bool = Field(default=False, description="compile the backbone with torch.compile; needs a C++ compiler")
-    devices: int = Field(1, ge=1, description="GPUs, or processes on a CPU, a machine")
-    nodes: int = Field(1, ge=1, description="machines")
+    devices: int = Field(1, ge=1, le=1024, description="GPUs, or processes on a CPU, a machine")
+    nodes: int = Field(1, ge=1, le=1024, description="machines")
     strategy: Literal["auto", "ddp"] = Field("auto", description="of Lightning for several devices")
     checkpoint_every: Duration = Field(
         300.0, validate_default=False, description="longest time between checkpoints, such as 5m; an epoch is another"
@@ -58,9 +58,17 @@ class _Fixed(Config):
         (), description="tensorboard, mlflow, or both; history.csv is always written"
     )
     tracking_uri: str = Field("", description="where MLflow keeps its runs")
-    folds: int = Field(0, ge=0, description="cross-validation with so many models instead of one; 0 for none")
-    fold: int = Field(0, ge=0, description="which of the folds this run is; `plantml train --folds` sets it")
-    seed: int = Field(0, ge=0, description="of every random choice")
+    folds: Literal[0] | Annotated[int, Field(ge=2, le=100)] = Field(
+        0, description="cross-validation with so many models instead of one; 0 for none"
+    )
+    fold: int = Field(0, ge=0, le=100, description="which of the folds this run is; `plantml train --folds` sets it")
+    seed: Seed = Field(0, description="of every random choice")
+
+    @model_validator(mode="after")
+    def _fold_is_one_of_them(self) -> Self:
+        if self.fold > self.folds:
+            raise ValueError(f"there is no fold {self.fold} of {self.folds} folds")
+        return self
 
 
 FIXED = tuple(_Fixed.model_fields)
@@ -83,13 +91,19 @@ class TrainConfig(_Fixed):
         "auto", description="height and width of the model's input, pixels"
     )
     fit: FitMode | Auto = Field("auto", description="how a photo becomes the input: pad, crop or squash")
-    epochs: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="passes over the training photos")
-    patience: Annotated[int, Field(ge=1)] | Auto = Field(
+    epochs: Annotated[int, Field(ge=1, le=100_000)] | Auto = Field(
+        "auto", description="passes over the training photos"
+    )
+    patience: Annotated[int, Field(ge=1, le=100_000)] | Auto = Field(
         "auto", description="epochs without a better score after which training ends"
     )
-    batch_size: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="photos a step, on all devices together")
-    lr: Annotated[float, Field(gt=0)] | Auto = Field("auto", description="peak learning rate of the heads; AdamW")
-    backbone_lr: Annotated[float, Field(gt=0)] | Auto = Field(
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] | Auto = Field(
+        "auto", description="photos a step, on all devices together; they must fit into memory"
+    )
+    lr: Annotated[float, Field(gt=0, le=10)] | Auto = Field(
+        "auto", description="peak learning rate of the heads; AdamW"
+    )
+    backbone_lr: Annotated[float, Field(gt=0, le=10)] | Auto = Field(
         "auto", description="peak learning rate of the backbone's last layers"
     )
     layer_decay: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
@@ -98,18 +112,18 @@ class TrainConfig(_Fixed):
     ema: Annotated[float, Field(ge=0, lt=1)] | Auto = Field(
         "auto", description="decay of the moving average of the weights a step; 0 for none"
     )
-    mixup: Annotated[float, Field(ge=0)] | Auto = Field("auto", description="alpha of mixup; 0 for none")
+    mixup: Annotated[float, Field(ge=0, le=100)] | Auto = Field("auto", description="alpha of mixup; 0 for none")
     augment: Annotated[float, Field(ge=0, le=2)] | Auto = Field(
         "auto", description="strength of augmentation; 0 only resizes, 2 is too much for most"
     )
-    views: Annotated[int, Field(ge=1)] | Auto = Field(
+    views: Annotated[int, Field(ge=1, le=1000)] | Auto = Field(
         "auto", description="augmented views of each photo that a probe learns from"
     )
     balance: Balance | Auto = Field(
         "auto", description="of uneven classes: off, weights (effective number), logits (adjusted), sampling"
     )
     precision: Precision | Auto = Field("auto", description="32 or bf16")
-    workers: Annotated[int, Field(ge=0)] | Auto = Field(
+    workers: Annotated[int, Field(ge=0, le=256)] | Auto = Field(
         "auto", description="processes that augment; 0 does it in the training process"
     )
     device: Literal["cpu", "cuda", "mps"] | Auto = Field("auto", description="cpu, cuda, mps, or auto")

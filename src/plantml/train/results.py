@@ -11,10 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from plantml import calibration, charts, metrics
 from plantml.metrics import ClassReport
+from plantml.parsing import dump_yaml
 from plantml.settings import usable_cores
 from plantml.train import account
 from plantml.train.finish import Finished
@@ -74,10 +73,7 @@ def config_yaml(lines: Sequence[str]) -> str:
         if section and section != open_:
             text.append(f"{section}:")
         open_ = section
-        written = yaml.safe_dump(
-            _plain(ast.literal_eval(value)), default_flow_style=True, width=10**6, allow_unicode=True
-        )
-        scalar = written.removesuffix("...\n").strip()
+        scalar = dump_yaml(_plain(ast.literal_eval(value)), one_line=True)
         text.append(f"{'  ' if section else ''}{name}: {scalar}  # {' '.join(origin.split())}")
     return "\n".join(text) + "\n"
 

@@ -15,13 +15,11 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from plantml import bundle as bundles
 from plantml import settings
 from plantml.bundle import Bundle
-from plantml.data import versions
-from plantml.data.manifest import Version, narrow_targets
-from plantml.data.where import where
+from plantml.data.manifest import Version
 from plantml.errors import InputError, StoppedError
 from plantml.network import PlantNet
 from plantml.settings import Machine
-from plantml.train import allocator, finish, folds, loggers, parts, planning, prepare, probe, results, speed, team, warm
+from plantml.train import allocator, finish, loggers, parts, planning, prepare, probe, results, speed, team, warm
 from plantml.train.data import evaluation_loader, training_loader
 from plantml.train.history import History
 from plantml.train.keeper import Hearing, Keeper
@@ -30,6 +28,7 @@ from plantml.train.picture import example_batch
 from plantml.train.planning import Facts
 from plantml.train.recipe import Plan, TrainConfig
 from plantml.train.rundir import HISTORY, RunFolder
+from plantml.train.selection import select
 from plantml.work import Progress, Stop, silent
 
 
@@ -71,7 +70,7 @@ def make_plan(version: Version, config: TrainConfig, machine: Machine, *, measur
     """The plan of a training, without starting it.
 
     Args:
-        version: what to train on, as `chosen` gives it.
+        version: what to train on, as `selection.select` gives it.
         config: what is asked.
         machine: it is for.
         measured: train a few steps, for what depends on the machine's speed.
@@ -88,17 +87,8 @@ def make_plan(version: Version, config: TrainConfig, machine: Machine, *, measur
     return made.model_copy(update={"warm_start": parent.url}) if parent and parent.asked else made
 
 
-def chosen(ref: str, config: TrainConfig) -> Version:
-    """The version with the photos that are asked for, and their classes."""
-    version = versions.load(ref)
-    if config.where:
-        rows = where(version.rows, config.where)
-        version = replace(version, rows=rows, targets=narrow_targets(rows, version.targets))
-    return folds.of_fold(version, config.fold, config.folds, config.seed) if config.fold else version
-
-
 def train(
-    ref: str,
+    dataset: str | Version,
     out: str,
     config: TrainConfig,
     *,
@@ -111,7 +101,7 @@ def train(
     """Train on a dataset and write a run.
 
     Args:
-        ref: the dataset; its version is pinned in the plan.
+        dataset: its reference or a version of it, which is pinned in the plan.
         out: URL of the run.
         config: see `recipe.TrainConfig`.
         machine: see `settings.Machine`.
@@ -132,11 +122,11 @@ def train(
     listener = listener if team.first() else _NOBODY
     run = RunFolder(out, machine, listener.say)
     with run.locked() if team.first() else contextlib.nullcontext():
-        return _train(ref, config, run, machine, fresh=fresh, told=told, stop=stop, listener=listener)
+        return _train(dataset, config, run, machine, fresh=fresh, told=told, stop=stop, listener=listener)
 
 
 def _train(
-    ref: str,
+    dataset: str | Version,
     config: TrainConfig,
     run: RunFolder,
     machine: Machine,
@@ -147,7 +137,7 @@ def _train(
     listener: Listener,
 ) -> Trained | None:
     started = time.monotonic()
-    version, plan, resumed = _begin(ref, config, run, machine, fresh=fresh, told=told, listener=listener)
+    version, plan, resumed = _begin(dataset, config, run, machine, fresh=fresh, told=told, listener=listener)
     done = run.finished()
     if done is not None:
         if not team.first():
@@ -178,7 +168,7 @@ def _train(
 
 
 def _begin(
-    ref: str,
+    dataset: str | Version,
     config: TrainConfig,
     run: RunFolder,
     machine: Machine,
@@ -194,8 +184,8 @@ def _begin(
         assert begun is not None
         plan, resumed = begun
         # The first one's version: a newer one may have come meanwhile.
-        return chosen(f"{plan.dataset}@{plan.dataset_version}", config), plan, resumed
-    version = chosen(ref, config)
+        return select(f"{plan.dataset}@{plan.dataset_version}", config), plan, resumed
+    version = select(dataset, config)
     if fresh:
         run.clear()
     known = run.plan_of(config, version)

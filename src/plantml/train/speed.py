@@ -6,6 +6,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from plantml import images, storage
 from plantml.data.manifest import Version
 from plantml.errors import InputError, PlantmlError
 from plantml.images import Pixels
+from plantml.parsing import parse_json
 from plantml.settings import Machine
 from plantml.train import prepare, store
 from plantml.train.data import augmentation
@@ -24,6 +26,7 @@ from plantml.train.recipe import Plan, Precision
 
 _STEPS, _SECONDS, _SOME = 6, 4.0, 8
 _PROBED = 16
+_MOST_GAIN = 1000
 
 
 def check_device(device: str) -> None:
@@ -64,15 +67,25 @@ def measure(version: Version, plan: Plan, machine: Machine) -> Speed:
     asked = plan.asked.get("precision")
     seconds = gain = None
     if asked == "bf16" or (asked == "auto" and has_bf16(plan.device)):
-        if not notes.exists():
+        gain = _kept_gain(notes)
+        if gain is None:
             seconds, short = _medians([functools.partial(step, "32"), functools.partial(step, "bf16")])
-            storage.write(str(notes), json.dumps(round(seconds / short, 3)).encode())
-        gain = float(json.loads(notes.read_bytes()))
+            gain = round(seconds / short, 3)
+            storage.write(str(notes), json.dumps(gain).encode())
     if seconds is None:
         [seconds] = _medians([functools.partial(step, "32")])
     photos = torch.from_numpy(pixels[:, : plan.input.height, : plan.input.width].copy()).to(plan.device)
     [see] = _medians([functools.partial(step.look, photos)])
     return Speed(seconds, see / len(photos), _decoding(version, plan, machine), gain)
+
+
+def _kept_gain(notes: Path) -> float | None:
+    """What was measured earlier; `None` if nothing that makes sense is there."""
+    try:
+        gain = parse_json(notes.read_bytes(), str(notes))
+    except (OSError, PlantmlError):
+        return None
+    return float(gain) if isinstance(gain, (int, float)) and 0 < gain < _MOST_GAIN else None
 
 
 class _Step:

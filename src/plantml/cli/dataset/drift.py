@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plantml.cli.arguments import Embedding
+from plantml.cli.arguments import MAX_SEED, Embedding
 from plantml.cli.console import Console, Page
 from plantml.errors import GateError
 
@@ -46,7 +46,7 @@ def drift(
     ] = None,
     picture: Annotated[str | None, typer.Option(metavar="FILE", help="Draw it, as PNG.")] = None,
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write it as one HTML page.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the test's draws and permutations.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the test's draws and permutations.")] = 0,
 ) -> None:
     """Compare what comes in with what was trained on.
 

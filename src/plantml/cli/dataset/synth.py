@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from plantml.cli.arguments import MAX_SEED
 from plantml.cli.console import Console, Page, count
 
 SYNTH_EXAMPLES = [
@@ -20,7 +21,7 @@ def synth(
     classes: Annotated[
         str | None, typer.Option(metavar="A,B,…", help="Classes like tomato___rust; twelve if not given.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same bytes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed makes the same bytes.")] = 0,
     size: Annotated[int, typer.Option(min=32, max=8192, help="Height and width, pixels.")] = 256,
     defects: Annotated[
         float,

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plantml.cli.arguments import Dataset
+from plantml.cli.arguments import MAX_SEED, Dataset
 from plantml.cli.console import Console, Page, count, show_next
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def split(
     deep: Annotated[
         bool, typer.Option("--deep", help="Look at the photos for crops, turns and overlaps too; needs [curate].")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Another seed, another split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Another seed, another split.")] = 0,
     keep: Annotated[
         bool,
         typer.Option("--keep", help="Move no photo that has a split: place new ones around it."),

@@ -1,12 +1,11 @@
 """YOLO: `data.yaml`, `images/train/` and `labels/train/`, as Ultralytics reads them."""
 
-import yaml
-
 from plantml.data.exporters import Photo, Set, Written, path, rest
 from plantml.data.exporters.naming import OBJECT, ClassNames
 from plantml.data.exporters.output import Output
 from plantml.data.importers.sidecar import Sidecar
 from plantml.errors import InputError
+from plantml.parsing import dump_yaml
 
 
 def write(content: Set, out: Output) -> Written:
@@ -37,7 +36,7 @@ def write(content: Set, out: Output) -> Written:
         else ["data.yaml must name train and val: where one has no photos it names those of another."]
     )
     return Written(
-        ("data.yaml", yaml.safe_dump(described, sort_keys=False, allow_unicode=True).encode()),
+        ("data.yaml", dump_yaml(described).encode()),
         Sidecar("yolo", content.targets, names.meaning, images),
         {"photos": len(content.photos), "boxes": sum(len(photo.boxes or ()) for photo in content.photos)},
         notes,

@@ -18,6 +18,7 @@ from plantml.data.importers.coco import around
 from plantml.data.importers.tree import Tree, as_utf8
 from plantml.data.importers.vetting import name_of
 from plantml.errors import InputError, PlantmlError
+from plantml.parsing import parse_yaml
 from plantml.work import in_threads
 
 _HEAD = 1 << 16
@@ -88,12 +89,11 @@ def list_yolo(tree: Tree, reading: Reading) -> Listing:
 
 def _yaml(tree: Tree) -> tuple[str, dict[str, Any]] | None:
     """The file that describes the set, if there is one, and its content."""
-    import yaml
-
     for name in tree.with_suffix(".yaml", ".yml"):
+        data = tree.read(name)
         try:
-            content = yaml.safe_load(tree.read(name))
-        except (yaml.YAMLError, UnicodeDecodeError):
+            content = parse_yaml(data, tree.url_of(name))
+        except InputError:  # it may have nothing to do with the photos
             continue
         if isinstance(content, dict) and "names" in content and {"train", "val", "test", "nc", "path"} & set(content):
             return name, content
@@ -117,6 +117,8 @@ def _config(tree: Tree) -> _Config:
             return _Config(by_id, _splits(tree, name, content), "kpt_shape" in content)
     file = _names_file(tree)
     if file is None:
+        for name in tree.with_suffix(".yaml", ".yml"):
+            parse_yaml(tree.read(name), tree.url_of(name))  # one that cannot be read is the likeliest reason
         raise InputError(
             f"{tree.url} does not name its classes",
             "YOLO's label files have only numbers",
