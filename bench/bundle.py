@@ -8,15 +8,16 @@ import torch
 from safetensors.torch import save
 
 from bench.side import Rounds
-from plantml import bundle as bundles
-from plantml import images, storage
-from plantml.bundle import Architecture, Contract, Origin
-from plantml.data.synth import DEFAULT_CLASSES
+from plantml import imaging, storage
 from plantml.export import int8
 from plantml.export.onnx import to_onnx
 from plantml.export.samples import Sample
-from plantml.images import Fit
-from plantml.network import Deployed, PlantNet
+from plantml.imaging import Fit
+from plantml.model import bundle as bundles
+from plantml.model.bundle import Architecture, Contract, Origin
+from plantml.model.network import Deployed, PlantNet
+from plantml.registry import references
+from plantml.synth import DEFAULT_CLASSES
 from plantml.targets import Target
 from plantml.train import weights
 from plantml.train.prepare import BANK
@@ -69,9 +70,9 @@ def make(rounds: Rounds, *, out: str, backbone: str) -> None:
 
 def quantise(rounds: Rounds, *, bundle: str, photos: str, out: str) -> None:
     """Write the bundle's 8-bit form, as `plantml export --to int8` makes it but for the search for what is best."""
-    found = bundles.find(bundle)
+    found = references.find(bundle)
     urls = [entry.url for entry in storage.list_files(photos)][: int8.CALIBRATION]
-    pixels = np.stack([images.decode(storage.read(url), found.contract.input) for url in urls])
+    pixels = np.stack([imaging.decode(storage.read(url), found.contract.input) for url in urls])
     order = np.arange(len(pixels))
     labels = {target.name: order % len(target.classes) for target in TARGETS if target.kind == "class"}
     made = int8.quantise(

@@ -9,12 +9,11 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from bench.side import Rounds
-from plantml import storage
-from plantml.data import synth
+from plantml import storage, synth
+from plantml.data.formats import list_source
 from plantml.data.importing import import_source
-from plantml.data.sources import list_source
-from plantml.data.synth import SynthSpec
 from plantml.settings import usable_cores
+from plantml.synth import SynthSpec
 
 _SIDE = 256
 """Importing looks at photos at this size."""

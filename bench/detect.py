@@ -10,7 +10,7 @@ from bench import store
 from bench.help import program
 from bench.material import Material
 from bench.measure import Row, Sample, Side, compare, process_seconds, row, take_turns, tell
-from plantml import bundle as bundles
+from plantml.model import bundle as bundles
 from plantml.settings import usable_cores
 
 LATENCIES = (0, 30)

@@ -12,14 +12,15 @@ import numpy as np
 import onnxruntime
 
 from bench.side import Rounds
-from plantml import bundle as bundles
-from plantml import images, storage
-from plantml.detect.run import DetectConfig, detect
+from plantml import imaging, storage
+from plantml.concurrency import Stop, batched
+from plantml.detect.detect import DetectConfig, detect
 from plantml.detect.sources import collect
-from plantml.predict.pipeline import BATCH, Pipeline
-from plantml.runtime import open_model
+from plantml.model import bundle as bundles
+from plantml.model.pipeline import BATCH, Pipeline
+from plantml.registry import references
+from plantml.registry.references import open_model
 from plantml.settings import usable_cores
-from plantml.work import Stop, batched
 
 
 def library(
@@ -80,13 +81,13 @@ def upload(rounds: Rounds, *, folder: str, to: str, environment: Mapping[str, st
 
 def model(rounds: Rounds, *, folder: str, model: str) -> None:
     """The bare model: every core calls one shared session of single-threaded calls on ready batches."""
-    fit = bundles.find(model).contract.input
+    fit = references.find(model).contract.input
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(f"{model}/{bundles.ONNX}", options, providers=["CPUExecutionProvider"])
-    batches = [np.stack([images.decode(data, fit) for data in chunk]) for chunk in batched(_bytes(folder), BATCH)]
+    batches = [np.stack([imaging.decode(data, fit) for data in chunk]) for chunk in batched(_bytes(folder), BATCH)]
 
-    def answer(batch: images.Pixels) -> int:
+    def answer(batch: imaging.Pixels) -> int:
         session.run(None, {"image": batch})
         return len(batch)
 
@@ -96,11 +97,11 @@ def model(rounds: Rounds, *, folder: str, model: str) -> None:
 
 def decoding(rounds: Rounds, *, folder: str, model: str) -> None:
     """Bytes in memory to a model's pixels, on every core."""
-    fit = bundles.find(model).contract.input
+    fit = references.find(model).contract.input
     chunks = list(batched(_bytes(folder), BATCH))
 
     def decode(chunk: Sequence[bytes]) -> int:
-        return len([images.read(data, fit) for data in chunk])
+        return len([imaging.read(data, fit) for data in chunk])
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         rounds.run(lambda: sum(pool.map(decode, chunks)))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from bench.material import Material
 from bench.measure import ROOT, Row, Side, compare, row, take_turns, tell
-from plantml.data import synth
-from plantml.data.synth import SynthSpec
+from plantml import synth
+from plantml.synth import SynthSpec
 
 _PHOTOS, _DEFECTS = 5000, 0.12
 _HASHES, _SECONDS, _MEBIBYTES = 1_000_000, 30.0, 500.0

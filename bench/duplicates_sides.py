@@ -8,8 +8,8 @@ import numpy as np
 
 from bench.duplicates_truth import judge, photos
 from bench.side import Rounds
-from plantml import images
-from plantml.data.near import DISTANCE, Near, near_duplicates
+from plantml import imaging
+from plantml.data.near_duplicates import DISTANCE, Near, near_duplicates
 from plantml.data.scan import phash, scan, small_grey
 from plantml.settings import usable_cores
 
@@ -44,7 +44,7 @@ def _scanned(data: bytes) -> int:
 
 def _hashed(data: bytes) -> int:
     """The hash alone, of a picture that is decoded no larger than it needs."""
-    return phash(small_grey(images.look(data, _SIDE)[2].convert("L")))
+    return phash(small_grey(imaging.look(data, _SIDE)[2].convert("L")))
 
 
 def hashes(rounds: Rounds, *, hashes: int) -> None:

@@ -8,10 +8,9 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from bench.measure import Side, tell
-from plantml import images, storage
-from plantml.data import synth
-from plantml.data.synth import SynthSpec
+from plantml import imaging, storage, synth
 from plantml.settings import usable_cores
+from plantml.synth import SynthSpec
 
 PHOTOS = "PLANTML_PHOTOS"
 """Environment variable: a folder of real photos; those of 256 and of over 5 million pixels are taken."""
@@ -168,12 +167,12 @@ class Material:
         return small, large
 
 
-def _readable(folder: str | None) -> Iterator[tuple[Path, images.Facts]]:
+def _readable(folder: str | None) -> Iterator[tuple[Path, imaging.Facts]]:
     if not folder or not storage.is_dir(folder):
         return
     for entry in storage.list_files(storage.absolute(folder)):
-        if storage.suffix(entry.name) in images.EXTENSIONS:
+        if storage.suffix(entry.name) in imaging.EXTENSIONS:
             try:
-                yield storage.local_path(entry.url), images.facts(storage.read(entry.url))
-            except images.ImageError:
+                yield storage.local_path(entry.url), imaging.facts(storage.read(entry.url))
+            except imaging.ImageError:
                 continue

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bench.side import Rounds
-from plantml import bundle as bundles
-from plantml import network
+from plantml.model import bundle as bundles
+from plantml.model import network
+from plantml.registry import references
 from plantml.settings import usable_cores
 from plantml.train.allocator import keep_freed_memory
 
@@ -56,7 +57,7 @@ def detect(rounds: Rounds, *, folder: str, model: str, tuned: bool = False) -> N
     """
     if tuned:
         keep_freed_memory()
-    contract = bundles.find(model).contract
+    contract = references.find(model).contract
     net = Classifier(network.rebuild(contract, load_file(f"{model}/{bundles.WEIGHTS}")).net).eval()
     loader = DataLoader(Files(folder), 32, num_workers=usable_cores(), persistent_workers=True)
 

@@ -32,7 +32,8 @@ from bench.material import PHOTOS
 from bench.measure import ROOT, Side, take_turns, tell
 from bench.quality_data import Data
 from bench.quality_recipes import BACKBONE, RECIPES, Speed
-from plantml import calibration, metrics, storage
+from plantml import metrics, storage
+from plantml.metrics import calibration
 from plantml.targets import Target
 
 Line = dict[str, Any]

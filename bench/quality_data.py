@@ -7,8 +7,8 @@ from pathlib import Path
 from bench.quality_recipes import CLASSES
 from plantml import storage
 from plantml.data import versions
+from plantml.data.formats import list_source
 from plantml.data.importing import import_source
-from plantml.data.sources import list_source
 from plantml.data.splits import split_dataset
 from plantml.targets import Target
 

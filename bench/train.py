@@ -31,8 +31,8 @@ def run(material: Material) -> list[Row]:
 
 def dataset(material: Material) -> str:
     """A dataset, imported and split."""
+    from plantml.data.formats import list_source
     from plantml.data.importing import import_source
-    from plantml.data.sources import list_source
     from plantml.data.splits import split_dataset
 
     url = str(material.folder / "dataset")

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from bench.side import Clock, Rounds
+from plantml.concurrency import Stop, silent
 from plantml.settings import Machine
 from plantml.train import allocator, prepare, weights
+from plantml.train.config import TrainConfig
+from plantml.train.lightning_module import PlantModule
 from plantml.train.losses import total_loss
-from plantml.train.module import PlantModule
-from plantml.train.recipe import TrainConfig
-from plantml.train.run import Listener, chosen, make_plan, train
-from plantml.work import Stop, silent
+from plantml.train.train import Listener, chosen, make_plan, train
 
 _EPOCHS = 1000
 """More than are ever reached."""

@@ -17,11 +17,11 @@ from plantml import constraints
 from plantml.cli import dataset, models
 from plantml.cli.app import run
 from plantml.cli.console import Streams
-from plantml.detect.run import DetectConfig
+from plantml.detect.detect import DetectConfig
 from plantml.retrain.config import DriftConfig, Feed, GateConfig, RetrainConfig
 from plantml.settings import Machine
-from plantml.train.recipe import TrainConfig
-from plantml.validate.run import ValidateConfig
+from plantml.train.config import TrainConfig
+from plantml.validate.validate import ValidateConfig
 
 HERE = Path(__file__).parent
 COMMANDS = [

@@ -179,8 +179,8 @@ def photos():
 @pytest.fixture(scope="session")
 def plantvillage(photos, tmp_path_factory):
     """URL of a dataset of the real PlantVillage photos, left where they are. Not to be changed."""
+    from plantml.data.formats import list_source
     from plantml.data.importing import import_source
-    from plantml.data.sources import list_source
 
     source = str(photos / "plantvillage")
     dataset = str(tmp_path_factory.mktemp("plantvillage") / "dataset")

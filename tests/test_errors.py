@@ -4,7 +4,7 @@ import pytest
 
 from plantml import errors
 from plantml.errors import Exit, MissingExtraError, NotFoundError, PlantmlError
-from plantml.images import ImageError
+from plantml.imaging import ImageError
 
 CODES = {
     "PlantmlError": 1,

@@ -13,7 +13,7 @@ from plantml.detect.config import DetectConfig
 from plantml.errors import Exit, InputError, NotFoundError, UsageError
 from plantml.retrain.config import RetrainConfig
 from plantml.settings import Config, Duration, Machine, Seed, machine, resolve
-from plantml.train.recipe import TrainConfig
+from plantml.train.config import TrainConfig
 from plantml.validate.config import ValidateConfig
 
 

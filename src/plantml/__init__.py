@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from plantml.about import __version__
 
 if TYPE_CHECKING:
-    from plantml.predict.model import Model
+    from plantml.model.predictor import Model
 
 __all__ = ["__version__", "load"]
 
@@ -13,8 +13,8 @@ __all__ = ["__version__", "load"]
 def load(ref: str, **options: Any) -> "Model":
     """A trained model, ready to predict: `plantml.load("run").predict(["leaf.jpg"])`.
 
-    See `plantml.predict.model.load` for the options.
+    See `plantml.registry.references.load` for the options.
     """
-    from plantml.predict.model import load as load_model
+    from plantml.registry.references import load as load_model
 
     return load_model(ref, **options)

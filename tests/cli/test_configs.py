@@ -12,15 +12,15 @@ import yaml
 from plantml import settings
 from plantml.cli.app import build
 from plantml.data.labels import load_taxonomy
-from plantml.detect.run import DetectConfig
+from plantml.detect.detect import DetectConfig
 from plantml.errors import Exit
-from plantml.retrain.commands import of_step
 from plantml.retrain.config import DriftConfig, Feed, GateConfig, RetrainConfig, check
 from plantml.retrain.lease import HeldStop
+from plantml.retrain.manual_commands import of_step
+from plantml.retrain.round_context import Work
 from plantml.retrain.rounds import STEPS, Round
-from plantml.retrain.work import Work
-from plantml.train.recipe import TrainConfig
-from plantml.validate.run import ValidateConfig
+from plantml.train.config import TrainConfig
+from plantml.validate.validate import ValidateConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MODELS = {"train": TrainConfig, "validate": ValidateConfig, "detect": DetectConfig}

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from plantml.curate.subject import Subject
+from plantml.curate.context import Subject
 from plantml.data import versions
 from plantml.data.manifest import Version
 from plantml.settings import machine

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from plantml import storage
-from plantml.curate import embeddings, neighbours, similar
+from plantml.curate import embeddings, nearest_neighbours, similar
 from plantml.data import versions
 from plantml.settings import machine
 
@@ -100,7 +100,7 @@ def test_neighbours_are_those_of_a_plain_search(count, k, seed):
     rng = np.random.default_rng(seed)
     vectors = embeddings.unit(rng.normal(size=(count, 5)).astype(np.float32))
     groups = rng.integers(0, 4, count)
-    places, cosines = neighbours.nearest(vectors, vectors, k, apart=(groups, groups))
+    places, cosines = nearest_neighbours.nearest(vectors, vectors, k, apart=(groups, groups))
     plain = vectors @ vectors.T
     plain[groups[:, None] == groups[None, :]] = -2
     best = -np.sort(-plain, axis=1)[:, : min(k, count)]
@@ -111,7 +111,7 @@ def test_neighbours_are_those_of_a_plain_search(count, k, seed):
 def test_components_explain_the_share_that_is_asked_for():
     rng = np.random.default_rng(0)
     vectors = (rng.normal(size=(200, 10)) * np.array([10, 5, 1, *[0.1] * 7])).astype(np.float32)
-    found, explained = neighbours.principal(vectors, 0.95)
+    found, explained = nearest_neighbours.principal(vectors, 0.95)
     assert found.shape == (200, 2)
     total = vectors.var(axis=0).sum()
     assert explained == pytest.approx(found.var(axis=0).sum() / total, abs=1e-3)

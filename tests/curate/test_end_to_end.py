@@ -8,10 +8,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from plantml.curate import check, page
+from plantml import synth
+from plantml.curate import check
+from plantml.curate import report as page
+from plantml.curate.context import Subject
 from plantml.curate.findings import Finding, Report
-from plantml.curate.subject import Subject
-from plantml.data import synth, versions
+from plantml.data import versions
 from plantml.data.manifest import Version
 from plantml.settings import machine
 

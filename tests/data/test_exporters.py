@@ -18,10 +18,10 @@ from plantml.data import exporting, manifest, versions
 from plantml.data.boxes import Box
 from plantml.data.exporters import naming, webdataset
 from plantml.data.exporting import export_dataset
+from plantml.data.formats import list_source
 from plantml.data.importers import sidecar
 from plantml.data.importing import import_source
 from plantml.data.manifest import Version
-from plantml.data.sources import list_source
 from plantml.errors import InputError, StorageError, UsageError
 from plantml.targets import Target
 

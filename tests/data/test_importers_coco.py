@@ -3,7 +3,7 @@ import json
 import pytest
 
 from plantml.data.boxes import Box
-from plantml.data.sources import list_source
+from plantml.data.formats import list_source
 from plantml.errors import InputError
 
 CATEGORIES = [{"id": 40, "name": "Tomato___healthy"}, {"id": 7, "name": "Tomato___rust"}]

@@ -9,8 +9,8 @@ import pytest
 
 from plantml import storage
 from plantml.data.boxes import Box
+from plantml.data.formats import FORMATS, list_source
 from plantml.data.importing import import_source
-from plantml.data.sources import FORMATS, list_source
 from plantml.errors import InputError, UsageError
 
 

@@ -1,9 +1,9 @@
 import pytest
 
 from plantml.data.boxes import Box
+from plantml.data.formats import list_source
 from plantml.data.importers import Item, Listing
 from plantml.data.importers.vetting import vetted
-from plantml.data.sources import list_source
 from plantml.errors import InputError
 from plantml.targets import Target
 

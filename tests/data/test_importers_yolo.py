@@ -1,6 +1,6 @@
 import pytest
 
-from plantml.data.sources import list_source
+from plantml.data.formats import list_source
 from plantml.errors import InputError
 
 

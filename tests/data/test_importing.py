@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 
 from plantml import storage
-from plantml.addresses import Trust
 from plantml.data import versions
+from plantml.data.formats import list_source
 from plantml.data.importing import import_source
 from plantml.data.labels import Taxonomy
-from plantml.data.sources import list_source
 from plantml.errors import InputError
+from plantml.storage.addresses import Trust
 
 NAMES = [f"{disease}/{number}.jpg" for disease in ("healthy", "rust") for number in range(3)]
 
@@ -447,7 +447,7 @@ def test_the_order_of_imports_does_not_matter(tmp_path, write_photos):
 IMPORT = """
 import pathlib, sys, time
 from plantml.data.importing import import_source
-from plantml.data.sources import list_source
+from plantml.data.formats import list_source
 source, dataset, go = sys.argv[1:]
 listing = list_source(source)
 print("ready", flush=True)

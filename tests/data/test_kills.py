@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from plantml.data import care, editing, versions
+from plantml.data import editing, maintenance, versions
 
 RUN = "import sys; from plantml.cli.app import main; sys.argv[0] = 'plantml'; main()"
 CHANGES = {
@@ -19,7 +19,7 @@ CHANGES = {
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, write_photos, cli):
     """A small faulty set as a dataset, a feed of new photos, another dataset, and corrections."""
-    from plantml.data import synth
+    from plantml import synth
 
     home = tmp_path_factory.mktemp("home")
     synth.write(synth.SynthSpec(images=60, seed=5, size=64, defects=0.3), str(home / "photos"), workers=1)
@@ -63,9 +63,9 @@ def test_a_killed_change_leaves_the_last_version_whole(name, place, home, tmp_pa
         numbers = versions.numbers(url)
         assert numbers == list(range(1, len(numbers) + 1))
         assert versions.load(f"{url}@{before.number}").fingerprint == before.fingerprint
-        assert care.verify(url).sound
+        assert maintenance.verify(url).sound
     last = run_python(RUN, *arguments)
     _, told = last.communicate(timeout=60)
     assert last.returncode == 0, told
     assert len(versions.numbers(url)) == before.number + 1
-    assert care.verify(url).sound
+    assert maintenance.verify(url).sound

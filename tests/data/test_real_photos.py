@@ -2,8 +2,8 @@ import pytest
 
 from plantml import storage
 from plantml.data import versions
+from plantml.data.formats import list_source
 from plantml.data.importing import import_source
-from plantml.data.sources import list_source
 from plantml.data.summary import info
 
 

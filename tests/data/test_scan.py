@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter
 
-from plantml import images
+from plantml import imaging
 from plantml.data.manifest import SYSTEM
 from plantml.data.scan import phash, scan, small_grey
 
@@ -30,7 +30,7 @@ def test_one_read_tells_all(photo):
     data = photo(400, 300)
     found = scan(data)
     assert found.image_id == hashlib.sha256(data).hexdigest()
-    assert found.facts == images.facts(data)
+    assert found.facts == imaging.facts(data)
     assert found.reason == ""
     assert 0 <= found.phash < 2**64
     assert 0 < found.quality.brightness < 1

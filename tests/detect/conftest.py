@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from plantml import storage
-from plantml.bundle import Architecture, Bundle, Contract, Origin
+from plantml.concurrency import Stop
 from plantml.detect.config import DetectConfig
-from plantml.detect.run import detect, pipeline_for
+from plantml.detect.detect import detect, pipeline_for
 from plantml.detect.sources import collect
-from plantml.images import Fit
+from plantml.imaging import Fit
+from plantml.model.bundle import Architecture, Bundle, Contract, Origin
 from plantml.targets import Target
-from plantml.work import Stop
 
 SIZE = 8
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from plantml import storage
-from plantml.detect.run import detect
+from plantml.concurrency import Stop
+from plantml.detect.detect import detect
 from plantml.detect.sources import collect
 from plantml.errors import Exit, InputError, StorageError
-from plantml.work import Stop
 
 
 def codes(records):

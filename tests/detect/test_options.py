@@ -12,10 +12,10 @@ from PIL import Image
 
 from plantml import storage
 from plantml.detect import advice, annotate, shards
-from plantml.detect.run import Extras
+from plantml.detect.detect import Extras
 from plantml.detect.similar import Similar
 from plantml.detect.tiles import Tiling
-from plantml.detect.turns import Turned, forms
+from plantml.detect.tta import Turned, forms
 from plantml.errors import InputError, UsageError
 
 

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 from plantml import storage
-from plantml.addresses import Trust
 from plantml.data import versions
 from plantml.detect.sources import Choice, check_apart, collect, moment
 from plantml.errors import InputError, NotFoundError, UsageError
+from plantml.storage.addresses import Trust
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from plantml.bundle import Architecture, Contract, Origin
 from plantml.detect import writers
 from plantml.errors import UsageError
-from plantml.images import Fit
-from plantml.predict.records import Record, failed
+from plantml.imaging import Fit
+from plantml.model.bundle import Architecture, Contract, Origin
+from plantml.model.records import Record, failed
 from plantml.targets import Target
 
 CONTRACT = Contract(

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from plantml import bundle as bundles
-from plantml.export import int8, speed
+from plantml.export import int8, latency
 from plantml.export.forms import FORMS, Made, Source
+from plantml.model import bundle as bundles
 
 EXPORTERS, METHODS = dict(FORMS), dict(int8.METHODS)
 """As they are before a test puts others in their place."""
@@ -60,6 +60,6 @@ def ready(every_form, monkeypatch):
 def untimed():
     """Speed is not what the tests of a module are about: one short round."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "_SECONDS", 0.0)
-        patch.setattr(speed.measure, "__defaults__", (1,))
+        patch.setattr(latency, "_SECONDS", 0.0)
+        patch.setattr(latency.measure, "__defaults__", (1,))
         yield

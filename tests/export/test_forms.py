@@ -11,13 +11,13 @@ from onnx import numpy_helper
 from safetensors.torch import load, save
 
 import plantml
-from plantml import bundle as bundles
-from plantml import model_files, programs, runtime
 from plantml.errors import Exit, PlantmlError
 from plantml.export import onnx as onnx_form
 from plantml.export import openvino as openvino_form
 from plantml.export.forms import FORMS
 from plantml.export.pt2 import to_pt2
+from plantml.model import bundle as bundles
+from plantml.model import file_formats, runtimes, torch_programs
 
 pytest.importorskip("openvino")
 NAMES = list(FORMS)
@@ -44,7 +44,7 @@ def test_detect_and_validate_say_the_same_of_a_form(cli, trained, publish, name,
     result, to = publish(name)
     assert result.code == Exit.DONE, result.err
     assert not [path for path in to.parent.iterdir() if path.suffix not in FORMS[name].kind.extensions]
-    opened, _ = runtime.open_model(str(to))
+    opened, _ = runtimes.open_model(str(to))
     leaves = sorted(Path(trained.photos).rglob("*.jpg"))[:24]
     records = tmp_path / "records.jsonl"
     assert cli("detect", *leaves, "--model", to, "--out", records).code == Exit.DONE
@@ -77,12 +77,12 @@ def test_the_proof_is_inside_the_file(publish, name):
     result, to = publish(name)
     data = to.read_bytes()
     if to.suffix == ".onnx":
-        notes = runtime.OnnxRuntime(data).metadata
+        notes = runtimes.OnnxRuntime(data).metadata
     elif to.suffix == ".xml":
-        notes = runtime.OpenVinoRuntime(data, to.with_suffix(".bin").read_bytes()).metadata
+        notes = runtimes.OpenVinoRuntime(data, to.with_suffix(".bin").read_bytes()).metadata
     else:
-        notes = programs.unpack(str(to), data).notes
-    told = json.loads(notes[runtime.PROOF_KEY])
+        notes = torch_programs.unpack(str(to), data).notes
+    told = json.loads(notes[runtimes.PROOF_KEY])
     assert told["photos"] == result.json["photos"] > 0
     assert told["agreement"] == result.json["agreement"]
     assert told["format"] == name
@@ -166,13 +166,13 @@ def spoilt(every_form, name, sabotage):
             for key in [key for key in state if key.startswith("net.heads.category")]:
                 del state[key]
             archive = to_pt2(fewer, save(state), digest)
-            return [programs.annotated(archive, onnx_form.notes_of(contract, digest))]
+            return [torch_programs.annotated(archive, onnx_form.notes_of(contract, digest))]
         key, work = by_name[sabotage]
         state[key] = work(state[key]).contiguous()
         return [to_pt2(contract, save(state), digest)]
     model = onnx.load_from_string(every_form.made["onnx"].files[0] if name == "openvino" else files[0])
     sabotage(model)
-    data = model_files.seal(model.SerializeToString())  # what is wrong is not told by the seal already
+    data = file_formats.seal(model.SerializeToString())  # what is wrong is not told by the seal already
     return openvino_form.to_openvino(data, onnx_form.notes_of(contract, digest)) if name == "openvino" else [data]
 
 
@@ -212,7 +212,7 @@ def test_a_damaged_published_file_is_not_opened(publish, name):
     data = last.read_bytes()
     last.write_bytes(data[: len(data) // 2])
     with pytest.raises(PlantmlError):
-        runtime.open_model(str(to))
+        runtimes.open_model(str(to))
 
 
 @pytest.mark.parametrize("name", EXACT)

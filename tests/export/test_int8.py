@@ -4,10 +4,10 @@ import numpy as np
 import onnx
 import pytest
 
-from plantml import bundle as bundles
-from plantml import runtime
 from plantml.errors import InputError
 from plantml.export import int8, samples
+from plantml.model import bundle as bundles
+from plantml.model import runtimes
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def photos(every_form):
 def quantised(every_form):
     """The int8 file as a protobuf and as a runtime."""
     (data,) = every_form.made["onnx-int8"].files
-    return onnx.load_from_string(data), runtime.read_onnx("leaf.int8.onnx", data)
+    return onnx.load_from_string(data), runtimes.read_onnx("leaf.int8.onnx", data)
 
 
 def test_it_is_a_model_of_its_own_that_names_where_it_came_from(every_form, quantised):
@@ -64,7 +64,7 @@ def test_all_after_the_embedding_is_float(quantised):
 def test_the_embedding_is_near_the_networks_own(every_form, quantised, photos):
     val = photos["val"].pixels
     ours = quantised[1][1].run(val)["embedding"]
-    theirs = runtime.open_model(every_form.bundle.url)[1].run(val)["embedding"]
+    theirs = runtimes.open_model(every_form.bundle.url)[1].run(val)["embedding"]
     cosine = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
     assert cosine.min() > 0.95
 

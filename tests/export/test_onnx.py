@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from plantml.bundle import Architecture, Contract, Origin
 from plantml.export.onnx import to_onnx
-from plantml.images import Fit
-from plantml.network import Deployed, PlantNet
+from plantml.imaging import Fit
+from plantml.model.bundle import Architecture, Contract, Origin
+from plantml.model.network import Deployed, PlantNet
 from plantml.targets import Target
 
 CONTRACT = Contract(

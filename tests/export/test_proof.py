@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from plantml.bundle import Architecture, Contract, Origin
 from plantml.errors import GateError
 from plantml.export import proof
-from plantml.images import Fit
+from plantml.imaging import Fit
+from plantml.model.bundle import Architecture, Contract, Origin
 from plantml.targets import Target
 
 CONTRACT = Contract(

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from plantml.bundle import find
 from plantml.data import versions
 from plantml.errors import InputError
 from plantml.export import samples
+from plantml.model.bundle import find
 from plantml.targets import Target
 
 

@@ -8,10 +8,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
-from plantml import bundle, storage
-from plantml.bundle import Architecture, Contract, Origin
+from plantml import storage
 from plantml.export.onnx import serialised
-from plantml.images import Fit
+from plantml.imaging import Fit
+from plantml.model import bundle
+from plantml.model.bundle import Architecture, Contract, Origin
 from plantml.targets import Target
 
 SIZE = 8

@@ -6,8 +6,8 @@ import pytest
 
 import plantml
 from plantml import storage
-from plantml.bundle import find
 from plantml.errors import Exit, InputError
+from plantml.registry.references import find
 
 
 def test_from_a_run_to_service_and_back(cli, trained, tmp_path, s3_url):

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from plantml import bundle, registry, storage
+from plantml import registry, storage
 from plantml.errors import InputError, PlantmlError, StorageError, UsageError
-from plantml.model_files import seal
-from plantml.registry import looking, packs
-from plantml.registry.parts import inspect
+from plantml.model.file_formats import seal
+from plantml.registry import inspection, packs, references
+from plantml.registry.version_files import inspect
 
 ME = {"by": "me"}
 
@@ -161,7 +161,7 @@ def test_a_plan_that_would_run_something_does_not(tmp_path, write_pack):
     evil = f"!!python/object/apply:os.system ['touch {mark}']".encode()
     registry.add(write_pack({"plan.yaml": evil}), f"{tmp_path}/models/leaf", **ME)
     with pytest.raises(InputError, match="not valid YAML"):
-        looking.show(f"{tmp_path}/models/leaf@1")
+        inspection.show(f"{tmp_path}/models/leaf@1")
     assert not mark.exists()
 
 
@@ -172,7 +172,7 @@ def test_a_plan_that_grows_without_end_does_not(tmp_path, write_pack):
     ]
     registry.add(write_pack({"plan.yaml": "\n".join([*lines, "lr: 0.1"]).encode()}), f"{tmp_path}/models/leaf", **ME)
     with pytest.raises(InputError, match="over 1,000,000 values"):
-        looking.show(f"{tmp_path}/models/leaf@1")
+        inspection.show(f"{tmp_path}/models/leaf@1")
 
 
 def test_files_that_are_nested_without_end_are_told(tmp_path, write_pack):
@@ -181,7 +181,7 @@ def test_files_that_are_nested_without_end_are_told(tmp_path, write_pack):
     head = len(deep).to_bytes(8, "little") + deep
     assert "nested too deep" in refused(write_pack({"model.safetensors": head}, rehash=True), tmp_path)
     registry.add(write_pack({"plan.yaml": b"when: 2026-01-01\nlr: 0.1\n"}), f"{tmp_path}/models/leaf", **ME)
-    assert looking.show(f"{tmp_path}/models/leaf@1").config == {
+    assert inspection.show(f"{tmp_path}/models/leaf@1").config == {
         "when": "2026-01-01", "lr": 0.1, "size": "8 x 8", "fit": "squash",
     }  # fmt: skip
 
@@ -230,5 +230,5 @@ def test_nothing_is_unpacked_anywhere(write_pack, tmp_path):
     pack = write_pack()
     assert inspect(pack).bundle.url == f"zip://::{pack}"
     assert set(tmp_path.rglob("*")) - before == {Path(pack)}
-    assert bundle.find(pack).digest == json.loads(storage.read(f"zip://model.json::{pack}"))["digest"]
+    assert references.find(pack).digest == json.loads(storage.read(f"zip://model.json::{pack}"))["digest"]
     assert zipfile.ZipFile(io.BytesIO(Path(pack).read_bytes())).testzip() is None

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from plantml import bundle, ledger, registry, storage
-from plantml.registry import care
+from plantml import registry, storage
+from plantml.registry import ledger, maintenance, references
 
 WORKER = """
 import json, random, sys, time
@@ -87,9 +87,9 @@ def check_history(model, told):
             assert before.with_digest(act["digest"]) is None
     state = registry.load(model)
     assert set(state.aliases.values()) <= set(state.entries)
-    assert care.verify(model).sound
+    assert maintenance.verify(model).sound
     for alias, number in state.aliases.items():
-        assert bundle.find(f"{model}@{alias}").digest == state.entries[number].digest
+        assert references.find(f"{model}@{alias}").digest == state.entries[number].digest
     return events
 
 
@@ -152,7 +152,7 @@ def killed(start_python, share, *arguments):
 def check_kills(model, source, other, start_python, kills):
     registry.add(other, model, by="me", alias="challenger")
     rng, stages = random.Random(kills), Counter()
-    digest = bundle.find(source).digest
+    digest = references.find(source).digest
     for _ in range(kills):
         alive = killed(start_python, rng.uniform(0.2, 1.2), source, model)
         state = registry.load(model)
@@ -160,20 +160,20 @@ def check_kills(model, source, other, start_python, kills):
             "ended" if not alive else "added" if state.with_digest(digest) else "begun" if state.begun else "none"
         ] += 1
         assert len([entry for entry in state.entries.values() if entry.digest == digest]) <= 1
-        assert care.verify(model).sound
-        assert bundle.find(f"{model}@challenger").digest in {digest, bundle.find(other).digest}
+        assert maintenance.verify(model).sound
+        assert references.find(f"{model}@challenger").digest in {digest, references.find(other).digest}
         if state.with_digest(digest) and (number := state.with_digest(digest).number):
             # Once more from the start; the number stays taken.
             registry.promote(model, 1, "challenger", by="me")
             registry.remove(model, number, by="me")
     entry = registry.add(source, model, by="me", alias="challenger")
     assert registry.aliases(model)["challenger"] == entry.number
-    care.collect(model, by="me", min_age=-1)
+    maintenance.collect(model, by="me", min_age=-1)
     state = registry.load(model)
     assert (sorted(state.entries), state.begun, state.removed) == ([1, entry.number], {}, {})
     names = {found.name.split("/")[0] for found in storage.list_files(model)}
     assert names == {"events", "0001", f"{entry.number:04d}"}
-    assert care.verify(model).sound
+    assert maintenance.verify(model).sound
     return stages
 
 

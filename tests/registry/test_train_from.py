@@ -5,19 +5,19 @@ import pytest
 from plantml import registry, settings
 from plantml.data import versions
 from plantml.errors import InputError
-from plantml.train import run, warm
-from plantml.train.recipe import TrainConfig
+from plantml.train import train, warm_start
+from plantml.train.config import TrainConfig
 
 
 def test_the_plan_names_the_version_and_not_the_alias(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(run.speed, "measure", lambda *_: None)
+    monkeypatch.setattr(train.speed, "measure", lambda *_: None)
     model = f"{tmp_path}/models/leaf"
     entry = registry.add(trained.run, model, by="me", alias="here")
     config = TrainConfig(warm_start=f"{model}@here")
-    plan = run.make_plan(versions.load(trained.data), config, settings.machine())
+    plan = train.make_plan(versions.load(trained.data), config, settings.machine())
     assert (plan.warm_start, plan.parent) == (entry.url, entry.digest)
     assert plan.asked["warm_start"] == f"{model}@here"
     registry.unalias(model, "here", by="me")
-    assert warm.parent_of(plan).digest == entry.digest
+    assert warm_start.parent_of(plan).digest == entry.digest
     with pytest.raises(InputError, match="another model by now"):
-        warm.parent_of(plan.model_copy(update={"parent": "f" * 64}))
+        warm_start.parent_of(plan.model_copy(update={"parent": "f" * 64}))

@@ -68,7 +68,7 @@ class Loop:
         return result.json
 
     def aliases(self):
-        from plantml import ledger
+        from plantml.registry import ledger
 
         return dict(ledger.Acts(self.place("models/leaf")).ledger().aliases)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from plantml.data import synth, versions
+from plantml import synth
+from plantml.data import versions
 
 # Each disease on a crop of its own, so that a small network learns it in seconds.
 KNOWN = ("tomato___healthy", "bean___rust", "maize___blight")

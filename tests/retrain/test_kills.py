@@ -9,10 +9,10 @@ import fsspec
 import pytest
 
 from plantml import registry
-from plantml.data import care, versions
-from plantml.events import Events
-from plantml.registry.adding import inspect
+from plantml.data import maintenance, versions
+from plantml.registry.publishing import inspect
 from plantml.retrain import rounds
+from plantml.storage.event_log import Events
 
 KILLS = 16
 """In each kind of storage."""
@@ -43,7 +43,7 @@ def sound(loop):
     known = versions.numbers(loop.place("data"))
     assert known == list(range(1, len(known) + 1))
     if known:
-        assert care.verify(loop.place("data")).sound
+        assert maintenance.verify(loop.place("data")).sound
     if not Events(f"{loop.place('models/leaf')}/events").read():
         return
     model = registry.load(loop.place("models/leaf"))

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from plantml import storage
 from plantml.errors import Exit, InputError, StoppedError, StorageError
-from plantml.events import Event, Events
 from plantml.retrain import lease as leases
 from plantml.retrain import rounds
 from plantml.retrain.lease import HeldStop, Lease
+from plantml.storage.event_log import Event, Events
 
 
 def acts(url):

@@ -330,7 +330,7 @@ def test_a_photo_that_was_not_whole_comes_again_and_labels_changed_there_are_tol
 
 @pytest.mark.parametrize(("unknown", "others", "said"), [(12, 88, "12 of 100"), (9, 1, ""), (12, 400, "")])
 def test_many_photos_of_another_kind_are_drift(tmp_path, unknown, others, said) -> None:
-    from plantml.drift import sides
+    from plantml.drift import inputs
     from plantml.retrain import triggers
 
     rows = [
@@ -341,18 +341,18 @@ def test_many_photos_of_another_kind_are_drift(tmp_path, unknown, others, said) 
     rows.append({"image": "x.jpg", "image_id": None, "model": "a", "targets": None, "decision": None})
     file = tmp_path / "records.jsonl"
     file.write_text("\n".join(json.dumps(row) for row in rows))
-    found = triggers._strange(sides.records(str(file)))
+    found = triggers._strange(inputs.records(str(file)))
     assert (said in "".join(found)) if said else not found
 
 
 def test_who_lost_the_lease_within_a_step_is_no_failure(loop, paint_feed, honest, tmp_path, monkeypatch) -> None:
-    from plantml.retrain import run
+    from plantml.retrain import retrain
 
     def suspended(work):
         work.stop.lease.lost = True  # another machine took over while this process did nothing
         raise work.stop.error("Stopped", "")
 
-    monkeypatch.setattr(run, "FUNCTIONS", {**run.FUNCTIONS, "clean": suspended})
+    monkeypatch.setattr(retrain, "FUNCTIONS", {**retrain.FUNCTIONS, "clean": suspended})
     loop.write([(paint_feed(tmp_path / "first", honest(4), 1), {})])
     told = loop()
     assert (told["outcome"], told["reasons"]) == ("busy", ["another machine took the work over"])

@@ -1,9 +1,9 @@
 import pytest
 
-from plantml.addresses import NOT_ALLOWED
 from plantml.data import importing, versions
 from plantml.retrain import triggers
 from plantml.retrain.config import Feed
+from plantml.storage.addresses import NOT_ALLOWED
 
 
 @pytest.mark.parametrize(("roots", "refused"), [([], 1), (["elsewhere"], 0)])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from plantml.images import Fit
+from plantml.imaging import Fit
 from plantml.targets import Target
-from plantml.train.recipe import Plan, TrainConfig
+from plantml.train.config import Plan, TrainConfig
 
 
 @pytest.fixture(scope="session")
@@ -46,18 +46,20 @@ def unexported(monkeypatch):
 
     The bundle is complete but for an empty `model.onnx`; its digest, which is that of contract and tensors, is its own.
     """
-    from plantml.train import finish
+    from plantml.train import packaging
 
-    compare = finish.proof.compare
-    monkeypatch.setattr(finish, "to_onnx", lambda *_: b"")
-    monkeypatch.setattr(finish, "OnnxRuntime", lambda _: None)
-    monkeypatch.setattr(finish.proof, "compare", lambda contract, net, _, batches: compare(contract, net, net, batches))
+    compare = packaging.proof.compare
+    monkeypatch.setattr(packaging, "to_onnx", lambda *_: b"")
+    monkeypatch.setattr(packaging, "OnnxRuntime", lambda _: None)
+    monkeypatch.setattr(
+        packaging.proof, "compare", lambda contract, net, _, batches: compare(contract, net, net, batches)
+    )
 
 
 @pytest.fixture
 def unmeasured(monkeypatch):
     """Speed is not what the test is about: measuring it takes longer than to train a tiny network."""
-    from plantml.train import run
+    from plantml.train import train
     from plantml.train.planning import Speed
 
-    monkeypatch.setattr(run.speed, "measure", lambda *_: Speed(step=0.01, see=0.001, decode=0.001))
+    monkeypatch.setattr(train.speed, "measure", lambda *_: Speed(step=0.01, see=0.001, decode=0.001))

@@ -33,7 +33,7 @@ def fatal(work):
 storage.write, storage.staged = fatal(storage.write), fatal(storage.staged)
 """
 AT_A_STEP = """
-from plantml.train.keeper import Keeper
+from plantml.train.checkpoint import Keeper
 after = Keeper.on_train_batch_end
 
 def ended(self, *arguments):
@@ -46,8 +46,8 @@ Keeper.on_train_batch_end = ended
 AT_A_COPY = """
 import time
 from plantml import storage
-from plantml.train.keeper import Keeper
-from plantml.train.rundir import RunFolder
+from plantml.train.checkpoint import Keeper
+from plantml.train.run_folder import RunFolder
 after, copy = Keeper.on_train_batch_end, RunFolder._copy
 
 def ended(self, *arguments):
@@ -133,7 +133,7 @@ def test_killed_and_repeated_it_ends_with_the_same_weights(
 
 @pytest.mark.usefixtures("unexported")
 def test_killed_before_an_epoch_is_judged_it_is_judged_then(cli, trained, uninterrupted, tmp_path, monkeypatch) -> None:
-    from plantml.train import keeper
+    from plantml.train import checkpoint
 
     class Killed(BaseException):
         pass
@@ -142,7 +142,7 @@ def test_killed_before_an_epoch_is_judged_it_is_judged_then(cli, trained, uninte
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(keeper, "evaluate", never)
+        patch.setattr(checkpoint, "evaluate", never)
         with pytest.raises(Killed):
             cli("train", trained.data, "--out", tmp_path / "run", *SMALL)
     steps = [int(file.stem.split("-")[1]) for file in (tmp_path / "run" / "checkpoints").glob("state-*")]
@@ -242,7 +242,7 @@ def probed(cli, trained, tmp_path, unexported) -> Path:
 @pytest.mark.parametrize("remote", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_what_a_probe_has_seen_outlives_a_kill(cli, trained, probed, tmp_path, s3_url, monkeypatch, remote) -> None:
     from plantml import storage
-    from plantml.network import PlantNet
+    from plantml.model.network import PlantNet
 
     out = f"{s3_url}/run" if remote else str(tmp_path / "run")
     asked = ("train", trained.data, "--out", out, *SMALL, "--set", "mode=probe")
@@ -256,7 +256,7 @@ def test_what_a_probe_has_seen_outlives_a_kill(cli, trained, probed, tmp_path, s
         return honest(net, photos)
 
     monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "of-one-machine"))
-    monkeypatch.setattr("plantml.train.speed._medians", lambda works: [0.01 for _ in works])  # which embeds, too
+    monkeypatch.setattr("plantml.train.throughput._medians", lambda works: [0.01 for _ in works])  # which embeds, too
     with monkeypatch.context() as patch:
         patch.setattr(PlantNet, "embed", embed)
         with pytest.raises(Killed):
@@ -280,7 +280,7 @@ def test_what_a_probe_has_seen_outlives_a_kill(cli, trained, probed, tmp_path, s
 
 
 AT_A_LOOK = """
-from plantml.network import PlantNet
+from plantml.model.network import PlantNet
 honest, seen = PlantNet.embed, []
 
 def embed(net, photos):
@@ -343,8 +343,8 @@ def test_a_second_interrupt_ends_at_once_with_its_code(trained, tmp_path) -> Non
 @pytest.mark.usefixtures("unexported")
 def test_signals_stay_with_the_command_while_lightning_runs(cli, trained, tmp_path, monkeypatch) -> None:
     """Its own handler talks to other processes from within whatever is being done."""
-    from plantml.train.keeper import Keeper
-    from plantml.work import Stop
+    from plantml.concurrency import Stop
+    from plantml.train.checkpoint import Keeper
 
     after, seen = Keeper.on_train_batch_end, set()
 
@@ -372,7 +372,7 @@ def test_a_damaged_state_is_named(cli, trained, tmp_path) -> None:
 
 def test_two_commands_do_not_train_in_one_run(cli, trained, tmp_path) -> None:
     from plantml import settings
-    from plantml.train.rundir import RunFolder
+    from plantml.train.run_folder import RunFolder
 
     with RunFolder(str(tmp_path / "run"), settings.machine()).locked():
         result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL)

@@ -13,12 +13,12 @@ SMALL = ("--size", "48", "--epochs", "2", "--set", "backbone=test_efficientnet",
 @pytest.mark.usefixtures("unexported", "unmeasured")
 def test_mlflow_has_what_the_history_has(cli, trained, tmp_path, monkeypatch) -> None:
     mlflow = pytest.importorskip("mlflow")
-    from plantml.train import finish
+    from plantml.train import packaging
 
     store = f"sqlite:///{tmp_path}/mlflow.db"
     asked = ("train", trained.data, "--out", tmp_path / "run", *SMALL, "--logger", "mlflow", "--tracking-uri", store)
     with monkeypatch.context() as patch:  # interrupted after its last epoch
-        patch.setattr(finish, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(packaging, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert cli(*asked).code == Exit.INTERRUPTED
     result = cli(*asked)
     assert result.code == Exit.DONE, result.err

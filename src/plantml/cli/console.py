@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from plantml.work import Progress, silent
+from plantml.concurrency import Progress, silent
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

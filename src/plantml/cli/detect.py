@@ -11,13 +11,13 @@ from plantml.cli.console import Console, Page, count
 from plantml.errors import FailuresError, UsageError
 
 if TYPE_CHECKING:
-    from plantml.bundle import Bundle
     from plantml.detect.config import DetectConfig
-    from plantml.detect.run import Detected, Extras
+    from plantml.detect.detect import Detected, Extras
     from plantml.detect.shards import Merged
     from plantml.detect.similar import Similar
     from plantml.detect.sources import Sources
-    from plantml.predict.pipeline import Pipeline
+    from plantml.model.bundle import Bundle
+    from plantml.model.pipeline import Pipeline
 
 EXAMPLES = [
     "plantml detect photos/ --model runs/first --out records.jsonl",
@@ -129,10 +129,10 @@ def detect(
     reason. Killed and repeated, the command goes on where it was; new images are added.
     """
     from plantml import settings
-    from plantml.detect import run
+    from plantml.concurrency import Stop
+    from plantml.detect import detect as run
     from plantml.detect.config import DetectConfig
     from plantml.detect.sources import check_apart
-    from plantml.work import Stop
 
     flags = {
         "model": model,
@@ -191,7 +191,7 @@ def detect(
     stdout = streams.json_stdout() if chosen.out == run.STDOUT else streams.stdout
     with Stop() as stop:
         if found is None:
-            from plantml.detect.follow import Follower
+            from plantml.detect.alias_watcher import Follower
             from plantml.detect.watch import watch as watching
 
             follow = Follower(pipeline.bundle, chosen, partial(_open, console, chosen), console.say)
@@ -227,8 +227,8 @@ def detect(
 
 def _open(console: Console, chosen: "DetectConfig", model: str) -> "tuple[Pipeline, Extras]":
     """What answers for a model, and what its records hold more."""
-    from plantml.detect import run
-    from plantml.runtime import open_model
+    from plantml.detect import detect as run
+    from plantml.registry.references import open_model
 
     bundle, opened = open_model(model, runtime=chosen.runtime, device=chosen.device, cache=console.machine.cache())
     run.check(chosen, bundle)
@@ -239,9 +239,9 @@ def _open(console: Console, chosen: "DetectConfig", model: str) -> "tuple[Pipeli
 
 
 def _set_pace(console: Console, pipeline: "Pipeline", chosen: "DetectConfig", images: int) -> None:
-    from plantml.predict import pace
+    from plantml.model import autotune
 
-    found = pace.choose(
+    found = autotune.choose(
         pipeline, console.machine, images, threads=chosen.threads, batch=chosen.batch, device=chosen.device
     )
     pipeline.threads, pipeline.batch = found.threads, found.batch
@@ -249,8 +249,8 @@ def _set_pace(console: Console, pipeline: "Pipeline", chosen: "DetectConfig", im
 
 
 def _look(console: Console, names: list[str], chosen: "DetectConfig") -> "Sources":
-    from plantml.addresses import Trust
     from plantml.detect.sources import Choice, collect, moment
+    from plantml.storage.addresses import Trust
 
     since = None if chosen.since is None else moment(chosen.since)
     trust = Trust.of(chosen.allow_root, offline=console.machine.offline)
@@ -261,7 +261,7 @@ def _look(console: Console, names: list[str], chosen: "DetectConfig") -> "Source
 
 
 def _extras(console: Console, chosen: "DetectConfig", bundle: "Bundle") -> "Extras":
-    from plantml.detect.run import Extras
+    from plantml.detect.detect import Extras
 
     texts = None
     if chosen.advice is not None:
@@ -296,13 +296,13 @@ def _similar(console: Console, chosen: "DetectConfig") -> "Similar":
 
 
 def _merge(console: Console, parts: list[str], chosen: "DetectConfig") -> None:
-    from plantml import bundle
-    from plantml.detect import run, shards
-    from plantml.predict.records import allowed_failures
+    from plantml.detect import detect as run
+    from plantml.detect import shards
+    from plantml.registry import references
 
     if chosen.out == run.STDOUT:
         raise UsageError("--merge needs an output file", "", "Name one: --out records.jsonl")
-    contract = None if chosen.model is None else bundle.find(chosen.model).contract
+    contract = None if chosen.model is None else references.find(chosen.model).contract
     done = shards.merge(parts, chosen.out, contract, chosen.format)
     content = {
         "out": done.out,

@@ -9,7 +9,7 @@ from plantml.cli.console import Console, Page
 from plantml.errors import UsageError
 
 if TYPE_CHECKING:
-    from plantml.export.run import Compared, Row
+    from plantml.export.export import Compared, Row
 
 EXAMPLES = [
     "plantml export runs/first --to leaf.onnx",
@@ -65,7 +65,7 @@ def export(
     if not benchmark and not to:
         raise UsageError("No target is named", "", "Name a file: --to leaf.onnx, or compare all formats: --benchmark")
     need_train()
-    from plantml.export import run
+    from plantml.export import export as run
 
     asked: dict[str, Any] = {
         "data": data,

@@ -9,10 +9,10 @@ from plantml.cli.command import command, group
 from plantml.cli.console import Console, Page, count
 
 if TYPE_CHECKING:
-    from plantml.events import Event
-    from plantml.ledger import Ledger
     from plantml.registry import Changed
-    from plantml.registry.looking import Compared, Shown
+    from plantml.registry.inspection import Compared, Shown
+    from plantml.registry.ledger import Ledger
+    from plantml.storage.event_log import Event
 
 Model = Annotated[str, typer.Argument(metavar="REGISTRY/NAME", help="URL of a model in its registry.")]
 Version = Annotated[
@@ -86,9 +86,9 @@ def list_(
     url: Annotated[str, typer.Argument(metavar="REGISTRY[/NAME]", help="URL of a registry, or of one model in it.")],
 ) -> None:
     """List the models of a registry with their aliases, or the versions of one model."""
-    from plantml.registry import looking
+    from plantml.registry import inspection
 
-    found = looking.models(url)
+    found = inspection.models(url)
     content = {"models": [_ledger_json(state) for state in found]}
 
     def show(page: Page) -> None:
@@ -145,9 +145,9 @@ def show(
     card: Annotated[bool, typer.Option("--card", help="Print the model card too.")] = False,
 ) -> None:
     """Show a model: what it predicts, how well, where it came from, and what was done to it."""
-    from plantml.registry import looking
+    from plantml.registry import inspection
 
-    found = looking.show(ref, console.machine.cache())
+    found = inspection.show(ref, console.machine.cache())
     console.result("models show", found.as_json(), lambda page: _show(page, found, card=card))
 
 
@@ -185,9 +185,9 @@ DIFF_EXAMPLES = ["plantml models diff models/leaf@production models/leaf@challen
 
 def diff(console: Console, first: Ref, second: Ref) -> None:
     """Compare two models: their metrics, classes, configs and data. For a paired comparison: validate --against."""
-    from plantml.registry import looking
+    from plantml.registry import inspection
 
-    found = looking.diff(first, second)
+    found = inspection.diff(first, second)
     console.result("models diff", found.as_json(), lambda page: _show_diff(page, found, first, second))
 
 
@@ -348,12 +348,12 @@ def verify(
     ref: Annotated[str, typer.Argument(metavar="REGISTRY/NAME[@N]", help="A model, or one version of it.")],
 ) -> None:
     """Read every file and compare its hash: bit rot and missing files end with exit code 4."""
-    from plantml.cli import verified
-    from plantml.registry import care
+    from plantml.cli import verification
+    from plantml.registry import maintenance
 
-    found = care.verify(ref, progress=console.progress("verifying"))
+    found = maintenance.verify(ref, progress=console.progress("verifying"))
     hint = "Restore from a backup or another registry; out of service with: plantml models rollback"
-    verified.tell(console, "models verify", found, kind="model", came="added", hint=hint)
+    verification.tell(console, "models verify", found, kind="model", came="added", hint=hint)
 
 
 PACK_EXAMPLES = ["plantml models pack models/leaf@3 leaf.plantml"]
@@ -382,7 +382,8 @@ REMOVE_EXAMPLES = ["plantml models remove models/leaf@2 --why 'trained on the wr
 
 def remove(console: Console, version: Version, why: Why = "", by: By = None) -> None:
     """Remove a version to which no alias points. Its number is never used again; gc removes its files."""
-    from plantml import ledger, registry
+    from plantml import registry
+    from plantml.registry import ledger
 
     url, at = ledger.parse(version)
     number = int(at) if at and at.isdecimal() else registry.named(version)[1].number
@@ -410,9 +411,9 @@ def gc(
 ) -> None:
     """Remove the files of versions that were removed, and what killed commands left behind."""
     from plantml import registry
-    from plantml.registry import care
+    from plantml.registry import maintenance
 
-    found = care.collect(model, by=by or registry.me(), dry_run=dry_run, min_age=3600 * min_age)
+    found = maintenance.collect(model, by=by or registry.me(), dry_run=dry_run, min_age=3600 * min_age)
     content = {"unfinished": list(found.unfinished), "removed": list(found.removed), "files": list(found.files),
                "bytes": found.bytes, "gone": found.gone}  # fmt: skip
 
@@ -441,9 +442,9 @@ def push(
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the model there. [default: as here]")] = None,
 ) -> None:
     """Register a version with MLflow, as an ONNX model with the same aliases; needs [mlflow]."""
-    from plantml.registry import pushing
+    from plantml.registry import mlflow_push
 
-    done = pushing.push(version, store, name=name, cache=console.machine.cache())
+    done = mlflow_push.push(version, store, name=name, cache=console.machine.cache())
     content = {"store": done.store, "name": done.name, "version": done.number, "aliases": list(done.aliases),
                "digest": done.entry.digest, "changed": done.changed}  # fmt: skip
 

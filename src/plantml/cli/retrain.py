@@ -9,7 +9,7 @@ from plantml.cli.console import Console, Page
 from plantml.errors import UsageError
 
 if TYPE_CHECKING:
-    from plantml.retrain.run import Retrained
+    from plantml.retrain.retrain import Retrained
 
 EXAMPLES = [
     "plantml retrain retrain.yaml",
@@ -60,7 +60,7 @@ def retrain(
     a trigger any new photo begins a round. A challenger that is refused is no error: exit code 0.
     """
     from plantml import settings
-    from plantml.retrain import run
+    from plantml.retrain import retrain as run
     from plantml.retrain.config import RetrainConfig
     from plantml.retrain.lease import HeldStop
 

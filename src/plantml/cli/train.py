@@ -10,9 +10,9 @@ from plantml.cli.console import Console, Page
 from plantml.errors import UsageError
 
 if TYPE_CHECKING:
+    from plantml.train.config import Plan
     from plantml.train.crossvalidation import CrossValidated
-    from plantml.train.recipe import Plan
-    from plantml.train.run import Trained
+    from plantml.train.train import Trained
 
 EXAMPLES = [
     "plantml train leaves --out runs/first",
@@ -90,7 +90,7 @@ def train(
 
     need_train()
     from plantml import settings
-    from plantml.train.recipe import TrainConfig
+    from plantml.train.config import TrainConfig
 
     flags = {
         "preset": preset,
@@ -123,8 +123,9 @@ def train(
 
     version = selection.opened(dataset, resolved.value, out)
     # All that can be told at once is told: these imports take seconds.
-    from plantml.train import crossvalidation, run
-    from plantml.work import Stop
+    from plantml.concurrency import Stop
+    from plantml.train import crossvalidation
+    from plantml.train import train as run
 
     if dry_run:
         asked = resolved.value
@@ -161,7 +162,7 @@ def _listed(text: str | None) -> list[str] | None:
 
 
 def _show_plan(page: Page, plan: "Plan", models: int) -> None:
-    from plantml.train import recipe
+    from plantml.train import config as recipe
 
     shown: dict[str, Any] = {
         "dataset": f"{plan.dataset}@{plan.dataset_version}",

@@ -10,9 +10,9 @@ from plantml.errors import FailuresError, GateError, UsageError
 
 if TYPE_CHECKING:
     from plantml.metrics import Interval
-    from plantml.predict.pipeline import Pipeline
+    from plantml.model.pipeline import Pipeline
     from plantml.validate.config import ValidateConfig
-    from plantml.validate.run import Validated
+    from plantml.validate.validate import Validated
 
 EXAMPLES = [
     "plantml validate leaves --model runs/first",
@@ -101,9 +101,9 @@ def validate(
     or killed goes on where it was.
     """
     from plantml import settings
-    from plantml.validate import run
+    from plantml.concurrency import Stop
+    from plantml.validate import validate as run
     from plantml.validate.config import ValidateConfig
-    from plantml.work import Stop
 
     flags = {
         "model": model,
@@ -152,8 +152,8 @@ def validate(
 
 
 def _open(console: Console, ref: str, chosen: "ValidateConfig") -> "Pipeline":
-    from plantml.predict.pipeline import Pipeline
-    from plantml.runtime import open_model
+    from plantml.model.pipeline import Pipeline
+    from plantml.registry.references import open_model
 
     bundle, opened = open_model(ref, runtime=chosen.runtime, device=chosen.device, cache=console.machine.cache())
     return Pipeline(bundle, opened, threads=console.machine.threads, batch=chosen.batch)

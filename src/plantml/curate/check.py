@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from plantml.concurrency import Progress, silent
 from plantml.curate.checks import boxes, duplicates, files, labels, pictures, probes
+from plantml.curate.context import Subject
 from plantml.curate.findings import CODES, SEVERITIES, Finding, Report, in_order
-from plantml.curate.subject import Subject
 from plantml.data import versions
 from plantml.errors import InputError, MissingExtraError, UsageError
 from plantml.settings import Machine
-from plantml.work import Progress, silent
 
 CHECKS: Mapping[str, Callable[[Subject], Iterable[Finding]]] = {
     "files": files.check,

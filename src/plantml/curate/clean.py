@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from plantml import images, storage
+from plantml import imaging, storage
+from plantml.concurrency import Progress, silent
 from plantml.curate import check
 from plantml.curate.checks import boxes
 from plantml.curate.findings import CODES, SEVERITIES, Finding, Report
@@ -18,7 +19,6 @@ from plantml.data.versions import Committed
 from plantml.errors import UsageError
 from plantml.settings import Machine
 from plantml.targets import Target
-from plantml.work import Progress, silent
 
 _COPIES = ("exact-duplicates", "same-pixels", "near-duplicates", "turned-duplicates", "cropped-duplicates")
 _REVIEW = ("conflicting-labels", "impossible-labels", "suspicious-label")
@@ -219,7 +219,7 @@ def _rename_file(plan: _Plan, finding: Finding) -> None:
     rows = plan.report.version.rows
     (row,) = finding.rows
     name = str(rows["name"][row])
-    suffix = images.SUFFIXES.get(finding.facts["format"])
+    suffix = imaging.SUFFIXES.get(finding.facts["format"])
     if suffix is None:
         return
     new = name[: len(name) - len(storage.suffix(name))] + suffix

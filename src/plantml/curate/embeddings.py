@@ -13,14 +13,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from plantml import bundle as bundles
-from plantml import derived, images, storage
+from plantml import imaging, storage
+from plantml.concurrency import Progress, batched, in_threads, silent
 from plantml.data.manifest import Version
 from plantml.errors import InputError, MissingExtraError, NotFoundError, PlantmlError
-from plantml.images import Fit, Pixels
-from plantml.runtime import OnnxRuntime, Runtime, open_model
+from plantml.imaging import Fit, Pixels
+from plantml.model import bundle as bundles
+from plantml.model.runtimes import OnnxRuntime, Runtime
+from plantml.registry.references import open_model
 from plantml.settings import Machine
-from plantml.work import Progress, batched, in_threads, silent
+from plantml.storage import sealed_tables
 
 _BATCH = 8
 _SEGMENT_ROWS = 4096
@@ -139,7 +141,7 @@ def embed(
                 data = storage.read(url) if storage.is_local(url) else cache.read(image_id, url)
                 if hashlib.sha256(data).hexdigest() != image_id:
                     continue  # another picture by now: its vector must not go by this name
-                pixels.append(images.decode(data, embedder.fit))
+                pixels.append(imaging.decode(data, embedder.fit))
                 names.append(image_id)
             except InputError:
                 continue  # `verify` tells of photos that are gone or damaged since
@@ -163,7 +165,7 @@ def embed(
 
 def embed_files(urls: Sequence[str], embedder: Embedder) -> Vectors:
     """Embeddings of photos that are in no dataset: float32 [N, D]. Raises what reading them raises."""
-    return embedder(np.stack([images.decode(storage.read(url), embedder.fit) for url in urls]))
+    return embedder(np.stack([imaging.decode(storage.read(url), embedder.fit) for url in urls]))
 
 
 class _Kept:
@@ -183,7 +185,7 @@ class _Kept:
         wanted = set(wanted)
         found: dict[str, NDArray[np.float16]] = {}
         for _, data in storage.read_many(urls):
-            rows = derived.unpack(data, _SCHEMA) if isinstance(data, bytes) else None
+            rows = sealed_tables.unpack(data, _SCHEMA) if isinstance(data, bytes) else None
             if rows is not None:  # else they are computed again
                 for image_id, vector in rows.iter_rows():
                     if image_id in wanted:
@@ -201,6 +203,6 @@ class _Kept:
         self._last = time.monotonic()
         if self._names:
             rows = [row.tobytes() for row in np.concatenate(self._vectors).astype("<f2")]
-            data = derived.pack(pl.DataFrame({"image_id": self._names, "embedding": rows}, schema=_SCHEMA))
+            data = sealed_tables.pack(pl.DataFrame({"image_id": self._names, "embedding": rows}, schema=_SCHEMA))
             storage.write(storage.join(self._folder, f"{os.urandom(8).hex()}.parquet"), data)
             self._names, self._vectors = [], []

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plantml import sheets, storage
-from plantml.curate import embeddings, neighbours
+from plantml import storage
+from plantml.concurrency import Progress, silent
+from plantml.curate import embeddings, nearest_neighbours
 from plantml.data import versions
 from plantml.data.manifest import Version
 from plantml.errors import UsageError
+from plantml.imaging import contact_sheet
+from plantml.imaging.contact_sheet import Tile
 from plantml.settings import Machine
-from plantml.sheets import Tile
-from plantml.work import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def embed(
     ids, vectors = embeddings.embed(version, embedder, machine, progress)
     explained = 1.0
     if pca is not None:
-        vectors, explained = neighbours.principal(vectors, pca)
+        vectors, explained = nearest_neighbours.principal(vectors, pca)
     return Embedded(version, ids, vectors, embedder.name, embedder.digest, explained)
 
 
@@ -94,7 +95,7 @@ def similar(
     version, embedder = versions.load(ref), embeddings.open_embedder(model, machine)
     query = embeddings.embed_files([image], embedder)
     ids, vectors = embeddings.embed(version, embedder, machine, progress)
-    places, cosines = neighbours.nearest(query, vectors, count)
+    places, cosines = nearest_neighbours.nearest(query, vectors, count)
     first = {image_id: row for row, image_id in reversed(list(enumerate(version.rows["image_id"])))}
     found = []
     for place, cosine in zip(places[0].tolist(), cosines[0].tolist(), strict=True):
@@ -113,4 +114,4 @@ def draw(image: str, version: Version, found: Sequence[Alike]) -> bytes:
         labels = [str(label) for label in alike.labels.values()]
         lines = [storage.basename(alike.name), f"cosine {alike.cosine:.3f}", *labels]
         tiles.append(Tile(partial(storage.read, url), lines, "#2e7d32"))
-    return sheets.draw(tiles)
+    return contact_sheet.draw(tiles)

@@ -10,16 +10,16 @@ from typing import Any
 import polars as pl
 
 from plantml import storage
+from plantml.concurrency import Progress, batched, in_threads, silent
 from plantml.data import manifest, versions
+from plantml.data.filters import where
+from plantml.data.formats import list_source
 from plantml.data.importers import Item, Listing
 from plantml.data.importers.table import is_table, read_table
 from plantml.data.manifest import EXCLUDED, OK, Version
-from plantml.data.sources import list_source
 from plantml.data.versions import Committed
-from plantml.data.where import where
 from plantml.errors import InputError, PlantmlError, UsageError
 from plantml.targets import Target
-from plantml.work import Progress, batched, in_threads, silent
 
 _COPIED_AT_ONCE = 16
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from plantml import storage
+from plantml.concurrency import Progress, silent
 from plantml.data import boxes, manifest, versions
 from plantml.data.exporters import (
     Photo,
@@ -26,7 +27,6 @@ from plantml.data.exporters.naming import file_names
 from plantml.data.exporters.output import Output
 from plantml.data.manifest import Version
 from plantml.errors import InputError, UsageError
-from plantml.work import Progress, silent
 
 BUNDLE = "bundle"
 

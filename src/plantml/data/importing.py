@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from plantml import storage
-from plantml.addresses import NOT_ALLOWED
+from plantml.concurrency import Progress, silent
 from plantml.data import manifest, versions
-from plantml.data.bringing import Bringer
 from plantml.data.importers import Item, Listing
 from plantml.data.importers.tree import AMBIGUOUS
 from plantml.data.importers.vetting import BAD_ANNOTATION
+from plantml.data.ingest import Bringer
 from plantml.data.manifest import Version
 from plantml.errors import InputError
+from plantml.storage.addresses import NOT_ALLOWED
 from plantml.targets import Target
-from plantml.work import Progress, silent
 
 _UNFINISHED = ("not-found", "missing", "empty", "empty-file", "truncated", "not-an-image", "damaged", "unreadable",
                NOT_ALLOWED)  # fmt: skip

@@ -15,11 +15,12 @@ from typing import Any
 import polars as pl
 from pydantic import TypeAdapter
 
-from plantml import addresses, checksums, storage
+from plantml import storage
 from plantml.about import __version__
 from plantml.data.scan import QUALITY
 from plantml.errors import InputError
 from plantml.parsing import parse_json_object
+from plantml.storage import addresses, checksums
 from plantml.targets import Kind, Target
 
 BOX = pl.Struct({"x": pl.Float64, "y": pl.Float64, "w": pl.Float64, "h": pl.Float64, "labels": pl.String})

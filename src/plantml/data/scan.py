@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.fft import dct
 
-from plantml import images
-from plantml.images import ImageError
+from plantml import imaging
+from plantml.imaging import ImageError
 
 _SIDE = 256
 """Quality is measured at this size, so that it means the same for every camera."""
@@ -69,8 +69,8 @@ class Scan:
     """
 
     image_id: str
-    facts: images.Facts | None
-    origin: images.Origin | None
+    facts: imaging.Facts | None
+    origin: imaging.Origin | None
     phash: int | None
     quality: Quality | None
     border: bytes | None
@@ -100,10 +100,10 @@ def scan(data: bytes) -> Scan:
     image_id = hashlib.sha256(data).hexdigest()
     found = None
     try:
-        found, origin, picture = images.look(data, _SIDE)
+        found, origin, picture = imaging.look(data, _SIDE)
     except ImageError as error:
         try:
-            found = images.facts(data)
+            found = imaging.facts(data)
         except ImageError:
             found = None
         return Scan(image_id, found, None, None, None, None, f"{error.code}: {error.why}")

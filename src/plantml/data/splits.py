@@ -9,10 +9,10 @@ from fractions import Fraction
 
 import polars as pl
 
-from plantml.data import twins, versions
+from plantml.data import duplicates, versions
 from plantml.data.importers.table import IMAGE_COLUMNS, read_table
 from plantml.data.manifest import EXCLUDED, OK, SPLITS, Version
-from plantml.data.near import joined
+from plantml.data.near_duplicates import joined
 from plantml.data.versions import Committed
 from plantml.errors import InputError, UsageError
 from plantml.targets import Target
@@ -217,7 +217,7 @@ def _twins(rows: pl.DataFrame) -> pl.Series:
     found: list[int | None] = [None] * rows.height
     if with_pixels.height:
         places = with_pixels["_at"].to_list()
-        group = twins.find(with_pixels).group.tolist()
+        group = duplicates.find(with_pixels).group.tolist()
         sizes = Counter(group)
         for place, number in zip(places, group, strict=True):
             found[place] = number if sizes[number] > 1 else None

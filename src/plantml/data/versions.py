@@ -11,10 +11,11 @@ from typing import Any
 
 import polars as pl
 
-from plantml import checksums, storage
+from plantml import storage
 from plantml.data import manifest
 from plantml.data.manifest import Commit, Version
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError, PlantmlError, StorageError
+from plantml.storage import checksums
 from plantml.targets import Target
 
 _TAG = r"[A-Za-z][A-Za-z0-9._-]{0,63}"

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plantml import storage
-from plantml.bundle import Contract
 from plantml.errors import InputError, UsageError
+from plantml.model.bundle import Contract
 from plantml.parsing import parse_yaml
 
 _EXAMPLE = "Write target: {label: text}, as in configs/advice.yaml."

@@ -7,10 +7,10 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from plantml import images, storage
-from plantml.detect.sheet import COLOURS, answer_text
+from plantml import imaging, storage
+from plantml.concurrency import Progress, in_threads, silent
+from plantml.detect.record_sheet import COLOURS, answer_text
 from plantml.errors import PlantmlError
-from plantml.work import Progress, in_threads, silent
 
 SIDE = 2048
 """Pictures are drawn at most this wide and high, pixels."""
@@ -55,7 +55,7 @@ def file_name(record: Mapping[str, Any], extension: str) -> str:
 
 def draw(data: bytes, record: Mapping[str, Any]) -> bytes:
     """The upright photo with its answers beneath, its boxes and its tiles, as JPEG bytes. Raises `ImageError`."""
-    photo = images.thumbnail(data, SIDE)
+    photo = imaging.thumbnail(data, SIDE)
     if photo.width < _SMALLEST:
         size = _SMALLEST, round(photo.height * _SMALLEST / photo.width)
         photo = photo.resize(size, Image.Resampling.NEAREST) if size[1] <= 4 * SIDE else photo

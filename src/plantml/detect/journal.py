@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plantml import checksums, storage
-from plantml.detect.listing import Places, Source
+from plantml import storage
+from plantml.detect.photo_list import Places, Source
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError
+from plantml.storage import checksums
 
 SEGMENT_ROWS = 1000
 SEGMENT_SECONDS = 10.0

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from plantml import storage
-from plantml.bundle import Contract
 from plantml.detect import writers
 from plantml.detect.journal import Row
-from plantml.detect.listing import Listing
+from plantml.detect.photo_list import Listing
 from plantml.errors import InputError, UsageError
+from plantml.model.bundle import Contract
 
 KEY = "shard"
 """Key of a part's records; a merged record has it no more."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import BinaryIO
 
-from plantml import images, storage
-from plantml.addresses import ANYWHERE, NOT_ALLOWED, Trust, around
+from plantml import imaging, storage
 from plantml.detect import tables
-from plantml.detect.listing import Listing, Source
+from plantml.detect.photo_list import Listing, Source
 from plantml.errors import InputError, NotFoundError, StorageError, UsageError
+from plantml.storage.addresses import ANYWHERE, NOT_ALLOWED, Trust, around
 
 LISTS = frozenset({".txt", ".lst"})
 """Extensions of files that hold one path or URL a line."""
@@ -132,7 +132,7 @@ class _Finder:
         if name == "-":
             names = _lines((self._stdin or sys.stdin.buffer).read())
             yield from (self._judged(each, (ANYWHERE,)) for each in names)
-        elif _is_web_page(name) or (storage.suffix(name) in images.EXTENSIONS and not storage.has_pattern(name)):
+        elif _is_web_page(name) or (storage.suffix(name) in imaging.EXTENSIONS and not storage.has_pattern(name)):
             yield self._named(name)
         elif storage.has_pattern(name):
             links = storage.Links(self._choice.trust.roots)
@@ -166,7 +166,7 @@ class _Finder:
         for entry in entries:
             if any(part.startswith(".") for part in entry.name.split("/")):
                 self._skipped[HIDDEN] += 1
-            elif storage.suffix(entry.name) not in images.EXTENSIONS:
+            elif storage.suffix(entry.name) not in imaging.EXTENSIONS:
                 self._skipped[OTHER] += 1
             elif since is not None and 0 < entry.modified < since:
                 self._skipped[OLD] += 1

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from plantml import images
-from plantml.bundle import Bundle
+from plantml import imaging
+from plantml.concurrency import batched
 from plantml.errors import PlantmlError
-from plantml.predict.pipeline import Pipeline, Prediction
-from plantml.predict.records import failed
-from plantml.runtime import Runtime
-from plantml.work import batched
+from plantml.model.bundle import Bundle
+from plantml.model.pipeline import Pipeline, Prediction
+from plantml.model.records import failed
+from plantml.model.runtimes import Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,9 @@ class TiledPipeline(Pipeline):
             for left in columns
         ]
         try:
-            parts = images.cut(data, boxes, self.bundle.contract.input)
+            parts = imaging.cut(data, boxes, self.bundle.contract.input)
             grid = list(chain.from_iterable(map(self._answers, batched(zip(boxes, parts, strict=True), self.batch))))
-        except images.ImageError as error:  # decoded small it had not come to the damaged part
+        except imaging.ImageError as error:  # decoded small it had not come to the damaged part
             return Prediction(
                 failed(record.image, record.model, f"{error.code}: {error.why}", record.image_id), None, None
             )
@@ -89,7 +89,7 @@ class TiledPipeline(Pipeline):
         }
         return replace(prediction, more={**prediction.more, "tiles": tiles})
 
-    def _answers(self, some: Sequence[tuple[tuple[int, int, int, int], images.Pixels]]) -> list[dict[str, Any]]:
+    def _answers(self, some: Sequence[tuple[tuple[int, int, int, int], imaging.Pixels]]) -> list[dict[str, Any]]:
         outputs = self.runtime.run(np.stack([pixels for _, pixels in some]))
         found = []
         for row, ((left, top, right, bottom), _) in enumerate(some):

@@ -4,14 +4,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from plantml.concurrency import Stop, batched, silent
 from plantml.detect.config import STDOUT, DetectConfig
+from plantml.detect.detect import Detected, Detection, Extras, check
 from plantml.detect.journal import Journal
-from plantml.detect.listing import Listing, Places
-from plantml.detect.run import Detected, Detection, Extras, check
+from plantml.detect.photo_list import Listing, Places
 from plantml.detect.sources import Sources
 from plantml.errors import NotFoundError, StorageError
-from plantml.predict.pipeline import Pipeline
-from plantml.work import Stop, batched, silent
+from plantml.model.pipeline import Pipeline
 
 MISSING = "missing"
 """Stamp of a file that is named and not there (yet)."""

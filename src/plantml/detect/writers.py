@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plantml import storage
-from plantml.bundle import Contract
-from plantml.detect import exchange
+from plantml.concurrency import batched
+from plantml.detect import exchange_formats
 from plantml.errors import StorageError, UsageError
-from plantml.work import batched
+from plantml.model.bundle import Contract
 
 if TYPE_CHECKING:
     import polars as pl
@@ -145,8 +145,8 @@ FORMATS: Mapping[str, Writer] = {
     "jsonl": _jsonl,
     "csv": _csv,
     "parquet": _parquet,
-    "coco": exchange.coco,
-    "megadetector": exchange.megadetector,
+    "coco": exchange_formats.coco,
+    "megadetector": exchange_formats.megadetector,
 }
 """Output formats by name; a new one is one more line here."""
 

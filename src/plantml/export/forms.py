@@ -4,14 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from plantml import bundle as bundles
-from plantml import programs, storage
-from plantml.bundle import Bundle
+from plantml import storage
+from plantml.concurrency import Progress, silent
 from plantml.export import int8, openvino, samples
 from plantml.export.onnx import annotated, notes_of, to_onnx
 from plantml.export.pt2 import to_pt2
-from plantml.runtime import FILES, FileKind
-from plantml.work import Progress, silent
+from plantml.model import bundle as bundles
+from plantml.model import torch_programs
+from plantml.model.bundle import Bundle
+from plantml.model.runtimes import FILES, FileKind
 
 Files = Sequence[bytes]
 """The bytes of a form's files, in the order of `FileKind.extensions`."""
@@ -127,7 +128,7 @@ def _annotate_onnx(files: Files, notes: Mapping[str, str]) -> Files:
 
 
 def _annotate_pt2(files: Files, notes: Mapping[str, str]) -> Files:
-    return [programs.annotated(files[0], notes)]
+    return [torch_programs.annotated(files[0], notes)]
 
 
 def _annotate_openvino(files: Files, notes: Mapping[str, str]) -> Files:

@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plantml import bundle as bundles
-from plantml import calibration
-from plantml.bundle import Contract
+from plantml.concurrency import Progress, silent
 from plantml.errors import InputError, MissingExtraError
 from plantml.export import onnx as exporting
 from plantml.export import proof
 from plantml.export.samples import Sample
-from plantml.images import Pixels
-from plantml.runtime import OnnxRuntime, Outputs, output_names
-from plantml.work import Progress, silent
+from plantml.imaging import Pixels
+from plantml.metrics import calibration
+from plantml.model import bundle as bundles
+from plantml.model.bundle import Contract
+from plantml.model.runtimes import OnnxRuntime, Outputs, output_names
 
 METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "min-max": ("MinMax", {}),
@@ -195,14 +195,14 @@ class _Judge:
 
     def __init__(self, contract: Contract, weights: bytes, val: Sample) -> None:
         try:
-            from plantml import network
+            from plantml.model import network
         except ImportError as error:
             raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
         self.contract, self.val = contract, val
         self._weights = network.read_weights(weights)
 
     def _deployed(self, contract: Contract) -> Any:
-        from plantml import network
+        from plantml.model import network
 
         return network.rebuild(contract, self._weights)
 
@@ -224,14 +224,14 @@ class _Judge:
         """The contract with temperatures, thresholds and metrics that fit these embeddings."""
         import torch
 
-        from plantml import scaling
+        from plantml.model import temperature
 
         contract, labels = self.contract, self.val.labels
         deployed = self._deployed(contract)
         with torch.inference_mode():
             logits = deployed.net.classify(torch.from_numpy(embedding))
-        start = scaling.Scaling(contract.temperatures, contract.biases or {})
-        found = scaling.fit(deployed, logits, labels, start)
+        start = temperature.Scaling(contract.temperatures, contract.biases or {})
+        found = temperature.fit(deployed, logits, labels, start)
         fitted = contract.model_copy(update={"temperatures": found.temperatures, "biases": found.biases})
         answers = self._answers(fitted, embedding)
         judged = [target for target in contract.targets if target.name in labels]

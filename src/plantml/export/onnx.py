@@ -5,12 +5,12 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from plantml import bundle as bundles
 from plantml.about import __version__
-from plantml.bundle import Contract
 from plantml.errors import MissingExtraError
-from plantml.images import Fit
-from plantml.model_files import NO_SEAL, SEAL_KEY, seal
+from plantml.imaging import Fit
+from plantml.model import bundle as bundles
+from plantml.model.bundle import Contract
+from plantml.model.file_formats import NO_SEAL, SEAL_KEY, seal
 
 OPSET = 18
 
@@ -25,7 +25,7 @@ def to_onnx(contract: Contract, weights: bytes, digest: str) -> bytes:
         MissingExtraError: torch or onnx is not installed.
     """
     try:
-        from plantml import network
+        from plantml.model import network
     except ImportError as error:
         raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
     deployed = network.rebuild(contract, network.read_weights(weights))

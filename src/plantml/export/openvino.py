@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from plantml.model_files import NO_SEAL, SEAL_KEY, seal
-from plantml.runtime import WEIGHTS_KEY, import_openvino
+from plantml.model.file_formats import NO_SEAL, SEAL_KEY, seal
+from plantml.model.runtimes import WEIGHTS_KEY, import_openvino
 
 
 def to_openvino(model: bytes, notes: Mapping[str, str]) -> tuple[bytes, bytes]:

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml import metrics
-from plantml.bundle import Contract
 from plantml.errors import GateError
-from plantml.images import Pixels
+from plantml.imaging import Pixels
 from plantml.metrics.bootstrap import Groups, of_target
-from plantml.predict.records import Reader
-from plantml.runtime import Outputs, Runtime
+from plantml.model.bundle import Contract
+from plantml.model.records import Reader
+from plantml.model.runtimes import Outputs, Runtime
 from plantml.targets import Target
 
 MAX_DIFFERENCE = 1e-4

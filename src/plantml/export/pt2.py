@@ -2,10 +2,10 @@
 
 import warnings
 
-from plantml import programs
-from plantml.bundle import Contract
 from plantml.errors import MissingExtraError
 from plantml.export.onnx import notes_of
+from plantml.model import torch_programs
+from plantml.model.bundle import Contract
 
 
 def to_pt2(contract: Contract, weights: bytes, digest: str) -> bytes:
@@ -19,7 +19,7 @@ def to_pt2(contract: Contract, weights: bytes, digest: str) -> bytes:
     try:
         import torch
 
-        from plantml import network
+        from plantml.model import network
     except ImportError as error:
         raise MissingExtraError("Exporting needs torch", str(error), extra="train") from error
     deployed = network.rebuild(contract, network.read_weights(weights))
@@ -28,4 +28,4 @@ def to_pt2(contract: Contract, weights: bytes, digest: str) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(deployed, (example,), dynamic_shapes=shapes)
-    return programs.pack(program, notes_of(contract, digest))
+    return torch_programs.pack(program, notes_of(contract, digest))

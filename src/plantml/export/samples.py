@@ -8,14 +8,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from plantml import images, storage
-from plantml.bundle import Bundle, Contract
+from plantml import imaging, storage
+from plantml.concurrency import Progress, batched, silent
 from plantml.data import versions
 from plantml.data.manifest import Version
 from plantml.errors import InputError, PlantmlError
-from plantml.images import Fit, ImageError, Pixels
+from plantml.imaging import Fit, ImageError, Pixels
+from plantml.model.bundle import Bundle, Contract
 from plantml.targets import Target
-from plantml.work import Progress, batched, silent
 
 BATCH = 16
 
@@ -124,7 +124,7 @@ def _pixels(urls: Sequence[str], fit: Fit, progress: Progress) -> Pixels:
             if isinstance(data, PlantmlError):
                 raise data
             try:
-                pixels[done] = images.decode(data, fit)
+                pixels[done] = imaging.decode(data, fit)
             except ImageError as error:
                 raise InputError(f"{url} cannot be read", str(error), "Restore it from a backup.") from error
             done += 1

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plantml import selective
-from plantml.metrics import ranking
+from plantml.metrics import ranking, selective
 from plantml.targets import Target
 
 Floats = NDArray[np.floating[Any]]

@@ -1,6 +1,6 @@
 """Models under management: a folder of numbered, immutable bundles, and aliases that say which one is in service.
 
-What a registry holds is told by `plantml.ledger`; this is what can be done to it, and the Python interface:
+What a registry holds is told by `plantml.registry.ledger`; this is what can be done to it, and the Python interface:
 
     from plantml import registry
 
@@ -9,10 +9,10 @@ What a registry holds is told by `plantml.ledger`; this is what can be done to i
                      evidence=json.load(open("evidence/metrics.json")), expected=7)
 """
 
-from plantml.events import Event
-from plantml.ledger import Entry, Ledger, load, named
-from plantml.registry.acts import Changed, aliases, history, me, promote, remove, rollback, unalias
-from plantml.registry.adding import Added, add
+from plantml.registry.ledger import Entry, Ledger, load, named
+from plantml.registry.operations import Changed, aliases, history, me, promote, remove, rollback, unalias
+from plantml.registry.publishing import Added, add
+from plantml.storage.event_log import Event
 
 __all__ = [
     "Added",

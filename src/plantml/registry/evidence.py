@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from plantml import storage
-from plantml.bundle import Contract
 from plantml.errors import GateError, InputError
-from plantml.ledger import Entry, Ledger
+from plantml.model.bundle import Contract
 from plantml.parsing import parse_json_object
+from plantml.registry.ledger import Entry, Ledger
 
 if TYPE_CHECKING:
     from plantml.data.manifest import Version

@@ -5,10 +5,10 @@ import zipfile
 from dataclasses import dataclass
 
 from plantml import storage
-from plantml.archives import MAX_MEMBER
-from plantml.bundle import PACK, Bundle
 from plantml.errors import InputError, UsageError
-from plantml.registry.parts import inspect
+from plantml.model.bundle import PACK, Bundle
+from plantml.registry.version_files import inspect
+from plantml.storage.archives import MAX_MEMBER
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model is the same file
 

@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from plantml import ledger, storage
+from plantml import storage
 from plantml.curate import clean as cleaning
 from plantml.data import splits
 from plantml.errors import UsageError
-from plantml.registry import acts
+from plantml.registry import ledger, operations
 from plantml.settings import Config, Duration, Seed
-from plantml.train.recipe import TrainConfig
+from plantml.train.config import TrainConfig
 from plantml.validate import gates
 
 Url = Annotated[str, AfterValidator(storage.absolute)]
@@ -117,7 +117,7 @@ def _check_names(config: RetrainConfig) -> None:
             f"alias and challenger are both {config.alias!r}", "what was refused would be in service",
             "Choose another name for one of them.",
         )  # fmt: skip
-    if acts.guarded(config.challenger):
+    if operations.guarded(config.challenger):
         what = f"challenger cannot be called {config.challenger!r}"
         raise UsageError(what, "what is called so has passed its gates", "Choose another name.")
     if config.clean:

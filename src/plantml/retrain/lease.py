@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from plantml.concurrency import Stop
 from plantml.errors import PlantmlError, StoppedError
-from plantml.events import Event, Events
-from plantml.work import Stop
+from plantml.storage.event_log import Event, Events
 
 TAKE, RENEW, RELEASE = "take", "renew", "release"
 _ACTS = (TAKE, RENEW, RELEASE)
@@ -104,7 +104,7 @@ class HeldStop(Stop):
         return self.lease is not None and self.lease.lost and not super().__bool__()
 
     def error(self, what: str, hint: str) -> StoppedError:
-        """See `work.Stop.error`."""
+        """See `concurrency.Stop.error`."""
         if self.lost:
             return StoppedError(what, "another machine took the work over", "It goes on there.")
         return super().error(what, hint)

@@ -7,9 +7,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plantml import __version__, documents, storage
+from plantml import __version__, storage
+from plantml.reporting import documents
+from plantml.retrain.round_context import Result, Work
 from plantml.retrain.rounds import STEPS
-from plantml.retrain.work import Result, Work
 from plantml.validate.gates import told
 
 FORMAT = 1

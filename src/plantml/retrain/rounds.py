@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plantml import checksums, storage
+from plantml import storage
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError
-from plantml.events import Event, Events
+from plantml.storage import checksums
+from plantml.storage.event_log import Event, Events
 
 EVENTS, ROUNDS = "events", "rounds"
 BEGIN, END = "begin", "end"

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from plantml import bundle as bundles
-from plantml import ledger, storage
-from plantml.addresses import Trust
+from plantml import storage
 from plantml.data import editing, importing, manifest, versions
+from plantml.data.formats import list_source
 from plantml.data.importers import Listing
 from plantml.data.labels import load_taxonomy
 from plantml.data.manifest import Version
-from plantml.data.sources import list_source
 from plantml.errors import InputError, NotFoundError
+from plantml.registry import ledger, references
 from plantml.retrain.config import Feed, RetrainConfig
 from plantml.retrain.rounds import Round, Rounds
 from plantml.settings import Machine
+from plantml.storage.addresses import Trust
 
 if TYPE_CHECKING:
-    from plantml.drift.sides import Side
+    from plantml.drift.inputs import Side
 
 _STRANGE, _STRANGE_SHARE = 10, 0.05
 """Unknown photos that are no chance: so many, and such a share. Of its validation photos a model calls 1 % unknown."""
@@ -112,7 +112,7 @@ def _seen(config: RetrainConfig, state: Rounds) -> Version | None:
     in_service = ledger.Acts(config.model).ledger().current(config.alias)
     if in_service is None:
         return None
-    origin = bundles.find(f"{config.model}@{in_service.number}").contract.dataset
+    origin = references.find(f"{config.model}@{in_service.number}").contract.dataset
     if origin.url != storage.absolute(config.dataset):
         return None
     try:
@@ -179,20 +179,20 @@ def _ago(seconds: float) -> str:
 
 def _drift(config: RetrainConfig, machine: Machine) -> tuple[bool, str]:
     """Whether the records drift away from what the model in service learnt from."""
-    from plantml.drift import run as drifts
-    from plantml.drift import sides
+    from plantml.drift import drift as drifts
+    from plantml.drift import inputs
 
     in_service = ledger.Acts(config.model).ledger().current(config.alias)
     if in_service is None:
         return True, "no model is in service yet"
-    bundle = bundles.find(f"{config.model}@{in_service.number}")
+    bundle = references.find(f"{config.model}@{in_service.number}")
     origin, asked = bundle.contract.dataset, config.drift
     assert asked.records is not None
     shape = drifts.Asked(split="train", max_psi=asked.max_psi, vectors=False)
     if asked.embeddings:
         shape = replace(shape, vectors=True, model=bundle.url, files=(None, asked.embeddings), min_p=asked.min_p)
-    learnt = sides.read(f"{origin.url}@{origin.version}", split=shape.split)
-    came = sides.read(asked.records)
+    learnt = inputs.read(f"{origin.url}@{origin.version}", split=shape.split)
+    came = inputs.read(asked.records)
     found = drifts.compare(learnt, came, shape, machine)
     failed = [gate.said for gate in found.gates if not gate.passed] + _strange(came)
     return bool(failed), f"drift: {'; '.join(failed)}" if failed else f"no drift in {asked.records}"
@@ -203,7 +203,7 @@ def _strange(came: "Side") -> list[str]:
 
     A dataset has no such answers, so that no index can compare them.
     """
-    from plantml.drift.sides import FAILED
+    from plantml.drift.inputs import FAILED
 
     decisions = list(came.labels.get("decision", ()))
     unknown, answered = decisions.count("unknown"), len(decisions) - decisions.count(FAILED)

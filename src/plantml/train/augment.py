@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from plantml.images import Pixels
+from plantml.imaging import Pixels
 
 # Else it asks the network for a newer version of itself when it is imported.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

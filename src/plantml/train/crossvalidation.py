@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from plantml import storage
+from plantml.concurrency import Stop
 from plantml.data.manifest import Version
 from plantml.settings import Machine
-from plantml.train import run
-from plantml.train.recipe import TrainConfig
-from plantml.train.run import Listener
-from plantml.work import Stop
+from plantml.train import train
+from plantml.train.config import TrainConfig
+from plantml.train.train import Listener
 
 RESULT = "folds.json"
 
@@ -56,7 +56,7 @@ def cross_validate(
         listener.say(f"Fold {number} of {config.folds}")
         place = storage.join(storage.absolute(out), f"fold-{number}")
         this = config.model_copy(update={"fold": number})
-        done = run.train(dataset, place, this, machine=machine, fresh=fresh, told=told, stop=stop, listener=listener)
+        done = train.train(dataset, place, this, machine=machine, fresh=fresh, told=told, stop=stop, listener=listener)
         if done is not None:
             found.append(done.scores)
     names = [name for name in (found[0] if found else {}) if all(name in scores for scores in found)]

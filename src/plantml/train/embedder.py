@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from plantml import storage
-from plantml.bundle import Architecture
 from plantml.export.onnx import trace
-from plantml.images import Fit
-from plantml.network import PlantNet
+from plantml.imaging import Fit
+from plantml.model.bundle import Architecture
+from plantml.model.network import PlantNet
 from plantml.train import weights
 
 FIT = Fit(224, 224)

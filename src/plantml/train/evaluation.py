@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from plantml import metrics
+from plantml.concurrency import Stop
 from plantml.metrics import Report
-from plantml.network import PlantNet
+from plantml.model.network import PlantNet
 from plantml.targets import Target
-from plantml.train import team
-from plantml.train.data import Batch
+from plantml.train import distributed
+from plantml.train.batches import Batch
+from plantml.train.config import Plan
 from plantml.train.losses import total_loss
-from plantml.train.recipe import Plan
-from plantml.work import Stop
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def evaluate(net: PlantNet, batches: Iterable[Batch], plan: Plan, stop: Stop) ->
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
         for batch in batches:
             # Several processes must agree when they stop, and do so between steps.
-            if stop and team.size() == 1:
+            if stop and distributed.size() == 1:
                 return None
             logits = net(batch["image"].to(device))
             found.append(
@@ -45,7 +45,7 @@ def evaluate(net: PlantNet, batches: Iterable[Batch], plan: Plan, stop: Stop) ->
                 | {name: batch[name] for name in logits}
             )
     net.train()
-    parts = [part for share in team.gathered(found) for part in share]
+    parts = [part for share in distributed.gathered(found) for part in share]
     joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     return judge(net, plan.targets, {name: joined[f"logits.{name}"] for name in net.heads}, joined)
 

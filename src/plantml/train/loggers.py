@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from plantml import storage, tracking
+from plantml import storage
 from plantml.errors import InputError, MissingExtraError
 from plantml.parsing import parse_json_object
-from plantml.train.recipe import Plan, TrainConfig
-from plantml.train.rundir import RunFolder
+from plantml.registry import mlflow_client
+from plantml.train.config import Plan, TrainConfig
+from plantml.train.run_folder import RunFolder
 
 
 class Log:
@@ -76,7 +77,7 @@ def _tensorboard(run: RunFolder) -> Any:
 
 
 def _mlflow(plan: Plan, config: TrainConfig, run: RunFolder) -> Any:
-    tracking.mlflow("--logger mlflow")
+    mlflow_client.mlflow("--logger mlflow")
     from mlflow.exceptions import MlflowException
     from pytorch_lightning.loggers import MLFlowLogger
 
@@ -88,7 +89,7 @@ def _mlflow(plan: Plan, config: TrainConfig, run: RunFolder) -> Any:
             run_name=storage.basename(run.url),
             run_id=known.get("run_id"),
             tags={"dataset": plan.dataset, "version": str(plan.dataset_version)},
-            tracking_uri=tracking.address(config.tracking_uri) or None,
+            tracking_uri=mlflow_client.address(config.tracking_uri) or None,
         )
         run_id = logger.run_id
     except (MlflowException, OSError) as error:

@@ -7,13 +7,13 @@ from typing import Any, TypeVar, cast
 
 import polars as pl
 
-from plantml.bundle import Bundle
 from plantml.data.manifest import Version
 from plantml.errors import InputError
-from plantml.images import Fit, FitMode
+from plantml.imaging import Fit, FitMode
+from plantml.model.bundle import Bundle
 from plantml.targets import Target
-from plantml.train import recipe
-from plantml.train.recipe import Balance, Mode, Plan, Precision, Preset, TrainConfig
+from plantml.train import config as recipe
+from plantml.train.config import Balance, Mode, Plan, Precision, Preset, TrainConfig
 from plantml.train.weights import DEFAULT
 
 T = TypeVar("T")

@@ -8,17 +8,17 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from plantml.bundle import Architecture
+from plantml.concurrency import Progress, Stop
 from plantml.data.manifest import Version
 from plantml.errors import InputError
-from plantml.images import Fit, Pixels
-from plantml.network import PlantNet
+from plantml.imaging import Fit, Pixels
+from plantml.model.bundle import Architecture
+from plantml.model.network import PlantNet
 from plantml.settings import Machine
-from plantml.train import store, weights
-from plantml.train.data import Photos
-from plantml.train.recipe import Plan
-from plantml.train.store import Photo
-from plantml.work import Progress, Stop
+from plantml.train import pixel_cache, weights
+from plantml.train.batches import Photos
+from plantml.train.config import Plan
+from plantml.train.pixel_cache import Photo
 
 BANK = 1000
 """Training embeddings kept at most for the unknown score."""
@@ -55,7 +55,7 @@ def load(
         refs = [
             Photo(image_id, version.image_url(path)) for image_id, path in rows.select("image_id", "path").iter_rows()
         ]
-        found = store.build(
+        found = pixel_cache.build(
             refs,
             fit,
             machine.cache_dir / "pixels",

@@ -8,15 +8,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from plantml.network import PlantNet
-from plantml.train.data import PhotoDataset, Photos, augmentation
+from plantml.concurrency import Progress, Stop, batched, silent
+from plantml.model.network import PlantNet
+from plantml.train.batches import PhotoDataset, Photos, augmentation
+from plantml.train.config import Plan
+from plantml.train.embedding_store import Parts, Rows
 from plantml.train.evaluation import judge
 from plantml.train.history import History
 from plantml.train.losses import total_loss
-from plantml.train.parts import Parts, Rows
 from plantml.train.planning import HEADS_FIRST
-from plantml.train.recipe import Plan
-from plantml.work import Progress, Stop, batched, silent
 
 _BATCH = 32
 """Photos that are embedded at once."""

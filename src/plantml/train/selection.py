@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from plantml import bundle as bundles
 from plantml import storage
 from plantml.data import versions
+from plantml.data.filters import where
 from plantml.data.manifest import Version, narrow_targets
-from plantml.data.where import where
+from plantml.registry import references
 from plantml.train import folds
-from plantml.train.recipe import TrainConfig
-from plantml.train.rundir import PLAN
+from plantml.train.config import TrainConfig
+from plantml.train.run_folder import PLAN
 
 
 def select(dataset: str | Version, config: TrainConfig) -> Version:
@@ -36,5 +36,5 @@ def opened(ref: str, config: TrainConfig, out: str) -> Version:
     select(version, config)
     run = storage.join(storage.absolute(out), "fold-1") if config.folds else storage.absolute(out)
     if config.warm_start and not storage.exists(storage.join(run, PLAN)):
-        bundles.find(config.warm_start)
+        references.find(config.warm_start)
     return version

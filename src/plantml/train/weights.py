@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from plantml.errors import InputError, MissingExtraError
-from plantml.network import bare_backbone
+from plantml.model.network import bare_backbone
 
 DEFAULT = "tf_efficientnet_lite0"
 

@@ -11,7 +11,7 @@ from plantml import metrics
 from plantml.metrics import Interval, Paired, Replicates, ValueReport, bootstrap
 from plantml.targets import Target
 from plantml.validate.gates import Gate
-from plantml.validate.judge import JOINT, Answered, Judgement, groups_of
+from plantml.validate.scoring import JOINT, Answered, Judgement, groups_of
 
 Bools = NDArray[np.bool_]
 

@@ -10,12 +10,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from plantml import storage
-from plantml.bundle import Contract
-from plantml.data import twins, versions
+from plantml.data import duplicates, versions
 from plantml.data.manifest import Version
 from plantml.errors import PlantmlError
 from plantml.metrics import Interval
-from plantml.validate.judge import Judgement
+from plantml.model.bundle import Contract
+from plantml.validate.scoring import Judgement
 
 _COLUMNS = ("image_id", "phash", "entropy", "contrast", "group", "home")
 
@@ -67,7 +67,7 @@ def seen(rows: pl.DataFrame, trained: pl.DataFrame) -> NDArray[np.bool_]:
     both = pl.concat([trained.select(_COLUMNS), ours], how="vertical_relaxed").with_columns(
         pl.col("phash").fill_null(0), pl.col("entropy").fill_null(0.0)
     )
-    group = twins.find(both).group
+    group = duplicates.find(both).group
     many = trained.height
     near = np.isin(group[many:], group[:many])
     keys = both.select(pl.format("{} {}", "home", "group")).to_series()

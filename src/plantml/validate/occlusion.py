@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from plantml import images
-from plantml.images import Pixels
-from plantml.runtime import Runtime
-from plantml.work import batched
+from plantml import imaging
+from plantml.concurrency import batched
+from plantml.imaging import Pixels
+from plantml.model.runtimes import Runtime
 
 GRID = 12
 """Places in a row and in a column where the cover is laid."""
@@ -39,7 +39,7 @@ def occlusion(runtime: Runtime, pixels: Pixels, target: str, output: int, *, bat
     for some in batched(places, batch):
         copies = np.repeat(pixels[None], len(some), axis=0)
         for copy, (row, column) in zip(copies, some, strict=True):
-            copy[_span(row, height), _span(column, width)] = images.PAD
+            copy[_span(row, height), _span(column, width)] = imaging.PAD
         answers = runtime.run(copies)[f"target.{target}"][:, output]
         for (row, column), answer in zip(some, answers, strict=True):
             found[row, column] = whole - float(answer)

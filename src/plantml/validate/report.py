@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plantml import calibration, charts, documents, images, selective, storage
-from plantml.calibration import Threshold
+from plantml import imaging, storage
+from plantml.concurrency import Progress, in_threads, silent
 from plantml.errors import PlantmlError
-from plantml.metrics import ClassReport, Interval, ValueReport, higher_is_better
+from plantml.metrics import ClassReport, Interval, ValueReport, calibration, higher_is_better, selective
 from plantml.metrics.bootstrap import LEVEL
-from plantml.predict.pipeline import Prediction
+from plantml.metrics.calibration import Threshold
+from plantml.model.pipeline import Prediction
+from plantml.reporting import charts, documents
 from plantml.targets import Target
 from plantml.validate import occlusion, review
 from plantml.validate.compare import percent, said
-from plantml.work import Progress, in_threads, silent
 
 if TYPE_CHECKING:
-    from plantml.validate.run import Work
+    from plantml.validate.validate import Work
 
 _SIDE = 200
 _WORST, _FURTHEST, _CHANGED, _NEXT, _SLICES = 12, 6, 12, 12, 25
@@ -221,7 +222,7 @@ def _wrong_photo(work: "Work", one: tuple[int, Target, int]) -> Photo:
     try:
         data = storage.read(row["url"])
         picture = _thumbnail(data)
-        pixels = images.decode(data, work.pipeline.bundle.contract.input)
+        pixels = imaging.decode(data, work.pipeline.bundle.contract.input)
         fall = occlusion.occlusion(work.pipeline.runtime, pixels, target.name, output)
         looked_at = _url(occlusion.overlay(pixels, fall, _SIDE), "jpeg")
     except PlantmlError:
@@ -310,7 +311,7 @@ def _picture(url: str) -> str:
 
 def _thumbnail(data: bytes) -> str:
     buffer = io.BytesIO()
-    images.thumbnail(data, _SIDE).save(buffer, "JPEG", quality=78)
+    imaging.thumbnail(data, _SIDE).save(buffer, "JPEG", quality=78)
     return _url(buffer.getvalue(), "jpeg")
 
 

@@ -17,9 +17,9 @@ import polars as pl
 
 from plantml import storage
 from plantml.data.manifest import Version
-from plantml.predict.pipeline import Prediction
+from plantml.model.pipeline import Prediction
 from plantml.targets import Target
-from plantml.validate.photos import DATASET, URL
+from plantml.validate.selection import DATASET, URL
 
 FOLDER = "review"
 _URL = "/data/local-files/?d="

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from plantml import images, metrics
-from plantml.images import Pixels
-from plantml.predict.pipeline import Pipeline
+from plantml import imaging, metrics
+from plantml.concurrency import Progress, Stop
+from plantml.imaging import Pixels
+from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
-from plantml.validate.answers import Change, predict_changed
-from plantml.validate.kept import Kept
-from plantml.validate.photos import Photos
-from plantml.work import Progress, Stop
+from plantml.validate.prediction_cache import Kept
+from plantml.validate.predictions import Change, predict_changed
+from plantml.validate.selection import Photos
 
 LEVELS = ("none", "mild", "strong")
 _SIDE = 224
@@ -66,7 +66,7 @@ def _jpeg(pixels: Pixels, quality: int) -> Pixels:
 
 
 def _rotation(pixels: Pixels, degrees: float) -> Pixels:
-    fill = (images.PAD,) * 3
+    fill = (imaging.PAD,) * 3
     return np.asarray(Image.fromarray(pixels).rotate(degrees, Image.Resampling.BICUBIC, fillcolor=fill))
 
 

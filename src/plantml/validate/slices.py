@@ -13,7 +13,7 @@ from plantml import metrics
 from plantml.metrics import Interval
 from plantml.metrics.bootstrap import MeanStatistic
 from plantml.targets import Target
-from plantml.validate.judge import Answered
+from plantml.validate.scoring import Answered
 
 Bools = NDArray[np.bool_]
 

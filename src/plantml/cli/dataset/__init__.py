@@ -3,41 +3,29 @@
 import typer
 
 from plantml.cli.command import command, group
-from plantml.cli.dataset import (
-    care,
-    checking,
-    cleaning,
-    drift,
-    editing,
-    embedding,
-    export,
-    importing,
-    look,
-    synth,
-    versions,
-)
+from plantml.cli.dataset import check, clean, drift, edit, embed, export, import_, info, maintenance, synth, versions
 
 COMMANDS = (
     ("synth", synth.synth, synth.SYNTH_EXAMPLES),
-    ("import", importing.import_, importing.IMPORT_EXAMPLES),
-    ("add", importing.add, importing.ADD_EXAMPLES),
+    ("import", import_.import_, import_.IMPORT_EXAMPLES),
+    ("add", import_.add, import_.ADD_EXAMPLES),
     ("export", export.export, export.EXPORT_EXAMPLES),
-    ("info", look.info, look.INFO_EXAMPLES),
-    ("log", look.log, look.LOG_EXAMPLES),
-    ("diff", look.diff, look.DIFF_EXAMPLES),
-    ("check", checking.check, checking.CHECK_EXAMPLES),
-    ("clean", cleaning.clean, cleaning.CLEAN_EXAMPLES),
+    ("info", info.info, info.INFO_EXAMPLES),
+    ("log", info.log, info.LOG_EXAMPLES),
+    ("diff", info.diff, info.DIFF_EXAMPLES),
+    ("check", check.check, check.CHECK_EXAMPLES),
+    ("clean", clean.clean, clean.CLEAN_EXAMPLES),
     ("split", versions.split, versions.SPLIT_EXAMPLES),
-    ("relabel", editing.relabel, editing.RELABEL_EXAMPLES),
-    ("rename-class", editing.rename_class, editing.RENAME_EXAMPLES),
-    ("merge", editing.merge, editing.MERGE_EXAMPLES),
-    ("subset", editing.subset, editing.SUBSET_EXAMPLES),
-    ("embed", embedding.embed, embedding.EMBED_EXAMPLES),
-    ("similar", embedding.similar, embedding.SIMILAR_EXAMPLES),
+    ("relabel", edit.relabel, edit.RELABEL_EXAMPLES),
+    ("rename-class", edit.rename_class, edit.RENAME_EXAMPLES),
+    ("merge", edit.merge, edit.MERGE_EXAMPLES),
+    ("subset", edit.subset, edit.SUBSET_EXAMPLES),
+    ("embed", embed.embed, embed.EMBED_EXAMPLES),
+    ("similar", embed.similar, embed.SIMILAR_EXAMPLES),
     ("drift", drift.drift, drift.DRIFT_EXAMPLES),
-    ("restore", editing.restore, editing.RESTORE_EXAMPLES),
-    ("verify", care.verify, care.VERIFY_EXAMPLES),
-    ("gc", care.gc, care.GC_EXAMPLES),
+    ("restore", edit.restore, edit.RESTORE_EXAMPLES),
+    ("verify", maintenance.verify, maintenance.VERIFY_EXAMPLES),
+    ("gc", maintenance.gc, maintenance.GC_EXAMPLES),
     ("tag", versions.tag, versions.TAG_EXAMPLES),
 )
 """Name, function and examples of each command, in the order of the help page."""

@@ -9,7 +9,7 @@ from plantml.cli.console import Console, Page
 from plantml.errors import GateError
 
 if TYPE_CHECKING:
-    from plantml.drift.run import Drift
+    from plantml.drift.drift import Drift
 
 DRIFT_EXAMPLES = [
     "plantml dataset drift leaves@3 leaves-of-july --picture drift.png",
@@ -54,8 +54,8 @@ def drift(
     embeddings. Photos of one group count as what they are: not independent. Changes nothing.
     """
     from plantml import storage
-    from plantml.drift import page as pages
-    from plantml.drift import run
+    from plantml.drift import drift as run
+    from plantml.drift import report as pages
 
     asked = run.Asked(split, model, not skip_embeddings, (embeddings_a, embeddings_b), max_psi, min_p, seed)
     found = run.drift(before, after, asked, console.machine, console.progress)

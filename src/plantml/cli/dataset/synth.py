@@ -29,7 +29,7 @@ def synth(
     ] = 0.0,
 ) -> None:
     """Make photos of plants that no one took, with known labels, boxes and severity."""
-    from plantml.data import synth as library
+    from plantml import synth as library
 
     chosen = tuple(name.strip() for name in classes.split(",")) if classes else library.DEFAULT_CLASSES
     spec = library.SynthSpec(images=images, classes=chosen, seed=seed, size=size, defects=defects)

@@ -49,7 +49,7 @@ def split(
     the result depends on the photos' content alone: not on their order, place or machine. With --keep a new
     photo whose near-duplicate is in the test set is left out, with the reason twin-of-test.
     """
-    from plantml.curate import links
+    from plantml.curate import photo_groups
     from plantml.data import splits
 
     found = splits.split_dataset(
@@ -58,7 +58,7 @@ def split(
         groups=groups,
         group_by=group_by,
         near=near,
-        seen=links.seen(console.machine, console.progress) if deep else None,
+        seen=photo_groups.seen(console.machine, console.progress) if deep else None,
         seed=seed,
         keep=keep,
         resplit=resplit,

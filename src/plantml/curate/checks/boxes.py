@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from plantml.curate.context import Subject
 from plantml.curate.findings import Finding
-from plantml.curate.subject import Subject
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]

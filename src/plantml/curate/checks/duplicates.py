@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from plantml import images
-from plantml.curate import copies
-from plantml.curate.copies import Copy
+from plantml import imaging
+from plantml.curate import keypoint_matches
+from plantml.curate.context import Subject
 from plantml.curate.findings import Finding
-from plantml.curate.subject import Subject
+from plantml.curate.keypoint_matches import Copy
+from plantml.data.duplicates import Link
 from plantml.data.manifest import SPLITS
-from plantml.data.near import joined
-from plantml.data.twins import Link
+from plantml.data.near_duplicates import joined
 from plantml.errors import InputError
 
 _TURNS = {
@@ -67,7 +67,7 @@ def by_keypoints(subject: Subject) -> list[Pair]:
         except InputError:
             return b""  # gone since it was imported: `verify` tells
 
-    found = copies.find_copies(
+    found = keypoint_matches.find_copies(
         len(rows),
         read,
         known=subject.twins.group,
@@ -116,7 +116,7 @@ def _by_hash(subject: Subject) -> Iterator[Pair]:
 def _same_pixels(subject: Subject, link: Link) -> bool:
     rows = subject.pictures["row"]
     try:
-        one, two = (images.full(subject.read(rows[at])) for at in (link.first, link.second))
+        one, two = (imaging.full(subject.read(rows[at])) for at in (link.first, link.second))
     except InputError:
         return False
     return np.array_equal(one, two)

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from plantml import images, storage
+from plantml import imaging, storage
+from plantml.curate.context import Subject
 from plantml.curate.findings import Finding
-from plantml.curate.subject import Subject
 
 _REASONS = {
     "empty": "empty-file",
@@ -56,7 +56,7 @@ def _unreadable(subject: Subject) -> Iterator[Finding]:
 def _names(subject: Subject) -> Iterator[Finding]:
     for row, name, format_ in subject.pictures.select("row", "name", "format").iter_rows():
         suffix = storage.suffix(name)
-        if format_ in _FORMATS and suffix in images.EXTENSIONS and suffix not in _FORMATS[format_]:
+        if format_ in _FORMATS and suffix in imaging.EXTENSIONS and suffix not in _FORMATS[format_]:
             yield Finding("wrong-extension", (row,), f"called {suffix}, but it is {format_}", facts={"format": format_})
 
 

@@ -8,8 +8,8 @@ from difflib import SequenceMatcher
 import polars as pl
 
 from plantml import storage
+from plantml.curate.context import Subject
 from plantml.curate.findings import Finding, count
-from plantml.curate.subject import Subject
 from plantml.targets import DISEASED, HEALTHY, NO_DISEASE, Target
 
 _TINY = 10

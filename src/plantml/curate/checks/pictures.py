@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from plantml.curate.context import Subject
 from plantml.curate.findings import Finding
-from plantml.curate.subject import Subject
-from plantml.data import twins
+from plantml.data import duplicates
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     rows = subject.pictures
     if rows.is_empty():
         return
-    empty = twins.plain(rows).fill_null(value=False).to_numpy()
+    empty = duplicates.plain(rows).fill_null(value=False).to_numpy()
     for row, entropy, contrast in rows.filter(pl.Series(empty)).select("row", "entropy", "contrast").iter_rows():
         evidence = f"{entropy:.1f} bits of grey levels, contrast {contrast:.3f}"
         yield Finding("low-information", (row,), evidence, 1 - entropy / 8)

@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from plantml.curate import neighbours
+from plantml.curate import nearest_neighbours
 from plantml.curate.checks.pictures import deviations
+from plantml.curate.context import Subject
 from plantml.curate.findings import Finding
 from plantml.curate.probe import Probed, probe
-from plantml.curate.subject import Subject
 from plantml.errors import MissingExtraError
 from plantml.targets import Target
 
@@ -70,7 +70,7 @@ def check_outliers(subject: Subject) -> Iterator[Finding]:
     if len(rows) < 10 * _NEIGHBOURS:
         subject.notes.append("Too few photos to look for outliers.")
         return
-    points, _ = neighbours.principal(vectors, 0.9)
+    points, _ = nearest_neighbours.principal(vectors, 0.9)
     points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-9)
     away = _away(points, groups)
     far = deviations(np.log(away + 1e-3))
@@ -98,7 +98,7 @@ def _away(vectors: Floats, groups: Ints) -> NDArray[np.float64]:
     others = np.arange(len(vectors))
     if len(others) > _OTHERS:
         others = np.sort(np.random.default_rng(0).choice(others, _OTHERS, replace=False))
-    _, cosines = neighbours.nearest(vectors, vectors[others], _NEIGHBOURS, apart=(groups, groups[others]))
+    _, cosines = nearest_neighbours.nearest(vectors, vectors[others], _NEIGHBOURS, apart=(groups, groups[others]))
     found: NDArray[np.float64] = 1 - np.where(cosines > -1.5, cosines, 0).mean(axis=1, dtype=np.float64)
     return found
 

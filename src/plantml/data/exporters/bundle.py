@@ -9,10 +9,10 @@ from pathlib import Path
 
 import polars as pl
 
+from plantml.concurrency import Progress
 from plantml.data.exporters import Photo, Set, Written
 from plantml.data.exporters.output import read
 from plantml.data.importers.bundle import FILE, ROWS, VERSION, member
-from plantml.work import Progress
 
 
 def write(content: Set, file: Path, progress: Progress) -> Written:

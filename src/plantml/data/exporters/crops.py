@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from plantml import images
+from plantml import imaging
 from plantml.data.boxes import Box
 from plantml.data.exporters import Set, Written, path
 from plantml.data.exporters.naming import NO_LABEL, ClassNames
@@ -28,7 +28,7 @@ def write(content: Set, out: Output) -> Written:
     kept, outside = {}, 0
     drawn = [photo for photo in content.photos if photo.boxes]
     for photo, data in out.read(drawn):
-        upright = images.thumbnail(data, max(photo.row["width"], photo.row["height"]))
+        upright = imaging.thumbnail(data, max(photo.row["width"], photo.row["height"]))
         for number, box in enumerate(photo.boxes or (), start=1):
             crop = _cut(upright, box)
             if crop is None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from plantml import images
+from plantml import imaging
 from plantml.data.exporters import KNOWN
 from plantml.data.importers import SPLIT_NAMES
 from plantml.data.importers.vetting import UNPRINTABLE
@@ -65,9 +65,9 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 def _file(name: str, row: Mapping[str, Any]) -> str:
     clean = safe(_encoded(name)[-_LONGEST:].decode("utf-8", "ignore"))  # the end has the extension
-    if posixpath.splitext(clean)[1].lower() not in images.EXTENSIONS:
+    if posixpath.splitext(clean)[1].lower() not in imaging.EXTENSIONS:
         kind = row["format"] or "JPEG"
-        clean += images.SUFFIXES.get(kind, f".{kind.lower()}")
+        clean += imaging.SUFFIXES.get(kind, f".{kind.lower()}")
     return clean
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Self
 
 from plantml import storage
+from plantml.concurrency import Progress
 from plantml.data.exporters import Photo, Written
 from plantml.data.importers import sidecar
 from plantml.errors import InputError, NotFoundError, PlantmlError
-from plantml.work import Progress
 
 _THREADS = 8
 

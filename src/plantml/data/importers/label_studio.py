@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from plantml import images, storage
+from plantml import imaging, storage
 from plantml.data.importers import Listing, split_of
 from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, size_of, understood
 from plantml.data.importers.table import KNOWN_TARGETS
@@ -155,7 +155,7 @@ def _box(result: Mapping[str, Any], value: Mapping[str, Any], notes: Counter[str
 def _image(data: Mapping[str, Any]) -> str:
     """What a task says of its photo: the value that ends like an image, or the one called so."""
     texts = {key: value for key, value in data.items() if isinstance(value, str)}
-    ends = [value for value in texts.values() if storage.suffix(_path(value)) in images.EXTENSIONS]
+    ends = [value for value in texts.values() if storage.suffix(_path(value)) in imaging.EXTENSIONS]
     found = texts.get("image") or (ends[0] if ends else "")
     if not found:
         raise ValueError(f"a task without a photo; its data: {', '.join(data) or 'none'}")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from plantml import images, storage
+from plantml import imaging, storage
 from plantml.data.importers.vetting import text_fault
 from plantml.errors import InputError, PlantmlError
 from plantml.parsing import parse_json
@@ -70,7 +70,7 @@ class Tree:
     @functools.cached_property
     def photos(self) -> list[str]:
         """Names of the files that are images by their names."""
-        return [name for name in self.files if storage.suffix(name) in images.EXTENSIONS]
+        return [name for name in self.files if storage.suffix(name) in imaging.EXTENSIONS]
 
     @functools.cached_property
     def _by_basename(self) -> dict[str, list[str]]:
@@ -102,7 +102,7 @@ class Tree:
             return by_basename
         with contextlib.suppress(PlantmlError):  # a folder that cannot be listed holds nothing that can be read
             for entry in itertools.islice(storage.list_files(above), _LOOKED_AT):
-                if storage.suffix(entry.name) in images.EXTENSIONS and not is_hidden(entry.name):
+                if storage.suffix(entry.name) in imaging.EXTENSIONS and not is_hidden(entry.name):
                     name = (
                         entry.name.removeprefix(f"{own}/") if entry.name.startswith(f"{own}/") else f"../{entry.name}"
                     )

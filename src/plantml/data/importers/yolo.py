@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plantml import images, storage
+from plantml import imaging, storage
+from plantml.concurrency import in_threads
 from plantml.data.importers import SPLIT_NAMES, Listing, split_of
 from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, understood
 from plantml.data.importers.coco import around
@@ -19,7 +20,6 @@ from plantml.data.importers.tree import Tree, as_utf8
 from plantml.data.importers.vetting import name_of
 from plantml.errors import InputError, PlantmlError
 from plantml.parsing import parse_yaml
-from plantml.work import in_threads
 
 _HEAD = 1 << 16
 _NAMES = ("classes.txt", "obj.names")
@@ -198,9 +198,9 @@ def _size(url: str) -> tuple[int, int] | None:
     """Width and height of the upright photo, from its first bytes where they tell; `None` if it has none."""
     try:
         try:
-            found = images.facts(storage.read_head(url, _HEAD))
-        except images.ImageError:
-            found = images.facts(storage.read(url))
+            found = imaging.facts(storage.read_head(url, _HEAD))
+        except imaging.ImageError:
+            found = imaging.facts(storage.read(url))
     except PlantmlError:
         return None
     return found.width, found.height

@@ -1,0 +1,106 @@
+"""What checks look at: a version, its photos, and what was worked out about them once for all checks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from plantml import imaging, storage
+from plantml.concurrency import Progress, silent
+from plantml.curate import embeddings
+from plantml.data import duplicates
+from plantml.data.duplicates import Twins
+from plantml.data.manifest import OK, Version
+from plantml.data.scan import small_grey
+from plantml.errors import InputError
+from plantml.settings import Machine
+from plantml.targets import Target
+
+Ints = NDArray[np.int64]
+
+
+def _no_progress(_what: str) -> Progress:
+    return silent
+
+
+@dataclass
+class Subject:
+    """A version under examination.
+
+    Attributes:
+        version: whose rows are numbered from 0; findings name these numbers.
+        machine: whose threads and cache are used.
+        model: whose embeddings are used; the pretrained backbone if not given.
+        progress: gives a progress for a named part of the work.
+        notes: sentences for the report that are no findings; checks add to it.
+    """
+
+    version: Version
+    machine: Machine
+    model: str | None = None
+    progress: Callable[[str], Progress] = _no_progress
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def rows(self) -> pl.DataFrame:
+        """All rows, with their number in the column `row`."""
+        return self.version.rows.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
+
+    @cached_property
+    def usable(self) -> pl.DataFrame:
+        """Rows that are not excluded."""
+        return self.rows.filter(pl.col("status") == OK)
+
+    @cached_property
+    def pictures(self) -> pl.DataFrame:
+        """Usable rows that give pixels."""
+        return self.usable.filter(pl.col("phash").is_not_null())
+
+    @property
+    def class_targets(self) -> list[Target]:
+        """Targets of one class a photo."""
+        return [target for target in self.version.targets if target.kind == "class"]
+
+    @cached_property
+    def twins(self) -> Twins:
+        """Exact and near copies among `pictures`, those with next to nothing in them left out."""
+        rows = self.pictures["row"].to_list()
+        seen: dict[int, NDArray[np.uint8]] = {}
+
+        def thumbnails(places: Ints) -> NDArray[np.uint8]:
+            for place in places.tolist():
+                if place not in seen:
+                    seen[place] = self._thumbnail(rows[place])
+            return np.stack([seen[place] for place in places.tolist()])
+
+        return duplicates.find(self.pictures, thumbnails=thumbnails)
+
+    @cached_property
+    def embedding(self) -> tuple[Ints, NDArray[np.float32]]:
+        """For each of `pictures` the place of its vector (-1: none), and the vectors, float32 [N, D] of length 1.
+
+        Raises:
+            MissingExtraError: there is no network that gives them.
+        """
+        embedder = embeddings.open_embedder(self.model, self.machine)
+        progress = self.progress("looking at photos")
+        ids, vectors = embeddings.embed(self.version, embedder, self.machine, progress)
+        place = {image_id: number for number, image_id in enumerate(ids)}
+        return np.array([place.get(image_id, -1) for image_id in self.pictures["image_id"]], np.int64), vectors
+
+    def _thumbnail(self, row: int) -> NDArray[np.uint8]:
+        """A picture as grey levels, uint8 [32, 32]; plain where it cannot be read any more."""
+        try:
+            _, _, picture = imaging.look(self.read(row), 64)
+        except InputError:
+            return np.zeros((32, 32), np.uint8)
+        return small_grey(picture.convert("L")).astype(np.uint8)
+
+    def read(self, row: int) -> bytes:
+        """The bytes of a row's photo. Raises what storage raises."""
+        image_id, path = self.version.rows["image_id"][row], self.version.rows["path"][row]
+        url = self.version.image_url(path)
+        return storage.read(url) if storage.is_local(url) else self.machine.cache().read(image_id, url)

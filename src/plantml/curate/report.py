@@ -1,0 +1,111 @@
+"""The report as one HTML page that needs nothing else: thumbnails inside, paged by a few lines of script."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from typing import Any
+
+from plantml import imaging
+from plantml.concurrency import Progress, in_threads, silent
+from plantml.curate.context import Subject
+from plantml.curate.findings import CODES, Report
+from plantml.errors import PlantmlError
+
+_SIDE = 160
+_SHOWN_ROWS = 8
+"""Photos that one finding shows."""
+
+_OF_CODE, _IN_ALL = 120, 3000
+"""Findings of one code, and photos in all, that have thumbnails: a page of 3000 weighs about 15 MB."""
+
+
+def render(report: Report, subject: Subject, progress: Progress = silent) -> bytes:
+    """The page as UTF-8 bytes.
+
+    All findings are in it; the first ones of each code have pictures.
+    """
+    shown = _with_pictures(report)
+    found = {}
+    for done, (row, data) in enumerate(
+        in_threads(lambda row: (row, _thumbnail(subject, row)), shown, subject.machine.threads), start=1
+    ):
+        if data is not None:
+            found[row] = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+        progress(done, len(shown))
+    page = files("plantml.curate").joinpath("templates/report.html").read_text("utf-8")
+    parts = {
+        "__TITLE__": html.escape(report.version.ref),
+        "__DATA__": _embedded(_content(report)),
+        "__PICTURES__": _embedded(found),
+    }
+    for mark, text in parts.items():
+        page = page.replace(mark, text)
+    return page.encode()
+
+
+def _with_pictures(report: Report) -> list[int]:
+    rows: dict[int, None] = {}
+    seen: dict[str, int] = {}
+    for finding in report.findings:
+        seen[finding.code] = seen.get(finding.code, 0) + 1
+        if seen[finding.code] <= _OF_CODE and len(rows) < _IN_ALL:
+            rows.update(dict.fromkeys(finding.rows[:_SHOWN_ROWS]))
+    return list(rows)
+
+
+def _thumbnail(subject: Subject, row: int) -> bytes | None:
+    """A small JPEG of the upright photo, its boxes drawn; `None` where it cannot be shown."""
+    from PIL import ImageDraw
+
+    version = subject.version.rows
+    if version["path"][row] is None or version["phash"][row] is None:
+        return None
+    try:
+        picture = imaging.thumbnail(subject.read(row), _SIDE)
+    except PlantmlError:
+        return None
+    boxes = version["boxes"][row]
+    if boxes is not None and len(boxes):
+        scale = picture.width / version["width"][row]
+        pen = ImageDraw.Draw(picture)
+        for box in boxes:
+            corners = (box["x"], box["y"], box["x"] + max(box["w"], 0), box["y"] + max(box["h"], 0))
+            pen.rectangle([value * scale for value in corners], outline="#ff1744")
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=72)
+    return buffer.getvalue()
+
+
+def _content(report: Report) -> dict[str, Any]:
+    version = report.version
+    targets = [target.name for target in version.targets]
+    rows = sorted({row for finding in report.findings for row in finding.rows})
+    some = version.rows[rows].select("name", "split", *targets)
+    labels = [
+        [name, " · ".join(_said(value) for value in (*values, split) if value is not None)]
+        for name, split, *values in some.iter_rows()
+    ]
+    return {
+        "dataset": version.ref,
+        "rows": version.rows.height,
+        "usable": version.usable().height,
+        "codes": {code: [CODES[code].severity, CODES[code].title, CODES[code].remedy] for code in report.counts()},
+        "findings": [[finding.code, list(finding.rows), finding.evidence] for finding in report.findings],
+        "photos": dict(zip(rows, labels, strict=True)),
+        "notes": list(report.notes),
+        "checked": list(report.checked),
+        "not_checked": dict(report.not_checked),
+    }
+
+
+def _said(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, Iterable) and not isinstance(value, str) else str(value)
+
+
+def _embedded(content: Mapping[Any, Any]) -> str:
+    """JSON that can stand inside a script element, whatever texts are in it."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -1,0 +1,232 @@
+"""From what a user names to a listing: the table of formats that plantml reads."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from plantml import storage
+from plantml.data import manifest
+from plantml.data.importers import Listing, bundle, coco, folder, hf, label_studio, sidecar, voc, yolo
+from plantml.data.importers.annotations import Reading, understood
+from plantml.data.importers.table import is_table, list_rows, read_table
+from plantml.data.importers.tree import Tree
+from plantml.data.importers.vetting import vetted
+from plantml.data.labels import Taxonomy
+from plantml.errors import InputError, UsageError
+from plantml.storage import addresses
+from plantml.storage.addresses import Trust
+from plantml.targets import check_name
+
+AUTO = "auto"
+_FILES = {".json", ".yaml", ".yml"}
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How a format is told and read.
+
+    Attributes:
+        fits: true if a tree looks like it.
+        read: a tree's listing.
+        read_file: the listing of a single annotation file, where the format has such.
+    """
+
+    fits: Callable[[Tree], bool]
+    read: Callable[[Tree, Reading], Listing]
+    read_file: Callable[[Tree, Reading, str], Listing] | None = None
+
+
+def _tables(tree: Tree) -> list[str]:
+    return [name for name in tree.files if "/" not in name and is_table(name)]
+
+
+def _read_table(tree: Tree, reading: Reading, file: str | None = None) -> Listing:
+    files = [file] if file else _tables(tree)
+    if len(files) != 1:
+        raise InputError(
+            f"{tree.url} has {len(files)} lists of photos",
+            ", ".join(files) or "none at its top ends in .csv, .jsonl, .ndjson or .parquet",
+            "Name the list itself as the source.",
+        )
+    if reading.sidecar is not None and not reading.targets:
+        targets = [f"{target.name}:{target.kind}:{target.unit}" for target in reading.sidecar.targets]
+        reading = replace(reading, targets=targets)
+    return list_rows(tree.url_of(files[0]), read_table(tree.url_of(files[0])), tree.url, reading)
+
+
+FORMATS: Mapping[str, _Format] = {
+    "bundle": _Format(bundle.fits, bundle.list_bundle),
+    "hf": _Format(hf.fits, hf.list_hf),
+    "yolo": _Format(yolo.fits, yolo.list_yolo),
+    "voc": _Format(voc.fits, voc.list_voc),
+    "coco": _Format(coco.fits, coco.list_coco, coco.list_coco),
+    "label-studio": _Format(label_studio.fits, label_studio.list_label_studio, label_studio.list_label_studio),
+    "table": _Format(lambda _: False, _read_table, _read_table),
+    "folder": _Format(lambda _: False, folder.list_tree),
+}
+"""Every format that is read, by its name. One that no content tells for sure is taken only where no other fits."""
+
+
+def list_source(
+    source: str,
+    *,
+    format: str = AUTO,  # noqa: A002 - the option is called so
+    rule: str = "auto",
+    taxonomy: Taxonomy | None = None,
+    targets: Sequence[str] = (),
+    image_column: str | None = None,
+    group_column: str | None = None,
+    trust: Trust | None = None,
+) -> Listing:
+    """All photos that a source names, with their labels, without decoding a photo.
+
+    A source is a folder, an archive of one (zip or tar), or a single annotation file. A photo that it names at an
+    address that is not to be opened is listed with the reason.
+
+    Args:
+        source: its URL.
+        format: one of `FORMATS`, or `auto`: what plantml exported is told by its sidecar, other formats by
+            their content; folders of photos are what is left.
+        rule: how class names are read; see `labels.read_names`.
+        taxonomy: used instead of the rule.
+        targets: columns of a table to predict: `name`, `name:kind` or `name:value:unit`.
+        image_column: of a table.
+        group_column: of a table.
+        trust: what the source may name beyond what lies in it or around it.
+
+    Raises:
+        UsageError: there is no format of that name.
+        InputError: there is nothing, no format fits, or several do.
+    """
+    if not source.strip():
+        raise UsageError("No source is named", "the text is empty", "Name a folder, an archive or a list.")
+    if format not in {AUTO, *FORMATS}:
+        raise UsageError(f"There is no format {format!r}", f"formats: {AUTO}, {', '.join(sorted(FORMATS))}")
+    source = storage.absolute(source)
+    if not storage.is_unicode(source):
+        raise InputError(f"{source} cannot be imported", "its name is not UTF-8, and a manifest is", "Rename it.")
+    reading, trust = Reading(rule, taxonomy, targets, image_column, group_column), trust or Trust()
+    listing = vetted(_list(source, format, reading, trust.roots))
+    for target in listing.targets:
+        check_name(target.name, manifest.SYSTEM)
+    return _judged(listing, source, trust)
+
+
+def _judged(listing: Listing, source: str, trust: Trust) -> Listing:
+    judged = ((at, trust.refusal(item.url, addresses.own_roots(source, item.name)))
+              for at, item in enumerate(listing.items))  # fmt: skip
+    refusals = {at: why for at, why in judged if why}
+    if not refusals:
+        return listing
+    items = tuple(
+        replace(item, refusal=refusals[at]) if at in refusals else item for at, item in enumerate(listing.items)
+    )
+    return replace(listing, items=items)
+
+
+def _list(source: str, name: str, reading: Reading, roots: Sequence[str]) -> Listing:
+    ends, place = storage.suffix(source), storage.inside(source)
+    if not is_table(source):
+        # A web server is not asked if an archive is a folder: it would send all of it for an answer.
+        called_a_file = bool(place) or ends in _FILES
+        if (storage.is_local(source) or not called_a_file) and storage.is_dir(source):
+            return _list_tree(Tree(source, roots=roots), name, reading)
+        if not storage.exists(source):
+            raise _nothing(source)
+        if place:
+            return _list_tree(_opened(Tree(place)), name, reading)
+    if ends in {".yaml", ".yml"} and name in {AUTO, "yolo"}:
+        return FORMATS["yolo"].read(Tree(storage.split(source)[0] or ".", roots=roots), reading)
+    if not is_table(source) and ends != ".json":
+        raise InputError(
+            f"{source} is neither a folder, nor an archive, nor a list",
+            "",
+            "Lists end in .csv, .jsonl, .ndjson, .parquet or .json; archives in .zip, .tar, .tar.gz or .tgz.",
+        )
+    around = Tree(storage.split(source)[0] or ".", listed=False)
+    return _list_file(around, storage.basename(source), name, reading)
+
+
+def _list_file(around: Tree, file: str, name: str, reading: Reading) -> Listing:
+    url = around.url_of(file)
+    if name == AUTO and is_table(file):
+        name = "table"
+    elif name == AUTO:
+        content = around.json(file)
+        name = "coco" if coco.is_coco(content) else "label-studio" if label_studio.is_label_studio(content) else name
+    read = FORMATS[name].read_file if name in FORMATS else None
+    if read is None:
+        known = [each for each, format_ in FORMATS.items() if format_.read_file]
+        raise InputError(
+            f"{url} cannot be read" + ("" if name == AUTO else f" as {name}"),
+            f"single files are read as {', '.join(known)}",
+            "Name the folder around it as the source.",
+        )
+    said = _sidecar(around) if is_table(file) else None
+    return _with(said, read(around, replace(reading, sidecar=said), file), reading)
+
+
+def _list_tree(tree: Tree, name: str, reading: Reading) -> Listing:
+    if tree.has(sidecar.INCOMPLETE):
+        raise InputError(
+            f"{tree.url} is an export that was not finished", f"it holds {sidecar.INCOMPLETE}", "Export it again."
+        )
+    if tree.has("versions/000001.parquet"):
+        raise InputError(
+            f"{tree.url} is a dataset",
+            "its photos are called by their hashes",
+            f"Bring it in: merge DATASET {tree.url}",
+        )
+    said = _sidecar(tree)
+    notes: list[str] = []
+    if name == AUTO:
+        name = said.format if said and said.format in FORMATS else _detect(tree)
+        if name == "folder" and (lists := _tables(tree)):
+            notes.append(f"{', '.join(lists)} was not read: name it as the source to import what it lists.")
+    listing = FORMATS[name].read(tree, replace(reading, sidecar=said))
+    listing = replace(listing, notes=(*listing.notes, *notes, *tree.notes))
+    return _with(said, listing, reading)
+
+
+def _with(said: sidecar.Sidecar | None, listing: Listing, reading: Reading) -> Listing:
+    if said is None:
+        return listing
+    with understood(sidecar.FILE):
+        return said.over(listing, labels=reading.rule == AUTO and reading.taxonomy is None)
+
+
+def _opened(tree: Tree) -> Tree:
+    """An archive's tree, from the one folder that somebody packed with what plantml wrote in it."""
+    top = next(iter(tree.files), "").partition("/")[0]
+    own = {f"{top}/{name}" for name in (sidecar.FILE, sidecar.INCOMPLETE, bundle.FILE)}
+    if not own & set(tree.files) or not all(name.startswith(f"{top}/") for name in tree.files):
+        return tree
+    inner = Tree(storage.join(tree.url, top))
+    inner.skipped = tree.skipped
+    return inner
+
+
+def _sidecar(tree: Tree) -> sidecar.Sidecar | None:
+    if not tree.has(sidecar.FILE):
+        return None
+    return sidecar.parse(tree.url_of(sidecar.FILE), tree.json(sidecar.FILE))
+
+
+def _detect(tree: Tree) -> str:
+    fitting = [name for name, format_ in FORMATS.items() if format_.fits(tree)]
+    if len(fitting) > 1 and fitting[0] != "bundle":
+        raise InputError(
+            f"{tree.url} fits several formats",
+            f"there is what makes {' and '.join(fitting)}",
+            f"Say which: --format {fitting[0]}; or name one annotation file as the source.",
+        )
+    if fitting:
+        return fitting[0]
+    if not tree.photos:
+        raise tree.without_photos(f"Name a folder of photos, or say the format: {', '.join(FORMATS)}")
+    return "folder"
+
+
+def _nothing(source: str) -> InputError:
+    return InputError(
+        f"There is nothing at {source}", "", "Name a folder or archive of photos, or a CSV, JSONL or Parquet list."
+    )

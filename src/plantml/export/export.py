@@ -1,0 +1,319 @@
+"""`plantml export`: another form of a bundle, published only after a comparison on real photos."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from plantml import storage
+from plantml.concurrency import Progress, silent
+from plantml.errors import GateError, InputError, MissingExtraError, UsageError
+from plantml.export import latency, proof, samples
+from plantml.export.forms import FORMS, Files, Form, Made, Source
+from plantml.export.latency import Speed
+from plantml.export.proof import Proof
+from plantml.imaging import Pixels
+from plantml.model import bundle as bundles
+from plantml.model.runtimes import FILES, PROOF_KEY, OnnxRuntime, Outputs, Runtime, TorchRuntime
+from plantml.registry import references
+
+PROOF_FORMAT = 1
+AS_IT_IS = "bundle"
+"""Name of the row that the others are held against: the bundle's own ONNX file."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one form.
+
+    Attributes:
+        name: of `FORMS`, or `AS_IT_IS`.
+        model: digest.
+        size: of its files, bytes.
+        proof: how far it agrees with the network; `None` of the bundle itself.
+        speed: by batch size; empty if it was not measured.
+        settings: how it was made.
+        refused: why it would not be published; an empty string if it would.
+    """
+
+    name: str
+    model: str
+    size: int
+    proof: Proof | None
+    speed: Mapping[int, Speed]
+    settings: Mapping[str, Any]
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What an export or a comparison of forms came to.
+
+    Attributes:
+        rows: the bundle itself, then the forms.
+        photos: where the compared photos came from.
+        threads: callers at the same time where rates were measured.
+        url: of the file that was written; empty if none was.
+        missing: by form: why it could not be made here.
+    """
+
+    rows: Sequence[Row]
+    photos: str
+    threads: int
+    url: str = ""
+    missing: Mapping[str, str] | None = None
+
+
+class RefusedError(GateError):
+    """A form did not pass. `found` has the numbers."""
+
+    def __init__(self, what: str, why: str = "", hint: str = "", found: Compared | None = None) -> None:
+        super().__init__(what, why, hint)
+        self.found = found
+
+
+def export(
+    ref: str,
+    to: str,
+    *,
+    form: str | None = None,
+    data: str | None = None,
+    split: str = "test",
+    limit: int = 500,
+    max_drop: float = 0.01,
+    threads: int = 1,
+    cache: storage.Cache | None = None,
+    progress: Progress = silent,
+) -> Compared:
+    """Write a bundle in another form, after proof that it gives the network's answers.
+
+    Args:
+        ref: the bundle, or its run.
+        to: URL of the file, or of a folder for it.
+        form: of `FORMS`; by the file's extension if not given.
+        data: dataset whose photos are compared; the one that the model was trained on if not given.
+        split: of the dataset; all of it if that split is empty.
+        limit: photos compared at most.
+        max_drop: of the score that a quantised form may cost.
+        threads: callers at the same time when speed is measured.
+        cache: for remote files of the bundle.
+        progress: called with (photos read or forms tried, how many).
+
+    Raises:
+        RefusedError: the form does not give the same answers, or costs too much; nothing was published.
+        InputError: there are no photos to compare.
+    """
+    name = form_of(to, form)
+    to = target_url(to, name)
+    bench = _Bench(Source(references.find(ref, cache), data, max_drop, cache, progress), split, limit)
+    candidate = bench.judge(name)
+    compared = bench.compared([candidate], threads)
+    if candidate.refused:
+        raise RefusedError(
+            f"The {name} export of {bench.source.bundle.url} is refused",
+            candidate.refused,
+            "Nothing was published." + _HINTS[candidate.form.exact],
+            compared,
+        )
+    files = bench.sealed(candidate, compared.rows[-1])
+    folder, file = storage.split(to)
+    names = [storage.basename(url) for url in candidate.form.kind.urls(to)]
+    storage.publish(folder, dict(zip(names, files, strict=True)), last=file)
+    written = replace(compared.rows[-1], size=sum(len(part) for part in files))
+    return replace(compared, url=to, rows=[*compared.rows[:-1], written])
+
+
+def benchmark(
+    ref: str,
+    *,
+    data: str | None = None,
+    split: str = "test",
+    limit: int = 500,
+    max_drop: float = 0.01,
+    threads: int = 1,
+    cache: storage.Cache | None = None,
+    progress: Progress = silent,
+) -> Compared:
+    """All forms beside each other, without writing any. Arguments as of `export`."""
+    bench = _Bench(Source(references.find(ref, cache), data, max_drop, cache, progress), split, limit)
+    candidates, missing = [], {}
+    for name in FORMS:
+        try:
+            candidates.append(bench.judge(name))
+        except (MissingExtraError, InputError) as error:  # not installed, or no photos to quantise with
+            missing[name] = f"{error} {error.hint}".strip()
+    return replace(bench.compared(candidates, threads), missing=missing)
+
+
+def form_of(to: str, form: str | None) -> str:
+    """The name of the form to write. Raises `UsageError` if target and form do not go together."""
+    if form is not None and form not in FORMS:
+        raise UsageError(f"No export format is called {form!r}", "", f"Formats: {', '.join(FORMS)}.")
+    extension = _extension(storage.absolute(to))
+    if not extension:
+        return form or next(iter(FORMS))
+    if form is None:
+        for name, found in FORMS.items():
+            if found.extension == extension:
+                return name
+        raise UsageError(f"No export format is called {extension!r}", "", f"Formats: {', '.join(FORMS)}.")
+    if FORMS[form].extension != extension:
+        raise UsageError(
+            f"{form} is not written to a {extension} file", "", f"Name a {FORMS[form].extension} file, or a folder."
+        )
+    return form
+
+
+def target_url(to: str, form: str) -> str:
+    """The URL of the file to write."""
+    to = storage.absolute(to)
+    return to if _extension(to) else storage.join(to, FORMS[form].file)
+
+
+def _extension(to: str) -> str:
+    """Of a file's URL; an empty string if it is a folder's."""
+    extension = storage.suffix(to)
+    if extension and extension not in FILES and storage.is_dir(to):
+        return ""
+    return extension
+
+
+_HINTS = {
+    True: " This is a bug in the exporter or a broken installation; please report it.",
+    False: " Allow more with --max-drop, or calibrate on other photos: --data DATASET.",
+}
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A form that was made and compared."""
+
+    name: str
+    form: Form
+    made: Made
+    model: str
+    runtime: Runtime | None
+    proof: Proof | None
+    refused: str = ""
+
+
+class _Bench:
+    """Where forms of one model are made and compared, all on the same photos."""
+
+    def __init__(self, source: Source, split: str, limit: int) -> None:
+        self.source = source
+        version = samples.version_of(source.bundle, source.data)
+        self._sample = samples.held_out(version, source.bundle.contract, split, limit, source.progress)
+        self._reference = _Remembering(TorchRuntime(source.bundle, cache=source.cache))
+        self._served = OnnxRuntime(source.read(bundles.ONNX))
+
+    def judge(self, name: str) -> _Candidate:
+        """Make a form and compare it."""
+        form = FORMS[name]
+        made = form.make(self.source)
+        try:
+            opened, running = form.kind.read(form.file, *made.files)
+        except InputError as error:
+            return _Candidate(name, form, made, "", None, None, str(error))
+        sample = self._sample
+        try:
+            found = proof.compare(
+                self.source.bundle.contract,
+                self._reference,
+                running,
+                sample.batches(),
+                served=opened.contract,
+                labels=sample.labels,
+                groups=sample.groups,
+            )
+        except GateError as error:
+            return _Candidate(name, form, made, opened.digest, running, None, str(error))
+        refused = found.unequal if form.exact else found.costs_too_much(self.source.max_drop)
+        return _Candidate(name, form, made, opened.digest, running, found, refused)
+
+    def compared(self, candidates: Sequence[_Candidate], threads: int) -> Compared:
+        """The candidates as rows, with the speed of those that passed."""
+        sides: dict[str, Runtime] = {AS_IT_IS: self._served}
+        sides |= {found.name: found.runtime for found in candidates if found.runtime and not found.refused}
+        speeds = latency.measure(sides, self._sample.pixels, threads) if len(sides) > 1 else {}
+        size = len(self.source.read(bundles.ONNX))
+        rows = [Row(AS_IT_IS, self.source.bundle.digest, size, None, speeds.get(AS_IT_IS, {}), {})]
+        for found in candidates:
+            size = sum(len(part) for part in found.made.files)
+            measured = speeds.get(found.name, {})
+            rows.append(Row(found.name, found.model, size, found.proof, measured, found.made.settings, found.refused))
+        return Compared(rows, self._sample.where, threads)
+
+    def sealed(self, candidate: _Candidate, row: Row) -> Files:
+        """The files with the proof inside, which must answer as they did without it.
+
+        Raises:
+            GateError: they do not.
+        """
+        content = {"plantml_proof": PROOF_FORMAT, **row_json(row), "compared_on": self._sample.where}
+        content.pop("bytes")  # the proof itself makes the file a little larger
+        files = candidate.form.annotate(candidate.made.files, {PROOF_KEY: json.dumps(content, sort_keys=True)})
+        _, running = candidate.form.kind.read(candidate.form.file, *files)
+        batch = next(iter(self._sample.batches()))
+        assert candidate.runtime is not None
+        before, after = candidate.runtime.run(batch), running.run(batch)
+        if not all(np.array_equal(before[name], after[name]) for name in before):
+            raise GateError("Writing the proof into the file changed its answers", "", "Please report it.")
+        return files
+
+
+class _Remembering:
+    """A runtime that computes each batch once."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.name, self._runtime = runtime.name, runtime
+        self._known: dict[str, Outputs] = {}
+
+    def run(self, batch: Pixels) -> Outputs:
+        """See `Runtime.run`."""
+        key = hashlib.sha256(batch.tobytes()).hexdigest()
+        if key not in self._known:
+            self._known[key] = self._runtime.run(batch)
+        return self._known[key]
+
+
+def row_json(row: Row) -> dict[str, Any]:
+    """A row as JSON types."""
+    content: dict[str, Any] = {"format": row.name, "model": row.model, "bytes": row.size}
+    found = row.proof
+    if found is not None:
+        content |= {
+            "photos": found.photos,
+            "agreement": found.agreement,
+            "decisions": found.decisions,
+            "noise": found.noise if np.isfinite(found.noise) else None,
+            "difference": found.difference if np.isfinite(found.difference) else None,
+        }
+        if found.change is not None:
+            content["score"] = asdict(found.change) | {"change": found.change.change}
+    content["speed"] = {
+        str(batch): {
+            "latency_ms": round(one.latency, 3),
+            "images_per_s": round(one.rate, 1),
+            "ratio": round(one.ratio, 3),
+        }
+        for batch, one in row.speed.items()
+    }
+    return (
+        content
+        | ({"settings": dict(row.settings)} if row.settings else {})
+        | ({"refused": row.refused} if row.refused else {})
+    )
+
+
+def as_json(found: Compared) -> dict[str, Any]:
+    """The result as JSON types. Of one export the form's own numbers stand at the top."""
+    content: dict[str, Any] = {"compared_on": found.photos, "threads": found.threads}
+    if found.missing is None:
+        content |= {"url": found.url or None, **row_json(found.rows[-1])}
+    else:
+        content["missing"] = dict(found.missing)
+    return content | {"rows": [row_json(row) for row in found.rows]}

@@ -1,0 +1,41 @@
+"""From bytes to pixels, and pictures made of photos."""
+
+from plantml.imaging.decode import (
+    EXTENSIONS,
+    MAX_PIXELS,
+    PAD,
+    SUFFIXES,
+    Facts,
+    Fit,
+    FitMode,
+    ImageError,
+    Origin,
+    Pixels,
+    cut,
+    decode,
+    facts,
+    full,
+    look,
+    read,
+    thumbnail,
+)
+
+__all__ = [
+    "EXTENSIONS",
+    "MAX_PIXELS",
+    "PAD",
+    "SUFFIXES",
+    "Facts",
+    "Fit",
+    "FitMode",
+    "ImageError",
+    "Origin",
+    "Pixels",
+    "cut",
+    "decode",
+    "facts",
+    "full",
+    "look",
+    "read",
+    "thumbnail",
+]

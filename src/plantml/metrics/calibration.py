@@ -1,0 +1,184 @@
+"""From a model's answers on photos it did not learn from: how sure to be, when to say so, and when to say "unknown"."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plantml.metrics import selective
+from plantml.targets import Target
+
+Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
+
+KNOWN_SHARE = 0.99
+"""Share of validation photos that are known by the threshold of `unknown`."""
+
+ENOUGH = 200
+"""Labelled photos below which a threshold is provisional."""
+
+NOTHING = 1.01
+"""The threshold that accepts nothing."""
+
+DRAWS, SEED = 1000, 0
+"""Simulated label sets of a perfectly calibrated model, and the seed they are drawn with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """From which score on an answer is accepted, and what the photos that set it say of that.
+
+    Attributes:
+        score: the threshold; `NOTHING` if no score is good enough.
+        coverage: share of the photos that are accepted.
+        risk: share of wrong answers among the accepted ones; 0 if there are none.
+        bound: what the true risk does not exceed with a probability of 95 %, the search for the threshold paid
+            for as in the paper's algorithm SGR (see `selective.risk_bound`); 1 if nothing is accepted.
+        photos: labelled photos that it was set on.
+        provisional: true if they are fewer than `ENOUGH`.
+    """
+
+    score: float
+    coverage: float
+    risk: float
+    bound: float
+    photos: int
+    provisional: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How far confidence is from being right, and how far chance alone would take it.
+
+    Attributes:
+        ece: expected calibration error over 15 bins of equal width.
+        low: 2.5 % of simulated perfectly calibrated models have less.
+        high: 2.5 % of them have more.
+        photos: answers that were judged.
+    """
+
+    ece: float
+    low: float
+    high: float
+    photos: int
+
+    @property
+    def explained_by_chance(self) -> bool:
+        """True if 97.5 % of perfectly calibrated models with as many photos are no better."""
+        return self.ece <= self.high
+
+
+def threshold(scores: Floats, right: Bools, risk: float) -> Threshold:
+    """The lowest score from which at most `risk` of the answers above it are wrong on these photos.
+
+    Selective classification after Geifman and El-Yaniv 2017, "Selective classification for deep neural
+    networks", by the point estimate; its `bound` tells what that promises for other photos.
+
+    Args:
+        scores: of the answers, [N].
+        right: whether they were, [N].
+        risk: largest share of wrong answers among the accepted ones.
+    """
+    curve = selective.risk_coverage(scores, right)
+    good = np.flatnonzero(curve.risk <= risk)
+    provisional = curve.photos < ENOUGH
+    if not len(good):
+        return Threshold(NOTHING, 0.0, 0.0, 1.0, curve.photos, provisional)
+    at = int(good[-1])
+    errors, accepted = int(curve.errors[at]), int(curve.accepted[at])
+    bound = selective.risk_bound(errors, accepted, searched=selective.search_steps(curve.photos))
+    # Records hold scores with six decimals; half of the last one is given way to rounding.
+    score = round(float(curve.scores[at]) - 5e-7, 6)
+    coverage, seen = round(accepted / curve.photos, 6), round(errors / accepted, 6)
+    return Threshold(score, coverage, seen, round(bound, 6), curve.photos, provisional)
+
+
+def accept_thresholds(
+    targets: Sequence[Target], answers: Mapping[str, Floats], labels: Mapping[str, NDArray[Any]], risk: float
+) -> dict[str, Threshold]:
+    """Thresholds of all labelled class and multilabel targets; a value tells nothing of how sure it is.
+
+    Args:
+        targets: what was predicted.
+        answers: by target, calibrated probabilities [N, classes].
+        labels: by target, encoded.
+        risk: see `threshold`.
+    """
+    found = {}
+    for target in targets:
+        if target.kind != "value" and target.labelled(labels[target.name]).any():
+            found[target.name] = threshold(*judged(target, answers[target.name], labels[target.name]), risk)
+    return found
+
+
+def unknown_threshold(unknown: Floats) -> float:
+    """The unknown score up to which at least `KNOWN_SHARE` of the validation photos [N] lie."""
+    return math.ceil(float(np.quantile(unknown, KNOWN_SHARE, method="higher")) * 1e6) / 1e6
+
+
+def judged(target: Target, answers: Floats, labels: NDArray[Any]) -> tuple[Floats, Bools]:
+    """Scores and whether the answers were right, of the labelled photos, as records decide.
+
+    A class is as sure as its probability. A set of labels is as sure as its least sure label, present or absent,
+    and right if all of them are.
+
+    Args:
+        target: a class or multilabel target.
+        answers: calibrated probabilities [N, classes].
+        labels: encoded.
+    """
+    known = target.labelled(labels)
+    answers, labels = answers[known], labels[known]
+    if target.kind == "class":
+        return answers.max(axis=1), answers.argmax(axis=1) == labels
+    return np.maximum(answers, 1 - answers).min(axis=1), ((answers >= 0.5) == (labels >= 0.5)).all(axis=1)
+
+
+def confidences(target: Target, answers: Floats, labels: NDArray[Any]) -> tuple[Floats, Bools]:
+    """What calibration is measured on: of a class the top probability; of a set each label's own answer.
+
+    Args:
+        target: a class or multilabel target.
+        answers: probabilities [N, classes].
+        labels: encoded.
+
+    Returns:
+        Confidence in 0 to 1 and whether the answer was right: [M], M = N, or N times the classes for a set.
+    """
+    if target.kind == "class":
+        return judged(target, answers, labels)
+    known = target.labelled(labels)
+    answers, labels = answers[known], labels[known]
+    return np.maximum(answers, 1 - answers).ravel(), ((answers >= 0.5) == (labels >= 0.5)).ravel()
+
+
+def reliability(confidence: Floats, right: Bools, *, draws: int = DRAWS, seed: int = SEED) -> Reliability:
+    """Expected calibration error, beside what a perfectly calibrated model with these confidences would show.
+
+    Such a model is right with the probability that it names (Vaicenavicius et al. 2019, "Evaluating model
+    calibration in classification", consistency resampling): outcomes are drawn so, `draws` times. With few photos
+    it, too, shows an error; `low` to `high` holds 95 % of them.
+
+    Args:
+        confidence: in 0 to 1, [N].
+        right: whether the answers were, [N].
+        draws: simulated sets of outcomes.
+        seed: they are drawn with.
+    """
+    if not len(confidence):
+        return Reliability(0.0, 0.0, 0.0, 0)
+    confidence = np.asarray(confidence, np.float64)
+    random = np.random.default_rng(seed)
+    chance = [_ece(confidence, random.random(len(confidence)) < confidence) for _ in range(draws)]
+    low, high = np.quantile(chance, [0.025, 0.975])
+    return Reliability(_ece(confidence, np.asarray(right, bool)), float(low), float(high), len(confidence))
+
+
+def _ece(confidence: Floats, right: Bools) -> float:
+    # As probabilities of one class, which is the truth (0) where the answer was right.
+    from plantml import metrics  # a contract holds thresholds, and needs no metrics to be read
+
+    return metrics.calibration_error(confidence[:, None], (~right).astype(np.int64))

@@ -1,0 +1,168 @@
+"""How many threads work at once, and how many images a call of the model takes: measured, and remembered.
+
+What is fastest depends on the model, the runtime and the machine, and it is worth less than a tenth where it was looked
+at. So it is measured only before long runs, once a model and machine, in about a second, on random pixels; later runs
+read what was found. The records do not depend on it.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from plantml import storage
+from plantml.about import __version__
+from plantml.errors import PlantmlError
+from plantml.model.pipeline import BATCH, Pipeline
+from plantml.parsing import parse_json_object
+from plantml.settings import Machine
+
+WORTH = 2000
+"""Images from which on a second of measuring is worth its time."""
+
+CLEARLY = 1.05
+"""How many times as fast as the usual numbers others must be to be taken: measuring has its own noise."""
+
+_SECONDS, _ROUNDS, _AT_MOST = 0.06, 2, 1.5
+_MOST = 1024
+"""Threads, and images a call, that settings allow."""
+
+_SLOW = 0.5
+"""Seconds of a call that is too long to be tried."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What was chosen.
+
+    Attributes:
+        threads: images worked on at once.
+        batch: images a call of the model.
+        why: for people.
+    """
+
+    threads: int
+    batch: int
+    why: str
+
+
+Speeds = Mapping[tuple[int, int], float]
+"""Images a second by (threads, batch)."""
+
+
+def choose(
+    pipeline: Pipeline,
+    machine: Machine,
+    images: int,
+    *,
+    threads: int | None = None,
+    batch: int | None = None,
+    device: str = "cpu",
+) -> Pace:
+    """Threads and batch for a run.
+
+    Args:
+        pipeline: whose runtime is measured.
+        machine: its threads are the most; what was measured is kept in its cache.
+        images: of the run, or how many there may be.
+        threads: as asked; measured if `None`.
+        batch: as asked; measured if `None`.
+        device: that the model runs on.
+    """
+    usual = threads or machine.threads, batch or BATCH
+    if threads and batch:
+        return Pace(*usual, "as asked")
+    if images < WORTH:
+        return Pace(*usual, f"the usual; measured from {WORTH} images on")
+    place = machine.measured(*_facts(pipeline, usual, device, threads, batch))
+    if (kept := _kept(place)) is not None:
+        return kept
+    others = _candidates(usual, threads, batch, device)
+    speeds = measure(_work(pipeline), usual, others)
+    found = Pace(*fastest(speeds, usual), _told(speeds))
+    if len(speeds) > len(others):
+        with suppress(PlantmlError):  # a cache that cannot be written costs a second each time, no more
+            storage.write(str(place), json.dumps(vars(found)).encode())
+    return found
+
+
+def _kept(place: Path) -> Pace | None:
+    """What an earlier run measured; `None` if nothing that makes sense is there."""
+    try:
+        kept = parse_json_object(place.read_bytes(), str(place))
+    except (OSError, PlantmlError):
+        return None
+    match kept:
+        case {"threads": int(threads), "batch": int(batch), "why": why} if max(threads, batch) <= _MOST:
+            return Pace(max(1, threads), max(1, batch), f"{why}; kept from an earlier run")
+    return None
+
+
+def _told(speeds: Speeds) -> str:
+    return "measured: " + ", ".join(f"{threads} x {batch} {rate:.4g}/s" for (threads, batch), rate in speeds.items())
+
+
+def fastest(speeds: Speeds, usual: tuple[int, int]) -> tuple[int, int]:
+    """The fastest of what was measured, if it is clearly faster than the usual."""
+    best = max(speeds, key=lambda at: speeds[at])
+    return best if speeds[best] > CLEARLY * speeds[usual] else usual
+
+
+def measure(work: Callable[[int], object], usual: tuple[int, int], others: list[tuple[int, int]]) -> Speeds:
+    """Images a second of the usual (threads, batch) and of others, the best of two short rounds of each, in turns.
+
+    Ends after a second and a half at most, but for the call that runs then; what was not come to is left out.
+
+    Args:
+        work: does one call of so many images.
+        usual: is always measured.
+        others: may be left out.
+    """
+    began, speeds = time.perf_counter(), dict.fromkeys([usual], 0.0)
+    work(usual[1])  # the first call prepares what later ones reuse
+    for _ in range(_ROUNDS):
+        for at in (usual, *others):
+            calls = at[1] / speeds[usual] * at[0] if speeds[usual] else 0.0
+            if at != usual and (calls > _SLOW or time.perf_counter() - began > _AT_MOST):
+                continue
+            speeds[at] = max(speeds.get(at, 0.0), _rate(work, *at))
+    return speeds
+
+
+def _rate(work: Callable[[int], object], threads: int, batch: int) -> float:
+    def one(_: int) -> float:
+        done, began = 0, time.perf_counter()
+        while not done or time.perf_counter() - began < _SECONDS:
+            work(batch)
+            done += batch
+        return done / (time.perf_counter() - began)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(one, range(threads)))
+
+
+def _work(pipeline: Pipeline) -> Callable[[int], object]:
+    fit = pipeline.bundle.contract.input
+    pixels = np.random.default_rng(0).integers(0, 256, (1, fit.height, fit.width, 3), np.uint8)
+    return lambda batch: pipeline.runtime.run(pixels.repeat(batch, 0))
+
+
+def _candidates(usual: tuple[int, int], threads: int | None, batch: int | None, device: str) -> list[tuple[int, int]]:
+    """All cores with other batches, then half of them, which is as many as they are where each pretends to be two."""
+    batches = [batch] if batch else [4, BATCH, 16] if device == "cpu" else [BATCH, 32, 128]
+    counts = [threads] if threads else [usual[0], usual[0] // 2] if usual[0] >= 4 else [usual[0]]
+    return [(count, size) for count in counts for size in batches if (count, size) != usual]
+
+
+def _facts(
+    pipeline: Pipeline, usual: tuple[int, int], device: str, threads: int | None, batch: int | None
+) -> tuple[object, ...]:
+    """What the result depends on."""
+    runtime = type(pipeline.runtime).__name__
+    return pipeline.bundle.digest, runtime, device, *usual, threads, batch, platform.node(), __version__

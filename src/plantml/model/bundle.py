@@ -1,0 +1,364 @@
+"""A trained model as files: what it predicts, how, how sure it must be, and where it came from.
+
+    bundle/
+      model.json           the contract and the SHA-256 of every file
+      model.safetensors    weights
+      model.onnx           the same network, ready to run
+      README.md            model card
+
+The digest names the model: SHA-256 over the canonical contract and the tensors' bytes.
+
+A contract is checked, not believed. To open a model is to call `find`, and `Bundle.read` for each file that is used:
+
+* `find` refuses a `model.json` that is not written as plantml writes it, or whose contract or digest is not, to the
+  letter, that in the metadata of `model.onnx`; and a version of a registry that is not the model that was added.
+* `Bundle.read` refuses a file that does not have its SHA-256 of `model.json`; weights that do not give the digest
+  together with the contract; and an ONNX file that is not, to the byte, what its seal says.
+
+So whatever of a bundle is edited, swapped, cut off or lost is noticed before the first answer, unless contract,
+digest, hashes and seal are all forged to fit each other. A file that the runtime does not use is not looked at:
+`plantml models verify` and `plantml models add` read all.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from plantml import parsing, storage
+from plantml.errors import InputError, NotFoundError
+from plantml.imaging import Fit
+from plantml.metrics.calibration import Threshold
+from plantml.model import file_formats
+from plantml.targets import Target, check_name
+
+FORMAT = 1
+MODEL_JSON, WEIGHTS, ONNX, CARD = "model.json", "model.safetensors", "model.onnx", "README.md"
+PACK = ".plantml"
+"""Extension of a bundle in one file, a zip."""
+
+CONTRACT_KEY, DIGEST_KEY = "plantml", "plantml_digest"
+"""Keys of the metadata of `model.onnx` that hold the contract and the digest."""
+
+_KEYS = ("digest", "files", "contract")
+_NEEDED = (WEIGHTS, ONNX)
+_LARGEST = 1 << 20
+"""Of a height, a width, an embedding's length and a bank; what is above would not fit into memory."""
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+AGAIN = "Fetch it again from where it was made, or export or train it again."
+
+
+class Architecture(BaseModel):
+    """The network, in enough detail to build it again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: str
+    embedding: int = Field(description="length of the embedding")
+    mean: tuple[float, float, float] = Field(description="of pixels in 0 to 1, inside the network")
+    std: tuple[float, float, float]
+    bank: int = Field(description="training embeddings kept for the unknown score")
+
+
+class Origin(BaseModel):
+    """The dataset version that a model was trained on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str
+    version: int
+    fingerprint: str
+
+
+class Combinations(BaseModel):
+    """The combinations of classes that a model restricted to them can answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    targets: tuple[str, ...] = Field(description="names of the class targets that are combined")
+    seen: tuple[tuple[str, ...], ...] = Field(description="one class of each, in the order of `targets`")
+
+
+class Contract(BaseModel):
+    """Everything that a user of a model must know to use it rightly.
+
+    What is `None` belongs to a contract that was written before there was such a thing, or does not apply.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = FORMAT
+    targets: tuple[Target, ...]
+    input: Fit
+    architecture: Architecture
+    temperatures: Mapping[str, float] = Field(description="calibration, by target; already inside the graph")
+    biases: Mapping[str, tuple[float, ...]] | None = Field(
+        default=None, description="calibration, by target and class: added to the divided logits; inside the graph too"
+    )
+    thresholds: Mapping[str, float] = Field(description="score from which a target's answer is accepted")
+    target_risk: float | None = Field(
+        default=None, description="largest share of wrong answers that thresholds were set for"
+    )
+    acceptance: Mapping[str, Threshold] | None = Field(
+        default=None, description="what the validation photos say of each threshold, see `calibration.Threshold`"
+    )
+    unknown_threshold: float = Field(description="`unknown` above this is unlike the training photos")
+    combinations: Combinations | None = Field(
+        default=None, description="answers are restricted to these, inside the graph; none: to what can be true"
+    )
+    derived_from: str | None = Field(default=None, description="digest of the model that this one was quantised from")
+    dataset: Origin
+    metrics: Mapping[str, float] = Field(description="of the validation split")
+    seed: int
+    versions: Mapping[str, str] = Field(description="of plantml and the libraries that made it")
+
+    def canonical(self) -> bytes:
+        """The same contract is the same bytes, and stays so when contracts learn to hold more."""
+        return json.dumps(self.as_json(), sort_keys=True, separators=(",", ":")).encode()
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON types, without what is `None`."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was found and whose contract was read.
+
+    Attributes:
+        url: of the bundle's folder, or of a single `.onnx` file.
+        contract: what it promises.
+        digest: its name.
+        files: SHA-256 by file name; empty for a single file.
+        asked: the reference that led to it, `REGISTRY/leaf@production`; empty where a URL was named.
+    """
+
+    url: str
+    contract: Contract
+    digest: str
+    files: Mapping[str, str]
+    asked: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its URL as a user would name it: of a pack, that of the file."""
+        return _place(self.url)
+
+    def read(self, name: str, cache: storage.Cache | None = None) -> bytes:
+        """The bytes of one of its files, which are those of this very model; remote ones through the cache.
+
+        Raises:
+            InputError: the bundle has no such file, or the file belongs to another model.
+            StorageError: the bytes are not those that were written.
+        """
+        if name not in self.files:
+            raise InputError(f"{self.url} has no {name}", f"it has {', '.join(self.files) or 'one file only'}")
+        url, sha256 = storage.join(self.url, name), self.files[name]
+        cached = cache is not None and not storage.is_local(url)
+        data = cache.read(sha256, url) if cache is not None and cached else storage.read(url)
+        sums = file_formats.sums(data, sealed=name == ONNX)
+        if sums.sha256 != sha256:
+            raise storage.damaged(f"The copy of {url} in the cache" if cached else url, sha256)
+        if name == ONNX:
+            notes = file_formats.onnx_metadata(url, data)
+            file_formats.check_seal(url, sums)
+            check_notes(self, notes)
+        elif name == WEIGHTS:
+            check_digest(url, self, file_formats.tensors(url, data))
+        return data
+
+
+def digest(contract: Contract, tensors: Mapping[str, bytes | memoryview]) -> str:
+    """SHA-256 of the canonical contract and of the tensors' bytes in the order of their names."""
+    found = hashlib.sha256(contract.canonical())
+    for name in sorted(tensors):
+        found.update(name.encode() + b"\0")
+        found.update(tensors[name])
+    return found.hexdigest()
+
+
+def check_digest(url: str, bundle: Bundle, tensors: Mapping[str, bytes | memoryview]) -> None:
+    """Raise `InputError` unless the contract and the tensors of the file at `url` are those that the digest names."""
+    name = digest(bundle.contract, tensors)
+    if name != bundle.digest:
+        raise InputError(
+            f"{url} is not the model that it says",
+            f"it is named {bundle.digest[:12]}, and its contract and tensors are {name[:12]}",
+            AGAIN,
+        )
+
+
+def check_notes(bundle: Bundle, notes: Mapping[str, str]) -> None:
+    """Raise `InputError` unless the metadata of its ONNX file name this digest and hold this contract."""
+    named = notes.get(DIGEST_KEY, "")
+    if named != bundle.digest:
+        raise InputError(
+            f"{bundle.place} is put together from two models",
+            f"{ONNX} is the model {named[:12] or 'nobody'}, {MODEL_JSON} names {bundle.digest[:12]}",
+            AGAIN,
+        )
+    stated = notes.get(CONTRACT_KEY, "")
+    if stated.encode() != bundle.contract.canonical():
+        raise InputError(
+            f"{bundle.place}/{MODEL_JSON} was changed after plantml wrote it",
+            f"{ONNX} holds another contract: {_difference(bundle, stated)}",
+            AGAIN,
+        )
+
+
+def _difference(bundle: Bundle, stated: str) -> str:
+    """The first key in which a contract is not the one that the ONNX file holds."""
+    other = parsing.parse_json_object(stated, f"The contract in {bundle.place}/{ONNX}")
+    ours = bundle.contract.as_json()
+    differing = [key for key in {**ours, **other} if ours.get(key) != other.get(key)]
+    return f"{differing[0]} differs" if differing else "it is written otherwise"
+
+
+def find(url: str, cache: storage.Cache | None = None) -> Bundle:
+    """The bundle at a URL.
+
+    Args:
+        url: of a bundle, of a run, which means its bundle, or of a `.plantml` pack.
+        cache: for remote files.
+
+    Raises:
+        NotFoundError: there is none.
+        InputError: what is there is not a bundle that this version can read, or its contract is not that of its ONNX
+            file.
+    """
+    url = storage.absolute(url)
+    if storage.suffix(url) == PACK:
+        url = f"zip://::{url}"
+    for place in (url, storage.join(url, "bundle")):
+        try:
+            text = storage.read(storage.join(place, MODEL_JSON))
+        except NotFoundError:
+            continue
+        bundle = _parse(place, text)
+        _check_contract(bundle, cache)
+        return bundle
+    raise NotFoundError(
+        f"There is no model at {url}",
+        f"neither {MODEL_JSON} nor bundle/{MODEL_JSON} is there",
+        "Name a run, a bundle or an .onnx file; `plantml train` makes them.",
+    )
+
+
+def _check_contract(bundle: Bundle, cache: storage.Cache | None) -> None:
+    """Raise `InputError` unless the contract is that in its ONNX file, of which only the metadata are read."""
+    url = storage.join(bundle.url, ONNX)
+    try:
+        if cache is not None and "::" in url:  # of a member of an archive no part can be read alone
+            bundle.read(ONNX, cache)
+        else:
+            check_notes(bundle, file_formats.onnx_metadata(url, storage.ranges(url)))
+    except NotFoundError as error:
+        raise InputError(f"{bundle.place} is not whole", f"there is no {ONNX}", AGAIN) from error
+    except InputError:
+        bundle.read(ONNX)  # if its bytes are not those that were written, that is what is wrong
+        raise
+
+
+def model_json(contract: Contract, digest_: str, files: Mapping[str, bytes]) -> bytes:
+    """The content of `model.json` for these files."""
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    content = {"digest": digest_, "files": hashes, "contract": contract.as_json()}
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def parse_contract(where: str, content: Any) -> Contract:
+    """A contract from parsed JSON. Raises `InputError` that names the first thing wrong with it."""
+    if isinstance(content, dict) and content.get("format") != FORMAT:
+        raise InputError(
+            f"{where} has bundle format {content.get('format')!r:.40}",
+            f"this plantml reads {FORMAT}",
+            "Update plantml.",
+        )
+    try:
+        contract = Contract.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        reason = _REASONS.get(first["type"], first["msg"])
+        raise InputError(f"{where} is no valid model contract", f"{key}: {reason}", AGAIN) from error
+    if json.dumps(content, sort_keys=True, separators=(",", ":")).encode() != contract.canonical():
+        raise InputError(f"{where} is no valid model contract", "a value has another type than its key has", AGAIN)
+    why = next(_contradictions(contract), None)
+    if why is not None:
+        raise InputError(f"{where} is no valid model contract", why, AGAIN)
+    return contract
+
+
+def _contradictions(contract: Contract) -> Iterator[str]:
+    """What no network could keep, or what does not fit together; each makes sense only where those before are not."""
+    sizes = {target.name: target.size for target in contract.targets}
+    if not sizes or len(sizes) < len(contract.targets):
+        yield "targets: there are none, or two of one name"
+    for target in contract.targets:
+        check_name(target.name)
+        if len(set(target.classes)) < len(target.classes) or bool(target.classes) == (target.kind == "value"):
+            yield f"targets: the classes of {target.name} are not those of a {target.kind}"
+    numbers = (contract.input.height, contract.input.width, contract.architecture.embedding, contract.architecture.bank)
+    if not all(1 <= number <= _LARGEST for number in numbers):
+        yield f"a size is not from 1 to {_LARGEST:,}"
+    for key in ("temperatures", "biases", "thresholds", "acceptance"):
+        strange = [name for name in getattr(contract, key) or {} if name not in sizes]
+        if strange:
+            yield f"{key}: there is no target {strange[0]!r:.80}"
+    if not all(number > 0 for number in contract.temperatures.values()):
+        yield "temperatures: one is not above 0"
+    if any(len(numbers) != sizes[name] for name, numbers in (contract.biases or {}).items()):
+        yield "biases: there is not one a class"
+    classes = {target.name: target.classes for target in contract.targets if target.kind == "class"}
+    combined = contract.combinations or Combinations(targets=(), seen=())
+    places = [classes.get(name, ()) for name in combined.targets]
+    for each in combined.seen:
+        if len(each) != len(places) or not all(map(tuple.__contains__, places, each)):
+            yield f"combinations: {', '.join(each)!r:.80} is none of its classes"
+
+
+_REASONS = {
+    "extra_forbidden": f"bundle format {FORMAT} has no such key; another version of plantml wrote it",
+    "missing": "it is missing",
+}
+"""What pydantic says in words of its own, by its type of error."""
+
+
+def _parse(url: str, text: bytes) -> Bundle:
+    where = f"{_place(url)}/{MODEL_JSON}"
+    content = parsing.parse_json_object(text, where)
+    why = _fault(content)
+    if why:
+        raise InputError(f"{where} is damaged", why, AGAIN)
+    return Bundle(url, parse_contract(where, content["contract"]), content["digest"], content["files"])
+
+
+def _fault(content: Mapping[str, Any]) -> str:
+    """What is wrong with a `model.json` but for its contract; empty for nothing."""
+    for key in (*_KEYS, *content):
+        if key not in content or key not in _KEYS:
+            return f"{key} is missing" if key in _KEYS else f"bundle format {FORMAT} has no key {key!r:.80}"
+    if not _is_sha256(content["digest"]):
+        return "digest is no SHA-256 in hex"
+    files = content["files"]
+    if not isinstance(files, dict):
+        return "files is no object"
+    for name in (*_NEEDED, *files):
+        if name not in files or name not in {*_NEEDED, CARD}:
+            return f"{name} is not in files" if name in _NEEDED else f"a bundle has no file {name!r:.80}"
+        if not _is_sha256(files[name]):
+            return f"files.{name} is no SHA-256 in hex"
+    return ""
+
+
+def _place(url: str) -> str:
+    return url.removeprefix("zip://::")
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and _HEX.fullmatch(value) is not None

@@ -1,0 +1,273 @@
+"""The network as plain torch: backbone, one head a target, and what makes its outputs honest.
+
+Nothing here knows of Lightning. `PlantNet` is what is trained; `Deployed` is what is exported and run.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+from torch.nn import functional
+
+from plantml.errors import InputError
+from plantml.model.bundle import WEIGHTS, Architecture, Combinations, Contract
+from plantml.targets import Target, tied, valid_combinations
+
+_AGAIN = "Fetch the model again from where it was made, or use the timm that it was trained with."
+
+NEIGHBOURS = 5
+"""Nearest training embeddings that the unknown score looks at."""
+
+
+class PlantNet(nn.Module):
+    """A timm backbone that eats uint8 photos, and a linear head for every target.
+
+    Args:
+        architecture: see `bundle.Architecture`.
+        targets: what to predict, in order.
+        backbone: the network itself; built by name, without weights, if not given.
+        dropout: share of embedding features dropped before the heads while training.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        targets: Sequence[Target],
+        backbone: nn.Module | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.targets = tuple(targets)
+        self.backbone = backbone if backbone is not None else bare_backbone(architecture.backbone)
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleDict({target.name: nn.Linear(architecture.embedding, target.size) for target in targets})
+        for target in targets:
+            if target.kind == "value":
+                # Mean and deviation of the training labels, of which the head learns what remains, and
+                # their smallest and largest, beyond which no answer would be more than a guess.
+                scale = torch.tensor([0.0, 1.0, -torch.inf, torch.inf])
+                self.register_buffer(f"scale_{target.name}", scale)
+        scalar = len(set(architecture.mean)) == 1 and len(set(architecture.std)) == 1
+        # One number instead of three keeps the graph's arithmetic a single multiply-add.
+        mean = architecture.mean[:1] if scalar else architecture.mean
+        std = architecture.std[:1] if scalar else architecture.std
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Embeddings, float32 [N, D], of photos, uint8 RGB [N, H, W, 3]."""
+        pixels = image.permute(0, 3, 1, 2).to(self.mean.dtype)
+        features: Tensor = self.backbone(pixels * (1 / (255 * self.std)) - self.mean / self.std)
+        return features
+
+    def classify(self, embedding: Tensor) -> dict[str, Tensor]:
+        """Logits [N, classes], or values [N, 1] in their unit, by target, of embeddings [N, D]."""
+        dropped = self.dropout(embedding)
+        logits = {name: head(dropped) for name, head in self.heads.items()}
+        for target in self.targets:
+            if target.kind == "value":
+                mean, std, _, _ = self.get_buffer(f"scale_{target.name}")
+                logits[target.name] = logits[target.name] * std + mean
+        return logits
+
+    def scales(self) -> dict[str, Tensor]:
+        """Deviation of the training labels, a scalar, by value target."""
+        values = (target.name for target in self.targets if target.kind == "value")
+        return {name: self.get_buffer(f"scale_{name}")[1] for name in values}
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Logits, float32 [N, classes] by target, of photos, uint8 RGB [N, H, W, 3]."""
+        return self.classify(self.embed(image))
+
+
+class Deployed(nn.Module):
+    """A trained network with all that stands between its logits and an answer, inside one graph.
+
+    Probabilities are calibrated (see `scaling`), health and disease are made consistent, and `unknown` is one minus
+    the mean cosine to the five nearest training embeddings (k-nearest neighbours, Sun et al. 2022, "Out-of-distribution
+    detection with deep nearest neighbors").
+
+    Args:
+        net: what was trained.
+        temperatures: what logits are divided by, by target.
+        bank: training embeddings [M, D].
+        combinations: the only ones that can be answered; what can be true of health and disease if not given.
+        biases: what is added to the divided logits, a number a class, by target.
+    """
+
+    bank: Tensor
+    combinations: Tensor
+
+    def __init__(
+        self,
+        net: PlantNet,
+        temperatures: Mapping[str, float],
+        bank: Tensor,
+        combinations: Combinations | None = None,
+        biases: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.temperatures = dict(temperatures)
+        self.biased = tuple(biases or ())
+        for name, numbers in (biases or {}).items():
+            self.register_buffer(f"bias_{name}", torch.tensor(numbers, dtype=torch.float32), persistent=False)
+        self.register_buffer("bank", functional.normalize(bank.float(), dim=1))
+        self.seen = Seen(net.targets, combinations) if combinations else None
+        self.pair = None if self.seen else tied(net.targets)
+        if self.pair:
+            valid = torch.from_numpy(valid_combinations(*self.pair)).float()
+            self.register_buffer("combinations", valid, persistent=False)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs, in their order."""
+        return [*(f"target.{target.name}" for target in self.net.targets), "embedding", "unknown"]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Answers for photos, uint8 RGB [N, H, W, 3]: one tensor a target, the embedding, `unknown` [N]."""
+        embedding = self.net.embed(image)
+        answers = self.answers(self.net.classify(embedding))
+        return (*(answers[target.name] for target in self.net.targets), embedding, self.unknown(embedding))
+
+    def answers(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Calibrated probabilities [N, classes], or values [N, 1] within the training labels' range, by target."""
+        scaled = dict(logits)
+        for target in self.net.targets:
+            if target.kind != "value":
+                scaled[target.name] = logits[target.name] / self.temperatures.get(target.name, 1.0)
+            if target.name in self.biased:
+                scaled[target.name] = scaled[target.name] + self.get_buffer(f"bias_{target.name}")
+        return self.answers_of(scaled)
+
+    def answers_of(self, scaled: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The answers for logits that are scaled already."""
+        answers = {}
+        for target in self.net.targets:
+            if target.kind == "class":
+                answers[target.name] = scaled[target.name].softmax(dim=1)
+            elif target.kind == "multilabel":
+                answers[target.name] = scaled[target.name].sigmoid()
+            else:
+                _, _, low, high = self.net.get_buffer(f"scale_{target.name}")
+                answers[target.name] = torch.minimum(torch.maximum(scaled[target.name], low), high)
+        if self.pair:
+            health, disease = (target.name for target in self.pair)
+            answers[health], answers[disease] = consistent(answers[health], answers[disease], self.combinations)
+        return answers if self.seen is None else answers | self.seen(answers)
+
+    def unknown(self, embedding: Tensor) -> Tensor:
+        """How unlike the training photos an embedding is: float32 [N], 0 (the same) to 2."""
+        cosine = functional.normalize(embedding, dim=1) @ self.bank.T
+        nearest = cosine.topk(min(NEIGHBOURS, self.bank.shape[0]), dim=1).values
+        return 1 - _total(nearest) / nearest.shape[1]
+
+
+class Seen(nn.Module):
+    """Restricts class targets to the combinations that were seen: their joint probability, renormalised over these.
+
+    The joint of K combinations is the product of their classes' probabilities; the answer for a class is the sum
+    over the combinations that have it.
+
+    Args:
+        targets: of the model.
+        combinations: names of classes, as the contract has them.
+    """
+
+    def __init__(self, targets: Sequence[Target], combinations: Combinations) -> None:
+        super().__init__()
+        by_name = {target.name: target for target in targets}
+        self.names = combinations.targets
+        for at, name in enumerate(self.names):
+            numbers = [by_name[name].classes.index(combination[at]) for combination in combinations.seen]
+            self.register_buffer(f"classes_{name}", torch.tensor(numbers), persistent=False)
+            members = [[k for k, held in enumerate(numbers) if held == number] for number in range(by_name[name].size)]
+            # Rows of one length, filled up with the number of a column of zeros.
+            longest = max(len(row) for row in members)
+            filled = [row + [len(numbers)] * (longest - len(row)) for row in members]
+            self.register_buffer(f"members_{name}", torch.tensor(filled), persistent=False)
+
+    def forward(self, answers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Probabilities [N, classes] of the combined targets, each summing to one, from those of all targets."""
+        each = [answers[name].index_select(1, self.get_buffer(f"classes_{name}")) for name in self.names]
+        # As in `consistent`: no answer is 0 / 0, however sure of something unseen the network is.
+        joint = functools.reduce(torch.mul, each) + torch.finfo(each[0].dtype).tiny
+        joint = joint / _total(joint).unsqueeze(1)
+        joint = torch.cat([joint, torch.zeros_like(joint[:, :1])], dim=1)
+        found = {}
+        for name in self.names:
+            members = self.get_buffer(f"members_{name}")
+            parts = joint.index_select(1, members.flatten())
+            found[name] = _total(parts.view(-1, *members.shape))
+        return found
+
+
+def consistent(health: Tensor, disease: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Marginals of the joint probability of health and disease, with impossible pairs taken out.
+
+    Args:
+        health: probabilities [N, H].
+        disease: probabilities [N, D].
+        valid: 1 where a pair can be true, else 0: [H, D].
+
+    Returns:
+        Health [N, H] and disease [N, D], each summing to one.
+    """
+    # The least of all numbers leaves every other as it is, and keeps a contradiction from being 0 / 0.
+    joint = (health.unsqueeze(2) * disease.unsqueeze(1) + torch.finfo(health.dtype).tiny) * valid
+    of_health, of_disease = _total(joint), _total(joint.transpose(1, 2))
+    total = _total(of_health).unsqueeze(1)
+    return of_health / total, of_disease / total
+
+
+def _total(numbers: Tensor) -> Tensor:
+    """The sum over the last axis, by additions one after the other.
+
+    How a library's sum rounds depends on the size of the batch; this does not.
+    """
+    return functools.reduce(torch.add, numbers.unbind(dim=-1))
+
+
+def bare_backbone(name: str, *, drop_path: float = 0.0) -> nn.Module:
+    """A timm backbone without classifier and without weights. Raises `ValueError` for an unknown name."""
+    import timm
+
+    if not timm.is_model(name):
+        raise ValueError(name)
+    backbone: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=drop_path)
+    return backbone
+
+
+def read_weights(data: bytes) -> dict[str, Tensor]:
+    """The tensors of a bundle's weights by name. Raises `InputError` if they are no safetensors file."""
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, LookupError, RuntimeError) as error:  # a lookup of a type that torch lacks
+        raise InputError(f"{WEIGHTS} is not a safetensors file", str(error), _AGAIN) from error
+
+
+def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> Deployed:
+    """The deployed network of a contract and its weights, in evaluation mode.
+
+    Raises:
+        InputError: the weights do not fit the contract, or this timm has no such backbone.
+    """
+    try:
+        net = PlantNet(contract.architecture, contract.targets)
+        bank = torch.zeros(contract.architecture.bank, contract.architecture.embedding)
+        deployed = Deployed(net, contract.temperatures, bank, contract.combinations, contract.biases)
+        deployed.load_state_dict(dict(weights))
+    except (RuntimeError, ValueError, LookupError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError("The weights do not fit the model's contract", why, _AGAIN) from error
+    for name, tensor in deployed.state_dict().items():
+        if weights[name].dtype != tensor.dtype:
+            why = f"{name} is {weights[name].dtype}, and the network has {tensor.dtype}"
+            raise InputError("The weights do not fit the model's contract", why, _AGAIN)
+    return deployed.eval()

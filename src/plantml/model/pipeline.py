@@ -1,0 +1,151 @@
+"""Images through a model: each thread takes its images from bytes to answers.
+
+Reading, decoding and inference of one chunk happen in one thread, with a session that uses one thread a call:
+no queue between stages has to be kept full, and all cores are always at work. Only what is far is fetched ahead,
+by threads that do little but wait. Order out is order in, and the number of chunks under way is bounded, so that
+memory does not grow with the number of images.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plantml import imaging, storage
+from plantml.concurrency import batched, in_threads
+from plantml.errors import InputError, NotFoundError, PlantmlError
+from plantml.imaging import ImageError, Pixels
+from plantml.model.bundle import Bundle
+from plantml.model.records import Reader, Record, failed
+from plantml.model.runtimes import Runtime
+
+BATCH = 8
+"""Images a call of the runtime, where nothing better is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A record and, if the image was read, the raw outputs it was made from.
+
+    Attributes:
+        record: what is written down.
+        probabilities: by target: float32 [classes], or [1] for a value; `None` after a failure.
+        embedding: float32 [D]; `None` after a failure.
+        more: further keys of the record, where an option asks for them.
+    """
+
+    record: Record
+    probabilities: dict[str, NDArray[np.float32]] | None
+    embedding: NDArray[np.float32] | None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Pipeline:
+    """A model, ready to answer for any number of images.
+
+    Args:
+        bundle: whose contract holds.
+        runtime: that computes.
+        threads: images taken from bytes to answers at the same time.
+        batch: images a call of the runtime.
+        top_k: classes named for each class target.
+    """
+
+    def __init__(
+        self, bundle: Bundle, runtime: Runtime, *, threads: int = 2, batch: int = BATCH, top_k: int = 5
+    ) -> None:
+        self.bundle, self.runtime = bundle, runtime
+        self.threads, self.batch = threads, batch
+        self._reader = Reader(bundle.contract, top_k)
+
+    def run(self, urls: Iterable[str]) -> Iterator[Prediction]:
+        """One prediction for every URL, in order."""
+        for chunk in self.run_chunks(urls):
+            yield from chunk
+
+    def run_chunks(self, urls: Iterable[str]) -> Iterator[list[Prediction]]:
+        """The same in chunks of at most `batch`, which is how they are computed."""
+        return in_threads(lambda work: work(), self._works(urls), self.threads)
+
+    def _works(self, urls: Iterable[str]) -> Iterator[Callable[[], list[Prediction]]]:
+        """What the threads do: read chunks from this machine, which is no waiting, or take fetched ones."""
+        for near, some in groupby(urls, _is_near):
+            if near:
+                yield from (partial(self.predict_urls, chunk) for chunk in batched(some, self.batch))
+            else:
+                ahead = batched(storage.read_ahead(some), self.batch)
+                yield from (partial(self.predict_bytes, chunk) for chunk in ahead)
+
+    def predict_urls(self, urls: Sequence[str]) -> list[Prediction]:
+        """Predictions for one chunk of URLs, computed in the calling thread."""
+        return self.predict_bytes(list(storage.read_many(urls)))
+
+    def predict_bytes(self, sources: Sequence[tuple[str, bytes | PlantmlError]]) -> list[Prediction]:
+        """Predictions for images that were read already: (URL, bytes or the error of reading)."""
+        results: list[Prediction | None] = [None] * len(sources)
+        decoded: list[tuple[int, str, imaging.Facts, Pixels]] = []
+        for number, (url, data) in enumerate(sources):
+            try:
+                if isinstance(data, PlantmlError):
+                    raise data
+                facts, pixels = imaging.read(data, self.bundle.contract.input)
+                decoded.append((number, hashlib.sha256(data).hexdigest(), facts, pixels))
+            except PlantmlError as error:
+                results[number] = self._failure(url, data, error)
+        if decoded:
+            answered = self._answer(
+                [(sources[number][0], image_id, facts, pixels) for number, image_id, facts, pixels in decoded]
+            )
+            for (number, *_), prediction in zip(decoded, answered, strict=True):
+                results[number] = prediction
+        return [result for result in results if result is not None]
+
+    def _answer(self, decoded: Sequence[tuple[str, str, imaging.Facts, Pixels]]) -> Iterator[Prediction]:
+        outputs = self.runtime.run(np.stack([pixels for *_, pixels in decoded]))
+        for row, (url, image_id, facts, _) in enumerate(decoded):
+            targets, decision, unknown = self._reader.read(outputs, row)
+            record = Record(
+                url,
+                image_id,
+                facts.width,
+                facts.height,
+                self.bundle.digest,
+                targets,
+                (),
+                decision,
+                unknown,
+                None,
+            )
+            probabilities = {
+                target.name: outputs[f"target.{target.name}"][row] for target in self.bundle.contract.targets
+            }
+            yield Prediction(record, probabilities, outputs["embedding"][row])
+
+    def _failure(self, url: str, data: bytes | PlantmlError, error: PlantmlError) -> Prediction:
+        image_id = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else None
+        if isinstance(error, ImageError):
+            code, why = error.code, error.why
+        else:
+            code, why = _code(error), str(error)
+        return Prediction(failed(url, self.bundle.digest, f"{code}: {why}", image_id), None, None)
+
+
+def _is_near(url: str) -> bool:
+    """True for what lies on this machine, in an archive too."""
+    return storage.is_local(url.rpartition("::")[2])
+
+
+def _code(error: PlantmlError) -> str:
+    """Why bytes did not come, as a short name."""
+    if isinstance(error, NotFoundError):
+        return "not-found"
+    if isinstance(error.__cause__, PermissionError):
+        return "refused"
+    if isinstance(error.__cause__, TimeoutError):
+        return "timeout"
+    return "damaged" if isinstance(error, InputError) else "unreachable"  # damaged: an archive's member

@@ -1,0 +1,155 @@
+"""A record: what a model says of one image, or why it could not say anything.
+
+The keys are always there; `plantml_record` is the version of their meaning.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plantml.errors import UsageError
+from plantml.model.bundle import Contract
+from plantml.model.runtimes import Outputs
+from plantml.targets import Target, tied, valid_combinations
+
+FORMAT = 1
+DIGITS = 6
+"""Decimal places of scores and values."""
+
+Decision = Literal["accept", "review", "unknown"]
+_WORSE = {"accept": 0, "review": 1, "unknown": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """See `docs/records.md`.
+
+    Attributes:
+        image: URL of the image.
+        image_id: SHA-256 of its bytes; `None` if they could not be read.
+        width: of the upright picture, pixels; `None` if unreadable.
+        height: of the upright picture, pixels; `None` if unreadable.
+        model: digest of the model.
+        targets: by target: `label`, `score` and `top` for a class, `labels` for a multilabel, `value`
+            and `unit` for a value. `None` after a failure.
+        boxes: what was found where; empty for models of whole images.
+        decision: the worst of all targets'; `None` after a failure.
+        unknown: how unlike the training photos it is; `None` after a failure.
+        failure: why there is no answer; `None` if there is.
+    """
+
+    image: str
+    image_id: str | None
+    width: int | None
+    height: int | None
+    model: str
+    targets: Mapping[str, Mapping[str, Any]] | None
+    boxes: Sequence[Mapping[str, Any]]
+    decision: Decision | None
+    unknown: float | None
+    failure: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as JSON types, keys in their documented order."""
+        return {
+            "plantml_record": FORMAT,
+            "image": self.image,
+            "image_id": self.image_id,
+            "width": self.width,
+            "height": self.height,
+            "model": self.model,
+            "targets": self.targets,
+            "boxes": list(self.boxes),
+            "decision": self.decision,
+            "unknown": self.unknown,
+            "failure": self.failure,
+        }
+
+
+def failed(image: str, model: str, reason: str, image_id: str | None = None) -> Record:
+    """The record of an image that gave no answer."""
+    return Record(image, image_id, None, None, model, None, (), None, None, reason)
+
+
+class Reader:
+    """Turns a model's outputs into the targets and decision of records.
+
+    Args:
+        contract: of the model.
+        top_k: classes named for each class target, best first.
+    """
+
+    def __init__(self, contract: Contract, top_k: int = 5) -> None:
+        self.contract, self.top_k = contract, top_k
+        self._pair = tied(contract.targets)
+        self._seen = set(contract.combinations.seen) if contract.combinations else None
+
+    def read(self, outputs: Outputs, row: int) -> tuple[dict[str, Mapping[str, Any]], Decision, float]:
+        """Targets, decision and unknown score of one row of a batch's outputs."""
+        answers = {}
+        decision: Decision = "accept"
+        for target in self.contract.targets:
+            answer, score = _READERS[target.kind](target, outputs[f"target.{target.name}"][row], self.top_k)
+            answers[target.name] = answer
+            if score < self.contract.thresholds.get(target.name, 0.0):
+                decision = _worse(decision, "review")
+        if self._contradicts(answers):
+            decision = _worse(decision, "review")
+        unknown = round(float(outputs["unknown"][row]), DIGITS)
+        if unknown > self.contract.unknown_threshold:
+            decision = _worse(decision, "unknown")
+        return answers, decision, unknown
+
+    def _contradicts(self, answers: Mapping[str, Mapping[str, Any]]) -> bool:
+        """True for "diseased" with the disease "none": sure of a disease, and of no one disease in particular.
+
+        And for labels that are each the likeliest, but were not seen together, where only such may be.
+        """
+        if self.contract.combinations is not None and self._seen is not None:
+            return tuple(answers[name]["label"] for name in self.contract.combinations.targets) not in self._seen
+        if self._pair is None:
+            return False
+        health, disease = self._pair
+        at = (target.classes.index(answers[target.name]["label"]) for target in (health, disease))
+        return not valid_combinations(health, disease)[tuple(at)]
+
+
+def _read_class(target: Target, output: NDArray[np.float32], top_k: int) -> tuple[Mapping[str, Any], float]:
+    order = np.argsort(-output, kind="stable")[:top_k]
+    top = [[target.classes[i], _rounded(output[i])] for i in order]
+    return {"label": top[0][0], "score": top[0][1], "top": top}, float(top[0][1])
+
+
+def _read_multilabel(target: Target, output: NDArray[np.float32], _: int) -> tuple[Mapping[str, Any], float]:
+    order = np.argsort(-output, kind="stable")
+    labels = [[target.classes[i], _rounded(output[i])] for i in order if output[i] >= 0.5]
+    # As sure as its least sure label, present or absent.
+    score = float(np.maximum(output, 1 - output).min()) if len(output) else 1.0
+    return {"labels": labels}, score
+
+
+def _read_value(target: Target, output: NDArray[np.float32], _: int) -> tuple[Mapping[str, Any], float]:
+    return {"value": _rounded(output[0]), "unit": target.unit}, 1.0
+
+
+_READERS = {"class": _read_class, "multilabel": _read_multilabel, "value": _read_value}
+
+
+def _rounded(number: np.float32) -> float:
+    return round(float(number), DIGITS)
+
+
+def _worse(first: Decision, second: Decision) -> Decision:
+    return first if _WORSE[first] >= _WORSE[second] else second
+
+
+def allowed_failures(asked: int | str, images: int) -> int:
+    """`3` or `2%` of so many images as a number. Raises `UsageError`."""
+    match = re.fullmatch(r"([0-9]{1,15})|([0-9]{1,3}(?:\.[0-9]{1,15})?)%", str(asked))
+    if match is None:
+        raise UsageError(f"{asked!r} is no number of failures", "", "Write a number, or a share like 2%.")
+    return int(match[1]) if match[1] else int(images * float(match[2]) / 100)

@@ -1,0 +1,137 @@
+"""Confidence that is as sure as it is right: one temperature a target and one bias a class.
+
+The logits z of a target become z / T + b: temperature scaling (Guo et al. 2017, "On calibration of modern neural
+networks") with the bias correction of Alexandari et al. 2020 ("Maximum likelihood with bias-corrected calibration is
+hard-to-beat at label shift adaptation"), which undoes what weights and sampling for rare classes did to the priors.
+
+All targets are fitted together, on what is answered in the end. Health and disease are the case in point: their heads
+see the same signs, so that the joint probability takes the same evidence twice. Fitted one by one, each head would be
+calibrated, and their answers too sure.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from plantml.model.network import Deployed
+from plantml.targets import Target
+
+_LEAST, _MOST = 0.05, 20.0
+"""Bounds of a temperature."""
+
+_TEMPERATURE_SPREAD, _BIAS_SPREAD = 1.0, 0.5
+"""Standard deviations of the normal priors of log T and b: few photos move them little, hundreds freely."""
+
+_TINY = 1e-12
+"""Added to probabilities, whose logarithm is taken."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What makes logits calibrated, by target; nothing for values.
+
+    Attributes:
+        temperatures: what logits are divided by.
+        biases: what is added to them then, a number a class.
+    """
+
+    temperatures: Mapping[str, float]
+    biases: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Of one target: which photos are labelled, and what to answer for them, [n, classes]."""
+
+    target: Target
+    rows: Tensor
+    soft: Tensor
+
+
+def fit(
+    deployed: Deployed,
+    logits: Mapping[str, Tensor],
+    labels: Mapping[str, NDArray[Any]],
+    start: Scaling | None = None,
+) -> Scaling:
+    """The scaling under which the labels are most likely, by the answers of `deployed` and the priors.
+
+    The labels of n photos are taken as (n + 1) / (n + 2) sure (Platt 1999, "Probabilistic outputs for support
+    vector machines"): a split without a single mistake does not ask for boundless confidence.
+
+    Args:
+        deployed: whose answers count; its own scaling does not.
+        logits: [N, classes], by target.
+        labels: encoded, see `Target.encode`, by target.
+        start: what is likely before any label is seen, and stays where a target has none; no scaling if not given.
+    """
+    from scipy.optimize import minimize
+
+    targets = [target for target in deployed.net.targets if target.kind != "value"]
+    wanted = [made for target in targets if target.name in labels and (made := _wanted(target, labels[target.name]))]
+    sizes = [target.size for target in targets]
+    before = start or Scaling({}, {})
+    likely = [np.log([before.temperatures.get(target.name, 1.0) for target in targets])]
+    likely += [np.array(before.biases.get(target.name, np.zeros(target.size))) for target in targets]
+    first = np.concatenate(likely)
+    spread = torch.full((len(first),), _BIAS_SPREAD, dtype=torch.float64)
+    spread[: len(sizes)] = _TEMPERATURE_SPREAD
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        given = {name: found.detach().clone().double() for name, found in logits.items()}
+        centre = torch.from_numpy(first)
+
+        def loss(numbers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            free = torch.from_numpy(numbers).requires_grad_()
+            logs, biases = free[: len(sizes)], torch.split(free[len(sizes) :], sizes)
+            scaled = {
+                target.name: given[target.name] * torch.exp(-logs[at]) + biases[at] for at, target in enumerate(targets)
+            }
+            answers = deployed.answers_of(given | scaled)
+            total = ((free - centre) / spread).square().sum() / 2
+            total = total + sum(_surprise(each, answers[each.target.name]) for each in wanted)
+            total.backward()  # type: ignore[no-untyped-call]
+            assert free.grad is not None
+            return float(total.detach()), free.grad.numpy()
+
+        bounds = [(np.log(_LEAST), np.log(_MOST))] * len(sizes) + [(None, None)] * sum(sizes)
+        found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds).x if wanted else first
+    temperatures = np.exp(found[: len(sizes)])
+    biases = np.split(found[len(sizes) :], np.cumsum(sizes)[:-1]) if sizes else []
+    return Scaling(
+        {target.name: round(float(each), 4) for target, each in zip(targets, temperatures, strict=True)},
+        {target.name: _rounded(each) for target, each in zip(targets, biases, strict=True)},
+    )
+
+
+def _wanted(target: Target, labels: NDArray[Any]) -> _Wanted | None:
+    known = target.labelled(labels)
+    if not known.any():
+        return None
+    labels = labels[known]
+    soft: NDArray[np.float64]
+    doubt, size = 1 / (len(labels) + 2), target.size
+    if target.kind == "class":
+        # The doubt is spread over the other classes.
+        soft = np.full((len(labels), size), doubt / max(1, size - 1))
+        soft[np.arange(len(labels)), labels] = 1 - doubt if size > 1 else 1.0
+    else:
+        soft = labels.astype(np.float64) * (1 - 2 * doubt) + doubt
+    return _Wanted(target, torch.from_numpy(np.flatnonzero(known)), torch.from_numpy(soft))
+
+
+def _surprise(wanted: _Wanted, answers: Tensor) -> Tensor:
+    """The negative log-likelihood, summed over the labelled photos."""
+    found = answers.index_select(0, wanted.rows)
+    likely = (wanted.soft * (found + _TINY).log()).sum()
+    if wanted.target.kind == "multilabel":
+        likely = likely + ((1 - wanted.soft) * (1 - found + _TINY).log()).sum()
+    return -likely
+
+
+def _rounded(numbers: Sequence[float] | NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(round(float(number), 4) + 0.0 for number in numbers)

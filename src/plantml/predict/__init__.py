@@ -1,1 +1,0 @@
-"""From a source to records: the part that detection, validation and the Python interface share."""

@@ -1,0 +1,88 @@
+"""From what a user names to a model: a run, a bundle, an exported file, or a version in a registry."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from plantml import settings, storage
+from plantml.errors import InputError, NotFoundError
+from plantml.model import bundle as bundles
+from plantml.model import runtimes
+from plantml.model.bundle import Bundle
+from plantml.model.pipeline import BATCH, Pipeline
+from plantml.model.predictor import Model
+from plantml.model.runtimes import Runtime
+from plantml.registry import ledger
+
+
+def find(ref: str, cache: storage.Cache | None = None) -> Bundle:
+    """The bundle that a reference names.
+
+    Args:
+        ref: as `bundle.find` takes it, or `REGISTRY/leaf@3`, or `REGISTRY/leaf@production`.
+        cache: for remote files.
+
+    Raises:
+        NotFoundError: there is none.
+        InputError: as `bundle.find`; or a registry has no such version, or another model in its place.
+    """
+    with _registered_models_explained(ref):
+        return _version(ref, cache) or bundles.find(ref, cache)
+
+
+def open_model(
+    ref: str, *, runtime: str = "auto", device: str = "cpu", cache: storage.Cache | None = None
+) -> tuple[Bundle, Runtime]:
+    """A model and what runs it. Arguments as of `runtimes.open_model`, with versions of a registry too."""
+    with _registered_models_explained(ref):
+        return runtimes.open_model(_version(ref, cache) or ref, runtime=runtime, device=device, cache=cache)
+
+
+def _version(ref: str, cache: storage.Cache | None) -> Bundle | None:
+    """The bundle of a version in a registry, which is the model that was added; `None` for any other reference."""
+    entry = ledger.found(ref)
+    if entry is None:
+        return None
+    bundle = bundles.find(entry.url, cache)
+    if bundle.digest != entry.digest:
+        why = f"{entry.digest[:12]} was added, and {bundle.digest[:12]} is there"
+        raise InputError(f"{ref} is not the model that was added", why, bundles.AGAIN)
+    return replace(bundle, asked=ref)
+
+
+@contextlib.contextmanager
+def _registered_models_explained(ref: str) -> Iterator[None]:
+    """Say of a registered model without a version which versions there are."""
+    try:
+        yield
+    except NotFoundError:
+        url = storage.absolute(ref)
+        if ledger.is_model(url):
+            raise ledger.unnamed(ledger.load(url)) from None
+        raise
+
+
+def load(
+    ref: str | Path,
+    *,
+    runtime: str = "auto",
+    device: str = "cpu",
+    threads: int | None = None,
+    batch: int = BATCH,
+    top_k: int = 5,
+) -> Model:
+    """Load a model.
+
+    Args:
+        ref: a run, a bundle, an exported `.onnx` file, or a version in a registry (`REGISTRY/leaf@production`); a path
+            or any URL.
+        runtime: `auto`, `onnxruntime` or `torch`.
+        device: `cpu`, or a device as torch names it.
+        threads: images worked on at the same time; all usable cores if not given.
+        batch: images a call of the runtime.
+        top_k: classes named for each class target.
+    """
+    machine = settings.machine()
+    bundle, opened = open_model(str(ref), runtime=runtime, device=device, cache=machine.cache())
+    return Model(Pipeline(bundle, opened, threads=threads or machine.threads, batch=batch, top_k=top_k))

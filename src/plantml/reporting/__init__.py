@@ -1,0 +1,1 @@
+"""What people look at: charts, Markdown tables and HTML pages."""

@@ -1,0 +1,259 @@
+"""Pictures of numbers: confusion matrices and curves, as PNG bytes."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plantml.metrics import ClassReport
+from plantml.metrics.calibration import Reliability, Threshold
+from plantml.metrics.selective import Curve, Floats
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_INK = "#1b5e20"
+_PALE, _WARN, _GREY = "#a5d6a7", "#c62828", "#616161"
+
+BINS = 15
+"""Of a reliability diagram: those that the calibration error is computed over."""
+
+_FEW = 5
+"""Answers below which a bin says little, and is drawn pale."""
+
+
+def confusion(found: ClassReport) -> bytes:
+    """The confusion matrix of a class target: shares of each true class as colour, photos as numbers."""
+    size = len(found.classes)
+    figure = canvas(max(4.0, 0.55 * size + 2.4), max(3.4, 0.5 * size + 2.0))
+    axes = figure.subplots()
+    support = found.confusion.sum(axis=1, keepdims=True)
+    share = found.confusion / np.maximum(support, 1)
+    axes.imshow(share, cmap="Greens", vmin=0, vmax=1)
+    names = [text(name) for name in found.classes]
+    axes.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(size), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(f"{found.target}: macro-F1 {found.scores['macro_f1']:.3f}, {found.photos} photos")
+    if size <= 30:
+        for (row, column), number in np.ndenumerate(found.confusion):
+            if number:
+                colour = "white" if share[row, column] > 0.5 else "black"
+                axes.text(column, row, str(number), ha="center", va="center", color=colour, fontsize=8)
+    return png(figure)
+
+
+def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> bytes:
+    """Loss and validation scores by epoch, the chosen one (counted from 0) marked."""
+    figure = canvas(9.0, 3.6)
+    left, right = figure.subplots(1, 2)
+    epochs = [row["epoch"] + 1 for row in history]
+    for axes, names in ((left, ("train_loss", "val_loss")), (right, _score_names(history))):
+        for name in names:
+            axes.plot(epochs, [row.get(name, np.nan) for row in history], marker="o", markersize=3, label=name)
+        axes.axvline(best_epoch + 1, color=_INK, linestyle=":", label="chosen")
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    left.set_title("loss")
+    right.set_title("validation")
+    right.set_ylim(top=1.02)
+    return png(figure)
+
+
+def reliability(
+    target: str,
+    answers: tuple[Floats, NDArray[np.bool_]],
+    before: Reliability | None,
+    after: Reliability,
+    accepted_from: Threshold | None = None,
+) -> bytes:
+    """A reliability diagram: how often answers of a confidence were right, and how many there were.
+
+    Args:
+        target: name.
+        answers: calibrated confidence [N] and whether it was right [N].
+        before: calibration, where that is known, and
+        after: it.
+        accepted_from: marked, if given.
+    """
+    confidence, right = answers
+    edges = np.linspace(0, 1, BINS + 1)
+    bin_ = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    counts = np.bincount(bin_, minlength=BINS)
+    there = counts > 0
+    share = np.bincount(bin_, weights=right, minlength=BINS)[there] / counts[there]
+    named = np.bincount(bin_, weights=confidence, minlength=BINS)[there] / counts[there]
+    middle, width = (edges[:-1] + edges[1:])[there] / 2, 0.92 / BINS
+    first = int(np.flatnonzero(there)[0]) if there.any() else 0
+
+    figure = canvas(5.4, 6.0)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    bars = upper.bar(middle, share, width, color=_PALE, edgecolor=_INK, linewidth=0.8, label="right")
+    gaps = upper.bar(
+        middle,
+        np.abs(named - share),
+        width,
+        bottom=np.minimum(named, share),
+        color="none",
+        edgecolor=_WARN,
+        hatch="////",
+        linewidth=0.0,
+        label="gap to the confidence",
+    )
+    upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, label="perfect")
+    upper.set_ylim(0, 1.02)
+    upper.set_ylabel("share of right answers")
+    upper.set_title(_reliability_title(target, before, after), fontsize=9)
+    lower.bar(middle, counts[there], width, color=_PALE, edgecolor=_INK, linewidth=0.8)
+    for x, number in zip(middle, counts[there], strict=True):
+        lower.text(x, number, str(number), ha="center", va="bottom", fontsize=7)
+    lower.set_ylim(0, max(1, counts.max()) * 1.25)
+    lower.set_ylabel("answers")
+    lower.set_xlabel("confidence, calibrated")
+    left = max(0.0, edges[first] - 0.02) if first else 0.0
+    if accepted_from is not None and accepted_from.score <= 1:
+        inwards = accepted_from.score > (1 + left) / 2
+        for axes in (upper, lower):
+            axes.axvline(accepted_from.score, color=_INK, linestyle=":", linewidth=1.4)
+        lower.text(
+            accepted_from.score,
+            lower.get_ylim()[1] * 0.93,
+            f" accepted from {accepted_from.score:.2f} ",
+            ha="right" if inwards else "left",
+            va="top",
+            fontsize=8,
+            color=_INK,
+        )
+    lower.set_xlim(left, 1.005)
+    upper.legend(loc="upper left", fontsize=8)
+    for bar, gap, number in zip(bars, gaps, counts[there], strict=True):
+        if number < _FEW:
+            bar.set_alpha(0.3)
+            gap.set_alpha(0.3)
+    return png(figure)
+
+
+def _reliability_title(target: str, before: Reliability | None, after: Reliability) -> str:
+    was = f", before calibration {before.ece:.3f}" if before else ""
+    return (
+        f"{text(target)}: calibration error {after.ece:.3f}{was}\n"
+        f"{'no more' if after.explained_by_chance else 'MORE'} than a perfect model of {after.photos} answers"
+        f" shows ({after.low:.3f} to {after.high:.3f})"
+    )
+
+
+def risk_coverage(target: str, curve: Curve, risk: float, chosen: Threshold | None = None) -> bytes:
+    """The risk-coverage curve, with the risk that was asked for and the threshold that was chosen for it.
+
+    Args:
+        target: name.
+        curve: see `selective.risk_coverage`.
+        risk: that was asked for.
+        chosen: threshold.
+    """
+    figure = canvas(5.8, 4.2)
+    axes = figure.subplots()
+    axes.step(
+        curve.coverage, curve.risk, where="post", color=_INK, linewidth=1.6, label="wrong among the accepted photos"
+    )
+    axes.axhline(risk, color=_WARN, linestyle="--", linewidth=1, label=f"asked for: at most {risk:g}")
+    top = max(1.6 * risk, float(curve.risk.max(initial=0.0)) * 1.15)
+    if chosen is not None and chosen.coverage:
+        top = max(top, min(1.0, chosen.bound) * 1.12)
+        axes.axvspan(0, chosen.coverage, color=_PALE, alpha=0.25, linewidth=0)
+        axes.errorbar(
+            [chosen.coverage],
+            [chosen.risk],
+            yerr=[[0.0], [chosen.bound - chosen.risk]],
+            color=_INK,
+            marker="o",
+            markersize=6,
+            capsize=4,
+            linewidth=1.2,
+            clip_on=False,
+            zorder=3,
+            label=f"true risk of the accepted: below {chosen.bound:.3f} (95 % sure)",
+        )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.3 * min(1.0, top))  # room for the legend
+    axes.set_xlabel("coverage: share of photos that are accepted")
+    axes.set_ylabel("risk: share of wrong answers")
+    axes.set_title(_selective_title(target, chosen), fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", fontsize=8)
+    return png(figure)
+
+
+def _selective_title(target: str, chosen: Threshold | None) -> str:
+    if chosen is None or not chosen.coverage:
+        return f"{text(target)}: no score is good enough, nothing is accepted"
+    note = f"{chosen.photos} photos" + (", provisional" if chosen.provisional else "")
+    return (
+        f"{text(target)}: from a score of {chosen.score:.3f}, {chosen.coverage:.0%} are accepted,\n"
+        f"{chosen.risk:.1%} of them wrong ({note})"
+    )
+
+
+def text(words: str) -> str:
+    """Words that matplotlib draws as they are, and reads no formula in."""
+    return words.replace("$", r"\$")
+
+
+def _score_names(history: Sequence[Mapping[str, float]]) -> list[str]:
+    names = [name for name in (history[0] if history else {}) if name.endswith(("macro_f1", "r2"))]
+    return names if len(names) > 2 else [name for name in names if "." in name] or names
+
+
+def canvas(width: float, height: float) -> "Figure":
+    """An empty picture of so many inches, 110 dots each."""
+    # Figure without pyplot: no display, no global state, safe in any thread.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+
+
+def png(figure: "Figure") -> bytes:
+    """A picture as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def agreement(target: str, unit: str | None, truth: Floats, answers: Floats) -> bytes:
+    """A value target's answers [N] against its labels [N], in its unit; on the diagonal both are the same."""
+    figure = canvas(4.6, 4.2)
+    axes = figure.subplots()
+    both = np.concatenate([truth, answers])
+    ends = (float(both.min()), float(both.max()))
+    axes.plot(ends, ends, color=_GREY, linestyle=":", linewidth=1)
+    axes.scatter(truth, answers, s=14, color=_INK, alpha=max(0.15, min(0.8, 60 / len(truth))), linewidths=0)
+    axes.set_aspect("equal", adjustable="datalim")
+    in_unit = f" ({text(unit)})" if unit else ""
+    axes.set_xlabel(f"label{in_unit}")
+    axes.set_ylabel(f"answer{in_unit}")
+    axes.set_title(f"{text(target)}: {len(truth)} photos", fontsize=10)
+    axes.grid(alpha=0.3)
+    return png(figure)
+
+
+def robustness(score: str, scores: Mapping[str, Sequence[float]]) -> bytes:
+    """A score under changes of the photos: by change, one number for none, mild and strong."""
+    figure = canvas(6.4, 4.2)
+    axes = figure.subplots()
+    markers = "osD^v<>pX*"
+    for number, (name, values) in enumerate(scores.items()):
+        axes.plot(
+            range(len(values)), values, marker=markers[number % len(markers)], markersize=5, linewidth=1.4, label=name
+        )
+    axes.set_xticks(range(3), ["unchanged", "mild", "strong"])
+    axes.set_xlim(-0.1, 2.1)
+    axes.set_ylim(min(0.0, *(min(values) for values in scores.values())), 1.02)
+    axes.set_ylabel(score.replace("_", " "))
+    axes.set_title("score by change of the photos", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left", fontsize=8, ncols=2)
+    return png(figure)

@@ -1,0 +1,91 @@
+"""A photo while it is being painted: its size, its random numbers, and what all painters do to planes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from plantml.synth import noise
+from plantml.synth.noise import Plane
+
+Colours = NDArray[np.float32]
+"""Planar RGB: float32, shape (3, H, W), 0..1 from black to white."""
+
+Colour = tuple[float, float, float]
+"""Red, green and blue, 0..1."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What every painter needs to know.
+
+    Attributes:
+        rng: the photo's own random numbers; painters draw from it in turn.
+        height: in pixels.
+        width: in pixels.
+        towards: where the light comes from, radians in image axes (x right, y down).
+    """
+
+    rng: np.random.Generator
+    height: int
+    width: int
+    towards: float
+
+    @cached_property
+    def pitch(self) -> float:
+        """Pixels per 1/256 of the shorter side: the unit of all lengths that should grow with the photo."""
+        return min(self.height, self.width) / 256
+
+    def noise(self, name: str, scale: float = 1.0) -> Plane:
+        """A window of a texture that looks the same in any size of photo; a small `scale` enlarges it."""
+        return noise.window(name, self.rng, self.height, self.width, scale / self.pitch)
+
+    def grain(self, name: str) -> Plane:
+        """A window of a texture at its own size: the finest detail that the photo can hold."""
+        return noise.window(name, self.rng, self.height, self.width)
+
+    def rows(self) -> Plane:
+        """The y of every pixel, shape (H, 1)."""
+        return np.arange(self.height, dtype=np.float32)[:, None]
+
+    def cols(self) -> Plane:
+        """The x of every pixel, shape (1, W)."""
+        return np.arange(self.width, dtype=np.float32)[None, :]
+
+
+def blend(colours: Colours, colour: Colour, share: Plane) -> None:
+    """Move `colours` towards one colour by `share` (0..1, shape (H, W)), in place."""
+    for plane, value in zip(colours, colour, strict=True):
+        np.add(plane, (np.float32(value) - plane) * share, out=plane)
+
+
+def scale(colours: Colours, factor: Plane) -> None:
+    """Multiply `colours` by a factor for every pixel, in place."""
+    np.multiply(colours, factor, out=colours)
+
+
+def unit(image: Image.Image) -> Plane:
+    """A grey image as a plane of 0..1."""
+    return np.asarray(image, dtype=np.float32) * np.float32(1 / 255)
+
+
+def clipped(plane: Plane) -> Plane:
+    """The plane with its values held within 0..1."""
+    held: Plane = np.clip(plane, np.float32(0), np.float32(1))
+    return held
+
+
+def column(colour: Colour) -> Colours:
+    """One colour, shape (3, 1, 1), to be spread over a plane."""
+    return np.array(colour, dtype=np.float32).clip(0.02, 0.98)[:, None, None]
+
+
+def vary(rng: np.random.Generator, colour: Colour, by: float) -> Colour:
+    """The colour with its brightness, and a little its hue, changed by about `by`."""
+    red, green, blue = (value + rng.normal(0, by / 3) for value in colour)
+    lift = rng.normal(0, by)
+    return red + lift, green + lift, blue + 0.8 * lift

@@ -1,0 +1,249 @@
+"""Write a synthetic dataset: photos in class folders, labels, boxes, and the truth about planted faults."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import multiprocessing
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from itertools import count
+
+from plantml import storage
+from plantml.concurrency import Progress
+from plantml.errors import InputError, PlantmlError
+from plantml.synth.defects import apply_fault, encode_jpeg, plan_faults
+from plantml.synth.scene import Box, render
+from plantml.synth.spec import SynthSpec, parse_class
+
+LABEL_COLUMNS = ("image", "category", "health", "disease", "severity", "plant", "background")
+TRUTH_COLUMNS = ("image", "defect", "of", "detail")
+
+_LOOK = 1
+"""Counted up whenever the same spec would give other photos, so that two looks do not mix in one folder."""
+
+_SPAWN_PAYS = 200 * 256 * 256
+"""Pixels in all from which starting worker processes costs less than it saves."""
+
+_CHUNK = 64 * 256 * 256
+"""Pixels that a worker makes before it reports."""
+
+
+@dataclass(frozen=True)
+class SynthSummary:
+    """What was written.
+
+    Attributes:
+        url: the dataset.
+        images: number of image files, faulty ones included.
+        plants: number of plant ids in the labels.
+        classes: images a class, as delivered.
+        defects: planted faults a kind.
+        bytes: size of all image files.
+    """
+
+    url: str
+    images: int
+    plants: int
+    classes: Mapping[str, int]
+    defects: Mapping[str, int]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Delivered:
+    """One image file as the tables know it. `defect` is empty for a sound photo."""
+
+    image: str
+    category: str
+    health: str
+    disease: str
+    severity: float
+    plant: str
+    background: str
+    width: int
+    height: int
+    boxes: tuple[Box, ...]
+    bytes: int
+    defect: str = ""
+    of: int | None = None
+    detail: str = ""
+
+
+def write(spec: SynthSpec, out: str, *, workers: int | None = None, progress: Progress | None = None) -> SynthSummary:
+    """Make the dataset that `spec` describes at the URL `out`.
+
+    ```
+    out/synth.json                                 the spec; written first
+    out/images/<category>___<disease>/<name>.jpg
+    out/boxes.json                                 COCO; boxes in pixels of the upright image
+    out/truth.csv                                  planted faults, if any were asked for
+    out/labels.csv                                 labels as a person would deliver them; written last
+    ```
+
+    The bytes depend on the spec alone, not on `workers`. `None` takes one process for little work and all
+    cores for much. Repeating a call that was cut off, or one that was not, ends in the same files.
+
+    The labels hold the wrong ones that were planted. A copy has the labels of its source, its plant included;
+    only a leak claims another plant.
+
+    Raises:
+        InputError: `out` holds something else than (a part of) this very dataset.
+        StorageError: a file could not be written.
+    """
+    _claim(spec, out)
+    rows: list[_Delivered] = []
+    for chunk in _photos(spec, out, workers):
+        rows.extend(chunk)
+        if progress:
+            progress(len(rows), spec.images)
+    storage.write(storage.join(out, "boxes.json"), _coco(spec, rows))
+    if spec.defects:
+        truth = ((row.image, row.defect, "" if row.of is None else rows[row.of].image, row.detail) for row in rows)
+        storage.write(storage.join(out, "truth.csv"), _table(TRUTH_COLUMNS, (line for line in truth if line[1])))
+    labels = (
+        (row.image, row.category, row.health, row.disease, f"{row.severity:.4f}", row.plant, row.background)
+        for row in rows
+    )
+    storage.write(storage.join(out, "labels.csv"), _table(LABEL_COLUMNS, labels))
+    return SynthSummary(
+        url=out,
+        images=len(rows),
+        plants=len({row.plant for row in rows}),
+        classes=dict(sorted(Counter(row.image.split("/")[1] for row in rows).items())),
+        defects=dict(sorted(Counter(row.defect for row in rows if row.defect).items())),
+        bytes=sum(row.bytes for row in rows),
+    )
+
+
+def _claim(spec: SynthSpec, out: str) -> None:
+    """Write the spec down, or refuse a place where another dataset lives."""
+    mine = {"plantml_synth": _LOOK, **asdict(spec), "classes": list(spec.classes)}
+    note = storage.join(out, "synth.json")
+    other = "Choose another folder, or remove what is there."
+    if storage.exists(note):
+        try:
+            found = json.loads(storage.read(note))
+        except ValueError:
+            found = None
+        if found != mine:
+            raise InputError(f"{out} holds another synthetic dataset", f"its synth.json says {found}", other)
+    elif storage.exists(storage.join(out, "labels.csv")):
+        raise InputError(f"{out} holds another dataset", "it has a labels.csv, but no synth.json", other)
+    else:
+        storage.write(note, json.dumps(mine, indent=1).encode())
+
+
+def _photos(spec: SynthSpec, out: str, workers: int | None) -> Iterator[list[_Delivered]]:
+    """Make all photos, in chunks and in order."""
+    workers = _worker_count(spec, out, workers)
+    height, width = spec.shape
+    step = max(1, min(_CHUNK // (height * width), spec.images // (8 * workers)))
+    starts = range(0, spec.images, step)
+    if workers == 1:
+        for start in starts:
+            yield _make_chunk(spec, out, start, min(start + step, spec.images))
+        return
+    # Spawned, not forked: filesystem clients do not survive a fork.
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_leave_signals_to_the_parent)
+    try:
+        futures = [pool.submit(_make_chunk, spec, out, start, min(start + step, spec.images)) for start in starts]
+        for future in futures:
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise PlantmlError(
+            "A worker process died",
+            "out of memory, killed, or started by a script that does not guard its main part",
+            "Repeat the call with workers=1, or in a script under: if __name__ == '__main__'.",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_signals_to_the_parent() -> None:
+    """Ctrl-C reaches every process of a terminal; the parent ends the others in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _worker_count(spec: SynthSpec, out: str, workers: int | None) -> int:
+    if out.startswith("memory://"):  # another process has a memory of its own
+        return 1
+    if workers is not None:
+        if workers < 1:
+            raise InputError(f"workers is {workers}", "it must be at least 1", "Leave it out to use all cores.")
+        return workers
+    height, width = spec.shape
+    return 1 if spec.images * height * width < _SPAWN_PAYS else len(os.sched_getaffinity(0))
+
+
+def _make_chunk(spec: SynthSpec, out: str, start: int, stop: int) -> list[_Delivered]:
+    return [_make(spec, out, index) for index in range(start, stop)]
+
+
+def _make(spec: SynthSpec, out: str, index: int) -> _Delivered:
+    """Render, spoil if planned, and write one photo."""
+    fault = plan_faults(spec).get(index)
+    photo = render(spec, index if fault is None or fault.source is None else fault.source)
+    if fault is None:
+        data, extension, detail = encode_jpeg(photo), "jpg", ""
+    else:
+        faulty = apply_fault(spec, index, fault, photo)
+        photo, data, extension, detail = faulty.photo, faulty.data, faulty.extension, faulty.detail
+    name = f"images/{photo.class_name}/photo-{index:07d}.{extension}"
+    storage.write(storage.join(out, name), data)
+    height, width = photo.leaves.shape
+    return _Delivered(
+        image=name,
+        category=photo.category,
+        health=photo.health,
+        disease=photo.disease,
+        severity=photo.severity,
+        plant=photo.plant,
+        background=photo.background,
+        width=width,
+        height=height,
+        boxes=photo.boxes,
+        bytes=len(data),
+        defect=fault.kind if fault else "",
+        of=fault.source if fault else None,
+        detail=detail,
+    )
+
+
+def _coco(spec: SynthSpec, rows: list[_Delivered]) -> bytes:
+    """COCO's format for object detection. What is boxed is a leaf; its category is the plant."""
+    names = dict.fromkeys(parse_class(name).category for name in spec.classes)
+    numbers = dict(zip(names, count(1)))
+    images: list[dict[str, str | int]] = []
+    annotations: list[dict[str, int | list[int]]] = []
+    for number, row in enumerate(rows, 1):
+        images.append({"id": number, "file_name": row.image, "width": row.width, "height": row.height})
+        for x, y, w, h in row.boxes:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": numbers[row.category],
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": number, "name": name, "supercategory": "leaf"} for name, number in numbers.items()]
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,132 @@
+"""What a run leaves besides its bundle: metrics, history, pictures, the configuration, the environment."""
+
+import ast
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from plantml import metrics
+from plantml.metrics import ClassReport, calibration
+from plantml.parsing import dump_yaml
+from plantml.reporting import charts
+from plantml.settings import usable_cores
+from plantml.train import calibration_report
+from plantml.train.config import Plan
+from plantml.train.history import History
+from plantml.train.packaging import Finished
+from plantml.train.run_folder import HISTORY, METRICS, RunFolder
+
+METRICS_FORMAT = 1
+CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
+
+_TOLD = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+"""Environment variables that change speed, or the order of additions; no others are written down."""
+
+
+def write(run: RunFolder, plan: Plan, history: History, made: Finished) -> None:
+    """Write the results of a finished training."""
+    run.write("plots/curves.png", charts.learning_curves(history.rows, history.best_epoch))
+    for found in made.reports:
+        if isinstance(found, ClassReport):
+            run.write(f"plots/confusion_{found.target}.png", charts.confusion(found))
+    for one in made.accounts:
+        name, chosen = one.target, one.threshold
+        diagram = charts.reliability(name, one.answers, one.before, one.after, chosen)
+        run.write(f"plots/reliability_{name}.png", diagram)
+        run.write(f"plots/risk_coverage_{name}.png", charts.risk_coverage(name, one.curve, plan.target_risk, chosen))
+    run.write(HISTORY, history.csv())
+    run.write(ENVIRONMENT, _json(environment()))
+    content = {
+        "plantml_metrics": METRICS_FORMAT,
+        "split": "val",
+        "model": made.digest,
+        "dataset": made.contract.dataset.model_dump(mode="json"),
+        "best_epoch": history.best_epoch,
+        "scores": metrics.headline(made.reports),
+        "targets": {found.target: metrics.as_json(found) for found in made.reports},
+        "calibration": calibration_report.calibration_json(made.accounts),
+        "selective": calibration_report.selective_json(made.accounts, plan.target_risk),
+        "unknown": {"threshold": made.contract.unknown_threshold, "known_share": calibration.KNOWN_SHARE},
+        "onnx": asdict(made.proof),
+    }
+    run.write(METRICS, _json(content))
+
+
+def write_config(run: RunFolder, lines: Sequence[str]) -> None:
+    """Write the configuration with where each value came from, as `settings.Resolved.lines` tells it."""
+    if lines:
+        run.write(CONFIG, config_yaml(lines).encode())
+
+
+def config_yaml(lines: Sequence[str]) -> str:
+    """Lines `key = value  # where from`, values as Python writes them, as YAML that `--config` reads."""
+    text, open_ = [], ""
+    for line in lines:
+        setting, _, origin = line.rpartition("  # ")
+        key, _, value = setting.partition(" = ")
+        section, _, name = key.rpartition(".")
+        if section and section != open_:
+            text.append(f"{section}:")
+        open_ = section
+        scalar = dump_yaml(_plain(ast.literal_eval(value)), one_line=True)
+        text.append(f"{'  ' if section else ''}{name}: {scalar}  # {' '.join(origin.split())}")
+    return "\n".join(text) + "\n"
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the software that made a model: what it takes to make it again."""
+    import torch
+
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu": _cpu(),
+        "cores": usable_cores(),
+        "torch_threads": torch.get_num_threads(),
+        "libraries": libraries(),
+        "variables": {name: os.environ[name] for name in _TOLD if name in os.environ},
+    }
+    if torch.cuda.is_available():
+        found["gpus"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def libraries() -> Mapping[str, str]:
+    """Versions of plantml and of what it asks for and is installed, by name."""
+    names = {"plantml"}
+    for requirement in metadata.requires("plantml") or ():
+        match = re.match(r"[A-Za-z0-9._-]+", requirement)
+        if match:
+            names.add(match.group().lower())
+    found = {}
+    for name in sorted(names):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()

@@ -1,0 +1,139 @@
+"""Answers that were computed once are kept on this machine: a validation that was killed goes on where it was.
+
+    CACHE/predictions/<model>-<what>/<time>-<process>.parquet     some hundred photos each
+
+A folder belongs to a model's very bytes, to what ran them, and to the versions that decide what it answers; a row to
+a photo's very bytes.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from plantml import storage
+from plantml.about import __version__
+from plantml.errors import PlantmlError
+from plantml.model.bundle import Bundle
+from plantml.storage import sealed_tables
+
+SEGMENT_ROWS, SEGMENT_SECONDS = 256, 5.0
+
+_MODELS = 64
+"""Folders that are kept; those that were not used for longest go first."""
+
+_SCHEMA = pl.Schema({"photo": pl.String(), "record": pl.String(), "numbers": pl.List(pl.Float32)})
+
+Answer = tuple[str, NDArray[np.float32]]
+"""A record as JSON, or nothing, and numbers of the model."""
+
+
+class Kept:
+    """Answers of one model to one kind of question. Several processes may share the folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._answers: dict[str, Answer] = {}
+        self._new: list[tuple[str, str, list[float]]] = []
+        self._since = time.monotonic()
+
+    @classmethod
+    def open(cls, cache: Path, model: str | None, what: str, *, fresh: bool = False) -> "Kept":
+        """The answers of a model, as `identity` names it, to `what`; `fresh` forgets them, no name keeps none."""
+        if model is None:
+            return cls(None)
+        folder = cache / "predictions" / f"{model}-{what}"
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        kept = cls(folder)
+        kept._read()
+        return kept
+
+    def get(self, photo: str | None) -> Answer | None:
+        """What was answered for a photo."""
+        return None if photo is None else self._answers.get(photo)
+
+    def add(self, photo: str | None, record: str, numbers: NDArray[np.float32]) -> None:
+        """Keep an answer."""
+        if photo is None or self._folder is None:
+            return
+        self._new.append((photo, record, numbers.tolist()))
+        if len(self._new) >= SEGMENT_ROWS or time.monotonic() - self._since > SEGMENT_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added. A full disk costs the next validation some time, and this one nothing."""
+        self._since = time.monotonic()
+        if not self._new or self._folder is None:
+            return
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            name = f"{time.time_ns()}-{os.getpid()}"
+            part = self._folder / f".{name}.part"
+            part.write_bytes(sealed_tables.pack(pl.DataFrame(self._new, schema=_SCHEMA, orient="row")))
+            part.replace(self._folder / f"{name}.parquet")
+        self._new = []
+
+    def _read(self) -> None:
+        assert self._folder is not None
+        if not self._folder.is_dir():
+            _forget_old(self._folder.parent)
+            return
+        os.utime(self._folder)
+        for file in sorted(self._folder.glob("*.parquet")):
+            with contextlib.suppress(OSError):
+                rows = sealed_tables.unpack(file.read_bytes(), _SCHEMA)
+                if rows is None:
+                    file.unlink()  # damaged: predicted again
+                    continue
+                for photo, record, numbers in rows.iter_rows():
+                    self._answers[photo] = (record, np.array(numbers, np.float32))
+
+
+def _forget_old(home: Path) -> None:
+    with contextlib.suppress(OSError):
+        folders = sorted(home.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
+        for folder in folders[_MODELS:]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def identity(bundle: Bundle, runtime: str, device: str) -> str | None:
+    """What names a model's answers; `None` if its bytes cannot be told."""
+    try:
+        files: Mapping[str, str] = bundle.files or {"": hashlib.sha256(storage.read(bundle.url)).hexdigest()}
+    except PlantmlError:
+        return None
+    libraries = {name: _version(name) for name in ("numpy", "pillow", "onnxruntime", "torch", "openvino")}
+    said = [bundle.digest, sorted(files.items()), runtime, device, __version__, libraries]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
+
+
+def photo_keys(rows: pl.DataFrame) -> Sequence[str | None]:
+    """What names each photo's bytes: their hash where the dataset holds them, and the file's stamp too elsewhere."""
+    return [
+        image_id if path.startswith("images/") else _stamped(image_id, url)
+        for image_id, path, url in rows.select("image_id", "path", "url").iter_rows()
+    ]
+
+
+def _stamped(image_id: str, url: str) -> str | None:
+    try:
+        return f"{image_id} {url} {storage.stat(url).stamp}"
+    except PlantmlError:
+        return None
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,179 @@
+"""A model's answers for photos: those that are kept, and the others by the code that detection runs."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from plantml import imaging, storage
+from plantml.concurrency import Progress, Stop, batched, in_threads
+from plantml.errors import InputError, PlantmlError
+from plantml.imaging import Pixels
+from plantml.model.bundle import Contract
+from plantml.model.pipeline import Pipeline, Prediction
+from plantml.model.records import Record
+from plantml.validate.prediction_cache import Kept, photo_keys
+from plantml.validate.selection import DATASET
+
+Floats = NDArray[np.float32]
+Change = Callable[[Pixels], Pixels]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said of photos, in their order.
+
+    Attributes:
+        predictions: one a photo.
+        new: predictions that were computed now; the others were kept.
+    """
+
+    predictions: Sequence[Prediction]
+    new: int
+
+    @property
+    def answered(self) -> list[int]:
+        """Places of photos with an answer."""
+        return [at for at, found in enumerate(self.predictions) if found.probabilities is not None]
+
+    def outputs(self, target: str, photos: Sequence[int]) -> Floats:
+        """Outputs of a target for some of the answered photos: float32 [P, classes]."""
+        found = [self.predictions[at].probabilities for at in photos]
+        return np.stack([each[target] for each in found if each is not None])
+
+
+def predict(pipeline: Pipeline, rows: pl.DataFrame, kept: Kept, stop: Stop, progress: Progress) -> Answers:
+    """Answers for all photos.
+
+    Raises:
+        StoppedError: a signal came; what was answered is kept.
+        InputError: a photo is not the one that was labelled, or none could be read.
+    """
+    contract, keys = pipeline.bundle.contract, photo_keys(rows)
+    urls = rows["url"].to_list()
+    found: list[Prediction | None] = [
+        _restored(kept.get(key), contract, url) for key, url in zip(keys, urls, strict=True)
+    ]
+    missing = [at for at, prediction in enumerate(found) if prediction is None]
+    done = len(urls) - len(missing)
+    progress(done, len(urls))
+    answers = pipeline.run(stop.until(urls[at] for at in missing))
+    try:
+        for at, prediction in zip(missing, answers, strict=False):  # a stop ends the answers early
+            found[at] = prediction
+            if prediction.probabilities is not None:
+                record = json.dumps(prediction.record.as_json())
+                kept.add(keys[at], record, _joined(contract, prediction.probabilities))
+            done += 1
+            progress(done, len(urls))
+    finally:
+        kept.flush()
+    if stop:
+        raise stop.error(
+            f"Validation stopped after {done} of {len(urls)} photos", "Repeat the command: it goes on from there."
+        )
+    predictions = [prediction for prediction in found if prediction is not None]
+    _check_unchanged(rows, predictions)
+    if all(prediction.probabilities is None for prediction in predictions):
+        raise InputError(
+            f"No photo of {', '.join(rows[DATASET].unique().sort())} could be read", predictions[0].record.failure or ""
+        )
+    return Answers(predictions, len(missing))
+
+
+def predict_changed(
+    pipeline: Pipeline, rows: pl.DataFrame, changes: Mapping[str, Change], kept: Kept, *, stop: Stop, progress: Progress
+) -> Iterator[tuple[int, Mapping[str, Mapping[str, Floats]]]]:
+    """Answers for changed photos: place, then by change and target float32 [classes]; unreadable ones are left out.
+
+    Each photo is read once. The changes are made at the model's input size.
+    """
+    contract, keys, urls = pipeline.bundle.contract, photo_keys(rows), rows["url"].to_list()
+    length = sum(target.size for target in contract.targets)
+    missing = []
+    for at, key in enumerate(keys):
+        answer = kept.get(key)
+        if answer is None or len(answer[1]) != length * len(changes):
+            missing.append(at)
+        else:
+            yield at, _by_change(answer[1], changes, contract)
+
+    def work(places: list[int]) -> list[tuple[int, Floats]]:
+        return _changed(pipeline, places, [urls[at] for at in places], changes)
+
+    done = len(urls) - len(missing)
+    try:
+        for chunk in in_threads(work, batched(stop.until(missing), pipeline.batch), pipeline.threads):
+            for at, numbers in chunk:
+                kept.add(keys[at], "", numbers)
+                yield at, _by_change(numbers, changes, contract)
+            done += len(chunk)
+            progress(done, len(urls))
+    finally:
+        kept.flush()
+    if stop:
+        raise stop.error(
+            f"Validation stopped after {done} of {len(urls)} changed photos",
+            "Repeat the command: it goes on from there.",
+        )
+
+
+def _changed(
+    pipeline: Pipeline, places: Sequence[int], urls: Sequence[str], changes: Mapping[str, Change]
+) -> list[tuple[int, Floats]]:
+    contract = pipeline.bundle.contract
+    read = []
+    for at, (_, data) in zip(places, storage.read_many(urls), strict=True):
+        if isinstance(data, PlantmlError):
+            continue
+        try:
+            read.append((at, imaging.decode(data, contract.input)))
+        except imaging.ImageError:
+            continue
+    if not read:
+        return []
+    parts = []
+    for change in changes.values():
+        outputs = pipeline.runtime.run(np.stack([change(pixels) for _, pixels in read]))
+        parts += [outputs[f"target.{target.name}"] for target in contract.targets]
+    numbers = np.concatenate(parts, axis=1).astype(np.float32)
+    return [(at, numbers[row]) for row, (at, _) in enumerate(read)]
+
+
+def _joined(contract: Contract, probabilities: Mapping[str, Floats]) -> Floats:
+    return np.concatenate([probabilities[target.name] for target in contract.targets])
+
+
+def _split(contract: Contract, numbers: Floats) -> dict[str, Floats]:
+    ends = np.cumsum([target.size for target in contract.targets])[:-1]
+    parts = np.split(numbers, ends)
+    return {target.name: part for target, part in zip(contract.targets, parts, strict=True)}
+
+
+def _by_change(numbers: Floats, changes: Mapping[str, Any], contract: Contract) -> Mapping[str, Mapping[str, Floats]]:
+    parts = np.split(numbers, len(changes))
+    return {name: _split(contract, part) for name, part in zip(changes, parts, strict=True)}
+
+
+def _restored(answer: tuple[str, Floats] | None, contract: Contract, url: str) -> Prediction | None:
+    if answer is None or len(answer[1]) != sum(target.size for target in contract.targets):
+        return None
+    said: dict[str, Any] = json.loads(answer[0])
+    said.pop("plantml_record")
+    record = Record(**{**said, "image": url, "boxes": tuple(said["boxes"])})
+    return Prediction(record, _split(contract, answer[1]), None)
+
+
+def _check_unchanged(rows: pl.DataFrame, predictions: Sequence[Prediction]) -> None:
+    """A photo that is no longer the one that was labelled would make the score a lie."""
+    for name, image_id, found in zip(rows["name"], rows["image_id"], predictions, strict=True):
+        if found.record.image_id not in {None, image_id}:
+            raise InputError(
+                f"{name} is not the photo that was imported",
+                f"its bytes do not have the SHA-256 {image_id[:12]}… any more",
+                "Restore it from a backup, or import the photos again into a new dataset.",
+            )

@@ -1,0 +1,196 @@
+"""Which photos a model is judged on, with which labels."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from plantml import storage
+from plantml.data import versions
+from plantml.data.filters import where
+from plantml.data.manifest import Version
+from plantml.errors import InputError
+from plantml.metrics import Groups
+from plantml.targets import Target
+from plantml.validate.config import ValidateConfig
+
+DATASET, URL = "dataset", "url"
+"""Columns that are added to a manifest's: reference of the version, and URL of the photo."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos of one or more datasets.
+
+    Attributes:
+        versions: of the datasets.
+        rows: as the manifests have them, their labels renamed as asked, with `dataset` and `url`.
+        targets: that the model predicts and some photo has a label of; classes are the model's.
+        shared: by target, the classes that means are over; all, where a target is not in it.
+        left_out: by target, photos whose class a model does not know, and whose label therefore does not count.
+    """
+
+    versions: Sequence[Version]
+    rows: pl.DataFrame
+    targets: Sequence[Target]
+    shared: Mapping[str, frozenset[str]]
+    left_out: Mapping[str, int]
+
+    def at(self, rows: Sequence[int]) -> "Photos":
+        """Some of the photos."""
+        return Photos(self.versions, self.rows[list(rows)], self.targets, self.shared, self.left_out)
+
+    def groups(self) -> Groups:
+        """What belongs together: a group of a dataset, or the copies of one photo."""
+        return groups_of(self.rows)
+
+
+def groups_of(rows: pl.DataFrame) -> Groups:
+    """What belongs together among rows that name their dataset: a group of it, or the copies of one photo."""
+    keys = rows.select(
+        pl.when(pl.col("group").is_null())
+        .then(pl.format("id {}", "image_id"))
+        .otherwise(pl.format("group {} {}", pl.col(DATASET).str.replace(r"@\d+$", ""), "group"))
+    )
+    return Groups(keys.to_series().to_list())
+
+
+def select(refs: Sequence[str], models: Sequence[Sequence[Target]], config: ValidateConfig) -> Photos:
+    """The photos that are asked for.
+
+    Args:
+        refs: datasets.
+        models: targets of the model, and of others that must know the classes too.
+        config: split, condition, names and the like.
+
+    Raises:
+        InputError: there are none, model and datasets share no target, or a label is unknown to a model.
+    """
+    found = [versions.load(ref) for ref in refs]
+    renames = _renames(config.map) if config.map else {}
+    _check_renames(renames, found, config.map or "")
+    tables = [_rows(version, config, renames) for version in found]
+    rows = pl.concat(tables, how="diagonal_relaxed")
+    if rows.is_empty():
+        raise InputError("No photo is left to judge on", f"--where {config.where!r} holds for none")
+    targets = _shared_targets(models[0], found, rows)
+    if not targets:
+        have = dict.fromkeys(target.name for version in found for target in version.targets)
+        raise InputError(
+            f"The model and {', '.join(version.ref for version in found)} share no target with labels",
+            f"the model predicts {', '.join(target.name for target in models[0])};"
+            f" the dataset has {', '.join(have) or 'none'}",
+        )
+    left_out: dict[str, int] = {}
+    shared: dict[str, frozenset[str]] = {}
+    for target in targets:
+        known = [each.classes for model in models for each in model if each.name == target.name]
+        if config.shared_classes and target.kind != "value":
+            classes = frozenset(set(known[0]).intersection(*known[1:]))
+            rows, left = _only(rows, target, classes)
+            if left:
+                left_out[target.name] = left
+            shared[target.name] = classes & frozenset(_labels(rows, target))
+        labels = rows[target.name].to_list()
+        for classes_ in known:  # an unknown class is told before the work, not after
+            Target(target.name, target.kind, classes_).encode(labels)
+    judged = [target for target in targets if rows[target.name].null_count() < rows.height]
+    if not judged:
+        raise InputError("No photo has a class that the model knows", "", "Name them alike: --map classes.csv")
+    return Photos(found, rows, judged, shared, left_out)
+
+
+def _rows(version: Version, config: ValidateConfig, renames: Mapping[tuple[str, str], str | None]) -> pl.DataFrame:
+    rows = version.usable(None if config.split == "all" else config.split).sort("source", "name")
+    if rows.is_empty():
+        there = sorted(set(version.usable()["split"].drop_nulls()))
+        raise InputError(
+            f"{version.ref} has no photos in its {config.split} split",
+            f"it has {', '.join(there) or 'no splits'}",
+            f"Split it: plantml dataset split {version.url}" if not there else "Name another one: --split all",
+        )
+    if config.where:
+        rows = where(rows, config.where)
+    urls = [version.image_url(path) for path in rows["path"]]
+    rows = rows.with_columns(pl.lit(version.ref).alias(DATASET), pl.Series(URL, urls, dtype=pl.String))
+    return renamed(rows, version.targets, renames)
+
+
+def renamed(
+    rows: pl.DataFrame, targets: Iterable[Target], renames: Mapping[tuple[str, str], str | None]
+) -> pl.DataFrame:
+    """Rows with other class names, by (target or nothing, name); `None` takes the label away."""
+    for target in targets:
+        named = {old: new for (name, old), new in renames.items() if name in {"", target.name}}
+        if not named or target.kind == "value":
+            continue
+        labels = [_renamed(label, named) for label in rows[target.name].to_list()]
+        rows = rows.with_columns(pl.Series(target.name, labels, dtype=rows.schema[target.name]))
+    return rows
+
+
+def _renamed(label: Any, named: Mapping[str, str | None]) -> Any:
+    if isinstance(label, list):
+        new = [named.get(name, name) for name in label]
+        return None if None in new else new
+    return named.get(label, label)
+
+
+def _renames(url: str) -> dict[tuple[str, str], str | None]:
+    """A table with the columns `from` and `to`, and `target` where one name means two things."""
+    table = csv.DictReader(io.StringIO(storage.read(url).decode("utf-8-sig", "replace")))
+    if not {"from", "to"} <= set(table.fieldnames or ()):
+        raise InputError(
+            f"{url} is no table of class names",
+            f"its columns are {', '.join(table.fieldnames or ()) or 'missing'}",
+            "It needs the columns from and to, and may have target; an empty `to` leaves the class out.",
+        )
+    return {
+        ((row.get("target") or "").strip(), (row["from"] or "").strip()): (row["to"] or "").strip() or None
+        for row in table
+    }
+
+
+def _check_renames(renames: Mapping[tuple[str, str], str | None], found: Sequence[Version], url: str) -> None:
+    """A name that stands for nothing is a slip of the pen, and would be silent."""
+    there = {(target.name, name) for version in found for target in version.targets for name in target.classes}
+    for target, name in renames:
+        if not any(name == other and target in {"", of} for of, other in there):
+            raise InputError(
+                f"{url} renames {name!r}, which is no class of {target or 'the datasets'}",
+                f"classes are {', '.join(sorted({other for of, other in there if target in {'', of}}))}",
+            )
+
+
+def _shared_targets(model: Sequence[Target], found: Sequence[Version], rows: pl.DataFrame) -> list[Target]:
+    shared = []
+    for target in model:
+        theirs = [(each, version) for version in found for each in version.targets if each.name == target.name]
+        for each, version in theirs:
+            if each.kind != target.kind:
+                raise InputError(
+                    f"{target.name} is a {each.kind} in {version.ref} and a {target.kind} to the model",
+                    "they cannot be compared",
+                )
+        if theirs and rows[target.name].null_count() < rows.height:
+            shared.append(target)
+    return shared
+
+
+def _labels(rows: pl.DataFrame, target: Target) -> set[str]:
+    column = rows[target.name].drop_nulls()
+    return set((column.explode() if target.kind == "multilabel" else column).drop_nulls())
+
+
+def _only(rows: pl.DataFrame, target: Target, classes: frozenset[str]) -> tuple[pl.DataFrame, int]:
+    """Rows whose label is gone where it is not one of the classes, and how many lost theirs."""
+    before = rows[target.name].null_count()
+    labels = [
+        label if label is not None and (set(label) if isinstance(label, list) else {label}) <= classes else None
+        for label in rows[target.name].to_list()
+    ]
+    rows = rows.with_columns(pl.Series(target.name, labels, dtype=rows.schema[target.name]))
+    return rows, rows[target.name].null_count() - before

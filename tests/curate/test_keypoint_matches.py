@@ -1,0 +1,174 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+pytest.importorskip("cv2", reason="opencv is not installed: pip install 'plantml[curate]'")
+
+from plantml import imaging
+from plantml.curate import keypoint_matches
+from plantml.curate.keypoint_matches import find_copies
+from plantml.synth import SynthSpec
+from plantml.synth.scene import render
+
+ORIGINALS = 10
+
+
+def encode(picture, quality=90, format_="JPEG"):
+    buffer = io.BytesIO()
+    picture.save(buffer, format_, quality=quality)
+    return buffer.getvalue()
+
+
+def edits(picture, number):
+    """Copies of a photo: how `find_copies` should call each, and the copy."""
+    width, height = picture.size
+    x, y = (number * 7) % 30 / 100 * width, (number * 11) % 30 / 100 * height
+    window = tuple(round(value) for value in (x, y, x + 0.62 * width, y + 0.66 * height))
+    return {
+        "crop": picture.crop(window),
+        "flip": picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        "turn": picture.rotate(25 if number % 2 else -25, Image.Resampling.BICUBIC),
+    }
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    spec = SynthSpec(ORIGINALS, size=256)
+    return [Image.fromarray(render(spec, index).pixels) for index in range(ORIGINALS)]
+
+
+def found_among(files, **options):
+    return find_copies(len(files), files.__getitem__, **options)
+
+
+def pairs_of(found):
+    return {(copy.first, copy.second): copy for copy in found}
+
+
+def test_edited_copies_are_found_and_called_by_name(drawn):
+    files, expected = [encode(picture) for picture in drawn], {}
+    for number, picture in enumerate(drawn):
+        kind, copy = list(edits(picture, number).items())[number % 3]
+        expected[number, len(files)] = kind
+        files.append(encode(copy, quality=60))
+    found = pairs_of(found_among(files))
+    assert {pair: copy.kind for pair, copy in found.items()} == expected
+    for (first, _), copy in found.items():
+        assert copy.inliers >= keypoint_matches.INLIERS
+        assert copy.correlation >= keypoint_matches.CORRELATION
+        assert copy.mirrored == (copy.kind == "flip")
+        if copy.kind == "turn":
+            assert copy.angle == pytest.approx(25 if first % 2 else -25, abs=1)
+        if copy.kind == "crop":
+            assert copy.first_share == pytest.approx(0.62 * 0.66, abs=0.04)
+            assert copy.second_share == pytest.approx(1, abs=0.02)
+            assert copy.scale == pytest.approx(1, abs=0.02)
+
+
+def test_different_photos_are_no_copies(drawn):
+    assert found_among([encode(picture) for picture in drawn]) == []
+
+
+def test_a_smaller_copy_says_by_how_much(drawn):
+    small = drawn[1].resize((160, 160), Image.Resampling.BICUBIC)
+    (copy,) = found_among([encode(drawn[1]), encode(ImageEnhance.Brightness(small).enhance(0.8))])
+    assert (copy.kind, copy.mirrored) == ("resize", False)
+    assert copy.scale == pytest.approx(160 / 256, abs=0.01)
+    assert copy.angle == pytest.approx(0, abs=0.5)
+
+
+def test_a_photo_upside_down_in_a_mirror_is_a_flip(drawn):
+    (copy,) = found_among([encode(drawn[2]), encode(drawn[2].transpose(Image.Transpose.FLIP_TOP_BOTTOM))])
+    assert (copy.kind, copy.mirrored) == ("flip", True)
+    assert abs(copy.angle) == pytest.approx(180, abs=1)
+
+
+def test_parts_of_one_photo_that_overlap_are_a_kind_of_their_own():
+    wide = Image.fromarray(render(SynthSpec(1, size=512, height=300), 0).pixels)
+    left, right = wide.crop((0, 0, 300, 300)), wide.crop((212, 0, 512, 300))
+    (copy,) = found_among([encode(left), encode(right)])
+    assert copy.kind == "overlap"
+    assert copy.first_share == pytest.approx(88 / 300, abs=0.03)
+    assert copy.second_share == pytest.approx(88 / 300, abs=0.03)
+
+
+def test_another_plant_before_the_same_wall_is_no_copy(drawn):
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (40, 40, 3)).astype(np.uint8))
+    wall = noise.resize((256, 256), Image.Resampling.BICUBIC)
+    files = []
+    for plant in drawn[:4]:
+        photo = wall.copy()
+        photo.paste(plant.resize((150, 150)), (53, 53))
+        files.append(encode(photo))
+    assert found_among(files) == []
+
+
+def test_known_copies_are_passed_over(drawn):
+    copy = encode(drawn[0], quality=50)
+    files = [encode(drawn[0]), copy, encode(drawn[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT)), encode(drawn[3])]
+    found = found_among(files, known=np.array([0, 0, 2, 3]))
+    assert [(copy.first, copy.second) for copy in found] == [(0, 2)]
+
+
+def test_what_cannot_be_read_and_what_is_plain_has_no_copies(drawn):
+    plain = encode(Image.new("RGB", (200, 200), "green"))
+    assert found_among([b"", plain, b"hello", plain, encode(drawn[0])]) == []
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_no_photo_and_one_photo_have_no_copies(count, drawn):
+    assert found_among([encode(drawn[0])] * count) == []
+
+
+def test_threads_and_memory_change_nothing(drawn):
+    files = [encode(picture) for picture in drawn[:4]]
+    files += [encode(edits(picture, 1)["turn"]) for picture in drawn[:4]]
+    alone = found_among(files, threads=1)
+    assert len(alone) == 4
+    assert found_among(files, threads=4, memory=0) == alone
+
+
+def test_embeddings_add_candidates(drawn):
+    embeddings = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    files = [encode(drawn[0]), encode(drawn[1]), encode(edits(drawn[0], 0)["flip"])]
+    assert [(copy.first, copy.second) for copy in found_among(files, embeddings=embeddings, top=1)] == [(0, 2)]
+    assert keypoint_matches.alike(np.float32([[1, 0], [0, 5], [9, 1]]), 1).tolist() == [[0, 2], [1, 2], [2, 0]]
+
+
+def test_progress_ends_where_everything_is_done(drawn):
+    told = []
+    found_among([encode(picture) for picture in drawn[:4]], progress=lambda *step: told.append(step))
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1][0] == told[-1][1] >= 4
+
+
+# --- real photos ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", ["bean/val", "plantvillage/Apple___scab", "plantvillage/Strawberry___healthy"])
+def test_edited_copies_of_real_photos_are_found_and_others_are_not(folder, photos):
+    paths = sorted(path for path in (photos / folder).rglob("*") if path.is_file() and not path.stem.endswith("_1"))
+    files = [path.read_bytes() for path in paths[::5][:6]]
+    originals = len(files)
+    expected = {}
+    for number in range(originals):
+        for kind, copy in edits(imaging.thumbnail(files[number], 500), number).items():
+            expected[number, len(files)] = kind
+            files.append(encode(copy))
+    source = [*range(originals), *(number for number, _ in expected)]
+    found = pairs_of(found_among(files))
+    assert all(source[first] == source[second] for first, second in found)
+    hits = [pair for pair, kind in expected.items() if pair in found and found[pair].kind == kind]
+    assert len(hits) >= 0.9 * len(expected)
+
+
+def test_tiles_of_one_photo_overlap_and_those_of_others_do_not(photos):
+    paths = sorted((photos / "apple_boxes" / "images").glob("*.jpg"))
+    taken = [path for path in paths if path.name.startswith(("DSC_1103", "DSC_1116"))][:24]
+    found = found_among([path.read_bytes() for path in taken])
+    assert len(found) >= 10
+    assert {copy.kind for copy in found} == {"overlap"}
+    assert all(taken[copy.first].name[:8] == taken[copy.second].name[:8] for copy in found)

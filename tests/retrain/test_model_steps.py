@@ -1,0 +1,94 @@
+"""What is chosen follows from the comparison, and from nothing else."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from plantml.imaging import Fit
+from plantml.model.bundle import Architecture, Bundle, Contract, Origin
+from plantml.retrain import model_steps
+from plantml.retrain.class_alignment import widened
+from plantml.retrain.config import GateConfig
+from plantml.targets import Target
+
+
+def compared(this=0.9, other=0.85, sure=0.9, gates=(), groups=40):
+    first = {"name": "macro_f1", "this": this, "other": other, "difference": this - other, "sure": sure}
+    return {"differences": [first], "gates": list(gates), "groups": groups}
+
+
+def decide(sets, *, model="m@1", **gates):
+    work = SimpleNamespace(
+        model=model,
+        config=SimpleNamespace(gates=GateConfig.model_validate(gates)),
+        result=lambda name: sets if name == "compare" else None,
+    )
+    return model_steps.choose(work)
+
+
+FAILED = {"name": "disease.f1[rust]", "max_drop": 0.05, "value": 0.3, "passed": False}
+PASSED = FAILED | {"value": 0.01, "passed": True}
+
+
+def test_better_and_all_gates_passed_is_promoted() -> None:
+    found = decide({"all": compared(gates=[PASSED]), "frozen": compared(), "recent": compared()})
+    assert found["decision"] == "promote"
+    assert found["reasons"] == ["macro_f1 0.9000 against 0.8500, better in 90.0% of resamples"]
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        ({"all": compared(gates=[PASSED, FAILED])}, "drop of disease.f1[rust] is 0.3000, at most 0.05"),
+        ({"all": compared(this=0.84, sure=0.3)}, "it is not better"),
+        ({"all": compared(this=0.85, sure=0.5)}, "it is not better"),  # the same is not better
+        ({"all": compared(sure=None, this=0.85)}, "it is not better"),  # too few groups: its number decides
+        ({"all": compared(), "frozen": compared(this=0.7)}, "on the frozen test set is 0.7000"),
+        ({"all": compared(), "recent": compared(this=0.7)}, "on the recent test set is 0.7000"),
+    ],
+)
+def test_refused_with_the_reason(sets, said) -> None:
+    found = decide(sets)
+    assert found["decision"] == "refuse"
+    assert said in found["reasons"][0]
+
+
+def test_gates_decide_how_sure_and_how_much_worse() -> None:
+    assert decide({"all": compared(sure=0.9)}, sure=0.975)["decision"] == "refuse"
+    assert decide({"all": compared(this=0.84, sure=0.3)}, sure=0.0)["decision"] == "promote"
+    assert decide({"all": compared(), "frozen": compared(this=0.8)}, max_drop=0.1)["decision"] == "promote"
+    assert decide({"all": compared(sure=None)})["decision"] == "promote"
+    assert decide({"all": compared(), "recent": compared(this=0.5, groups=9)})["decision"] == "promote"
+
+
+def test_a_first_model_needs_its_own_gates_only() -> None:
+    alone = {"differences": [], "gates": [], "groups": 40}
+    assert decide({"all": alone}, model="")["decision"] == "promote"
+    gate = {"name": "macro_f1", "min": 0.8, "value": 0.5, "passed": False}
+    found = decide({"all": alone | {"gates": [gate]}}, model="")
+    assert (found["decision"], found["reasons"]) == ("refuse", ["macro_f1 is 0.5000, at least 0.8 was asked for"])
+
+
+def test_a_model_among_more_classes_gives_them_nothing() -> None:
+    class Two:
+        name = "two"
+
+        def run(self, batch):
+            return {"target.disease": np.full((len(batch), 2), 0.5, np.float32), "unknown": np.zeros(len(batch))}
+
+    contract = Contract(
+        targets=(Target("disease", "class", ("none", "rust")),),
+        input=Fit(32, 32),
+        architecture=Architecture(backbone="two", embedding=3, mean=(0.5,) * 3, std=(0.5,) * 3, bank=1),
+        temperatures={}, thresholds={}, unknown_threshold=0.9, dataset=Origin(url="", version=0, fingerprint=""),
+        metrics={}, seed=0, versions={},
+    )  # fmt: skip
+    bundle = Bundle("two", contract, "two", {})
+    wide, runtime = widened(bundle, Two(), [Target("disease", "class", ("blight", "none", "rust"))])
+    assert wide.contract.targets[0].classes == ("none", "rust", "blight")
+    assert runtime.run(np.zeros((3, 1)))["target.disease"].tolist() == [[0.5, 0.5, 0.0]] * 3
+    assert runtime.name != Two.name  # answers that are kept are not mixed up
+    assert wide.digest == bundle.digest
+    same = Two()
+    assert widened(bundle, same, contract.targets) == (bundle, same)

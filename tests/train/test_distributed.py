@@ -1,0 +1,37 @@
+"""What a launcher started must be what was asked for."""
+
+import pytest
+
+from plantml.errors import Exit, UsageError
+from plantml.train import distributed
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """As torchrun starts one of two processes."""
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("launched")
+def test_processes_that_do_not_know_each_other_are_refused() -> None:
+    with pytest.raises(UsageError, match="started 2 processes, and 1 were asked for"):
+        distributed.meet("cpu", 1, 1)
+
+
+@pytest.mark.usefixtures("launched")
+def test_it_is_a_wrong_use_of_the_command(cli, trained, tmp_path) -> None:
+    result = cli("train", trained.data, "--out", tmp_path / "run")
+    assert result.code == Exit.USAGE
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_machines_need_a_launcher() -> None:
+    with pytest.raises(UsageError, match="need a launcher"):
+        distributed.meet("cpu", 1, 2)
+
+
+def test_one_process_needs_nothing() -> None:
+    distributed.meet("auto", 2, 1)  # Lightning starts the second later
+    assert distributed.size() == 1
+    assert distributed.first()

@@ -1,0 +1,113 @@
+"""What a step is made of: rates by depth and time, blended photos, the average of the weights."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from plantml.model.bundle import Architecture
+from plantml.model.network import PlantNet, bare_backbone
+from plantml.targets import Target
+from plantml.train.lightning_module import PlantModule, depths
+from plantml.train.mixup import mixed
+
+TARGETS = (Target("disease", "class", ("a", "b")), Target("severity", "value", unit="fraction"))
+
+
+class Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.conv(image).mean(dim=(2, 3))
+
+
+@pytest.fixture
+def module(make_plan):
+    """`module(**values)`: a tiny network with a plan of these values."""
+
+    def make(backbone: nn.Module | None = None, size: int = 4, **values: object) -> PlantModule:
+        torch.manual_seed(0)
+        architecture = Architecture(backbone="x", embedding=size, mean=(0.5,) * 3, std=(0.5,) * 3, bank=1)
+        return PlantModule(PlantNet(architecture, TARGETS, backbone or Tiny()), make_plan(targets=TARGETS, **values))
+
+    return make
+
+
+def test_the_rate_rises_and_falls_to_nothing(module) -> None:
+    found = module(epochs=4, warmup=0.2)
+    rates = [found.rate(step) for step in range(found.steps)]
+    peak = rates.index(max(rates))
+    assert max(rates) == 1.0
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] < 0.2
+    assert found.rate(found.steps) == pytest.approx(0)
+
+
+def test_layers_near_the_pixels_learn_slower(module) -> None:
+    backbone = bare_backbone("mobilenetv3_small_050")
+    stages = depths(backbone)
+    assert stages["conv_stem.weight"] < stages["blocks.0.0.conv_dw.weight"] < stages["blocks.5.0.conv.weight"]
+    found = module(backbone, backbone.num_features, layer_decay=0.5, lr=1.0, backbone_lr=0.1)
+    rates = {id(parameter): group["peak"] for group in found.configure_optimizers().param_groups
+             for parameter in group["params"]}  # fmt: skip
+    named = {name: rates[id(parameter)] for name, parameter in found.net.named_parameters()}
+    assert named["heads.disease.weight"] == 1.0
+    assert named["backbone.conv_stem.weight"] == pytest.approx(0.1 * 0.5 ** max(stages.values()))
+    assert max(rate for name, rate in named.items() if name.startswith("backbone.")) == pytest.approx(0.1)
+
+
+def test_norms_and_biases_do_not_decay(module) -> None:
+    for group in module().configure_optimizers().param_groups:
+        assert (group["weight_decay"] > 0) == all(parameter.ndim > 1 for parameter in group["params"])
+
+
+def test_the_loss_of_a_blend_is_the_blend_of_losses(module, batch) -> None:
+    found, given = module(mixup=0.4), batch
+    seen = mixed(given, found.plan, step=0)
+    found.eval()
+    logits = found.net(seen.image)
+    expected = sum(share * found._loss(logits, truth) for truth, share in zip(seen.labels, seen.shares, strict=True))
+    torch.manual_seed(1)
+    assert torch.isclose(found.training_step(given, 0), expected)
+
+
+def test_dropout_is_a_function_of_seed_and_step(module, batch) -> None:
+    found, given = module(), batch
+    found.net.dropout.p = 0.5
+    losses = []
+    for found.step in (3, 4, 3):
+        losses.append(float(found.training_step(given, 0).detach()))
+    assert losses[0] == losses[2] != losses[1]
+
+
+def test_the_average_is_judged_once_there_is_one(module) -> None:
+    found = module(ema=0.5)
+    assert found.judged is found.net
+    with torch.no_grad():
+        for value in (1.0, 3.0):
+            found.net.heads["disease"].bias.fill_(value)
+            found.stepped()
+    assert found.judged is not found.net
+    assert found.judged.heads["disease"].bias.tolist() == [2.0, 2.0]
+    assert module(ema=0.0).average is None
+
+
+def test_missing_labels_and_shifts_reach_the_loss(module, batch) -> None:
+    given = batch | {"severity": torch.full((4,), math.nan)}
+    plain, shifted = module(), module(class_logits={"disease": (0.0, -3.0)})
+    assert float(plain.training_step(given, 0).detach()) != float(shifted.training_step(given, 0).detach())
+
+
+def test_what_is_drawn_more_often_does_not_weigh_more(module, batch) -> None:
+    """Weights of classes say how often photos are drawn, or what they count, and never both."""
+    weights = {"disease": (1.0, 9.0)}
+    even, drawn, weighed = (
+        float(module(class_weights=weights, balance=balance).training_step(batch, 0).detach())
+        for balance in ("off", "sampling", "weights")
+    )
+    assert drawn == even
+    assert weighed != even
