@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, features
 
 from plantml import imaging
-from plantml.imaging import EXTENSIONS, MAX_ASPECT, MAX_PIXELS, PAD, Fit, ImageError, decode, facts, read, thumbnail
+from plantml.imaging import EXTENSIONS, MAX_PIXELS, PAD, Fit, ImageError, decode, facts, read, thumbnail
+from plantml.imaging.decode import MAX_ASPECT
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 

@@ -298,6 +298,7 @@ def _similar(console: Console, chosen: "DetectConfig") -> "Similar":
 def _merge(console: Console, parts: list[str], chosen: "DetectConfig") -> None:
     from plantml.detect import detect as run
     from plantml.detect import shards
+    from plantml.model.records import allowed_failures
     from plantml.registry import references
 
     if chosen.out == run.STDOUT:
