@@ -6,7 +6,9 @@ import io
 import os
 import subprocess
 import sys
+import threading
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import hypothesis
@@ -232,3 +234,64 @@ def url(request, tmp_path):
     if request.param == "local":
         return str(tmp_path / "place")
     return request.getfixturevalue(f"{request.param}_url")
+
+
+# --- a bad server -----------------------------------------------------------------------------
+
+
+class _Badly(BaseHTTPRequestHandler):
+    """A web server whose answers depend on their names; most of them never end."""
+
+    ending = threading.Event()
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self):
+        with contextlib.suppress(OSError):
+            getattr(self, f"_{self.path.strip('/').partition('.')[0]}")()
+
+    def _photo(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"leaf")
+
+    def _busy(self):
+        self.send_response(503, "Busy")
+        self.end_headers()
+
+    def _forbidden(self):
+        self.send_response(418, "Teapot")
+        self.end_headers()
+
+    def _silent(self):
+        self.ending.wait(60)
+
+    def _drip(self):
+        self.send_response(200)
+        self.end_headers()
+        while not self.ending.wait(0.05):
+            self.wfile.write(b"x")
+
+    def _endless(self):
+        self.send_response(200)
+        self.end_headers()
+        while not self.ending.is_set():
+            self.wfile.write(bytes(1 << 16))
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="session")
+def bad_server():
+    """The address of a web server that behaves badly."""
+    _Badly.ending.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Badly) as there:
+        there.daemon_threads = True
+        threading.Thread(target=there.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{there.server_port}"
+        _Badly.ending.set()
+        there.shutdown()

@@ -82,6 +82,10 @@ class NotFoundError(InputError):
     """There is nothing at that URL."""
 
 
+class RefusedError(InputError):
+    """What is at that URL is not read: a pipe, a device, a file beyond the limit."""
+
+
 class DamagedError(StorageError):
     """Bytes are not those that their hash names."""
 

@@ -5,11 +5,9 @@ import errno
 import gc
 import importlib
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import NoReturn, TextIO
 
 import typer
@@ -17,7 +15,8 @@ import typer
 import plantml
 from plantml.cli.command import group
 from plantml.cli.console import RESULT_FORMAT, Streams
-from plantml.errors import Exit, InputError, PlantmlError, StorageError, TerminatedError
+from plantml.concurrency import terminable
+from plantml.errors import Exit, InputError, PlantmlError, StorageError
 
 _HELP = """From a folder of plant photos to a model that a machine can trust.
 
@@ -52,7 +51,7 @@ def run(argv: Sequence[str], streams: Streams | None = None) -> int:
     """Run one command line and return its exit code."""
     streams = streams or Streams()
     # Help pages are printed by typer, which knows the real streams only.
-    with _terminable(), contextlib.redirect_stdout(streams.stdout), contextlib.redirect_stderr(streams.stderr):
+    with terminable(), contextlib.redirect_stdout(streams.stdout), contextlib.redirect_stderr(streams.stderr):
         code = _ending(streams, argv, lambda: _run(argv, streams))
         # What is still in a buffer is lost if it cannot be written: that is an error too, and not the interpreter's.
         return _ending(streams, argv, lambda: _flushed(streams, code))
@@ -215,21 +214,3 @@ def _tell_bug(streams: Streams, error: Exception, *, debug: bool) -> int:
     if not debug:
         print(f"  Next: {_REPORT}", file=streams.stderr)
     return int(Exit.BUG)
-
-
-@contextlib.contextmanager
-def _terminable():  # type: ignore[no-untyped-def]
-    """SIGTERM ends a command like Ctrl-C does, with its own exit code."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise TerminatedError("Terminated", "", "Repeat the command; what was finished is kept.")
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: a test or a host program owns the signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

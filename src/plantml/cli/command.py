@@ -82,8 +82,9 @@ def command(
             streams = ctx.obj if isinstance(ctx.obj, Streams) else Streams()
             console = Console(streams, **shared)
             try:
-                _check_numbers(given)
-                function(console, **given)
+                with console.hearing():
+                    _check_numbers(given)
+                    function(console, **given)
             except PlantmlError as error:
                 error.answered = console.answered
                 raise

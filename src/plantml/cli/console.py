@@ -1,13 +1,15 @@
 """What a command sees of the outside: streams, output options, progress. Passed in, never global."""
 
 import codecs
+import contextlib
 import functools
 import io
 import json as jsonlib
+import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
@@ -143,6 +145,16 @@ class Console:
         self.streams.stdout.flush()
         self.answered = True
 
+    @contextlib.contextmanager
+    def hearing(self) -> Iterator[None]:
+        """Say what the library writes into its log meanwhile: that it tries again, or does without something."""
+        log, handler = logging.getLogger("plantml"), _Said(self)
+        log.addHandler(handler)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+
     def progress(self, what: str) -> Progress:
         """A progress to give to long work: a bar on a terminal, else a plain line every ten seconds."""
         if self.quiet:
@@ -215,6 +227,18 @@ class Console:
         )
         bar.start()
         return bar
+
+
+class _Said(logging.Handler):
+    """Lines of a log on a console."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say one line."""
+        self._console.say(record.getMessage())
 
 
 class Page:

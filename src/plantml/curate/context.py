@@ -103,4 +103,6 @@ class Subject:
         """The bytes of a row's photo. Raises what storage raises."""
         image_id, path = self.version.rows["image_id"][row], self.version.rows["path"][row]
         url = self.version.image_url(path)
-        return storage.read(url) if storage.is_local(url) else self.machine.cache().read(image_id, url)
+        if storage.is_local(url):
+            return storage.read(url, storage.MAX_PHOTO)
+        return self.machine.cache().read(image_id, url, storage.MAX_PHOTO)

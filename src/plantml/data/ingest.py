@@ -73,7 +73,7 @@ class Bringer:
 
     def _some(self, items: list[Item]) -> list[dict[str, Any]]:
         trusted = [item for item in items if not item.refusal]
-        found = storage.read_many(item.url for item in trusted)
+        found = storage.read_many((item.url for item in trusted), storage.MAX_PHOTO)
         rows = [self._row(item, data) for item, (_, data) in zip(trusted, found, strict=True)]
         return rows + [_refused(item) for item in items if item.refusal]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from plantml import imaging, storage
 from plantml.concurrency import batched, in_threads
-from plantml.errors import InputError, NotFoundError, PlantmlError
+from plantml.errors import InputError, NotFoundError, PlantmlError, RefusedError
 from plantml.imaging import ImageError, Pixels
 from plantml.model.bundle import Bundle
 from plantml.model.records import Reader, Record, failed
@@ -78,12 +78,12 @@ class Pipeline:
             if near:
                 yield from (partial(self.predict_urls, chunk) for chunk in batched(some, self.batch))
             else:
-                ahead = batched(storage.read_ahead(some), self.batch)
+                ahead = batched(storage.read_ahead(some, storage.MAX_PHOTO), self.batch)
                 yield from (partial(self.predict_bytes, chunk) for chunk in ahead)
 
     def predict_urls(self, urls: Sequence[str]) -> list[Prediction]:
         """Predictions for one chunk of URLs, computed in the calling thread."""
-        return self.predict_bytes(list(storage.read_many(urls)))
+        return self.predict_bytes(list(storage.read_many(urls, storage.MAX_PHOTO)))
 
     def predict_bytes(self, sources: Sequence[tuple[str, bytes | PlantmlError]]) -> list[Prediction]:
         """Predictions for images that were read already: (URL, bytes or the error of reading)."""
@@ -144,7 +144,7 @@ def _code(error: PlantmlError) -> str:
     """Why bytes did not come, as a short name."""
     if isinstance(error, NotFoundError):
         return "not-found"
-    if isinstance(error.__cause__, PermissionError):
+    if isinstance(error, RefusedError) or isinstance(error.__cause__, PermissionError):
         return "refused"
     if isinstance(error.__cause__, TimeoutError):
         return "timeout"

@@ -16,7 +16,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -24,8 +24,9 @@ from fnmatch import fnmatchcase
 from glob import glob as glob_local
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
+from plantml import concurrency
 from plantml.concurrency import batched, in_threads
 from plantml.errors import (
     AlreadyExistsError,
@@ -33,9 +34,11 @@ from plantml.errors import (
     MissingExtraError,
     NotFoundError,
     PlantmlError,
+    RefusedError,
+    StoppedError,
     StorageError,
 )
-from plantml.storage import s3_listing
+from plantml.storage import local_files, remote, s3_listing
 
 if TYPE_CHECKING:
     from plantml.storage.archives import Archive, Member, Ranges
@@ -43,6 +46,13 @@ if TYPE_CHECKING:
 FETCH_BATCH = 32
 """Objects asked for at once: 16 to 64 hide 20 ms of latency, more only costs memory."""
 
+MAX_PHOTO = 1 << 30
+"""Bytes of one photo, as of one member of an archive."""
+
+MAX_FILE = 16 << 30
+"""Bytes of any other file that is read as a whole: a model, a table, an archive in an archive."""
+
+_MAX_FETCHED = 1 << 40  # of an archive whose server gives no parts of it: as much as its members may have
 _ARCHIVE_THREADS = 8
 _AHEAD_THREADS, _AHEAD_BYTES = 2, 64 << 20
 _ARCHIVES = {
@@ -56,20 +66,15 @@ _ARCHIVES = {
 """How a file's name ends that is taken for an archive, and the protocol of what is in it."""
 
 
-T = TypeVar("T")
-
 _PROTOCOL = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+://")
 _ROOTS = ("://", ":///")
 _IN_ARCHIVE = re.compile(r"(zip|tar)://")
 _LOST_RACE = re.compile(r"pre-?condition|already exists|\b412\b", re.IGNORECASE)
-_NOT_TRANSIENT = (
-    FileNotFoundError,
-    PermissionError,
-    FileExistsError,
-    IsADirectoryError,
-    ImportError,
-    ValueError,
-)
+_ROOM_HINT = "Make room, or name another place, and repeat the command; what was finished is kept."
+_MEMORY_HINT = "Close other programs, or work on less at once."
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_BROKEN_DISK = {errno.EIO, errno.EROFS}
+_NO_NAME = {errno.ENAMETOOLONG, errno.ELOOP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +145,15 @@ def is_local(url: str) -> bool:
 
 
 def local_path(url: str) -> Path:
-    """The path of a local URL, with `~` expanded. Raises `ValueError` for any other URL."""
+    """The path of a local URL, with `~` expanded.
+
+    Raises:
+        InputError: no file can be called so.
+        ValueError: it is another URL.
+    """
     if not is_local(url):
         raise ValueError(url)
-    return Path(url.removeprefix("file://")).expanduser()
+    return local_files.path_of(url.removeprefix("file://"))
 
 
 def absolute(url: str) -> str:
@@ -225,46 +235,54 @@ def inside(url: str) -> str:
 # --- reading ----------------------------------------------------------------------------------
 
 
-def read(url: str) -> bytes:
+def read(url: str, limit: int = MAX_FILE) -> bytes:
     """The bytes at `url`.
 
     Raises:
         NotFoundError: there is nothing.
+        RefusedError: it is no regular file, or has more than `limit` bytes.
+        StoppedError: a signal asked for the end while a far storage was waited for.
         StorageError: it could not be read, after retries where the cause may pass.
     """
     with _explained(url, "read"):
         if is_local(url):
-            return local_path(url).read_bytes()
+            return local_files.read_file(local_path(url), limit)
         if place := _archived(url):
             return place[0].read(place[1])
         fs, path = _filesystem(url)
-        data: bytes = _retried(lambda: fs.cat_file(path))
+        data: bytes = remote.ask(fs, "cat_file", path, url=url, limit=limit)
         return data
+
+
+def open_local(url: str) -> BinaryIO:
+    """The file of a local URL, open for reading. Raises as `read`."""
+    with _explained(url, "read"):
+        return local_files.open_file(local_path(url))
 
 
 def read_head(url: str, length: int) -> bytes:
     """The first `length` bytes at `url`, or all where there are fewer. Raises as `read`."""
     with _explained(url, "read"):
         if is_local(url):
-            with local_path(url).open("rb") as file:
+            with local_files.open_file(local_path(url)) as file:
                 return file.read(length)
         if _IN_ARCHIVE.match(url):
             return read(url)[:length]
         fs, path = _filesystem(url)
-        data: bytes = _retried(lambda: fs.cat_file(path, start=0, end=length))
-        return data
+        data: bytes = remote.ask(fs, "cat_file", path, start=0, end=length, url=url, limit=MAX_PHOTO)
+        return data[:length]
 
 
-def read_many(urls: Iterable[str]) -> Iterator[tuple[str, bytes | PlantmlError]]:
+def read_many(urls: Iterable[str], limit: int = MAX_FILE) -> Iterator[tuple[str, bytes | PlantmlError]]:
     """The bytes of many URLs, in order, remote ones fetched `FETCH_BATCH` at a time.
 
     What cannot be read comes back as its error, in its place; nothing is raised for one object.
     """
     for batch in batched(urls, FETCH_BATCH):
-        yield from zip(batch, _read_batch(batch), strict=True)
+        yield from zip(batch, _read_batch(batch, limit), strict=True)
 
 
-def read_ahead(urls: Iterable[str]) -> Iterator[tuple[str, bytes | PlantmlError]]:
+def read_ahead(urls: Iterable[str], limit: int = MAX_FILE) -> Iterator[tuple[str, bytes | PlantmlError]]:
     """As `read_many`, some batches ahead of whoever works on the bytes, who then seldom waits for a far storage.
 
     About 64 MiB are held, less where objects are small; larger ones come in smaller batches.
@@ -275,20 +293,23 @@ def read_ahead(urls: Iterable[str]) -> Iterator[tuple[str, bytes | PlantmlError]
         while batch := list(islice(todo, size)):
             yield batch
 
-    for found in in_threads(lambda batch: list(zip(batch, _read_batch(batch), strict=True)), batches(), _AHEAD_THREADS):
+    def fetched(batch: list[str]) -> list[tuple[str, bytes | PlantmlError]]:
+        return list(zip(batch, _read_batch(batch, limit), strict=True))
+
+    for found in in_threads(fetched, batches(), _AHEAD_THREADS):
         length = sum(len(data) for _, data in found if isinstance(data, bytes)) // len(found)
         # Twice as many as threads are under way, one waits, one is in use.
         size = min(FETCH_BATCH, max(1, _AHEAD_BYTES // (2 * _AHEAD_THREADS + 2) // max(1, length)))
         yield from found
 
 
-def _read_batch(urls: list[str]) -> list[bytes | PlantmlError]:
+def _read_batch(urls: list[str], limit: int) -> list[bytes | PlantmlError]:
     found: dict[str, bytes | PlantmlError] = {}
-    remote: dict[int, tuple[Any, dict[str, str]]] = {}
+    far: dict[int, tuple[Any, dict[str, str]]] = {}
     archived: list[str] = []
     for url in urls:
         if is_local(url):
-            found[url] = _read_or_error(url)
+            found[url] = _read_or_error(url, limit)
             continue
         if _IN_ARCHIVE.match(url):
             archived.append(url)
@@ -299,26 +320,40 @@ def _read_batch(urls: list[str]) -> list[bytes | PlantmlError]:
         except PlantmlError as error:
             found[url] = error
             continue
-        remote.setdefault(id(fs), (fs, {}))[1][url] = path
+        far.setdefault(id(fs), (fs, {}))[1][url] = path
     if archived:
-        far = not is_local(archived[0].rpartition("::")[2])
-        found |= zip(archived, in_threads(_read_or_error, archived, _ARCHIVE_THREADS if far else 1), strict=True)
-    for fs, paths in remote.values():
-        try:
-            got = fs.cat(list(dict.fromkeys(paths.values())), on_error="return")
-        except Exception:  # noqa: BLE001 - not every filesystem can fetch many: ask one by one
-            got = {}
-        if isinstance(got, bytes):  # fsspec answers a list of one with the bytes alone
-            got = dict.fromkeys(paths.values(), got)
-        for url, path in paths.items():
-            data = got.get(path)
-            found[url] = data if isinstance(data, bytes) else _read_or_error(url)
+        threads = 1 if is_local(archived[0].rpartition("::")[2]) else _ARCHIVE_THREADS
+        found |= zip(
+            archived, in_threads(lambda url: _read_or_error(url, limit), archived, threads), strict=True
+        )  # fmt: skip
+    for fs, paths in far.values():
+        found |= _read_far(fs, paths, limit)
     return [found[url] for url in urls]
 
 
-def _read_or_error(url: str) -> bytes | PlantmlError:
+def _read_far(fs: Any, paths: Mapping[str, str], limit: int) -> dict[str, bytes | PlantmlError]:
+    """Files of one filesystem, by URL, asked for together; what fails so is asked for alone."""
+    answers = remote.ask_each(fs, "cat_file", list(dict.fromkeys(paths.values())), limit=limit)
+    found: dict[str, bytes | PlantmlError] = {}
+    for url, path in paths.items():
+        answer = answers[path]
+        if isinstance(answer, bytes):
+            found[url] = answer
+        elif isinstance(answer, TimeoutError | PlantmlError):  # would take as long again
+            found[url] = _read_or_error(url, limit, answer)
+        else:
+            found[url] = _read_or_error(url, limit)
+    return found
+
+
+def _read_or_error(url: str, limit: int, known: Exception | None = None) -> bytes | PlantmlError:
     try:
-        return read(url)
+        with _explained(url, "read"):
+            if known is not None:
+                raise known
+            return read(url, limit)
+    except StoppedError:
+        raise
     except PlantmlError as error:
         return error
 
@@ -332,7 +367,7 @@ def exists(url: str) -> bool:
             return _exists_archived(url)
         fs, path = _filesystem(url)
         fs.invalidate_cache()  # others write too: a remembered listing is no answer
-        return bool(_retried(lambda: fs.exists(path)))
+        return bool(remote.ask(fs, "exists", path, url=url))
 
 
 def is_dir(url: str) -> bool:
@@ -344,7 +379,7 @@ def is_dir(url: str) -> bool:
             return _exists_archived(url, folder=True)
         fs, path = _filesystem(url)
         fs.invalidate_cache()
-        return bool(_retried(lambda: fs.isdir(path)))
+        return bool(remote.ask(fs, "isdir", path, url=url))
 
 
 def stat(url: str) -> Entry:
@@ -356,7 +391,7 @@ def stat(url: str) -> Entry:
             return _archived_entry(url, basename(url), place[0].member(place[1]))
         fs, path = _filesystem(url)
         fs.invalidate_cache()
-        return _remote_entry(url, basename(url), _retried(lambda: fs.info(path)))
+        return _remote_entry(url, basename(url), remote.ask(fs, "info", path, url=url))
 
 
 def list_files(url: str, links: Links | None = None) -> Iterator[Entry]:
@@ -384,8 +419,8 @@ def list_files(url: str, links: Links | None = None) -> Iterator[Entry]:
             if hasattr(fs, "call_s3"):
                 yield from _list_s3(url, fs, path)
                 return
-            found = _retried(lambda: fs.find(path, detail=True))
-            if not found and not _retried(lambda: fs.exists(path)):
+            found = remote.ask(fs, "find", path, detail=True, url=url)
+            if not found and not remote.ask(fs, "exists", path, url=url):
                 raise FileNotFoundError(path)
             base = path.rstrip("/")
             entries = [
@@ -401,7 +436,7 @@ def _list_s3(url: str, fs: Any, path: str) -> Iterator[Entry]:
     bucket, _, key = path.partition("/")
 
     def ask(**asked: Any) -> s3_listing.Page:
-        answer: s3_listing.Page = _retried(lambda: fs.call_s3("list_objects_v2", **asked, **fs.req_kw))
+        answer: s3_listing.Page = remote.ask(fs, "call_s3", "list_objects_v2", url=url, **asked, **fs.req_kw)
         return answer
 
     empty = True
@@ -410,7 +445,7 @@ def _list_s3(url: str, fs: Any, path: str) -> Iterator[Entry]:
     ):
         empty = False
         yield Entry(join(url, name), name, size, tag.strip('"') or f"{size}-{modified}", modified)
-    if empty and not _retried(lambda: fs.exists(path)):
+    if empty and not remote.ask(fs, "exists", path, url=url):
         raise FileNotFoundError(path)
 
 
@@ -420,8 +455,9 @@ def _list_local(url: str, links: Links | None) -> Iterator[Entry]:
     if not root.is_dir():
         raise FileNotFoundError(root)
     follower = None if links is None else _LinkFollower(root, links)
-    under = [""]
+    under, started = [""], time.monotonic()
     while under:
+        concurrency.heed(f"Stopped while listing {url}", started)
         name = under.pop()
         # Joined only now: a million Paths are slow, and as many long names are large.
         full = os.path.join(root, name.rstrip("/"))  # noqa: PTH118
@@ -521,7 +557,7 @@ def glob(pattern: str, links: Links | None = None) -> list[Entry]:
             return _glob_archived(pattern, *place)
         fs, path = _filesystem(pattern)
         fs.invalidate_cache()
-        matches = _retried(lambda: fs.glob(path, detail=True))
+        matches = remote.ask(fs, "glob", path, detail=True, url=pattern)
         return [
             _remote_entry(str(fs.unstrip_protocol(full)), basename(full), info)
             for full, info in sorted(matches.items())
@@ -570,7 +606,7 @@ def ranges(url: str) -> "Ranges":
 
     with _explained(url, "read"):
         if is_local(url):
-            return archives.Local(local_path(url).open("rb"))
+            return archives.Local(open_local(url))
         if not _IN_ARCHIVE.match(url):
             remote = _Remote(url)
             if remote.in_ranges():
@@ -610,21 +646,22 @@ def _open_archive(url: str, kind: str) -> "Archive":
     from plantml.storage import archives
 
     if is_local(url):
-        return archives.Archive(url, kind, archives.Local(local_path(url).open("rb")))
+        return archives.Archive(url, kind, archives.Local(open_local(url)))
     if _IN_ARCHIVE.match(url):
         return archives.Archive(url, kind, archives.Held(read(url)))
-    remote = _Remote(url)
-    if not remote.in_ranges():
+    ranges = _Remote(url)
+    if not ranges.in_ranges():
         return archives.Archive(url, kind, archives.Local(_fetched(url)))
-    return archives.Archive(url, kind, remote, far=True)
+    return archives.Archive(url, kind, ranges, far=True)
 
 
 def _fetched(url: str) -> IO[bytes]:
     """A whole remote file as a temporary one that has no name."""
     fs, path = _filesystem(url)
     file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the archive
-    fs.get_file(path, file)
-    file.flush()
+    with _explained(url, "read"):
+        remote.fetch_into(file, fs, path, url, _MAX_FETCHED)
+        file.flush()
     return file
 
 
@@ -641,7 +678,7 @@ class _Remote:
         if end <= start:
             return b""
         with _explained(self._url, "read"):
-            data: bytes = _retried(lambda: self._fs.cat_file(self._path, start=start, end=end))
+            data = self._ask(start, end)
         if len(data) != end - start:
             raise StorageError(f"Could not read a part of {self._url}", "it changed meanwhile", "Repeat the command.")
         return data
@@ -651,7 +688,15 @@ class _Remote:
         if self.size <= 0:
             return False
         with _explained(self._url, "read"):
-            return len(_retried(lambda: self._fs.cat_file(self._path, start=0, end=1))) == 1
+            try:
+                return len(self._ask(0, 1)) == 1
+            except RefusedError:  # far more came
+                return False
+
+    def _ask(self, start: int, end: int) -> bytes:
+        limit = max(end - start, 1 << 20)
+        data: bytes = remote.ask(self._fs, "cat_file", self._path, start=start, end=end, url=self._url, limit=limit)
+        return data
 
 
 def _exists_archived(url: str, *, folder: bool = False) -> bool:
@@ -713,7 +758,7 @@ def write(url: str, data: bytes, *, durable: bool = False) -> None:
                 _keep_names(local_path(url).parent)
             return
         fs, path = _filesystem(url)
-        _retried(lambda: fs.pipe_file(path, data))
+        remote.ask(fs, "pipe_file", path, data, url=url, is_write=True)
 
 
 def create(url: str, data: bytes) -> None:
@@ -730,7 +775,7 @@ def create(url: str, data: bytes) -> None:
             return
         fs, path = _filesystem(url)
         try:
-            fs.pipe_file(path, data, mode="create")
+            remote.Request(fs, "pipe_file", path, data, mode="create", url=url, is_write=True).answer()
         except OSError as error:
             # Stores differ in how they say that the race was lost; callers see one answer.
             if isinstance(error, FileExistsError) or _LOST_RACE.search(str(error)):
@@ -740,18 +785,40 @@ def create(url: str, data: bytes) -> None:
 
 @contextlib.contextmanager
 def staged(url: str) -> Iterator[Path]:
-    """A local file to fill, which becomes `url` in one step if the block ends well, and else is gone."""
+    """A local file to fill, which becomes `url` in one step if the block ends well, and else is gone.
+
+    Raises:
+        StorageError: also if the disk is full, or fails, while the block writes.
+    """
     target = local_path(url) if is_local(url) else Path(tempfile.gettempdir(), basename(url))
     with contextlib.ExitStack() as stack:
         with _explained(url, "write"):
             scratch = stack.enter_context(_scratch(target, b""))
-        yield Path(scratch)  # what goes wrong in the block is not the storage's fault
+        try:
+            yield Path(scratch)
+        except Exception as error:
+            number = _system_error(error)
+            if number not in _NO_ROOM | _BROKEN_DISK:
+                raise  # what else goes wrong in the block is not the storage's fault
+            hint = _ROOM_HINT if number in _NO_ROOM else "Repeat the command; what was finished is kept."
+            raise StorageError(f"Could not write {url}", remote.short(error), hint) from error
         with _explained(url, "write"):
             if is_local(url):
                 os.replace(scratch, target)  # noqa: PTH105
             else:
                 fs, path = _filesystem(url)
-                _retried(lambda: fs.put_file(scratch, path))
+                remote.ask(fs, "put_file", scratch, path, url=url, is_write=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder on this machine, and those around it, if it is not there. Raises `StorageError`."""
+    with _explained(str(path), "make"):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StorageError(
+                f"Could not make the folder {path}", "a file is in its place", "Move the file, or name another folder."
+            ) from error
 
 
 def remove(url: str) -> None:
@@ -761,7 +828,7 @@ def remove(url: str) -> None:
             local_path(url).unlink()
         else:
             fs, path = _filesystem(url)
-            fs.rm_file(path)
+            remote.Request(fs, "rm_file", path, url=url, is_write=True).answer()
 
 
 def publish(url: str, files: Mapping[str, bytes], *, last: str = "") -> None:
@@ -790,7 +857,7 @@ def _keep_names(folder: Path) -> None:
 @contextlib.contextmanager
 def _scratch(target: Path, data: bytes, *, durable: bool = False) -> Iterator[str]:
     """A finished file beside `target`, gone afterwards if it was not moved."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     # Not mkstemp: its files are private, and the umask cannot be read without setting it for all threads.
     scratch = str(target.parent / f".{target.name[:40]}.{os.urandom(6).hex()}.part")
     try:
@@ -818,7 +885,7 @@ class Cache:
         self.folder, self.limit = folder, limit
         self._size: int | None = None
 
-    def read(self, sha256: str, url: str) -> bytes:
+    def read(self, sha256: str, url: str, limit: int = MAX_FILE) -> bytes:
         """The bytes of `url`, whose content is known by its hash, from here or from there.
 
         Raises:
@@ -829,7 +896,7 @@ class Cache:
             data = file.read_bytes()
             os.utime(file)
             return data
-        data = read(url)
+        data = read(url, limit)
         check_sha256(data, sha256, url)
         write(str(file), data)
         self._grow(len(data))
@@ -882,19 +949,6 @@ def _filesystem(url: str) -> tuple[Any, str]:
     return fs, str(path)
 
 
-def _retried(call: Callable[[], T]) -> T:
-    import stamina
-
-    for attempt in stamina.retry_context(on=_may_pass, attempts=4, wait_initial=0.2, wait_max=5.0, timeout=60):
-        with attempt:
-            return call()
-    raise AssertionError  # the last attempt returns or raises
-
-
-def _may_pass(error: Exception) -> bool:
-    return not isinstance(error, _NOT_TRANSIENT)
-
-
 @contextlib.contextmanager
 def _explained(url: str, verb: str) -> Iterator[None]:
     """Turn what a filesystem raises into an error that says what to do."""
@@ -914,17 +968,28 @@ def _explained(url: str, verb: str) -> Iterator[None]:
         ) from error
     except ImportError as error:
         raise MissingExtraError(f"Cannot {verb} {url}", str(error), "Install the package that it names.") from error
+    except MemoryError as error:
+        raise StorageError(f"Could not {verb} {url}", "memory is full", _MEMORY_HINT) from error
     except OSError as error:
-        raise StorageError(f"Could not {verb} {url}", _short(error), "Try again; nothing was lost.") from error
+        if error.errno in _NO_NAME:
+            raise NotFoundError(f"Nothing can be at {url}", os.strerror(error.errno or 0), "Check the path.") from error
+        hint = _ROOM_HINT if error.errno in _NO_ROOM else "Try again; nothing was lost."
+        raise StorageError(f"Could not {verb} {url}", remote.short(error), hint) from error
     except Exception as error:
         if is_local(url):
             raise
         # Remote filesystems raise whatever their client library raises.
-        raise StorageError(f"Could not {verb} {url}", _short(error), "Check the URL, credentials, network.") from error
+        raise StorageError(
+            f"Could not {verb} {url}", remote.short(error), "Check the URL, credentials, network."
+        ) from error
 
 
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+def _system_error(error: Exception) -> int | None:
+    """The operating system's number for an error of Python, or of a library in Rust; `None` for any other error."""
+    if isinstance(error, OSError):
+        return error.errno
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return int(match[1]) if match else None
 
 
 def now_utc() -> str:

@@ -14,6 +14,7 @@ import stat
 import struct
 import tarfile
 import tempfile
+import time
 import zipfile
 import zlib
 from collections import Counter
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
+from plantml import concurrency
 from plantml.errors import InputError
 
 MAX_MEMBER = 1 << 30
@@ -113,8 +115,9 @@ class Archive:
         self._kind = kind
         try:
             found = self._zip(data) if kind == "zip" else self._tar(far=far)
-            total = 0
+            total, started = 0, time.monotonic()
             for member in found:
+                concurrency.heed(f"Stopped while reading {url}", started)
                 total += member.size
                 self._check_size(member.name, member.size)
                 _check_growth(url, total, data.size)
@@ -325,8 +328,9 @@ def _copied(url: str, data: Ranges, opener: Any) -> Ranges:
     whole = io.BufferedReader(_File(data), _CHUNK)
     source: IO[bytes] = opener(whole) if opener else whole
     file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the archive
-    total = 0
+    total, started = 0, time.monotonic()
     while chunk := _read_packed(url, source):
+        concurrency.heed(f"Stopped while reading {url}", started)
         total += len(chunk)
         _check_growth(url, total, data.size)
         file.write(chunk)

@@ -136,7 +136,7 @@ def build(
     known = {image_id for segment in segments for image_id in segment.rows}
     todo = [same for image_id, same in copies.items() if image_id not in known]
     if todo:
-        place.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(place)
         _make_room(folder, len(todo) * _size(fit), limit)
         work = _Decoding(fit, place, cache, threads, progress, stop or Stop())
         segments += work.decode(todo, len(copies))
@@ -325,7 +325,7 @@ def _full(folder: Path, needed: int, why: str) -> StorageError:
 def fetch(photo: Photo, cache: storage.Cache | None) -> bytes:
     """The bytes of a photo, as its hash says; of a remote one from the cache, if it is there."""
     if cache is not None and not storage.is_local(photo.url):
-        return cache.read(photo.image_id, photo.url)
-    data = storage.read(photo.url)
+        return cache.read(photo.image_id, photo.url, storage.MAX_PHOTO)
+    data = storage.read(photo.url, storage.MAX_PHOTO)
     storage.check_sha256(data, photo.image_id, photo.url)
     return data

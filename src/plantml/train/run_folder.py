@@ -200,7 +200,7 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes of this machine away. Raises `InputError` if one trains here already."""
-        self._locks.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(self._locks)
         lock = FileLock(self._locks / f"{self._name}.lock", timeout=0)
         try:
             lock.acquire()
