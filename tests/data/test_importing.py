@@ -622,3 +622,31 @@ def test_a_photo_whose_annotation_was_mended_comes_in_anew(tmp_path, photo, cli)
         assert (result.code, result.json["usable"]) == (0, usable)
     assert result.json["mended"] == ["a.jpg"]
     assert rows_of(tmp_path / "dataset")["a.jpg"]["disease"] == "rust"
+
+
+# --- what cannot be read, or cannot be written down -------------------------------------------
+
+
+def test_what_is_no_regular_file_is_left_out_with_the_reason(source, dataset):
+    os.mkfifo(source / "healthy" / "pipe.jpg")
+    (source / "rust" / "zero.jpg").symlink_to("/dev/zero")
+    done = bring(source, dataset)
+    assert done.added == len(NAMES) + 2
+    reasons = dict(done.excluded)
+    assert "a named pipe" in reasons["healthy/pipe.jpg"]
+    assert "a device" in reasons["rust/zero.jpg"]
+
+
+def test_names_that_are_not_utf_8_are_passed_over_and_counted(source, dataset, photo):
+    (source / "healthy" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(photo())
+    (source / os.fsdecode(b"caf\xe9")).mkdir()
+    (source / os.fsdecode(b"caf\xe9") / "a.jpg").write_bytes(photo())
+    done = bring(source, dataset)
+    assert done.added == len(NAMES)
+    assert done.skipped == {"its name is not UTF-8: rename it": 2}
+
+
+def test_a_source_whose_name_is_not_utf_8_is_refused(tmp_path, write_photos, dataset):
+    source = write_photos(tmp_path / os.fsdecode(b"caf\xe9"), NAMES)
+    with pytest.raises(InputError, match="cannot be imported"):
+        bring(source, dataset)

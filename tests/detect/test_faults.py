@@ -3,16 +3,21 @@
 import io
 import json
 import os
+import signal
+import socket
+import threading
 import zipfile
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from plantml import storage
+from plantml import concurrency, storage
 from plantml.concurrency import Stop
 from plantml.detect.detect import detect
 from plantml.detect.sources import collect
-from plantml.errors import Exit, InputError, StorageError
+from plantml.errors import Exit, InputError, StorageError, TerminatedError
+from plantml.storage import local_files
 
 
 def codes(records):
@@ -73,15 +78,15 @@ def test_a_photo_that_is_cut_off_while_it_is_copied_is_whole_next_time(between, 
                         (OSError(5, "Input/output error"), "unreachable")],
 )  # fmt: skip
 def test_a_photo_that_cannot_be_read_says_why_and_is_retried_when_asked(between, photos, monkeypatch, error, code):
-    read = Path.read_bytes
+    read = local_files.read_file
 
-    def fail(path):
+    def fail(path, limit):
         if path.name == "03.png":
             raise error
-        return read(path)
+        return read(path, limit)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", fail)
+        patch.setattr(local_files, "read_file", fail)
         done, records = between(photos, lambda: None)
     assert codes(records)["03.png"] == code
     assert done.failures == {code: 1}
@@ -167,3 +172,50 @@ def test_two_runs_at_once_are_told_apart(configured, photos, tmp_path, monkeypat
     with Stop() as stop, pytest.raises(InputError, match="written by somebody else"):
         detect(found, pipeline, config, stdout=io.StringIO(), stop=stop)
     assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 12
+
+
+def test_what_is_no_regular_file_is_refused_in_its_record(between, photos, tmp_path):
+    os.mkfifo(photos / "pipe.png")
+    (photos / "zero.png").symlink_to("/dev/zero")
+    (photos / "sparse.png").touch()
+    os.truncate(photos / "sparse.png", storage.MAX_PHOTO + 1)
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(str(photos / "socket.png"))
+        _, records = between(photos, lambda: None)
+    assert len(records) == 16
+    refused = {Path(record["image"]).name: record["failure"] for record in records if record["failure"]}
+    assert refused.keys() == {"pipe.png", "zero.png", "sparse.png", "socket.png"}
+    assert all(why.startswith("refused: ") for why in refused.values())
+    assert "a named pipe" in refused["pipe.png"]
+
+
+def test_a_signal_while_a_server_is_waited_for_keeps_what_was_answered(configured, photos, bad_server, tmp_path):
+    out = tmp_path / "records.jsonl"
+    config, pipeline = configured(out=str(out))
+    found = collect([str(photos / "00.png"), str(photos / "01.png"), f"{bad_server}/drip.png"])
+    threading.Timer(0.5, concurrency._ending.note, [signal.SIGTERM]).start()
+    try:
+        with Stop() as stop, pytest.raises(TerminatedError, match="waiting for"):
+            detect(found, pipeline, config, stdout=io.StringIO(), stop=stop)
+    finally:
+        concurrency._ending.forget()
+    assert len(storage.read(f"{out}.journal/000001.jsonl").splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"caf\xe9/00.png"])
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_a_name_that_is_not_utf_8_is_written_as_text(configured, paint, tmp_path, name, ending):
+    place = tmp_path / "odd" / os.fsdecode(name)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(paint("00.png", 0).read_bytes())
+    out = tmp_path / f"records.{ending}"
+    config, pipeline = configured(out=str(out))
+    for _ in range(2):  # the second one goes on from the journal
+        with Stop() as stop:
+            done = detect(collect([str(tmp_path / "odd")]), pipeline, config, stdout=io.StringIO(), stop=stop)
+        assert (done.images, done.failed) == (1, 0)
+    if ending == "jsonl":
+        assert json.loads(out.read_bytes().decode())["image"] == str(place)
+    else:
+        table = pl.read_csv(out) if ending == "csv" else pl.read_parquet(out)
+        assert table["image"].to_list() == [str(place).replace("\udce9", "\\udce9")]

@@ -1,6 +1,5 @@
 """`--embeddings`: the vector of each image, as a table or as an array."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO
@@ -11,6 +10,7 @@ from plantml import storage
 from plantml.detect import writers
 from plantml.detect.journal import Row, unpack
 from plantml.errors import UsageError
+from plantml.model import records
 
 
 def write(out: str, rows: Iterable[Row], size: int) -> None:
@@ -28,7 +28,7 @@ def write(out: str, rows: Iterable[Row], size: int) -> None:
         UsageError: the URL has neither extension.
     """
     writer = writer_of(out)
-    with writers.published(out) as path:
+    with storage.staged(out) as path:
         writer(path, rows, size)
 
 
@@ -44,10 +44,10 @@ def _parquet(path: Path, rows: Iterable[Row], size: int) -> None:
     import polars as pl
 
     found = (
-        {name: _unicode(record[name]) for name in ("image", "image_id")} | {"embedding": vector.tolist()}
+        {name: record[name] for name in ("image", "image_id")} | {"embedding": vector.tolist()}
         for row in rows
         if (vector := unpack(row.embedding)) is not None
-        for record in (json.loads(row.record),)
+        for record in (records.parse(row.record),)
     )
     writers.sink(path, found, {"image": pl.String, "image_id": pl.String, "embedding": pl.Array(pl.Float32, size)})
 
@@ -67,10 +67,6 @@ def _npy(path: Path, rows: Iterable[Row], size: int) -> None:
 def _header(file: IO[bytes], count: int, size: int) -> None:
     # numpy leaves room for a growing first axis, so that the header keeps its length.
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (count, size)})
-
-
-def _unicode(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 WRITERS: Mapping[str, Callable[[Path, Iterable[Row], int], None]] = {".parquet": _parquet, ".npy": _npy}

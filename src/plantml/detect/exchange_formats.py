@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from plantml.about import __version__
+from plantml.model import records
 from plantml.model.bundle import Contract
 
 MEGADETECTOR = "1.4"
@@ -35,7 +36,7 @@ def coco(path: Path, lines: Iterable[str], contract: Contract) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file, tempfile.TemporaryFile("w+", encoding="utf-8") as rest:
         file.write(f'{{"info":{_text(info)},"licenses":[],"categories":{_text(categories)},"images":[')
         for image_id, line in enumerate(lines, start=1):
-            record = json.loads(_unicode(line))
+            record = records.parse(line)
             _next(file, image_id, _coco_image(image_id, record))
             for box, name, label, score in _answers(record):
                 number += 1
@@ -71,7 +72,7 @@ def megadetector(path: Path, lines: Iterable[str], contract: Contract) -> None:
             f'"classification_categories":{_text({number: name for name, number in numbers.items()})},"images":['
         )
         for place, line in enumerate(lines, start=1):
-            _next(file, place, _mega_image(json.loads(_unicode(line)), numbers))
+            _next(file, place, _mega_image(records.parse(line), numbers))
         file.write("]}\n")
 
 
@@ -137,8 +138,3 @@ def _next(file: TextIO, number: int, item: Mapping[str, Any]) -> None:
 
 def _text(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-
-
-def _unicode(line: str) -> str:
-    """A file name need not be Unicode, but these formats must."""
-    return line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -199,7 +199,7 @@ class Journal:
     def _index(self, number: int, *, retry_failed: bool) -> None:
         for row, line in enumerate(self._load(number)):
             key, record, *_ = line.split(b"\t")
-            again = retry_failed and json.loads(record)["failure"] is not None
+            again = retry_failed and json.loads(record.decode("utf-8", "surrogateescape"))["failure"] is not None
             self._places[Source(*json.loads(key)).key] = -1 if again else number * _ROWS + row
         self._sound.append(number)
 

@@ -1,11 +1,11 @@
 """`--where`: the records for which a condition holds."""
 
-import json
 from collections.abc import Iterable, Iterator
 
 from plantml.concurrency import batched
 from plantml.detect import writers
 from plantml.detect.journal import Row
+from plantml.model import records
 from plantml.model.bundle import Contract
 
 _ROWS = 2000
@@ -30,7 +30,7 @@ def where(rows: Iterable[Row], condition: str, contract: Contract, *, at_once: i
     schema = writers.flat_schema(contract)
     filtered(pl.DataFrame(schema=schema), condition)  # a mistake is told even where there are no rows
     for some in batched(rows, at_once):
-        flat = [writers.flat(json.loads(_unicode(row.record)), contract) for row in some]
+        flat = [writers.flat(records.parse(row.record), contract) for row in some]
         table = pl.DataFrame(flat, schema=schema).with_row_index("plantml_row")
         yield from (some[number] for number in filtered(table, condition)["plantml_row"])
 
@@ -38,7 +38,3 @@ def where(rows: Iterable[Row], condition: str, contract: Contract, *, at_once: i
 def check(condition: str, contract: Contract) -> None:
     """Raise `UsageError` for what is no condition on this model's records."""
     list(where([], condition, contract))
-
-
-def _unicode(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

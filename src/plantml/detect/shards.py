@@ -120,7 +120,7 @@ def merge(parts: Sequence[str], out: str, contract: Contract | None = None, form
     if contract is None and writer is not writers.FORMATS["jsonl"]:
         raise UsageError("This format needs the model", f"{out} is no JSON Lines", "Name it: --model RUN")
     tally = _Merging()
-    with ExitStack() as stack, writers.published(out) as path:
+    with ExitStack() as stack, storage.staged(out) as path:
         files = [_records(part, stack) for part in parts if storage.exists(part)]
         lines = tally.lines(heapq.merge(*files, key=lambda found: found[0]))
         if contract is None:
@@ -134,7 +134,7 @@ def merge(parts: Sequence[str], out: str, contract: Contract | None = None, form
 def _records(part: str, stack: ExitStack) -> Iterator[tuple[int, dict[str, Any], str]]:
     """Place, record and where it is from, of each line of a part."""
     if storage.is_local(part):
-        lines: Iterable[bytes] = stack.enter_context(storage.local_path(part).open("rb"))
+        lines: Iterable[bytes] = stack.enter_context(storage.open_local(part))
     else:
         lines = storage.read(part).splitlines(keepends=True)
     last = -1

@@ -3,14 +3,14 @@
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plantml import storage
 from plantml.concurrency import batched
 from plantml.detect import exchange_formats
-from plantml.errors import StorageError, UsageError
+from plantml.errors import UsageError
+from plantml.model import records
 from plantml.model.bundle import Contract
 
 if TYPE_CHECKING:
@@ -57,19 +57,8 @@ def write(out: str, lines: Iterable[str], contract: Contract, form: str | None =
         UsageError: no format has that extension or name.
     """
     writer = writer_of(out, form)
-    with published(out) as path:
-        writer(path, lines, contract)
-
-
-@contextmanager
-def published(out: str) -> Iterator[Path]:
-    """A local file to fill that becomes `out` in one step if the block ends well. Raises `StorageError`."""
     with storage.staged(out) as path:
-        try:
-            yield path
-        except OSError as error:  # a full disk, as a rule
-            hint = "Make room and repeat the command: nothing that was done is lost."
-            raise StorageError(f"Could not write {out}", str(error), hint) from error
+        writer(path, lines, contract)
 
 
 def writer_of(out: str, form: str | None = None) -> Writer:
@@ -95,7 +84,7 @@ def _jsonl(path: Path, lines: Iterable[str], _: Contract) -> None:
 
 
 def _csv(path: Path, lines: Iterable[str], contract: Contract) -> None:
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, _columns(contract))
         table.writeheader()
         table.writerows(_rows(lines, contract))
@@ -103,9 +92,7 @@ def _csv(path: Path, lines: Iterable[str], contract: Contract) -> None:
 
 def _parquet(path: Path, lines: Iterable[str], contract: Contract) -> None:
     schema = flat_schema(contract)
-    # A file name need not be Unicode, but a Parquet string must.
-    unicode = (text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for text in lines)
-    sink(path, _rows(unicode, contract), schema)
+    sink(path, _rows(lines, contract), schema)
 
 
 def flat_schema(contract: Contract) -> dict[str, Any]:
@@ -133,7 +120,7 @@ def sink(path: Path, rows: Iterable[Mapping[str, Any]], schema: Mapping[str, Any
 
 
 def _rows(lines: Iterable[str], contract: Contract) -> Iterator[dict[str, Any]]:
-    return (flat(json.loads(text), contract) for text in lines)
+    return (flat(records.parse(text), contract) for text in lines)
 
 
 def _columns(contract: Contract) -> list[str]:

@@ -3,6 +3,7 @@
 The keys are always there; `plantml_record` is the version of their meaning.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from plantml.targets import Target, tied, valid_combinations
 FORMAT = 1
 DIGITS = 6
 """Decimal places of scores and values."""
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 Decision = Literal["accept", "review", "unknown"]
 _WORSE = {"accept": 0, "review": 1, "unknown": 2}
@@ -73,6 +76,16 @@ class Record:
 def failed(image: str, model: str, reason: str, image_id: str | None = None) -> Record:
     """The record of an image that gave no answer."""
     return Record(image, image_id, None, None, model, None, (), None, None, reason)
+
+
+def parse(line: str) -> dict[str, Any]:
+    r"""A record from its line of JSON, for what takes Unicode only.
+
+    A file's name need not be UTF-8. Python keeps other bytes as halves of surrogate pairs, which are written out here:
+    the name `caf\xe9.jpg` becomes the text `caf\udce9.jpg`.
+    """
+    found: dict[str, Any] = json.loads(_SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", line))
+    return found
 
 
 class Reader:
