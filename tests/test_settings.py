@@ -1,4 +1,5 @@
 import contextlib
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +11,7 @@ from pydantic import Field
 
 from plantml import settings, storage
 from plantml.detect.config import DetectConfig
-from plantml.errors import Exit, InputError, NotFoundError, UsageError
+from plantml.errors import Exit, InputError, NotFoundError, StorageError, UsageError
 from plantml.retrain.config import RetrainConfig
 from plantml.settings import Config, Duration, Machine, Seed, machine, resolve
 from plantml.train.config import TrainConfig
@@ -383,3 +384,43 @@ def test_a_tilde_in_the_cache_folder_is_the_users_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PLANTML_CACHE_DIR", "~/plants")
     assert Path(machine().cache_dir) == tmp_path / "plants"
+
+
+# --- the cache --------------------------------------------------------------------------------
+
+
+def test_a_cache_that_cannot_be_written_is_elsewhere_with_one_warning(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    folder = machine().cache_dir
+    assert folder.parent == tmp_path
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert machine().cache_dir == folder
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "PLANTML_CACHE_DIR" in caplog.records[0].getMessage()
+
+
+def test_a_cache_of_somebody_else_is_not_used(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"plantml-cache-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    with pytest.raises(StorageError, match="somebody else's") as caught:
+        machine()
+    assert "PLANTML_CACHE_DIR" in caught.value.hint
+
+
+@pytest.mark.parametrize("folder", ["~nosuchuser/cache", "s3://bucket/cache"])
+def test_a_cache_is_a_folder_of_this_machine(monkeypatch, folder):
+    monkeypatch.setenv("PLANTML_CACHE_DIR", folder)
+    with pytest.raises(InputError):
+        machine()
+
+
+def test_a_cache_that_is_not_there_yet_is_not_made_by_looking(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "a" / "b"))
+    assert machine().cache_dir == tmp_path / "a" / "b"
+    assert not (tmp_path / "a").exists()
+    assert not caplog.records

@@ -307,7 +307,7 @@ def _settings(*, offline: bool) -> Iterator[Finding]:
     for name, text in given.items():
         yield _variable(name, text)
     try:
-        machine = read_machine(offline=offline)
+        machine = read_machine(offline=offline, as_asked=True)
     except PlantmlError as error:
         yield Finding("settings", "environment", Level.PROBLEM, str(error), "Correct or unset the variable.")
         return

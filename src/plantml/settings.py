@@ -4,10 +4,16 @@ One order for every command: flag > `--set a.b=c` > `PLANTML_*` environment > `-
 > default. An unknown key is an error that names the nearest one.
 """
 
+import contextlib
+import functools
+import getpass
 import hashlib
 import json
+import logging
 import os
 import re
+import stat
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,8 +23,10 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from plantml import constraints, storage
-from plantml.errors import InputError, UsageError
+from plantml.errors import InputError, StorageError, UsageError
 from plantml.parsing import parse_yaml
+
+_log = logging.getLogger(__name__)
 
 _SECONDS = (604_800, 86_400, 3600, 60, 1)
 _WRITTEN = "a time like 90s, 20m, 1h30m, 7d or 2w"
@@ -98,20 +106,72 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine(*, offline: bool = False) -> Machine:
-    """The machine's settings from the environment (`PLANTML_CACHE_DIR`, `PLANTML_OFFLINE`, …)."""
+def machine(*, offline: bool = False, as_asked: bool = False) -> Machine:
+    """The machine's settings from the environment (`PLANTML_CACHE_DIR`, `PLANTML_OFFLINE`, …).
+
+    Args:
+        offline: as if the environment said so.
+        as_asked: also a cache that cannot be written to; else another takes its place.
+    """
     keys = {name: os.environ.get(f"PLANTML_{name.upper()}") for name in Machine.model_fields}
     given = {name: text for name, text in keys.items() if text not in (None, "")}
     if offline:
         given["offline"] = "true"
+    if "cache_dir" in given:
+        given["cache_dir"] = str(_local(given["cache_dir"]))
     try:
-        if "cache_dir" in given:
-            given["cache_dir"] = str(Path(given["cache_dir"]).expanduser())
-        return Machine.model_validate(given)
-    except RuntimeError as error:
-        raise InputError(f"PLANTML_CACHE_DIR={keys['cache_dir']} names no folder", str(error)) from error
+        asked = Machine.model_validate(given)
     except ValidationError as error:
         raise _explained(error, Machine, {key: f"PLANTML_{key.upper()}" for key in given}) from error
+    return asked if as_asked else asked.model_copy(update={"cache_dir": _writable(asked.cache_dir)})
+
+
+def _local(folder: str) -> Path:
+    try:
+        return storage.local_path(folder)
+    except (ValueError, InputError) as error:
+        raise InputError(f"PLANTML_CACHE_DIR={folder} names no folder of this machine", str(error)) from error
+
+
+@functools.cache  # one warning is enough
+def _writable(folder: Path) -> Path:
+    """The cache's folder; one among the temporary files where nothing can be written into it.
+
+    Raises:
+        StorageError: nothing can be written there either.
+    """
+    why = _why_not_writable(folder)
+    if not why:
+        return folder
+    other = Path(tempfile.gettempdir(), f"plantml-cache-{getpass.getuser() if os.name == 'nt' else os.getuid()}")
+    with contextlib.suppress(OSError):
+        other.mkdir(mode=0o700)
+    if why_not := _why_not_writable(other) or _why_not_ours(other):
+        hint = "Set PLANTML_CACHE_DIR to a folder that can be written."
+        raise StorageError("There is no place for a cache", f"{why}; {other}: {why_not}", hint)
+    message = "The cache %s cannot be used (%s): %s is used instead. PLANTML_CACHE_DIR sets another."
+    _log.warning(message, folder, why, other)
+    return other
+
+
+def _why_not_writable(folder: Path) -> str:
+    """Why nothing can be written into a folder, which need not be there yet; empty if it can."""
+    there = folder
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        return f"{there} is no folder"
+    return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} cannot be written to"
+
+
+def _why_not_ours(folder: Path) -> str:
+    """Why a folder whose name anybody can guess is not to be trusted; empty if it is."""
+    try:
+        facts = folder.lstat()
+    except OSError as error:
+        return str(error)
+    is_ours = stat.S_ISDIR(facts.st_mode) and (os.name == "nt" or facts.st_uid == os.getuid())
+    return "" if is_ours else "it is somebody else's"
 
 
 def resolve(

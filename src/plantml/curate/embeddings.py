@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from plantml import imaging, storage
 from plantml.concurrency import Progress, batched, in_threads, silent
 from plantml.data.manifest import Version
-from plantml.errors import InputError, MissingExtraError, NotFoundError, PlantmlError
+from plantml.errors import InputError, MissingExtraError, NotFoundError, StorageError
 from plantml.imaging import Fit, Pixels
 from plantml.model import bundle as bundles
 from plantml.model.runtimes import OnnxRuntime, Runtime
@@ -113,7 +113,10 @@ def _backbone(machine: Machine) -> str:
     command = [sys.executable, "-m", "plantml.train.embedder", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
     if done.returncode or not file.exists():
-        raise PlantmlError("The pretrained backbone could not be written", done.stderr.strip()[-300:])
+        lines = done.stderr.strip().splitlines() or ["it ended without a word"]
+        raise StorageError(
+            "The pretrained backbone could not be made", lines[-1][:300], "PLANTML_CACHE_DIR says where it is kept."
+        )
     return str(file)
 
 
@@ -138,7 +141,8 @@ def embed(
         names, pixels = [], []
         for image_id, url in batch:
             try:
-                data = storage.read(url) if storage.is_local(url) else cache.read(image_id, url)
+                photo = storage.MAX_PHOTO
+                data = storage.read(url, photo) if storage.is_local(url) else cache.read(image_id, url, photo)
                 if hashlib.sha256(data).hexdigest() != image_id:
                     continue  # another picture by now: its vector must not go by this name
                 pixels.append(imaging.decode(data, embedder.fit))
