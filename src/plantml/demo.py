@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STEPS = """
-Photos of plants that no one took
-    dataset synth {0}/photos --images {1} --seed 1
+Photos of plants that no one took, close up, with diseases that are well under way
+    dataset synth {0}/photos --images {1} --seed 1 --severity 0.3 0.6 --zoom 1.5
 A dataset of them: four targets, and photos of one plant in one group
     dataset import {0}/photos/labels.csv {0}/leaves --target severity:value:fraction --group-column plant
 Train, val and test, no plant in two of them
@@ -18,8 +18,8 @@ How good it is on photos that it has not seen
     validate {0}/leaves --model {0}/run --out {0}/validation
 One file that needs onnxruntime only, proven equal
     export {0}/run --to {0}/leaf.onnx
-New photos
-    dataset synth {0}/new --images 24 --seed 2
+New photos, of plants that are in none of these
+    dataset synth {0}/new --images 24 --seed 2 --severity 0.3 0.6 --zoom 1.5
 One record a photo, and a sheet to look at
     detect {0}/new --model {0}/leaf.onnx --out {0}/records.jsonl --sheet {0}/sheet.png
 """

@@ -7,7 +7,6 @@ import pytest
 import plantml
 from plantml.data import versions
 from plantml.errors import Exit, UsageError
-from plantml.export import forms
 from plantml.export.export import form_of, target_url
 
 
@@ -31,13 +30,6 @@ def moved(trained, tmp_path):
     return tmp_path / "bundle"
 
 
-@pytest.fixture
-def ready_made(trained, monkeypatch):
-    """The exporter's file is there already: only what is around it is looked at."""
-    made = Path(trained.run, "bundle", "model.onnx").read_bytes()
-    monkeypatch.setattr(forms, "to_onnx", lambda contract, weights, digest: made)
-
-
 def test_the_result_says_what_was_compared(trained, exported):
     result, to = exported
     version = versions.load(trained.data)
@@ -55,6 +47,12 @@ def test_the_result_says_what_was_compared(trained, exported):
     assert [row["format"] for row in result["rows"]] == ["bundle", "onnx"]
 
 
+def test_onnx_is_the_bundles_own_file_and_is_timed_once(exported):
+    bundle, onnx = exported[0]["rows"]
+    assert onnx["speed"] == bundle["speed"]
+    assert {one["ratio"] for one in onnx["speed"].values()} == {1}
+
+
 def test_the_file_alone_predicts_what_the_bundle_predicts(trained, exported):
     leaves = sorted(Path(trained.photos).rglob("*.jpg"))
     alone, bundle = plantml.load(exported[1]), plantml.load(trained.run)
@@ -62,7 +60,7 @@ def test_the_file_alone_predicts_what_the_bundle_predicts(trained, exported):
     assert alone.predict(leaves) == bundle.predict(leaves)
 
 
-@pytest.mark.usefixtures("ready_made", "untimed")
+@pytest.mark.usefixtures("untimed")
 def test_samples_and_split_choose_the_photos(cli, trained, tmp_path):
     result = cli("export", trained.run, "--to", tmp_path / "leaf.onnx", "--samples", 5, "--split", "train", "--json")
     assert result.json["photos"] == 5
@@ -81,7 +79,7 @@ def test_a_lost_dataset_is_an_error_that_names_data(cli, moved, tmp_path):
     assert not (tmp_path / "leaf.onnx").exists()
 
 
-@pytest.mark.usefixtures("ready_made", "untimed")
+@pytest.mark.usefixtures("untimed")
 def test_another_dataset_can_take_its_place(cli, trained, moved, tmp_path):
     result = cli("export", moved, "--to", tmp_path / "leaf.onnx", "--data", trained.data, "--samples", 2, "--json")
     assert result.code == Exit.DONE, result.err
@@ -94,7 +92,7 @@ def test_a_named_dataset_that_is_not_there_is_the_error(cli, trained, tmp_path):
     assert f"no dataset at {tmp_path / 'nothing'}" in result.err
 
 
-@pytest.mark.usefixtures("ready_made", "untimed")
+@pytest.mark.usefixtures("untimed")
 def test_a_dataset_without_a_photo_is_an_input_error(cli, trained, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "empty.jpg").write_bytes(b"")
@@ -106,7 +104,7 @@ def test_a_dataset_without_a_photo_is_an_input_error(cli, trained, tmp_path):
     assert not (tmp_path / "leaf.onnx").exists()
 
 
-@pytest.mark.usefixtures("ready_made", "untimed")
+@pytest.mark.usefixtures("untimed")
 def test_a_damaged_photo_is_an_input_error_that_names_it(cli, trained, tmp_path):
     shutil.copytree(trained.data, tmp_path / "data")
     victim = versions.load(str(tmp_path / "data")).usable("test").sort("image_id")["path"][0]

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import io
 import json
@@ -72,6 +73,19 @@ def test_severity_varies_from_barely_visible_to_heavy():
     severities = [render(spec, index).severity for index in range(0, 720, 6)]
     assert min(severities) < 0.03
     assert max(severities) > 0.4
+
+
+def test_severity_can_be_kept_within_a_range():
+    spec = SynthSpec(images=60, classes=("bean___blight",), size=48, severity=(0.3, 0.4))
+    severities = [render(spec, index).severity for index in range(60)]
+    assert 0.25 < np.mean(severities) < 0.45
+    assert min(severities) > 0.1
+
+
+def test_zoom_shows_the_same_leaves_larger():
+    small, large = (SynthSpec(images=24, size=SMALL, zoom=zoom) for zoom in (1.0, 1.5))
+    shares = [[(render(spec, index).leaves > 0).mean() for index in range(24)] for spec in (small, large)]
+    assert np.mean(shares[1]) > 1.3 * np.mean(shares[0])
 
 
 def test_boxes_are_inside_the_photo_and_tight_around_leaves(photos):
@@ -163,6 +177,11 @@ def test_class_names_are_taken_apart():
         {"classes": ("tomato___sadness",)},
         {"classes": ("tomato___healthy", "Tomato___healthy")},
         {"images": 1, "defects": 0.5},
+        {"severity": (0.0, 0.5)},
+        {"severity": (0.5, 0.3)},
+        {"severity": (0.3, 0.9)},
+        {"zoom": 0.1},
+        {"zoom": 4.0},
     ],
 )
 def test_nonsense_is_refused(wrong):
@@ -474,6 +493,25 @@ def test_a_place_that_holds_something_else_is_refused(tmp_path):
     (out / "synth.json").unlink()
     with pytest.raises(InputError, match="another dataset"):
         write(SynthSpec(images=2, size=32), str(out))
+
+
+@pytest.mark.parametrize(("change", "continues"), [({}, True), ({"zoom": 1.5}, False)])
+def test_a_dataset_from_before_severity_and_zoom_can_be_continued(tmp_path, change, continues):
+    out = tmp_path / "out"
+    write(SynthSpec(images=2, size=32), str(out))
+    note = json.loads((out / "synth.json").read_text())
+    for name in ("severity", "zoom"):
+        del note[name]
+    (out / "synth.json").write_text(json.dumps(note))
+    with contextlib.nullcontext() if continues else pytest.raises(InputError, match="another synthetic dataset"):
+        write(SynthSpec(images=2, size=32, **change), str(out))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"images": 1e999999, "\\ud800": 1}'])
+def test_a_spec_that_cannot_be_read_is_another_dataset(tmp_path, text):
+    (tmp_path / "synth.json").write_text(text)
+    with pytest.raises(InputError, match="another synthetic dataset"):
+        write(SynthSpec(images=2, size=32), str(tmp_path))
 
 
 def test_sound_datasets_have_no_truth_table(tmp_path):

@@ -25,13 +25,13 @@ def register(app: typer.Typer) -> None:
 def demo(
     console: Console,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for everything it makes.")] = Path("demo"),
-    images: Annotated[int, typer.Option(min=60, help="Photos to make and to train on.")] = 800,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over them.")] = 10,
+    images: Annotated[int, typer.Option(min=60, help="Photos to make and to train on.")] = 900,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over them.")] = 3,
 ) -> None:
     """Go the whole way on photos that it makes itself.
 
-    Synth, import, split, train, validate, export, detect, in a few minutes. Each step is printed as the
-    command that you would type.
+    Synth, import, split, train, validate, export, detect, in about two minutes on two cores. Each step is
+    printed as the command that you would type.
     """
     from plantml import demo as library
     from plantml.cli.extras import need_train

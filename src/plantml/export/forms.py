@@ -7,7 +7,7 @@ from typing import Any
 from plantml import storage
 from plantml.concurrency import Progress, silent
 from plantml.export import int8, openvino, samples
-from plantml.export.onnx import annotated, notes_of, to_onnx
+from plantml.export.onnx import annotated, notes_of
 from plantml.export.pt2 import to_pt2
 from plantml.model import bundle as bundles
 from plantml.model import torch_programs
@@ -82,8 +82,7 @@ class Form:
 
 
 def _onnx(source: Source) -> Made:
-    bundle = source.bundle
-    return Made([to_onnx(bundle.contract, source.read(bundles.WEIGHTS), bundle.digest)])
+    return Made([source.read(bundles.ONNX)])
 
 
 def _int8(source: Source) -> Made:

@@ -12,7 +12,7 @@ from plantml.synth import camera, ground, leaf, species, surface, symptoms
 from plantml.synth.canvas import Canvas, Shadow
 from plantml.synth.noise import Plane
 from plantml.synth.picture import Colours, Picture, clipped, scale
-from plantml.synth.spec import Sitting, SynthSpec, sitting
+from plantml.synth.spec import SEVERITIES, Sitting, SynthSpec, sitting
 
 Box = tuple[int, int, int, int]
 """x, y, width and height in pixels."""
@@ -22,9 +22,6 @@ _PAINTED = 1024
 
 _LEAST_SHOWN = 0.004
 """A leaf that shows on less than this share of the photo gets no box."""
-
-_SEVERITY = (0.01, 0.62)
-"""The least and the largest share of the leaf that a disease is asked to cover."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +63,13 @@ class _Plant:
     face: surface.Complexion
     background: str
     severity: float
+    zoom: float
 
 
 def render(spec: SynthSpec, index: int) -> SynthPhoto:
     """Photo number `index`: a pure function of the seed, the classes, the size and the index."""
     place = sitting(spec, index)
-    plant = _plant_of(place)
+    plant = _plant_of(place, spec)
     rng = np.random.default_rng(place.photo_key)
     size = spec.shape
     shrink = min(1.0, _PAINTED / max(size))
@@ -112,13 +110,15 @@ def outline_leaves(leaves: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[
     return numbers[leaves], tuple(boxes)
 
 
-def _plant_of(place: Sitting) -> _Plant:
+def _plant_of(place: Sitting, spec: SynthSpec) -> _Plant:
     rng = np.random.default_rng(place.plant_key)
+    low, high = spec.severity
     return _Plant(
         shape=species.shape_of(place.shown.category),
         face=surface.complexion_of(rng),
         background=tuple(ground.PAINTERS)[int(rng.integers(len(ground.PAINTERS)))],
-        severity=math.exp(rng.uniform(math.log(0.015), math.log(0.55))),
+        severity=math.exp(rng.uniform(math.log(low), math.log(high))),
+        zoom=spec.zoom,
     )
 
 
@@ -137,7 +137,7 @@ def _pose(picture: Picture, plant: _Plant) -> Canvas:
     count = int(rng.choice((1, 2, 3, 4), p=(0.7, 0.2, 0.1, 0.0) if compound else (0.5, 0.22, 0.16, 0.12)))
     for number in range(1, count + 1):
         main = number == count
-        stance = _stance(picture, plant.shape, main=main)
+        stance = _stance(picture, plant, main=main)
         blades = leaf.grow_leaf(plant.shape, rng, stance)
         _add_stalk(picture, canvas, stance, blades)
         tone = rng.normal(1, 0.06) if main else rng.normal(0.93, 0.12)
@@ -148,11 +148,11 @@ def _pose(picture: Picture, plant: _Plant) -> Canvas:
     return canvas
 
 
-def _stance(picture: Picture, shape: species.LeafShape, *, main: bool) -> leaf.Stance:
+def _stance(picture: Picture, plant: _Plant, *, main: bool) -> leaf.Stance:
     """Where a leaf goes: the main one about the middle, others around it and smaller."""
-    rng, side = picture.rng, 256 * picture.pitch
+    rng, shape, side = picture.rng, plant.shape, 256 * picture.pitch
     angle = rng.uniform(0, 2 * np.pi)
-    length = (rng.uniform(0.55, 1.0) if main else rng.uniform(0.35, 0.8)) * side
+    length = (rng.uniform(0.55, 1.0) if main else rng.uniform(0.35, 0.8)) * side * plant.zoom
     if shape.parallel:
         length *= 1.9  # long blades run out of the picture
     x, y = rng.normal(0, 0.05 if main else 0.26, 2) * side
@@ -196,7 +196,7 @@ def _colour(picture: Picture, canvas: Canvas, plant: _Plant, look: str) -> tuple
     sick = None
     if look in symptoms.PAINTERS:
         wanted = plant.severity * math.exp(rng.normal(0, 0.35))
-        sick = symptoms.PAINTERS[look](patient, min(max(wanted, _SEVERITY[0]), _SEVERITY[1]))
+        sick = symptoms.PAINTERS[look](patient, min(max(wanted, SEVERITIES[0]), SEVERITIES[1]))
     surface.add_distractions(patient)
     return colours, sick
 

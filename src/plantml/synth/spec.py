@@ -31,6 +31,9 @@ DEFAULT_CLASSES = (
 MAX_IMAGES = 10_000_000
 SIDES = (32, 8192)
 MAX_ASPECT = 4
+SEVERITIES = (0.01, 0.62)
+"""The least and the largest share of the leaf that a disease is asked to cover."""
+ZOOMS = (0.5, 3.0)
 
 _SYNONYMS = {
     "spots": "spot",
@@ -63,6 +66,9 @@ class SynthSpec:
         size: width of the photos in pixels.
         defects: share of the images that get a planted fault, 0 to 0.5.
         height: in pixels; the same as the width if it is None.
+        severity: the least and the largest share of its leaves that a sick plant has symptoms on, about; its single
+            photos vary around it.
+        zoom: how many times as large leaves are in the picture.
 
     Raises:
         InputError: the values make no dataset.
@@ -74,6 +80,8 @@ class SynthSpec:
     size: int = 256
     defects: float = 0.0
     height: int | None = None
+    severity: tuple[float, float] = (0.015, 0.55)
+    zoom: float = 1.0
 
     def __post_init__(self) -> None:
         _check_range("images", self.images, 1, MAX_IMAGES)
@@ -101,6 +109,10 @@ class SynthSpec:
             )
         for name in self.classes:
             parse_class(name)
+        least, most = self.severity
+        _check_range("severity", least, *SEVERITIES)
+        _check_range("severity", most, least, SEVERITIES[1])
+        _check_range("zoom", self.zoom, *ZOOMS)
 
     @property
     def shape(self) -> tuple[int, int]:

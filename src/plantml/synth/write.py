@@ -18,6 +18,7 @@ from itertools import count
 from plantml import storage
 from plantml.concurrency import Progress
 from plantml.errors import InputError, PlantmlError
+from plantml.parsing import parse_json
 from plantml.synth.defects import apply_fault, encode_jpeg, plan_faults
 from plantml.synth.scene import Box, render
 from plantml.synth.spec import SynthSpec, parse_class
@@ -27,6 +28,9 @@ TRUTH_COLUMNS = ("image", "defect", "of", "detail")
 
 _LOOK = 1
 """Counted up whenever the same spec would give other photos, so that two looks do not mix in one folder."""
+
+_ADDED = {"severity": [0.015, 0.55], "zoom": 1.0}
+"""What earlier versions did not write into `synth.json`, with the values that they drew by."""
 
 _SPAWN_PAYS = 200 * 256 * 256
 """Pixels in all from which starting worker processes costs less than it saves."""
@@ -124,16 +128,17 @@ def write(spec: SynthSpec, out: str, *, workers: int | None = None, progress: Pr
 
 def _claim(spec: SynthSpec, out: str) -> None:
     """Write the spec down, or refuse a place where another dataset lives."""
-    mine = {"plantml_synth": _LOOK, **asdict(spec), "classes": list(spec.classes)}
+    mine = {"plantml_synth": _LOOK, **asdict(spec), "classes": list(spec.classes), "severity": list(spec.severity)}
     note = storage.join(out, "synth.json")
     other = "Choose another folder, or remove what is there."
     if storage.exists(note):
+        text = storage.read(note)
         try:
-            found = json.loads(storage.read(note))
-        except ValueError:
-            found = None
-        if found != mine:
-            raise InputError(f"{out} holds another synthetic dataset", f"its synth.json says {found}", other)
+            there = parse_json(text, note)
+        except InputError:
+            there = None
+        if not isinstance(there, dict) or _ADDED | there != mine:
+            raise InputError(f"{out} holds another synthetic dataset", f"its synth.json says {there}", other)
     elif storage.exists(storage.join(out, "labels.csv")):
         raise InputError(f"{out} holds another dataset", "it has a labels.csv, but no synth.json", other)
     else:

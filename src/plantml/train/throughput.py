@@ -147,7 +147,7 @@ def _medians(works: Sequence[Callable[[], object]]) -> list[float]:
     for work in [*works, *works]:
         work()
     began = time.perf_counter()
-    while len(times[0]) < _STEPS and (len(times[0]) < 3 or time.perf_counter() - began < _SECONDS * len(works)):
+    while len(times[0]) < _STEPS and (len(times[0]) < 3 or time.perf_counter() - began < _SECONDS):
         for work, found in zip(works, times, strict=True):
             start = time.perf_counter()
             work()

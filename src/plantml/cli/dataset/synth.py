@@ -10,6 +10,7 @@ from plantml.cli.console import Console, Page, count
 SYNTH_EXAMPLES = [
     "plantml dataset synth photos --images 400 --seed 7",
     "plantml dataset synth faulty --images 2000 --defects 0.1",
+    "plantml dataset synth plain --images 400 --severity 0.3 0.6 --zoom 1.5",
     "plantml dataset synth s3://bucket/synth --classes tomato___healthy,tomato___rust",
 ]
 
@@ -27,12 +28,19 @@ def synth(
         float,
         typer.Option(min=0, max=0.5, help="Share of photos with a planted fault; truth.csv names them."),
     ] = 0.0,
+    severity: Annotated[
+        tuple[float, float],
+        typer.Option(metavar="LOW HIGH", help="Share of its leaves that a sick plant has symptoms on: from, to."),
+    ] = (0.015, 0.55),
+    zoom: Annotated[float, typer.Option(help="How many times as large leaves are in the picture, 0.5 to 3.")] = 1.0,
 ) -> None:
     """Make photos of plants that no one took, with known labels, boxes and severity."""
     from plantml import synth as library
 
     chosen = tuple(name.strip() for name in classes.split(",")) if classes else library.DEFAULT_CLASSES
-    spec = library.SynthSpec(images=images, classes=chosen, seed=seed, size=size, defects=defects)
+    spec = library.SynthSpec(
+        images=images, classes=chosen, seed=seed, size=size, defects=defects, severity=severity, zoom=zoom
+    )
     made = library.write(spec, out, workers=console.machine.threads, progress=console.progress("drawing"))
 
     def show(page: Page) -> None:
