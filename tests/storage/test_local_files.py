@@ -87,7 +87,7 @@ def test_a_file_beyond_the_limit_is_refused_before_it_is_read(tmp_path):
     started = time.monotonic()
     with pytest.raises(RefusedError, match="larger than 16 GiB"):
         storage.read(str(sparse))
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10
     [(_, error)] = storage.read_many([str(sparse)], storage.MAX_PHOTO)
     assert isinstance(error, RefusedError)
 

@@ -23,7 +23,7 @@ def test_an_answer_that_never_ends_is_given_up(bad_server, impatient, name):
         storage.read(f"{bad_server}/{name}")
     assert caught.value.exit_code == 6
     assert isinstance(caught.value.__cause__, TimeoutError)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
 
 
 def test_an_answer_without_end_is_refused_at_the_limit(bad_server):
@@ -116,7 +116,7 @@ def test_a_signal_ends_every_wait(run_python, bad_server, kind, how):
     sent = time.monotonic()
     out, err = process.communicate(timeout=30)
     assert out.strip() == ("TerminatedError" if how == "Stop" else "KeyboardInterrupt"), err
-    assert time.monotonic() - sent < 3
+    assert time.monotonic() - sent < 15  # on a busy machine; without the signal it takes a minute or more
 
 
 def test_a_wait_without_a_signal_is_no_business_of_earlier_signals(run_python):
@@ -155,4 +155,4 @@ def test_a_command_that_waits_for_a_server_ends_with_the_code_of_the_signal(
     sent = time.monotonic()
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    assert time.monotonic() - sent < 3
+    assert time.monotonic() - sent < 15  # on a busy machine; without the signal it takes a minute or more

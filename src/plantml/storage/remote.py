@@ -8,7 +8,6 @@ import concurrent.futures
 import contextvars
 import inspect
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -197,25 +196,30 @@ class _Counted:
 
 
 def retried(call: Callable[[], T], url: str) -> T:
-    """What a call returns, made up to `ATTEMPTS` times with growing pauses; the log announces each new attempt."""
-    started = time.monotonic()
-    for attempt in range(2, ATTEMPTS + 2):
-        try:
-            return call()
-        except Exception as error:
-            pause = random.uniform(0.75, 1.25) * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 2))
-            late = time.monotonic() - started + pause > RETRY_SECONDS
-            if attempt > ATTEMPTS or late or not _may_pass(error):
-                raise
-            _log.warning("Retrying %s in %.1f s (%d of %d): %s", url, pause, attempt, ATTEMPTS, short(error))
-        concurrency.pause(pause, f"Stopped while waiting for {url}")
-    raise AssertionError  # the last attempt returns or raises
+    """The result of a call, retried with growing pauses while its error may pass. The log announces each retry."""
+    import tenacity
+
+    def announce(state: "tenacity.RetryCallState") -> None:
+        error = state.outcome.exception() if state.outcome else None
+        text = short(error) if error else "no answer"
+        _log.warning("Retrying %s in %.1f s (%d of %d): %s", url, state.upcoming_sleep, state.attempt_number + 1,
+                     ATTEMPTS, text)  # fmt: skip
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_may_pass),
+        stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_before_delay(RETRY_SECONDS),
+        wait=tenacity.wait_exponential_jitter(_FIRST_PAUSE, _LONGEST_PAUSE, jitter=_FIRST_PAUSE / 2),
+        sleep=lambda seconds: concurrency.pause(seconds, f"Stopped while waiting for {url}"),
+        before_sleep=announce,
+        reraise=True,
+    )
+    return retrying(call)
 
 
-def _may_pass(error: Exception) -> bool:
+def _may_pass(error: BaseException) -> bool:
     status = getattr(error, "status", None)
     is_refused = isinstance(status, int) and 400 <= status < 500 and status not in {408, 429}
-    return not isinstance(error, _FINAL) and not is_refused
+    return isinstance(error, Exception) and not isinstance(error, _FINAL) and not is_refused
 
 
 def short(error: BaseException) -> str:
