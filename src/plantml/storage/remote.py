@@ -208,7 +208,7 @@ def retried(call: Callable[[], T], url: str) -> T:
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_may_pass),
         stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_before_delay(RETRY_SECONDS),
-        wait=tenacity.wait_exponential_jitter(_FIRST_PAUSE, _LONGEST_PAUSE, jitter=_FIRST_PAUSE / 2),
+        wait=tenacity.wait_exponential_jitter(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE, jitter=_FIRST_PAUSE / 2),
         sleep=lambda seconds: concurrency.pause(seconds, f"Stopped while waiting for {url}"),
         before_sleep=announce,
         reraise=True,
