@@ -1,5 +1,6 @@
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -176,6 +177,14 @@ def test_what_fails_while_a_staged_file_is_filled_is_trouble_of_the_storage(tmp_
         raise error
     assert "Make room" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_library_that_does_not_say_that_the_disk_is_full_is_understood(tmp_path, monkeypatch):
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: full)
+    with pytest.raises(StorageError, match="Could not write") as caught, storage.staged(str(tmp_path / "a")):
+        raise RuntimeError("transport error")
+    assert "Make room" in caught.value.hint
 
 
 def test_a_fault_of_the_caller_is_none_of_the_storage(tmp_path):

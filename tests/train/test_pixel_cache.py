@@ -130,7 +130,7 @@ def test_a_photo_whose_bytes_changed_is_not_used(photos, tmp_path) -> None:
 
 
 def test_trouble_of_the_storage_is_no_fault_of_a_photo(photos, tmp_path, monkeypatch) -> None:
-    def broken(url):
+    def broken(url, *_):
         raise StorageError(f"{url} cannot be read", "the network is down")
 
     with monkeypatch.context() as patch:

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 import threading
 import time
@@ -73,6 +74,7 @@ _LOST_RACE = re.compile(r"pre-?condition|already exists|\b412\b", re.IGNORECASE)
 _ROOM_HINT = "Make room, or name another place, and repeat the command; what was finished is kept."
 _MEMORY_HINT = "Close other programs, or work on less at once."
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = 64 << 10  # bytes that are left on a disk to which nothing more can be written
 _BROKEN_DISK = {errno.EIO, errno.EROFS}
 _NO_NAME = {errno.ENAMETOOLONG, errno.ELOOP}
 
@@ -796,8 +798,10 @@ def staged(url: str) -> Iterator[Path]:
             scratch = stack.enter_context(_scratch(target, b""))
         try:
             yield Path(scratch)
+        except PlantmlError:
+            raise
         except Exception as error:
-            number = _system_error(error)
+            number = _system_error(error, Path(scratch))
             if number not in _NO_ROOM | _BROKEN_DISK:
                 raise  # what else goes wrong in the block is not the storage's fault
             hint = _ROOM_HINT if number in _NO_ROOM else "Repeat the command; what was finished is kept."
@@ -984,12 +988,16 @@ def _explained(url: str, verb: str) -> Iterator[None]:
         ) from error
 
 
-def _system_error(error: Exception) -> int | None:
-    """The operating system's number for an error of Python, or of a library in Rust; `None` for any other error."""
+def _system_error(error: Exception, file: Path) -> int | None:
+    """The operating system's number for what went wrong while a file was written; `None` if it was something else.
+
+    Libraries in Rust put the number into their text, or lose it: polars says `transport error` of a full disk.
+    """
     if isinstance(error, OSError):
         return error.errno
-    match = re.search(r"\(os error (\d+)\)", str(error))
-    return int(match[1]) if match else None
+    if match := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(match[1])
+    return errno.ENOSPC if shutil.disk_usage(file.parent).free < _FULL else None
 
 
 def now_utc() -> str:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from plantml import storage
-from plantml.errors import UsageError
+from plantml.errors import InputError, UsageError
 
 NOT_ALLOWED = "not-allowed"
 """Code of a failure or an excluded row: the address was not opened."""
@@ -188,8 +188,8 @@ def _place(url: str) -> _Place | None:
     match = _WITH_PROTOCOL.match(url)
     if match is None or match[1].lower() in _LOCAL:
         try:
-            return None if "\0" in url else _Place("", "", storage.absolute(match[2] if match else url))
-        except RuntimeError:  # the home of a user who does not exist
+            return _Place("", "", storage.absolute(match[2] if match else url))
+        except InputError:  # no file can be called so
             return None
     protocol = match[1].lower()
     if protocol in _BUCKETS:
