@@ -12,7 +12,8 @@ from plantml.train import allocator, prepare, weights
 from plantml.train.config import TrainConfig
 from plantml.train.lightning_module import PlantModule
 from plantml.train.losses import total_loss
-from plantml.train.train import Listener, chosen, make_plan, train
+from plantml.train.selection import select
+from plantml.train.train import Listener, make_plan, train
 
 _EPOCHS = 1000
 """More than are ever reached."""
@@ -24,7 +25,7 @@ _WARM = 3
 def library(rounds: Rounds, *, ref: str, out: str, cache: str, size: int, backbone: str) -> None:
     """`plantml train`; a turn is the middle of an epoch, so that validation and checkpoints fall between."""
     config, machine = _asked(size, backbone), _machine(cache)
-    batch = make_plan(chosen(ref, config), config, machine, measured=False).batch_size
+    batch = make_plan(select(ref, config), config, machine, measured=False).batch_size
     turns = _Turns(rounds, batch)
     listener = Listener(say=lambda _: None, progress=lambda stage: turns.step if stage == "training" else silent)
     train(ref, out, config, machine=machine, stop=Stop(), listener=listener)

@@ -10,7 +10,7 @@ from plantml.train.config import TrainConfig
 
 
 def test_the_plan_names_the_version_and_not_the_alias(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.speed, "measure", lambda *_: None)
+    monkeypatch.setattr(train.throughput, "measure", lambda *_: None)
     model = f"{tmp_path}/models/leaf"
     entry = registry.add(trained.run, model, by="me", alias="here")
     config = TrainConfig(warm_start=f"{model}@here")
@@ -18,6 +18,6 @@ def test_the_plan_names_the_version_and_not_the_alias(trained, tmp_path, monkeyp
     assert (plan.warm_start, plan.parent) == (entry.url, entry.digest)
     assert plan.asked["warm_start"] == f"{model}@here"
     registry.unalias(model, "here", by="me")
-    assert warm_start.parent_of(plan).digest == entry.digest
+    assert warm_start.parent_bundle(plan).digest == entry.digest
     with pytest.raises(InputError, match="another model by now"):
-        warm_start.parent_of(plan.model_copy(update={"parent": "f" * 64}))
+        warm_start.parent_bundle(plan.model_copy(update={"parent": "f" * 64}))

@@ -62,4 +62,4 @@ def unmeasured(monkeypatch):
     from plantml.train import train
     from plantml.train.planning import Speed
 
-    monkeypatch.setattr(train.throughput, "measure", lambda *_: Speed(step=0.01, see=0.001, decode=0.001))
+    monkeypatch.setattr(train.throughput, "measure", lambda *_: Speed(step=0.01, embed=0.001, decode=0.001))

@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 
-from plantml.train.augment import Training, seed_for
+from plantml.train.augment import Augmentation, seed_for
 
 LEAF = np.random.default_rng(0).integers(60, 200, (74, 74, 3)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("strength", [0, 0.5, 1, 2])
 def test_shape_and_type(strength: float) -> None:
-    changed = Training(64, 48, strength)(LEAF, 1)
+    changed = Augmentation(64, 48, strength)(LEAF, 1)
     assert changed.shape == (64, 48, 3)
     assert changed.dtype == np.uint8
 
 
 def test_the_seed_decides_and_nothing_else() -> None:
-    one, other = Training(64, 64, 1), Training(64, 64, 1)
+    one, other = Augmentation(64, 64, 1), Augmentation(64, 64, 1)
     for seed in (5, 6, 5):
         one(LEAF, seed)
     assert np.array_equal(one(LEAF, 9), other(LEAF, 9))
@@ -24,19 +24,19 @@ def test_the_seed_decides_and_nothing_else() -> None:
 
 
 def test_strength_zero_only_resizes() -> None:
-    change = Training(64, 64, 0)
+    change = Augmentation(64, 64, 0)
     assert np.array_equal(change(LEAF, 1), change(LEAF, 2))
 
 
 def test_the_photo_itself_is_left_as_it_is() -> None:
     before = LEAF.copy()
-    Training(64, 64, 2)(LEAF, 3)
+    Augmentation(64, 64, 2)(LEAF, 3)
     assert np.array_equal(LEAF, before)
 
 
 def test_green_stays_green() -> None:
     green = np.full((74, 74, 3), (70, 140, 60), np.uint8)
-    change = Training(64, 64, 1)
+    change = Augmentation(64, 64, 1)
     for seed in range(50):
         red, middle, blue = change(green, seed)[24:40, 24:40].reshape(-1, 3).mean(axis=0)
         assert middle > red

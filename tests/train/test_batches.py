@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plantml.train.augment import Training
-from plantml.train.batches import PhotoDataset, Photos, Steps, evaluation_loader, training_loader
+from plantml.train.augment import Augmentation
+from plantml.train.batches import PhotoDataset, Photos, StepSampler, evaluation_loader, training_loader
 
 COUNT = 10
 ROWS = np.array([0, 1, 2, 4, 5, 6, 7, 8, 9])
@@ -29,7 +29,7 @@ def photos() -> Photos:
 
 def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide(make_plan) -> None:
     def epochs(seed: int) -> list[list[int]]:
-        steps = list(Steps(PHOTOS, make_plan(seed=seed, batch_size=3)))
+        steps = list(StepSampler(PHOTOS, make_plan(seed=seed, batch_size=3)))
         return [[row for step in steps[at : at + 3] for _, row, _ in step] for at in (0, 3, 6)]
 
     first = epochs(3)
@@ -42,7 +42,7 @@ def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide(make_plan) -> None
 @given(start=st.integers(0, 9), batch=st.integers(2, 9), epochs=st.integers(1, 3))
 def test_from_any_step_on_the_stream_is_the_same(make_plan, start: int, batch: int, epochs: int) -> None:
     plan = make_plan(batch_size=batch, epochs=epochs)
-    whole, rest = list(Steps(PHOTOS, plan)), Steps(PHOTOS, plan, start)
+    whole, rest = list(StepSampler(PHOTOS, plan)), StepSampler(PHOTOS, plan, start)
     assert list(rest) == whole[start:]
     assert len(rest) == len(whole[start:])
 
@@ -50,14 +50,14 @@ def test_from_any_step_on_the_stream_is_the_same(make_plan, start: int, batch: i
 @given(batch=st.integers(2, 9), size=st.integers(1, 3))
 def test_processes_share_each_batch(make_plan, batch: int, size: int) -> None:
     plan = make_plan(batch_size=max(batch, size), devices=size)
-    whole = list(Steps(PHOTOS, plan))
-    shares = [list(Steps(PHOTOS, plan, rank=rank, size=size)) for rank in range(size)]
+    whole = list(StepSampler(PHOTOS, plan))
+    shares = [list(StepSampler(PHOTOS, plan, rank=rank, size=size)) for rank in range(size)]
     assert [[place for share in step for place in share] for step in zip(*shares, strict=True)] == whole
 
 
 def test_a_last_batch_of_one_photo_is_left_out(make_plan) -> None:
     def sizes(**values: object) -> list[int]:
-        return [len(step) for step in Steps(PHOTOS, make_plan(epochs=1, **values))]
+        return [len(step) for step in StepSampler(PHOTOS, make_plan(epochs=1, **values))]
 
     assert sizes(batch_size=4) == [4, 4]
     assert sizes(batch_size=5) == [5, 4]
@@ -65,14 +65,14 @@ def test_a_last_batch_of_one_photo_is_left_out(make_plan) -> None:
 
 
 def test_an_epoch_can_be_a_part_of_the_photos(make_plan) -> None:
-    steps = list(Steps(PHOTOS, make_plan(epoch_photos=4, batch_size=2)))
+    steps = list(StepSampler(PHOTOS, make_plan(epoch_photos=4, batch_size=2)))
     assert [len(step) for step in steps] == [2] * 6
     assert len({row for step in steps for _, row, _ in step}) > 4  # another part each time
 
 
 def test_sampling_draws_rare_classes_as_often(make_plan) -> None:
     plan = make_plan(balance="sampling", class_weights={"disease": (9 / 14, 9 / 4)}, epochs=200, batch_size=9)
-    places = [place for step in Steps(PHOTOS, plan) for place in step]
+    places = [place for step in StepSampler(PHOTOS, plan) for place in step]
     rare = sum(row >= 8 for _, row, _ in places) / len(places)
     assert rare == pytest.approx(0.5, abs=0.05)
     assert len(set(places)) == len(places)  # so that a photo drawn twice is augmented in two ways
@@ -95,7 +95,7 @@ def test_workers_change_nothing(make_plan, photos) -> None:
 
 
 def test_epochs_augment_anew(photos) -> None:
-    dataset = PhotoDataset(photos, 0, Training(32, 32, 1))
+    dataset = PhotoDataset(photos, 0, Augmentation(32, 32, 1))
     assert not torch.equal(dataset[0, 1, 0]["image"], dataset[1, 1, 0]["image"])
     assert not torch.equal(dataset[0, 1, 0]["image"], dataset[0, 1, 1]["image"])
     assert torch.equal(dataset[1, 1, 0]["image"], dataset[1, 1, 0]["image"])

@@ -16,7 +16,7 @@ def launched(monkeypatch):
 @pytest.mark.usefixtures("launched")
 def test_processes_that_do_not_know_each_other_are_refused() -> None:
     with pytest.raises(UsageError, match="started 2 processes, and 1 were asked for"):
-        distributed.meet("cpu", 1, 1)
+        distributed.join("cpu", 1, 1)
 
 
 @pytest.mark.usefixtures("launched")
@@ -28,10 +28,10 @@ def test_it_is_a_wrong_use_of_the_command(cli, trained, tmp_path) -> None:
 
 def test_several_machines_need_a_launcher() -> None:
     with pytest.raises(UsageError, match="need a launcher"):
-        distributed.meet("cpu", 1, 2)
+        distributed.join("cpu", 1, 2)
 
 
 def test_one_process_needs_nothing() -> None:
-    distributed.meet("auto", 2, 1)  # Lightning starts the second later
-    assert distributed.size() == 1
-    assert distributed.first()
+    distributed.join("auto", 2, 1)  # Lightning starts the second later
+    assert distributed.world_size() == 1
+    assert distributed.is_first()

@@ -33,22 +33,22 @@ def fatal(work):
 storage.write, storage.staged = fatal(storage.write), fatal(storage.staged)
 """
 AT_A_STEP = """
-from plantml.train.checkpoint import Keeper
-after = Keeper.on_train_batch_end
+from plantml.train.checkpoint import CheckpointCallback
+after = CheckpointCallback.on_train_batch_end
 
 def ended(self, *arguments):
     if self.module.step == {step}:
         os.kill(os.getpid(), {signal})
     after(self, *arguments)
 
-Keeper.on_train_batch_end = ended
+CheckpointCallback.on_train_batch_end = ended
 """
 AT_A_COPY = """
 import time
 from plantml import storage
-from plantml.train.checkpoint import Keeper
+from plantml.train.checkpoint import CheckpointCallback
 from plantml.train.run_folder import RunFolder
-after, copy = Keeper.on_train_batch_end, RunFolder._copy
+after, copy = CheckpointCallback.on_train_batch_end, RunFolder._upload
 
 def ended(self, *arguments):
     after(self, *arguments)
@@ -60,7 +60,7 @@ def copied(self):
     if max(names) >= {name!r}:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Keeper.on_train_batch_end, RunFolder._copy = ended, copied
+CheckpointCallback.on_train_batch_end, RunFolder._upload = ended, copied
 """
 
 
@@ -279,7 +279,7 @@ def test_what_a_probe_has_seen_outlives_a_kill(cli, trained, probed, tmp_path, s
     assert not [entry for entry in storage.list_files(out) if "checkpoints" in entry.url]
 
 
-AT_A_LOOK = """
+AT_AN_EMBEDDING = """
 from plantml.model.network import PlantNet
 honest, seen = PlantNet.embed, []
 
@@ -295,7 +295,9 @@ PlantNet.embed = embed
 
 @pytest.mark.slow
 def test_a_signal_while_embeddings_are_made_keeps_them(trained, probed, cli, tmp_path) -> None:
-    process = start(trained.data, tmp_path / "run", "--set", "mode=probe", "--checkpoint-every", "1h", before=AT_A_LOOK)
+    process = start(
+        trained.data, tmp_path / "run", "--set", "mode=probe", "--checkpoint-every", "1h", before=AT_AN_EMBEDDING
+    )
     _, err = process.communicate(timeout=100)
     assert process.returncode == Exit.TERMINATED, err
     assert "Repeat the same command to go on" in err
@@ -306,14 +308,14 @@ def test_a_signal_while_embeddings_are_made_keeps_them(trained, probed, cli, tmp
 
 
 AT_DECODING = """
-from plantml import images
-decode = images.decode
+from plantml import imaging
+decode = imaging.decode
 
 def decoded(*arguments):
     os.kill(os.getpid(), signal.SIGTERM)
     return decode(*arguments)
 
-images.decode = decoded
+imaging.decode = decoded
 """
 
 
@@ -344,15 +346,15 @@ def test_a_second_interrupt_ends_at_once_with_its_code(trained, tmp_path) -> Non
 def test_signals_stay_with_the_command_while_lightning_runs(cli, trained, tmp_path, monkeypatch) -> None:
     """Its own handler talks to other processes from within whatever is being done."""
     from plantml.concurrency import Stop
-    from plantml.train.checkpoint import Keeper
+    from plantml.train.checkpoint import CheckpointCallback
 
-    after, seen = Keeper.on_train_batch_end, set()
+    after, seen = CheckpointCallback.on_train_batch_end, set()
 
     def ended(self, *arguments):
         seen.add(type(getattr(signal.getsignal(signal.SIGTERM), "__self__", None)))
         after(self, *arguments)
 
-    monkeypatch.setattr(Keeper, "on_train_batch_end", ended)
+    monkeypatch.setattr(CheckpointCallback, "on_train_batch_end", ended)
     assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--epochs", "1").code == Exit.DONE
     assert seen == {Stop}
 
@@ -408,7 +410,7 @@ def test_an_earlier_run_at_the_same_url_is_forgotten(cli, trained, tmp_path, s3_
     with monkeypatch.context() as patch:
         from plantml.train import probe
 
-        patch.setattr(probe, "fit_heads_first", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(probe, "warm_up_heads", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         assert cli(*asked, "--fresh", "--set", "mode=finetune").code == Exit.INTERRUPTED
     monkeypatch.setenv("PLANTML_CACHE_DIR", one)
     result = cli(*asked, "--set", "mode=finetune")

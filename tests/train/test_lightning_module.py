@@ -90,7 +90,7 @@ def test_the_average_is_judged_once_there_is_one(module) -> None:
     with torch.no_grad():
         for value in (1.0, 3.0):
             found.net.heads["disease"].bias.fill_(value)
-            found.stepped()
+            found.finish_step()
     assert found.judged is not found.net
     assert found.judged.heads["disease"].bias.tolist() == [2.0, 2.0]
     assert module(ema=0.0).average is None

@@ -52,7 +52,7 @@ def test_an_unknown_logger_is_refused(cli, trained, tmp_path) -> None:
 
 
 def test_a_logger_that_fails_ends_nothing() -> None:
-    from plantml.train.loggers import Log
+    from plantml.train.loggers import MetricsLogger
 
     class Broken:
         def log_metrics(self, *_: object, **__: object) -> None:
@@ -73,7 +73,7 @@ def test_a_logger_that_fails_ends_nothing() -> None:
 
     said: list[str] = []
     good = Good()
-    log = Log([Broken(), good], said.append)
+    log = MetricsLogger([Broken(), good], said.append)
     log.row({"epoch": 0.0, "val_loss": 1.0})
     log.row({"epoch": 1.0, "val_loss": 0.5})
     log.close("success")

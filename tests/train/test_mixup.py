@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from plantml.targets import Target
-from plantml.train.batch_preview import _taught, example_batch
+from plantml.train.batch_preview import _captions, example_batch
 from plantml.train.batches import Photos
-from plantml.train.mixup import Mixed, mixed
+from plantml.train.mixup import MixedBatch, mixed
 
 DISEASE = Target("disease", "class", ("rust", "none"))
 
@@ -39,7 +39,7 @@ def test_cutmix_pastes_as_much_as_it_says(make_plan) -> None:
 
 def test_nothing_is_blended_unless_the_plan_says_so(make_plan, batch) -> None:
     given = batch
-    assert mixed(given, make_plan(), 0) == Mixed(given["image"], (given,), (1.0,))
+    assert mixed(given, make_plan(), 0) == MixedBatch(given["image"], (given,), (1.0,))
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,6 @@ def test_the_picture_shows_the_first_step(make_plan, values, blended) -> None:
 
 def test_a_blend_is_told_with_its_shares() -> None:
     one, two = ({"disease": torch.tensor([0, 1])}, {"disease": torch.tensor([0, 0])})
-    seen = Mixed(torch.zeros(2, 4, 4, 3), (one, two), (0.75, 0.25))
-    assert _taught(DISEASE, seen, 0) == ["disease: rust"]
-    assert _taught(DISEASE, seen, 1) == ["75% disease: none", "25% disease: rust"]
+    seen = MixedBatch(torch.zeros(2, 4, 4, 3), (one, two), (0.75, 0.25))
+    assert _captions(DISEASE, seen, 0) == ["disease: rust"]
+    assert _captions(DISEASE, seen, 1) == ["75% disease: none", "25% disease: rust"]

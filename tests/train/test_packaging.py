@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from plantml.errors import InputError
 from plantml.targets import Target
-from plantml.train.packaging import seen_combinations
+from plantml.train.packaging import training_combinations
 
 CATEGORY = Target("category", "class", ("bean", "tomato"))
 HEALTH = Target("health", "class", ("diseased", "healthy"))
@@ -19,7 +19,7 @@ THREE = (CATEGORY, HEALTH, DISEASE)
 
 def seen(*rows, targets=THREE):
     labels = {target.name: target.encode([row[at] for row in rows]) for at, target in enumerate(targets)}
-    return seen_combinations(targets, labels)
+    return training_combinations(targets, labels)
 
 
 def test_seen_is_what_photos_show_once_each():
@@ -70,7 +70,7 @@ def test_every_photo_that_can_be_true_is_covered(rows):
 
 def test_labels_are_arrays_of_class_numbers():
     labels = {"category": np.array([0, -1]), "health": np.array([1, 0]), "disease": np.array([1, 2])}
-    assert seen_combinations(THREE, labels).seen == (
+    assert training_combinations(THREE, labels).seen == (
         ("bean", "diseased", "rust"),
         ("bean", "healthy", "none"),
         ("tomato", "diseased", "rust"),

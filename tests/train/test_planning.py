@@ -1,4 +1,4 @@
-"""The plan is a pure function of configuration and facts."""
+"""The plan is a pure function of configuration and inputs."""
 
 import polars as pl
 import pytest
@@ -12,7 +12,7 @@ from plantml.targets import Target
 from plantml.train import config as recipe
 from plantml.train import planning
 from plantml.train.config import Plan, TrainConfig
-from plantml.train.planning import Facts, Hardware, Speed
+from plantml.train.planning import Hardware, PlanInputs, Speed
 
 
 def version(labels: dict[str, list], split: list[str], **columns: object) -> Version:
@@ -31,7 +31,7 @@ def photos(train: int, val: int = 10, **columns: object) -> Version:
 
 
 def plan(config: TrainConfig, data: Version, device: str = "cpu", speed: Speed | None = None) -> Plan:
-    return planning.plan(config, Facts(data, Hardware(4, device, 80 * 2**30 if device == "cuda" else 0), speed))
+    return planning.plan(config, PlanInputs(data, Hardware(4, device, 80 * 2**30 if device == "cuda" else 0), speed))
 
 
 TWO = version({"disease": ["a", "b", "a", "b"]}, ["train", "train", "val", "test"])

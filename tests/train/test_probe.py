@@ -11,7 +11,7 @@ from plantml.model.network import PlantNet
 from plantml.targets import Target
 from plantml.train import probe
 from plantml.train.batches import Photos
-from plantml.train.embedding_store import Parts
+from plantml.train.embedding_store import EmbeddingStore
 
 DISEASE = Target("disease", "class", ("rust", "none"))
 PHOTOS = 70
@@ -44,14 +44,14 @@ def photos() -> Photos:
 
 
 @pytest.fixture
-def parts(tmp_path) -> Parts:
-    return Parts(tmp_path, 0.0, lambda: None)
+def parts(tmp_path) -> EmbeddingStore:
+    return EmbeddingStore(tmp_path, 0.0, lambda: None)
 
 
 def test_heads_start_with_some_photos_where_there_are_many(make_plan, net, photos, parts, monkeypatch) -> None:
     monkeypatch.setattr(probe, "HEADS_FIRST", 50)
     before = net.heads["disease"].weight.clone()
-    probe.fit_heads_first(net, make_plan(targets=(DISEASE,)), photos, probe.Looking("cpu", parts, Stop()))
+    probe.warm_up_heads(net, make_plan(targets=(DISEASE,)), photos, probe.EmbeddingJob("cpu", parts, Stop()))
     assert net.backbone.seen == 50
     assert not torch.equal(net.heads["disease"].weight, before)
     kept = [int(file.stem.split("-")[-1]) for file in parts.folder.iterdir()]
@@ -61,7 +61,7 @@ def test_heads_start_with_some_photos_where_there_are_many(make_plan, net, photo
 def test_what_was_kept_of_other_photos_is_not_taken_for_theirs(make_plan, net, photos, parts) -> None:
     """A photo that was missing when the training was killed came back."""
     plan = make_plan(targets=(DISEASE,), mode="probe", augment=0.0, views=1)
-    looking = probe.Looking("cpu", parts, Stop())
+    looking = probe.EmbeddingJob("cpu", parts, Stop())
     some = Photos(photos.pixels, photos.keys, photos.labels, photos.rows[1:])
     first, _ = probe._features(net, plan, some, some.rows, looking)
     assert len(list(parts.folder.iterdir())) == 3
@@ -75,7 +75,7 @@ def test_what_was_kept_of_other_photos_is_not_taken_for_theirs(make_plan, net, p
 
 def test_parts_of_two_machines_are_not_put_behind_each_other(make_plan, net, photos, parts) -> None:
     """One was killed before its last part was copied, another went on, and the first has the parts of both."""
-    plan, looking = make_plan(targets=(DISEASE,), augment=0.0, views=1), probe.Looking("cpu", parts, Stop())
+    plan, looking = make_plan(targets=(DISEASE,), augment=0.0, views=1), probe.EmbeddingJob("cpu", parts, Stop())
     wanted, _ = probe._features(net, plan, photos, photos.rows, looking)
     first, second, last = sorted(parts.folder.iterdir())
     last.unlink()
@@ -93,12 +93,12 @@ def test_parts_of_two_machines_are_not_put_behind_each_other(make_plan, net, pho
 
 def test_a_helping_process_reads_and_does_not_write(make_plan, net, photos, parts) -> None:
     plan = make_plan(targets=(DISEASE,), augment=0.0, views=2)
-    helping = Parts(parts.folder, 0.0, pytest.fail, writes=False)
-    made, labels = probe._features(net, plan, photos, photos.rows, probe.Looking("cpu", helping, Stop()))
+    helping = EmbeddingStore(parts.folder, 0.0, pytest.fail, writes=False)
+    made, labels = probe._features(net, plan, photos, photos.rows, probe.EmbeddingJob("cpu", helping, Stop()))
     assert not list(parts.folder.iterdir())
     assert made.shape == (2 * PHOTOS, 3)
     assert torch.equal(labels["disease"][:PHOTOS], labels["disease"][PHOTOS:])
-    probe._features(net, plan, photos, photos.rows, probe.Looking("cpu", parts, Stop()))
-    read, _ = probe._features(net, plan, photos, photos.rows, probe.Looking("cpu", helping, Stop()))
+    probe._features(net, plan, photos, photos.rows, probe.EmbeddingJob("cpu", parts, Stop()))
+    read, _ = probe._features(net, plan, photos, photos.rows, probe.EmbeddingJob("cpu", helping, Stop()))
     assert torch.equal(read, made)
     assert net.backbone.seen == 4 * PHOTOS

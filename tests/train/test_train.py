@@ -270,7 +270,7 @@ def test_the_plan_of_folds_is_that_of_each_and_the_time_that_of_all(cli, trained
     from plantml.train import train as run
     from plantml.train.planning import Speed
 
-    monkeypatch.setattr(run.throughput, "measure", lambda *_: Speed(step=0.1, see=0.01, decode=0.01))
+    monkeypatch.setattr(run.throughput, "measure", lambda *_: Speed(step=0.1, embed=0.01, decode=0.01))
     one = cli("train", trained.data, "--out", "x", "--dry-run", "--json", "--preset", "quick").json
     five = cli("train", trained.data, "--out", "x", "--dry-run", "--json", "--preset", "quick", "--folds", "5").json
     assert (one["models"], five["models"]) == (1, 5)

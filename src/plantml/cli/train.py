@@ -11,8 +11,8 @@ from plantml.errors import UsageError
 
 if TYPE_CHECKING:
     from plantml.train.config import Plan
-    from plantml.train.crossvalidation import CrossValidated
-    from plantml.train.train import Trained
+    from plantml.train.crossvalidation import CrossValidationResult
+    from plantml.train.train import TrainingResult
 
 EXAMPLES = [
     "plantml train leaves --out runs/first",
@@ -121,7 +121,7 @@ def train(
         raise UsageError("--folds trains on one device", "", "Leave --devices and --nodes away.")
     from plantml.train import selection
 
-    version = selection.opened(dataset, resolved.value, out)
+    version = selection.load_checked(dataset, resolved.value, out)
     # All that can be told at once is told: these imports take seconds.
     from plantml.concurrency import Stop
     from plantml.train import crossvalidation
@@ -194,7 +194,7 @@ def _show_plan(page: Page, plan: "Plan", models: int) -> None:
         page.line(plan.shortfall, style="yellow")
 
 
-def _show_folds(page: Page, done: "CrossValidated") -> None:
+def _show_folds(page: Page, done: "CrossValidationResult") -> None:
     rows = [
         [name, done.mean[name], done.spread[name], "  ".join(f"{score:.3f}" for score in found)]
         for name, found in done.scores.items()
@@ -204,7 +204,7 @@ def _show_folds(page: Page, done: "CrossValidated") -> None:
     page.line(f"Runs: {done.out}/fold-1 and so on. Without --folds one model is made, on the dataset's own split.")
 
 
-def _show(page: Page, done: "Trained") -> None:
+def _show(page: Page, done: "TrainingResult") -> None:
     if not done.changed:
         page.line(f"Nothing to do: {done.run} is finished.")
     page.line(f"Model {done.bundle.digest[:12]} in {done.bundle.url}", style="bold")

@@ -19,7 +19,7 @@ from plantml.settings import usable_cores
 from plantml.train import calibration_report
 from plantml.train.config import Plan
 from plantml.train.history import History
-from plantml.train.packaging import Finished
+from plantml.train.packaging import PackagedModel
 from plantml.train.run_folder import HISTORY, METRICS, RunFolder
 
 METRICS_FORMAT = 1
@@ -29,7 +29,7 @@ _TOLD = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "CUDA_VISIBLE_
 """Environment variables that change speed, or the order of additions; no others are written down."""
 
 
-def write(run: RunFolder, plan: Plan, history: History, made: Finished) -> None:
+def write(run: RunFolder, plan: Plan, history: History, made: PackagedModel) -> None:
     """Write the results of a finished training."""
     run.write("plots/curves.png", charts.learning_curves(history.rows, history.best_epoch))
     for found in made.reports:

@@ -20,7 +20,7 @@ import albumentations as alb
 
 
 @dataclass(frozen=True)
-class Training:
+class Augmentation:
     """The augmentation of training photos, light enough to be sent to worker processes.
 
     Hue stays within a few degrees, saturation within a fifth, and the light between that of a cloudy noon and

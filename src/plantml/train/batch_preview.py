@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from plantml.targets import Target
-from plantml.train.batches import PhotoDataset, Photos, Steps, augmentation
+from plantml.train.batches import PhotoDataset, Photos, StepSampler, augmentation
 from plantml.train.config import Plan
-from plantml.train.mixup import Mixed, mixed
+from plantml.train.mixup import MixedBatch, mixed
 
 _COLUMNS, _GAP, _LINE = 4, 6, 15
 
@@ -17,7 +17,7 @@ _COLUMNS, _GAP, _LINE = 4, 6, 15
 def example_batch(photos: Photos, plan: Plan, limit: int = 16) -> bytes:
     """A PNG of augmented photos of the first step, or of a probe, each with its labels and how much they count."""
     dataset = PhotoDataset(photos, plan.seed, augmentation(plan))
-    places = next(iter(Steps(photos, plan, size=plan.world)))
+    places = next(iter(StepSampler(photos, plan, size=plan.world)))
     if plan.mode == "probe":  # which blends nothing, and whose batches are vectors
         plan, places = plan.model_copy(update={"mixup": 0.0, "cutmix": 0.0}), places[:limit]
     batch = mixed(default_collate([dataset[place] for place in places]), plan, step=0)
@@ -29,7 +29,7 @@ def example_batch(photos: Photos, plan: Plan, limit: int = 16) -> bytes:
     for number, pixels in enumerate(images):
         left, top = _GAP + (number % _COLUMNS) * (width + _GAP), _GAP + (number // _COLUMNS) * step
         canvas.paste(Image.fromarray(pixels), (left, top))
-        lines = [line for target in plan.targets for line in _taught(target, batch, number)]
+        lines = [line for target in plan.targets for line in _captions(target, batch, number)]
         for line, text in enumerate(lines):
             while pen.textlength(text, font) > width and len(text) > 1:
                 text = f"{text[:-2]}…"  # noqa: PLW2901 - as much of it as fits
@@ -39,7 +39,7 @@ def example_batch(photos: Photos, plan: Plan, limit: int = 16) -> bytes:
     return buffer.getvalue()
 
 
-def _taught(target: Target, batch: Mixed, number: int) -> list[str]:
+def _captions(target: Target, batch: MixedBatch, number: int) -> list[str]:
     """The label of a photo, or both labels of a blended one with their shares."""
     names = [_label(target, labels[target.name][number]) for labels in batch.labels]
     if len(set(names)) == 1:

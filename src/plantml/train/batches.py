@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from plantml.imaging import Pixels
-from plantml.train.augment import Training, seed_for
+from plantml.train.augment import Augmentation, seed_for
 from plantml.train.config import Plan
 
 Batch = dict[str, Tensor]
 """`image` uint8 [N, H, W, 3]; by target name the encoded labels (see `Target.encode`)."""
 
-Place = tuple[int, int, int]
+Sample = tuple[int, int, int]
 """Epoch, row, and how often the row came before in this epoch."""
 
 _JUDGED = 32
@@ -51,10 +51,10 @@ class Photos:
 class PhotoDataset(Dataset[Batch]):
     """Photos for a loader, which augments each anew in every epoch."""
 
-    def __init__(self, photos: Photos, seed: int, augment: Training | None) -> None:
+    def __init__(self, photos: Photos, seed: int, augment: Augmentation | None) -> None:
         self.photos, self.seed, self.augment = photos, seed, augment
 
-    def __getitem__(self, place: Place) -> Batch:
+    def __getitem__(self, place: Sample) -> Batch:
         epoch, row, again = place
         pixels = self.photos.pixels[row]
         if self.augment is not None:
@@ -63,7 +63,7 @@ class PhotoDataset(Dataset[Batch]):
         return {"image": torch.from_numpy(np.array(pixels)), **item}
 
 
-class Steps(Sampler[list[Place]]):
+class StepSampler(Sampler[list[Sample]]):
     """The batches of all epochs one after the other, from any step on.
 
     One stream instead of a loader an epoch: what was done before an interruption is never drawn, and there is
@@ -89,7 +89,7 @@ class Steps(Sampler[list[Place]]):
     def __len__(self) -> int:
         return max(0, self.steps - self.start)
 
-    def __iter__(self) -> Iterator[list[Place]]:
+    def __iter__(self) -> Iterator[list[Sample]]:
         order, known, batch = np.empty(0, np.int64), -1, self.plan.batch_size
         for step in range(self.start, self.steps):
             epoch, place = divmod(step, self.plan.epoch_steps)
@@ -113,26 +113,26 @@ class Steps(Sampler[list[Place]]):
         return np.stack([rows, again], axis=1)
 
 
-def augmentation(plan: Plan) -> Training:
+def augmentation(plan: Plan) -> Augmentation:
     """How a plan changes photos before each step."""
-    return Training(plan.input.height, plan.input.width, plan.augment)
+    return Augmentation(plan.input.height, plan.input.width, plan.augment)
 
 
 def training_loader(
     photos: Photos, plan: Plan, start: int = 0, epochs: int | None = None, *, rank: int = 0, size: int = 1
 ) -> DataLoader[Batch]:
-    """Augmented batches of a plan, from a step on; see `Steps`."""
+    """Augmented batches of a plan, from a step on; see `StepSampler`."""
     return DataLoader(
         PhotoDataset(photos, plan.seed, augmentation(plan)),
-        batch_sampler=Steps(photos, plan, start, epochs, rank=rank, size=size),
+        batch_sampler=StepSampler(photos, plan, start, epochs, rank=rank, size=size),
         num_workers=plan.workers,
         # Forked workers deadlock on the locks of storage clients; spawned ones start clean.
         multiprocessing_context="spawn" if plan.workers else None,
-        worker_init_fn=_left_alone,
+        worker_init_fn=_ignore_signals,
     )
 
 
-def _left_alone(_: int) -> None:
+def _ignore_signals(_: int) -> None:
     """Signals to the whole process group are the training's to answer, which ends its workers when it is ready."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

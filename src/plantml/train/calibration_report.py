@@ -17,7 +17,7 @@ _RISKS = (0.01, 0.05)
 
 
 @dataclass(frozen=True)
-class Account:
+class ConfidenceReport:
     """Of one class or multilabel target.
 
     Attributes:
@@ -47,7 +47,7 @@ def accounts(
     after: Mapping[str, Floats],
     labels: Mapping[str, NDArray[Any]],
     thresholds: Mapping[str, Threshold],
-) -> list[Account]:
+) -> list[ConfidenceReport]:
     """The accounts of all targets that have a threshold.
 
     Args:
@@ -65,7 +65,7 @@ def accounts(
         answers = calibration.confidences(target, after[name], labels[name])
         scores, right = calibration.judged(target, after[name], labels[name])
         found.append(
-            Account(
+            ConfidenceReport(
                 target=name,
                 answers=answers,
                 before=calibration.reliability(*calibration.confidences(target, before[name], labels[name])),
@@ -79,7 +79,7 @@ def accounts(
     return found
 
 
-def calibration_json(found: Sequence[Account]) -> dict[str, Any]:
+def calibration_json(found: Sequence[ConfidenceReport]) -> dict[str, Any]:
     """`calibration` of `metrics.json`, by target."""
     return {
         one.target: {
@@ -95,7 +95,7 @@ def calibration_json(found: Sequence[Account]) -> dict[str, Any]:
     }
 
 
-def selective_json(found: Sequence[Account], risk: float) -> dict[str, Any]:
+def selective_json(found: Sequence[ConfidenceReport], risk: float) -> dict[str, Any]:
     """`selective` of `metrics.json`, by target."""
     return {
         one.target: {

@@ -31,7 +31,7 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Hearing:
+class TrainingEvents:
     """Who is told what.
 
     Attributes:
@@ -47,7 +47,7 @@ class Hearing:
     said: Callable[[str], None]
 
 
-class Keeper(pl.Callback):
+class CheckpointCallback(pl.Callback):
     """Ends epochs, saves where the training stands, and brings it back.
 
     Lightning sees one long epoch of all steps that are left. A plantml epoch ends when its last step is done:
@@ -72,7 +72,7 @@ class Keeper(pl.Callback):
         *,
         every: float,
         stop: Stop,
-        hearing: Hearing,
+        hearing: TrainingEvents,
     ) -> None:
         self.module, self.plan, self.folder, self.judging = module, module.plan, folder, judging
         self.every, self.stop, self.hearing = every, stop, hearing
@@ -120,7 +120,7 @@ class Keeper(pl.Callback):
         """The weights of the best epoch."""
         return load_file(best_file(self.folder, self.history.best_epoch))
 
-    def end_epoch_before(self) -> None:
+    def finish_pending_epoch(self) -> None:
         """Judge an epoch whose steps were done when the training was interrupted."""
         due = self.module.step // self.plan.epoch_steps
         if due > len(self.history.rows):
@@ -134,7 +134,7 @@ class Keeper(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         module = self.module
-        module.stepped()  # not a hook of the module, which would come after this one
+        module.finish_step()  # not a hook of the module, which would come after this one
         self.hearing.progress(module.step, module.steps)
         stopping, due = self._agreed(float(bool(self.stop)), float(time.monotonic() - self._saved >= self.every))
         if module.step % self.plan.epoch_steps == 0:
@@ -153,13 +153,13 @@ class Keeper(pl.Callback):
         epoch = len(self.history.rows)
         began = time.monotonic()
         judged = evaluate(
-            self.module.judged, self.judging(distributed.rank(), distributed.size()), self.plan, self.stop
+            self.module.judged, self.judging(distributed.rank(), distributed.world_size()), self.plan, self.stop
         )
         if judged is None:
             self._save(trainer)
             raise self._stopped()
         self._judging = time.monotonic() - began
-        losses = torch.stack([torch.stack(part).mean() for part in distributed.gathered(self.module.losses) if part])
+        losses = torch.stack([torch.stack(part).mean() for part in distributed.gather(self.module.losses) if part])
         row = self.history.add(epoch, float(losses.mean()), judged.loss, judged.reports)
         self.module.losses = []
         if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"])):
@@ -168,7 +168,7 @@ class Keeper(pl.Callback):
                 f"learning rates {self.plan.lr:g} and {self.plan.backbone_lr:g} are too high for this data",
                 "Start over with lower ones: --fresh --set lr=1e-3 --set backbone_lr=1e-4",
             )
-        if self.history.best_epoch == epoch and distributed.first():
+        if self.history.best_epoch == epoch and distributed.is_first():
             weights = {name: value.cpu().contiguous() for name, value in self.module.judged.state_dict().items()}
             storage.write(str(best_file(self.folder, epoch)), save(weights), durable=True)
         self._save(trainer)
@@ -177,7 +177,7 @@ class Keeper(pl.Callback):
     def _save(self, trainer: pl.Trainer | None) -> None:
         """Write the state down, then drop what it needs no longer."""
         self._saved = time.monotonic()
-        if not distributed.first():
+        if not distributed.is_first():
             return
         content = {
             "format": _FORMAT,
@@ -207,7 +207,7 @@ class Keeper(pl.Callback):
         """Fewer epochs from here on, if this machine turns out to be slower than it was when it was measured."""
         if not self.plan.budget or self.module.step >= self.module.steps:
             return
-        spent, done = distributed.from_first(self._seconds()), len(self.history.rows)
+        spent, done = distributed.broadcast(self._seconds()), len(self.history.rows)
         left = KEPT * self.plan.budget - self.plan.other_seconds - spent
         fitting = done + max(0, math.floor(left / (spent / done)))
         if fitting < self.epochs:
@@ -224,9 +224,12 @@ class Keeper(pl.Callback):
 
     def _agreed(self, *flags: float) -> tuple[bool, ...]:
         """True where any process says so."""
-        if distributed.size() == 1:
+        if distributed.world_size() == 1:
             return tuple(bool(flag) for flag in flags)
-        return tuple(bool(flag) for flag in distributed.total(torch.tensor(flags, device=self.module.device)).tolist())
+        return tuple(
+            bool(flag)
+            for flag in distributed.sum_over_processes(torch.tensor(flags, device=self.module.device)).tolist()
+        )
 
     def _stopped(self) -> BaseException:
         done = self.module.step / self.plan.epoch_steps

@@ -17,7 +17,7 @@ RESULT = "folds.json"
 
 
 @dataclass(frozen=True)
-class CrossValidated:
+class CrossValidationResult:
     """What the folds came to.
 
     Attributes:
@@ -49,7 +49,7 @@ def cross_validate(
     told: Sequence[str] = (),
     stop: Stop,
     listener: Listener,
-) -> CrossValidated:
+) -> CrossValidationResult:
     """Train a model for each fold, each a run of its own in `out`; repeated, it goes on where it ended."""
     found: list[Mapping[str, float]] = []
     for number in range(1, config.folds + 1):
@@ -60,7 +60,9 @@ def cross_validate(
         if done is not None:
             found.append(done.scores)
     names = [name for name in (found[0] if found else {}) if all(name in scores for scores in found)]
-    result = CrossValidated(storage.absolute(out), {name: tuple(scores[name] for scores in found) for name in names})
+    result = CrossValidationResult(
+        storage.absolute(out), {name: tuple(scores[name] for scores in found) for name in names}
+    )
     content = {"plantml_folds": 1, "folds": config.folds, "seed": config.seed, "scores": result.scores,
                "mean": result.mean, "spread": result.spread}  # fmt: skip
     storage.write(storage.join(result.out, RESULT), (json.dumps(content, indent=2) + "\n").encode())

@@ -19,24 +19,24 @@ T = TypeVar("T")
 
 def rank() -> int:
     """Number of this process, from 0."""
-    if _met():
+    if _joined():
         return distributed.get_rank()
-    environment = _launched()
+    environment = _launcher()
     # Processes that Lightning starts know their number before they have met.
     return environment.global_rank() if environment else int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def size() -> int:
+def world_size() -> int:
     """Processes that have met; 1 before they have."""
-    return distributed.get_world_size() if _met() else 1
+    return distributed.get_world_size() if _joined() else 1
 
 
-def first() -> bool:
+def is_first() -> bool:
     """True in the process that writes."""
     return rank() == 0
 
 
-def meet(device: str, devices: int, nodes: int) -> None:
+def join(device: str, devices: int, nodes: int) -> None:
     """Join the others now, if a launcher (torchrun, SLURM) started all of them at once.
 
     Processes that Lightning starts itself come later: when the first has everything ready.
@@ -44,7 +44,7 @@ def meet(device: str, devices: int, nodes: int) -> None:
     Raises:
         UsageError: there are several machines and no launcher, or it started another number of processes.
     """
-    environment = _launched()
+    environment = _launcher()
     if environment is None and nodes > 1:
         raise UsageError(
             f"{nodes} machines need a launcher",
@@ -57,55 +57,55 @@ def meet(device: str, devices: int, nodes: int) -> None:
             f"--devices is {devices} and --nodes is {nodes}: each process would train a model of its own",
             "Give the launcher's numbers: --devices of one machine, --nodes of machines.",
         )
-    if environment is None or environment.world_size() == 1 or _met():
+    if environment is None or environment.world_size() == 1 or _joined():
         return
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
     backend = "cpu:gloo,cuda:nccl" if device in {"auto", "cuda"} and torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, rank=environment.global_rank(), world_size=environment.world_size())
 
 
-def prepares() -> bool:
+def prepares_data() -> bool:
     """True in the process that makes what all on its machine read: decoded photos, checkpoints fetched."""
-    environment = _launched()
-    return environment.local_rank() == 0 if environment else first()
+    environment = _launcher()
+    return environment.local_rank() == 0 if environment else is_first()
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until all are here."""
-    if _met():
+    if _joined():
         distributed.barrier()
 
 
-def from_first(thing: T) -> T:
+def broadcast(thing: T) -> T:
     """What the first process has."""
-    if size() == 1:
+    if world_size() == 1:
         return thing
     held: list[Any] = [thing]
     distributed.broadcast_object_list(held)
     return held[0]  # type: ignore[no-any-return]
 
 
-def gathered(thing: T) -> list[T]:
+def gather(thing: T) -> list[T]:
     """What each process has, in the order of their numbers."""
-    if size() == 1:
+    if world_size() == 1:
         return [thing]
-    held: list[Any] = [None] * size()
+    held: list[Any] = [None] * world_size()
     distributed.all_gather_object(held, thing)
     return held
 
 
-def total(numbers: Tensor) -> Tensor:
+def sum_over_processes(numbers: Tensor) -> Tensor:
     """The sum over all processes."""
-    if size() > 1:
+    if world_size() > 1:
         distributed.all_reduce(numbers)
     return numbers
 
 
-def _met() -> bool:
+def _joined() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def _launched() -> ClusterEnvironment | None:
+def _launcher() -> ClusterEnvironment | None:
     for kind in (TorchElasticEnvironment, SLURMEnvironment):
         if kind.detect():
             return kind()

@@ -17,7 +17,7 @@ PATTERN = "embeddings-*.npy"
 
 
 @dataclass(frozen=True)
-class Parts:
+class EmbeddingStore:
     """Where parts are kept.
 
     Attributes:
@@ -32,15 +32,15 @@ class Parts:
     saved: Callable[[], None]
     writes: bool = True
 
-    def of(self, what: str, content: bytes) -> "Rows":
+    def of(self, what: str, content: bytes) -> "StoredEmbeddings":
         """Embeddings of something, told from others by its name and content; what was kept of them is there."""
-        return Rows(self, f"embeddings-{what}-{hashlib.sha256(content).hexdigest()[:16]}")
+        return StoredEmbeddings(self, f"embeddings-{what}-{hashlib.sha256(content).hexdigest()[:16]}")
 
 
-class Rows:
+class StoredEmbeddings:
     """Embeddings of one kind, float32, in the order in which they are added."""
 
-    def __init__(self, parts: Parts, name: str) -> None:
+    def __init__(self, parts: EmbeddingStore, name: str) -> None:
         self._parts, self._name = parts, name
         self._all = _found(parts.folder, name)
         self._kept, self._count = len(self._all), sum(map(len, self._all))
@@ -75,7 +75,7 @@ class Rows:
 
 
 def _found(folder: Path, name: str) -> list[NDArray[np.float32]]:
-    """Parts that follow each other from the first row on, each named by the number of rows with it.
+    """EmbeddingStore that follow each other from the first row on, each named by the number of rows with it.
 
     Two machines may have kept different ones, and one may be damaged: the longest row that fits is taken.
     """

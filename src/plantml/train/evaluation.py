@@ -19,14 +19,14 @@ from plantml.train.losses import total_loss
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluation:
     """The loss and the reports of one split."""
 
     loss: float
     reports: list[Report]
 
 
-def evaluate(net: PlantNet, batches: Iterable[Batch], plan: Plan, stop: Stop) -> Judged | None:
+def evaluate(net: PlantNet, batches: Iterable[Batch], plan: Plan, stop: Stop) -> Evaluation | None:
     """Judge a network on this process's share of the photos, together with the others.
 
     It is left in training mode. None if a stop was asked for meanwhile.
@@ -37,7 +37,7 @@ def evaluate(net: PlantNet, batches: Iterable[Batch], plan: Plan, stop: Stop) ->
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
         for batch in batches:
             # Several processes must agree when they stop, and do so between steps.
-            if stop and distributed.size() == 1:
+            if stop and distributed.world_size() == 1:
                 return None
             logits = net(batch["image"].to(device))
             found.append(
@@ -45,18 +45,18 @@ def evaluate(net: PlantNet, batches: Iterable[Batch], plan: Plan, stop: Stop) ->
                 | {name: batch[name] for name in logits}
             )
     net.train()
-    parts = [part for share in distributed.gathered(found) for part in share]
+    parts = [part for share in distributed.gather(found) for part in share]
     joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     return judge(net, plan.targets, {name: joined[f"logits.{name}"] for name in net.heads}, joined)
 
 
-def judge(net: PlantNet, targets: Sequence[Target], logits: dict[str, Tensor], labels: dict[str, Any]) -> Judged:
+def judge(net: PlantNet, targets: Sequence[Target], logits: dict[str, Tensor], labels: dict[str, Any]) -> Evaluation:
     """The loss and the reports of logits and labels by target."""
     scales = {name: scale.cpu() for name, scale in net.scales().items()}
     loss = float(total_loss(logits, labels, targets, scales=scales))
     truth = {target.name: labels[target.name].numpy() for target in targets}
     outputs = {target.name: probabilities(target, logits[target.name]).numpy() for target in targets}
-    return Judged(loss, metrics.reports_of(targets, truth, outputs))
+    return Evaluation(loss, metrics.reports_of(targets, truth, outputs))
 
 
 def probabilities(target: Target, logits: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class PlantModule(pl.LightningModule):
         self.losses.append(loss.detach().float().cpu())
         return loss
 
-    def stepped(self) -> None:
+    def finish_step(self) -> None:
         """Called when a step is done, before anybody looks at what it came to."""
         self.step += 1
         if self.average is not None:
@@ -103,7 +103,7 @@ class PlantModule(pl.LightningModule):
         weights = plan.class_weights if plan.balance == "weights" else {}  # else they say how often photos are drawn
         # Each process divides by its share of what all of them see, so that the mean of their gradients is
         # that of one process with the whole batch.
-        counted = distributed.total(counts(labels, plan.targets, weights)) / distributed.size()
+        counted = distributed.sum_over_processes(counts(labels, plan.targets, weights)) / distributed.world_size()
         return total_loss(
             logits,
             labels,

@@ -13,7 +13,7 @@ from plantml.train.config import Plan, TrainConfig
 from plantml.train.run_folder import RunFolder
 
 
-class Log:
+class MetricsLogger:
     """Writes the rows of the history to loggers, whose trouble never ends a training.
 
     Args:
@@ -45,7 +45,7 @@ class Log:
 _MLFLOW, _TENSORBOARD = "mlflow.json", "tensorboard"
 
 
-def open_(plan: Plan, config: TrainConfig, run: RunFolder, say: Callable[[str], None]) -> Log:
+def open_loggers(plan: Plan, config: TrainConfig, run: RunFolder, say: Callable[[str], None]) -> MetricsLogger:
     """What writes a row to every logger that was asked for; a resumed run goes on in the same place.
 
     Raises:
@@ -56,7 +56,7 @@ def open_(plan: Plan, config: TrainConfig, run: RunFolder, say: Callable[[str], 
     for logger in made:
         logger.log_hyperparams(_flat(plan))
 
-    return Log(made, say)
+    return MetricsLogger(made, say)
 
 
 def _tensorboard(run: RunFolder) -> Any:
@@ -71,7 +71,7 @@ def _tensorboard(run: RunFolder) -> Any:
 
         def save(self) -> None:
             super().save()
-            run.copy(_TENSORBOARD)
+            run.upload_folder(_TENSORBOARD)
 
     return Published(str(run.folder / _TENSORBOARD), name="", version="")
 

@@ -12,7 +12,7 @@ from plantml.train.config import Plan
 
 
 @dataclass(frozen=True)
-class Mixed:
+class MixedBatch:
     """A batch as the network sees it.
 
     Attributes:
@@ -26,7 +26,7 @@ class Mixed:
     shares: tuple[float, ...]
 
 
-def mixed(batch: Batch, plan: Plan, step: int, rank: int = 0) -> Mixed:
+def mixed(batch: Batch, plan: Plan, step: int, rank: int = 0) -> MixedBatch:
     """A batch, blended as the plan says: a function of seed, step and process.
 
     Mixup (Zhang et al. 2018) blends each photo with another of the batch, CutMix (Yun et al. 2019) pastes a
@@ -34,7 +34,7 @@ def mixed(batch: Batch, plan: Plan, step: int, rank: int = 0) -> Mixed:
     """
     image = batch["image"]
     if not (plan.mixup or plan.cutmix) or len(image) < 2:
-        return Mixed(image, (batch,), (1.0,))
+        return MixedBatch(image, (batch,), (1.0,))
     random = np.random.default_rng([plan.seed, step, rank])
     other = torch.from_numpy(random.permutation(len(image))).to(image.device)
     cut = bool(plan.cutmix) and (not plan.mixup or random.random() < 0.5)
@@ -49,4 +49,4 @@ def mixed(batch: Batch, plan: Plan, step: int, rank: int = 0) -> Mixed:
         share = 1 - tall * wide / (height * width)
     else:
         image = share * image.float() + (1 - share) * image[other].float()
-    return Mixed(image, (batch, {name: found[other] for name, found in batch.items()}), (share, 1 - share))
+    return MixedBatch(image, (batch, {name: found[other] for name, found in batch.items()}), (share, 1 - share))

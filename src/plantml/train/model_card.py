@@ -10,7 +10,7 @@ from plantml.model.bundle import Contract
 from plantml.parsing import dump_yaml
 from plantml.reporting import documents
 from plantml.targets import Target
-from plantml.train.calibration_report import Account
+from plantml.train.calibration_report import ConfidenceReport
 from plantml.train.config import Plan
 from plantml.validate.slices import Slice
 
@@ -28,7 +28,7 @@ def model_card(
     plan: Plan,
     version: Version,
     reports: Sequence[Report],
-    accounts: Sequence[Account],
+    accounts: Sequence[ConfidenceReport],
     slices: Sequence[Slice],
 ) -> str:
     """The card as Markdown with a Hugging Face header."""

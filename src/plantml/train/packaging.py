@@ -27,7 +27,7 @@ from plantml.model.runtimes import OnnxRuntime, Outputs
 from plantml.targets import Target, tied, valid_combinations
 from plantml.train import calibration_report, prepare
 from plantml.train.batches import PixelSource
-from plantml.train.calibration_report import Account
+from plantml.train.calibration_report import ConfidenceReport
 from plantml.train.config import Plan
 from plantml.train.model_card import model_card, train_counts
 from plantml.validate.scoring import Answered
@@ -41,7 +41,7 @@ _COMBINED = ("category", "health", "disease")
 
 
 @dataclass(frozen=True)
-class Finished:
+class PackagedModel:
     """A bundle's content, ready to be published.
 
     Attributes:
@@ -57,13 +57,13 @@ class Finished:
     contract: Contract
     digest: str
     reports: list[Report]
-    accounts: list[Account]
+    accounts: list[ConfidenceReport]
     proof: Proof
     files: Mapping[str, bytes]
     model_json: bytes
 
 
-class _InMemory:
+class _TorchRuntime:
     """The network that was just trained, as a runtime."""
 
     name = "torch"
@@ -78,7 +78,7 @@ class _InMemory:
         return {name: part.numpy() for name, part in zip(self._deployed.output_names, found, strict=True)}
 
 
-def finish(net: PlantNet, plan: Plan, data: prepare.Data, version: Version) -> Finished:
+def finish(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Version) -> PackagedModel:
     """Make the bundle of a trained network.
 
     Args:
@@ -95,7 +95,9 @@ def finish(net: PlantNet, plan: Plan, data: prepare.Data, version: Version) -> F
     labels = {name: found[val.rows] for name, found in val.labels.items()}
     combinations = None
     if plan.combinations == "seen":
-        combinations = seen_combinations(plan.targets, {name: held[train.rows] for name, held in train.labels.items()})
+        combinations = training_combinations(
+            plan.targets, {name: held[train.rows] for name, held in train.labels.items()}
+        )
     with torch.inference_mode():
         embeddings = _embed(net, _batches(val.pixels, val.rows))
         logits = net.classify(embeddings)
@@ -128,7 +130,7 @@ def finish(net: PlantNet, plan: Plan, data: prepare.Data, version: Version) -> F
     digest = bundles.digest(contract, {name: tensor.numpy().tobytes() for name, tensor in state.items()})
     weights = save(state)
     onnx = to_onnx(contract, weights, digest)
-    proven = proof.compare(contract, _InMemory(deployed), OnnxRuntime(onnx), _batches(val.pixels, val.rows))
+    proven = proof.compare(contract, _TorchRuntime(deployed), OnnxRuntime(onnx), _batches(val.pixels, val.rows))
     proof.require(proven, bundles.ONNX)
     accounts = calibration_report.accounts(plan.targets, before, answers, labels, thresholds)
     # In the order of `prepare.load`, without the photos that could not be read.
@@ -139,10 +141,12 @@ def finish(net: PlantNet, plan: Plan, data: prepare.Data, version: Version) -> F
     parts = slices(judged, rows, learnt, resamples=_RESAMPLES, seed=plan.seed)
     card = model_card(contract, digest, plan=plan, version=version, reports=reports, accounts=accounts, slices=parts)
     files = {bundles.WEIGHTS: weights, bundles.ONNX: onnx, bundles.CARD: card.encode()}
-    return Finished(contract, digest, reports, accounts, proven, files, bundles.model_json(contract, digest, files))
+    return PackagedModel(
+        contract, digest, reports, accounts, proven, files, bundles.model_json(contract, digest, files)
+    )
 
 
-def seen_combinations(targets: Sequence[Target], labels: Mapping[str, NDArray[Any]]) -> Combinations | None:
+def training_combinations(targets: Sequence[Target], labels: Mapping[str, NDArray[Any]]) -> Combinations | None:
     """The combinations of category, health and disease that training photos show and that can be true.
 
     A photo without a label of one of them shows the others with every class of it.

@@ -71,13 +71,13 @@ class Speed:
 
     Attributes:
         step: seconds of a training step with its augmentation, in 32 bits.
-        see: seconds to embed one photo.
+        embed: seconds to embed one photo.
         decode: seconds to read and decode one photo.
         bf16: how many times as fast a step is in bf16; none where the processor has to imitate it.
     """
 
     step: float
-    see: float
+    embed: float
     decode: float
     bf16: float | None = None
 
@@ -87,7 +87,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Facts:
+class PlanInputs:
     """What the plan depends on besides the configuration; `speed` and `parent` where they are known."""
 
     dataset: Version
@@ -110,22 +110,22 @@ class _Choices:
         return value
 
 
-def plan(config: TrainConfig, facts: Facts) -> Plan:
-    """The plan for a configuration and its facts; pure.
+def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
+    """The plan for a configuration and its inputs; pure.
 
     Raises:
         InputError: the dataset has nothing to train on, or lacks a target or a split.
     """
-    train, val = facts.dataset.usable("train"), facts.dataset.usable("val")
-    _check_splits(facts.dataset, train, val)
-    choices, photos, cuda = _Choices(), train.height, _device(config, facts) == "cuda"
-    targets = _targets(config.targets, facts.dataset)
+    train, val = inputs.dataset.usable("train"), inputs.dataset.usable("val")
+    _check_splits(inputs.dataset, train, val)
+    choices, photos, cuda = _Choices(), train.height, _device(config, inputs) == "cuda"
+    targets = _targets(config.targets, inputs.dataset)
     mode = _mode(choices, config, photos)
-    batch = min(_batch(photos, facts.hardware) if cuda else 16 if photos < 2000 else 32, photos)
+    batch = min(_batch(photos, inputs.hardware) if cuda else 16 if photos < 2000 else 32, photos)
     batch = choices.pick("batch_size", config.batch_size, batch, f"for {photos} photos")
-    precision = _precision(choices, config, facts)
-    step = facts.speed.step_in(precision) if facts.speed else 0.0
-    mode, epochs, epoch_photos = _length(choices, config, facts, mode, batch=batch, step=step)
+    precision = _precision(choices, config, inputs)
+    step = inputs.speed.step_in(precision) if inputs.speed else 0.0
+    mode, epochs, epoch_photos = _length(choices, config, inputs, mode, batch=batch, step=step)
     if mode == "probe":
         batch = choices.pick("batch_size", config.batch_size, _PROBE_BATCH, "vectors, not photos")
     steps = epochs * -(-epoch_photos // batch)
@@ -134,9 +134,9 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
     gentle = {"probe": "the backbone stays as it is", "full": "all layers learn alike"}
     made = Plan(
         **{key: getattr(config, key) for key in recipe.FIXED},
-        dataset=facts.dataset.url,
-        dataset_version=facts.dataset.number,
-        fingerprint=facts.dataset.fingerprint,
+        dataset=inputs.dataset.url,
+        dataset_version=inputs.dataset.number,
+        fingerprint=inputs.dataset.fingerprint,
         asked=config.model_dump(mode="json"),
         reasons={},
         preset=config.preset,
@@ -145,9 +145,9 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
         targets=targets,
         train_photos=photos,
         val_photos=val.height,
-        backbone=_backbone(choices, config, facts),
-        parent=facts.parent.digest if facts.parent else "",
-        input=_input(choices, config, facts, train),
+        backbone=_backbone(choices, config, inputs),
+        parent=inputs.parent.digest if inputs.parent else "",
+        input=_input(choices, config, inputs, train),
         epochs=epochs,
         patience=choices.pick("patience", config.patience, *_patience(epochs, mode)),
         epoch_photos=epoch_photos,
@@ -168,18 +168,18 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
         ema=choices.pick("ema", config.ema, _ema(steps, mode), _why_ema(steps, mode)),
         mixup=choices.pick("mixup", config.mixup, *_mixup(config.preset, mode, steps)),
         augment=augment,
-        views=_views(choices, config, facts, photos, augment),
+        views=_views(choices, config, inputs, photos, augment),
         balance=balance,
         class_weights=weights,
         class_logits=logits,
         precision=precision,
-        workers=choices.pick("workers", config.workers, *_workers(facts.hardware, cuda=cuda)),
-        device=choices.pick("device", config.device, facts.hardware.device, "the best that is here"),
+        workers=choices.pick("workers", config.workers, *_workers(inputs.hardware, cuda=cuda)),
+        device=choices.pick("device", config.device, inputs.hardware.device, "the best that is here"),
         step_seconds=round(step, 4),
         seconds=0.0,
         versions=recipe.versions(),
     )
-    return made.model_copy(update={**_times(made, facts.speed), "reasons": choices.reasons})
+    return made.model_copy(update={**_times(made, inputs.speed), "reasons": choices.reasons})
 
 
 def usual_epochs(photos: int, preset: Preset, mode: Mode) -> int:
@@ -190,8 +190,8 @@ def usual_epochs(photos: int, preset: Preset, mode: Mode) -> int:
     return usual * (2 if preset == "best" else 1) * (2 if mode == "full" else 1)
 
 
-def _device(config: TrainConfig, facts: Facts) -> str:
-    return facts.hardware.device if config.device == "auto" else config.device
+def _device(config: TrainConfig, inputs: PlanInputs) -> str:
+    return inputs.hardware.device if config.device == "auto" else config.device
 
 
 def _batch(photos: int, hardware: Hardware) -> int:
@@ -212,22 +212,22 @@ def _mode(choices: _Choices, config: TrainConfig, photos: int) -> Mode:
     return choices.pick("mode", "auto", "finetune", f"of the preset {config.preset}")
 
 
-def _backbone(choices: _Choices, config: TrainConfig, facts: Facts) -> str:
-    if facts.parent:
+def _backbone(choices: _Choices, config: TrainConfig, inputs: PlanInputs) -> str:
+    if inputs.parent:
         return choices.pick(
-            "backbone", config.backbone, facts.parent.contract.architecture.backbone, "of the bundle it starts from"
+            "backbone", config.backbone, inputs.parent.contract.architecture.backbone, "of the bundle it starts from"
         )
     return choices.pick("backbone", config.backbone, DEFAULT, "its weights are installed, and it is fast on every CPU")
 
 
-def _input(choices: _Choices, config: TrainConfig, facts: Facts, train: pl.DataFrame) -> Fit:
+def _input(choices: _Choices, config: TrainConfig, inputs: PlanInputs, train: pl.DataFrame) -> Fit:
     usual = 288 if config.preset == "best" else 224
     sides = train.select(long=pl.max_horizontal("width", "height"), short=pl.min_horizontal("width", "height"))
     size, why = usual, f"of the preset {config.preset}"
     detail = _smallest_detail(train)
     median = sides["long"].median()
-    if facts.parent:
-        size, why = facts.parent.contract.input.height, "of the bundle it starts from"
+    if inputs.parent:
+        size, why = inputs.parent.contract.input.height, "of the bundle it starts from"
     elif detail and detail * usual < _DETAIL:
         size = min(512 if config.preset == "best" else 384, 32 * math.ceil(_DETAIL / detail / 32))
         why = f"the smallest of the boxes is {detail:.1%} of a photo, here {detail * size:.0f} pixels"
@@ -236,7 +236,9 @@ def _input(choices: _Choices, config: TrainConfig, facts: Facts, train: pl.DataF
         why = f"the photos have {median:.0f} pixels"
     size = choices.pick("size", config.size, size, why)
     square = sides.filter(pl.col("short") > 0).select(((pl.col("long") / pl.col("short")) < 1.1).mean()).item()
-    fit: FitMode = facts.parent.contract.input.mode if facts.parent else "squash" if square and square > 0.95 else "pad"
+    fit: FitMode = (
+        inputs.parent.contract.input.mode if inputs.parent else "squash" if square and square > 0.95 else "pad"
+    )
     because = {
         "pad": "keeps every pixel and the aspect",
         "squash": "the photos are almost square",
@@ -259,10 +261,10 @@ def _sides_of_boxes(train: pl.DataFrame) -> pl.Series:
     return boxes.select(side / pl.col("long")).to_series()
 
 
-def _precision(choices: _Choices, config: TrainConfig, facts: Facts) -> Precision:
+def _precision(choices: _Choices, config: TrainConfig, inputs: PlanInputs) -> Precision:
     if config.precision != "auto":
         return config.precision
-    gain = facts.speed.bf16 if facts.speed else None
+    gain = inputs.speed.bf16 if inputs.speed else None
     if gain is None:
         return choices.pick("precision", "auto", "32", "the processor has no bf16")
     if gain > _FASTER:
@@ -271,17 +273,17 @@ def _precision(choices: _Choices, config: TrainConfig, facts: Facts) -> Precisio
 
 
 def _length(
-    choices: _Choices, config: TrainConfig, facts: Facts, mode: Mode, *, batch: int, step: float
+    choices: _Choices, config: TrainConfig, inputs: PlanInputs, mode: Mode, *, batch: int, step: float
 ) -> tuple[Mode, int, int]:
     """Mode, epochs, and photos an epoch: the usual, or what fits a budget."""
-    photos, speed = facts.dataset.usable("train").height, facts.speed
+    photos, speed = inputs.dataset.usable("train").height, inputs.speed
     usual = usual_epochs(photos, config.preset, mode)
     if not config.budget or not speed or config.epochs != "auto" or mode == "probe":
         why = f"for {photos} photos, preset {config.preset}"
         return mode, choices.pick("epochs", config.epochs, usual, why), photos
-    val = facts.dataset.usable("val").height
+    val = inputs.dataset.usable("val").height
     left = KEPT * config.budget - _around(photos, val, mode, speed)
-    judging, steps = val * speed.see, math.ceil(photos / batch)
+    judging, steps = val * speed.embed, math.ceil(photos / batch)
     fitting = int(left / (steps * step + judging))
     if fitting >= 3:
         epochs = min(fitting, 3 * usual)
@@ -303,7 +305,7 @@ def _around(train: int, val: int, mode: Mode, speed: Speed, views: int = 0) -> f
     """Seconds of everything but the epochs, with so many views of each photo for a probe."""
     before = {"probe": views * train + val, "finetune": min(train, HEADS_FIRST), "full": 0}[mode]
     seen = before + 4 * val + min(train, 1000)
-    return _START + _FINISH + speed.decode * (train + val) + speed.see * seen
+    return _START + _FINISH + speed.decode * (train + val) + speed.embed * seen
 
 
 def _times(made: Plan, speed: Speed | None) -> dict[str, float]:
@@ -311,7 +313,7 @@ def _times(made: Plan, speed: Speed | None) -> dict[str, float]:
     if speed is None:
         return {"seconds": 0.0, "other_seconds": 0.0}
     around = _around(made.train_photos, made.val_photos, made.mode, speed, made.views)
-    epoch = made.epoch_steps * made.step_seconds + made.val_photos * speed.see
+    epoch = made.epoch_steps * made.step_seconds + made.val_photos * speed.embed
     epochs = 0.0 if made.mode == "probe" else made.epochs * epoch
     return {"seconds": round(around + epochs), "other_seconds": round(around, 1)}
 
@@ -357,15 +359,15 @@ def _strength(train: pl.DataFrame) -> tuple[float, str]:
     return 1.0, "what a camera, a hand and the weather change; twice as much costs accuracy"
 
 
-def _views(choices: _Choices, config: TrainConfig, facts: Facts, photos: int, augment: float) -> int:
+def _views(choices: _Choices, config: TrainConfig, inputs: PlanInputs, photos: int, augment: float) -> int:
     """Views of each photo for a probe: fewer where photos are many, or a budget short."""
     if not augment:
         return choices.pick("views", config.views, 1, "photos as they are")
     number = max(1, min(_VIEWS, _VECTORS // photos))
     why = "more gain little" if number == _VIEWS else f"{photos} photos teach enough"
-    if config.budget and facts.speed:
-        left = KEPT * config.budget - _around(photos, facts.dataset.usable("val").height, "probe", facts.speed)
-        fitting = int(left / max(1e-9, photos * facts.speed.see))
+    if config.budget and inputs.speed:
+        left = KEPT * config.budget - _around(photos, inputs.dataset.usable("val").height, "probe", inputs.speed)
+        fitting = int(left / max(1e-9, photos * inputs.speed.embed))
         if fitting < number:
             number, why = max(1, fitting), "as many as fit the budget"
     return choices.pick("views", config.views, number, why)

@@ -28,7 +28,7 @@ ROOM = 1.15
 
 
 @dataclass(frozen=True)
-class Data:
+class TrainingData:
     """Everything that a training reads.
 
     Attributes:
@@ -46,7 +46,7 @@ class Data:
 
 def load(
     version: Version, plan: Plan, machine: Machine, progress: Callable[[str], Progress], stop: Stop | None = None
-) -> Data:
+) -> TrainingData:
     """Decode the photos of both splits, or find them decoded; see `store.build`."""
     size = round(plan.input.height * ROOM), round(plan.input.width * ROOM)
     left_out: list[tuple[str, str]] = []
@@ -78,7 +78,7 @@ def load(
         raise InputError(f"No photo of {version.ref} could be read", left_out[0][1], "plantml dataset info shows them.")
     some = rows[_bank_rows(train.rows, plan.seed)]
     bank = photos(some, plan.input, "decoding reference photos")
-    return Data(train, val, bank.pixels[bank.rows], left_out)
+    return TrainingData(train, val, bank.pixels[bank.rows], left_out)
 
 
 def network(plan: Plan, train: Photos, *, offline: bool) -> PlantNet:

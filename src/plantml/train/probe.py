@@ -12,7 +12,7 @@ from plantml.concurrency import Progress, Stop, batched, silent
 from plantml.model.network import PlantNet
 from plantml.train.batches import PhotoDataset, Photos, augmentation
 from plantml.train.config import Plan
-from plantml.train.embedding_store import Parts, Rows
+from plantml.train.embedding_store import EmbeddingStore, StoredEmbeddings
 from plantml.train.evaluation import judge
 from plantml.train.history import History
 from plantml.train.losses import total_loss
@@ -26,7 +26,7 @@ _FIRST_EPOCHS, _FIRST_BATCH, _FIRST_RATE = 30, 256, 5e-3
 
 
 @dataclass(frozen=True)
-class Looking:
+class EmbeddingJob:
     """How photos are embedded.
 
     Attributes:
@@ -37,7 +37,7 @@ class Looking:
     """
 
     device: str
-    parts: Parts
+    parts: EmbeddingStore
     stop: Stop
     progress: Progress = silent
 
@@ -48,7 +48,7 @@ def fit(
     train: Photos,
     val: Photos,
     *,
-    looking: Looking,
+    looking: EmbeddingJob,
     told: Callable[[dict[str, float]], None],
 ) -> History:
     """Train the heads of `net`, which are left as they were in the best epoch.
@@ -76,7 +76,7 @@ def fit(
     return history
 
 
-def fit_heads_first(net: PlantNet, plan: Plan, train: Photos, looking: Looking) -> None:
+def warm_up_heads(net: PlantNet, plan: Plan, train: Photos, looking: EmbeddingJob) -> None:
     """Give fresh heads a start on embeddings of the training photos as they are, of some where they are many.
 
     Else their first, large gradients would spoil what the backbone knows (Kumar et al. 2022, "Fine-tuning can
@@ -134,7 +134,7 @@ def _epoch(
 
 
 def _features(
-    net: PlantNet, plan: Plan, photos: Photos, rows: NDArray[np.int64], looking: Looking
+    net: PlantNet, plan: Plan, photos: Photos, rows: NDArray[np.int64], looking: EmbeddingJob
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Embeddings [views * rows, D] of augmented views, and their labels."""
     dataset = PhotoDataset(photos, plan.seed, augmentation(plan))
@@ -148,7 +148,7 @@ def _features(
     return _embedded(net, found, plan.views * len(rows), images, looking), labels
 
 
-def _plain(net: PlantNet, photos: Photos, looking: Looking) -> tuple[Tensor, dict[str, Tensor]]:
+def _plain(net: PlantNet, photos: Photos, looking: EmbeddingJob) -> tuple[Tensor, dict[str, Tensor]]:
     """Embeddings [N, D] of photos exactly as detection sees them, and their labels."""
 
     def images(numbers: Sequence[int]) -> Tensor:
@@ -160,7 +160,7 @@ def _plain(net: PlantNet, photos: Photos, looking: Looking) -> tuple[Tensor, dic
 
 
 def _embedded(
-    net: PlantNet, found: Rows, total: int, images: Callable[[Sequence[int]], Tensor], looking: Looking
+    net: PlantNet, found: StoredEmbeddings, total: int, images: Callable[[Sequence[int]], Tensor], looking: EmbeddingJob
 ) -> Tensor:
     """Embeddings of numbered photos: [total, D], on the CPU.
 

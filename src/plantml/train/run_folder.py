@@ -49,9 +49,9 @@ class RunFolder:
         self._locks, self._name = machine.cache_dir / "runs", hashlib.sha256(self.url.encode()).hexdigest()[:16]
         self._work = self._locks / self._name if self._remote else storage.local_path(self.url)
         self._say = say
-        self._copier = ThreadPoolExecutor(1)
-        self._copying: Future[None] | None = None
-        self._newer = False
+        self._uploader = ThreadPoolExecutor(1)
+        self._uploading: Future[None] | None = None
+        self._changed = False
 
     @property
     def folder(self) -> Path:
@@ -93,13 +93,13 @@ class RunFolder:
         again = {} if config.workers == "auto" else {"workers": config.workers}
         return plan.model_copy(update=again)
 
-    def begin(self, plan: Plan) -> None:
+    def create(self, plan: Plan) -> None:
         """Write the plan of a new run down; of several that begin at the same place one does.
 
         Raises:
             InputError: another one began here meanwhile, or there is a model whose plan is gone.
         """
-        if self.finished() is not None:
+        if self.finished_bundle() is not None:
             raise InputError(
                 f"{self.url} holds a model without its plan", f"{PLAN} is gone",
                 "Choose another --out, or start over with --fresh.",
@@ -114,7 +114,7 @@ class RunFolder:
         # Of a run that was removed, but for these.
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         if self._remote:
-            for entry in self._there():
+            for entry in self._remote_checkpoints():
                 storage.remove(entry.url)
 
     def plan(self) -> Plan:
@@ -140,7 +140,7 @@ class RunFolder:
                 "Choose another --out, or start over with --fresh.",
             ) from error
 
-    def finished(self) -> Bundle | None:
+    def finished_bundle(self) -> Bundle | None:
         """The bundle if the run is complete."""
         try:
             return bundles.find(storage.join(self.url, "bundle"))
@@ -156,46 +156,46 @@ class RunFolder:
         if not (known.exists() and known.read_bytes() == plan):
             shutil.rmtree(self._work, ignore_errors=True)
             storage.write(str(known), plan)
-        for entry in self._there():
+        for entry in self._remote_checkpoints():
             here = self.checkpoints / entry.name
             if not here.exists():
                 storage.write(str(here), storage.read(entry.url), durable=True)
 
-    def _there(self) -> list[storage.Entry]:
+    def _remote_checkpoints(self) -> list[storage.Entry]:
         """The checkpoints of a remote run."""
         try:
             return list(storage.list_files(storage.join(self.url, "checkpoints")))
         except NotFoundError:
             return []
 
-    def saved(self) -> None:
+    def upload_in_background(self) -> None:
         """The checkpoints are complete: copy them to a remote run, in the background."""
         if not self._remote:
             return
-        self._newer = True
-        if self._copying is not None and not self._copying.done():
+        self._changed = True
+        if self._uploading is not None and not self._uploading.done():
             return  # whoever copies looks again before it ends
-        if self._copying is not None and (error := self._copying.exception()) is not None:
+        if self._uploading is not None and (error := self._uploading.exception()) is not None:
             self._say(f"Checkpoints could not be copied to {self.url}, tried again: {error}")
-        self._copying = self._copier.submit(self._copy_all)
+        self._uploading = self._uploader.submit(self._upload_all)
 
-    def settle(self) -> None:
+    def upload(self) -> None:
         """Wait until a remote run has what is here."""
         if self._remote:
-            self._copier.submit(self._copy).result()
+            self._uploader.submit(self._upload).result()
 
-    def forget(self, pattern: str) -> None:
+    def remove_checkpoints(self, pattern: str) -> None:
         """Remove checkpoints that are needed no longer, here and at the run's URL."""
         for file in self.checkpoints.glob(pattern):
             file.unlink(missing_ok=True)
         if self._remote:
-            with self._if_possible(f"{pattern} could not be removed from {self.url}"):
-                self._copier.submit(self._forget, pattern).result()  # after what is being copied
+            with self._reporting_errors(f"{pattern} could not be removed from {self.url}"):
+                self._uploader.submit(self._remove_remote, pattern).result()  # after what is being copied
 
-    def settle_if_possible(self) -> None:
+    def try_upload(self) -> None:
         """The same at an end that somebody asked for: trouble is told, and what is here stays here."""
-        with self._if_possible(f"Checkpoints could not be copied to {self.url}; this machine has them"):
-            self.settle()
+        with self._reporting_errors(f"Checkpoints could not be copied to {self.url}; this machine has them"):
+            self.upload()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -214,14 +214,14 @@ class RunFolder:
         finally:
             lock.release()
 
-    def _copy_all(self) -> None:
-        while self._newer:
-            self._newer = False
-            self._copy()
+    def _upload_all(self) -> None:
+        while self._changed:
+            self._changed = False
+            self._upload()
 
-    def _copy(self) -> None:
+    def _upload(self) -> None:
         """The newest state and what it names, weights first; then those that are not kept here are removed."""
-        there, known = storage.join(self.url, "checkpoints"), {entry.name for entry in self._there()}
+        there, known = storage.join(self.url, "checkpoints"), {entry.name for entry in self._remote_checkpoints()}
         # Best weights sort before states, so that a state that is there has what it names.
         here = sorted(self.checkpoints.glob("[!.]*.*"))
         for file in here:
@@ -229,18 +229,18 @@ class RunFolder:
                 try:
                     data = file.read_bytes()
                 except FileNotFoundError:  # dropped for a newer one meanwhile
-                    self._copy()
+                    self._upload()
                     return
                 storage.write(storage.join(there, file.name), data)
         for name in known - {file.name for file in here}:
             storage.remove(storage.join(there, name))
 
-    def _forget(self, pattern: str) -> None:
-        for entry in self._there():
+    def _remove_remote(self, pattern: str) -> None:
+        for entry in self._remote_checkpoints():
             if fnmatch.fnmatch(entry.name, pattern):
                 storage.remove(entry.url)
 
-    def copy(self, name: str) -> None:
+    def upload_folder(self, name: str) -> None:
         """Copy one of the run's folders on this machine to a remote run, file by file."""
         if self._remote:
             for file in sorted((self.folder / name).glob("[!.]*")):
@@ -250,13 +250,13 @@ class RunFolder:
         """Write one file of the run."""
         storage.write(storage.join(self.url, name), data)
 
-    def write_if_possible(self, name: str, data: bytes) -> None:
+    def try_write(self, name: str, data: bytes) -> None:
         """Write one file that will be written again; trouble is told."""
-        with self._if_possible(f"{name} could not be written"):
+        with self._reporting_errors(f"{name} could not be written"):
             self.write(name, data)
 
     @contextlib.contextmanager
-    def _if_possible(self, what: str) -> Iterator[None]:
+    def _reporting_errors(self, what: str) -> Iterator[None]:
         """Tell trouble of the storage, and go on."""
         try:
             yield

@@ -21,7 +21,7 @@ def select(dataset: str | Version, config: TrainConfig) -> Version:
     return folds.of_fold(version, config.fold, config.folds, config.seed) if config.fold else version
 
 
-def opened(ref: str, config: TrainConfig, out: str) -> Version:
+def load_checked(ref: str, config: TrainConfig, out: str) -> Version:
     """The version of a dataset, after a look at whether it and the model to start from are there.
 
     Args:

@@ -26,7 +26,7 @@ from plantml.train.planning import Hardware, Speed
 
 _STEPS, _SECONDS, _SOME = 6, 4.0, 8
 _PROBED = 16
-_MOST_GAIN = 1000
+_MAX_GAIN = 1000
 
 
 def check_device(device: str) -> None:
@@ -67,7 +67,7 @@ def measure(version: Version, plan: Plan, machine: Machine) -> Speed:
     asked = plan.asked.get("precision")
     seconds = gain = None
     if asked == "bf16" or (asked == "auto" and has_bf16(plan.device)):
-        gain = _kept_gain(notes)
+        gain = _cached_gain(notes)
         if gain is None:
             seconds, short = _medians([functools.partial(step, "32"), functools.partial(step, "bf16")])
             gain = round(seconds / short, 3)
@@ -79,13 +79,13 @@ def measure(version: Version, plan: Plan, machine: Machine) -> Speed:
     return Speed(seconds, see / len(photos), _decoding(version, plan, machine), gain)
 
 
-def _kept_gain(notes: Path) -> float | None:
+def _cached_gain(notes: Path) -> float | None:
     """What was measured earlier; `None` if nothing that makes sense is there."""
     try:
         gain = parse_json(notes.read_bytes(), str(notes))
     except (OSError, PlantmlError):
         return None
-    return float(gain) if isinstance(gain, (int, float)) and 0 < gain < _MOST_GAIN else None
+    return float(gain) if isinstance(gain, (int, float)) and 0 < gain < _MAX_GAIN else None
 
 
 class _Step:

@@ -35,17 +35,17 @@ from plantml.train import (
 )
 from plantml.train.batch_preview import example_batch
 from plantml.train.batches import evaluation_loader, training_loader
-from plantml.train.checkpoint import Hearing, Keeper
+from plantml.train.checkpoint import CheckpointCallback, TrainingEvents
 from plantml.train.config import Plan, TrainConfig
 from plantml.train.history import History
 from plantml.train.lightning_module import PlantModule
-from plantml.train.planning import Facts
+from plantml.train.planning import PlanInputs
 from plantml.train.run_folder import HISTORY, RunFolder
 from plantml.train.selection import select
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What a training came to.
 
     Attributes:
@@ -75,7 +75,7 @@ class Listener:
     progress: Callable[[str], Progress]
 
 
-_NOBODY = Listener(lambda _: None, lambda _: silent)
+_SILENT = Listener(lambda _: None, lambda _: silent)
 
 
 def make_plan(version: Version, config: TrainConfig, machine: Machine, *, measured: bool = True) -> Plan:
@@ -89,12 +89,12 @@ def make_plan(version: Version, config: TrainConfig, machine: Machine, *, measur
     """
     throughput.check_device(config.device)
     parent = references.find(config.warm_start) if config.warm_start else None
-    facts = Facts(version, throughput.hardware(machine.threads), None, parent)
-    draft = planning.plan(config, facts)
+    inputs = PlanInputs(version, throughput.hardware(machine.threads), None, parent)
+    draft = planning.plan(config, inputs)
     if not measured:
         return draft
     allocator.keep_freed_memory()
-    made = planning.plan(config, replace(facts, speed=throughput.measure(version, draft, machine)))
+    made = planning.plan(config, replace(inputs, speed=throughput.measure(version, draft, machine)))
     # An alias may point elsewhere when the run is resumed; the version that it means now stays what it is.
     return made.model_copy(update={"warm_start": parent.url}) if parent and parent.asked else made
 
@@ -109,7 +109,7 @@ def train(
     told: Sequence[str] = (),
     stop: Stop,
     listener: Listener,
-) -> Trained | None:
+) -> TrainingResult | None:
     """Train on a dataset and write a run.
 
     Args:
@@ -130,10 +130,10 @@ def train(
         StoppedError: a signal asked for the end; repeating the call goes on.
     """
     machine = machine or settings.machine()
-    distributed.meet(config.device, config.devices, config.nodes)
-    listener = listener if distributed.first() else _NOBODY
+    distributed.join(config.device, config.devices, config.nodes)
+    listener = listener if distributed.is_first() else _SILENT
     run = RunFolder(out, machine, listener.say)
-    with run.locked() if distributed.first() else contextlib.nullcontext():
+    with run.locked() if distributed.is_first() else contextlib.nullcontext():
         return _train(dataset, config, run, machine, fresh=fresh, told=told, stop=stop, listener=listener)
 
 
@@ -147,26 +147,26 @@ def _train(
     told: Sequence[str],
     stop: Stop,
     listener: Listener,
-) -> Trained | None:
+) -> TrainingResult | None:
     started = time.monotonic()
     version, plan, resumed = _begin(dataset, config, run, machine, fresh=fresh, told=told, listener=listener)
-    done = run.finished()
+    done = run.finished_bundle()
     if done is not None:
-        if not distributed.first():
+        if not distributed.is_first():
             return None
-        run.forget(embedding_store.PATTERN)
+        run.remove_checkpoints(embedding_store.PATTERN)
         seconds = time.monotonic() - started
-        return Trained(run.url, done, plan, done.contract.metrics, seconds, resumed, changed=False)
+        return TrainingResult(run.url, done, plan, done.contract.metrics, seconds, resumed, changed=False)
 
     throughput.check_device(plan.device)
     allocator.keep_freed_memory()
     data, plan = _load(version, plan, run, machine, stop=stop, listener=listener)
     net = prepare.network(plan, data.train, offline=machine.offline)
     if plan.parent:
-        new = warm_start.take_over(net, warm_start.parent_of(plan), plan)
+        new = warm_start.load_parent_weights(net, warm_start.parent_bundle(plan), plan)
         listener.say("Starts from " + plan.warm_start + (f"; new to it: {', '.join(new)}." if new else "."))
-    history = _learn(net, _Work(data, plan, run, config, stop, listener))
-    if not distributed.first():
+    history = _learn(net, _Session(data, plan, run, config, stop, listener))
+    if not distributed.is_first():
         return None
     if stop:
         raise stop.error("Training stopped before the model was made", "Repeat the same command to go on.")
@@ -174,9 +174,9 @@ def _train(
     made = packaging.finish(net.cpu().eval(), plan, data, version)
     artifacts.write(run, plan, history, made)
     bundle = run.publish(made.files, made.model_json)
-    run.forget(embedding_store.PATTERN)
+    run.remove_checkpoints(embedding_store.PATTERN)
     scores = made.contract.metrics
-    return Trained(run.url, bundle, plan, scores, time.monotonic() - started, resumed, changed=True)
+    return TrainingResult(run.url, bundle, plan, scores, time.monotonic() - started, resumed, changed=True)
 
 
 def _begin(
@@ -190,9 +190,9 @@ def _begin(
     listener: Listener,
 ) -> tuple[Version, Plan, bool]:
     """The dataset, and the plan of the run that is there or that begins now; true if it was there."""
-    if not distributed.first():
+    if not distributed.is_first():
         # A process that Lightning started comes when the first has everything ready.
-        begun = distributed.from_first(None) if distributed.size() > 1 else (run.plan(), True)
+        begun = distributed.broadcast(None) if distributed.world_size() > 1 else (run.plan(), True)
         assert begun is not None
         plan, resumed = begun
         # The first one's version: a newer one may have come meanwhile.
@@ -204,54 +204,56 @@ def _begin(
     if known is None:
         listener.say("Measuring how fast this machine trains.")
         plan = make_plan(version, config, machine)
-        run.begin(plan)
+        run.create(plan)
         artifacts.write_config(run, told)
         if plan.shortfall:
             listener.say(plan.shortfall)
     else:
         plan = known
-    distributed.from_first((plan, known is not None))
+    distributed.broadcast((plan, known is not None))
     return version, plan, known is not None
 
 
 def _load(
     version: Version, plan: Plan, run: RunFolder, machine: Machine, *, stop: Stop, listener: Listener
-) -> tuple[prepare.Data, Plan]:
+) -> tuple[prepare.TrainingData, Plan]:
     """Decoded photos, and the plan with their number."""
-    if not distributed.prepares():
-        distributed.wait()
+    if not distributed.prepares_data():
+        distributed.barrier()
     run.fetch_checkpoints()
     data = prepare.load(version, plan, machine, listener.progress, stop)
-    if distributed.prepares():
-        distributed.wait()
+    if distributed.prepares_data():
+        distributed.barrier()
     for name, why in data.left_out:
         listener.say(f"Left out, because it cannot be read: {name} ({why})")
     return data, plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(data.train.rows))})
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Session:
     """A training under way."""
 
-    data: prepare.Data
+    data: prepare.TrainingData
     plan: Plan
     run: RunFolder
     config: TrainConfig
     stop: Stop
     listener: Listener
 
-    def looking(self, what: str) -> probe.Looking:
+    def looking(self, what: str) -> probe.EmbeddingJob:
         """How photos are embedded, and what that is called where progress is shown."""
         every = self.config.checkpoint_every
-        kept = embedding_store.Parts(self.run.checkpoints, every, self.run.saved, writes=distributed.first())
-        return probe.Looking(self.plan.device, kept, self.stop, self.listener.progress(what))
+        kept = embedding_store.EmbeddingStore(
+            self.run.checkpoints, every, self.run.upload_in_background, writes=distributed.is_first()
+        )
+        return probe.EmbeddingJob(self.plan.device, kept, self.stop, self.listener.progress(what))
 
 
 _Told = Callable[[Mapping[str, float], int], None]
 """Called with each row of the history and the epochs there will be."""
 
 
-def _learn(net: PlantNet, work: _Work) -> History:
+def _learn(net: PlantNet, work: _Session) -> History:
     """Train `net`, which ends with the weights of the best epoch."""
     data, plan, run, listener = work.data, work.plan, work.run, work.listener
 
@@ -259,8 +261,12 @@ def _learn(net: PlantNet, work: _Work) -> History:
         listener.say(_epoch_line(row, plan, epochs))
         log.row(row)
 
-    log = loggers.open_(plan, work.config, run, listener.say) if distributed.first() else loggers.Log()
-    if distributed.first():
+    log = (
+        loggers.open_loggers(plan, work.config, run, listener.say)
+        if distributed.is_first()
+        else loggers.MetricsLogger()
+    )
+    if distributed.is_first():
         run.write("plots/batch.png", example_batch(data.train, plan))
     try:
         if plan.mode == "probe":
@@ -273,47 +279,47 @@ def _learn(net: PlantNet, work: _Work) -> History:
     except (StoppedError, SystemExit) as error:
         if isinstance(error, SystemExit) and work.stop:  # Lightning's answer to a second Ctrl-C
             raise work.stop.error("Training was interrupted", "Repeat the same command to go on.") from error
-        if distributed.first() and work.stop:
-            run.settle_if_possible()
+        if distributed.is_first() and work.stop:
+            run.try_upload()
         raise
     log.close("success")
     return history
 
 
-def _tune(net: PlantNet, work: _Work, told: _Told) -> History:
+def _tune(net: PlantNet, work: _Session, told: _Told) -> History:
     """Train backbone and heads."""
     data, plan, run, listener = work.data, work.plan, work.run, work.listener
     module = PlantModule(net, plan)
 
     def ended(row: Mapping[str, float], epochs: int) -> None:
         told(row, epochs)
-        if distributed.first():
-            run.write_if_possible(HISTORY, keeper.history.csv())
+        if distributed.is_first():
+            run.try_write(HISTORY, keeper.history.csv())
 
-    hearing = Hearing(listener.progress("training"), ended, run.saved, listener.say)
+    hearing = TrainingEvents(listener.progress("training"), ended, run.upload_in_background, listener.say)
     judging = functools.partial(evaluation_loader, data.val)
-    keeper = Keeper(
+    keeper = CheckpointCallback(
         module, run.checkpoints, judging, every=work.config.checkpoint_every, stop=work.stop, hearing=hearing
     )
     resumed = keeper.resume()
-    if len(set(distributed.gathered(module.step))) > 1:
+    if len(set(distributed.gather(module.step))) > 1:
         why = "each sees a folder of its own"
         raise InputError(
             "The machines have different checkpoints", why, "Let --out be a URL, or a folder that all see."
         )
     if not resumed and plan.mode == "finetune":
-        probe.fit_heads_first(net, plan, data.train, work.looking("heads"))
+        probe.warm_up_heads(net, plan, data.train, work.looking("heads"))
     module.to(plan.device)
-    keeper.end_epoch_before()
+    keeper.finish_pending_epoch()
     if not keeper.done:
         _fit(module, keeper, data)
-    if distributed.first():
-        run.settle()
+    if distributed.is_first():
+        run.upload()
         net.load_state_dict(keeper.best())
     return keeper.history
 
 
-def _fit(module: PlantModule, keeper: Keeper, data: prepare.Data) -> None:
+def _fit(module: PlantModule, keeper: CheckpointCallback, data: prepare.TrainingData) -> None:
     """All steps that are left, through Lightning."""
     plan = module.plan
     # Lightning's advice on loggers, workers and hardware is for its own users.

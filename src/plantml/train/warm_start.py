@@ -16,7 +16,7 @@ Renamed = Mapping[str, Mapping[str, str]]
 """The new name of each old class, by target."""
 
 
-def parent_of(plan: Plan) -> Bundle:
+def parent_bundle(plan: Plan) -> Bundle:
     """The bundle that a plan starts from. Raises `InputError` if another one is there by now."""
     bundle = references.find(plan.warm_start)
     if bundle.digest != plan.parent:
@@ -28,7 +28,7 @@ def parent_of(plan: Plan) -> Bundle:
     return bundle
 
 
-def take_over(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
+def load_parent_weights(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
     """Give `net` what the parent knows.
 
     Classes that it does not know keep a fresh start. Those that were renamed in the dataset since then are
