@@ -13,7 +13,8 @@ from plantml.train.config import TrainConfig
 from plantml.train.lightning_module import PlantModule
 from plantml.train.losses import total_loss
 from plantml.train.selection import select
-from plantml.train.train import Listener, make_plan, train
+from plantml.train.session import Listener
+from plantml.train.train import make_plan, train
 
 _EPOCHS = 1000
 """More than are ever reached."""
@@ -74,7 +75,7 @@ def bare(rounds: Rounds, *, ref: str, cache: str, size: int, backbone: str, tune
         allocator.keep_freed_memory()
     machine = _machine(cache)
     config = _asked(size, backbone)
-    version = chosen(ref, config)
+    version = select(ref, config)
     plan = make_plan(version, config, machine, measured=False)
     data = prepare.load(version, plan, machine, lambda _: silent)
     net = prepare.network(plan, data.train, offline=True).train()

@@ -19,5 +19,5 @@ def test_the_plan_names_the_version_and_not_the_alias(trained, tmp_path, monkeyp
     assert plan.asked["warm_start"] == f"{model}@here"
     registry.unalias(model, "here", by="me")
     assert warm_start.parent_bundle(plan).digest == entry.digest
-    with pytest.raises(InputError, match="another model by now"):
+    with pytest.raises(InputError, match="has changed since the run started"):
         warm_start.parent_bundle(plan.model_copy(update={"parent": "f" * 64}))

@@ -1,4 +1,4 @@
-"""What tests of training need: a complete plan, and trainings that end where the test ends."""
+"""Fixtures of training: a complete plan, a batch, and trainings without measurement or export."""
 
 import numpy as np
 import pytest
@@ -11,10 +11,10 @@ from plantml.train.config import Plan, TrainConfig
 
 @pytest.fixture(scope="session")
 def make_plan():
-    """`make_plan(**values)`: the plan of nine photos in batches of four, but for some values."""
+    """`make_plan(**values)`: a plan for nine photos in batches of four, with some values replaced."""
 
     def make(**values: object) -> Plan:
-        chosen = {
+        defaults = {
             "dataset": "", "dataset_version": 1, "fingerprint": "", "asked": {}, "reasons": {}, "preset": "balanced",
             "budget": None, "mode": "finetune", "targets": (Target("disease", "class", ("a", "b")),), "train_photos": 9,
             "val_photos": 1, "backbone": "x", "parent": "", "input": Fit(32, 32), "epochs": 3, "patience": 3,
@@ -24,7 +24,7 @@ def make_plan():
             "device": "cpu", "step_seconds": 0.0, "seconds": 0.0, "versions": {},
         }  # fmt: skip
         fixed = TrainConfig().model_dump()
-        return Plan.model_validate({key: fixed[key] for key in Plan.model_fields if key in fixed} | chosen | values)
+        return Plan.model_validate({key: fixed[key] for key in Plan.model_fields if key in fixed} | defaults | values)
 
     return make
 
@@ -42,9 +42,9 @@ def batch() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def unexported(monkeypatch):
-    """The ONNX file is not what the test is about: tracing the network takes longer than to train a tiny one.
+    """Skip the ONNX export: tracing takes longer than training a tiny network.
 
-    The bundle is complete but for an empty `model.onnx`; its digest, which is that of contract and tensors, is its own.
+    The bundle is complete except for an empty `model.onnx`. Its digest is right, as it covers contract and tensors.
     """
     from plantml.train import packaging
 
@@ -58,8 +58,8 @@ def unexported(monkeypatch):
 
 @pytest.fixture
 def unmeasured(monkeypatch):
-    """Speed is not what the test is about: measuring it takes longer than to train a tiny network."""
+    """Skip measuring the speed: it takes longer than training a tiny network."""
     from plantml.train import train
-    from plantml.train.planning import Speed
+    from plantml.train.plan_inputs import Speed
 
     monkeypatch.setattr(train.throughput, "measure", lambda *_: Speed(step=0.01, embed=0.001, decode=0.001))

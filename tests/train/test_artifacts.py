@@ -1,4 +1,4 @@
-"""What a run leaves besides its bundle."""
+"""The files of a run besides its bundle."""
 
 import json
 import platform
@@ -27,37 +27,37 @@ class Outer(Config):
     limit: float | None = None
 
 
-def test_the_configuration_is_yaml_that_gives_it_again(tmp_path):
+def test_the_configuration_round_trips_through_yaml(tmp_path):
     sets = ["where='note == \"a: b  # c\"'", "inner.name=ä #1", "targets=[a, b]", "limit=1e-5"]
-    found = settings.resolve(Outer, "outer", sets=sets)
-    text = artifacts.config_yaml(found.lines())
+    resolved = settings.resolve(Outer, "outer", sets=sets)
+    text = artifacts.config_yaml(resolved.lines())
     file = tmp_path / "config.yaml"
     file.write_text(text)
-    assert settings.resolve(Outer, "outer", file=str(file)).value == found.value
+    assert settings.resolve(Outer, "outer", file=str(file)).value == resolved.value
     assert "size: auto  # default" in text.splitlines()
     assert "targets: [a, b]  # --set targets=[a, b]" in text.splitlines()
 
 
-def test_the_configuration_of_a_training_is_read_again(tmp_path):
-    found = settings.resolve(TrainConfig, "train", sets=["epochs=3"], flags={"where": 'source == "lab"'})
+def test_the_configuration_of_a_training_round_trips(tmp_path):
+    resolved = settings.resolve(TrainConfig, "train", sets=["epochs=3"], flags={"where": 'source == "lab"'})
     file = tmp_path / "config.yaml"
-    file.write_text(artifacts.config_yaml(found.lines()))
-    assert settings.resolve(TrainConfig, "train", file=str(file)).value == found.value
+    file.write_text(artifacts.config_yaml(resolved.lines()))
+    assert settings.resolve(TrainConfig, "train", file=str(file)).value == resolved.value
 
 
 def test_the_environment_names_what_a_result_depends_on():
-    found = artifacts.environment()
-    assert found["python"] == platform.python_version()
-    assert found["cores"] >= 1
-    assert {"plantml", "torch", "numpy", "timm", "albumentations"} <= set(found["libraries"])
+    facts = artifacts.environment()
+    assert facts["python"] == platform.python_version()
+    assert facts["cores"] >= 1
+    assert {"plantml", "torch", "numpy", "timm", "albumentations"} <= set(facts["libraries"])
 
 
-def test_no_secret_of_the_environment_is_written_down(monkeypatch):
+def test_no_secret_of_the_environment_is_recorded(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    found = artifacts.environment()
-    assert "hush" not in json.dumps(found)
-    assert found["variables"]["OMP_NUM_THREADS"] == "3"
+    facts = artifacts.environment()
+    assert "hush" not in json.dumps(facts)
+    assert facts["variables"]["OMP_NUM_THREADS"] == "3"
 
 
 # --- a real run -------------------------------------------------------------------------------
@@ -68,27 +68,27 @@ def run(trained):
     return Path(trained.run)
 
 
-def test_each_target_has_its_account_in_numbers_and_pictures(run):
-    found = json.loads((run / "metrics.json").read_text())
+def test_each_target_has_calibration_metrics_and_plots(run):
+    metrics = json.loads((run / "metrics.json").read_text())
     contract = json.loads((run / "bundle" / "model.json").read_text())["contract"]
     assert contract["target_risk"] == 0.05
-    assert set(found["calibration"]) == set(found["selective"]) == set(contract["acceptance"])
+    assert set(metrics["calibration"]) == set(metrics["selective"]) == set(contract["acceptance"])
     assert set(contract["acceptance"]) == {"category", "health", "disease"}
-    for name, told in found["selective"].items():
-        held = contract["acceptance"][name]
-        assert contract["thresholds"][name] == held["score"] == told["score"]
-        assert held["provisional"]
-        assert held["risk"] <= held["bound"] <= 1
-        assert held["risk"] <= told["target_risk"]
-        low, high = found["calibration"][name]["perfect_model_95"]
+    for name, selective in metrics["selective"].items():
+        acceptance = contract["acceptance"][name]
+        assert contract["thresholds"][name] == acceptance["score"] == selective["score"]
+        assert acceptance["provisional"]
+        assert acceptance["risk"] <= acceptance["bound"] <= 1
+        assert acceptance["risk"] <= selective["target_risk"]
+        low, high = metrics["calibration"][name]["perfect_model_95"]
         assert 0 <= low <= high <= 1
         for plot in ("reliability", "risk_coverage"):
             assert min(Image.open(run / "plots" / f"{plot}_{name}.png").size) > 300
-    assert found["unknown"]["threshold"] == contract["unknown_threshold"]
+    assert metrics["unknown"]["threshold"] == contract["unknown_threshold"]
 
 
-def test_configuration_and_environment_are_kept(run):
-    asked = yaml.safe_load((run / "config.yaml").read_text())
-    assert set(asked) == set(TrainConfig.model_fields)
+def test_configuration_and_environment_are_saved(run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert set(config) == set(TrainConfig.model_fields)
     assert "# flag" in (run / "config.yaml").read_text()
     assert "libraries" in json.loads((run / "environment.json").read_text())

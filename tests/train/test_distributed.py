@@ -1,4 +1,4 @@
-"""What a launcher started must be what was asked for."""
+"""The launcher must start as many processes as --devices and --nodes say."""
 
 import pytest
 
@@ -14,13 +14,13 @@ def launched(monkeypatch):
 
 
 @pytest.mark.usefixtures("launched")
-def test_processes_that_do_not_know_each_other_are_refused() -> None:
-    with pytest.raises(UsageError, match="started 2 processes, and 1 were asked for"):
+def test_a_wrong_number_of_processes_is_refused() -> None:
+    with pytest.raises(UsageError, match="started 2 processes instead of 1"):
         distributed.join("cpu", 1, 1)
 
 
 @pytest.mark.usefixtures("launched")
-def test_it_is_a_wrong_use_of_the_command(cli, trained, tmp_path) -> None:
+def test_a_wrong_number_of_processes_is_a_usage_error(cli, trained, tmp_path) -> None:
     result = cli("train", trained.data, "--out", tmp_path / "run")
     assert result.code == Exit.USAGE
     assert not (tmp_path / "run").exists()

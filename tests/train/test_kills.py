@@ -1,4 +1,4 @@
-"""Killed anywhere and repeated, a training ends with the weights of one that was never interrupted."""
+"""A training that is killed anywhere and repeated ends with the weights of an uninterrupted one."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ from plantml.errors import Exit
 SMALL = ("--size", "48", "--epochs", "3", "--set", "backbone=test_efficientnet", "--set", "pretrained=false",
          "--batch-size", "8", "--checkpoint-every", "0.01")  # fmt: skip
 
-# What a process of its own does before the command runs, so that it ends at a certain moment.
+# Code that a subprocess runs before the command, so that it ends at a certain moment.
 AT_A_FILE = """
 from plantml import storage
 
@@ -69,7 +69,7 @@ def digest(run: Path | str) -> str:
 
 
 def start(data: str, run: Path | str, *more: str, before: str = "") -> subprocess.Popen[str]:
-    """The command in a process of its own, which runs `before` first."""
+    """Start the command in a subprocess, which runs `before` first."""
     code = f"import os, signal\n{before}\nfrom plantml.cli.app import main\nmain()"
     command = [sys.executable, "-c", code, "train", data, "--out", str(run), *SMALL, *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -84,7 +84,7 @@ def killed(data: str, run: Path | str, before: str) -> None:
 def wait_for(process: subprocess.Popen[str], path: Path, pattern: str) -> None:
     deadline = time.monotonic() + 120
     while not list(path.glob(pattern)):
-        if process.poll() is not None:  # it may have been faster than we look
+        if process.poll() is not None:  # it may finish between two polls
             assert process.returncode == Exit.DONE, process.communicate()[1]
             return
         assert time.monotonic() < deadline
@@ -132,7 +132,9 @@ def test_killed_and_repeated_it_ends_with_the_same_weights(
 
 
 @pytest.mark.usefixtures("unexported")
-def test_killed_before_an_epoch_is_judged_it_is_judged_then(cli, trained, uninterrupted, tmp_path, monkeypatch) -> None:
+def test_an_epoch_killed_before_its_evaluation_is_evaluated_on_resume(
+    cli, trained, uninterrupted, tmp_path, monkeypatch
+) -> None:
     from plantml.train import checkpoint
 
     class Killed(BaseException):
@@ -179,7 +181,7 @@ def test_a_signal_ends_training_with_its_code_and_nothing_is_lost(
 
 
 @pytest.mark.usefixtures("unexported")
-def test_on_an_object_store_another_machine_goes_on(cli, trained, uninterrupted, tmp_path, s3_url, monkeypatch) -> None:
+def test_on_an_object_store_another_machine_resumes(cli, trained, uninterrupted, tmp_path, s3_url, monkeypatch) -> None:
     from plantml import storage
 
     monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "of-one-machine"))
@@ -194,8 +196,8 @@ def test_on_an_object_store_another_machine_goes_on(cli, trained, uninterrupted,
 
 
 @pytest.mark.usefixtures("unexported")
-def test_two_processes_learn_what_one_learns(cli, trained, tmp_path) -> None:
-    """A network of LayerNorm, whose photos do not depend on what else is in the batch."""
+def test_two_processes_train_the_same_model_as_one(cli, trained, tmp_path) -> None:
+    """With LayerNorm, the output for a photo does not depend on the rest of the batch."""
     same = ("--size", "32", "--epochs", "1", "--batch-size", "8", "--device", "cpu", "--set", "backbone=test_convnext",
             "--set", "pretrained=false", "--set", "dropout=0", "--set", "drop_path=0")  # fmt: skip
     assert cli("train", trained.data, "--out", tmp_path / "one", *same).code == Exit.DONE
@@ -226,12 +228,12 @@ def test_killed_at_twenty_random_moments(cli, trained, uninterrupted, tmp_path, 
 
 
 class Killed(BaseException):
-    """What nothing catches."""
+    """Caught by nothing."""
 
 
 @pytest.fixture
 def probed(cli, trained, tmp_path, unexported) -> Path:
-    """A probe that nobody interrupted."""
+    """An uninterrupted probe."""
     run = tmp_path / "probed"
     result = cli("train", trained.data, "--out", run, *SMALL, "--set", "mode=probe")
     assert result.code == Exit.DONE, result.err
@@ -240,27 +242,29 @@ def probed(cli, trained, tmp_path, unexported) -> Path:
 
 
 @pytest.mark.parametrize("remote", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_what_a_probe_has_seen_outlives_a_kill(cli, trained, probed, tmp_path, s3_url, monkeypatch, remote) -> None:
+def test_embeddings_of_a_probe_outlive_a_kill(cli, trained, probed, tmp_path, s3_url, monkeypatch, remote) -> None:
     from plantml import storage
     from plantml.model.network import PlantNet
 
     out = f"{s3_url}/run" if remote else str(tmp_path / "run")
-    asked = ("train", trained.data, "--out", out, *SMALL, "--set", "mode=probe")
-    honest, seen = PlantNet.embed, []
+    command = ("train", trained.data, "--out", out, *SMALL, "--set", "mode=probe")
+    original, batches = PlantNet.embed, []
 
     def embed(net, photos):
-        if len(seen) == 5:
+        if len(batches) == 5:
             raise Killed
-        seen.append(len(photos))
-        time.sleep(0.02)  # longer than what --checkpoint-every says
-        return honest(net, photos)
+        batches.append(len(photos))
+        time.sleep(0.02)  # longer than --checkpoint-every
+        return original(net, photos)
 
     monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "of-one-machine"))
-    monkeypatch.setattr("plantml.train.throughput._medians", lambda works: [0.01 for _ in works])  # which embeds, too
+    monkeypatch.setattr(
+        "plantml.train.throughput._medians", lambda works: [0.01 for _ in works]
+    )  # as it embeds photos, too
     with monkeypatch.context() as patch:
         patch.setattr(PlantNet, "embed", embed)
         with pytest.raises(Killed):
-            cli(*asked)
+            cli(*command)
     if remote:
         monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "of-another-machine"))
         deadline = time.monotonic() + 60
@@ -269,13 +273,13 @@ def test_what_a_probe_has_seen_outlives_a_kill(cli, trained, probed, tmp_path, s
             time.sleep(0.05)
     again = []
     with monkeypatch.context() as patch:
-        patch.setattr(PlantNet, "embed", lambda net, photos: again.append(len(photos)) or honest(net, photos))
-        result = cli(*asked)
+        patch.setattr(PlantNet, "embed", lambda net, photos: again.append(len(photos)) or original(net, photos))
+        result = cli(*command)
     assert result.code == Exit.DONE, result.err
     assert json.loads(storage.read(f"{out}/bundle/model.json"))["digest"] == digest(probed)
     views = 6 * yaml.safe_load(storage.read(f"{out}/plan.yaml"))["train_photos"]
-    assert sum(seen) == 5 * 32
-    assert views - sum(seen) <= sum(again) < views
+    assert sum(batches) == 5 * 32
+    assert views - sum(batches) <= sum(again) < views
     assert not [entry for entry in storage.list_files(out) if "checkpoints" in entry.url]
 
 
@@ -285,7 +289,7 @@ honest, seen = PlantNet.embed, []
 
 def embed(net, photos):
     seen.append(len(photos))
-    if seen.count(32) == 3:  # smaller ones are measured
+    if seen.count(32) == 3:  # smaller ones belong to the measurement
         os.kill(os.getpid(), signal.SIGTERM)
     return honest(net, photos)
 
@@ -294,13 +298,13 @@ PlantNet.embed = embed
 
 
 @pytest.mark.slow
-def test_a_signal_while_embeddings_are_made_keeps_them(trained, probed, cli, tmp_path) -> None:
+def test_a_signal_while_embedding_saves_the_embeddings(trained, probed, cli, tmp_path) -> None:
     process = start(
         trained.data, tmp_path / "run", "--set", "mode=probe", "--checkpoint-every", "1h", before=AT_AN_EMBEDDING
     )
     _, err = process.communicate(timeout=100)
     assert process.returncode == Exit.TERMINATED, err
-    assert "Repeat the same command to go on" in err
+    assert "Repeat the same command to resume" in err
     assert "Traceback" not in err
     assert len(list((tmp_path / "run" / "checkpoints").glob("embeddings-*.npy"))) == 1
     assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--set", "mode=probe").code == Exit.DONE
@@ -320,13 +324,13 @@ imaging.decode = decoded
 
 
 @pytest.mark.slow
-def test_a_signal_while_photos_are_decoded_is_heard(trained, tmp_path, monkeypatch) -> None:
+def test_a_signal_while_decoding_stops_training(trained, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "cache"))
-    # So often, that it is not the measuring at the start that hears it.
+    # At every photo, so that the measurement at the start is not the only one to see it.
     process = start(trained.data, tmp_path / "run", before=AT_DECODING)
     _, err = process.communicate(timeout=200)
     assert process.returncode == Exit.TERMINATED, err
-    assert "photos were decoded" in err
+    assert "while decoding photos" in err
     assert "Traceback" not in err
 
 
@@ -344,23 +348,23 @@ def test_a_second_interrupt_ends_at_once_with_its_code(trained, tmp_path) -> Non
 
 @pytest.mark.usefixtures("unexported")
 def test_signals_stay_with_the_command_while_lightning_runs(cli, trained, tmp_path, monkeypatch) -> None:
-    """Its own handler talks to other processes from within whatever is being done."""
+    """Lightning's own handler communicates with other processes at any point of their work."""
     from plantml.concurrency import Stop
     from plantml.train.checkpoint import CheckpointCallback
 
-    after, seen = CheckpointCallback.on_train_batch_end, set()
+    original, owners = CheckpointCallback.on_train_batch_end, set()
 
     def ended(self, *arguments):
-        seen.add(type(getattr(signal.getsignal(signal.SIGTERM), "__self__", None)))
-        after(self, *arguments)
+        owners.add(type(getattr(signal.getsignal(signal.SIGTERM), "__self__", None)))
+        original(self, *arguments)
 
     monkeypatch.setattr(CheckpointCallback, "on_train_batch_end", ended)
     assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--epochs", "1").code == Exit.DONE
-    assert seen == {Stop}
+    assert owners == {Stop}
 
 
 @pytest.mark.slow
-def test_a_damaged_state_is_named(cli, trained, tmp_path) -> None:
+def test_a_damaged_checkpoint_is_named(cli, trained, tmp_path) -> None:
     killed(trained.data, tmp_path / "run", AT_A_STEP.format(step=6, signal=int(signal.SIGKILL)))
     (state,) = (tmp_path / "run" / "checkpoints").glob("state-*")
     state.write_bytes(state.read_bytes()[:5000])
@@ -379,13 +383,13 @@ def test_two_commands_do_not_train_in_one_run(cli, trained, tmp_path) -> None:
     with RunFolder(str(tmp_path / "run"), settings.machine()).locked():
         result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL)
     assert result.code == Exit.INPUT
-    assert "Another process trains" in result.err
+    assert "Another process is training" in result.err
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unexported")
-def test_what_a_lost_plan_leaves_is_not_taken_for_another_run(cli, trained, tmp_path) -> None:
+def test_checkpoints_of_a_lost_plan_are_not_used_by_another_run(cli, trained, tmp_path) -> None:
     run = tmp_path / "run"
     killed(trained.data, run, AT_A_STEP.format(step=6, signal=int(signal.SIGKILL)))
     (run / "plan.yaml").unlink()
@@ -400,20 +404,20 @@ def test_what_a_lost_plan_leaves_is_not_taken_for_another_run(cli, trained, tmp_
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unexported")
-def test_an_earlier_run_at_the_same_url_is_forgotten(cli, trained, tmp_path, s3_url, monkeypatch) -> None:
-    """One machine began it, another one began anew; the first goes on with the second's."""
+def test_checkpoints_of_an_earlier_run_at_the_same_url_are_removed(cli, trained, tmp_path, s3_url, monkeypatch) -> None:
+    """One machine starts a run, another starts it over, and the first resumes that of the second."""
     one, other = (str(tmp_path / f"of-{name}") for name in ("one", "another"))
     monkeypatch.setenv("PLANTML_CACHE_DIR", one)
     killed(trained.data, f"{s3_url}/run", AT_A_STEP.format(step=10, signal=int(signal.SIGKILL)))
     monkeypatch.setenv("PLANTML_CACHE_DIR", other)
-    asked = ("train", trained.data, "--out", f"{s3_url}/run", *SMALL, "--seed", "4")
+    command = ("train", trained.data, "--out", f"{s3_url}/run", *SMALL, "--seed", "4")
     with monkeypatch.context() as patch:
         from plantml.train import probe
 
         patch.setattr(probe, "warm_up_heads", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert cli(*asked, "--fresh", "--set", "mode=finetune").code == Exit.INTERRUPTED
+        assert cli(*command, "--fresh", "--set", "mode=finetune").code == Exit.INTERRUPTED
     monkeypatch.setenv("PLANTML_CACHE_DIR", one)
-    result = cli(*asked, "--set", "mode=finetune")
+    result = cli(*command, "--set", "mode=finetune")
     assert result.code == Exit.DONE, result.err
     assert "epoch 1/3" in result.err
 

@@ -1,4 +1,4 @@
-"""Numbers reach TensorBoard and MLflow, and a resumed run goes on where it was."""
+"""TensorBoard and MLflow get the rows of the history, and a resumed run continues them."""
 
 import json
 
@@ -11,19 +11,19 @@ SMALL = ("--size", "48", "--epochs", "2", "--set", "backbone=test_efficientnet",
 
 
 @pytest.mark.usefixtures("unexported", "unmeasured")
-def test_mlflow_has_what_the_history_has(cli, trained, tmp_path, monkeypatch) -> None:
+def test_mlflow_has_the_history(cli, trained, tmp_path, monkeypatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     from plantml.train import packaging
 
     store = f"sqlite:///{tmp_path}/mlflow.db"
-    asked = ("train", trained.data, "--out", tmp_path / "run", *SMALL, "--logger", "mlflow", "--tracking-uri", store)
+    command = ("train", trained.data, "--out", tmp_path / "run", *SMALL, "--logger", "mlflow", "--tracking-uri", store)
     with monkeypatch.context() as patch:  # interrupted after its last epoch
-        patch.setattr(packaging, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert cli(*asked).code == Exit.INTERRUPTED
-    result = cli(*asked)
+        patch.setattr(packaging, "package", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert cli(*command).code == Exit.INTERRUPTED
+    result = cli(*command)
     assert result.code == Exit.DONE, result.err
     client = mlflow.MlflowClient(store)
-    [experiment] = [found for found in client.search_experiments() if found.name == "plantml"]
+    [experiment] = [one for one in client.search_experiments() if one.name == "plantml"]
     [run] = client.search_runs([experiment.experiment_id])
     assert run.info.run_id == json.loads((tmp_path / "run" / "mlflow.json").read_text())["run_id"]
     assert run.data.params["epochs"] == "2"
@@ -31,11 +31,11 @@ def test_mlflow_has_what_the_history_has(cli, trained, tmp_path, monkeypatch) ->
     losses = client.get_metric_history(run.info.run_id, "val_loss")
     rows = (tmp_path / "run" / "history.csv").read_text().splitlines()
     place = rows[0].split(",").index("val_loss")
-    assert [round(found.value, 6) for found in losses] == [float(row.split(",")[place]) for row in rows[1:]]
+    assert [round(loss.value, 6) for loss in losses] == [float(row.split(",")[place]) for row in rows[1:]]
 
 
 @pytest.mark.usefixtures("unexported", "unmeasured")
-def test_tensorboard_has_what_the_history_has_also_in_a_bucket(cli, trained, tmp_path, s3_url) -> None:
+def test_tensorboard_has_the_history_in_a_bucket_too(cli, trained, tmp_path, s3_url) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     result = cli("train", trained.data, "--out", f"{s3_url}/run", *SMALL, "--logger", "tensorboard")
     assert result.code == Exit.DONE, result.err
@@ -51,7 +51,7 @@ def test_an_unknown_logger_is_refused(cli, trained, tmp_path) -> None:
     assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--logger", "paper").code == Exit.INPUT
 
 
-def test_a_logger_that_fails_ends_nothing() -> None:
+def test_a_failing_logger_does_not_end_training() -> None:
     from plantml.train.loggers import MetricsLogger
 
     class Broken:
@@ -60,22 +60,22 @@ def test_a_logger_that_fails_ends_nothing() -> None:
 
     class Good:
         def __init__(self) -> None:
-            self.seen: list[object] = []
+            self.calls: list[object] = []
 
         def log_metrics(self, numbers, step) -> None:
-            self.seen.append((numbers, step))
+            self.calls.append((numbers, step))
 
         def save(self) -> None:
             pass
 
         def finalize(self, status) -> None:
-            self.seen.append(status)
+            self.calls.append(status)
 
-    said: list[str] = []
+    messages: list[str] = []
     good = Good()
-    log = MetricsLogger([Broken(), good], said.append)
-    log.row({"epoch": 0.0, "val_loss": 1.0})
-    log.row({"epoch": 1.0, "val_loss": 0.5})
-    log.close("success")
-    assert said == ["Broken gets no more numbers: the server is gone"]
-    assert good.seen == [({"val_loss": 1.0}, 0), ({"val_loss": 0.5}, 1), "success"]
+    logger = MetricsLogger([Broken(), good], messages.append)
+    logger.log({"epoch": 0.0, "val_loss": 1.0})
+    logger.log({"epoch": 1.0, "val_loss": 0.5})
+    logger.close("success")
+    assert messages == ["Broken is switched off after an error: the server is gone"]
+    assert good.calls == [({"val_loss": 1.0}, 0), ({"val_loss": 0.5}, 1), "success"]

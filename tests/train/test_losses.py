@@ -1,4 +1,4 @@
-"""A missing label counts for nothing, and units do not matter."""
+"""Missing labels are ignored, and units do not matter."""
 
 import math
 
@@ -70,11 +70,11 @@ def test_targets_add_up() -> None:
 
 def test_weights_make_rare_classes_count_as_much() -> None:
     logits, labels = torch.randn(40, 3), torch.tensor([0] * 30 + [1] * 10)
-    found = total_loss(
+    loss = total_loss(
         {"disease": logits}, {"disease": labels}, [CLASS], scales={}, weights={"disease": (2 / 3, 2.0, 1.0)}
     )
     each = functional.cross_entropy(logits, labels, reduction="none")
-    assert torch.isclose(found, (each[:30].mean() + each[30:].mean()) / 2)
+    assert torch.isclose(loss, (each[:30].mean() + each[30:].mean()) / 2)
 
 
 def test_parts_of_a_batch_add_up_to_the_whole() -> None:
@@ -83,11 +83,11 @@ def test_parts_of_a_batch_add_up_to_the_whole() -> None:
     weights = {"disease": (0.5, 1.0, 2.0)}
     whole = total_loss(logits, labels, [CLASS, MULTI], scales={}, weights=weights)
     parts = [slice(0, 2), slice(2, 6)]
-    shares = [{name: held[part] for name, held in labels.items()} for part in parts]
+    shares = [{name: values[part] for name, values in labels.items()} for part in parts]
     counted = sum(counts(share, [CLASS, MULTI], weights) for share in shares)
-    found = [
+    losses = [
         total_loss(
-            {name: held[part] for name, held in logits.items()},
+            {name: values[part] for name, values in logits.items()},
             share,
             [CLASS, MULTI],
             scales={},
@@ -96,7 +96,7 @@ def test_parts_of_a_batch_add_up_to_the_whole() -> None:
         )
         for part, share in zip(parts, shares, strict=True)
     ]
-    assert torch.isclose(whole, sum(found))
+    assert torch.isclose(whole, sum(losses))
 
 
 def test_adjusted_logits_ask_for_more_where_a_class_is_rare() -> None:

@@ -83,7 +83,7 @@ def written(version, validated, **changes):
         input=Fit(64, 64),
         architecture=Architecture(backbone="resnet18", embedding=4, mean=(0.5,) * 3, std=(0.5,) * 3, bank=2),
         temperatures={"disease": 1.5, "symptoms": 1.0},
-        thresholds={name: found.score for name, found in thresholds.items()},
+        thresholds={name: threshold.score for name, threshold in thresholds.items()},
         target_risk=0.05,
         acceptance=thresholds,
         unknown_threshold=0.3,
@@ -113,7 +113,7 @@ def written(version, validated, **changes):
         plan=SimpleNamespace(**plan | changes),
         version=version,
         reports=reports,
-        accounts=calibration_report.accounts(
+        confidence=calibration_report.confidence_reports(
             TARGETS, validated.answers, validated.answers, validated.labels, thresholds
         ),
         slices=validated.slices(version),
@@ -126,19 +126,19 @@ def header_of(text):
 
 def test_the_header_is_one_that_the_hub_can_read(text):
     cards = pytest.importorskip("huggingface_hub")
-    found = cards.ModelCard(text)
-    results = {(one.task_name, one.metric_type): one.metric_value for one in found.data.eval_results}
-    assert found.data.base_model == "timm/resnet18.a1_in1k"
-    assert found.data.datasets == ["my-leaves"]
+    card = cards.ModelCard(text)
+    results = {(one.task_name, one.metric_type): one.metric_value for one in card.data.eval_results}
+    assert card.data.base_model == "timm/resnet18.a1_in1k"
+    assert card.data.datasets == ["my-leaves"]
     assert results["severity", "r_squared"] == 1.0
     assert 0 < results["disease", "accuracy"] < 1
-    assert {"accuracy", "f1", "mae"} <= set(found.data.metrics)
+    assert {"accuracy", "f1", "mae"} <= set(card.data.metrics)
 
 
-def test_no_licence_and_no_parent_are_made_up(version, validated):
-    found = header_of(written(version, validated, pretrained=False))
-    assert "license" not in found
-    assert "base_model" not in found
+def test_licence_and_base_model_are_not_invented(version, validated):
+    header = header_of(written(version, validated, pretrained=False))
+    assert "license" not in header
+    assert "base_model" not in header
 
 
 def test_each_class_has_its_photos_by_split(version, text):
@@ -149,21 +149,21 @@ def test_each_class_has_its_photos_by_split(version, text):
 
 
 def test_classes_with_few_photos_are_named(text):
-    assert "disease rust (12 to learn from, 6 to judge by)" in text
+    assert "disease rust (12 train, 6 val)" in text
 
 
 def test_the_worst_slice_comes_first_and_labels_are_no_slice(version, validated):
-    found = [one for one in validated.slices(version) if one.target == "disease"]
-    cameras = [(one.value, one.number, one.photos) for one in found if one.by == "camera"]
+    slices = [one for one in validated.slices(version) if one.target == "disease"]
+    cameras = [(one.value, one.number, one.photos) for one in slices if one.by == "camera"]
     assert cameras == [("drone|2", 0.0, 4), ("phone", 1.0, 8)] or cameras == [("phone", 1.0, 8), ("drone|2", 0.0, 4)]
-    assert not {"folder"} & {one.by for one in found}
+    assert not {"folder"} & {one.by for one in slices}
 
 
-def test_limits_are_in_words_and_tables_stay_tables(text):
+def test_limits_are_listed_and_tables_are_escaped(text):
     assert "disease from 12 photos" in text
-    assert "19 times of 20" in text
+    assert "95 % confidence" in text
     assert "| camera | drone\\|2 | disease | accuracy | 0.000 |" in text
-    assert "severity) says nothing of how sure it is" in text
+    assert "severity) has no confidence" in text
     assert "{{" not in text
     assert "\n\n\n\n" not in text
 
@@ -171,4 +171,4 @@ def test_limits_are_in_words_and_tables_stay_tables(text):
 def test_a_model_that_accepts_nothing_says_so(version, validated):
     validated.answers["disease"][:] = [0.2, 0.8]
     validated.labels["disease"][:] = 0
-    assert "so every answer says `review`" in written(version, validated)
+    assert "so every prediction gets `review`" in written(version, validated)

@@ -1,4 +1,4 @@
-"""Which combinations of classes training shows."""
+"""The valid combinations of classes in the training labels."""
 
 import itertools
 
@@ -17,36 +17,38 @@ DISEASE = Target("disease", "class", ("blight", "none", "rust"))
 THREE = (CATEGORY, HEALTH, DISEASE)
 
 
-def seen(*rows, targets=THREE):
+def combinations_of(*rows, targets=THREE):
     labels = {target.name: target.encode([row[at] for row in rows]) for at, target in enumerate(targets)}
     return training_combinations(targets, labels)
 
 
-def test_seen_is_what_photos_show_once_each():
-    found = seen(("tomato", "diseased", "rust"), ("bean", "healthy", "none"), ("tomato", "diseased", "rust"))
-    assert found.targets == ("category", "health", "disease")
-    assert found.seen == (("bean", "healthy", "none"), ("tomato", "diseased", "rust"))
+def test_each_combination_is_listed_once():
+    combinations = combinations_of(
+        ("tomato", "diseased", "rust"), ("bean", "healthy", "none"), ("tomato", "diseased", "rust")
+    )
+    assert combinations.targets == ("category", "health", "disease")
+    assert combinations.seen == (("bean", "healthy", "none"), ("tomato", "diseased", "rust"))
 
 
-def test_a_photo_without_a_label_shows_every_class_of_it_that_can_be_true():
-    found = seen(("tomato", None, "rust"), ("bean", "healthy", None), (None, None, None))
-    assert found.seen == (("bean", "healthy", "none"), ("tomato", "diseased", "rust"))
+def test_a_missing_label_counts_for_every_valid_class():
+    combinations = combinations_of(("tomato", None, "rust"), ("bean", "healthy", None), (None, None, None))
+    assert combinations.seen == (("bean", "healthy", "none"), ("tomato", "diseased", "rust"))
 
 
-def test_a_contradiction_in_the_labels_does_not_become_an_answer():
-    found = seen(("bean", "healthy", "rust"), ("bean", "healthy", "none"))
-    assert found.seen == (("bean", "healthy", "none"),)
-    with pytest.raises(InputError, match="can be true") as error:
-        seen(("bean", "healthy", "rust"))
+def test_contradicting_labels_are_left_out():
+    combinations = combinations_of(("bean", "healthy", "rust"), ("bean", "healthy", "none"))
+    assert combinations.seen == (("bean", "healthy", "none"),)
+    with pytest.raises(InputError, match="is valid") as error:
+        combinations_of(("bean", "healthy", "rust"))
     assert "combinations=any" in error.value.hint
 
 
-def test_one_target_has_no_combinations_and_others_take_no_part():
+def test_one_target_has_no_combinations_and_values_are_ignored():
     severity = Target("severity", "value")
-    assert seen(("bean", 0.3), targets=(CATEGORY, severity)) is None
-    found = seen(("bean", 0.3, "rust"), targets=(CATEGORY, severity, DISEASE))
-    assert found.targets == ("category", "disease")
-    assert found.seen == (("bean", "rust"),)
+    assert combinations_of(("bean", 0.3), targets=(CATEGORY, severity)) is None
+    combinations = combinations_of(("bean", 0.3, "rust"), targets=(CATEGORY, severity, DISEASE))
+    assert combinations.targets == ("category", "disease")
+    assert combinations.seen == (("bean", "rust"),)
 
 
 @given(
@@ -56,16 +58,16 @@ def test_one_target_has_no_combinations_and_others_take_no_part():
         max_size=12,
     )
 )
-def test_every_photo_that_can_be_true_is_covered(rows):
+def test_every_valid_photo_is_covered(rows):
     try:
-        found = seen(*rows, ("bean", "healthy", "none"))
+        combinations = combinations_of(*rows, ("bean", "healthy", "none"))
     except InputError:
-        pytest.fail("a healthy bean can be true")
+        pytest.fail("a healthy bean is valid")
     for row in rows:
         if None not in row and (row[1] == "healthy") == (row[2] == "none"):
-            assert row in found.seen
-    assert all((health == "healthy") == (disease == "none") for _, health, disease in found.seen)
-    assert len(set(found.seen)) == len(found.seen)
+            assert row in combinations.seen
+    assert all((health == "healthy") == (disease == "none") for _, health, disease in combinations.seen)
+    assert len(set(combinations.seen)) == len(combinations.seen)
 
 
 def test_labels_are_arrays_of_class_numbers():

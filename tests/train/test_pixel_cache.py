@@ -1,4 +1,4 @@
-"""Photos are decoded once; what cannot be decoded is told and never becomes something else."""
+"""Photos are decoded once; unreadable photos are reported and never replaced."""
 
 import errno
 import hashlib
@@ -23,13 +23,13 @@ FIT = Fit(40, 48, "pad")
 
 @pytest.fixture
 def photos(tmp_path, photo) -> list[Photo]:
-    found = []
+    photos = []
     for seed in range(5):
         data = photo(seed=seed)
         file = tmp_path / f"{seed}.jpg"
         file.write_bytes(data)
-        found.append(Photo(hashlib.sha256(data).hexdigest(), str(file)))
-    return found
+        photos.append(Photo(hashlib.sha256(data).hexdigest(), str(file)))
+    return photos
 
 
 def test_rows_are_what_detection_decodes(photos, tmp_path) -> None:
@@ -58,13 +58,13 @@ def test_only_photos_that_are_not_decoded_yet_are_read(photos, tmp_path, monkeyp
     honest = pixel_cache.fetch
     monkeypatch.setattr(pixel_cache, "fetch", lambda photo, cache: read.append(photo) or honest(photo, cache))
     first = pixel_cache.build(photos[:3], FIT, tmp_path / "store").pixels
-    told = []
+    progress = []
     second = pixel_cache.build(
-        [photos[4], photos[1], photos[3], photos[0]], FIT, tmp_path / "store", progress=lambda *at: told.append(at)
+        [photos[4], photos[1], photos[3], photos[0]], FIT, tmp_path / "store", progress=lambda *at: progress.append(at)
     ).pixels
     assert len(read) == 5
     assert set(read[3:]) == {photos[3], photos[4]}
-    assert told == [(3, 4), (4, 4)]
+    assert progress == [(3, 4), (4, 4)]
     assert np.array_equal(second[[1, 3]], first[[1, 0]])
     assert np.array_equal(second[2], imaging.decode(storage.read(photos[3].url), FIT))
 
@@ -93,14 +93,14 @@ def test_the_same_photo_twice_is_decoded_once(photos, tmp_path) -> None:
     pixels = pixel_cache.build([photos[0], photos[1], photos[0]], FIT, tmp_path / "store").pixels
     assert pixels.shape == (3, 40, 48, 3)
     assert np.array_equal(pixels[0], pixels[2])
-    assert pixels.places.max() == 1
+    assert pixels.positions.max() == 1
 
 
 def test_an_unreadable_photo_is_named(photos, tmp_path) -> None:
     text = b"no picture at all"
     (tmp_path / "2.jpg").write_bytes(text)
     photos[2] = Photo(hashlib.sha256(text).hexdigest(), photos[2].url)
-    for _ in range(2):  # freshly built, and found again
+    for _ in range(2):  # decoded, then from the cache
         built = pixel_cache.build(photos, FIT, tmp_path / "store")
         assert list(built.unreadable) == [2]
         assert "not-an-image" in built.unreadable[2]
@@ -129,7 +129,7 @@ def test_a_photo_whose_bytes_changed_is_not_used(photos, tmp_path) -> None:
     assert not pixel_cache.build(photos, FIT, tmp_path / "store").unreadable
 
 
-def test_trouble_of_the_storage_is_no_fault_of_a_photo(photos, tmp_path, monkeypatch) -> None:
+def test_storage_errors_are_not_blamed_on_a_photo(photos, tmp_path, monkeypatch) -> None:
     def broken(url, *_):
         raise StorageError(f"{url} cannot be read", "the network is down")
 
@@ -140,7 +140,7 @@ def test_trouble_of_the_storage_is_no_fault_of_a_photo(photos, tmp_path, monkeyp
     assert not pixel_cache.build(photos, FIT, tmp_path / "store").unreadable
 
 
-def test_a_photo_that_is_not_there_may_come_back(photos, tmp_path) -> None:
+def test_a_missing_photo_is_decoded_once_it_is_back(photos, tmp_path) -> None:
     data = storage.read(photos[3].url)
     storage.remove(photos[3].url)
     assert list(pixel_cache.build(photos, FIT, tmp_path / "store").unreadable) == [3]
@@ -150,17 +150,17 @@ def test_a_photo_that_is_not_there_may_come_back(photos, tmp_path) -> None:
 
 @pytest.mark.parametrize("left", [None, 100])
 def test_a_store_without_its_pixels_is_built_again(photos, tmp_path, left) -> None:
-    wanted = pixel_cache.build(photos, FIT, tmp_path / "store").pixels[:].copy()
+    expected = pixel_cache.build(photos, FIT, tmp_path / "store").pixels[:].copy()
     (file,) = (tmp_path / "store").rglob("*.pixels")
     if left is None:
         file.unlink()
     else:
         os.truncate(file, left)
-    assert np.array_equal(pixel_cache.build(photos, FIT, tmp_path / "store").pixels[:], wanted)
+    assert np.array_equal(pixel_cache.build(photos, FIT, tmp_path / "store").pixels[:], expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room cannot be taken ahead here")
-def test_a_disk_that_becomes_full_is_told(photos, tmp_path, monkeypatch) -> None:
+def test_a_disk_that_becomes_full_is_reported(photos, tmp_path, monkeypatch) -> None:
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -170,17 +170,17 @@ def test_a_disk_that_becomes_full_is_told(photos, tmp_path, monkeypatch) -> None
     assert not [file for file in (tmp_path / "store").rglob("*") if file.is_file()]
 
 
-def test_a_full_disk_is_told_before_anything_is_decoded(photos, tmp_path, monkeypatch) -> None:
+def test_a_full_disk_is_reported_before_decoding(photos, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 1000))
     monkeypatch.setattr(pixel_cache, "fetch", lambda *_: pytest.fail("a photo was read"))
     with pytest.raises(StorageError, match=r"0\.0 GB are free"):
         pixel_cache.build(photos, FIT, tmp_path / "store")
 
 
-def test_segments_that_nobody_used_for_a_day_make_room(photos, tmp_path) -> None:
+def test_segments_unused_for_a_day_are_removed(photos, tmp_path) -> None:
     folder, one = tmp_path / "store", FIT.height * FIT.width * 3
 
-    def made() -> set[int]:
+    def segments() -> set[int]:
         return {photo for photo in range(5) if _known(photos[photo], folder)}
 
     for number, days in ((0, 3), (1, 2), (2, 0)):
@@ -191,13 +191,13 @@ def test_segments_that_nobody_used_for_a_day_make_room(photos, tmp_path) -> None
     (folder / ".half.part").write_bytes(b"")
     os.utime(folder / ".half.part", (0, 0))
     pixel_cache.build(photos[3:4], FIT, folder, limit=3 * one)
-    assert made() == {1, 2, 3}
+    assert segments() == {1, 2, 3}
     assert not (folder / ".half.part").exists()
     pixel_cache.build(photos[4:], FIT, folder, limit=one)
-    assert made() == {2, 3, 4}  # what was used today stays, bound or not
+    assert segments() == {2, 3, 4}  # segments used today stay, limit or not
 
 
-def test_what_is_used_again_is_kept(photos, tmp_path) -> None:
+def test_segments_in_use_are_kept(photos, tmp_path) -> None:
     folder, one = tmp_path / "store", FIT.height * FIT.width * 3
     pixel_cache.build(photos[:1], FIT, folder)
     (notes,) = folder.rglob("*.photos")
@@ -207,7 +207,7 @@ def test_what_is_used_again_is_kept(photos, tmp_path) -> None:
     assert _known(photos[0], folder)
 
 
-def test_what_is_wanted_now_does_not_make_room(photos, tmp_path) -> None:
+def test_requested_segments_are_not_removed(photos, tmp_path) -> None:
     folder = tmp_path / "store"
     pixel_cache.build(photos[:3], FIT, folder)
     (notes,) = folder.rglob("*.photos")
@@ -216,14 +216,14 @@ def test_what_is_wanted_now_does_not_make_room(photos, tmp_path) -> None:
     assert all(built.pixels[row].any() for row in range(5))
 
 
-def test_pixels_that_somebody_removed_are_told(photos, tmp_path) -> None:
+def test_removed_pixels_are_reported(photos, tmp_path) -> None:
     built = pixel_cache.build(photos, FIT, tmp_path / "store")
     next((tmp_path / "store").rglob("*.pixels")).unlink()
     with pytest.raises(StorageError, match="is gone"):
         built.pixels[0]
 
 
-def test_of_a_photo_at_several_places_one_is_enough(photos, tmp_path) -> None:
+def test_one_readable_copy_of_a_photo_is_enough(photos, tmp_path) -> None:
     away = Photo(photos[0].image_id, str(tmp_path / "gone.jpg"))
     for order in ([photos[0], away], [away, photos[0]]):
         built = pixel_cache.build([*order, photos[1]], FIT, tmp_path / f"store-{order[0].url[-5]}")
@@ -233,8 +233,8 @@ def test_of_a_photo_at_several_places_one_is_enough(photos, tmp_path) -> None:
 
 
 def test_processes_that_decode_the_same_photos_do_not_share_a_file(photos, tmp_path, monkeypatch) -> None:
-    """One of them misses a photo, and ends between the other's two files."""
-    folder, keep, missing = tmp_path / "store", pixel_cache._Segment.keep, [photos[1]]
+    """One of them lacks a photo, and finishes between the other's two files."""
+    folder, write_index, missing = tmp_path / "store", pixel_cache._Segment.write_index, [photos[1]]
 
     def fetch(photo, _):
         if photo in missing:
@@ -245,10 +245,10 @@ def test_processes_that_decode_the_same_photos_do_not_share_a_file(photos, tmp_p
         if not missing:
             missing.append(photos[1])
             pixel_cache.build(photos, FIT, folder)
-        keep(segment, length)
+        write_index(segment, length)
 
     monkeypatch.setattr(pixel_cache, "fetch", fetch)
-    monkeypatch.setattr(pixel_cache._Segment, "keep", late)
+    monkeypatch.setattr(pixel_cache._Segment, "write_index", late)
     missing.clear()
     pixel_cache.build(photos, FIT, folder)
     assert missing
@@ -262,7 +262,7 @@ def _known(photo: Photo, folder: Path) -> bool:
     return any(file.read_text().startswith(photo.image_id) for file in folder.rglob("*.photos"))
 
 
-def test_a_stop_is_heard(photos, tmp_path) -> None:
+def test_a_signal_stops_decoding(photos, tmp_path) -> None:
     class Stopped(Stop):
         def __bool__(self) -> bool:
             return True

@@ -9,8 +9,8 @@ from plantml.data import manifest
 from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.targets import Target
+from plantml.train import budget, planning
 from plantml.train import config as recipe
-from plantml.train import planning
 from plantml.train.config import Plan, TrainConfig
 from plantml.train.planning import Hardware, PlanInputs, Speed
 
@@ -43,28 +43,28 @@ def test_same_input_same_plan() -> None:
 
 
 def test_the_plan_pins_the_dataset() -> None:
-    found = plan(TrainConfig(), TWO)
-    assert (found.dataset, found.dataset_version, found.fingerprint) == ("data", 3, TWO.fingerprint)
+    planned = plan(TrainConfig(), TWO)
+    assert (planned.dataset, planned.dataset_version, planned.fingerprint) == ("data", 3, TWO.fingerprint)
 
 
 @pytest.mark.parametrize(("number", "epochs"), [(100, 19), (240, 15), (10_000, 6), (10_000_000, 4), (5, 30)])
 def test_more_photos_need_fewer_epochs(number: int, epochs: int) -> None:
-    assert planning.usual_epochs(number, "balanced", "finetune") == epochs
+    assert budget.usual_epochs(number, "balanced", "finetune") == epochs
 
 
-def test_what_is_set_is_kept_and_needs_no_reason() -> None:
+def test_settings_are_kept_and_need_no_reason() -> None:
     config = TrainConfig(epochs=3, batch_size=2, lr=0.1, workers=2, device="cpu", precision="bf16", patience=2)
-    found = plan(config, TWO, "cuda")
-    assert (found.epochs, found.batch_size, found.lr, found.workers, found.device) == (3, 2, 0.1, 2, "cpu")
-    assert (found.precision, found.patience) == ("bf16", 2)
-    assert not {"epochs", "batch_size", "lr", "workers", "device", "precision", "patience"} & set(found.reasons)
+    planned = plan(config, TWO, "cuda")
+    assert (planned.epochs, planned.batch_size, planned.lr, planned.workers, planned.device) == (3, 2, 0.1, 2, "cpu")
+    assert (planned.precision, planned.patience) == ("bf16", 2)
+    assert not {"epochs", "batch_size", "lr", "workers", "device", "precision", "patience"} & set(planned.reasons)
 
 
-def test_what_is_chosen_has_a_reason() -> None:
-    found = plan(TrainConfig(), photos(300), speed=FAST)
+def test_every_default_has_a_reason() -> None:
+    planned = plan(TrainConfig(), photos(300), speed=FAST)
     keys = "mode epochs batch_size lr ema precision workers device backbone augment input"
     for key in keys.split():
-        assert found.reasons.get(key) or (key == "input" and found.reasons["size"]), key
+        assert planned.reasons.get(key) or (key == "input" and planned.reasons["size"]), key
 
 
 def test_the_cpu_gets_no_workers_and_a_gpu_does() -> None:
@@ -73,7 +73,7 @@ def test_the_cpu_gets_no_workers_and_a_gpu_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "number", "mode"),
+    ("values", "number", "mode"),
     [
         ({}, 300, "finetune"),
         ({}, 20, "probe"),
@@ -82,18 +82,18 @@ def test_the_cpu_gets_no_workers_and_a_gpu_does() -> None:
         ({"preset": "quick", "mode": "finetune"}, 300, "finetune"),
     ],
 )
-def test_the_way_to_train(asked: dict, number: int, mode: str) -> None:
-    assert plan(TrainConfig(**asked), photos(number)).mode == mode
+def test_the_mode_depends_on_preset_photos_and_weights(values: dict, number: int, mode: str) -> None:
+    assert plan(TrainConfig(**values), photos(number)).mode == mode
 
 
 @pytest.mark.parametrize(("largest", "balance"), [(20, "off"), (100, "weights"), (900, "logits")])
-def test_uneven_classes_are_met(largest: int, balance: str) -> None:
+def test_uneven_classes_are_balanced(largest: int, balance: str) -> None:
     data = version({"disease": ["a"] * largest + ["b"] * 10 + ["a"]}, ["train"] * (largest + 10) + ["val"])
-    found = plan(TrainConfig(), data)
-    assert found.balance == balance
-    assert bool(found.class_weights) == (balance == "weights")
-    assert bool(found.class_logits) == (balance == "logits")
-    assert "times the smallest" in found.reasons["balance"]
+    planned = plan(TrainConfig(), data)
+    assert planned.balance == balance
+    assert bool(planned.class_weights) == (balance == "weights")
+    assert bool(planned.class_logits) == (balance == "logits")
+    assert "times the smallest" in planned.reasons["balance"]
 
 
 def test_the_input_follows_the_photos() -> None:
@@ -104,22 +104,22 @@ def test_the_input_follows_the_photos() -> None:
     assert plan(TrainConfig(preset="best"), wide).input.height == 288
 
 
-def marked(boxes: int, side: float) -> Version:
-    """Photos of 4000 x 3000 pixels with so many square boxes each."""
+def with_boxes(boxes: int, side: float) -> Version:
+    """Photos of 4000 x 3000 pixels with `boxes` square boxes each."""
     box = [{"x": 1.0, "y": 1.0, "w": float(side), "h": float(side), "labels": "{}"}] * boxes
     data = photos(300, width=[4000] * 310, height=[3000] * 310)
     rows = data.rows.with_columns(boxes=pl.Series([box] * 310, dtype=data.rows.schema["boxes"]))
     return Version(data.url, 3, rows, data.targets)
 
 
-def test_small_marks_ask_for_a_larger_input() -> None:
-    found = plan(TrainConfig(), marked(1, 100))
-    assert found.input.height == 320  # 100 of 4000 pixels are 8 of 320
-    assert "2.5%" in found.reasons["size"]
+def test_small_boxes_need_a_larger_input() -> None:
+    planned = plan(TrainConfig(), with_boxes(1, 100))
+    assert planned.input.height == 320  # 100 of 4000 pixels are 8 of 320
+    assert "2.5%" in planned.reasons["size"]
 
 
 @pytest.mark.parametrize(
-    ("asked", "number", "views"),
+    ("values", "number", "views"),
     [
         ({}, 300, 6),
         ({}, 5000, 6),
@@ -129,66 +129,66 @@ def test_small_marks_ask_for_a_larger_input() -> None:
         ({"budget": 300}, 5000, 4),
     ],
 )
-def test_views_of_a_probe(asked: dict, number: int, views: int) -> None:
-    found = plan(TrainConfig(preset="quick", **asked), photos(number), speed=FAST)
-    assert found.views == views
-    if "budget" in asked:
-        assert "budget" in found.reasons["views"]
+def test_views_of_a_probe(values: dict, number: int, views: int) -> None:
+    planned = plan(TrainConfig(preset="quick", **values), photos(number), speed=FAST)
+    assert planned.views == views
+    if "budget" in values:
+        assert "budget" in planned.reasons["views"]
 
 
 def test_many_photos_need_fewer_views() -> None:
     data = photos(300)
     many = Version(data.url, 3, pl.concat([data.rows] * 200), data.targets)
-    found = plan(TrainConfig(preset="quick"), many)
-    assert found.views == 2
-    assert "60000 photos teach enough" in found.reasons["views"]
+    planned = plan(TrainConfig(preset="quick"), many)
+    assert planned.views == 2
+    assert "60000 photos are enough" in planned.reasons["views"]
 
 
 @pytest.mark.parametrize(
     ("boxes", "side", "strength"), [(0, 0, 1.0), (1, 100, 0.5), (2, 400, 0.5), (1, 2000, 1.0), (3, 100, 1.0)]
 )
-def test_cuts_are_small_where_they_could_lose_what_is_marked(boxes: int, side: float, strength: float) -> None:
-    found = plan(TrainConfig(), marked(boxes, side))
-    assert found.augment == strength
-    assert ("could lose" in found.reasons["augment"]) == (strength < 1)
+def test_cuts_are_small_where_they_could_lose_what_is_with_boxes(boxes: int, side: float, strength: float) -> None:
+    planned = plan(TrainConfig(), with_boxes(boxes, side))
+    assert planned.augment == strength
+    assert ("could lose" in planned.reasons["augment"]) == (strength < 1)
 
 
 @pytest.mark.parametrize(("gain", "precision"), [(2.0, "bf16"), (1.05, "32"), (0.7, "32"), (None, "32")])
-def test_bf16_is_taken_where_it_is_faster(gain: float | None, precision: str) -> None:
-    found = plan(TrainConfig(), photos(300), speed=Speed(0.5, 0.01, 0.005, gain))
-    assert found.precision == precision
-    assert found.step_seconds == (0.25 if precision == "bf16" else 0.5)
+def test_bf16_is_used_where_it_is_faster(gain: float | None, precision: str) -> None:
+    planned = plan(TrainConfig(), photos(300), speed=Speed(0.5, 0.01, 0.005, gain))
+    assert planned.precision == precision
+    assert planned.step_seconds == (0.25 if precision == "bf16" else 0.5)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(40, 5000), st.integers(60, 20_000), st.floats(0.01, 3))
-def test_a_budget_is_kept_if_it_can_be(number: int, seconds: int, step: float) -> None:
+def test_a_budget_is_kept_where_possible(number: int, seconds: int, step: float) -> None:
     speed = Speed(step, step / 60, 0.005)
-    found = plan(TrainConfig(budget=seconds), _MANY[min(_MANY, key=lambda size: abs(size - number))], speed=speed)
-    least = plan(TrainConfig(preset="quick"), _MANY[found.train_photos], speed=speed)
-    assert found.seconds <= max(seconds, least.seconds + 1)
+    planned = plan(TrainConfig(budget=seconds), _MANY[min(_MANY, key=lambda size: abs(size - number))], speed=speed)
+    least = plan(TrainConfig(preset="quick"), _MANY[planned.train_photos], speed=speed)
+    assert planned.seconds <= max(seconds, least.seconds + 1)
 
 
 _MANY = {number: photos(number, 20) for number in (40, 300, 2000, 5000)}
 
 
-def test_more_budget_is_more_epochs_up_to_a_bound() -> None:
-    found = [plan(TrainConfig(budget=60 * minutes), photos(300), speed=FAST).epochs for minutes in (3, 6, 60)]
-    assert found == sorted(found)
-    assert found[0] < found[1] < found[2] == 3 * planning.usual_epochs(300, "balanced", "finetune")
+def test_a_larger_budget_gives_more_epochs_up_to_a_limit() -> None:
+    epochs = [plan(TrainConfig(budget=60 * minutes), photos(300), speed=FAST).epochs for minutes in (3, 6, 60)]
+    assert epochs == sorted(epochs)
+    assert epochs[0] < epochs[1] < epochs[2] == 3 * budget.usual_epochs(300, "balanced", "finetune")
 
 
-def test_a_budget_shorter_than_an_epoch_takes_a_part_of_the_photos() -> None:
-    found = plan(TrainConfig(budget=300), photos(5000), speed=FAST)
-    assert found.mode == "finetune"
-    assert (found.epochs, found.epoch_photos < 5000) == (3, True)
-    assert "epoch_photos" in found.reasons
+def test_a_budget_shorter_than_an_epoch_uses_part_of_the_photos() -> None:
+    planned = plan(TrainConfig(budget=300), photos(5000), speed=FAST)
+    assert planned.mode == "finetune"
+    assert (planned.epochs, planned.epoch_photos < 5000) == (3, True)
+    assert "epoch_photos" in planned.reasons
 
 
 def test_a_budget_too_short_for_the_backbone_trains_the_heads() -> None:
-    found = plan(TrainConfig(budget=40), photos(300), speed=FAST)
-    assert found.mode == "probe"
-    assert "budget" in found.reasons["mode"]
+    planned = plan(TrainConfig(budget=40), photos(300), speed=FAST)
+    assert planned.mode == "probe"
+    assert "budget" in planned.reasons["mode"]
 
 
 @pytest.mark.parametrize("missing", ["train", "val"])
@@ -212,7 +212,7 @@ def test_an_unknown_target_is_named() -> None:
         plan(TrainConfig(targets=("colour",)), TWO)
 
 
-def test_differences_are_told_in_words() -> None:
+def test_differences_are_described() -> None:
     first = plan(TrainConfig(epochs=3), TWO)
     same = recipe.differences(first, TrainConfig(epochs=3, workers=2), "data", 3, TWO.fingerprint)
     other = recipe.differences(first, TrainConfig(epochs=4), "data", 4, TWO.fingerprint)
@@ -220,25 +220,25 @@ def test_differences_are_told_in_words() -> None:
     assert other == ["dataset_version was 3 and is 4", "epochs was 3 and is 4"]
 
 
-def test_a_plan_survives_being_written_down() -> None:
-    found = plan(TrainConfig(budget="20m"), photos(300), speed=FAST)
-    assert Plan.model_validate(found.model_dump(mode="json")) == found
-    assert found.budget == 1200
+def test_a_plan_round_trips_through_json() -> None:
+    planned = plan(TrainConfig(budget="20m"), photos(300), speed=FAST)
+    assert Plan.model_validate(planned.model_dump(mode="json")) == planned
+    assert planned.budget == 1200
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("20m", 1200), ("8h", 28800), ("1h30m", 5400), ("90s", 90), ("45", 45)])
-def test_times_are_read_as_people_write_them(text: str, seconds: int) -> None:
+def test_budgets_accept_common_notations(text: str, seconds: int) -> None:
     assert TrainConfig(budget=text).budget == seconds
 
 
 @pytest.mark.parametrize("text", ["soon", "-5m", "0", "5 parsecs"])
-def test_other_times_are_refused(text: str) -> None:
+def test_other_budgets_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="budget"):
         TrainConfig(budget=text)
 
 
-def test_a_probe_plans_what_it_does() -> None:
+def test_a_probe_has_defaults_of_a_probe() -> None:
     quick = plan(TrainConfig(preset="quick"), photos(100))
     assert (quick.mode, quick.batch_size, quick.lr, quick.patience) == ("probe", 256, 5e-3, quick.epochs)
-    asked = plan(TrainConfig(preset="quick", lr=0.1, batch_size=8, patience=3), photos(100))
-    assert (asked.batch_size, asked.lr, asked.patience) == (8, 0.1, 3)
+    custom = plan(TrainConfig(preset="quick", lr=0.1, batch_size=8, patience=3), photos(100))
+    assert (custom.batch_size, custom.lr, custom.patience) == (8, 0.1, 3)

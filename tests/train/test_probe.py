@@ -1,4 +1,4 @@
-"""Heads learn from embeddings, which are computed once and kept while more are made."""
+"""Heads train on embeddings, which are computed once and saved meanwhile."""
 
 import numpy as np
 import pytest
@@ -18,12 +18,12 @@ PHOTOS = 70
 
 
 class Mean(nn.Module):
-    """Embeds a photo as the means of its colours, and counts."""
+    """Embeds a photo as the means of its colours, and counts photos."""
 
-    seen = 0
+    embedded = 0
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        self.seen += len(image)
+        self.embedded += len(image)
         return image.mean(dim=(2, 3))
 
 
@@ -44,61 +44,61 @@ def photos() -> Photos:
 
 
 @pytest.fixture
-def parts(tmp_path) -> EmbeddingStore:
+def store(tmp_path) -> EmbeddingStore:
     return EmbeddingStore(tmp_path, 0.0, lambda: None)
 
 
-def test_heads_start_with_some_photos_where_there_are_many(make_plan, net, photos, parts, monkeypatch) -> None:
-    monkeypatch.setattr(probe, "HEADS_FIRST", 50)
+def test_heads_warm_up_on_a_sample_of_many_photos(make_plan, net, photos, store, monkeypatch) -> None:
+    monkeypatch.setattr(probe, "WARM_UP_PHOTOS", 50)
     before = net.heads["disease"].weight.clone()
-    probe.warm_up_heads(net, make_plan(targets=(DISEASE,)), photos, probe.EmbeddingJob("cpu", parts, Stop()))
-    assert net.backbone.seen == 50
+    probe.warm_up_heads(net, make_plan(targets=(DISEASE,)), photos, probe.EmbeddingJob("cpu", store, Stop()))
+    assert net.backbone.embedded == 50
     assert not torch.equal(net.heads["disease"].weight, before)
-    kept = [int(file.stem.split("-")[-1]) for file in parts.folder.iterdir()]
-    assert sorted(kept) == [32, 50]
+    rows = [int(file.stem.split("-")[-1]) for file in store.folder.iterdir()]
+    assert sorted(rows) == [32, 50]
 
 
-def test_what_was_kept_of_other_photos_is_not_taken_for_theirs(make_plan, net, photos, parts) -> None:
-    """A photo that was missing when the training was killed came back."""
+def test_embeddings_of_other_photos_are_not_reused(make_plan, net, photos, store) -> None:
+    """A photo was missing when the training was killed, and is back now."""
     plan = make_plan(targets=(DISEASE,), mode="probe", augment=0.0, views=1)
-    looking = probe.EmbeddingJob("cpu", parts, Stop())
-    some = Photos(photos.pixels, photos.keys, photos.labels, photos.rows[1:])
-    first, _ = probe._features(net, plan, some, some.rows, looking)
-    assert len(list(parts.folder.iterdir())) == 3
-    again, labels = probe._features(net, plan, photos, photos.rows, looking)
+    job = probe.EmbeddingJob("cpu", store, Stop())
+    fewer = Photos(photos.pixels, photos.keys, photos.labels, photos.rows[1:])
+    first, _ = probe._augmented(net, plan, fewer, fewer.rows, job)
+    assert len(list(store.folder.iterdir())) == 3
+    again, labels = probe._augmented(net, plan, photos, photos.rows, job)
     assert torch.equal(again[1:], first)
     assert len(again) == len(labels["disease"]) == PHOTOS
-    assert net.backbone.seen == PHOTOS - 1 + PHOTOS
-    probe._features(net, plan, photos, photos.rows, looking)
-    assert net.backbone.seen == PHOTOS - 1 + PHOTOS
+    assert net.backbone.embedded == PHOTOS - 1 + PHOTOS
+    probe._augmented(net, plan, photos, photos.rows, job)
+    assert net.backbone.embedded == PHOTOS - 1 + PHOTOS
 
 
-def test_parts_of_two_machines_are_not_put_behind_each_other(make_plan, net, photos, parts) -> None:
-    """One was killed before its last part was copied, another went on, and the first has the parts of both."""
-    plan, looking = make_plan(targets=(DISEASE,), augment=0.0, views=1), probe.EmbeddingJob("cpu", parts, Stop())
-    wanted, _ = probe._features(net, plan, photos, photos.rows, looking)
-    first, second, last = sorted(parts.folder.iterdir())
+def test_segments_of_two_machines_are_not_mixed(make_plan, net, photos, store) -> None:
+    """One was killed before its last upload, another resumed, and the first now has the segments of both."""
+    plan, job = make_plan(targets=(DISEASE,), augment=0.0, views=1), probe.EmbeddingJob("cpu", store, Stop())
+    expected, _ = probe._augmented(net, plan, photos, photos.rows, job)
+    first, second, last = sorted(store.folder.iterdir())
     last.unlink()
-    np.save(parts.folder / last.name, wanted[32:].numpy())  # which ends where ours ends, and begins earlier
-    found, _ = probe._features(net, plan, photos, photos.rows, looking)
-    assert torch.equal(found, wanted)
+    np.save(store.folder / last.name, expected[32:].numpy())  # it ends where ours ends, and starts earlier
+    embeddings, _ = probe._augmented(net, plan, photos, photos.rows, job)
+    assert torch.equal(embeddings, expected)
     second.unlink()
-    found, _ = probe._features(net, plan, photos, photos.rows, looking)
-    assert torch.equal(found, wanted)
+    embeddings, _ = probe._augmented(net, plan, photos, photos.rows, job)
+    assert torch.equal(embeddings, expected)
     first.write_bytes(first.read_bytes()[:200])
-    found, _ = probe._features(net, plan, photos, photos.rows, looking)
-    assert torch.equal(found, wanted)
-    assert net.backbone.seen == PHOTOS + 6 + PHOTOS - 32 + PHOTOS
+    embeddings, _ = probe._augmented(net, plan, photos, photos.rows, job)
+    assert torch.equal(embeddings, expected)
+    assert net.backbone.embedded == PHOTOS + 6 + PHOTOS - 32 + PHOTOS
 
 
-def test_a_helping_process_reads_and_does_not_write(make_plan, net, photos, parts) -> None:
+def test_a_process_of_higher_rank_reads_and_does_not_write(make_plan, net, photos, store) -> None:
     plan = make_plan(targets=(DISEASE,), augment=0.0, views=2)
-    helping = EmbeddingStore(parts.folder, 0.0, pytest.fail, writes=False)
-    made, labels = probe._features(net, plan, photos, photos.rows, probe.EmbeddingJob("cpu", helping, Stop()))
-    assert not list(parts.folder.iterdir())
-    assert made.shape == (2 * PHOTOS, 3)
+    read_only = EmbeddingStore(store.folder, 0.0, pytest.fail, writes=False)
+    embeddings, labels = probe._augmented(net, plan, photos, photos.rows, probe.EmbeddingJob("cpu", read_only, Stop()))
+    assert not list(store.folder.iterdir())
+    assert embeddings.shape == (2 * PHOTOS, 3)
     assert torch.equal(labels["disease"][:PHOTOS], labels["disease"][PHOTOS:])
-    probe._features(net, plan, photos, photos.rows, probe.EmbeddingJob("cpu", parts, Stop()))
-    read, _ = probe._features(net, plan, photos, photos.rows, probe.EmbeddingJob("cpu", helping, Stop()))
-    assert torch.equal(read, made)
-    assert net.backbone.seen == 4 * PHOTOS
+    probe._augmented(net, plan, photos, photos.rows, probe.EmbeddingJob("cpu", store, Stop()))
+    read, _ = probe._augmented(net, plan, photos, photos.rows, probe.EmbeddingJob("cpu", read_only, Stop()))
+    assert torch.equal(read, embeddings)
+    assert net.backbone.embedded == 4 * PHOTOS

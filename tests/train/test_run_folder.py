@@ -1,4 +1,4 @@
-"""A run's folder at a URL, and its working copy on a machine."""
+"""A run's folder at a URL, and its local copy."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def names(run: RunFolder) -> list[str]:
     return sorted(file.name for file in run.checkpoints.glob("*"))
 
 
-def keep(run: RunFolder, name: str, data: bytes = b"state") -> None:
+def write_checkpoint(run: RunFolder, name: str, data: bytes = b"state") -> None:
     storage.write(str(run.checkpoints / name), data)
 
 
@@ -28,50 +28,50 @@ def test_another_machine_gets_the_checkpoints(folder, make_plan) -> None:
     one, other = folder("one"), folder("other")
     one.create(make_plan())
     one.fetch_checkpoints()
-    keep(one, "state-000000001-0000.ckpt")
+    write_checkpoint(one, "state-000000001-0000.ckpt")
     one.upload_in_background()
     one.upload()
     other.fetch_checkpoints()
     assert names(other) == ["state-000000001-0000.ckpt"]
 
 
-def test_an_earlier_run_at_the_same_url_is_forgotten(folder, make_plan) -> None:
-    """One machine began it, another one began anew; the first goes on with the second's."""
+def test_checkpoints_of_an_earlier_run_at_the_same_url_are_removed(folder, make_plan) -> None:
+    """One machine starts a run, another starts it over, and the first resumes that of the second."""
     one, other = folder("one"), folder("other")
     one.create(make_plan(seed=1))
     one.fetch_checkpoints()
-    keep(one, "state-000000100-0009.ckpt")
+    write_checkpoint(one, "state-000000100-0009.ckpt")
     one.upload()
     other.clear()
     other.create(make_plan(seed=2))
     other.fetch_checkpoints()
     assert not names(other)
-    keep(other, "state-000000003-0000.ckpt", b"of the second")
+    write_checkpoint(other, "state-000000003-0000.ckpt", b"of the second")
     other.upload()
     one.fetch_checkpoints()
     assert names(one) == ["state-000000003-0000.ckpt"]
 
 
-def test_what_is_being_written_is_not_copied_and_the_newest_is(folder, make_plan) -> None:
+def test_partial_files_are_not_uploaded_and_the_newest_checkpoint_is(folder, make_plan) -> None:
     run = folder("one")
     run.create(make_plan())
-    keep(run, "state-000000001-0000.ckpt")
-    keep(run, ".state-000000002-0000.ckpt.abc.part")
+    write_checkpoint(run, "state-000000001-0000.ckpt")
+    write_checkpoint(run, ".state-000000002-0000.ckpt.abc.part")
     run.upload_in_background()
-    keep(run, "state-000000002-0000.ckpt")
+    write_checkpoint(run, "state-000000002-0000.ckpt")
     (run.checkpoints / "state-000000001-0000.ckpt").unlink()
-    run.upload_in_background()  # may come while the first copy is under way
+    run.upload_in_background()  # possibly while the first upload is running
     run._uploader.shutdown(wait=True)
-    there = [entry.name for entry in storage.list_files(f"{run.url}/checkpoints")]
-    assert there == ["state-000000002-0000.ckpt"]
+    remote = [entry.name for entry in storage.list_files(f"{run.url}/checkpoints")]
+    assert remote == ["state-000000002-0000.ckpt"]
 
 
-def test_trouble_of_the_storage_at_an_end_is_told(folder, make_plan, monkeypatch) -> None:
-    said: list[str] = []
+def test_storage_errors_after_a_signal_are_reported(folder, make_plan, monkeypatch) -> None:
+    messages: list[str] = []
     run = folder("one")
-    run._say = said.append
+    run._say = messages.append
     run.create(make_plan())
-    keep(run, "state-000000001-0000.ckpt")
+    write_checkpoint(run, "state-000000001-0000.ckpt")
 
     def broken(url, data, **_):
         from plantml.errors import StorageError
@@ -82,19 +82,19 @@ def test_trouble_of_the_storage_at_an_end_is_told(folder, make_plan, monkeypatch
         patch.setattr(storage, "write", broken)
         run.try_upload()
         run.try_write("history.csv", b"")
-    assert len(said) == 2
-    assert "could not be copied" in said[0]
-    assert "history.csv could not be written" in said[1]
+    assert len(messages) == 2
+    assert "could not be uploaded" in messages[0]
+    assert "history.csv could not be written" in messages[1]
 
 
-def test_a_model_without_its_plan_is_not_begun_again(folder, make_plan, monkeypatch) -> None:
+def test_a_model_without_its_plan_is_not_overwritten(folder, make_plan, monkeypatch) -> None:
     run = folder("one")
     monkeypatch.setattr(run, "finished_bundle", object)
     with pytest.raises(InputError, match="without its plan"):
         run.create(make_plan())
 
 
-def test_a_plan_comes_back_and_an_older_one_without_checksum_too(folder, make_plan) -> None:
+def test_plans_with_and_without_a_checksum_are_read(folder, make_plan) -> None:
     run, plan = folder("one"), make_plan()
     run.create(plan)
     assert run.plan() == plan

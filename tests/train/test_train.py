@@ -1,4 +1,4 @@
-"""A run: what it leaves, and what it refuses."""
+"""A run: what it writes, and what it refuses."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ def digest(run: Path | str) -> str:
     return json.loads((Path(run) / "bundle" / "model.json").read_text())["digest"]
 
 
-def test_a_run_leaves_what_it_promises(trained) -> None:
+def test_a_run_has_bundle_plots_history_and_plan(trained) -> None:
     run = Path(trained.run)
     assert {file.name for file in (run / "bundle").iterdir()} == {
         "model.json",
@@ -36,12 +36,12 @@ def test_a_run_leaves_what_it_promises(trained) -> None:
 
 def test_metrics_and_contract_agree(trained) -> None:
     run = Path(trained.run)
-    found = json.loads((run / "metrics.json").read_text())
+    metrics = json.loads((run / "metrics.json").read_text())
     model = json.loads((run / "bundle" / "model.json").read_text())
-    assert found["model"] == model["digest"]
-    assert found["onnx"]["agreement"] == 1.0
-    assert found["onnx"]["difference"] <= 1e-4
-    assert found["scores"]["macro_f1"] == pytest.approx(model["contract"]["metrics"]["macro_f1"], abs=1e-6)
+    assert metrics["model"] == model["digest"]
+    assert metrics["onnx"]["agreement"] == 1.0
+    assert metrics["onnx"]["difference"] <= 1e-4
+    assert metrics["scores"]["macro_f1"] == pytest.approx(model["contract"]["metrics"]["macro_f1"], abs=1e-6)
     assert [target["name"] for target in model["contract"]["targets"]] == ["category", "health", "disease", "severity"]
 
 
@@ -149,7 +149,7 @@ def test_a_second_model_starts_from_the_first_by_names(cli, trained, tmp_path) -
     assert cli("dataset", "relabel", data, table, "--new-classes").code == Exit.DONE
     result = cli("train", data, "--out", tmp_path / "second", "--from", tmp_path / "first", "--epochs", 1)
     assert result.code == Exit.DONE, result.err
-    assert "new to it: disease leaf curl." in result.err  # and not: category love apple
+    assert "; new: disease leaf curl." in result.err  # and not: category love apple
     plan = yaml.safe_load((tmp_path / "second" / "plan.yaml").read_text())
     assert (plan["parent"], plan["backbone"]) == (digest(tmp_path / "first"), "test_efficientnet")
     assert plan["input"]["height"] == 48
@@ -165,16 +165,20 @@ def _labels(data: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("unexported", "unmeasured")
-def test_folds_judge_every_photo_once(cli, trained, tmp_path, monkeypatch) -> None:
+def test_folds_validate_every_photo_once(cli, trained, tmp_path, monkeypatch) -> None:
     from plantml.data import versions
     from plantml.train import pixel_cache
     from plantml.train.folds import of_fold
 
     version = versions.load(trained.data)
     folds = [of_fold(version, number, 3, seed=0) for number in (1, 2, 3)]
-    judged = [set(fold.usable("val")["name"]) for fold in folds]
-    assert sum(map(len, judged)) == len(set.union(*judged)) == version.usable().height - version.usable("test").height
-    for fold, names in zip(folds, judged, strict=True):
+    validated = [set(fold.usable("val")["name"]) for fold in folds]
+    assert (
+        sum(map(len, validated))
+        == len(set.union(*validated))
+        == version.usable().height - version.usable("test").height
+    )
+    for fold, names in zip(folds, validated, strict=True):
         assert fold.usable("test").equals(version.usable("test"))
         groups = {name: set(fold.usable(name)["group"]) - {None} for name in ("train", "val")}
         assert not groups["train"] & groups["val"]
@@ -184,8 +188,8 @@ def test_folds_judge_every_photo_once(cli, trained, tmp_path, monkeypatch) -> No
     monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "cache"))
     result = cli("train", trained.data, "--out", tmp_path / "cv", *QUICK, "--epochs", 3, "--folds", 2, "--json")
     assert result.code == Exit.DONE, result.err
-    # Once for each size, by all folds together; some more to measure how long that takes.
-    assert len(fetched) <= 2 * sum(map(len, judged)) + 2 * 8
+    # Each size is decoded once for all folds, plus a few photos to measure the speed.
+    assert len(fetched) <= 2 * sum(map(len, validated)) + 2 * 8
     assert len(result.json["folds"]["disease.macro_f1"]) == 2
     assert set(result.json["mean"]) == set(result.json["spread"])
     assert json.loads((tmp_path / "cv" / "folds.json").read_text())["folds"] == 2
@@ -201,7 +205,7 @@ def test_a_budget_is_planned_and_kept(cli, trained, tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("unexported")
-def test_a_machine_that_turns_slow_gets_fewer_epochs(cli, trained, tmp_path, monkeypatch) -> None:
+def test_a_machine_that_slows_down_trains_fewer_epochs(cli, trained, tmp_path, monkeypatch) -> None:
     from plantml.train import checkpoint
 
     real = time.monotonic
@@ -222,7 +226,7 @@ def test_training_ends_early_when_nothing_gets_better(cli, trained, tmp_path) ->
 
 @pytest.mark.usefixtures("unexported", "unmeasured")
 @pytest.mark.parametrize("extra", ["balance=sampling", pytest.param("precision=bf16", marks=pytest.mark.slow)])
-def test_other_ways_to_learn_end_in_other_models(cli, trained, tmp_path, extra) -> None:
+def test_other_settings_give_other_models(cli, trained, tmp_path, extra) -> None:
     for name, more in (("plain", ()), ("other", ("--set", extra))):
         result = cli("train", trained.data, "--out", tmp_path / name, *SMALL, "--epochs", 1, *more)
         assert result.code == Exit.DONE, result.err
@@ -237,38 +241,40 @@ def test_later_epochs_ask_the_object_store_for_nothing(cli, trained, tmp_path, s
     assert cli("dataset", "import", trained.photos, data).code == Exit.DONE
     assert cli("dataset", "split", data).code == Exit.DONE
     monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "cache"))
-    asked: list[str] = []
+    requests: list[str] = []
     call = s3fs.S3FileSystem._call_s3
 
     async def counting(self, method, *args, **more):
-        asked.append(method)
+        requests.append(method)
         return await call(self, method, *args, **more)
 
     monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counting)
     lines: list[int] = []
     from plantml.train import train as run
 
-    monkeypatch.setattr(run, "_epoch_line", lambda *_: lines.append(len(asked)) or "")
+    monkeypatch.setattr(run, "_epoch_line", lambda *_: lines.append(len(requests)) or "")
     assert cli("train", data, "--out", tmp_path / "run", *SMALL).code == Exit.DONE
     assert lines[0] > 0
     assert lines == lines[:1] * 3
-    before = len(asked)
+    before = len(requests)
     assert cli("train", data, "--out", tmp_path / "again", *SMALL, "--epochs", 1).code == Exit.DONE
-    assert "get_object" not in asked[before + 1 :] or asked[before:].count("get_object") <= 2  # the version itself
+    assert (
+        "get_object" not in requests[before + 1 :] or requests[before:].count("get_object") <= 2
+    )  # the version itself
 
 
 @pytest.mark.parametrize("more", [("--device", "cuda"), ("--device", "foo"), ("--strategy", "foo"), ("--set", "lr=-1"),
                                   ("--set", "ema=1.5")])  # fmt: skip
-def test_what_cannot_be_is_refused_before_anything_is_written(cli, trained, tmp_path, more) -> None:
+def test_invalid_settings_are_refused_before_anything_is_written(cli, trained, tmp_path, more) -> None:
     result = cli("train", trained.data, "--out", tmp_path / "run", *more)
     assert result.code in {Exit.USAGE, Exit.INPUT}, result.err
     assert "bug" not in result.err
     assert not (tmp_path / "run").exists()
 
 
-def test_the_plan_of_folds_is_that_of_each_and_the_time_that_of_all(cli, trained, monkeypatch) -> None:
+def test_the_plan_of_folds_is_that_of_one_fold_and_counts_the_models(cli, trained, monkeypatch) -> None:
     from plantml.train import train as run
-    from plantml.train.planning import Speed
+    from plantml.train.plan_inputs import Speed
 
     monkeypatch.setattr(run.throughput, "measure", lambda *_: Speed(step=0.1, embed=0.01, decode=0.01))
     one = cli("train", trained.data, "--out", "x", "--dry-run", "--json", "--preset", "quick").json

@@ -126,6 +126,7 @@ def train(
     from plantml.concurrency import Stop
     from plantml.train import crossvalidation
     from plantml.train import train as run
+    from plantml.train.session import Listener
 
     if dry_run:
         asked = resolved.value
@@ -134,8 +135,13 @@ def train(
         shown = {"plan": plan.model_dump(mode="json"), "models": max(1, asked.folds)}
         console.result("train", shown, lambda page: _show_plan(page, plan, max(1, asked.folds)))
         return
-    listener = run.Listener(console.say, console.progress)
-    call: dict[str, Any] = {"machine": console.machine, "fresh": fresh, "told": resolved.lines(), "listener": listener}
+    listener = Listener(console.say, console.progress)
+    call: dict[str, Any] = {
+        "machine": console.machine,
+        "fresh": fresh,
+        "config_lines": resolved.lines(),
+        "listener": listener,
+    }
     with Stop() as stop:
         if resolved.value.folds:
             folded = crossvalidation.cross_validate(version, out, resolved.value, stop=stop, **call)

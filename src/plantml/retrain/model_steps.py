@@ -37,6 +37,7 @@ def train(work: Work) -> Result:
     if find_spec("pytorch_lightning") is None:
         raise MissingExtraError("The challenger cannot be trained", "training is not installed", extra="train")
     from plantml.train import train as training  # torch is needed here, and in no other step
+    from plantml.train.session import Listener
 
     config = work.config.train
     if work.config.start == "warm" and work.model:
@@ -47,7 +48,7 @@ def train(work: Work) -> Result:
         config,
         machine=work.machine,
         stop=work.stop,
-        listener=training.Listener(work.say, work.progress),
+        listener=Listener(work.say, work.progress),
     )
     assert done is not None  # one process only, see `config.check`
     scores = {name: value for name, value in done.scores.items() if "[" not in name}

@@ -1,7 +1,7 @@
-"""Training: from a dataset version to a run and its bundle. The only part that knows Lightning."""
+"""Training: from a dataset version to a run and its bundle. Only this package imports Lightning."""
 
 import os
 
-# OpenMP's threads wait for each other spinning, unless told otherwise before torch is loaded. On two cores
-# with another busy process that made training eight times slower; alone it makes no difference.
+# By default OpenMP threads spin while they wait. This must be set before torch is imported. On two cores
+# shared with another busy process, spinning made training eight times slower; alone it makes no difference.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""Memory of freed tensors kept for the next ones, where the C library is glibc."""
+"""Keep the memory of freed tensors for the next ones, where the C library is glibc."""
 
 import ctypes
 import platform
@@ -7,10 +7,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc not to hand large freed blocks back to the system; true if it was told.
+    """Stop glibc from returning large freed blocks to the system; true on success.
 
-    Fresh pages are expensive on virtual machines: training the default backbone on two cores goes from 10
-    to 29 photos a second.
+    Fresh pages are expensive on virtual machines. This takes training of the default backbone on two cores
+    from 10 to 29 photos per second.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,4 +1,4 @@
-"""What a run leaves besides its bundle: metrics, history, pictures, the configuration, the environment."""
+"""The files of a run besides its bundle: metrics, history, plots, configuration and environment."""
 
 import ast
 import json
@@ -25,65 +25,66 @@ from plantml.train.run_folder import HISTORY, METRICS, RunFolder
 METRICS_FORMAT = 1
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 
-_TOLD = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
-"""Environment variables that change speed, or the order of additions; no others are written down."""
+_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+"""Environment variables that change speed or the order of additions. No others are recorded."""
 
 
-def write(run: RunFolder, plan: Plan, history: History, made: PackagedModel) -> None:
+def write(run: RunFolder, plan: Plan, history: History, model: PackagedModel) -> None:
     """Write the results of a finished training."""
     run.write("plots/curves.png", charts.learning_curves(history.rows, history.best_epoch))
-    for found in made.reports:
-        if isinstance(found, ClassReport):
-            run.write(f"plots/confusion_{found.target}.png", charts.confusion(found))
-    for one in made.accounts:
-        name, chosen = one.target, one.threshold
-        diagram = charts.reliability(name, one.answers, one.before, one.after, chosen)
+    for report in model.reports:
+        if isinstance(report, ClassReport):
+            run.write(f"plots/confusion_{report.target}.png", charts.confusion(report))
+    for confidence in model.confidence:
+        name, threshold = confidence.target, confidence.threshold
+        diagram = charts.reliability(name, confidence.confidences, confidence.before, confidence.after, threshold)
         run.write(f"plots/reliability_{name}.png", diagram)
-        run.write(f"plots/risk_coverage_{name}.png", charts.risk_coverage(name, one.curve, plan.target_risk, chosen))
+        curve = charts.risk_coverage(name, confidence.curve, plan.target_risk, threshold)
+        run.write(f"plots/risk_coverage_{name}.png", curve)
     run.write(HISTORY, history.csv())
     run.write(ENVIRONMENT, _json(environment()))
     content = {
         "plantml_metrics": METRICS_FORMAT,
         "split": "val",
-        "model": made.digest,
-        "dataset": made.contract.dataset.model_dump(mode="json"),
+        "model": model.digest,
+        "dataset": model.contract.dataset.model_dump(mode="json"),
         "best_epoch": history.best_epoch,
-        "scores": metrics.headline(made.reports),
-        "targets": {found.target: metrics.as_json(found) for found in made.reports},
-        "calibration": calibration_report.calibration_json(made.accounts),
-        "selective": calibration_report.selective_json(made.accounts, plan.target_risk),
-        "unknown": {"threshold": made.contract.unknown_threshold, "known_share": calibration.KNOWN_SHARE},
-        "onnx": asdict(made.proof),
+        "scores": metrics.headline(model.reports),
+        "targets": {report.target: metrics.as_json(report) for report in model.reports},
+        "calibration": calibration_report.calibration_json(model.confidence),
+        "selective": calibration_report.selective_json(model.confidence, plan.target_risk),
+        "unknown": {"threshold": model.contract.unknown_threshold, "known_share": calibration.KNOWN_SHARE},
+        "onnx": asdict(model.proof),
     }
     run.write(METRICS, _json(content))
 
 
 def write_config(run: RunFolder, lines: Sequence[str]) -> None:
-    """Write the configuration with where each value came from, as `settings.Resolved.lines` tells it."""
+    """Write the configuration with the origin of each value, as `settings.Resolved.lines` gives it."""
     if lines:
         run.write(CONFIG, config_yaml(lines).encode())
 
 
 def config_yaml(lines: Sequence[str]) -> str:
-    """Lines `key = value  # where from`, values as Python writes them, as YAML that `--config` reads."""
-    text, open_ = [], ""
+    """Convert lines `key = value  # origin`, with Python literals, to YAML that `--config` reads."""
+    text, current = [], ""
     for line in lines:
         setting, _, origin = line.rpartition("  # ")
         key, _, value = setting.partition(" = ")
         section, _, name = key.rpartition(".")
-        if section and section != open_:
+        if section and section != current:
             text.append(f"{section}:")
-        open_ = section
+        current = section
         scalar = dump_yaml(_plain(ast.literal_eval(value)), one_line=True)
         text.append(f"{'  ' if section else ''}{name}: {scalar}  # {' '.join(origin.split())}")
     return "\n".join(text) + "\n"
 
 
 def environment() -> dict[str, Any]:
-    """The machine and the software that made a model: what it takes to make it again."""
+    """The machine and the software that trained a model, for reproduction."""
     import torch
 
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
@@ -91,28 +92,28 @@ def environment() -> dict[str, Any]:
         "cores": usable_cores(),
         "torch_threads": torch.get_num_threads(),
         "libraries": libraries(),
-        "variables": {name: os.environ[name] for name in _TOLD if name in os.environ},
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
     if torch.cuda.is_available():
-        found["gpus"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-        found["cuda"] = torch.version.cuda
-    return found
+        facts["gpus"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        facts["cuda"] = torch.version.cuda
+    return facts
 
 
 def libraries() -> Mapping[str, str]:
-    """Versions of plantml and of what it asks for and is installed, by name."""
+    """Versions of plantml and of its installed dependencies, by name."""
     names = {"plantml"}
     for requirement in metadata.requires("plantml") or ():
         match = re.match(r"[A-Za-z0-9._-]+", requirement)
         if match:
             names.add(match.group().lower())
-    found = {}
+    installed = {}
     for name in sorted(names):
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def _cpu() -> str:

@@ -1,4 +1,4 @@
-"""Augmentation for plants: what a camera, a hand and the weather change, and a diagnosis does not.
+"""Augmentation for plants: changes that come from the camera, the hand and the weather, and keep the diagnosis.
 
 Every random choice is a function of (seed, epoch, photo), never of worker or order.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from plantml.imaging import Pixels
 
-# Else it asks the network for a newer version of itself when it is imported.
+# Without it, albumentations looks for a newer version of itself on import.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as alb
@@ -21,11 +21,11 @@ import albumentations as alb
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The augmentation of training photos, light enough to be sent to worker processes.
+    """The augmentation of training photos; cheap to pickle for worker processes.
 
-    Hue stays within a few degrees, saturation within a fifth, and the light between that of a cloudy noon and
-    of a late afternoon: yellow and brown are symptoms. Shadows darken but keep colours. Sharpness, noise and
-    JPEG's blocks stay below what hides a rust pustule of a few pixels.
+    Yellow and brown are symptoms. So hue stays within a few degrees, saturation within a fifth, and the colour
+    temperature between a cloudy noon and a late afternoon. Shadows darken but keep colours. Blur, noise and JPEG
+    artefacts are too weak to hide a rust pustule of a few pixels.
 
     Attributes:
         height: of the result, pixels.
@@ -38,7 +38,7 @@ class Augmentation:
     strength: float
 
     def __call__(self, pixels: Pixels, seed: int) -> Pixels:
-        """Changed pixels, uint8 [height, width, 3], of a photo, uint8 [H, W, 3]."""
+        """Augment a photo, uint8 [H, W, 3], to uint8 [height, width, 3]."""
         transform = _transform(self)
         transform.set_random_seed(seed)
         result: Pixels = np.ascontiguousarray(transform(image=np.ascontiguousarray(pixels))["image"])
@@ -46,14 +46,14 @@ class Augmentation:
 
 
 def seed_for(seed: int, epoch: int, key: int) -> int:
-    """The random seed of one photo in one epoch: 32 bits of a hash. `key` names the photo."""
+    """The random seed of one photo in one epoch: 32 bits of a hash. `key` identifies the photo."""
     text = f"{seed}:{epoch}:{key}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
 
 
 @functools.lru_cache(maxsize=4)
-def _transform(wanted: Training) -> Any:
-    size, strength = (wanted.height, wanted.width), wanted.strength
+def _transform(augmentation: Augmentation) -> Any:
+    size, strength = (augmentation.height, augmentation.width), augmentation.strength
     if strength == 0:
         return alb.Compose([alb.Resize(*size, interpolation=3)])
     return alb.Compose(

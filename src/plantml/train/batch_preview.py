@@ -1,4 +1,4 @@
-"""The first training batch as a picture: what the network really sees, with its labels."""
+"""The first training batch as a picture: what the network sees, with its labels."""
 
 import io
 
@@ -9,18 +9,18 @@ from torch.utils.data import default_collate
 from plantml.targets import Target
 from plantml.train.batches import PhotoDataset, Photos, StepSampler, augmentation
 from plantml.train.config import Plan
-from plantml.train.mixup import MixedBatch, mixed
+from plantml.train.mixup import MixedBatch, mix
 
 _COLUMNS, _GAP, _LINE = 4, 6, 15
 
 
 def example_batch(photos: Photos, plan: Plan, limit: int = 16) -> bytes:
-    """A PNG of augmented photos of the first step, or of a probe, each with its labels and how much they count."""
+    """A PNG of the first training batch after augmentation, with labels and, for blended photos, their shares."""
     dataset = PhotoDataset(photos, plan.seed, augmentation(plan))
     places = next(iter(StepSampler(photos, plan, size=plan.world)))
-    if plan.mode == "probe":  # which blends nothing, and whose batches are vectors
+    if plan.mode == "probe":  # its batches are embeddings, and it blends nothing
         plan, places = plan.model_copy(update={"mixup": 0.0, "cutmix": 0.0}), places[:limit]
-    batch = mixed(default_collate([dataset[place] for place in places]), plan, step=0)
+    batch = mix(default_collate([dataset[place] for place in places]), plan, step=0)
     images = batch.image[:limit].byte().numpy()
     height, width = images.shape[1:3]
     step = height + _LINE * len(plan.targets) * len(batch.labels) + _GAP
@@ -32,7 +32,7 @@ def example_batch(photos: Photos, plan: Plan, limit: int = 16) -> bytes:
         lines = [line for target in plan.targets for line in _captions(target, batch, number)]
         for line, text in enumerate(lines):
             while pen.textlength(text, font) > width and len(text) > 1:
-                text = f"{text[:-2]}…"  # noqa: PLW2901 - as much of it as fits
+                text = f"{text[:-2]}…"  # noqa: PLW2901 - shortened until it fits
             pen.text((left, top + height + line * _LINE), text, fill="black", font=font)
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG")
@@ -52,4 +52,4 @@ def _label(target: Target, value: Tensor) -> str:
         return target.classes[int(value)] if int(value) >= 0 else "–"
     if target.kind == "value":
         return "–" if value.isnan() else f"{float(value):.3g} {target.unit}"
-    return ", ".join(name for name, there in zip(target.classes, value.tolist(), strict=True) if there == 1) or "–"
+    return ", ".join(name for name, label in zip(target.classes, value.tolist(), strict=True) if label == 1) or "–"

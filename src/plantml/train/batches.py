@@ -1,4 +1,4 @@
-"""Batches: photos and encoded labels, in an order that is a function of seed and step."""
+"""Batches of photos and encoded labels, in an order that depends on seed and step only."""
 
 import signal
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ Batch = dict[str, Tensor]
 """`image` uint8 [N, H, W, 3]; by target name the encoded labels (see `Target.encode`)."""
 
 Sample = tuple[int, int, int]
-"""Epoch, row, and how often the row came before in this epoch."""
+"""Epoch, row, and how many times this epoch has drawn the row before."""
 
-_JUDGED = 32
-"""Photos a batch when nothing is learned from them."""
+_EVALUATION_BATCH = 32
+"""Batch size without gradients."""
 
 
 class PixelSource(Protocol):
-    """Pixels by row: an array, or one that is mapped from a file."""
+    """Pixels by row: an array, in memory or memory-mapped."""
 
     def __getitem__(self, rows: Any, /) -> Pixels: ...
 
@@ -37,9 +37,9 @@ class Photos:
 
     Attributes:
         pixels: uint8 [N, H, W, 3].
-        keys: a number for each photo that follows from its content.
-        labels: by target name, encoded, one row a photo.
-        rows: numbers of the photos that can be used.
+        keys: a number per photo, derived from its content.
+        labels: by target name, encoded, one row per photo.
+        rows: indices of the readable photos.
     """
 
     pixels: PixelSource
@@ -49,33 +49,33 @@ class Photos:
 
 
 class PhotoDataset(Dataset[Batch]):
-    """Photos for a loader, which augments each anew in every epoch."""
+    """Photos for a loader, augmented differently in every epoch."""
 
     def __init__(self, photos: Photos, seed: int, augment: Augmentation | None) -> None:
         self.photos, self.seed, self.augment = photos, seed, augment
 
-    def __getitem__(self, place: Sample) -> Batch:
-        epoch, row, again = place
+    def __getitem__(self, sample: Sample) -> Batch:
+        epoch, row, repetition = sample
         pixels = self.photos.pixels[row]
         if self.augment is not None:
-            pixels = self.augment(pixels, seed_for(self.seed, epoch, int(self.photos.keys[row]) + again))
+            pixels = self.augment(pixels, seed_for(self.seed, epoch, int(self.photos.keys[row]) + repetition))
         item = {name: torch.as_tensor(labels[row]) for name, labels in self.photos.labels.items()}
         return {"image": torch.from_numpy(np.array(pixels)), **item}
 
 
 class StepSampler(Sampler[list[Sample]]):
-    """The batches of all epochs one after the other, from any step on.
+    """The batches of all remaining epochs, from a given step.
 
-    One stream instead of a loader an epoch: what was done before an interruption is never drawn, and there is
-    nothing between two epochs that a resume could lose or repeat.
+    One stream instead of one loader per epoch: a resumed training draws nothing twice, and there is
+    no state between two epochs that a resume could lose or repeat.
 
     Args:
         photos: to draw from.
-        plan: order, batches and epochs follow from it.
-        start: steps that are done already.
-        epochs: in all.
-        rank: of this process, which takes its share of each batch.
-        size: processes that train together.
+        plan: gives order, batch size and epochs.
+        start: steps already done.
+        epochs: in total; those of the plan if None.
+        rank: of this process, which draws its share of each batch.
+        size: number of processes that train together.
     """
 
     def __init__(
@@ -84,44 +84,44 @@ class StepSampler(Sampler[list[Sample]]):
         self.plan, self.start, self.rank, self.size = plan, start, rank, size
         self.steps = plan.epoch_steps * (plan.epochs if epochs is None else epochs)
         self._rows = photos.rows
-        self._chances = _chances(photos, plan) if plan.balance == "sampling" else None
+        self._probabilities = _probabilities(photos, plan) if plan.balance == "sampling" else None
 
     def __len__(self) -> int:
         return max(0, self.steps - self.start)
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        order, known, batch = np.empty(0, np.int64), -1, self.plan.batch_size
+        order, current, batch = np.empty(0, np.int64), -1, self.plan.batch_size
         for step in range(self.start, self.steps):
-            epoch, place = divmod(step, self.plan.epoch_steps)
-            if epoch != known:
-                order, known = self._order(epoch), epoch
-            mine = np.array_split(order[place * batch : (place + 1) * batch], self.size)[self.rank]
-            yield [(epoch, int(row), int(again)) for row, again in mine]
+            epoch, position = divmod(step, self.plan.epoch_steps)
+            if epoch != current:
+                order, current = self._order(epoch), epoch
+            share = np.array_split(order[position * batch : (position + 1) * batch], self.size)[self.rank]
+            yield [(epoch, int(row), int(repetition)) for row, repetition in share]
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """Rows of an epoch and how often each came before: [photos, 2]."""
+        """Rows of an epoch, and how many times each was drawn before: [photos, 2]."""
         random, photos = np.random.default_rng([self.plan.seed, epoch]), self.plan.epoch_photos
-        if self._chances is None:
+        if self._probabilities is None:
             rows = random.permutation(self._rows)[:photos]
             return np.stack([rows, np.zeros_like(rows)], axis=1)
-        rows = random.choice(self._rows, min(photos, len(self._rows)), p=self._chances)
-        seen: dict[int, int] = {}
-        again = np.zeros_like(rows)
-        for place, row in enumerate(rows.tolist()):
-            again[place] = seen.get(row, 0)
-            seen[row] = again[place] + 1
-        return np.stack([rows, again], axis=1)
+        rows = random.choice(self._rows, min(photos, len(self._rows)), p=self._probabilities)
+        draws: dict[int, int] = {}
+        repetitions = np.zeros_like(rows)
+        for position, row in enumerate(rows.tolist()):
+            repetitions[position] = draws.get(row, 0)
+            draws[row] = repetitions[position] + 1
+        return np.stack([rows, repetitions], axis=1)
 
 
 def augmentation(plan: Plan) -> Augmentation:
-    """How a plan changes photos before each step."""
+    """The augmentation of a plan."""
     return Augmentation(plan.input.height, plan.input.width, plan.augment)
 
 
 def training_loader(
     photos: Photos, plan: Plan, start: int = 0, epochs: int | None = None, *, rank: int = 0, size: int = 1
 ) -> DataLoader[Batch]:
-    """Augmented batches of a plan, from a step on; see `StepSampler`."""
+    """Augmented batches of a plan, from step `start`; see `StepSampler`."""
     return DataLoader(
         PhotoDataset(photos, plan.seed, augmentation(plan)),
         batch_sampler=StepSampler(photos, plan, start, epochs, rank=rank, size=size),
@@ -133,22 +133,22 @@ def training_loader(
 
 
 def _ignore_signals(_: int) -> None:
-    """Signals to the whole process group are the training's to answer, which ends its workers when it is ready."""
+    """Leave signals sent to the whole process group to the training process, which ends its workers itself."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def evaluation_loader(photos: Photos, rank: int = 0, size: int = 1) -> DataLoader[Batch]:
-    """This process's share of the photos, exactly as detection sees them."""
-    places = [(0, int(row), 0) for row in photos.rows[rank::size]]
-    return DataLoader(PhotoDataset(photos, 0, None), _JUDGED, sampler=places)
+    """This process's share of the photos, preprocessed exactly as in detection."""
+    samples = [(0, int(row), 0) for row in photos.rows[rank::size]]
+    return DataLoader(PhotoDataset(photos, 0, None), _EVALUATION_BATCH, sampler=samples)
 
 
-def _chances(photos: Photos, plan: Plan) -> NDArray[np.float64]:
-    """How likely each usable row is drawn: by the mean weight of its classes over the targets."""
-    found = []
+def _probabilities(photos: Photos, plan: Plan) -> NDArray[np.float64]:
+    """The probability of drawing each readable row: proportional to the mean weight of its classes."""
+    factors = []
     for name, weights in plan.class_weights.items():
         labels = photos.labels[name][photos.rows]
-        found.append(np.where(labels >= 0, np.asarray(weights)[np.maximum(labels, 0)], 1.0))
-    mean = np.mean(found, axis=0) if found else np.ones(len(photos.rows))
+        factors.append(np.where(labels >= 0, np.asarray(weights)[np.maximum(labels, 0)], 1.0))
+    mean = np.mean(factors, axis=0) if factors else np.ones(len(photos.rows))
     return np.asarray(mean / mean.sum(), np.float64)

@@ -1,4 +1,4 @@
-"""What the validation photos say of a model's confidence: calibration before and after, and when it may be acted on."""
+"""Confidence of a model on the validation photos: calibration before and after, and selective prediction."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,26 +13,26 @@ from plantml.metrics.selective import Curve
 from plantml.targets import Target
 
 _RISKS = (0.01, 0.05)
-"""Risks whose coverage is told, whatever was asked for."""
+"""Risks whose coverage is always reported, besides the target risk."""
 
 
 @dataclass(frozen=True)
 class ConfidenceReport:
-    """Of one class or multilabel target.
+    """Confidence in one class or multilabel target.
 
     Attributes:
         target: name.
-        answers: calibrated confidence [N] and whether it was right [N]; see `calibration.confidences`.
-        before: calibration: temperature 1 and otherwise the same network.
-        after: calibration.
-        curve: risk by coverage.
+        confidences: calibrated confidence [N] and whether the prediction was right [N]; see `calibration.confidences`.
+        before: reliability of the same network at temperature 1.
+        after: reliability after calibration.
+        curve: risk against coverage.
         aurc: area under it.
-        coverage: by risk.
-        threshold: that was chosen.
+        coverage: reached at each risk.
+        threshold: chosen for the target risk.
     """
 
     target: str
-    answers: tuple[Floats, NDArray[np.bool_]]
+    confidences: tuple[Floats, NDArray[np.bool_]]
     before: Reliability
     after: Reliability
     curve: Curve
@@ -41,70 +41,70 @@ class ConfidenceReport:
     threshold: Threshold
 
 
-def accounts(
+def confidence_reports(
     targets: Sequence[Target],
     before: Mapping[str, Floats],
     after: Mapping[str, Floats],
     labels: Mapping[str, NDArray[Any]],
     thresholds: Mapping[str, Threshold],
 ) -> list[ConfidenceReport]:
-    """The accounts of all targets that have a threshold.
+    """The reports of all targets that have a threshold.
 
     Args:
         targets: what was predicted.
-        before: probabilities by target [N, classes] without calibration.
-        after: with it.
+        before: uncalibrated probabilities by target, [N, classes].
+        after: calibrated probabilities by target, [N, classes].
         labels: by target, encoded.
         thresholds: by target.
     """
-    found = []
+    reports = []
     for target in targets:
         name = target.name
         if name not in thresholds:
             continue
-        answers = calibration.confidences(target, after[name], labels[name])
+        confidences = calibration.confidences(target, after[name], labels[name])
         scores, right = calibration.judged(target, after[name], labels[name])
-        found.append(
+        reports.append(
             ConfidenceReport(
                 target=name,
-                answers=answers,
+                confidences=confidences,
                 before=calibration.reliability(*calibration.confidences(target, before[name], labels[name])),
-                after=calibration.reliability(*answers),
+                after=calibration.reliability(*confidences),
                 curve=selective.risk_coverage(scores, right),
                 aurc=selective.aurc(scores, right),
                 coverage={risk: selective.coverage_at(scores, right, risk) for risk in _RISKS},
                 threshold=thresholds[name],
             )
         )
-    return found
+    return reports
 
 
-def calibration_json(found: Sequence[ConfidenceReport]) -> dict[str, Any]:
-    """`calibration` of `metrics.json`, by target."""
+def calibration_json(reports: Sequence[ConfidenceReport]) -> dict[str, Any]:
+    """The `calibration` section of `metrics.json`, by target."""
     return {
-        one.target: {
-            "ece_before": one.before.ece,
-            "ece": one.after.ece,
-            "answers": one.after.photos,
-            "perfect_model_95": [one.after.low, one.after.high],
-            "within": one.after.explained_by_chance,
+        report.target: {
+            "ece_before": report.before.ece,
+            "ece": report.after.ece,
+            "answers": report.after.photos,
+            "perfect_model_95": [report.after.low, report.after.high],
+            "within": report.after.explained_by_chance,
             "draws": calibration.DRAWS,
             "seed": calibration.SEED,
         }
-        for one in found
+        for report in reports
     }
 
 
-def selective_json(found: Sequence[ConfidenceReport], risk: float) -> dict[str, Any]:
-    """`selective` of `metrics.json`, by target."""
+def selective_json(reports: Sequence[ConfidenceReport], risk: float) -> dict[str, Any]:
+    """The `selective` section of `metrics.json`, by target."""
     return {
-        one.target: {
+        report.target: {
             "target_risk": risk,
-            **asdict(one.threshold),
-            "accepts_nothing": one.threshold.coverage == 0,
+            **asdict(report.threshold),
+            "accepts_nothing": report.threshold.coverage == 0,
             "confidence_of_bound": 1 - selective.DELTA,
-            "aurc": one.aurc,
-            "coverage_at": {f"{risk:g}": share for risk, share in one.coverage.items()},
+            "aurc": report.aurc,
+            "coverage_at": {f"{risk:g}": share for risk, share in report.coverage.items()},
         }
-        for one in found
+        for report in reports
     }

@@ -1,4 +1,4 @@
-"""What survives a kill: where a training stands, in one file that is complete or not there."""
+"""Checkpoints: the whole state of a training in one file, written in one move."""
 
 import io
 import math
@@ -21,161 +21,160 @@ from plantml.concurrency import Progress, Stop
 from plantml.errors import InputError
 from plantml.train import distributed, embedding_store
 from plantml.train.batches import Batch
+from plantml.train.budget import BUDGET_SHARE
 from plantml.train.evaluation import evaluate
 from plantml.train.history import History
 from plantml.train.lightning_module import PlantModule
-from plantml.train.planning import KEPT
 
-_STATE = re.compile(r"state-\d{9}(-\d{4})?\.ckpt")
+_CHECKPOINT = re.compile(r"state-\d{9}(-\d{4})?\.ckpt")
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
 class TrainingEvents:
-    """Who is told what.
+    """Functions to call while a training runs.
 
     Attributes:
-        progress: called with (steps done, steps).
-        epoch: called with each epoch's row of the history and the epochs there will be.
-        saved: called when the folder's files are complete and those that are not needed are gone.
-        said: called with a sentence.
+        on_progress: called with (steps done, steps).
+        on_epoch: called with the epoch's row of the history and the planned number of epochs.
+        on_save: called when a checkpoint is complete and older ones are removed.
+        on_message: called with a sentence.
     """
 
-    progress: Progress
-    epoch: Callable[[dict[str, float], int], None]
-    saved: Callable[[], None]
-    said: Callable[[str], None]
+    on_progress: Progress
+    on_epoch: Callable[[dict[str, float], int], None]
+    on_save: Callable[[], None]
+    on_message: Callable[[str], None]
 
 
 class CheckpointCallback(pl.Callback):
-    """Ends epochs, saves where the training stands, and brings it back.
+    """Ends epochs, writes checkpoints, and restores them.
 
-    Lightning sees one long epoch of all steps that are left. A plantml epoch ends when its last step is done:
-    the network is judged, the best one so far is kept, and the state is written. In between it is written
-    whenever `every` seconds have passed, and when a signal asks for the end. Random numbers need no saving:
-    they are functions of seed, step and photo.
+    Lightning sees one long epoch of all remaining steps. A plantml epoch ends with its last step: the network
+    is evaluated, the best weights are kept, and a checkpoint is written. In between, one is written every
+    `every` seconds and when a signal stops the training. There is no random state to save: random numbers
+    depend on seed, step and photo only.
 
     Args:
-        module: what is trained.
-        folder: of the checkpoints, on this machine.
-        judging: gives the share of the validation photos that is a process's, from its number and their number.
-        every: seconds between two states at most, as far as steps and validation allow.
-        stop: asked after each step.
-        hearing: see there.
+        module: the module to train.
+        folder: local folder of the checkpoints.
+        val_loader: gives a process its share of the validation photos, from its rank and the number of processes.
+        every: longest time between two checkpoints in seconds, as far as steps and validation allow.
+        stop: checked after each step.
+        events: functions to call.
     """
 
     def __init__(
         self,
         module: PlantModule,
         folder: Path,
-        judging: Callable[[int, int], DataLoader[Batch]],
+        val_loader: Callable[[int, int], DataLoader[Batch]],
         *,
         every: float,
         stop: Stop,
-        hearing: TrainingEvents,
+        events: TrainingEvents,
     ) -> None:
-        self.module, self.plan, self.folder, self.judging = module, module.plan, folder, judging
-        self.every, self.stop, self.hearing = every, stop, hearing
+        self.module, self.plan, self.folder, self.val_loader = module, module.plan, folder, val_loader
+        self.every, self.stop, self.events = every, stop, events
         self.history = History()
         self.epochs = self.plan.epochs
         self._optimiser: dict[str, Any] | None = None
-        self._before, self._began, self._saved = 0.0, time.monotonic(), time.monotonic()
-        self._judging = 0.0
+        self._earlier_seconds, self._started, self._saved = 0.0, time.monotonic(), time.monotonic()
+        self._evaluation_seconds = 0.0
 
     @property
     def done(self) -> bool:
-        """True if no step is left and the last epoch was judged."""
-        return len(self.history.rows) >= self.epochs or self._patience_is_over()
+        """True if no step is left and the last epoch was evaluated."""
+        return len(self.history.rows) >= self.epochs or self._is_out_of_patience()
 
     def resume(self) -> bool:
-        """Bring back the newest state of the folder; false if there is none."""
-        for part in self.folder.glob(".*.part"):
-            part.unlink(missing_ok=True)  # of a write that was killed
-        file = last_state(self.folder)
+        """Restore the newest checkpoint of the folder; false if there is none."""
+        for partial in self.folder.glob(".*.part"):
+            partial.unlink(missing_ok=True)  # left by a killed write
+        file = newest_checkpoint(self.folder)
         if file is None:
             return False
         try:
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            state = torch.load(file, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             raise InputError(
                 f"{file} is damaged",
                 str(error).splitlines()[0],
-                "Start over with --fresh, or bring the file back from a copy.",
+                "Restore the file from a copy, or start over with --fresh.",
             ) from error
-        if found.get("format") != _FORMAT:
+        if state.get("format") != _FORMAT:
             raise InputError(
-                f"{file} is not a checkpoint that this version can read",
+                f"{file} is not a checkpoint that this version of plantml can read",
                 "",
-                "Start over with --fresh, or use the old one.",
+                "Start over with --fresh, or use the version that wrote it.",
             )
-        self.module.load_state_dict(found["module"])
-        self.module.step, self.module.losses = found["step"], list(found["losses"])
-        self.epochs = found["epochs"]
+        self.module.load_state_dict(state["module"])
+        self.module.step, self.module.losses = state["step"], list(state["losses"])
+        self.epochs = state["epochs"]
         self.module.steps = self.epochs * self.plan.epoch_steps
-        self.history = History(found["history"])
-        self._optimiser, self._before = found["optimiser"], found["seconds"]
+        self.history = History(state["history"])
+        self._optimiser, self._earlier_seconds = state["optimiser"], state["seconds"]
         return True
 
-    def best(self) -> dict[str, Tensor]:
+    def best_weights(self) -> dict[str, Tensor]:
         """The weights of the best epoch."""
         return load_file(best_file(self.folder, self.history.best_epoch))
 
     def finish_pending_epoch(self) -> None:
-        """Judge an epoch whose steps were done when the training was interrupted."""
-        due = self.module.step // self.plan.epoch_steps
-        if due > len(self.history.rows):
+        """Evaluate an epoch that was interrupted between its last step and its evaluation."""
+        finished = self.module.step // self.plan.epoch_steps
+        if finished > len(self.history.rows):
             self._end_epoch()
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         if self._optimiser is not None:
             trainer.optimizers[0].load_state_dict(self._optimiser)
             self._optimiser = None
-        self._began = self._saved = time.monotonic()
+        self._started = self._saved = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         module = self.module
-        module.finish_step()  # not a hook of the module, which would come after this one
-        self.hearing.progress(module.step, module.steps)
-        stopping, due = self._agreed(float(bool(self.stop)), float(time.monotonic() - self._saved >= self.every))
+        module.finish_step()  # not a hook of the module, because that would run after this one
+        self.events.on_progress(module.step, module.steps)
+        stopping, save_due = self._any_process(bool(self.stop), time.monotonic() - self._saved >= self.every)
         if module.step % self.plan.epoch_steps == 0:
-            # Judging may take long, too: as long as it did the last time.
-            if not stopping and time.monotonic() - self._saved + self._judging >= self.every:
+            # The evaluation counts towards the interval: it will take about as long as the last one.
+            if not stopping and time.monotonic() - self._saved + self._evaluation_seconds >= self.every:
                 self._save(trainer)
             self._end_epoch(trainer)
             self._keep_to_budget()
             trainer.should_stop = self.done
-        elif due or stopping:
+        elif save_due or stopping:
             self._save(trainer)
         if stopping:
-            raise self._stopped()
+            raise self._stopped_error()
 
     def _end_epoch(self, trainer: pl.Trainer | None = None) -> None:
         epoch = len(self.history.rows)
-        began = time.monotonic()
-        judged = evaluate(
-            self.module.judged, self.judging(distributed.rank(), distributed.world_size()), self.plan, self.stop
-        )
-        if judged is None:
+        started = time.monotonic()
+        batches = self.val_loader(distributed.rank(), distributed.world_size())
+        evaluation = evaluate(self.module.averaged_net, batches, self.plan, self.stop)
+        if evaluation is None:
             self._save(trainer)
-            raise self._stopped()
-        self._judging = time.monotonic() - began
-        losses = torch.stack([torch.stack(part).mean() for part in distributed.gather(self.module.losses) if part])
-        row = self.history.add(epoch, float(losses.mean()), judged.loss, judged.reports)
+            raise self._stopped_error()
+        self._evaluation_seconds = time.monotonic() - started
+        means = [torch.stack(losses).mean() for losses in distributed.gather(self.module.losses) if losses]
+        row = self.history.add(epoch, float(torch.stack(means).mean()), evaluation.loss, evaluation.reports)
         self.module.losses = []
         if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"])):
             raise InputError(
-                "The training diverged: its loss is not a number",
-                f"learning rates {self.plan.lr:g} and {self.plan.backbone_lr:g} are too high for this data",
-                "Start over with lower ones: --fresh --set lr=1e-3 --set backbone_lr=1e-4",
+                "Training diverged: the loss is not a number",
+                f"the learning rates {self.plan.lr:g} and {self.plan.backbone_lr:g} are too high for this data",
+                "Start over with lower rates: --fresh --set lr=1e-3 --set backbone_lr=1e-4",
             )
         if self.history.best_epoch == epoch and distributed.is_first():
-            weights = {name: value.cpu().contiguous() for name, value in self.module.judged.state_dict().items()}
+            weights = {name: value.cpu().contiguous() for name, value in self.module.averaged_net.state_dict().items()}
             storage.write(str(best_file(self.folder, epoch)), save(weights), durable=True)
         self._save(trainer)
-        self.hearing.epoch(row, self.epochs)
+        self.events.on_epoch(row, self.epochs)
 
     def _save(self, trainer: pl.Trainer | None) -> None:
-        """Write the state down, then drop what it needs no longer."""
+        """Write a checkpoint, then remove the files that it replaces."""
         self._saved = time.monotonic()
         if not distributed.is_first():
             return
@@ -189,11 +188,11 @@ class CheckpointCallback(pl.Callback):
             "module": self.module.state_dict(),
             "optimiser": trainer.optimizers[0].state_dict() if trainer else self._optimiser,
         }
-        # A step is saved before and after it is judged: two contents, and so two names.
+        # An epoch's last step is saved before and after the evaluation: two contents need two names.
         file = self.folder / f"state-{self.module.step:09d}-{len(self.history.rows):04d}.ckpt"
-        data = io.BytesIO()
-        torch.save(content, data)
-        storage.write(str(file), data.getvalue(), durable=True)
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        storage.write(str(file), buffer.getvalue(), durable=True)
         keep = {file.name}
         if self.history.rows:
             keep.add(best_file(self.folder, self.history.best_epoch).name)
@@ -201,50 +200,50 @@ class CheckpointCallback(pl.Callback):
             for other in self.folder.glob(pattern):
                 if other.name not in keep:
                     other.unlink(missing_ok=True)
-        self.hearing.saved()
+        self.events.on_save()
 
     def _keep_to_budget(self) -> None:
-        """Fewer epochs from here on, if this machine turns out to be slower than it was when it was measured."""
+        """Drop later epochs if training is slower than measured at the start."""
         if not self.plan.budget or self.module.step >= self.module.steps:
             return
-        spent, done = distributed.broadcast(self._seconds()), len(self.history.rows)
-        left = KEPT * self.plan.budget - self.plan.other_seconds - spent
-        fitting = done + max(0, math.floor(left / (spent / done)))
-        if fitting < self.epochs:
-            self.hearing.said(f"Slower than planned: {fitting} epochs instead of {self.epochs} keep to the budget.")
-            self.epochs = fitting
-            self.module.steps = fitting * self.plan.epoch_steps
+        elapsed, done = distributed.broadcast(self._seconds()), len(self.history.rows)
+        left = BUDGET_SHARE * self.plan.budget - self.plan.other_seconds - elapsed
+        affordable = done + max(0, math.floor(left / (elapsed / done)))
+        if affordable < self.epochs:
+            self.events.on_message(f"Slower than planned: {affordable} epochs fit the budget instead of {self.epochs}.")
+            self.epochs = affordable
+            self.module.steps = affordable * self.plan.epoch_steps
 
-    def _patience_is_over(self) -> bool:
+    def _is_out_of_patience(self) -> bool:
         rows = self.history.rows
         return bool(rows) and len(rows) - 1 - self.history.best_epoch >= self.plan.patience
 
     def _seconds(self) -> float:
-        return self._before + time.monotonic() - self._began
+        return self._earlier_seconds + time.monotonic() - self._started
 
-    def _agreed(self, *flags: float) -> tuple[bool, ...]:
-        """True where any process says so."""
+    def _any_process(self, *flags: bool) -> tuple[bool, ...]:
+        """Each flag, true if it is true in any process."""
         if distributed.world_size() == 1:
-            return tuple(bool(flag) for flag in flags)
+            return flags
         return tuple(
             bool(flag)
             for flag in distributed.sum_over_processes(torch.tensor(flags, device=self.module.device)).tolist()
         )
 
-    def _stopped(self) -> BaseException:
+    def _stopped_error(self) -> BaseException:
         done = self.module.step / self.plan.epoch_steps
         return self.stop.error(
             f"Training stopped after {done:.1f} of {self.epochs} epochs",
-            f"All of it is saved in {self.folder}. Repeat the same command to go on.",
+            f"All of it is saved in {self.folder}. Repeat the same command to resume.",
         )
 
 
-def last_state(folder: Path) -> Path | None:
-    """The newest state of a folder, or none."""
-    found = sorted(file for file in folder.glob("state-*.ckpt") if _STATE.fullmatch(file.name))
-    return found[-1] if found else None
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a folder, or None."""
+    files = sorted(file for file in folder.glob("state-*.ckpt") if _CHECKPOINT.fullmatch(file.name))
+    return files[-1] if files else None
 
 
 def best_file(folder: Path, epoch: int) -> Path:
-    """Where the weights of the best epoch are kept."""
+    """The file with the weights of the best epoch."""
     return folder / f"best-{epoch:04d}.safetensors"

@@ -1,4 +1,4 @@
-"""Cross-validation: every photo of train and val is judged once, by a model that has not seen its group."""
+"""Cross-validation: every train and val photo is validated once, by a model trained without its group."""
 
 import json
 import statistics
@@ -11,18 +11,18 @@ from plantml.data.manifest import Version
 from plantml.settings import Machine
 from plantml.train import train
 from plantml.train.config import TrainConfig
-from plantml.train.train import Listener
+from plantml.train.session import Listener
 
 RESULT = "folds.json"
 
 
 @dataclass(frozen=True)
 class CrossValidationResult:
-    """What the folds came to.
+    """The scores of all folds.
 
     Attributes:
-        out: URL of the folder with a run for each fold.
-        scores: by name, of each fold's validation photos, in the order of the folds.
+        out: URL of the folder with one run per fold.
+        scores: by name, one per fold, on the fold's validation photos.
     """
 
     out: str
@@ -31,12 +31,12 @@ class CrossValidationResult:
     @property
     def mean(self) -> dict[str, float]:
         """The mean of each score."""
-        return {name: statistics.fmean(found) for name, found in self.scores.items()}
+        return {name: statistics.fmean(values) for name, values in self.scores.items()}
 
     @property
     def spread(self) -> dict[str, float]:
         """The standard deviation of each score over the folds."""
-        return {name: statistics.stdev(found) for name, found in self.scores.items()}
+        return {name: statistics.stdev(values) for name, values in self.scores.items()}
 
 
 def cross_validate(
@@ -46,23 +46,25 @@ def cross_validate(
     *,
     machine: Machine,
     fresh: bool = False,
-    told: Sequence[str] = (),
+    config_lines: Sequence[str] = (),
     stop: Stop,
     listener: Listener,
 ) -> CrossValidationResult:
-    """Train a model for each fold, each a run of its own in `out`; repeated, it goes on where it ended."""
-    found: list[Mapping[str, float]] = []
+    """Train one model per fold, each as a run in `out`. The same call again resumes. See `train.train`."""
+    fold_scores: list[Mapping[str, float]] = []
     for number in range(1, config.folds + 1):
         listener.say(f"Fold {number} of {config.folds}")
-        place = storage.join(storage.absolute(out), f"fold-{number}")
-        this = config.model_copy(update={"fold": number})
-        done = train.train(dataset, place, this, machine=machine, fresh=fresh, told=told, stop=stop, listener=listener)
-        if done is not None:
-            found.append(done.scores)
-    names = [name for name in (found[0] if found else {}) if all(name in scores for scores in found)]
-    result = CrossValidationResult(
-        storage.absolute(out), {name: tuple(scores[name] for scores in found) for name in names}
-    )
+        run = storage.join(storage.absolute(out), f"fold-{number}")
+        fold_config = config.model_copy(update={"fold": number})
+        fold = train.train(
+            dataset, run, fold_config,
+            machine=machine, fresh=fresh, config_lines=config_lines, stop=stop, listener=listener,
+        )  # fmt: skip
+        if fold is not None:
+            fold_scores.append(fold.scores)
+    names = [name for name in (fold_scores[0] if fold_scores else {}) if all(name in scores for scores in fold_scores)]
+    by_name = {name: tuple(scores[name] for scores in fold_scores) for name in names}
+    result = CrossValidationResult(storage.absolute(out), by_name)
     content = {"plantml_folds": 1, "folds": config.folds, "seed": config.seed, "scores": result.scores,
                "mean": result.mean, "spread": result.spread}  # fmt: skip
     storage.write(storage.join(result.out, RESULT), (json.dumps(content, indent=2) + "\n").encode())

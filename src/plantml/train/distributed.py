@@ -1,6 +1,6 @@
-"""Processes that train one network together: who is who, and how they agree.
+"""Processes that train one network together: ranks, and what they exchange.
 
-One process needs none of it: it is the first of one, and agrees with itself.
+Everything here also works for a single process.
 """
 
 import os
@@ -18,44 +18,44 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Rank of this process, from 0."""
     if _joined():
         return distributed.get_rank()
     environment = _launcher()
-    # Processes that Lightning starts know their number before they have met.
+    # Processes that Lightning starts know their rank before the process group exists.
     return environment.global_rank() if environment else int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def world_size() -> int:
-    """Processes that have met; 1 before they have."""
+    """Size of the process group; 1 before it exists."""
     return distributed.get_world_size() if _joined() else 1
 
 
 def is_first() -> bool:
-    """True in the process that writes."""
+    """True in the process of rank 0, which writes all files."""
     return rank() == 0
 
 
 def join(device: str, devices: int, nodes: int) -> None:
-    """Join the others now, if a launcher (torchrun, SLURM) started all of them at once.
+    """Create the process group now, if a launcher (torchrun, SLURM) started all processes at once.
 
-    Processes that Lightning starts itself come later: when the first has everything ready.
+    Processes that Lightning starts itself join later, when rank 0 has prepared everything.
 
     Raises:
-        UsageError: there are several machines and no launcher, or it started another number of processes.
+        UsageError: there are several machines and no launcher, or it started the wrong number of processes.
     """
     environment = _launcher()
     if environment is None and nodes > 1:
         raise UsageError(
             f"{nodes} machines need a launcher",
-            "each must know the others",
-            f"On each: torchrun --nnodes {nodes} --nproc-per-node DEVICES -m plantml train …, or use SLURM.",
+            "the processes cannot find each other without one",
+            f"On each machine: torchrun --nnodes {nodes} --nproc-per-node DEVICES -m plantml train …, or use SLURM.",
         )
     if environment is not None and environment.world_size() != devices * nodes:
         raise UsageError(
-            f"The launcher started {environment.world_size()} processes, and {devices * nodes} were asked for",
-            f"--devices is {devices} and --nodes is {nodes}: each process would train a model of its own",
-            "Give the launcher's numbers: --devices of one machine, --nodes of machines.",
+            f"The launcher started {environment.world_size()} processes instead of {devices * nodes}",
+            f"--devices is {devices} and --nodes is {nodes}, so each process would train a separate model",
+            "Set --devices to the processes per machine and --nodes to the machines of the launcher.",
         )
     if environment is None or environment.world_size() == 1 or _joined():
         return
@@ -65,33 +65,33 @@ def join(device: str, devices: int, nodes: int) -> None:
 
 
 def prepares_data() -> bool:
-    """True in the process that makes what all on its machine read: decoded photos, checkpoints fetched."""
+    """True in the one process per machine that decodes photos and fetches checkpoints for the others."""
     environment = _launcher()
     return environment.local_rank() == 0 if environment else is_first()
 
 
 def barrier() -> None:
-    """Until all are here."""
+    """Wait for all processes."""
     if _joined():
         distributed.barrier()
 
 
-def broadcast(thing: T) -> T:
-    """What the first process has."""
+def broadcast(value: T) -> T:
+    """The value of rank 0."""
     if world_size() == 1:
-        return thing
-    held: list[Any] = [thing]
-    distributed.broadcast_object_list(held)
-    return held[0]  # type: ignore[no-any-return]
+        return value
+    values: list[Any] = [value]
+    distributed.broadcast_object_list(values)
+    return values[0]  # type: ignore[no-any-return]
 
 
-def gather(thing: T) -> list[T]:
-    """What each process has, in the order of their numbers."""
+def gather(value: T) -> list[T]:
+    """The values of all processes, by rank."""
     if world_size() == 1:
-        return [thing]
-    held: list[Any] = [None] * world_size()
-    distributed.all_gather_object(held, thing)
-    return held
+        return [value]
+    values: list[Any] = [None] * world_size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 def sum_over_processes(numbers: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""`python -m plantml.train.embedder OUT`: the pretrained backbone as one ONNX file that gives embeddings.
+"""`python -m plantml.train.embedder OUT`: export the pretrained backbone as an ONNX file that returns embeddings.
 
-Curation runs this in a process of its own, once a machine, so that torch is never loaded beside it.
+Curation runs this in a subprocess, once per machine, and so never imports torch itself.
 """
 
 import json
@@ -32,10 +32,10 @@ class _Embedder(nn.Module):
 
 
 def main(out: str) -> None:
-    """Write the file, in one step."""
+    """Write the file atomically."""
     with torch.inference_mode():
-        notes = {"plantml_backbone": weights.DEFAULT, "plantml_fit": json.dumps([FIT.height, FIT.width, FIT.mode])}
-        storage.write(out, trace(_Embedder().eval(), FIT, ["embedding"], notes))
+        metadata = {"plantml_backbone": weights.DEFAULT, "plantml_fit": json.dumps([FIT.height, FIT.width, FIT.mode])}
+        storage.write(out, trace(_Embedder().eval(), FIT, ["embedding"], metadata))
 
 
 if __name__ == "__main__":

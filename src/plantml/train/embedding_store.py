@@ -1,4 +1,4 @@
-"""Embeddings that take long to compute, kept in parts while they are made: a kill loses the part under way."""
+"""Embeddings that take long to compute, saved in segments: a kill loses at most the current segment."""
 
 import hashlib
 import io
@@ -13,78 +13,78 @@ from numpy.typing import NDArray
 from plantml import storage
 
 PATTERN = "embeddings-*.npy"
-"""Names of the files."""
+"""Names of the segment files."""
 
 
 @dataclass(frozen=True)
 class EmbeddingStore:
-    """Where parts are kept.
+    """A local folder of embeddings.
 
     Attributes:
-        folder: of the checkpoints, on this machine.
-        every: seconds between two parts at most, as far as batches allow.
-        saved: called when a part is complete.
-        writes: false in a process that only helps another one, which writes the same.
+        folder: local folder of the checkpoints.
+        every: longest time between two segments in seconds, as far as batches allow.
+        on_save: called when a segment is complete.
+        writes: false in a process that computes the same embeddings as the one that writes them.
     """
 
     folder: Path
     every: float
-    saved: Callable[[], None]
+    on_save: Callable[[], None]
     writes: bool = True
 
-    def of(self, what: str, content: bytes) -> "StoredEmbeddings":
-        """Embeddings of something, told from others by its name and content; what was kept of them is there."""
-        return StoredEmbeddings(self, f"embeddings-{what}-{hashlib.sha256(content).hexdigest()[:16]}")
+    def open(self, name: str, content: bytes) -> "StoredEmbeddings":
+        """The embeddings with this name and content, as far as they are saved already."""
+        return StoredEmbeddings(self, f"embeddings-{name}-{hashlib.sha256(content).hexdigest()[:16]}")
 
 
 class StoredEmbeddings:
-    """Embeddings of one kind, float32, in the order in which they are added."""
+    """Embeddings, float32, in the order in which they are added."""
 
-    def __init__(self, parts: EmbeddingStore, name: str) -> None:
-        self._parts, self._name = parts, name
-        self._all = _found(parts.folder, name)
-        self._kept, self._count = len(self._all), sum(map(len, self._all))
-        self._since = time.monotonic()
+    def __init__(self, store: EmbeddingStore, name: str) -> None:
+        self._store, self._name = store, name
+        self._all = _read_segments(store.folder, name)
+        self._saved, self._count = len(self._all), sum(map(len, self._all))
+        self._last_save = time.monotonic()
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, vectors: NDArray[np.float32]) -> None:
-        """Put embeddings [N, D] behind those that are there."""
+        """Append embeddings [N, D]."""
         self._all.append(vectors)
         self._count += len(vectors)
-        if time.monotonic() - self._since >= self._parts.every:
-            self.keep()
+        if time.monotonic() - self._last_save >= self._store.every:
+            self.save()
 
-    def keep(self) -> None:
-        """Write down what came since the last time."""
-        self._since = time.monotonic()
-        if not self._parts.writes or self._kept == len(self._all):
+    def save(self) -> None:
+        """Write what was added since the last save as a segment."""
+        self._last_save = time.monotonic()
+        if not self._store.writes or self._saved == len(self._all):
             return
-        for scratch in self._parts.folder.glob(".embeddings-*.part"):
-            scratch.unlink(missing_ok=True)  # of a write that was killed
-        data = io.BytesIO()
-        np.save(data, np.concatenate(self._all[self._kept :]))
-        storage.write(str(self._parts.folder / f"{self._name}-{len(self):09d}.npy"), data.getvalue(), durable=True)
-        self._kept = len(self._all)
-        self._parts.saved()
+        for partial in self._store.folder.glob(".embeddings-*.part"):
+            partial.unlink(missing_ok=True)  # left by a killed write
+        buffer = io.BytesIO()
+        np.save(buffer, np.concatenate(self._all[self._saved :]))
+        storage.write(str(self._store.folder / f"{self._name}-{len(self):09d}.npy"), buffer.getvalue(), durable=True)
+        self._saved = len(self._all)
+        self._store.on_save()
 
     def vectors(self) -> NDArray[np.float32]:
-        """All of them: [N, D]."""
+        """All embeddings, [N, D]."""
         return np.concatenate(self._all)
 
 
-def _found(folder: Path, name: str) -> list[NDArray[np.float32]]:
-    """EmbeddingStore that follow each other from the first row on, each named by the number of rows with it.
+def _read_segments(folder: Path, name: str) -> list[NDArray[np.float32]]:
+    """Consecutive segments from the first row; a segment's name holds the number of rows up to its end.
 
-    Two machines may have kept different ones, and one may be damaged: the longest row that fits is taken.
+    Two machines may have saved different ones, and one may be damaged: what does not fit is skipped.
     """
-    parts: list[NDArray[np.float32]] = []
+    segments: list[NDArray[np.float32]] = []
     for file in sorted(folder.glob(f"{name}-*.npy")):
         try:
-            part = np.load(file)
+            segment = np.load(file)
         except (OSError, EOFError, ValueError):
             continue
-        if int(file.stem.rpartition("-")[2]) == sum(map(len, parts)) + len(part):
-            parts.append(part)
-    return parts
+        if int(file.stem.rpartition("-")[2]) == sum(map(len, segments)) + len(segment):
+            segments.append(segment)
+    return segments

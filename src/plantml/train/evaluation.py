@@ -1,4 +1,4 @@
-"""How good a network is on a split while it learns."""
+"""Evaluation of a network on the validation split during training."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,36 +27,38 @@ class Evaluation:
 
 
 def evaluate(net: PlantNet, batches: Iterable[Batch], plan: Plan, stop: Stop) -> Evaluation | None:
-    """Judge a network on this process's share of the photos, together with the others.
+    """Evaluate a network, each process on its share of the photos.
 
-    It is left in training mode. None if a stop was asked for meanwhile.
+    The network is left in training mode. None if a signal stopped the evaluation.
     """
-    found: list[dict[str, Tensor]] = []
+    outputs: list[dict[str, Tensor]] = []
     device = next(net.parameters()).device
     net.eval()
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
         for batch in batches:
-            # Several processes must agree when they stop, and do so between steps.
+            # Several processes must stop together, which they do between steps.
             if stop and distributed.world_size() == 1:
                 return None
             logits = net(batch["image"].to(device))
-            found.append(
+            outputs.append(
                 {f"logits.{name}": logits[name].float().cpu() for name in logits}
                 | {name: batch[name] for name in logits}
             )
     net.train()
-    parts = [part for share in distributed.gather(found) for part in share]
+    parts = [part for share in distributed.gather(outputs) for part in share]
     joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    return judge(net, plan.targets, {name: joined[f"logits.{name}"] for name in net.heads}, joined)
+    return evaluate_logits(net, plan.targets, {name: joined[f"logits.{name}"] for name in net.heads}, joined)
 
 
-def judge(net: PlantNet, targets: Sequence[Target], logits: dict[str, Tensor], labels: dict[str, Any]) -> Evaluation:
+def evaluate_logits(
+    net: PlantNet, targets: Sequence[Target], logits: dict[str, Tensor], labels: dict[str, Any]
+) -> Evaluation:
     """The loss and the reports of logits and labels by target."""
     scales = {name: scale.cpu() for name, scale in net.scales().items()}
     loss = float(total_loss(logits, labels, targets, scales=scales))
     truth = {target.name: labels[target.name].numpy() for target in targets}
-    outputs = {target.name: probabilities(target, logits[target.name]).numpy() for target in targets}
-    return Evaluation(loss, metrics.reports_of(targets, truth, outputs))
+    predictions = {target.name: probabilities(target, logits[target.name]).numpy() for target in targets}
+    return Evaluation(loss, metrics.reports_of(targets, truth, predictions))
 
 
 def probabilities(target: Target, logits: Tensor) -> Tensor:

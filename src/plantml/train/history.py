@@ -1,4 +1,4 @@
-"""What each epoch came to: one row of numbers an epoch."""
+"""The history of a training: losses and scores, one row per epoch."""
 
 import csv
 import io
@@ -17,11 +17,11 @@ class History:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the best validation score; of equal ones the one with the lower loss."""
+        """The epoch with the best validation score; the lower loss breaks ties."""
         return int(max(self.rows, key=_rank)["epoch"])
 
     def add(self, epoch: int, train_loss: float, val_loss: float, reports: Sequence[Report]) -> dict[str, float]:
-        """Write an epoch down; its row."""
+        """Add an epoch, and return its row."""
         row = {
             "epoch": float(epoch),
             "train_loss": train_loss,
@@ -43,6 +43,6 @@ class History:
 
 
 def _rank(row: dict[str, float]) -> tuple[float, float]:
-    """Higher is better; what is no number is worst."""
+    """Sort key: higher is better, NaN is worst."""
     score, loss = row["score"], -row["val_loss"]
     return (-math.inf if math.isnan(score) else score, -math.inf if math.isnan(loss) else loss)

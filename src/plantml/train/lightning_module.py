@@ -13,19 +13,19 @@ from plantml.train import distributed
 from plantml.train.batches import Batch
 from plantml.train.config import Plan
 from plantml.train.losses import counts, total_loss
-from plantml.train.mixup import mixed
+from plantml.train.mixup import mix
 
 
 class PlantModule(pl.LightningModule):
     """Wraps a `PlantNet`.
 
-    What is judged, and kept, is the moving average of the weights where the plan has one (Polyak and Juditsky
+    Where the plan sets a moving average of the weights, that average is evaluated and kept (Polyak and Juditsky
     1992, "Acceleration of stochastic approximation by averaging").
 
     Attributes:
-        step: steps done since the training began, before every interruption too.
-        steps: of the whole training; the rate falls to nothing at its end.
-        losses: of the steps of this epoch.
+        step: steps done, those before an interruption included.
+        steps: of the whole training; the learning rate reaches zero at the end.
+        losses: of this epoch's steps.
     """
 
     def __init__(self, net: PlantNet, plan: Plan) -> None:
@@ -34,15 +34,15 @@ class PlantModule(pl.LightningModule):
         self.step, self.steps = 0, plan.epochs * plan.epoch_steps
         self.average: AveragedModel | None = None
         if plan.ema:
-            # It starts at the first step's weights; batch statistics are averaged too.
+            # It starts at the weights of the first step; batch statistics are averaged too.
             decay: Any = get_ema_multi_avg_fn
             self.average = AveragedModel(net, multi_avg_fn=decay(plan.ema), use_buffers=True)
             self.average.requires_grad_(requires_grad=False)
         self.losses: list[Tensor] = []
 
     @property
-    def judged(self) -> PlantNet:
-        """The network that counts."""
+    def averaged_net(self) -> PlantNet:
+        """The network to evaluate: the moving average if there is one."""
         if self.average is None or not self.average.n_averaged:
             return self.net
         return cast("PlantNet", self.average.module)
@@ -55,24 +55,24 @@ class PlantModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of one batch."""
-        # Dropout and the like become a function of seed and step, so that a resumed run draws the same
-        # numbers as one that was never interrupted.
+        # Dropout and the like depend on seed and step only, so that a resumed run draws the same
+        # random numbers as an uninterrupted one.
         torch.manual_seed((self.plan.seed * 1_000_003 + self.step * self.plan.world + distributed.rank()) % 2**63)
-        seen = mixed(batch, self.plan, self.step, distributed.rank())
-        logits = self.net(seen.image)
-        parts = (share * self._loss(logits, labels) for labels, share in zip(seen.labels, seen.shares, strict=True))
+        mixed = mix(batch, self.plan, self.step, distributed.rank())
+        logits = self.net(mixed.image)
+        parts = (share * self._loss(logits, labels) for labels, share in zip(mixed.labels, mixed.shares, strict=True))
         loss = sum(parts, torch.zeros(()))
         self.losses.append(loss.detach().float().cpu())
         return loss
 
     def finish_step(self) -> None:
-        """Called when a step is done, before anybody looks at what it came to."""
+        """Count a step and update the moving average; to be called right after the optimiser's step."""
         self.step += 1
         if self.average is not None:
             self.average.update_parameters(self.net)
 
     def configure_optimizers(self) -> Any:
-        """AdamW, gentler on the pretrained backbone the deeper it is, without decay on norms and biases."""
+        """AdamW with layer-wise lower rates towards the pixels, without decay on norms and biases."""
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         depth = depths(self.net.backbone) if self.plan.layer_decay < 1 else {}
         deepest = max(depth.values(), default=0)
@@ -86,13 +86,13 @@ class PlantModule(pl.LightningModule):
             groups.setdefault((rate, decay), []).append(parameter)
         return torch.optim.AdamW(
             [
-                {"params": found, "lr": rate, "peak": rate, "weight_decay": decay}
-                for (rate, decay), found in groups.items()
+                {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
+                for (rate, decay), parameters in groups.items()
             ]
         )
 
     def rate(self, step: int) -> float:
-        """The share of its peak that a learning rate has at a step: a linear rise, then half a cosine."""
+        """The learning rate at a step as a share of its peak: linear warm-up, then cosine decay."""
         warm = max(1, round(self.plan.warmup * self.steps))
         if step < warm:
             return (step + 1) / warm
@@ -100,9 +100,9 @@ class PlantModule(pl.LightningModule):
 
     def _loss(self, logits: dict[str, Tensor], labels: Batch) -> Tensor:
         plan = self.plan
-        weights = plan.class_weights if plan.balance == "weights" else {}  # else they say how often photos are drawn
-        # Each process divides by its share of what all of them see, so that the mean of their gradients is
-        # that of one process with the whole batch.
+        weights = plan.class_weights if plan.balance == "weights" else {}  # otherwise they are for sampling
+        # Each process divides by the mean count over processes, so that their averaged gradients equal
+        # those of one process with the whole batch.
         counted = distributed.sum_over_processes(counts(labels, plan.targets, weights)) / distributed.world_size()
         return total_loss(
             logits,
@@ -117,11 +117,11 @@ class PlantModule(pl.LightningModule):
 
 
 def depths(backbone: torch.nn.Module) -> dict[str, int]:
-    """The stage of each parameter of a timm backbone, counted from the pixels; empty if it names no stages."""
+    """The stage of each parameter of a timm backbone, counted from the input; empty if timm defines none."""
     from timm.models import group_parameters
 
     matcher = getattr(backbone, "group_matcher", None)
     if matcher is None:
         return {}
     stages: dict[int, list[str]] = group_parameters(backbone, matcher(coarse=True))
-    return {name: place for place, (_, names) in enumerate(sorted(stages.items())) for name in names}
+    return {name: stage for stage, (_, names) in enumerate(sorted(stages.items())) for name in names}

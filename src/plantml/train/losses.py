@@ -1,4 +1,4 @@
-"""One loss for all targets, in which a missing label counts for nothing."""
+"""One loss for all targets; missing labels are ignored."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,42 +29,42 @@ def total_loss(
         labels: encoded as `Target.encode` does.
         targets: what is predicted.
         smoothing: label smoothing of class targets (Szegedy et al. 2016).
-        scales: deviation of the training labels by value target, which makes losses of any unit alike.
-        weights: of the classes, by class target; all count alike where it says nothing.
-        shifts: added to the logits, by class target: logarithms of the classes' shares (Menon et al. 2021).
-        counted: what each target's sum is divided by, [targets], if these photos are only a part of a batch.
+        scales: standard deviation of the training labels by value target, which makes losses independent of units.
+        weights: class weights by class target; 1 by default.
+        shifts: added to the logits, by class target: logarithms of class shares (Menon et al. 2021).
+        counted: divisor of each target's sum, [targets], if these photos are only part of a batch.
     """
     counted = counts(labels, targets, weights) if counted is None else counted
     sums = []
     for target in targets:
-        found, truth = logits[target.name], labels[target.name]
+        outputs, truth = logits[target.name], labels[target.name]
         if target.kind == "class":
             if target.name in shifts:
-                found = found + torch.tensor(shifts[target.name], dtype=found.dtype, device=found.device)
-            sums.append(_class_sum(found, truth, smoothing, weights.get(target.name)))
+                outputs = outputs + torch.tensor(shifts[target.name], dtype=outputs.dtype, device=outputs.device)
+            sums.append(_class_sum(outputs, truth, smoothing, weights.get(target.name)))
         else:
-            one = torch.ones((), device=found.device)
-            sums.append(_other_sum(target, found, truth, scales.get(target.name, one)))
+            one = torch.ones((), device=outputs.device)
+            sums.append(_other_sum(target, outputs, truth, scales.get(target.name, one)))
     return (torch.stack(sums) / counted.clamp_min(1e-6)).sum()
 
 
 def counts(
     labels: Mapping[str, Tensor], targets: Sequence[Target], weights: Mapping[str, Sequence[float]] = _NONE
 ) -> Tensor:
-    """What there is to learn from, by target: the number of labels, or the sum of their weights. float32 [targets]."""
-    found = []
+    """The number of labels per target, or the sum of their class weights: float32 [targets]."""
+    totals = []
     for target in targets:
         known = labels[target.name]
         if target.kind == "class":
-            found.append(_weight_of(known, weights.get(target.name)).sum())
+            totals.append(_label_weights(known, weights.get(target.name)).sum())
         else:
-            found.append((~torch.isnan(known)).sum().float())
-    return torch.stack(found)
+            totals.append((~torch.isnan(known)).sum().float())
+    return torch.stack(totals)
 
 
 def _class_sum(logits: Tensor, labels: Tensor, smoothing: float, weights: Sequence[float] | None) -> Tensor:
     each = functional.cross_entropy(logits, labels, ignore_index=-1, reduction="none", label_smoothing=smoothing)
-    return (each * _weight_of(labels, weights)).sum()
+    return (each * _label_weights(labels, weights)).sum()
 
 
 def _other_sum(target: Target, logits: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def _other_sum(target: Target, logits: Tensor, labels: Tensor, scale: Tensor) ->
     return (each * known).sum()
 
 
-def _weight_of(labels: Tensor, weights: Sequence[float] | None) -> Tensor:
+def _label_weights(labels: Tensor, weights: Sequence[float] | None) -> Tensor:
     """The weight of each label, 0 where it is missing: float32 [N]."""
     known = (labels >= 0).float()
     if weights is None:

@@ -1,4 +1,4 @@
-"""Photos that are blended with others of their batch, and what they teach then."""
+"""Mixup and CutMix: photos blended with others of their batch, and their labels."""
 
 import math
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from plantml.train.config import Plan
 
 @dataclass(frozen=True)
 class MixedBatch:
-    """A batch as the network sees it.
+    """A batch after blending.
 
     Attributes:
         image: uint8 or float32 [N, H, W, 3], 0 to 255.
         labels: one or two sets for all photos.
-        shares: how much each set counts; their sum is 1.
+        shares: weight of each set of labels; they sum to 1.
     """
 
     image: Tensor
@@ -26,11 +26,11 @@ class MixedBatch:
     shares: tuple[float, ...]
 
 
-def mixed(batch: Batch, plan: Plan, step: int, rank: int = 0) -> MixedBatch:
-    """A batch, blended as the plan says: a function of seed, step and process.
+def mix(batch: Batch, plan: Plan, step: int, rank: int = 0) -> MixedBatch:
+    """Blend a batch as planned; depends on seed, step and rank only.
 
     Mixup (Zhang et al. 2018) blends each photo with another of the batch, CutMix (Yun et al. 2019) pastes a
-    part of another into it; a coin decides where both are on.
+    part of another into it. If both are enabled, each batch gets one of them at random.
     """
     image = batch["image"]
     if not (plan.mixup or plan.cutmix) or len(image) < 2:
@@ -49,4 +49,4 @@ def mixed(batch: Batch, plan: Plan, step: int, rank: int = 0) -> MixedBatch:
         share = 1 - tall * wide / (height * width)
     else:
         image = share * image.float() + (1 - share) * image[other].float()
-    return MixedBatch(image, (batch, {name: found[other] for name, found in batch.items()}), (share, 1 - share))
+    return MixedBatch(image, (batch, {name: values[other] for name, values in batch.items()}), (share, 1 - share))

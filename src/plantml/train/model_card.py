@@ -1,4 +1,4 @@
-"""The model card: what the model is for, what it was made of, how good it is, and where it ends."""
+"""The model card: intended use, training data, results and limits of a model."""
 
 import re
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from plantml.train.config import Plan
 from plantml.validate.slices import Slice
 
 FEW = 20
-"""Training photos of a class below which the card names it; half of that of validation photos."""
+"""A class with fewer training photos, or fewer than half as many validation photos, is listed under Limits."""
 
 _HF_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "ece": "ece", "r2": "r_squared", "mae": "mae", "mse": "mse"}
-"""Our scores as the Hugging Face hub calls them."""
+"""Names of plantml's metrics on the Hugging Face hub."""
 
 
 def model_card(
@@ -28,10 +28,10 @@ def model_card(
     plan: Plan,
     version: Version,
     reports: Sequence[Report],
-    accounts: Sequence[ConfidenceReport],
+    confidence: Sequence[ConfidenceReport],
     slices: Sequence[Slice],
 ) -> str:
-    """The card as Markdown with a Hugging Face header."""
+    """The card as Markdown with Hugging Face metadata."""
     return documents.fill(
         "plantml.train",
         "card.md.jinja",
@@ -41,7 +41,7 @@ def model_card(
         digest=digest,
         plan=plan,
         reports=reports,
-        accounts=accounts,
+        confidence=confidence,
         counts={target.name: class_counts(version, target) for target in plan.targets},
         values={target.name: _value_range(version, target) for target in plan.targets if target.kind == "value"},
         photos={split: version.usable(split).height for split in SPLITS},
@@ -54,26 +54,26 @@ def model_card(
 def header(contract: Contract, digest: str, plan: Plan, reports: Sequence[Report]) -> dict[str, Any]:
     """The metadata that the Hugging Face hub reads from the top of a card.
 
-    No licence: whether a model may be passed on depends on its photos and its pretrained weights.
+    It names no licence, because that depends on the photos and the pretrained weights.
     """
     dataset = _slug(plan.dataset)
-    found: dict[str, Any] = {"library_name": "plantml", "tags": ["plants", "plantml", "onnx"]}
+    metadata: dict[str, Any] = {"library_name": "plantml", "tags": ["plants", "plantml", "onnx"]}
     if any(target.kind != "value" for target in contract.targets):
-        found["pipeline_tag"] = "image-classification"
+        metadata["pipeline_tag"] = "image-classification"
     if plan.pretrained:
-        found["base_model"] = _base_model(plan.backbone)
-    found["datasets"] = [dataset]
-    found["metrics"] = sorted(
+        metadata["base_model"] = _base_model(plan.backbone)
+    metadata["datasets"] = [dataset]
+    metadata["metrics"] = sorted(
         {_HF_METRICS[name] for report in reports for name in report.scores if name in _HF_METRICS}
     )
     kinds = {target.name: target.kind for target in contract.targets}
-    found["model-index"] = [
+    metadata["model-index"] = [
         {
             "name": f"{dataset}-{digest[:12]}",
             "results": [_result(report, kinds[report.target], dataset, contract) for report in reports],
         }
     ]
-    return found
+    return metadata
 
 
 def _base_model(backbone: str) -> str:
@@ -86,8 +86,8 @@ def _base_model(backbone: str) -> str:
 
 def _result(report: Report, kind: str, dataset: str, contract: Contract) -> dict[str, Any]:
     values = [
-        {"type": kind_, "name": f"{report.target} {name}", "value": round(report.scores[name], 4)}
-        for name, kind_ in _HF_METRICS.items()
+        {"type": hub_name, "name": f"{report.target} {name}", "value": round(report.scores[name], 4)}
+        for name, hub_name in _HF_METRICS.items()
         if name in report.scores
     ]
     task = "image-regression" if kind == "value" else "image-classification"
@@ -105,15 +105,15 @@ def _result(report: Report, kind: str, dataset: str, contract: Contract) -> dict
 
 def class_counts(version: Version, target: Target) -> list[tuple[str, dict[str, int]]]:
     """Usable photos of each class by split; empty for a value."""
-    found = []
+    rows = []
     by_split = {split: version.usable(split)[target.name].drop_nulls() for split in SPLITS}
     for name in target.classes:
         counts = {}
         for split, column in by_split.items():
-            has = column.list.contains(name) if target.kind == "multilabel" else column == name
-            counts[split] = int(has.sum() or 0)
-        found.append((name, counts))
-    return found
+            matches = column.list.contains(name) if target.kind == "multilabel" else column == name
+            counts[split] = int(matches.sum() or 0)
+        rows.append((name, counts))
+    return rows
 
 
 def train_counts(version: Version, target: Target) -> dict[str, int]:
@@ -122,18 +122,18 @@ def train_counts(version: Version, target: Target) -> dict[str, int]:
 
 
 def _value_range(version: Version, target: Target) -> dict[str, str]:
-    found = {}
+    ranges = {}
     for split in SPLITS:
-        held = version.usable(split)[target.name].drop_nulls().to_numpy()
-        if len(held):
-            found[split] = f"{len(held)} photos, {held.min():.4g} to {held.max():.4g}, mean {held.mean():.4g}"
-    return found
+        values = version.usable(split)[target.name].drop_nulls().to_numpy()
+        if len(values):
+            ranges[split] = f"{len(values)} photos, {values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}"
+    return ranges
 
 
 def few_photos(version: Version, targets: Sequence[Target]) -> list[str]:
-    """In words, the classes that there are few photos of to learn from or to judge by."""
+    """The classes with few training or validation photos, as text."""
     return [
-        f"{target.name} {name} ({counts['train']} to learn from, {counts['val']} to judge by)"
+        f"{target.name} {name} ({counts['train']} train, {counts['val']} val)"
         for target in targets
         for name, counts in class_counts(version, target)
         if counts["train"] < FEW or counts["val"] < FEW / 2
@@ -141,5 +141,5 @@ def few_photos(version: Version, targets: Sequence[Target]) -> list[str]:
 
 
 def _slug(url: str) -> str:
-    """The dataset's name as the hub allows names: its last segment, in letters, digits, `-`, `_` and `.`."""
+    """The last segment of the dataset's URL in the hub's characters: letters, digits, `-`, `_` and `.`."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", url.rstrip("/").rsplit("/", 1)[-1]).strip("-.") or "dataset"

@@ -1,4 +1,4 @@
-"""From a trained network to a bundle: calibrate, describe, export, and prove the export equal."""
+"""From a trained network to a bundle: calibrate, export, verify the export, and write the contract and the card."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,34 +37,34 @@ from plantml.validate.slices import slices
 _BATCH = 32
 _RESAMPLES = 500
 _COMBINED = ("category", "health", "disease")
-"""Class targets whose combinations can be restricted to those that were seen."""
+"""Class targets whose combinations can be restricted to those in the training labels."""
 
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """A bundle's content, ready to be published.
+    """A bundle's content, ready to publish.
 
     Attributes:
-        contract: what the model promises.
-        digest: its name.
-        reports: on the validation split, calibrated.
-        accounts: of its confidence there, by target.
-        proof: that the ONNX file is the same model.
-        files: bytes by name, all but `model.json`.
+        contract: of the model.
+        digest: of the model.
+        reports: calibrated metrics on the validation split.
+        confidence: calibration and thresholds on the validation split.
+        proof: comparison of the ONNX file with the network.
+        files: bytes by name, except `model.json`.
         model_json: the bytes of `model.json`.
     """
 
     contract: Contract
     digest: str
     reports: list[Report]
-    accounts: list[ConfidenceReport]
+    confidence: list[ConfidenceReport]
     proof: Proof
     files: Mapping[str, bytes]
     model_json: bytes
 
 
 class _TorchRuntime:
-    """The network that was just trained, as a runtime."""
+    """A network in memory as a runtime."""
 
     name = "torch"
 
@@ -74,29 +74,29 @@ class _TorchRuntime:
     def run(self, batch: Pixels) -> Outputs:
         """See `runtimes.Runtime.run`."""
         with torch.inference_mode():
-            found = self._deployed(torch.from_numpy(batch))
-        return {name: part.numpy() for name, part in zip(self._deployed.output_names, found, strict=True)}
+            outputs = self._deployed(torch.from_numpy(batch))
+        return {name: output.numpy() for name, output in zip(self._deployed.output_names, outputs, strict=True)}
 
 
-def finish(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Version) -> PackagedModel:
+def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Version) -> PackagedModel:
     """Make the bundle of a trained network.
 
     Args:
         net: in evaluation mode, on the CPU.
         plan: how it was trained.
-        data: what it was trained on; its `bank` is the reference for `unknown`, its `val` decides on confidence.
-        version: whose rows that is.
+        data: of the training; `bank` is the reference for `unknown`, `val` calibrates and sets the thresholds.
+        version: of the dataset that `data` was loaded from.
 
     Raises:
-        GateError: the ONNX file does not give the network's answers.
-        InputError: answers shall be restricted to combinations seen in training, and none can be true.
+        GateError: the ONNX file does not reproduce the network's predictions.
+        InputError: `combinations` is `seen`, and no combination in the training labels is valid.
     """
     val, train = data.val, data.train
-    labels = {name: found[val.rows] for name, found in val.labels.items()}
+    labels = {name: values[val.rows] for name, values in val.labels.items()}
     combinations = None
     if plan.combinations == "seen":
         combinations = training_combinations(
-            plan.targets, {name: held[train.rows] for name, held in train.labels.items()}
+            plan.targets, {name: values[train.rows] for name, values in train.labels.items()}
         )
     with torch.inference_mode():
         embeddings = _embed(net, _batches(val.pixels, val.rows))
@@ -116,7 +116,7 @@ def finish(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Versi
         architecture=prepare.architecture(plan, net.backbone).model_copy(update={"bank": len(data.bank)}),
         temperatures=fitted.temperatures,
         biases=fitted.biases,
-        thresholds={name: found.score for name, found in thresholds.items()},
+        thresholds={name: threshold.score for name, threshold in thresholds.items()},
         target_risk=plan.target_risk,
         acceptance=thresholds,
         unknown_threshold=calibration.unknown_threshold(unknown),
@@ -132,24 +132,26 @@ def finish(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Versi
     onnx = to_onnx(contract, weights, digest)
     proven = proof.compare(contract, _TorchRuntime(deployed), OnnxRuntime(onnx), _batches(val.pixels, val.rows))
     proof.require(proven, bundles.ONNX)
-    accounts = calibration_report.accounts(plan.targets, before, answers, labels, thresholds)
-    # In the order of `prepare.load`, without the photos that could not be read.
+    confidence = calibration_report.confidence_reports(plan.targets, before, answers, labels, thresholds)
+    # In the order of `prepare.load`, without unreadable photos.
     rows = version.usable("val").sort("image_id", "source", "name")[val.rows]
     rows = rows.with_columns(pl.lit(version.ref).alias(DATASET))
     judged = Answered(plan.targets, labels, answers, groups_of(rows), {})
     learnt = {target.name: train_counts(version, target) for target in plan.targets}
     parts = slices(judged, rows, learnt, resamples=_RESAMPLES, seed=plan.seed)
-    card = model_card(contract, digest, plan=plan, version=version, reports=reports, accounts=accounts, slices=parts)
+    card = model_card(
+        contract, digest, plan=plan, version=version, reports=reports, confidence=confidence, slices=parts
+    )
     files = {bundles.WEIGHTS: weights, bundles.ONNX: onnx, bundles.CARD: card.encode()}
     return PackagedModel(
-        contract, digest, reports, accounts, proven, files, bundles.model_json(contract, digest, files)
+        contract, digest, reports, confidence, proven, files, bundles.model_json(contract, digest, files)
     )
 
 
 def training_combinations(targets: Sequence[Target], labels: Mapping[str, NDArray[Any]]) -> Combinations | None:
-    """The combinations of category, health and disease that training photos show and that can be true.
+    """The valid combinations of category, health and disease in the training labels.
 
-    A photo without a label of one of them shows the others with every class of it.
+    A photo without a label for one of them counts for every class of that target.
 
     Args:
         targets: of the model.
@@ -159,32 +161,32 @@ def training_combinations(targets: Sequence[Target], labels: Mapping[str, NDArra
         `None` if fewer than two of the three are class targets.
 
     Raises:
-        InputError: no combination is left.
+        InputError: no valid combination is left.
     """
     by_name = {target.name: target for target in targets if target.kind == "class"}
     combined = [by_name[name] for name in _COMBINED if name in by_name]
     if len(combined) < 2:
         return None
     names = [target.name for target in combined]
-    shown = np.zeros([target.size for target in combined], bool)
+    valid = np.zeros([target.size for target in combined], bool)
     for row in np.unique(np.stack([labels[name] for name in names], axis=1), axis=0):
         if (row >= 0).any():
-            shown[tuple(slice(None) if number < 0 else int(number) for number in row)] = True
+            valid[tuple(slice(None) if number < 0 else int(number) for number in row)] = True
     pair = tied(targets)
     if pair is not None:
         # Health and disease are the last axes, in this order.
-        shown &= valid_combinations(*pair)
-    if not shown.any():
+        valid &= valid_combinations(*pair)
+    if not valid.any():
         raise InputError(
-            "No combination of classes in training can be true",
-            "every healthy plant has a disease, or every diseased one has none",
-            "Put the labels right, or train with --set combinations=any.",
+            "No combination of classes in the training labels is valid",
+            "every healthy plant has a disease, or every diseased plant has none",
+            "Fix the labels, or train with --set combinations=any.",
         )
-    seen = tuple(
+    combinations = tuple(
         tuple(target.classes[number] for target, number in zip(combined, place, strict=True))
-        for place in np.argwhere(shown).tolist()
+        for place in np.argwhere(valid).tolist()
     )
-    return Combinations(targets=tuple(names), seen=seen)
+    return Combinations(targets=tuple(names), seen=combinations)
 
 
 def _embed(net: PlantNet, batches: Iterable[Pixels]) -> Tensor:
@@ -192,7 +194,7 @@ def _embed(net: PlantNet, batches: Iterable[Pixels]) -> Tensor:
 
 
 def _arrays(answers: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
-    return {name: answer.numpy() for name, answer in answers.items()}
+    return {name: values.numpy() for name, values in answers.items()}
 
 
 def _batches(pixels: PixelSource, rows: NDArray[np.int64]) -> Iterator[Pixels]:

@@ -1,9 +1,8 @@
-"""The plan of a training: a pure function of what is asked, of the dataset, and of the machine."""
+"""The plan of a training: a pure function of configuration, dataset and machine."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import polars as pl
 
@@ -12,128 +11,71 @@ from plantml.errors import InputError
 from plantml.imaging import Fit, FitMode
 from plantml.model.bundle import Bundle
 from plantml.targets import Target
-from plantml.train import config as recipe
-from plantml.train.config import Balance, Mode, Plan, Precision, Preset, TrainConfig
+from plantml.train import budget, class_balance
+from plantml.train.config import FIXED, Mode, Plan, Precision, Preset, TrainConfig, versions
+from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
 from plantml.train.weights import DEFAULT
 
 T = TypeVar("T")
 
-KEPT = 0.95
-"""Share of a budget that is planned for; the rest is for what is slower than measured."""
+_FEW_PHOTOS = 40
+"""Training photos below which tuning would spoil the backbone."""
 
-HEADS_FIRST = 20_000
-"""Photos whose embeddings heads are fitted to, at most, before a backbone is tuned."""
-
-_VIEWS, _VECTORS = 6, 120_000
-"""Augmented views of each photo that a probe learns from, and all of them together, at most, but for one of each."""
-
-_UNEQUAL, _VERY_UNEQUAL = 3.0, 30.0
-"""Largest class over smallest from which the loss weighs them, or adjusts their logits."""
-
-_EFFECTIVE = 0.999
-"""Beta of the effective number of photos (Cui et al. 2019, "Class-balanced loss")."""
-
-_FEW = 40
-"""Training photos below which a backbone would be spoilt rather than tuned."""
-
-_FEW_MARKS, _SMALL_MARK = 2, 0.2
-"""Boxes of a photo, and their side as a share of it, below which a cut may lose all that the label is about."""
+_FEW_BOXES, _SMALL_BOX = 2, 0.2
+"""Boxes per photo, and their side as a share of the photo, below which a crop may lose what the label is about."""
 
 _DETAIL = 8
-"""Pixels that the smallest thing that was marked should have in the input."""
+"""Pixels that the smallest box should measure in the input."""
 
 _PROBE_BATCH = 256
-_FASTER = 1.15
-"""How many times as fast bf16 must be, so that chance does not decide."""
 
-_START, _FINISH = 10.0, 12.0
-"""Seconds of what every training does before its first step, and of calibrating, exporting and comparing."""
+_MIN_SPEED_UP = 1.15
+"""Speed-up from which bf16 is used, large enough that noise does not decide."""
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """The machine.
+class _Resolver:
+    """The settings of a configuration, with defaults for those left at `auto`."""
 
-    Attributes:
-        cores: usable ones.
-        device: `cpu`, `cuda` or `mps`: what a training takes by itself.
-        gpu_memory: bytes of one GPU; 0 if there is none.
-    """
-
-    cores: int
-    device: str
-    gpu_memory: int = 0
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What was measured on this machine, for one network, input size and batch size.
-
-    Attributes:
-        step: seconds of a training step with its augmentation, in 32 bits.
-        embed: seconds to embed one photo.
-        decode: seconds to read and decode one photo.
-        bf16: how many times as fast a step is in bf16; none where the processor has to imitate it.
-    """
-
-    step: float
-    embed: float
-    decode: float
-    bf16: float | None = None
-
-    def step_in(self, precision: Precision) -> float:
-        """Seconds of a step in a precision."""
-        return self.step / self.bf16 if precision == "bf16" and self.bf16 else self.step
-
-
-@dataclass(frozen=True)
-class PlanInputs:
-    """What the plan depends on besides the configuration; `speed` and `parent` where they are known."""
-
-    dataset: Version
-    hardware: Hardware
-    speed: Speed | None = None
-    parent: Bundle | None = None
-
-
-class _Choices:
-    """Values that were asked for, or else chosen, with the reason."""
-
-    def __init__(self) -> None:
+    def __init__(self, config: TrainConfig) -> None:
+        self._config = config
         self.reasons: dict[str, str] = {}
 
-    def pick(self, key: str, asked: Any, value: T, why: str) -> T:
-        """`asked`, or `value` with its reason where that was left open."""
-        if asked != "auto":
-            return cast("T", asked)
+    def resolve(self, key: str, default: T, why: str) -> T:
+        """The value that was set, or the default, whose reason is noted."""
+        value = getattr(self._config, key)
+        if value != "auto":
+            return cast("T", value)
         self.reasons[key] = why
-        return value
+        return default
 
 
 def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
-    """The plan for a configuration and its inputs; pure.
+    """Plan a training.
 
     Raises:
         InputError: the dataset has nothing to train on, or lacks a target or a split.
     """
     train, val = inputs.dataset.usable("train"), inputs.dataset.usable("val")
     _check_splits(inputs.dataset, train, val)
-    choices, photos, cuda = _Choices(), train.height, _device(config, inputs) == "cuda"
-    targets = _targets(config.targets, inputs.dataset)
-    mode = _mode(choices, config, photos)
-    batch = min(_batch(photos, inputs.hardware) if cuda else 16 if photos < 2000 else 32, photos)
-    batch = choices.pick("batch_size", config.batch_size, batch, f"for {photos} photos")
-    precision = _precision(choices, config, inputs)
+    targets, photos, resolver = _targets(config.targets, inputs.dataset), train.height, _Resolver(config)
+    resolve = resolver.resolve
+    device = resolve("device", inputs.hardware.device, "the best one on this machine")
+    mode = resolve("mode", *_mode(config, photos))
+    batch = resolve("batch_size", _batch_size(photos, device, inputs.hardware), f"for {photos} photos")
+    precision = resolve("precision", *_precision(inputs.speed))
     step = inputs.speed.step_in(precision) if inputs.speed else 0.0
-    mode, epochs, epoch_photos = _length(choices, config, inputs, mode, batch=batch, step=step)
+    length = budget.length(config, inputs, mode, batch=batch, step=step)
+    mode = length.mode
+    resolver.reasons |= length.reasons
     if mode == "probe":
-        batch = choices.pick("batch_size", config.batch_size, _PROBE_BATCH, "vectors, not photos")
-    steps = epochs * -(-epoch_photos // batch)
-    balance, weights, logits = _balance(choices, config, targets, train)
-    augment = choices.pick("augment", config.augment, *_strength(train))
-    gentle = {"probe": "the backbone stays as it is", "full": "all layers learn alike"}
-    made = Plan(
-        **{key: getattr(config, key) for key in recipe.FIXED},
+        batch = resolve("batch_size", _PROBE_BATCH, "a probe trains on embeddings")
+    steps = length.epochs * -(-length.epoch_photos // batch)
+    counts = class_balance.class_counts(train, targets)
+    balance = resolve("balance", *class_balance.default_balance(counts))
+    weights, logits = class_balance.class_weights_and_logits(balance, counts, every_target=config.balance != "auto")
+    augment = resolve("augment", *_augment(train))
+    draft = Plan(
+        **{key: getattr(config, key) for key in FIXED},
         dataset=inputs.dataset.url,
         dataset_version=inputs.dataset.number,
         fingerprint=inputs.dataset.fingerprint,
@@ -145,287 +87,177 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         targets=targets,
         train_photos=photos,
         val_photos=val.height,
-        backbone=_backbone(choices, config, inputs),
+        backbone=resolve("backbone", *_backbone(inputs.parent)),
         parent=inputs.parent.digest if inputs.parent else "",
-        input=_input(choices, config, inputs, train),
-        epochs=epochs,
-        patience=choices.pick("patience", config.patience, *_patience(epochs, mode)),
-        epoch_photos=epoch_photos,
+        input=_input(resolver, config.preset, inputs.parent, train),
+        epochs=length.epochs,
+        patience=resolve("patience", *_patience(length.epochs, mode)),
+        epoch_photos=length.epoch_photos,
         batch_size=batch,
-        lr=choices.pick("lr", config.lr, *_rate(batch, mode)),
-        backbone_lr=choices.pick(
-            "backbone_lr",
-            config.backbone_lr,
-            round((2e-3 if mode == "full" else 5e-4) * math.sqrt(max(1.0, batch / 32)), 6),
-            gentle.get(mode, "a quarter of the heads': it knows much already"),
-        ),
-        layer_decay=choices.pick(
-            "layer_decay",
-            config.layer_decay,
-            0.9 if mode == "finetune" else 1.0,
-            gentle.get(mode, "the first layers see edges and colours, which plants have too"),
-        ),
-        ema=choices.pick("ema", config.ema, _ema(steps, mode), _why_ema(steps, mode)),
-        mixup=choices.pick("mixup", config.mixup, *_mixup(config.preset, mode, steps)),
+        lr=resolve("lr", *_lr(batch, mode)),
+        backbone_lr=resolve("backbone_lr", *_backbone_lr(batch, mode)),
+        layer_decay=resolve("layer_decay", *_layer_decay(mode)),
+        ema=resolve("ema", *_ema(steps, mode)),
+        mixup=resolve("mixup", *_mixup(config.preset, mode, steps)),
         augment=augment,
-        views=_views(choices, config, inputs, photos, augment),
+        views=resolve("views", *budget.views(config, inputs, augment)),
         balance=balance,
         class_weights=weights,
         class_logits=logits,
         precision=precision,
-        workers=choices.pick("workers", config.workers, *_workers(inputs.hardware, cuda=cuda)),
-        device=choices.pick("device", config.device, inputs.hardware.device, "the best that is here"),
+        workers=resolve("workers", *_workers(inputs.hardware, device)),
+        device=device,
         step_seconds=round(step, 4),
         seconds=0.0,
-        versions=recipe.versions(),
+        versions=versions(),
     )
-    return made.model_copy(update={**_times(made, inputs.speed), "reasons": choices.reasons})
+    return draft.model_copy(update={**budget.expected_seconds(draft, inputs.speed), "reasons": resolver.reasons})
 
 
-def usual_epochs(photos: int, preset: Preset, mode: Mode) -> int:
-    """Passes that give a good model: more for small sets, 19 for 100 photos, 15 for 240, 6 for 10,000."""
-    if mode == "probe":
-        return 60  # passes over vectors: all of them take seconds
-    usual = min(30, max(4, round(60 / math.sqrt(math.sqrt(photos)))))
-    return usual * (2 if preset == "best" else 1) * (2 if mode == "full" else 1)
-
-
-def _device(config: TrainConfig, inputs: PlanInputs) -> str:
-    return inputs.hardware.device if config.device == "auto" else config.device
-
-
-def _batch(photos: int, hardware: Hardware) -> int:
-    if photos < 2000:
-        return 32
-    return 128 if hardware.gpu_memory >= 32 * 2**30 else 64
-
-
-def _mode(choices: _Choices, config: TrainConfig, photos: int) -> Mode:
-    if config.mode != "auto":
-        return config.mode
+def _mode(config: TrainConfig, photos: int) -> tuple[Mode, str]:
     if not config.pretrained and not config.warm_start:
-        return choices.pick("mode", "auto", "full", "nothing was learned before")
+        return "full", "there are no pretrained weights"
     if config.preset == "quick":
-        return choices.pick("mode", "auto", "probe", "of the preset quick")
-    if photos < _FEW:
-        return choices.pick("mode", "auto", "probe", f"{photos} photos would spoil the backbone")
-    return choices.pick("mode", "auto", "finetune", f"of the preset {config.preset}")
+        return "probe", "preset quick"
+    if photos < _FEW_PHOTOS:
+        return "probe", f"{photos} photos are too few to tune the backbone"
+    return "finetune", f"preset {config.preset}"
 
 
-def _backbone(choices: _Choices, config: TrainConfig, inputs: PlanInputs) -> str:
-    if inputs.parent:
-        return choices.pick(
-            "backbone", config.backbone, inputs.parent.contract.architecture.backbone, "of the bundle it starts from"
-        )
-    return choices.pick("backbone", config.backbone, DEFAULT, "its weights are installed, and it is fast on every CPU")
+def _batch_size(photos: int, device: str, hardware: Hardware) -> int:
+    if device != "cuda":
+        size = 16 if photos < 2000 else 32
+    elif photos < 2000:
+        size = 32
+    else:
+        size = 128 if hardware.gpu_memory >= 32 * 2**30 else 64
+    return min(size, photos)
 
 
-def _input(choices: _Choices, config: TrainConfig, inputs: PlanInputs, train: pl.DataFrame) -> Fit:
-    usual = 288 if config.preset == "best" else 224
+def _backbone(parent: Bundle | None) -> tuple[str, str]:
+    if parent:
+        return parent.contract.architecture.backbone, "backbone of the bundle to start from"
+    return DEFAULT, "its weights are installed, and it is fast on every CPU"
+
+
+def _input(resolver: _Resolver, preset: Preset, parent: Bundle | None, train: pl.DataFrame) -> Fit:
     sides = train.select(long=pl.max_horizontal("width", "height"), short=pl.min_horizontal("width", "height"))
-    size, why = usual, f"of the preset {config.preset}"
-    detail = _smallest_detail(train)
-    median = sides["long"].median()
-    if inputs.parent:
-        size, why = inputs.parent.contract.input.height, "of the bundle it starts from"
-    elif detail and detail * usual < _DETAIL:
-        size = min(512 if config.preset == "best" else 384, 32 * math.ceil(_DETAIL / detail / 32))
-        why = f"the smallest of the boxes is {detail:.1%} of a photo, here {detail * size:.0f} pixels"
-    elif isinstance(median, (int, float)) and 0 < median < 0.75 * usual:
-        size = max(160, 32 * math.ceil(median / 32))
-        why = f"the photos have {median:.0f} pixels"
-    size = choices.pick("size", config.size, size, why)
+    size, why = _size(preset, parent, train, sides["long"].median())
+    size = resolver.resolve("size", size, why)
     square = sides.filter(pl.col("short") > 0).select(((pl.col("long") / pl.col("short")) < 1.1).mean()).item()
-    fit: FitMode = (
-        inputs.parent.contract.input.mode if inputs.parent else "squash" if square and square > 0.95 else "pad"
-    )
-    because = {
-        "pad": "keeps every pixel and the aspect",
-        "squash": "the photos are almost square",
-        "crop": "of the bundle it starts from",
-    }
-    return Fit(size, size, choices.pick("fit", config.fit, fit, because[fit]))
+    fit: FitMode = "squash" if square and square > 0.95 else "pad"
+    why = "nearly all photos are square" if fit == "squash" else "keeps every pixel and the aspect ratio"
+    if parent:
+        fit, why = parent.contract.input.mode, "fit of the bundle to start from"
+    return Fit(size, size, resolver.resolve("fit", fit, why))
+
+
+def _size(preset: Preset, parent: Bundle | None, train: pl.DataFrame, median: object) -> tuple[int, str]:
+    """Height and width of the input. `median`: of the photos' longer sides, pixels."""
+    usual = 288 if preset == "best" else 224
+    detail = _smallest_detail(train)
+    if parent:
+        return parent.contract.input.height, "input size of the bundle to start from"
+    if detail and detail * usual < _DETAIL:
+        size = min(512 if preset == "best" else 384, 32 * math.ceil(_DETAIL / detail / 32))
+        return size, f"the smallest boxes are {detail:.1%} of a photo, {detail * size:.0f} pixels at this size"
+    if isinstance(median, (int, float)) and 0 < median < 0.75 * usual:
+        return max(160, 32 * math.ceil(median / 32)), f"the photos are small: {median:.0f} pixels"
+    return usual, f"preset {preset}"
 
 
 def _smallest_detail(train: pl.DataFrame) -> float:
     """The side of the smallest boxes (5th percentile) as a share of their photo; 0 without boxes."""
     if not train["boxes"].list.len().sum():
         return 0.0
-    return float(_sides_of_boxes(train).quantile(0.05) or 0.0)
+    return float(_box_sides(train).quantile(0.05) or 0.0)
 
 
-def _sides_of_boxes(train: pl.DataFrame) -> pl.Series:
+def _box_sides(train: pl.DataFrame) -> pl.Series:
     """The shorter side of each box, as a share of the longer side of its photo."""
     boxes = train.select("boxes", long=pl.max_horizontal("width", "height")).explode("boxes").drop_nulls()
     side = pl.min_horizontal(pl.col("boxes").struct.field("w"), pl.col("boxes").struct.field("h"))
     return boxes.select(side / pl.col("long")).to_series()
 
 
-def _precision(choices: _Choices, config: TrainConfig, inputs: PlanInputs) -> Precision:
-    if config.precision != "auto":
-        return config.precision
-    gain = inputs.speed.bf16 if inputs.speed else None
-    if gain is None:
-        return choices.pick("precision", "auto", "32", "the processor has no bf16")
-    if gain > _FASTER:
-        return choices.pick("precision", "auto", "bf16", f"{gain:.2f} times as fast as 32 bits, as measured")
-    return choices.pick("precision", "auto", "32", f"bf16 is {gain:.2f} times as fast, as measured")
-
-
-def _length(
-    choices: _Choices, config: TrainConfig, inputs: PlanInputs, mode: Mode, *, batch: int, step: float
-) -> tuple[Mode, int, int]:
-    """Mode, epochs, and photos an epoch: the usual, or what fits a budget."""
-    photos, speed = inputs.dataset.usable("train").height, inputs.speed
-    usual = usual_epochs(photos, config.preset, mode)
-    if not config.budget or not speed or config.epochs != "auto" or mode == "probe":
-        why = f"for {photos} photos, preset {config.preset}"
-        return mode, choices.pick("epochs", config.epochs, usual, why), photos
-    val = inputs.dataset.usable("val").height
-    left = KEPT * config.budget - _around(photos, val, mode, speed)
-    judging, steps = val * speed.embed, math.ceil(photos / batch)
-    fitting = int(left / (steps * step + judging))
-    if fitting >= 3:
-        epochs = min(fitting, 3 * usual)
-        return mode, choices.pick("epochs", "auto", epochs, f"as many as fit the budget, {3 * usual} at most"), photos
-    some = int(batch * (left / 3 - judging) / step) // batch * batch if step else photos
-    # Less than one pass over a small set teaches a backbone less than all of it teaches the heads.
-    if some >= 4 * batch and (3 * some >= min(photos, 2000) or config.mode != "auto"):
-        why = f"the budget allows 3 passes over {some} of {photos} photos"
-        choices.reasons["epoch_photos"] = why
-        return mode, choices.pick("epochs", "auto", 3, why), some
-    if config.mode == "auto" and mode == "finetune":
-        choices.reasons["mode"] = "the budget is too short to tune the backbone"
-        usual = usual_epochs(photos, config.preset, "probe")
-        return "probe", choices.pick("epochs", "auto", usual, "passes over vectors"), photos
-    return mode, choices.pick("epochs", "auto", 1, "the budget is too short for more"), min(photos, 4 * batch)
-
-
-def _around(train: int, val: int, mode: Mode, speed: Speed, views: int = 0) -> float:
-    """Seconds of everything but the epochs, with so many views of each photo for a probe."""
-    before = {"probe": views * train + val, "finetune": min(train, HEADS_FIRST), "full": 0}[mode]
-    seen = before + 4 * val + min(train, 1000)
-    return _START + _FINISH + speed.decode * (train + val) + speed.embed * seen
-
-
-def _times(made: Plan, speed: Speed | None) -> dict[str, float]:
-    """Expected seconds of the whole training, and of what is not epochs; 0 if nothing was measured."""
-    if speed is None:
-        return {"seconds": 0.0, "other_seconds": 0.0}
-    around = _around(made.train_photos, made.val_photos, made.mode, speed, made.views)
-    epoch = made.epoch_steps * made.step_seconds + made.val_photos * speed.embed
-    epochs = 0.0 if made.mode == "probe" else made.epochs * epoch
-    return {"seconds": round(around + epochs), "other_seconds": round(around, 1)}
+def _precision(speed: Speed | None) -> tuple[Precision, str]:
+    if speed is None or speed.bf16 is None:
+        return "32", "the processor has no bf16"
+    if speed.bf16 > _MIN_SPEED_UP:
+        return "bf16", f"measured {speed.bf16:.2f} times as fast as 32 bits"
+    return "32", f"bf16 was measured only {speed.bf16:.2f} times as fast"
 
 
 def _patience(epochs: int, mode: Mode) -> tuple[int, str]:
     if mode == "probe":
         return epochs, "all epochs take seconds"
-    return max(8, epochs // 2), "a falling rate gains until late; half the epochs is long"
+    return max(8, epochs // 2), "scores still improve late, when the learning rate is low"
 
 
-def _rate(batch: int, mode: Mode) -> tuple[float, str]:
+def _lr(batch: int, mode: Mode) -> tuple[float, str]:
     if mode == "probe":
-        return 5e-3, "usual for AdamW and heads on vectors that stay as they are"
-    return round(2e-3 * math.sqrt(max(1.0, batch / 32)), 6), "usual for AdamW and heads"
+        return 5e-3, "usual for heads on fixed embeddings with AdamW"
+    return round(2e-3 * math.sqrt(max(1.0, batch / 32)), 6), "usual for heads with AdamW"
 
 
-def _ema(steps: float, mode: Mode) -> float:
-    """The decay that looks back over a tenth of the training."""
-    return 0.0 if mode == "probe" else round(min(0.9998, max(0.9, 1 - 10 / max(1.0, steps))), 6)
+def _backbone_lr(batch: int, mode: Mode) -> tuple[float, str]:
+    rate = round((2e-3 if mode == "full" else 5e-4) * math.sqrt(max(1.0, batch / 32)), 6)
+    return rate, _SAME_RATE.get(mode, "a quarter of the heads' rate, as the backbone is pretrained")
 
 
-def _why_ema(steps: int, mode: Mode) -> str:
-    return "a probe has no use for it" if mode == "probe" else f"looks back over a tenth of {steps} steps"
+def _layer_decay(mode: Mode) -> tuple[float, str]:
+    decay = 0.9 if mode == "finetune" else 1.0
+    return decay, _SAME_RATE.get(mode, "the first layers detect edges and colours, which plants have too")
+
+
+_SAME_RATE = {"probe": "the backbone is frozen", "full": "all layers learn at the same rate"}
+
+
+def _ema(steps: int, mode: Mode) -> tuple[float, str]:
+    """A decay that averages over a tenth of the training."""
+    if mode == "probe":
+        return 0.0, "not used by a probe"
+    return round(min(0.9998, max(0.9, 1 - 10 / max(1.0, steps))), 6), f"averages over a tenth of {steps} steps"
 
 
 def _mixup(preset: Preset, mode: Mode, steps: int) -> tuple[float, str]:
     if preset == "best" and mode != "probe" and steps >= 1000:
-        return 0.1, f"against overfitting in {steps} steps"
+        return 0.1, f"reduces overfitting in {steps} steps"
     return 0.0, "too few steps to need it"
 
 
-def _strength(train: pl.DataFrame) -> tuple[float, str]:
-    """The strength of augmentation: 1, or half of it where its cuts could lose what a label is about.
+def _augment(train: pl.DataFrame) -> tuple[float, str]:
+    """The strength of augmentation: 1, or 0.5 where crops could lose what a label is about.
 
-    Cuts of strength 1 keep three quarters of a photo on average, so that a single small spot is lost in a quarter.
+    Crops of strength 1 keep three quarters of a photo on average, so a single small spot is lost in a quarter of them.
     """
-    marked = train.filter(pl.col("boxes").list.len() > 0)
-    if marked.height >= 0.2 * train.height:
-        number = marked["boxes"].list.len().cast(pl.Float64).quantile(0.5)
-        side = float(_sides_of_boxes(marked).quantile(0.5) or 1.0)
-        if number is not None and number <= _FEW_MARKS and side < _SMALL_MARK:
-            return 0.5, f"cuts could lose the {number:.0f} boxes of a photo, {side:.0%} of it wide"
-    return 1.0, "what a camera, a hand and the weather change; twice as much costs accuracy"
+    with_boxes = train.filter(pl.col("boxes").list.len() > 0)
+    if with_boxes.height >= 0.2 * train.height:
+        number = with_boxes["boxes"].list.len().cast(pl.Float64).quantile(0.5)
+        side = float(_box_sides(with_boxes).quantile(0.5) or 1.0)
+        if number is not None and number <= _FEW_BOXES and side < _SMALL_BOX:
+            return 0.5, f"crops could lose the {number:.0f} boxes of a photo, {side:.0%} of its width"
+    return 1.0, "covers camera, hand and weather; twice as much costs accuracy"
 
 
-def _views(choices: _Choices, config: TrainConfig, inputs: PlanInputs, photos: int, augment: float) -> int:
-    """Views of each photo for a probe: fewer where photos are many, or a budget short."""
-    if not augment:
-        return choices.pick("views", config.views, 1, "photos as they are")
-    number = max(1, min(_VIEWS, _VECTORS // photos))
-    why = "more gain little" if number == _VIEWS else f"{photos} photos teach enough"
-    if config.budget and inputs.speed:
-        left = KEPT * config.budget - _around(photos, inputs.dataset.usable("val").height, "probe", inputs.speed)
-        fitting = int(left / max(1e-9, photos * inputs.speed.embed))
-        if fitting < number:
-            number, why = max(1, fitting), "as many as fit the budget"
-    return choices.pick("views", config.views, number, why)
-
-
-def _workers(hardware: Hardware, *, cuda: bool) -> tuple[int, str]:
-    if cuda:
+def _workers(hardware: Hardware, device: str) -> tuple[int, str]:
+    if device == "cuda":
         return min(8, max(1, hardware.cores - 1)), "the GPU leaves the cores free"
-    return 0, "the training itself wants all cores"
+    return 0, "training itself uses all cores"
 
 
-def _balance(
-    choices: _Choices, config: TrainConfig, targets: Sequence[Target], train: pl.DataFrame
-) -> tuple[Balance, dict[str, tuple[float, ...]], dict[str, tuple[float, ...]]]:
-    """How uneven classes are met: the way, weights of the loss, and logarithms of shares."""
-    counts = {
-        target.name: [
-            dict(train[target.name].drop_nulls().value_counts().iter_rows()).get(c, 0) for c in target.classes
-        ]
-        for target in targets
-        if target.kind == "class"
-    }
-    ratios = {name: max(there) / min(there) for name, found in counts.items() if (there := [n for n in found if n])}
-    worst = max(ratios.values(), default=1.0)
-    way: Balance = "off" if worst <= _UNEQUAL else "weights" if worst <= _VERY_UNEQUAL else "logits"
-    way = choices.pick("balance", config.balance, way, f"the largest class is {worst:.1f} times the smallest")
-    uneven = {name: found for name, found in counts.items() if config.balance != "auto" or ratios[name] > _UNEQUAL}
-    weights = {name: _weights(found) for name, found in uneven.items()} if way in {"weights", "sampling"} else {}
-    logits = {name: _shares(found) for name, found in uneven.items()} if way == "logits" else {}
-    return way, weights, logits
-
-
-def _weights(counts: Sequence[int]) -> tuple[float, ...]:
-    """Weights by effective number, their mean over the photos 1; 0 for a class without photos."""
-    raw = [(1 - _EFFECTIVE) / (1 - _EFFECTIVE**number) if number else 0.0 for number in counts]
-    mean = sum(weight * number for weight, number in zip(raw, counts, strict=True)) / sum(counts)
-    return tuple(round(weight / mean, 4) for weight in raw)
-
-
-def _shares(counts: Sequence[int]) -> tuple[float, ...]:
-    """Logarithms of the classes' shares (Menon et al. 2021, "Long-tail learning via logit adjustment")."""
-    return tuple(round(math.log(max(1, number) / sum(counts)), 4) for number in counts)
-
-
-def _targets(wanted: Sequence[str], dataset: Version) -> tuple[Target, ...]:
-    chosen = [dataset.target(name) for name in wanted] if wanted else list(dataset.targets)
+def _targets(names: Sequence[str], dataset: Version) -> tuple[Target, ...]:
     train = dataset.usable("train")
     usable = []
-    for target in chosen:
-        labelled = train[target.name].drop_nulls()
-        if labelled.is_empty() or (target.kind == "class" and len(target.classes) < 2):
-            if wanted:
-                raise InputError(
-                    f"{target.name} cannot be trained on {dataset.ref}",
-                    "it has fewer than two classes or no labelled photo in train",
-                )
-            continue
-        usable.append(target)
+    for target in [dataset.target(name) for name in names] if names else dataset.targets:
+        labels = train[target.name].drop_nulls()
+        if not labels.is_empty() and (target.kind != "class" or len(target.classes) >= 2):
+            usable.append(target)
+        elif names:
+            raise InputError(
+                f"{target.name} cannot be trained on {dataset.ref}",
+                "it has fewer than two classes or no labelled photo in train",
+            )
     if not usable:
         raise InputError(
             f"{dataset.ref} has nothing to predict",

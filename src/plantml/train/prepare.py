@@ -1,4 +1,4 @@
-"""From a dataset version to decoded photos and a network that is ready to learn."""
+"""From a dataset version to decoded photos and a network ready for training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,20 +21,20 @@ from plantml.train.config import Plan
 from plantml.train.pixel_cache import Photo
 
 BANK = 1000
-"""Training embeddings kept at most for the unknown score."""
+"""Largest number of training photos whose embeddings are the reference for the unknown score."""
 
-ROOM = 1.15
-"""Training photos are kept this much larger than the input, so that crops and turns lose nothing."""
+MARGIN = 1.15
+"""Factor by which decoded training photos exceed the input, so that crops and rotations keep their resolution."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything that a training reads.
+    """The photos of a training.
 
     Attributes:
-        train: photos a little larger than the input, for augmentation.
-        val: photos exactly as detection sees them.
-        bank: pixels of training photos as detection sees them, uint8 [M, H, W, 3].
+        train: a little larger than the input, for augmentation.
+        val: preprocessed exactly as in detection.
+        bank: pixels of training photos, preprocessed as in detection, uint8 [M, H, W, 3].
         left_out: names and reasons of photos that could not be decoded.
     """
 
@@ -47,56 +47,58 @@ class TrainingData:
 def load(
     version: Version, plan: Plan, machine: Machine, progress: Callable[[str], Progress], stop: Stop | None = None
 ) -> TrainingData:
-    """Decode the photos of both splits, or find them decoded; see `store.build`."""
-    size = round(plan.input.height * ROOM), round(plan.input.width * ROOM)
+    """Load the photos of both splits, decoded or from the pixel cache; see `pixel_cache.build`."""
+    size = round(plan.input.height * MARGIN), round(plan.input.width * MARGIN)
     left_out: list[tuple[str, str]] = []
 
-    def photos(rows: pl.DataFrame, fit: Fit, what: str) -> Photos:
+    def photos(rows: pl.DataFrame, fit: Fit, stage: str) -> Photos:
         refs = [
             Photo(image_id, version.image_url(path)) for image_id, path in rows.select("image_id", "path").iter_rows()
         ]
-        found = pixel_cache.build(
+        store = pixel_cache.build(
             refs,
             fit,
             machine.cache_dir / "pixels",
             cache=machine.cache(),
             limit=machine.cache_limit,
             threads=machine.threads,
-            progress=progress(what),
+            progress=progress(stage),
             stop=stop,
         )
-        left_out.extend((rows["name"][row], why) for row, why in found.unreadable.items())
-        usable = np.array([row for row in range(rows.height) if row not in found.unreadable], np.int64)
+        left_out.extend((rows["name"][row], why) for row, why in store.unreadable.items())
+        usable = np.array([row for row in range(rows.height) if row not in store.unreadable], np.int64)
         labels = {target.name: target.encode(rows[target.name].to_list()) for target in plan.targets}
         keys = np.array([int(image_id[:16], 16) for image_id in rows["image_id"]], np.uint64)
-        return Photos(found.pixels, keys, labels, usable)
+        return Photos(store.pixels, keys, labels, usable)
 
     rows = version.usable("train").sort("image_id", "source", "name")
     train = photos(rows, Fit(*size, plan.input.mode), "decoding train")
     val = photos(version.usable("val").sort("image_id", "source", "name"), plan.input, "decoding val")
     if not len(train.rows) or not len(val.rows):
-        raise InputError(f"No photo of {version.ref} could be read", left_out[0][1], "plantml dataset info shows them.")
-    some = rows[_bank_rows(train.rows, plan.seed)]
-    bank = photos(some, plan.input, "decoding reference photos")
+        raise InputError(
+            f"No photo of {version.ref} could be read", left_out[0][1], "Look at them: plantml dataset info."
+        )
+    reference = rows[_bank_rows(train.rows, plan.seed)]
+    bank = photos(reference, plan.input, "decoding reference photos")
     return TrainingData(train, val, bank.pixels[bank.rows], left_out)
 
 
 def network(plan: Plan, train: Photos, *, offline: bool) -> PlantNet:
-    """The network at its start: pretrained backbone, fresh heads, the scale of value targets."""
-    net = fresh(plan, offline=offline)
+    """The network before training: pretrained backbone, new heads, and the scale of value targets."""
+    net = untrained(plan, offline=offline)
     for target in plan.targets:
         if target.kind == "value":
-            known = train.labels[target.name][~np.isnan(train.labels[target.name])]
-            facts = known.mean(), max(known.std(), 1e-6), known.min(), known.max()
-            scale = torch.tensor([float(fact) for fact in facts])
+            values = train.labels[target.name][~np.isnan(train.labels[target.name])]
+            statistics = values.mean(), max(values.std(), 1e-6), values.min(), values.max()
+            scale = torch.tensor([float(statistic) for statistic in statistics])
             net.get_buffer(f"scale_{target.name}").copy_(scale)
     return net
 
 
-def fresh(plan: Plan, *, offline: bool) -> PlantNet:
-    """The network with heads at their random start, which the seed decides."""
+def untrained(plan: Plan, *, offline: bool) -> PlantNet:
+    """The network with randomly initialised heads, which depend on the seed only."""
     torch.manual_seed(plan.seed)
-    # What is taken over from a bundle needs no weights of anybody else.
+    # The weights of a parent bundle replace pretrained ones.
     pretrained = plan.pretrained and not plan.parent
     backbone = weights.backbone(plan.backbone, pretrained=pretrained, drop_path=plan.drop_path, offline=offline)
     net = PlantNet(architecture(plan, backbone), plan.targets, backbone, plan.dropout)
@@ -104,7 +106,7 @@ def fresh(plan: Plan, *, offline: bool) -> PlantNet:
 
 
 def architecture(plan: Plan, backbone: torch.nn.Module) -> Architecture:
-    """The network's description; the embedding's length is measured."""
+    """The network's description, with the measured length of the embedding."""
     training = backbone.training
     with torch.inference_mode():
         length = backbone.eval()(torch.zeros(1, 3, plan.input.height, plan.input.width)).shape[1]
@@ -117,5 +119,5 @@ def architecture(plan: Plan, backbone: torch.nn.Module) -> Architecture:
 def _bank_rows(rows: NDArray[np.int64], seed: int) -> list[int]:
     if len(rows) <= BANK:
         return [int(row) for row in rows]
-    chosen = np.random.default_rng(seed).choice(rows, BANK, replace=False)
-    return sorted(int(row) for row in chosen)
+    sample = np.random.default_rng(seed).choice(rows, BANK, replace=False)
+    return sorted(int(row) for row in sample)

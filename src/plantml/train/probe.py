@@ -1,4 +1,4 @@
-"""Training in seconds: the backbone stays as it is, its embeddings are computed once, only the heads learn."""
+"""A probe: train the heads only, in seconds, on embeddings that the frozen backbone computes once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,33 +11,33 @@ from torch import Tensor
 from plantml.concurrency import Progress, Stop, batched, silent
 from plantml.model.network import PlantNet
 from plantml.train.batches import PhotoDataset, Photos, augmentation
+from plantml.train.budget import WARM_UP_PHOTOS
 from plantml.train.config import Plan
 from plantml.train.embedding_store import EmbeddingStore, StoredEmbeddings
-from plantml.train.evaluation import judge
+from plantml.train.evaluation import evaluate_logits
 from plantml.train.history import History
 from plantml.train.losses import total_loss
-from plantml.train.planning import HEADS_FIRST
 
 _BATCH = 32
-"""Photos that are embedded at once."""
+"""Batch size of embedding."""
 
-_FIRST_EPOCHS, _FIRST_BATCH, _FIRST_RATE = 30, 256, 5e-3
-"""Of the heads on plain embeddings, before a backbone is tuned."""
+_WARM_UP_EPOCHS, _WARM_UP_BATCH, _WARM_UP_RATE = 30, 256, 5e-3
+"""For the heads, on embeddings without augmentation, before the backbone is tuned."""
 
 
 @dataclass(frozen=True)
 class EmbeddingJob:
-    """How photos are embedded.
+    """How to embed photos.
 
     Attributes:
-        device: that makes embeddings.
-        parts: where they are kept until all are there.
-        stop: asked after each batch.
+        device: for the backbone.
+        store: saves embeddings until all are complete.
+        stop: checked before each batch.
         progress: called with (done, total) photos.
     """
 
     device: str
-    parts: EmbeddingStore
+    store: EmbeddingStore
     stop: Stop
     progress: Progress = silent
 
@@ -48,48 +48,48 @@ def fit(
     train: Photos,
     val: Photos,
     *,
-    looking: EmbeddingJob,
-    told: Callable[[dict[str, float]], None],
+    job: EmbeddingJob,
+    on_epoch: Callable[[dict[str, float]], None],
 ) -> History:
-    """Train the heads of `net`, which are left as they were in the best epoch.
+    """Train the heads of `net`, which end with the weights of the best epoch.
 
     The same seed gives the same weights: views depend on (seed, view, photo), the order of steps on (seed, epoch).
     """
     net.eval()
-    seen = _features(net, plan, train, train.rows, looking)
-    judged, truth = _plain(net, val, replace(looking, progress=silent))
+    examples = _augmented(net, plan, train, train.rows, job)
+    val_embeddings, truth = _plain(net, val, replace(job, progress=silent))
     optimiser, schedule = _optimiser(net, plan, plan.epochs, plan.lr)
     history, best = History(), net.heads.state_dict()
     for epoch in range(plan.epochs):
-        loss = _epoch(net, plan, seen, epoch, optimiser, batch=plan.batch_size)
+        loss = _epoch(net, plan, examples, epoch, optimiser, batch=plan.batch_size)
         schedule.step()
         with torch.no_grad():
-            found = judge(net, plan.targets, net.classify(judged), truth)
-        row = history.add(epoch, loss, found.loss, found.reports)
+            evaluation = evaluate_logits(net, plan.targets, net.classify(val_embeddings), truth)
+        row = history.add(epoch, loss, evaluation.loss, evaluation.reports)
         if history.best_epoch == epoch:
             best = {name: value.clone() for name, value in net.heads.state_dict().items()}
         if (epoch + 1) % 10 == 0:
-            told(row)
+            on_epoch(row)
         if epoch - history.best_epoch >= plan.patience:
             break
     net.heads.load_state_dict(best)
     return history
 
 
-def warm_up_heads(net: PlantNet, plan: Plan, train: Photos, looking: EmbeddingJob) -> None:
-    """Give fresh heads a start on embeddings of the training photos as they are, of some where they are many.
+def warm_up_heads(net: PlantNet, plan: Plan, train: Photos, job: EmbeddingJob) -> None:
+    """Train new heads on embeddings of the training photos, or of a sample, without augmentation.
 
-    Else their first, large gradients would spoil what the backbone knows (Kumar et al. 2022, "Fine-tuning can
+    Otherwise their large first gradients would distort the pretrained backbone (Kumar et al. 2022, "Fine-tuning can
     distort pretrained features").
     """
     net.eval()
     rows = train.rows
-    if len(rows) > HEADS_FIRST:
-        rows = np.sort(np.random.default_rng(plan.seed).permutation(rows)[:HEADS_FIRST])
-    seen = _features(net, plan.model_copy(update={"augment": 0.0, "views": 1}), train, rows, looking)
-    optimiser, schedule = _optimiser(net, plan, _FIRST_EPOCHS, _FIRST_RATE)
-    for epoch in range(_FIRST_EPOCHS):
-        _epoch(net, plan, seen, epoch, optimiser, batch=_FIRST_BATCH)
+    if len(rows) > WARM_UP_PHOTOS:
+        rows = np.sort(np.random.default_rng(plan.seed).permutation(rows)[:WARM_UP_PHOTOS])
+    examples = _augmented(net, plan.model_copy(update={"augment": 0.0, "views": 1}), train, rows, job)
+    optimiser, schedule = _optimiser(net, plan, _WARM_UP_EPOCHS, _WARM_UP_RATE)
+    for epoch in range(_WARM_UP_EPOCHS):
+        _epoch(net, plan, examples, epoch, optimiser, batch=_WARM_UP_BATCH)
         schedule.step()
     net.train()
 
@@ -104,22 +104,22 @@ def _optimiser(
 def _epoch(
     net: PlantNet,
     plan: Plan,
-    seen: tuple[Tensor, dict[str, Tensor]],
+    examples: tuple[Tensor, dict[str, Tensor]],
     epoch: int,
     optimiser: torch.optim.Optimizer,
     *,
     batch: int,
 ) -> float:
-    """One pass over the views; the mean loss."""
-    features, labels = seen
-    order = np.random.default_rng([plan.seed, epoch]).permutation(len(features))
+    """Train one epoch over all views; return the mean loss."""
+    embeddings, labels = examples
+    order = np.random.default_rng([plan.seed, epoch]).permutation(len(embeddings))
     losses = []
     for start in range(0, len(order), batch):
         rows = torch.from_numpy(order[start : start + batch])
-        some = {name: found[rows] for name, found in labels.items()}
+        batch_labels = {name: values[rows] for name, values in labels.items()}
         loss = total_loss(
-            net.classify(features[rows]),
-            some,
+            net.classify(embeddings[rows]),
+            batch_labels,
             plan.targets,
             smoothing=plan.label_smoothing,
             scales=net.scales(),
@@ -133,8 +133,8 @@ def _epoch(
     return sum(losses) / len(losses)
 
 
-def _features(
-    net: PlantNet, plan: Plan, photos: Photos, rows: NDArray[np.int64], looking: EmbeddingJob
+def _augmented(
+    net: PlantNet, plan: Plan, photos: Photos, rows: NDArray[np.int64], job: EmbeddingJob
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Embeddings [views * rows, D] of augmented views, and their labels."""
     dataset = PhotoDataset(photos, plan.seed, augmentation(plan))
@@ -143,45 +143,51 @@ def _features(
         places = [(view, int(rows[row]), 0) for view, row in (divmod(number, len(rows)) for number in numbers)]
         return torch.stack([dataset[place]["image"] for place in places])
 
-    labels = {name: torch.as_tensor(np.concatenate([held[rows]] * plan.views)) for name, held in photos.labels.items()}
-    found = looking.parts.of(f"{plan.views}-views", photos.keys[rows].tobytes())
-    return _embedded(net, found, plan.views * len(rows), images, looking), labels
+    labels = {
+        name: torch.as_tensor(np.concatenate([values[rows]] * plan.views)) for name, values in photos.labels.items()
+    }
+    embeddings = job.store.open(f"{plan.views}-views", photos.keys[rows].tobytes())
+    return _embed(net, embeddings, plan.views * len(rows), images, job), labels
 
 
-def _plain(net: PlantNet, photos: Photos, looking: EmbeddingJob) -> tuple[Tensor, dict[str, Tensor]]:
-    """Embeddings [N, D] of photos exactly as detection sees them, and their labels."""
+def _plain(net: PlantNet, photos: Photos, job: EmbeddingJob) -> tuple[Tensor, dict[str, Tensor]]:
+    """Embeddings [N, D] of photos preprocessed exactly as in detection, and their labels."""
 
     def images(numbers: Sequence[int]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(photos.pixels[photos.rows[numbers]]))
 
-    labels = {name: torch.as_tensor(held[photos.rows]) for name, held in photos.labels.items()}
-    found = looking.parts.of("plain", photos.keys[photos.rows].tobytes())
-    return _embedded(net, found, len(photos.rows), images, looking), labels
+    labels = {name: torch.as_tensor(values[photos.rows]) for name, values in photos.labels.items()}
+    embeddings = job.store.open("plain", photos.keys[photos.rows].tobytes())
+    return _embed(net, embeddings, len(photos.rows), images, job), labels
 
 
-def _embedded(
-    net: PlantNet, found: StoredEmbeddings, total: int, images: Callable[[Sequence[int]], Tensor], looking: EmbeddingJob
+def _embed(
+    net: PlantNet,
+    embeddings: StoredEmbeddings,
+    total: int,
+    images: Callable[[Sequence[int]], Tensor],
+    job: EmbeddingJob,
 ) -> Tensor:
-    """Embeddings of numbered photos: [total, D], on the CPU.
+    """Embed images 0 to `total`: [total, D], on the CPU.
 
     Args:
-        net: makes them.
-        found: those that were kept; the others come to it.
-        total: numbers there are.
-        images: uint8 [N, H, W, 3] of some numbers.
-        looking: see there.
+        net: whose backbone is used.
+        embeddings: those saved earlier; the missing ones are added.
+        total: number of images.
+        images: gives the images of some numbers, uint8 [N, H, W, 3].
+        job: device, stop and progress.
     """
-    net.to(looking.device)
-    for some in batched(range(len(found), total), _BATCH):
-        if looking.stop:
-            found.keep()
-            raise looking.stop.error(
-                f"Training stopped while it looked at the photos: {len(found)} of {total}",
-                "What it has seen is kept. Repeat the same command to go on.",
+    net.to(job.device)
+    for numbers in batched(range(len(embeddings), total), _BATCH):
+        if job.stop:
+            embeddings.save()
+            raise job.stop.error(
+                f"Training stopped while embedding photos: {len(embeddings)} of {total}",
+                "The embeddings are saved. Repeat the same command to resume.",
             )
         with torch.inference_mode():
-            found.add(net.embed(images(some).to(looking.device)).cpu().numpy())
-        looking.progress(len(found), total)
-    found.keep()
+            embeddings.add(net.embed(images(numbers).to(job.device)).cpu().numpy())
+        job.progress(len(embeddings), total)
+    embeddings.save()
     net.to("cpu")
-    return torch.from_numpy(found.vectors())
+    return torch.from_numpy(embeddings.vectors())

@@ -1,7 +1,7 @@
-"""A run's folder: its plan, checkpoints, history, plots and bundle, here or on an object store.
+"""A run's folder: its plan, checkpoints, history, plots and bundle, local or on an object store.
 
-Everything is written on this machine first. Where the run's URL is remote, complete files are copied there
-as they appear, so that another machine finds them.
+Checkpoints are written locally first. Complete ones are uploaded to a remote run in the background, so that another
+machine can resume.
 """
 
 import contextlib
@@ -23,12 +23,11 @@ from plantml.model.bundle import Bundle
 from plantml.parsing import dump_yaml, parse_yaml
 from plantml.settings import Machine
 from plantml.storage import checksums
-from plantml.train import config as recipe
-from plantml.train.config import Plan, TrainConfig
+from plantml.train.config import Plan, TrainConfig, differences
 
 PLAN, HISTORY, METRICS = "plan.yaml", "history.csv", "metrics.json"
 _PLAN_HEAD = b"# What was asked for, and every choice of the run. Not to be edited: its last line is its checksum.\n"
-_OURS = (
+_RUN_FILES = (
     *(PLAN, HISTORY, METRICS, "config.yaml", "environment.json", "mlflow.json"),
     *("checkpoints/", "plots/", "bundle/", "tensorboard/"),
 )
@@ -39,69 +38,69 @@ class RunFolder:
 
     Args:
         url: where the run is.
-        machine: whose cache holds the working copy of a remote run.
-        say: told of trouble that does not end the training.
+        machine: its cache holds the local copy of a remote run.
+        say: called with errors that do not end the training.
     """
 
     def __init__(self, url: str, machine: Machine, say: Callable[[str], None] = lambda _: None) -> None:
         self.url = storage.absolute(url)
         self._remote = not storage.is_local(self.url)
         self._locks, self._name = machine.cache_dir / "runs", hashlib.sha256(self.url.encode()).hexdigest()[:16]
-        self._work = self._locks / self._name if self._remote else storage.local_path(self.url)
+        self._folder = self._locks / self._name if self._remote else storage.local_path(self.url)
         self._say = say
         self._uploader = ThreadPoolExecutor(1)
         self._uploading: Future[None] | None = None
-        self._changed = False
+        self._outdated = False
 
     @property
     def folder(self) -> Path:
-        """The run's folder on this machine; of a remote run its working copy."""
-        return self._work
+        """The run's local folder; for a remote run, that of its local copy."""
+        return self._folder
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the checkpoints on this machine."""
-        return self._work / "checkpoints"
+        """The local folder of the checkpoints."""
+        return self._folder / "checkpoints"
 
     def clear(self) -> None:
-        """Remove what a run writes, and nothing else."""
+        """Remove the files of a run, and nothing else."""
         if self._remote:
-            shutil.rmtree(self._work, ignore_errors=True)
+            shutil.rmtree(self._folder, ignore_errors=True)
         if not storage.exists(self.url):
             return
-        ours = [entry for entry in storage.list_files(self.url) if entry.name.startswith(_OURS)]
-        # The plan goes last: a kill in between leaves a run that can be cleared again.
-        for entry in sorted(ours, key=lambda entry: entry.name == PLAN):
+        files = [entry for entry in storage.list_files(self.url) if entry.name.startswith(_RUN_FILES)]
+        # The plan goes last: after a kill in between, clearing can be repeated.
+        for entry in sorted(files, key=lambda entry: entry.name == PLAN):
             storage.remove(entry.url)
 
     def plan_of(self, config: TrainConfig, version: Version) -> Plan | None:
-        """The plan of the run that is there, if it was asked for what is asked for now; none if there is no run.
+        """The plan of an existing run with the same configuration and dataset; None if there is no run.
 
         Raises:
-            InputError: the run that is there was asked for something else.
+            InputError: the run has another configuration or dataset.
         """
         if not storage.exists(storage.join(self.url, PLAN)):
             return None
         plan = self.plan()
-        changed = recipe.differences(plan, config, version.url, version.number, version.fingerprint)
+        changed = differences(plan, config, version.url, version.number, version.fingerprint)
         if changed:
             raise InputError(
                 f"{self.url} holds a run with another configuration or dataset",
                 "; ".join(changed),
-                "Choose another --out, go back to what it was, or start over with --fresh.",
+                "Choose another --out, restore the earlier settings, or start over with --fresh.",
             )
-        again = {} if config.workers == "auto" else {"workers": config.workers}
-        return plan.model_copy(update=again)
+        workers = {} if config.workers == "auto" else {"workers": config.workers}
+        return plan.model_copy(update=workers)
 
     def create(self, plan: Plan) -> None:
-        """Write the plan of a new run down; of several that begin at the same place one does.
+        """Create a run with its plan. Only one of several processes can create the same run.
 
         Raises:
-            InputError: another one began here meanwhile, or there is a model whose plan is gone.
+            InputError: another process has just created it, or there is a model without a plan.
         """
         if self.finished_bundle() is not None:
             raise InputError(
-                f"{self.url} holds a model without its plan", f"{PLAN} is gone",
+                f"{self.url} holds a model without its plan", f"{PLAN} is missing",
                 "Choose another --out, or start over with --fresh.",
             )  # fmt: skip
         text = _PLAN_HEAD + dump_yaml(plan.model_dump(mode="json")).encode()
@@ -109,24 +108,24 @@ class RunFolder:
             storage.create(storage.join(self.url, PLAN), checksums.seal_text(text, "%s"))
         except AlreadyExistsError as error:
             raise InputError(
-                f"Another training began in {self.url}", "its plan appeared just now", "Choose another --out."
+                f"Another training has started in {self.url}", "its plan was just created", "Choose another --out."
             ) from error
-        # Of a run that was removed, but for these.
+        # Checkpoints may be left from a run whose other files were removed.
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         if self._remote:
             for entry in self._remote_checkpoints():
                 storage.remove(entry.url)
 
     def plan(self) -> Plan:
-        """The plan of the run that is there. Raises `InputError` if it was edited or damaged, or cannot be read."""
+        """The plan of an existing run. Raises `InputError` if it was edited, is damaged or cannot be read."""
         url = storage.join(self.url, PLAN)
         data = storage.read(url)
         intact = checksums.check_text(data)
         if intact is False or (intact is None and data.startswith(_PLAN_HEAD)):
             raise InputError(
-                f"{url} was changed after the run began",
+                f"{url} was changed after the run started",
                 checksums.CHANGED,
-                "Put it back as it was; or give other settings on the command line, with --fresh or another --out.",
+                "Restore it; or change settings on the command line, with --fresh or another --out.",
             )
         try:
             content = parse_yaml(data, url)
@@ -135,78 +134,78 @@ class RunFolder:
             return Plan.model_validate(content)
         except (InputError, ValidationError) as error:
             raise InputError(
-                f"{url} is not a plan that this version can read",
+                f"{url} is not a plan that this version of plantml can read",
                 str(error).splitlines()[0],
                 "Choose another --out, or start over with --fresh.",
             ) from error
 
     def finished_bundle(self) -> Bundle | None:
-        """The bundle if the run is complete."""
+        """The bundle if the run is finished."""
         try:
             return bundles.find(storage.join(self.url, "bundle"))
         except NotFoundError:
             return None
 
     def fetch_checkpoints(self) -> None:
-        """Bring those of a remote run here, so that another machine can go on."""
+        """Download the checkpoints of a remote run that are not here, to resume on another machine."""
         if not self._remote:
             return
-        # What is here may be of an earlier run at the same URL, which another machine began anew.
-        plan, known = storage.read(storage.join(self.url, PLAN)), self._work / PLAN
-        if not (known.exists() and known.read_bytes() == plan):
-            shutil.rmtree(self._work, ignore_errors=True)
-            storage.write(str(known), plan)
+        # The local copy may be of an earlier run at the same URL, which another machine started over.
+        plan, local_plan = storage.read(storage.join(self.url, PLAN)), self._folder / PLAN
+        if not (local_plan.exists() and local_plan.read_bytes() == plan):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            storage.write(str(local_plan), plan)
         for entry in self._remote_checkpoints():
-            here = self.checkpoints / entry.name
-            if not here.exists():
-                storage.write(str(here), storage.read(entry.url), durable=True)
+            file = self.checkpoints / entry.name
+            if not file.exists():
+                storage.write(str(file), storage.read(entry.url), durable=True)
 
     def _remote_checkpoints(self) -> list[storage.Entry]:
-        """The checkpoints of a remote run."""
+        """The checkpoints at a remote run's URL."""
         try:
             return list(storage.list_files(storage.join(self.url, "checkpoints")))
         except NotFoundError:
             return []
 
     def upload_in_background(self) -> None:
-        """The checkpoints are complete: copy them to a remote run, in the background."""
+        """Upload complete checkpoints to a remote run in the background."""
         if not self._remote:
             return
-        self._changed = True
+        self._outdated = True
         if self._uploading is not None and not self._uploading.done():
-            return  # whoever copies looks again before it ends
+            return  # the running upload checks for new files before it ends
         if self._uploading is not None and (error := self._uploading.exception()) is not None:
-            self._say(f"Checkpoints could not be copied to {self.url}, tried again: {error}")
+            self._say(f"Checkpoints could not be uploaded to {self.url}, trying again: {error}")
         self._uploading = self._uploader.submit(self._upload_all)
 
     def upload(self) -> None:
-        """Wait until a remote run has what is here."""
+        """Upload the checkpoints to a remote run, and wait for it."""
         if self._remote:
             self._uploader.submit(self._upload).result()
 
     def remove_checkpoints(self, pattern: str) -> None:
-        """Remove checkpoints that are needed no longer, here and at the run's URL."""
+        """Remove checkpoints that are no longer needed, locally and at the run's URL."""
         for file in self.checkpoints.glob(pattern):
             file.unlink(missing_ok=True)
         if self._remote:
             with self._reporting_errors(f"{pattern} could not be removed from {self.url}"):
-                self._uploader.submit(self._remove_remote, pattern).result()  # after what is being copied
+                self._uploader.submit(self._remove_remote, pattern).result()  # after uploads under way
 
     def try_upload(self) -> None:
-        """The same at an end that somebody asked for: trouble is told, and what is here stays here."""
-        with self._reporting_errors(f"Checkpoints could not be copied to {self.url}; this machine has them"):
+        """Upload after a signal: an error is only reported, as this machine has the checkpoints."""
+        with self._reporting_errors(f"Checkpoints could not be uploaded to {self.url}; this machine has them"):
             self.upload()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes of this machine away. Raises `InputError` if one trains here already."""
+        """Lock the run against other processes on this machine. Raises `InputError` if one trains in it."""
         storage.make_folder(self._locks)
         lock = FileLock(self._locks / f"{self._name}.lock", timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
             raise InputError(
-                f"Another process trains in {self.url}", "two would overwrite each other's checkpoints",
+                f"Another process is training in {self.url}", "two would overwrite each other's checkpoints",
                 "Wait for it, or choose another --out.",
             ) from error  # fmt: skip
         try:
@@ -215,25 +214,25 @@ class RunFolder:
             lock.release()
 
     def _upload_all(self) -> None:
-        while self._changed:
-            self._changed = False
+        while self._outdated:
+            self._outdated = False
             self._upload()
 
     def _upload(self) -> None:
-        """The newest state and what it names, weights first; then those that are not kept here are removed."""
-        there, known = storage.join(self.url, "checkpoints"), {entry.name for entry in self._remote_checkpoints()}
-        # Best weights sort before states, so that a state that is there has what it names.
-        here = sorted(self.checkpoints.glob("[!.]*.*"))
-        for file in here:
-            if file.name not in known:
+        """Upload new files, best weights first; then remove remote files that are not here."""
+        remote = {entry.name for entry in self._remote_checkpoints()}
+        # Best weights sort before states, so that an uploaded state has the weights it refers to.
+        files = sorted(self.checkpoints.glob("[!.]*.*"))
+        for file in files:
+            if file.name not in remote:
                 try:
                     data = file.read_bytes()
-                except FileNotFoundError:  # dropped for a newer one meanwhile
+                except FileNotFoundError:  # replaced by a newer one meanwhile
                     self._upload()
                     return
-                storage.write(storage.join(there, file.name), data)
-        for name in known - {file.name for file in here}:
-            storage.remove(storage.join(there, name))
+                storage.write(storage.join(self.url, "checkpoints", file.name), data)
+        for name in remote - {file.name for file in files}:
+            storage.remove(storage.join(self.url, "checkpoints", name))
 
     def _remove_remote(self, pattern: str) -> None:
         for entry in self._remote_checkpoints():
@@ -241,7 +240,7 @@ class RunFolder:
                 storage.remove(entry.url)
 
     def upload_folder(self, name: str) -> None:
-        """Copy one of the run's folders on this machine to a remote run, file by file."""
+        """Upload a local folder of the run to a remote run."""
         if self._remote:
             for file in sorted((self.folder / name).glob("[!.]*")):
                 self.write(f"{name}/{file.name}", file.read_bytes())
@@ -251,20 +250,20 @@ class RunFolder:
         storage.write(storage.join(self.url, name), data)
 
     def try_write(self, name: str, data: bytes) -> None:
-        """Write one file that will be written again; trouble is told."""
+        """Write one file that will be written again; an error is only reported."""
         with self._reporting_errors(f"{name} could not be written"):
             self.write(name, data)
 
     @contextlib.contextmanager
     def _reporting_errors(self, what: str) -> Iterator[None]:
-        """Tell trouble of the storage, and go on."""
+        """Report a storage error, and continue."""
         try:
             yield
         except StorageError as error:
             self._say(f"{what}: {error}")
 
     def publish(self, files: Mapping[str, bytes], model_json: bytes) -> Bundle:
-        """Write the bundle: `model.json` last, so that whoever finds it finds everything."""
-        place = storage.join(self.url, "bundle")
-        storage.publish(place, {**files, bundles.MODEL_JSON: model_json}, last=bundles.MODEL_JSON)
-        return bundles.find(place)
+        """Write the bundle, `model.json` last: where it is, the bundle is complete."""
+        bundle = storage.join(self.url, "bundle")
+        storage.publish(bundle, {**files, bundles.MODEL_JSON: model_json}, last=bundles.MODEL_JSON)
+        return bundles.find(bundle)

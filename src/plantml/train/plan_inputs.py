@@ -1,0 +1,53 @@
+"""What a plan depends on besides the configuration: dataset, machine, measured speed, and the bundle to start from."""
+
+from dataclasses import dataclass
+
+from plantml.data.manifest import Version
+from plantml.model.bundle import Bundle
+from plantml.train.config import Precision
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The machine.
+
+    Attributes:
+        cores: usable ones.
+        device: default device for training: `cpu`, `cuda` or `mps`.
+        gpu_memory: bytes of one GPU; 0 without a GPU.
+    """
+
+    cores: int
+    device: str
+    gpu_memory: int = 0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Measurements on this machine, for one network, input size and batch size.
+
+    Attributes:
+        step: seconds of a training step including augmentation, in 32 bits.
+        embed: seconds to embed one photo.
+        decode: seconds to read and decode one photo.
+        bf16: speed-up of a step in bf16; None where the processor would emulate it.
+    """
+
+    step: float
+    embed: float
+    decode: float
+    bf16: float | None = None
+
+    def step_in(self, precision: Precision) -> float:
+        """Seconds of a step in a precision."""
+        return self.step / self.bf16 if precision == "bf16" and self.bf16 else self.step
+
+
+@dataclass(frozen=True)
+class PlanInputs:
+    """Dataset and hardware; speed once it is measured; the parent bundle if there is one."""
+
+    dataset: Version
+    hardware: Hardware
+    speed: Speed | None = None
+    parent: Bundle | None = None
