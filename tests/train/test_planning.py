@@ -12,7 +12,7 @@ from plantml.targets import Target
 from plantml.train import budget, planning
 from plantml.train import config as recipe
 from plantml.train.config import Plan, TrainConfig
-from plantml.train.planning import Hardware, PlanInputs, Speed
+from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
 
 
 def version(labels: dict[str, list], split: list[str], **columns: object) -> Version:

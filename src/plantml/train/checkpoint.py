@@ -4,6 +4,7 @@ import io
 import math
 import pickle
 import re
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ class CheckpointCallback(pl.Callback):
         self._optimiser: dict[str, Any] | None = None
         self._earlier_seconds, self._started, self._saved = 0.0, time.monotonic(), time.monotonic()
         self._evaluation_seconds = 0.0
+        self._signal_handler: Any = signal.SIG_DFL
 
     @property
     def done(self) -> bool:
@@ -126,7 +128,14 @@ class CheckpointCallback(pl.Callback):
         if finished > len(self.history.rows):
             self._end_epoch()
 
+    def on_fit_start(self, *_: Any) -> None:
+        self._signal_handler = signal.getsignal(signal.SIGTERM)
+
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        # Lightning has installed its own handler in between. It communicates with the other processes at any point of
+        # their work, while `Stop` only notes the signal for the end of the step.
+        if signal.getsignal(signal.SIGTERM) != self._signal_handler:
+            signal.signal(signal.SIGTERM, self._signal_handler)
         if self._optimiser is not None:
             trainer.optimizers[0].load_state_dict(self._optimiser)
             self._optimiser = None

@@ -88,8 +88,5 @@ def _run_steps(module: PlantModule, checkpoints: CheckpointCallback, data: prepa
             plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
             default_root_dir=scratch,
         )
-        # Signals are answered by `Stop`, between two steps. Lightning's own handler talks to the other processes from
-        # within whatever is being done, where they may be waiting for something else.
-        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
         share = {"rank": trainer.global_rank, "size": trainer.world_size}
         trainer.fit(module, training_loader(data.train, plan, module.step, checkpoints.epochs, **share))

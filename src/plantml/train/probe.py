@@ -1,6 +1,6 @@
 """A probe: train the heads only, in seconds, on embeddings that the frozen backbone computes once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,11 +58,9 @@ def fit(
     net.eval()
     examples = _augmented(net, plan, train, train.rows, job)
     val_embeddings, truth = _plain(net, val, replace(job, progress=silent))
-    optimiser, schedule = _optimiser(net, plan, plan.epochs, plan.lr)
     history, best = History(), net.heads.state_dict()
-    for epoch in range(plan.epochs):
-        loss = _epoch(net, plan, examples, epoch, optimiser, batch=plan.batch_size)
-        schedule.step()
+    losses = _epochs(net, plan, examples, epochs=plan.epochs, rate=plan.lr, batch=plan.batch_size)
+    for epoch, loss in enumerate(losses):
         with torch.no_grad():
             evaluation = evaluate_logits(net, plan.targets, net.classify(val_embeddings), truth)
         row = history.add(epoch, loss, evaluation.loss, evaluation.reports)
@@ -87,50 +85,38 @@ def warm_up_heads(net: PlantNet, plan: Plan, train: Photos, job: EmbeddingJob) -
     if len(rows) > WARM_UP_PHOTOS:
         rows = np.sort(np.random.default_rng(plan.seed).permutation(rows)[:WARM_UP_PHOTOS])
     examples = _augmented(net, plan.model_copy(update={"augment": 0.0, "views": 1}), train, rows, job)
-    optimiser, schedule = _optimiser(net, plan, _WARM_UP_EPOCHS, _WARM_UP_RATE)
-    for epoch in range(_WARM_UP_EPOCHS):
-        _epoch(net, plan, examples, epoch, optimiser, batch=_WARM_UP_BATCH)
-        schedule.step()
+    for _ in _epochs(net, plan, examples, epochs=_WARM_UP_EPOCHS, rate=_WARM_UP_RATE, batch=_WARM_UP_BATCH):
+        pass
     net.train()
 
 
-def _optimiser(
-    net: PlantNet, plan: Plan, epochs: int, rate: float
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    optimiser = torch.optim.AdamW(net.heads.parameters(), lr=rate, weight_decay=plan.weight_decay)
-    return optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
-
-
-def _epoch(
-    net: PlantNet,
-    plan: Plan,
-    examples: tuple[Tensor, dict[str, Tensor]],
-    epoch: int,
-    optimiser: torch.optim.Optimizer,
-    *,
-    batch: int,
-) -> float:
-    """Train one epoch over all views; return the mean loss."""
+def _epochs(
+    net: PlantNet, plan: Plan, examples: tuple[Tensor, dict[str, Tensor]], *, epochs: int, rate: float, batch: int
+) -> Iterator[float]:
+    """Train the heads epoch by epoch over all views, and yield each epoch's mean loss."""
     embeddings, labels = examples
-    order = np.random.default_rng([plan.seed, epoch]).permutation(len(embeddings))
-    losses = []
-    for start in range(0, len(order), batch):
-        rows = torch.from_numpy(order[start : start + batch])
-        batch_labels = {name: values[rows] for name, values in labels.items()}
-        loss = total_loss(
-            net.classify(embeddings[rows]),
-            batch_labels,
-            plan.targets,
-            smoothing=plan.label_smoothing,
-            scales=net.scales(),
-            weights=plan.class_weights,
-            shifts=plan.class_logits,
-        )
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    return sum(losses) / len(losses)
+    optimiser = torch.optim.AdamW(net.heads.parameters(), lr=rate, weight_decay=plan.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+    for epoch in range(epochs):
+        order = np.random.default_rng([plan.seed, epoch]).permutation(len(embeddings))
+        losses = []
+        for start in range(0, len(order), batch):
+            rows = torch.from_numpy(order[start : start + batch])
+            loss = total_loss(
+                net.classify(embeddings[rows]),
+                {name: values[rows] for name, values in labels.items()},
+                plan.targets,
+                smoothing=plan.label_smoothing,
+                scales=net.scales(),
+                weights=plan.class_weights,
+                shifts=plan.class_logits,
+            )
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            losses.append(float(loss.detach()))
+        schedule.step()
+        yield sum(losses) / len(losses)
 
 
 def _augmented(
@@ -140,8 +126,8 @@ def _augmented(
     dataset = PhotoDataset(photos, plan.seed, augmentation(plan))
 
     def images(numbers: Sequence[int]) -> Tensor:
-        places = [(view, int(rows[row]), 0) for view, row in (divmod(number, len(rows)) for number in numbers)]
-        return torch.stack([dataset[place]["image"] for place in places])
+        samples = [(view, int(rows[row]), 0) for view, row in (divmod(number, len(rows)) for number in numbers)]
+        return torch.stack([dataset[sample]["image"] for sample in samples])
 
     labels = {
         name: torch.as_tensor(np.concatenate([values[rows]] * plan.views)) for name, values in photos.labels.items()
