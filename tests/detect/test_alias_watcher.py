@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from plantml import registry, storage
-from plantml.detect.alias_watcher import Follower, followed
+from plantml.detect.alias_watcher import AliasWatcher, watched_alias
 from plantml.detect.config import DetectConfig
-from plantml.detect.detect import Extras, pipeline_for
+from plantml.detect.detect import Extras, build_pipeline
 from plantml.detect.sources import collect
 from plantml.detect.watch import watch
 from plantml.errors import InputError, StorageError
 from plantml.model.bundle import Bundle
+from plantml.registry import ledger
 from plantml.registry.references import find
 
 from .conftest import CONTRACT, Formula
@@ -24,7 +25,7 @@ class Registry:
 
     def __init__(self, url):
         self.url, self.contracts = url, {}
-        self.acts = registry.acts.Acts(url)
+        self.acts = ledger.History(url)
 
     def add(self, number, contract=CONTRACT):
         self.contracts[number] = contract
@@ -39,7 +40,7 @@ class Registry:
     def open(self, config, ref):
         number = self.acts.ledger().entry(ref.rpartition("@")[2]).number
         bundle = Bundle(f"{self.url}/{number:04d}", self.contracts[number], str(number) * 64, {}, asked=ref)
-        return pipeline_for(bundle, Formula(), config, 2), Extras()
+        return build_pipeline(bundle, Formula(), config, 2), Extras()
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def watched(models, tmp_path):
             return collect([str(tmp_path / "photos")], may_be_empty=True)
 
         opened = models.open(config, f"{models.url}@production")
-        follow = Follower(opened[0].bundle, config, lambda ref: models.open(config, ref), told.append)
+        follow = AliasWatcher(opened[0].bundle, config, lambda ref: models.open(config, ref), told.append)
         watch(look, *opened[:1], config, stdout=stdout, stop=stop, extras=opened[1], tell=told.append, follow=follow)
         text = stdout.getvalue() if out == "-" else Path(out).read_text()
         return text if out.endswith(".csv") else [json.loads(line) for line in text.splitlines()], told
@@ -174,10 +175,10 @@ def test_new_classes_are_welcome_and_other_targets_end_the_watch(watched, models
 def test_only_an_alias_of_a_watch_is_followed(models):
     config = DetectConfig(watch=True)
     named = Bundle("url", CONTRACT, "1" * 64, {}, asked=f"{models.url}@production")
-    assert followed(named, config) == f"{models.url}@production"
-    assert followed(named, DetectConfig()) == ""
-    assert followed(Bundle("url", CONTRACT, "1" * 64, {}, asked=f"{models.url}@1"), config) == ""
-    assert followed(Bundle("url", CONTRACT, "1" * 64, {}), config) == ""
+    assert watched_alias(named, config) == f"{models.url}@production"
+    assert watched_alias(named, DetectConfig()) == ""
+    assert watched_alias(Bundle("url", CONTRACT, "1" * 64, {}, asked=f"{models.url}@1"), config) == ""
+    assert watched_alias(Bundle("url", CONTRACT, "1" * 64, {}), config) == ""
 
 
 def test_the_command_follows_a_registry(trained, cli, tmp_path, write_photos):

@@ -15,7 +15,7 @@ from plantml.detect import advice, annotate, shards
 from plantml.detect.detect import Extras
 from plantml.detect.similar import Similar
 from plantml.detect.tiles import Tiling
-from plantml.detect.tta import Turned, forms
+from plantml.detect.tta import AveragedRuntime, forms
 from plantml.errors import InputError, UsageError
 
 
@@ -230,7 +230,7 @@ def test_turned_answers_are_the_mean_over_all_forms(run, tmp_path, formula):
     assert formula.calls == 9
     assert len({form.tobytes() for form in forms(np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3))}) == 8
     assert len(list(forms(np.zeros((1, 4, 6, 3), np.uint8)))) == 4
-    assert Turned(formula).name == "formula"
+    assert AveragedRuntime(formula).name == "formula"
 
 
 def test_similar_photos_are_named_the_likest_first(run, photos):

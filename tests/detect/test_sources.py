@@ -34,7 +34,7 @@ def inside(folder, monkeypatch):
 
 
 def names(found):
-    return [source.url for source in found.found]
+    return [source.url for source in found.photos]
 
 
 def test_a_folder_gives_its_images_in_order_and_counts_what_it_passes_over(folder):
@@ -80,14 +80,14 @@ def test_nul_lets_a_name_hold_a_line_end(tmp_path):
     file.write_bytes(b"picture")
     found = collect(["-"], io.BytesIO(f"{file}\0".encode()))
     assert names(found) == [str(file)]
-    assert found.found[0].stamp != "missing"
+    assert found.photos[0].stamp != "missing"
 
 
 def test_a_name_that_is_no_unicode_is_still_that_file(tmp_path):
     raw = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
     Path(os.fsdecode(raw)).write_bytes(b"picture")
     listed, folder = collect(["-"], io.BytesIO(raw + b"\n")), collect([str(tmp_path)])
-    assert list(listed.found) == list(folder.found)
+    assert list(listed.photos) == list(folder.photos)
 
 
 def test_what_is_named_twice_is_looked_at_once(folder):
@@ -105,17 +105,17 @@ def test_a_named_file_is_taken_whatever_it_is(folder):
     missing = f"{folder}/gone.jpg"
     found = collect([f"{folder}/notes.md", missing, f"{folder}/.hidden.jpg"])
     assert names(found) == [f"{folder}/notes.md", missing, f"{folder}/.hidden.jpg"]
-    assert [source.stamp == "missing" for source in found.found] == [False, True, False]
+    assert [source.stamp == "missing" for source in found.photos] == [False, True, False]
     assert not found.skipped
 
 
 def test_the_stamp_changes_with_the_file(folder):
-    (before,) = collect([f"{folder}/b.jpg"]).found
-    assert list(collect([f"{folder}/b.jpg"]).found) == [before]
+    (before,) = collect([f"{folder}/b.jpg"]).photos
+    assert list(collect([f"{folder}/b.jpg"]).photos) == [before]
     (folder / "b.jpg").write_bytes(b"another picture")
-    (after,) = collect([f"{folder}/b.jpg"]).found
+    (after,) = collect([f"{folder}/b.jpg"]).photos
     assert after != before
-    assert collect([str(folder)]).found[1] == after
+    assert collect([str(folder)]).photos[1] == after
 
 
 @pytest.mark.parametrize("name", ["empty", "empty/*.jpg", "void.txt"])
@@ -171,12 +171,12 @@ def test_a_list_names_what_lies_around_it_or_under_an_allowed_root(folder, tmp_p
     wanted = wanted[:-1] if name == "list.txt" else wanted
     rows = {"list.txt": wanted, "list.csv": ["image", *wanted]}.get(name) or [json.dumps({"image": w}) for w in wanted]
     (folder / name).write_text("\n".join(rows))
-    found = collect([str(folder / name)]).found
+    found = collect([str(folder / name)]).photos
     assert [bool(source.refusal) for source in found] == [False, False, *[True] * (len(wanted) - 2)]
     assert found[3].stamp.startswith("not-allowed: ")
     assert "--allow-root /etc" in found[3].stamp
     trust = Trust.of(["/etc", "http://127.1", "s3://other"])
-    found = collect([str(folder / name)], choice=Choice(trust=trust)).found
+    found = collect([str(folder / name)], choice=Choice(trust=trust)).photos
     assert [bool(source.refusal) for source in found][:6] == [False, False, True, False, False, False]
 
 
@@ -189,9 +189,9 @@ def test_a_list_far_away_names_nothing_here(folder, inside, memory_url):
 
 def test_standard_input_is_the_users_word_but_for_what_is_private_or_offline(folder):
     text = f"{folder}/b.jpg\nhttp://169.254.169.254/a.jpg\ns3://bucket/a.jpg\n".encode()
-    found = collect(["-"], io.BytesIO(text)).found
+    found = collect(["-"], io.BytesIO(text)).photos
     assert [bool(source.refusal) for source in found] == [False, True, False]
-    found = collect(["-"], io.BytesIO(text), Choice(trust=Trust(offline=True))).found
+    found = collect(["-"], io.BytesIO(text), Choice(trust=Trust(offline=True))).photos
     assert [bool(source.refusal) for source in found] == [False, True, True]
 
 
@@ -201,7 +201,7 @@ def test_offline_a_datasets_remote_references_are_not_read(tmp_path, make_rows):
     url = str(tmp_path / "dataset")
     versions.change(url, "import", {}, lambda _: (make_rows([far, near, {}]), ()))
     for trust, refused in ((Trust(), 0), (Trust(offline=True), 1), (Trust(("s3://bucket",), offline=True), 0)):
-        found = collect([url], choice=Choice(trust=trust)).found
+        found = collect([url], choice=Choice(trust=trust)).photos
         assert [bool(source.refusal) for source in found].count(True) == refused
         assert len(found) == 3
 
@@ -249,7 +249,7 @@ def test_a_folder_with_versions_is_a_dataset(trained):
     assert names(found) == [version.image_url(path) for path in version.usable()["path"]]
     test = collect([f"{trained.data}@{version.number}"], choice=Choice(split="test"))
     assert names(test) == [version.image_url(path) for path in version.usable("test")["path"]]
-    assert 0 < len(test.found) < len(found.found)
+    assert 0 < len(test.photos) < len(found.photos)
     with pytest.raises(InputError, match="no photos in the split") as error:
         collect([trained.data], choice=Choice(split="tset"))
     assert "test" in error.value.why

@@ -13,7 +13,7 @@ from plantml import storage
 from plantml.errors import Exit, InputError, StoppedError, StorageError
 from plantml.retrain import lease as leases
 from plantml.retrain import rounds
-from plantml.retrain.lease import HeldStop, Lease
+from plantml.retrain.lease import Lease, LeaseStop
 from plantml.storage.event_log import Event, Events
 
 
@@ -90,7 +90,7 @@ def test_who_lost_it_is_told_to_stop(tmp_path) -> None:
     log = str(tmp_path / "events")
     lease = Lease(log, 0.6)
     assert lease.take() is None
-    stop = HeldStop()
+    stop = LeaseStop()
     with stop, lease:
         stop.lease = lease
         assert not stop

@@ -8,7 +8,7 @@ import pytest
 from plantml.imaging import Fit
 from plantml.model.bundle import Architecture, Bundle, Contract, Origin
 from plantml.retrain import model_steps
-from plantml.retrain.class_alignment import widened
+from plantml.retrain.class_alignment import align_classes
 from plantml.retrain.config import GateConfig
 from plantml.targets import Target
 
@@ -85,10 +85,10 @@ def test_a_model_among_more_classes_gives_them_nothing() -> None:
         metrics={}, seed=0, versions={},
     )  # fmt: skip
     bundle = Bundle("two", contract, "two", {})
-    wide, runtime = widened(bundle, Two(), [Target("disease", "class", ("blight", "none", "rust"))])
+    wide, runtime = align_classes(bundle, Two(), [Target("disease", "class", ("blight", "none", "rust"))])
     assert wide.contract.targets[0].classes == ("none", "rust", "blight")
     assert runtime.run(np.zeros((3, 1)))["target.disease"].tolist() == [[0.5, 0.5, 0.0]] * 3
     assert runtime.name != Two.name  # answers that are kept are not mixed up
     assert wide.digest == bundle.digest
     same = Two()
-    assert widened(bundle, same, contract.targets) == (bundle, same)
+    assert align_classes(bundle, same, contract.targets) == (bundle, same)

@@ -12,8 +12,8 @@ from plantml.errors import FailuresError, UsageError
 
 if TYPE_CHECKING:
     from plantml.detect.config import DetectConfig
-    from plantml.detect.detect import Detected, Extras
-    from plantml.detect.shards import Merged
+    from plantml.detect.detect import DetectionResult, Extras
+    from plantml.detect.shards import MergeResult
     from plantml.detect.similar import Similar
     from plantml.detect.sources import Sources
     from plantml.model.bundle import Bundle
@@ -186,15 +186,15 @@ def detect(
     found = None if chosen.watch else look()
     for note in found.notes if found else ():
         console.say(note)
-    _set_pace(console, pipeline, chosen, 0 if found is None else len(found.found))
+    _set_pace(console, pipeline, chosen, 0 if found is None else len(found.photos))
     streams = console.streams
     stdout = streams.json_stdout() if chosen.out == run.STDOUT else streams.stdout
     with Stop() as stop:
         if found is None:
-            from plantml.detect.alias_watcher import Follower
+            from plantml.detect.alias_watcher import AliasWatcher
             from plantml.detect.watch import watch as watching
 
-            follow = Follower(pipeline.bundle, chosen, partial(_open, console, chosen), console.say)
+            follow = AliasWatcher(pipeline.bundle, chosen, partial(_open, console, chosen), console.say)
             done = watching(
                 look, pipeline, chosen, stdout=stdout, stop=stop, fresh=fresh, extras=extras,
                 tell=console.say, follow=follow,
@@ -213,7 +213,7 @@ def detect(
         )
         if stop:
             raise stop.error(
-                f"Detection stopped after {done.images} of {len(found.found)} images",
+                f"Detection stopped after {done.images} of {len(found.photos)} images",
                 "Repeat the same command to go on." if done.out != run.STDOUT else "",
             )
     _tell(console, done)
@@ -234,7 +234,7 @@ def _open(console: Console, chosen: "DetectConfig", model: str) -> "tuple[Pipeli
     run.check(chosen, bundle)
     threads = chosen.threads or console.machine.threads
     console.detail(f"{opened.name} on {chosen.device}")
-    pipeline = run.pipeline_for(bundle, opened, chosen, threads)
+    pipeline = run.build_pipeline(bundle, opened, chosen, threads)
     return pipeline, _extras(console, chosen.model_copy(update={"model": model}), bundle)
 
 
@@ -322,13 +322,13 @@ def _merge(console: Console, parts: list[str], chosen: "DetectConfig") -> None:
         )
 
 
-def _show_merged(page: Page, done: "Merged") -> None:
+def _show_merged(page: Page, done: "MergeResult") -> None:
     page.line(f"{done.out}: {count(done.images, 'record')} of {done.expected}", style="bold")
     for part, number in done.missing.items():
         page.line(f"Missing: {count(number, 'image')} of part {part}")
 
 
-def _tell(console: Console, done: "Detected") -> None:
+def _tell(console: Console, done: "DetectionResult") -> None:
     if done.out == "-":
         console.close()
         console.say(f"{count(done.images, 'record')}, {count(done.failed, 'failure')}")
@@ -350,7 +350,7 @@ def _tell(console: Console, done: "Detected") -> None:
     console.result("detect", content, lambda page: _show(page, done))
 
 
-def _show(page: Page, done: "Detected") -> None:
+def _show(page: Page, done: "DetectionResult") -> None:
     new = max(0, done.images - done.resumed)
     rate = f", {new / done.seconds:.3g}/s" if new and done.seconds > 0 else ""
     page.line(f"{done.out}: {count(done.written, 'record')}, {new} new{rate}", style="bold")

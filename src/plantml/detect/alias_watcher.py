@@ -14,9 +14,9 @@ from plantml.registry import ledger
 Opened = tuple[Pipeline, Extras]
 
 
-def followed(bundle: Bundle, config: DetectConfig) -> str:
+def watched_alias(bundle: Bundle, config: DetectConfig) -> str:
     """The alias, `REGISTRY/leaf@production`, that a watch follows; empty where the model stays the same."""
-    url, at = ledger.parse(bundle.asked)
+    url, at = ledger.parse_reference(bundle.asked)
     return f"{url}@{at}" if config.watch and at and not at.isdecimal() else ""
 
 
@@ -30,7 +30,7 @@ def shape(bundle: Bundle, config: DetectConfig) -> list[Any]:
     return [targets, bundle.contract.architecture.embedding if config.embeddings else None]
 
 
-class Follower:
+class AliasWatcher:
     """Tells when an alias has moved, and brings the model that it points to.
 
     Args:
@@ -48,9 +48,9 @@ class Follower:
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._config, self._open, self._tell = config, open_, tell
-        self._alias, self._shape, self._digest = followed(bundle, config), shape(bundle, config), bundle.digest
-        self._url, self._at = ledger.parse(self._alias)
-        self._acts = ledger.Acts(self._url)
+        self._alias, self._shape, self._digest = watched_alias(bundle, config), shape(bundle, config), bundle.digest
+        self._url, self._at = ledger.parse_reference(self._alias)
+        self._acts = ledger.History(self._url)
         self._due, self._said, self._seen = 0.0, "", False
 
     def __call__(self) -> Opened | None:

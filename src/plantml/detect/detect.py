@@ -13,7 +13,7 @@ from plantml.concurrency import Progress, Stop, silent
 from plantml.detect import writers
 from plantml.detect.config import STDOUT, DetectConfig
 from plantml.detect.journal import Journal, Row, pack
-from plantml.detect.photo_list import Listing, Source
+from plantml.detect.photo_list import PhotoList, Source
 from plantml.detect.sources import Sources
 from plantml.errors import UsageError
 from plantml.model.bundle import Bundle
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # one photo's answer does not wait for what only some options
     from plantml.detect.shards import Part
     from plantml.detect.similar import Similar
 
-__all__ = ["STDOUT", "DetectConfig", "Detected", "Extras", "check", "detect", "pipeline_for"]
+__all__ = ["STDOUT", "DetectConfig", "DetectionResult", "Extras", "build_pipeline", "check", "detect"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Extras:
 
 
 @dataclass(frozen=True)
-class Detected:
+class DetectionResult:
     """What a detection came to.
 
     Attributes:
@@ -78,13 +78,13 @@ class Detected:
         return sum(self.failures.values())
 
 
-def pipeline_for(bundle: Bundle, runtime: Runtime, config: DetectConfig, threads: int) -> Pipeline:
+def build_pipeline(bundle: Bundle, runtime: Runtime, config: DetectConfig, threads: int) -> Pipeline:
     """The pipeline that a configuration asks for."""
     used, batch = runtime, config.batch or BATCH
     if config.tta:
-        from plantml.detect.tta import Turned
+        from plantml.detect.tta import AveragedRuntime
 
-        used = Turned(runtime)
+        used = AveragedRuntime(runtime)
     if config.tile is None:
         return Pipeline(bundle, used, threads=threads, batch=batch, top_k=config.top_k)
     from plantml.detect.tiles import TiledPipeline, Tiling
@@ -140,7 +140,7 @@ def detect(
     fresh: bool = False,
     progress: Progress = silent,
     extras: Extras | None = None,
-) -> Detected:
+) -> DetectionResult:
     """Put every source through the model and write the records.
 
     To a URL, with a journal beside it: repeating the call goes on. To `-`, as they come, without one.
@@ -153,10 +153,10 @@ def detect(
     work = Detection(pipeline, config, extras or Extras())
     started = time.monotonic()
     if config.out == STDOUT:
-        work.print(sources.found, stdout, stop, progress)
+        work.print(sources.photos, stdout, stop, progress)
         return work.result(sources, 0, time.monotonic() - started, stopped=bool(stop))
-    part = _part(sources.found, config.shard) if config.shard else None
-    found = part.found if part else sources.found
+    part = _part(sources.photos, config.shard) if config.shard else None
+    found = part.photos if part else sources.photos
     journal = work.open_journal(fresh=fresh)
     resumed = work.fill(journal, found, stop, progress)
     seconds = time.monotonic() - started
@@ -216,7 +216,7 @@ class Detection:
             print(row.record, file=stdout, flush=self._config.watch)
             self._written += 1
 
-    def fill(self, journal: Journal, sources: Listing, stop: Stop, progress: Progress) -> int:
+    def fill(self, journal: Journal, sources: PhotoList, stop: Stop, progress: Progress) -> int:
         """Put into the journal what is not there yet; returns how many were there."""
         resumed = sum(source in journal for source in sources)
         todo = (source for source in sources if source not in journal) if resumed else iter(sources)
@@ -275,15 +275,15 @@ class Detection:
             )
         journal.mark()
 
-    def tally_only(self, journal: Journal, sources: Listing) -> None:
+    def tally_only(self, journal: Journal, sources: PhotoList) -> None:
         """Count what is there without writing it."""
         for row in journal.rows(sources):
             self._tally.count(row)
 
-    def result(self, sources: Sources, resumed: int, seconds: float, *, stopped: bool) -> Detected:
+    def result(self, sources: Sources, resumed: int, seconds: float, *, stopped: bool) -> DetectionResult:
         """What it came to."""
         tally = self._tally
-        return Detected(
+        return DetectionResult(
             out=self._config.out,
             images=tally.images,
             failures=dict(tally.failures.most_common()),
@@ -358,7 +358,7 @@ class Detection:
             del under_way[: len(predictions)]
 
 
-def _part(whole: Listing, text: str) -> "Part":
+def _part(whole: PhotoList, text: str) -> "Part":
     from plantml.detect.shards import Part, Shard
 
     return Part(whole, Shard.parse(text))
@@ -369,7 +369,7 @@ def _asked(bundle: Bundle, config: DetectConfig, extras: Extras) -> dict[str, An
     from plantml.detect import alias_watcher
 
     asked = {"model": bundle.digest, "runtime": config.runtime, "device": config.device, "top_k": config.top_k}
-    if alias := alias_watcher.followed(bundle, config):  # its models may change, what they predict may not
+    if alias := alias_watcher.watched_alias(bundle, config):  # its models may change, what they predict may not
         asked |= {"model": alias, "predicts": json.dumps(alias_watcher.shape(bundle, config))}
     if config.tta:
         asked["tta"] = True

@@ -72,7 +72,7 @@ class Places:
         self._pending.clear()
 
 
-class Listing(Sequence[Source]):
+class PhotoList(Sequence[Source]):
     """Sources in their order, each URL once, packed: about 30 bytes for each, by far most of them for its hash."""
 
     def __init__(self) -> None:

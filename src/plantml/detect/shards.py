@@ -16,7 +16,7 @@ from typing import Any
 from plantml import storage
 from plantml.detect import writers
 from plantml.detect.journal import Row
-from plantml.detect.photo_list import Listing
+from plantml.detect.photo_list import PhotoList
 from plantml.errors import InputError, UsageError
 from plantml.model.bundle import Contract
 
@@ -53,17 +53,17 @@ class Part:
         shard: which of them.
     """
 
-    def __init__(self, whole: Listing, shard: Shard) -> None:
+    def __init__(self, whole: PhotoList, shard: Shard) -> None:
         self._shard, self._whole = shard, whole
-        self.found = Listing()
+        self.photos = PhotoList()
         for source in whole:
             if shard.has(source.url):
-                self.found.add(source)
+                self.photos.add(source)
         self._about = {
             "part": shard.number,
             "of": shard.count,
             "images": len(whole),
-            "of_part": len(self.found),
+            "of_part": len(self.photos),
             "listing": whole.digest(),
         }
 
@@ -82,7 +82,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergeResult:
     """What merging came to.
 
     Attributes:
@@ -100,7 +100,7 @@ class Merged:
     failures: int
 
 
-def merge(parts: Sequence[str], out: str, contract: Contract | None = None, form: str | None = None) -> Merged:
+def merge(parts: Sequence[str], out: str, contract: Contract | None = None, form: str | None = None) -> MergeResult:
     """Put the parts of a sharded detection together, in the order of its sources.
 
     Memory does not grow with the number of records where the parts are local files. A part that is
@@ -190,7 +190,7 @@ class _Merging:
                     "Repeat the command of each part: only what is new is looked at.",
                 )
 
-    def result(self, out: str) -> Merged:
+    def result(self, out: str) -> MergeResult:
         if self._first is None:
             raise InputError("The parts hold no records", "", "Name what `plantml detect --shard i/n` wrote.")
         about = self._first[0]
@@ -199,4 +199,4 @@ class _Merging:
         if left := about["images"] - self._images - sum(missing.values()):
             absent = [number for number in range(1, about["of"] + 1) if number not in self._numbers]
             missing[", ".join(f"{number}/{about['of']}" for number in absent)] = left
-        return Merged(out, self._images, about["images"], missing, self._failures)
+        return MergeResult(out, self._images, about["images"], missing, self._failures)

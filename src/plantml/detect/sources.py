@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from plantml import imaging, storage
 from plantml.detect import tables
-from plantml.detect.photo_list import Listing, Source
+from plantml.detect.photo_list import PhotoList, Source
 from plantml.errors import InputError, NotFoundError, StorageError, UsageError
 from plantml.storage.addresses import ANYWHERE, NOT_ALLOWED, Trust, around
 
@@ -29,7 +29,7 @@ _AGES = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 class Sources:
     """All images, how many other files were passed over, by reason, and what the user should know of these."""
 
-    found: Listing
+    photos: PhotoList
     skipped: Counter[str] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
 
@@ -77,7 +77,7 @@ def collect(
     """
     skipped: Counter[str] = Counter()
     finder = _Finder(choice, skipped, stdin)
-    listing = Listing()
+    listing = PhotoList()
     for name in names:
         for source in finder.expand(name):
             if not listing.add(source):

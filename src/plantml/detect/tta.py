@@ -8,7 +8,7 @@ from plantml.imaging import Pixels
 from plantml.model.runtimes import Outputs, Runtime
 
 
-class Turned:
+class AveragedRuntime:
     """A runtime that answers with the mean over a picture's mirrored and turned forms.
 
     Those are the four by mirroring left to right and top to bottom; of a square input also the four that are a quarter

@@ -6,9 +6,9 @@ from typing import TextIO
 
 from plantml.concurrency import Stop, batched, silent
 from plantml.detect.config import STDOUT, DetectConfig
-from plantml.detect.detect import Detected, Detection, Extras, check
+from plantml.detect.detect import Detection, DetectionResult, Extras, check
 from plantml.detect.journal import Journal
-from plantml.detect.photo_list import Listing, Places
+from plantml.detect.photo_list import PhotoList, Places
 from plantml.detect.sources import Sources
 from plantml.errors import NotFoundError, StorageError
 from plantml.model.pipeline import Pipeline
@@ -35,7 +35,7 @@ def watch(
     extras: Extras | None = None,
     tell: Callable[[str], None] = lambda _: None,
     follow: Callable[[], tuple[Pipeline, Extras] | None] = lambda: None,
-) -> Detected:
+) -> DetectionResult:
     """Put every file through the model that is there or arrives.
 
     A file is complete when two looks, `config.interval` seconds apart, find the same size and time of change. The
@@ -51,13 +51,13 @@ def watch(
         fresh: forget what an earlier run did.
         extras: what records hold more.
         tell: gets a line now and then.
-        follow: asked between images whether another model is to answer from there on, see `follow.Follower`.
+        follow: asked between images whether another model is to answer from there on, see `follow.AliasWatcher`.
     """
     check(config, pipeline.bundle)
     work = Detection(pipeline, config, extras or Extras())
     journal = None if config.out == STDOUT else work.open_journal(fresh=fresh)
     resumed, new, started = (sum(1 for _ in journal) if journal else 0), 0, time.monotonic()
-    arrivals, sources, due, unwritten = _Arrivals(journal), Sources(Listing()), 0.0, True
+    arrivals, sources, due, unwritten = _Arrivals(journal), Sources(PhotoList()), 0.0, True
     while not stop:
         try:
             sources = look()
@@ -65,7 +65,7 @@ def watch(
             tell(f"Cannot look now: {error}")
             _wait(config.interval, stop)
             continue
-        ready = arrivals.ready(sources.found)
+        ready = arrivals.ready(sources.photos)
         for part in [*_parts(ready)] or [ready]:
             if (moved := follow()) is not None:
                 work.change_over(*moved)
@@ -86,9 +86,9 @@ def watch(
     return work.result(sources, resumed, time.monotonic() - started, stopped=True)
 
 
-def _parts(ready: Listing) -> Iterator[Listing]:
+def _parts(ready: PhotoList) -> Iterator[PhotoList]:
     for some in batched(ready, _PART):
-        part = Listing()
+        part = PhotoList()
         for source in some:
             part.add(source)
         yield part
@@ -102,9 +102,9 @@ class _Arrivals:
         self._taken = Places()
         self._before: dict[str, str] = {}
 
-    def ready(self, found: Listing) -> Listing:
+    def ready(self, found: PhotoList) -> PhotoList:
         """Those of a look that are as they were at the look before."""
-        ready, waiting = Listing(), {}
+        ready, waiting = PhotoList(), {}
         for source in found:
             if source.stamp == MISSING or source.key in self._taken or (self._journal and source in self._journal):
                 continue

@@ -19,7 +19,7 @@ _MEASURED = {"dataset", "dataset_version", "fingerprint", "asked", "reasons", "t
 
 
 @dataclass(frozen=True)
-class Shown:
+class ModelDetails:
     """One model, wherever it lies.
 
     Attributes:
@@ -77,7 +77,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ModelComparison:
     """Two models beside each other.
 
     Attributes:
@@ -88,8 +88,8 @@ class Compared:
         config: by key, choices of both that are not the same.
     """
 
-    first: Shown
-    second: Shown
+    first: ModelDetails
+    second: ModelDetails
     metrics: Mapping[str, tuple[float | None, float | None]]
     classes: Mapping[str, tuple[Sequence[str], Sequence[str]]]
     config: Mapping[str, tuple[Any, Any]]
@@ -121,29 +121,29 @@ def models(registry: str) -> list[Ledger]:
         NotFoundError: there is no registry.
     """
     url = storage.absolute(registry)
-    one = ledger.Acts(url).ledger()
+    one = ledger.History(url).ledger()
     if one.events:
         return [one]
     names = [entry.name.removesuffix(_FIRST) for entry in storage.list_files(url) if entry.name.endswith(_FIRST)]
     return [ledger.load(storage.join(url, name)) for name in names]
 
 
-def show(ref: str, cache: storage.Cache | None = None) -> Shown:
+def show(ref: str, cache: storage.Cache | None = None) -> ModelDetails:
     """One model, of a registry or not. Raises as `bundle.find`."""
     bundle = references.find(ref, cache)
-    state = ledger.load(ledger.parse(ref)[0]) if bundle.asked else None
+    state = ledger.load(ledger.parse_reference(ref)[0]) if bundle.asked else None
     card = bundle.read(bundles.CARD, cache).decode() if bundles.CARD in bundle.files else ""
-    return Shown(bundle, state, state.with_digest(bundle.digest) if state else None, _plan(bundle), card)
+    return ModelDetails(bundle, state, state.with_digest(bundle.digest) if state else None, _plan(bundle), card)
 
 
-def diff(first: str, second: str) -> Compared:
+def diff(first: str, second: str) -> ModelComparison:
     """Two models beside each other. Raises as `bundle.find`."""
     one, other = show(first), show(second)
     numbers = [each.bundle.contract.metrics for each in (one, other)]
     names = [*numbers[0], *(name for name in numbers[1] if name not in numbers[0])]
     keys = sorted({*one.config, *other.config})
     config = {key: (one.config.get(key), other.config.get(key)) for key in keys} if one.plan and other.plan else {}
-    return Compared(
+    return ModelComparison(
         one,
         other,
         {name: (numbers[0].get(name), numbers[1].get(name)) for name in names},

@@ -19,7 +19,7 @@ from plantml.errors import InputError, NotFoundError
 from plantml.storage.event_log import Event, Events
 
 EVENTS = "events"
-_TOLD = 10
+_VERSIONS_SHOWN = 10
 _ALIAS = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 
 
@@ -94,14 +94,14 @@ class Ledger:
         if number is None or number not in self.entries:
             what = f"{self.url} has no version {at}" if number is not None else f"{self.url} has no alias {at!r}"
             gone = "it was removed" if number in self.removed else ""
-            raise InputError(what, gone or self.told(), f"plantml models list {self.url}")
+            raise InputError(what, gone or self.summary(), f"plantml models list {self.url}")
         return self.entries[number]
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Versions and aliases in a few words."""
         known = sorted(self.entries)
-        versions = f"its versions: {', '.join(map(str, known[-_TOLD:]))}" if known else "it has no version"
-        more = f" and {len(known) - _TOLD} before" if len(known) > _TOLD else ""
+        versions = f"its versions: {', '.join(map(str, known[-_VERSIONS_SHOWN:]))}" if known else "it has no version"
+        more = f" and {len(known) - _VERSIONS_SHOWN} before" if len(known) > _VERSIONS_SHOWN else ""
         return "; ".join([versions + more, *(f"{name} is version {number}" for name, number in self.aliases.items())])
 
 
@@ -153,7 +153,7 @@ def _apply(state: Ledger, event: Event) -> None:
             )
 
 
-class Acts:
+class History:
     """The acts of one model, open for reading and for new ones."""
 
     def __init__(self, url: str) -> None:
@@ -170,7 +170,7 @@ def version_url(model: str, number: int) -> str:
     return storage.join(model, f"{number:04d}")
 
 
-def parse(ref: str) -> tuple[str, str | None]:
+def parse_reference(ref: str) -> tuple[str, str | None]:
     """`REGISTRY/leaf@3` as the model's URL and `3`; the `@` counts only at the end of the last path segment."""
     return storage.reference(ref, _ALIAS) if holds_registries(ref) else (storage.absolute(ref), None)
 
@@ -194,7 +194,7 @@ def load(url: str) -> Ledger:
     Raises:
         NotFoundError: there is no model of that name.
     """
-    state = Acts(url).ledger()
+    state = History(url).ledger()
     if not state.events:
         raise NotFoundError(
             f"There is no registered model at {state.url}",
@@ -204,35 +204,35 @@ def load(url: str) -> Ledger:
     return state
 
 
-def named(ref: str) -> tuple[Ledger, Entry]:
+def resolve(ref: str) -> tuple[Ledger, Entry]:
     """The model and the version that a reference means. Raises `InputError` or `NotFoundError`."""
-    url, at = parse(ref)
+    url, at = parse_reference(ref)
     state = load(url)
     if at is None:
-        raise unnamed(state)
+        raise missing_version_error(state)
     return state, state.entry(at)
 
 
-def unnamed(state: Ledger) -> InputError:
+def missing_version_error(state: Ledger) -> InputError:
     """The error for a model without a version."""
     aliases = sorted(state.aliases, key=lambda name: not name.startswith("production"))
     names = [*aliases, *(str(number) for number in sorted(state.entries, reverse=True)[:1])]
     return InputError(
         f"{state.url} is a registered model, and no version of it is named",
-        state.told(),
+        state.summary(),
         f"Say which: {state.url}@{names[0]}" if names else f"Add one: plantml models add RUN {state.url}",
     )
 
 
-def found(ref: str) -> Entry | None:
+def find_entry(ref: str) -> Entry | None:
     """The version if `ref` is one of a registry with `@`, else `None`. Raises `InputError`."""
-    url, at = parse(ref)
+    url, at = parse_reference(ref)
     if at is None:
         return None
-    state = Acts(url).ledger()
+    state = History(url).ledger()
     return state.entry(at) if state.events else None
 
 
 def is_model(url: str) -> bool:
     """True if a registered model is at that URL."""
-    return holds_registries(url) and bool(Acts(url).log.read())
+    return holds_registries(url) and bool(History(url).log.read())

@@ -12,7 +12,7 @@ from plantml.errors import InputError
 from plantml.model import bundle as bundles
 from plantml.registry import ledger, references
 from plantml.registry.evidence import FOLDER
-from plantml.registry.ledger import Acts, Entry, Ledger
+from plantml.registry.ledger import Entry, History, Ledger
 from plantml.storage import checksums
 from plantml.storage.checksums import Verified
 from plantml.storage.event_log import Decide, Event
@@ -26,7 +26,7 @@ def verify(ref: str, progress: Progress = silent) -> Verified:
     Raises:
         StorageError: the storage cannot be reached, or an act is missing.
     """
-    url, at = ledger.parse(ref)
+    url, at = ledger.parse_reference(ref)
     state = ledger.load(url)
     entries = [state.entries[number] for number in sorted(state.entries)] if at is None else [state.entry(at)]
     wanted = [(f"{entry.number:04d}/{name}", sha256) for entry in entries for name, sha256 in entry.files.items()]
@@ -57,7 +57,7 @@ def _evidence(state: Ledger) -> set[str]:
 
 
 @dataclass(frozen=True)
-class Collected:
+class CollectedGarbage:
     """What nobody needs.
 
     Attributes:
@@ -75,7 +75,7 @@ class Collected:
     gone: bool
 
 
-def collect(model: str, *, by: str, dry_run: bool = False, min_age: float = 86_400.0) -> Collected:
+def collect_garbage(model: str, *, by: str, dry_run: bool = False, min_age: float = 86_400.0) -> CollectedGarbage:
     """Remove the files of versions that were removed, or begun and never added.
 
     What was begun is removed by an act first: an `add` that is under way after all knows then that it must take
@@ -90,10 +90,10 @@ def collect(model: str, *, by: str, dry_run: bool = False, min_age: float = 86_4
     Raises:
         InputError: a version was named, or what was begun was added just now.
     """
-    url, at = ledger.parse(model)
+    url, at = ledger.parse_reference(model)
     if at is not None:
         raise InputError(f"{model} names a version", "", f"Name the model alone: {url}")
-    acts, before, state = Acts(url), time.time() - min_age, ledger.load(url)
+    acts, before, state = History(url), time.time() - min_age, ledger.load(url)
     unfinished, removed = (_older(group, before) for group in (state.begun, state.removed))
     files = _loose(state, {*unfinished, *removed}, before)
     if not dry_run:
@@ -103,7 +103,9 @@ def collect(model: str, *, by: str, dry_run: bool = False, min_age: float = 86_4
             storage.remove(each.url)
         for number in (*unfinished, *removed):
             acts.log.append(_deciding(acts, "collect", number, by))
-    return Collected(unfinished, removed, [each.name for each in files], sum(each.size for each in files), not dry_run)
+    return CollectedGarbage(
+        unfinished, removed, [each.name for each in files], sum(each.size for each in files), not dry_run
+    )
 
 
 def _loose(state: Ledger, numbers: set[int], before: float) -> list[storage.Entry]:
@@ -122,7 +124,7 @@ def _loose(state: Ledger, numbers: set[int], before: float) -> list[storage.Entr
     return found
 
 
-def _deciding(acts: Acts, act: str, number: int, by: str) -> Decide:
+def _deciding(acts: History, act: str, number: int, by: str) -> Decide:
     def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
         state = ledger.fold(acts.url, events)
         if number in state.entries:

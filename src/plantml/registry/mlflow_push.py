@@ -27,7 +27,7 @@ _REQUIREMENTS = ("mlflow", "numpy", "onnx", "onnxruntime", "pandas")
 
 
 @dataclass(frozen=True)
-class Pushed:
+class PushResult:
     """What a push came to.
 
     Attributes:
@@ -47,7 +47,7 @@ class Pushed:
     changed: bool
 
 
-def push(ref: str, store: str, *, name: str | None = None, cache: storage.Cache | None = None) -> Pushed:
+def push(ref: str, store: str, *, name: str | None = None, cache: storage.Cache | None = None) -> PushResult:
     """Register a version with MLflow; a model that is there already only gets its aliases.
 
     Args:
@@ -61,7 +61,7 @@ def push(ref: str, store: str, *, name: str | None = None, cache: storage.Cache 
         StorageError: MLflow cannot be reached, or refused.
         MissingExtraError: MLflow is not installed.
     """
-    state, entry = ledger.named(ref)
+    state, entry = ledger.resolve(ref)
     module = mlflow_client.mlflow("models push")
     store = mlflow_client.address(store)
     called = name or storage.basename(state.url)
@@ -76,7 +76,7 @@ def push(ref: str, store: str, *, name: str | None = None, cache: storage.Cache 
         names = state.names(entry.number)
         for alias in names:
             client.set_registered_model_alias(called, alias, str(number))
-    return Pushed(store, called, number, names, entry, changed)
+    return PushResult(store, called, number, names, entry, changed)
 
 
 @contextmanager

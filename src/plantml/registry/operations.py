@@ -10,7 +10,7 @@ from typing import Any
 from plantml.errors import GateError, InputError, UsageError
 from plantml.registry import evidence as evidences
 from plantml.registry import ledger, references
-from plantml.registry.ledger import Acts, Ledger
+from plantml.registry.ledger import History, Ledger
 from plantml.storage.event_log import Event
 
 GUARDED = "production"
@@ -18,7 +18,7 @@ GUARDED = "production"
 
 
 @dataclass(frozen=True)
-class Changed:
+class Change:
     """What an act came to.
 
     Attributes:
@@ -42,7 +42,7 @@ class Changed:
         return self.event is not None
 
 
-def me() -> str:
+def current_user() -> str:
     """Who acts where nobody says it: user and machine."""
     try:
         user = getpass.getuser()
@@ -76,7 +76,7 @@ def promote(
     evidence: Mapping[str, Any] | str | None = None,
     expected: int | str | None = None,
     force: bool = False,
-) -> Changed:
+) -> Change:
     """Let an alias point to a version.
 
     `production` and what begins with it, in any case, need evidence, see `evidence.check`, or `force` and a reason.
@@ -100,7 +100,7 @@ def promote(
     ledger.check_alias(alias)
     if force and not why:
         raise UsageError("A forced promotion needs its reason", "", "Say why: --why TEXT")
-    acts = Acts(model)
+    acts = History(model)
     shown = evidences.read(evidence) if evidence is not None else None
     judged = guarded(alias) and not force
     kept: Mapping[str, Any] | None = None
@@ -121,13 +121,13 @@ def promote(
     if shown is not None:
         # Decided once before anything is written, so that what is refused leaves nothing behind.
         if decide(acts.log.read()) is None:
-            return Changed(acts.url, alias, number, number, None)
+            return Change(acts.url, alias, number, number, None)
         kept = evidences.keep(acts.url, shown, evidences.judged_on(shown, bundle.contract) if judged else ())
     event = acts.log.append(decide)
-    return Changed(acts.url, alias, number, _from(event, number), event)
+    return Change(acts.url, alias, number, _from(event, number), event)
 
 
-def rollback(model: str, alias: str, *, by: str, why: str = "", expected: int | str | None = None) -> Changed:
+def rollback(model: str, alias: str, *, by: str, why: str = "", expected: int | str | None = None) -> Change:
     """Let an alias point to the version again that it pointed to before; repeated, to the one before that.
 
     Args:
@@ -141,7 +141,7 @@ def rollback(model: str, alias: str, *, by: str, why: str = "", expected: int | 
         InputError: there is no such alias, or nothing before.
         GateError: somebody moved the alias meanwhile.
     """
-    acts, target = Acts(model), 0
+    acts, target = History(model), 0
 
     def decide(events: Sequence[Event]) -> Mapping[str, Any]:
         nonlocal target
@@ -159,10 +159,10 @@ def rollback(model: str, alias: str, *, by: str, why: str = "", expected: int | 
                 "from": now.number, "by": by, "why": why}  # fmt: skip
 
     event = acts.log.append(decide)
-    return Changed(acts.url, alias, target, _from(event, 0), event)
+    return Change(acts.url, alias, target, _from(event, 0), event)
 
 
-def unalias(model: str, alias: str, *, by: str, why: str = "") -> Changed:
+def unalias(model: str, alias: str, *, by: str, why: str = "") -> Change:
     """Take an alias away. One that is not there is no error.
 
     Raises:
@@ -170,7 +170,7 @@ def unalias(model: str, alias: str, *, by: str, why: str = "") -> Changed:
     """
     if guarded(alias) and not why:
         raise UsageError(f"Taking {alias} away needs its reason", "", "Say why: --why TEXT")
-    acts, before = Acts(model), 0
+    acts, before = History(model), 0
 
     def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
         nonlocal before
@@ -178,17 +178,17 @@ def unalias(model: str, alias: str, *, by: str, why: str = "") -> Changed:
         return {"act": "unalias", "alias": alias, "from": before, "by": by, "why": why} if before else None
 
     event = acts.log.append(decide)
-    return Changed(acts.url, alias, 0, before, event)
+    return Change(acts.url, alias, 0, before, event)
 
 
-def remove(model: str, number: int, *, by: str, why: str = "") -> Changed:
+def remove(model: str, number: int, *, by: str, why: str = "") -> Change:
     """Remove a version: it cannot be named any more. Its files go with the next `collect`.
 
     Raises:
         InputError: there is no such version.
         GateError: an alias points to it.
     """
-    acts = Acts(model)
+    acts = History(model)
 
     def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
         state = _known(acts, events)
@@ -204,7 +204,7 @@ def remove(model: str, number: int, *, by: str, why: str = "") -> Changed:
             )
         return {"act": "remove", "version": number, "digest": entry.digest, "by": by, "why": why}
 
-    return Changed(acts.url, "", number, 0, acts.log.append(decide))
+    return Change(acts.url, "", number, 0, acts.log.append(decide))
 
 
 def check_expected(state: Ledger, alias: str, expected: int | str | None) -> None:
@@ -230,7 +230,7 @@ def _by_whom(state: Ledger, alias: str) -> str:
     return f" since {last.time}, by {last.content['by']}" if last else ""
 
 
-def _known(acts: Acts, events: Sequence[Event]) -> Ledger:
+def _known(acts: History, events: Sequence[Event]) -> Ledger:
     if not events:
         ledger.load(acts.url)  # raises, with the explanation
     return ledger.fold(acts.url, events)

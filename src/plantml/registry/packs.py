@@ -14,7 +14,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model is the same file
 
 
 @dataclass(frozen=True)
-class Packed:
+class Pack:
     """A pack that was written.
 
     Attributes:
@@ -28,7 +28,7 @@ class Packed:
     size: int
 
 
-def pack(ref: str, out: str, cache: storage.Cache | None = None) -> Packed:
+def pack(ref: str, out: str, cache: storage.Cache | None = None) -> Pack:
     """Write a bundle as one file, after a look at every hash.
 
     Args:
@@ -51,4 +51,4 @@ def pack(ref: str, out: str, cache: storage.Cache | None = None) -> Packed:
                 raise InputError(f"{name} is too large for a pack", f"the limit is {MAX_MEMBER >> 30} GiB")
             file.writestr(zipfile.ZipInfo(name, _EPOCH), data)
     storage.write(url, buffer.getvalue())
-    return Packed(url, parts.bundle, buffer.tell())
+    return Pack(url, parts.bundle, buffer.tell())

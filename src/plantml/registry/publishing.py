@@ -10,7 +10,7 @@ from plantml.errors import InputError, StorageError, UsageError
 from plantml.model import bundle as bundles
 from plantml.model.runtimes import FILES
 from plantml.registry import ledger
-from plantml.registry.ledger import Acts, Entry, Ledger
+from plantml.registry.ledger import Entry, History, Ledger
 from plantml.registry.operations import guarded, promote
 from plantml.registry.version_files import Parts, inspect
 
@@ -19,7 +19,7 @@ _TRIES = 20
 
 
 @dataclass(frozen=True)
-class Added(Entry):
+class AddedVersion(Entry):
     """A version that `add` made, or that was there. `changed` is false where there was nothing to do."""
 
     changed: bool
@@ -34,7 +34,7 @@ def add(
     evidence: Mapping[str, Any] | None = None,
     alias: str | None = None,
     cache: storage.Cache | None = None,
-) -> Added:
+) -> AddedVersion:
     """Make a bundle a version of a registered model.
 
     Safe to repeat and to kill: the same model is added once, and what is not added whole is no version.
@@ -53,7 +53,7 @@ def add(
         UsageError: the alias needs evidence.
         StorageError: a file is not what its hash promises, or the storage failed.
     """
-    acts = Acts(model)
+    acts = History(model)
     check_place(acts)
     if alias is not None and guarded(alias):
         raise UsageError(f"{alias} needs evidence", "", "Add the model first, then: plantml models promote")
@@ -71,13 +71,13 @@ def add(
         if entry is not None:
             if alias is not None:
                 promote(acts.url, entry.number, alias, by=by, why=why)
-            return Added(**vars(entry), changed=event is not None)
+            return AddedVersion(**vars(entry), changed=event is not None)
     raise StorageError(
         f"Could not add to {acts.url}", "what was written was taken away again and again", "Repeat the command."
     )
 
 
-def check_place(acts: Acts) -> None:
+def check_place(acts: History) -> None:
     """Raise `InputError` if a model would be made where something else is, or cannot be called that."""
     url = acts.url
     name = storage.basename(url)
@@ -91,7 +91,7 @@ def check_place(acts: Acts) -> None:
             raise InputError(f"{url} holds other files", f"such as {foreign}", "Choose a new name for the model.")
 
 
-def _begin(acts: Acts, parts: Parts, by: str) -> int:
+def _begin(acts: History, parts: Parts, by: str) -> int:
     """The number to write to: a new one, or that of a killed `add` of the same files; 0 if nothing is to do."""
     taken = 0
 
@@ -142,7 +142,7 @@ def _content(parts: Parts, number: int, size: int) -> dict[str, Any]:
 
 def _origin(ref: str, parts: Parts) -> Any:
     """Where it came from; of a version in a registry with all that was done to it there."""
-    url, _ = ledger.parse(ref)
+    url, _ = ledger.parse_reference(ref)
     if not parts.bundle.asked:
         return storage.absolute(ref)
     state = ledger.load(url)

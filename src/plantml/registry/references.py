@@ -41,7 +41,7 @@ def open_model(
 
 def _version(ref: str, cache: storage.Cache | None) -> Bundle | None:
     """The bundle of a version in a registry, which is the model that was added; `None` for any other reference."""
-    entry = ledger.found(ref)
+    entry = ledger.find_entry(ref)
     if entry is None:
         return None
     bundle = bundles.find(entry.url, cache)
@@ -59,7 +59,7 @@ def _registered_models_explained(ref: str) -> Iterator[None]:
     except NotFoundError:
         url = storage.absolute(ref)
         if ledger.is_model(url):
-            raise ledger.unnamed(ledger.load(url)) from None
+            raise ledger.missing_version_error(ledger.load(url)) from None
         raise
 
 

@@ -17,7 +17,7 @@ from plantml.model.runtimes import Outputs, Runtime
 from plantml.targets import Target
 
 
-class Widened:
+class AlignedRuntime:
     """A runtime with columns of zeros for classes that its model does not know.
 
     Args:
@@ -40,7 +40,7 @@ class Widened:
         return outputs
 
 
-def widened(bundle: Bundle, runtime: Runtime, targets: Sequence[Target]) -> tuple[Bundle, Runtime]:
+def align_classes(bundle: Bundle, runtime: Runtime, targets: Sequence[Target]) -> tuple[Bundle, Runtime]:
     """A bundle and its runtime that know all classes of a dataset's targets, their own ones first."""
     theirs = {target.name: target for target in targets}
     wide, more = [], {}
@@ -56,4 +56,4 @@ def widened(bundle: Bundle, runtime: Runtime, targets: Sequence[Target]) -> tupl
         return bundle, runtime
     contract = bundle.contract.model_copy(update={"targets": tuple(wide)})
     classes = {target.name: target.classes for target in wide}
-    return replace(bundle, contract=contract), Widened(runtime, more, classes)
+    return replace(bundle, contract=contract), AlignedRuntime(runtime, more, classes)

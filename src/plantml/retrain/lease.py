@@ -88,7 +88,7 @@ class Lease:
         return {"act": act, "until": time.time() + self._seconds, **self._me}
 
 
-class HeldStop(Stop):
+class LeaseStop(Stop):
     """A stop that a lost lease asks for too."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from plantml.train import config as recipe
 Lines = list[list[str]]
 
 
-def of_step(work: Work, name: str) -> list[str]:
+def commands_for(work: Work, name: str) -> list[str]:
     """Command lines that do what a step does; what they print is for a shell."""
     return [shlex.join(["plantml", *line]) for line in _LINES[name](work)]
 

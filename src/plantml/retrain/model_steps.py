@@ -25,7 +25,7 @@ _SLACK = 1e-9
 
 def production(work: Work) -> Result:
     """The version in service, with its number and digest, so that the rest of the round speaks of one model."""
-    entry = ledger.Acts(work.config.model).ledger().current(work.config.alias)
+    entry = ledger.History(work.config.model).ledger().current(work.config.alias)
     if entry is None:
         return {"number": 0, "url": "", "digest": ""}
     inspect(entry.url, work.machine.cache())  # hours of training would be for nothing if it is damaged
@@ -199,7 +199,7 @@ def register(work: Work) -> Result:
         head = data_steps.set_aside(work)
         dataset, aside = head.ref, data_steps.count_aside(head, work)
         reasons.append(f"{aside} new photos are set aside until somebody looks at them: dataset info {dataset}")
-    now = ledger.Acts(config.model).ledger().current(config.alias)
+    now = ledger.History(config.model).ledger().current(config.alias)
     return {"version": added.number, "digest": added.digest, "outcome": outcome, "reasons": reasons,
             "before": work.result("production")["number"], "now": now.number if now else 0, "dataset": dataset,
             "set_aside": aside}  # fmt: skip

@@ -12,7 +12,7 @@ from plantml.errors import InputError, StoppedError, StorageError, UsageError
 from plantml.registry import ledger
 from plantml.retrain import config, data_steps, manual_commands, model_steps, report, rounds, triggers
 from plantml.retrain.config import RetrainConfig
-from plantml.retrain.lease import HeldStop, Lease
+from plantml.retrain.lease import Lease, LeaseStop
 from plantml.retrain.round_context import Result, Work
 from plantml.retrain.rounds import STEPS, Round
 from plantml.settings import Machine
@@ -58,7 +58,7 @@ class Listener:
 
 
 @dataclass(frozen=True)
-class Retrained:
+class RetrainResult:
     """What a call came to.
 
     Attributes:
@@ -86,10 +86,10 @@ def retrain(
     asked: RetrainConfig,
     *,
     machine: Machine,
-    stop: HeldStop,
+    stop: LeaseStop,
     step: str | None = None,
     listener: Listener | None = None,
-) -> Retrained:
+) -> RetrainResult:
     """Do what there is to do: begin a round if it is time for one, or go on with the one that is open.
 
     Args:
@@ -124,25 +124,25 @@ def retrain(
         except StoppedError:
             if not stop.lost or step is not None:
                 raise
-            return Retrained("busy", ["another machine took the work over"], work.round.number)
+            return RetrainResult("busy", ["another machine took the work over"], work.round.number)
         return _ended(work, done)
 
 
-def abandon(asked: RetrainConfig, stop: HeldStop) -> Retrained:
+def abandon(asked: RetrainConfig, stop: LeaseStop) -> RetrainResult:
     """Give the open round up: what it did to the dataset stays, its model does not go into service."""
     if not rounds.state(asked.work).open:
-        return Retrained("nothing to do", ["no round is open"])
+        return RetrainResult("nothing to do", ["no round is open"])
     with _leased(asked, stop) as holder:
         if holder is not None:
             return _busy(asked, holder, "--abandon")
         number = rounds.state(asked.work).open
         if not number:
-            return Retrained("nothing to do", ["no round is open"])
+            return RetrainResult("nothing to do", ["no round is open"])
         rounds.end(asked.work, number, {"outcome": "abandoned"})
-        return Retrained("abandoned", ["as was asked for"], number)
+        return RetrainResult("abandoned", ["as was asked for"], number)
 
 
-def planned(asked: RetrainConfig, machine: Machine) -> tuple[Retrained, dict[str, list[str]]]:
+def plan(asked: RetrainConfig, machine: Machine) -> tuple[RetrainResult, dict[str, list[str]]]:
     """What a call would do, and the ordinary commands of the steps that are left; nothing is changed."""
     config.check(asked)
     _check_work(asked)
@@ -150,22 +150,22 @@ def planned(asked: RetrainConfig, machine: Machine) -> tuple[Retrained, dict[str
     state = rounds.state(asked.work)
     number = state.open or max(state.begun, default=0) + 1
     begun = state.begun.get(number) or {"config": asked.model_dump(mode="json"), "base": 0}
-    work = _work(asked, number, begun, machine=machine, stop=HeldStop(), listener=Listener())
-    left = {name: manual_commands.of_step(work, name) for name in STEPS if name not in work.round.results}
+    work = _work(asked, number, begun, machine=machine, stop=LeaseStop(), listener=Listener())
+    left = {name: manual_commands.commands_for(work, name) for name in STEPS if name not in work.round.results}
     if idle is not None:
         return idle, {}
     goes_on = f"round {number} goes on at {work.round.next}"
     outcome = "goes on" if state.open else "would begin"
-    return Retrained(outcome, [goes_on if state.open else why], number, (), work.round.results), left
+    return RetrainResult(outcome, [goes_on if state.open else why], number, (), work.round.results), left
 
 
-def _look(asked: RetrainConfig, machine: Machine, step: str | None) -> tuple[Retrained | None, str]:
+def _look(asked: RetrainConfig, machine: Machine, step: str | None) -> tuple[RetrainResult | None, str]:
     """Why there is nothing to do, if there is nothing, and else why a round shall begin; writes nothing."""
     state = rounds.state(asked.work)
     if state.open:
         return None, ""
     if step not in {None, STEPS[0]}:
-        return Retrained("nothing to do", ["no round is open"]), ""
+        return RetrainResult("nothing to do", ["no round is open"]), ""
     news = triggers.look(asked, state, offline=machine.offline)
     is_due, why = triggers.due(asked, news, state, machine)
     if news.unread and len(news.unread) == len(asked.feeds):
@@ -177,10 +177,10 @@ def _look(asked: RetrainConfig, machine: Machine, step: str | None) -> tuple[Ret
         f"feed {source}: {count} photos have other labels there than in the dataset, which keeps its own: see relabel"
         for source, count in news.relabelled.items()
     ]
-    return (None, why) if is_due else (Retrained("nothing to do", [why, *told], news=news.as_json()), "")
+    return (None, why) if is_due else (RetrainResult("nothing to do", [why, *told], news=news.as_json()), "")
 
 
-def _told(idle: Retrained, listener: Listener) -> Retrained:
+def _told(idle: RetrainResult, listener: Listener) -> RetrainResult:
     """What is left out belongs where cron looks, too."""
     for reason in idle.reasons[1:]:
         listener.warn(reason)
@@ -201,17 +201,17 @@ def _check_work(asked: RetrainConfig) -> None:
             )  # fmt: skip
 
 
-def _busy(asked: RetrainConfig, holder: Mapping[str, Any], step: str | None) -> Retrained:
+def _busy(asked: RetrainConfig, holder: Mapping[str, Any], step: str | None) -> RetrainResult:
     """Somebody else works: good news for a whole round, and a step that was not done."""
     who = f"{holder['host']}, process {holder['pid']}, works on it"
     if step is not None:
         what = "The round was not given up" if step == "--abandon" else f"Step {step} was not done"
         raise StorageError(what, who, "Repeat it later.")
-    return Retrained("busy", [who], rounds.state(asked.work).open)
+    return RetrainResult("busy", [who], rounds.state(asked.work).open)
 
 
 @contextlib.contextmanager
-def _leased(asked: RetrainConfig, stop: HeldStop) -> Iterator[Mapping[str, Any] | None]:
+def _leased(asked: RetrainConfig, stop: LeaseStop) -> Iterator[Mapping[str, Any] | None]:
     """The lease for the block, or who has it."""
     lease = Lease(rounds.log(asked.work), asked.lease)
     holder = lease.take()
@@ -223,7 +223,7 @@ def _leased(asked: RetrainConfig, stop: HeldStop) -> Iterator[Mapping[str, Any] 
         yield None
 
 
-def _opened(asked: RetrainConfig, why: str, machine: Machine, stop: HeldStop, listener: Listener) -> Work:
+def _opened(asked: RetrainConfig, why: str, machine: Machine, stop: LeaseStop, listener: Listener) -> Work:
     """The open round, or a new one, which begins because of `why`."""
     state = rounds.state(asked.work)
     if state.open:
@@ -235,7 +235,7 @@ def _opened(asked: RetrainConfig, why: str, machine: Machine, stop: HeldStop, li
         return work
     head = triggers.head_of(asked.dataset)
     pinned = asked.model_dump(mode="json")
-    content = {"config": pinned, "base": head.number if head else 0, "why": why, "by": registry.me()}
+    content = {"config": pinned, "base": head.number if head else 0, "why": why, "by": registry.current_user()}
     number = rounds.begin(asked.work, content)
     listener.say(f"Round {number} begins: {why}.")
     begun = rounds.state(asked.work).begun[number]
@@ -248,12 +248,12 @@ def _work(
     begun: Mapping[str, Any],
     *,
     machine: Machine,
-    stop: HeldStop,
+    stop: LeaseStop,
     listener: Listener,
 ) -> Work:
     pinned = RetrainConfig.model_validate(begun["config"])
     pinned = pinned.model_copy(update={name: getattr(asked, name) for name in _AT_ONCE})
-    by = str(begun.get("by") or registry.me())
+    by = str(begun.get("by") or registry.current_user())
     place = Round(asked.work, number, begun)
     return Work(pinned, place, machine, by, stop, listener.say, listener.progress, listener.warn)
 
@@ -276,21 +276,21 @@ def _steps(work: Work, only: str | None) -> list[str]:
 
 def _step(work: Work, name: str) -> None:
     work.say(f"{STEPS.index(name) + 1}/{len(STEPS)} {name}: {MEANING[name]}")
-    lines = manual_commands.of_step(work, name)
+    lines = manual_commands.commands_for(work, name)
     for line in lines:
         work.say(f"    {line}")
     started = time.monotonic()
     result = FUNCTIONS[name](work)
-    about = {"by": registry.me(), "seconds": round(time.monotonic() - started, 2), "commands": lines}
+    about = {"by": registry.current_user(), "seconds": round(time.monotonic() - started, 2), "commands": lines}
     work.round.record(name, result, about)
 
 
-def _ended(work: Work, done: Sequence[str]) -> Retrained:
+def _ended(work: Work, done: Sequence[str]) -> RetrainResult:
     results = work.round.results
     if work.round.next is not None:
-        return Retrained("waiting", [f"next is {work.round.next}"], work.round.number, done, results)
+        return RetrainResult("waiting", [f"next is {work.round.next}"], work.round.number, done, results)
     registered = results["register"]
     outcome = str(registered["outcome"])
     rounds.end(work.config.work, work.round.number, {"outcome": outcome, "version": registered["version"]})
     folder = storage.split(results["report"]["html"])[0]
-    return Retrained(outcome, registered["reasons"], work.round.number, done, results, report=folder)
+    return RetrainResult(outcome, registered["reasons"], work.round.number, done, results, report=folder)

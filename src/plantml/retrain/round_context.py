@@ -62,8 +62,8 @@ class Work:
     def pipeline(self, ref: str) -> Pipeline:
         """A model, ready to answer, which knows all classes of the dataset."""
         from plantml.registry.references import open_model
-        from plantml.retrain.class_alignment import widened
+        from plantml.retrain.class_alignment import align_classes
 
         bundle, runtime = open_model(ref, cache=self.machine.cache())
-        bundle, runtime = widened(bundle, runtime, self.version().targets)
+        bundle, runtime = align_classes(bundle, runtime, self.version().targets)
         return Pipeline(bundle, runtime, threads=self.machine.threads)

@@ -109,7 +109,7 @@ def _seen(config: RetrainConfig, state: Rounds) -> Version | None:
     if state.last:
         done = Round(config.work, state.last, state.begun[state.last])
         return versions.load(done.results["register"]["dataset"])
-    in_service = ledger.Acts(config.model).ledger().current(config.alias)
+    in_service = ledger.History(config.model).ledger().current(config.alias)
     if in_service is None:
         return None
     origin = references.find(f"{config.model}@{in_service.number}").contract.dataset
@@ -182,7 +182,7 @@ def _drift(config: RetrainConfig, machine: Machine) -> tuple[bool, str]:
     from plantml.drift import drift as drifts
     from plantml.drift import inputs
 
-    in_service = ledger.Acts(config.model).ledger().current(config.alias)
+    in_service = ledger.History(config.model).ledger().current(config.alias)
     if in_service is None:
         return True, "no model is in service yet"
     bundle = references.find(f"{config.model}@{in_service.number}")
