@@ -9,7 +9,8 @@ import pytest
 from plantml import registry, storage
 from plantml.detect.alias_watcher import AliasWatcher, watched_alias
 from plantml.detect.config import DetectConfig
-from plantml.detect.detect import Extras, build_pipeline
+from plantml.detect.detect import build_pipeline
+from plantml.detect.results import Extras
 from plantml.detect.sources import collect
 from plantml.detect.watch import watch
 from plantml.errors import InputError, StorageError
@@ -57,7 +58,7 @@ def watched(models, tmp_path):
     """`watched(*steps, **settings)`: the records of a watch whose looks are preceded by these steps."""
 
     def work(*steps, out="records.jsonl", **settings):
-        todo, stdout, told = list(steps), io.StringIO(), []
+        todo, stdout, lines = list(steps), io.StringIO(), []
         out = str(tmp_path / out) if out != "-" else out
         config = DetectConfig(out=out, watch=True, interval=1e-6, **settings)
 
@@ -79,11 +80,11 @@ def watched(models, tmp_path):
                 stop.done = True
             return collect([str(tmp_path / "photos")], may_be_empty=True)
 
-        opened = models.open(config, f"{models.url}@production")
-        follow = AliasWatcher(opened[0].bundle, config, lambda ref: models.open(config, ref), told.append)
-        watch(look, *opened[:1], config, stdout=stdout, stop=stop, extras=opened[1], tell=told.append, follow=follow)
+        pipeline, extras = models.open(config, f"{models.url}@production")
+        watcher = AliasWatcher(pipeline.bundle, config, lambda ref: models.open(config, ref), lines.append)
+        watch(look, pipeline, config, stdout=stdout, stop=stop, extras=extras, say=lines.append, new_model=watcher)
         text = stdout.getvalue() if out == "-" else Path(out).read_text()
-        return text if out.endswith(".csv") else [json.loads(line) for line in text.splitlines()], told
+        return text if out.endswith(".csv") else [json.loads(line) for line in text.splitlines()], lines
 
     return work
 
@@ -95,17 +96,17 @@ def models_of(records):
 @pytest.mark.parametrize("out", ["records.jsonl", "-"])
 def test_the_model_changes_over_when_the_alias_moves(watched, models, paint, out):
     paint("a.png", 255)
-    records, told = watched(
+    records, lines = watched(
         None, None, lambda: models.promote(2), lambda: paint("b.png", 0), None, None,
         lambda: registry.rollback(models.url, "production", by="me"), lambda: paint("c.png", 9), None, None, out=out,
     )  # fmt: skip
     assert models_of(records) == [("a.png", "1"), ("b.png", "2"), ("c.png", "1")]
-    moves = [line for line in told if "production" in line]
-    assert [line.split(" now")[0].rpartition(" ")[2] for line in moves] == ["2", "1"]
+    moves = [line for line in lines if "production" in line]
+    assert [line.split(":")[0].rpartition(" ")[2] for line in moves] == ["2", "1"]
 
 
 def test_it_changes_over_in_the_midst_of_many(watched, models, paint, monkeypatch):
-    monkeypatch.setattr("plantml.detect.watch._PART", 3)
+    monkeypatch.setattr("plantml.detect.watch._BATCH", 3)
     for number in range(7):
         paint(f"{number}.png", 255)
     answered = Formula.run
@@ -149,9 +150,9 @@ def test_what_cannot_be_reached_or_opened_changes_nothing(watched, models, paint
         broken["yes"] = False
         paint("c.png", 1)
 
-    records, told = watched(None, None, move, lambda: paint("b.png", 0), None, None, mend, None, None)
+    records, lines = watched(None, None, move, lambda: paint("b.png", 0), None, None, mend, None, None)
     assert models_of(records) == [("a.png", "1"), ("b.png", "1"), ("c.png", "2")]
-    assert sum("goes on" in line for line in told) == 1
+    assert sum("stays in use" in line for line in lines) == 1
 
 
 def test_new_classes_are_welcome_and_other_targets_end_the_watch(watched, models, paint):

@@ -9,8 +9,9 @@ from plantml.concurrency import Stop, batched, silent
 from plantml.detect import journal as journals
 from plantml.detect import photo_list as listings
 from plantml.detect import writers
-from plantml.detect.detect import Detection, Extras
-from plantml.detect.photo_list import PhotoList, Places, Source
+from plantml.detect.detect import Detection
+from plantml.detect.photo_list import PhotoList, Positions, Source
+from plantml.detect.results import Extras
 from plantml.model.pipeline import Prediction
 from plantml.model.records import Record
 
@@ -22,7 +23,7 @@ keys = st.binary(min_size=16, max_size=16)
 def test_places_are_what_a_dict_would_say(pairs, at_once, other):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(listings, "_PENDING", at_once)
-        places, plain = Places(), {}
+        places, plain = Positions(), {}
         for key, number in pairs:
             places[key] = plain[key] = number
         for key in [*plain, other, bytes(16)]:
@@ -80,7 +81,7 @@ class Made:
 @pytest.mark.parametrize("name", ["records.jsonl", "records.csv", "records.parquet"])
 def test_memory_hardly_grows_with_the_number_of_images(configured, tmp_path, monkeypatch, name):
     monkeypatch.setattr(journals, "SEGMENT_ROWS", 250)
-    monkeypatch.setattr(journals, "_SEGMENTS_HELD", 2)
+    monkeypatch.setattr(journals, "_SEGMENTS_CACHED", 2)
     monkeypatch.setattr(listings, "_PENDING", 512)
     monkeypatch.setattr(writers, "_ROWS", 250)
 

@@ -12,7 +12,7 @@ from plantml.errors import FailuresError, UsageError
 
 if TYPE_CHECKING:
     from plantml.detect.config import DetectConfig
-    from plantml.detect.detect import DetectionResult, Extras
+    from plantml.detect.results import DetectionResult, Extras
     from plantml.detect.shards import MergeResult
     from plantml.detect.similar import Similar
     from plantml.detect.sources import Sources
@@ -194,10 +194,10 @@ def detect(
             from plantml.detect.alias_watcher import AliasWatcher
             from plantml.detect.watch import watch as watching
 
-            follow = AliasWatcher(pipeline.bundle, chosen, partial(_open, console, chosen), console.say)
+            watcher = AliasWatcher(pipeline.bundle, chosen, partial(_open, console, chosen), console.say)
             done = watching(
                 look, pipeline, chosen, stdout=stdout, stop=stop, fresh=fresh, extras=extras,
-                tell=console.say, follow=follow,
+                say=console.say, new_model=watcher,
             )  # fmt: skip
             _tell(console, done)
             raise stop.error(f"Watching stopped after {count(done.images, 'image')}", "Repeat the command to go on.")
@@ -249,19 +249,19 @@ def _set_pace(console: Console, pipeline: "Pipeline", chosen: "DetectConfig", im
 
 
 def _look(console: Console, names: list[str], chosen: "DetectConfig") -> "Sources":
-    from plantml.detect.sources import Choice, collect, moment
+    from plantml.detect.sources import Selection, collect, parse_since
     from plantml.storage.addresses import Trust
 
-    since = None if chosen.since is None else moment(chosen.since)
+    since = None if chosen.since is None else parse_since(chosen.since)
     trust = Trust.of(chosen.allow_root, offline=console.machine.offline)
-    choice = Choice(chosen.split, chosen.column, since, trust)
+    selection = Selection(chosen.split, chosen.column, since, trust)
     # A night without new photos is no mistake.
     empty = chosen.watch or chosen.changed_only or since is not None
-    return collect(names, console.streams.stdin, choice, may_be_empty=empty)
+    return collect(names, console.streams.stdin, selection, may_be_empty=empty)
 
 
 def _extras(console: Console, chosen: "DetectConfig", bundle: "Bundle") -> "Extras":
-    from plantml.detect.detect import Extras
+    from plantml.detect.results import Extras
 
     texts = None
     if chosen.advice is not None:
@@ -269,8 +269,8 @@ def _extras(console: Console, chosen: "DetectConfig", bundle: "Bundle") -> "Extr
 
         advice.check_free([target.name for target in bundle.contract.targets])
         texts = advice.read(chosen.advice, bundle.contract)
-        if texts.idle:
-            console.detail(f"The model does not know {', '.join(texts.idle)} of {chosen.advice}")
+        if texts.unused:
+            console.detail(f"The model does not know {', '.join(texts.unused)} of {chosen.advice}")
     return Extras(None if chosen.similar is None else _similar(console, chosen), texts)
 
 
