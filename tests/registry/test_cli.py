@@ -100,7 +100,7 @@ def test_the_one_who_comes_late_is_told(cli, make_bundle, tmp_path):
     assert cli("models", "promote", f"{model}@1", "production", *force, "--expect", 0).code == 0
     late = cli("models", "promote", f"{model}@2", "production", *force, "--expect", 0)
     assert late.code == Exit.GATE
-    assert "was moved meanwhile" in late.err
+    assert "was moved in the meantime" in late.err
     assert "by ann" in late.err
     without = cli("models", "promote", f"{model}@2", "production", "--force")
     assert without.code == Exit.USAGE

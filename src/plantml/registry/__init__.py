@@ -1,6 +1,6 @@
-"""Models under management: a folder of numbered, immutable bundles, and aliases that say which one is in service.
+"""Models under management: numbered, immutable bundles, and aliases that name the one in service.
 
-What a registry holds is told by `plantml.registry.ledger`; this is what can be done to it, and the Python interface:
+`plantml.registry.ledger` reads a registry; this is the Python interface to change it:
 
     from plantml import registry
 

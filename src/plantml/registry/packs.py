@@ -1,4 +1,4 @@
-"""A model in one file, for whom no registry can be reached: a zip of the bundle, nothing in it that could be run."""
+"""A model in one file, for machines without access to a registry: a zip of the bundle without executable content."""
 
 import io
 import zipfile
@@ -10,7 +10,7 @@ from plantml.model.bundle import PACK, Bundle
 from plantml.registry.version_files import inspect
 from plantml.storage.archives import MAX_MEMBER
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model is the same file
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # so that the same model gives the same bytes
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Pack:
 
     Attributes:
         url: of the file.
-        bundle: that it holds.
+        bundle: its content.
         size: bytes.
     """
 
@@ -29,7 +29,7 @@ class Pack:
 
 
 def pack(ref: str, out: str, cache: storage.Cache | None = None) -> Pack:
-    """Write a bundle as one file, after a look at every hash.
+    """Write a bundle as one file, after checking every hash.
 
     Args:
         ref: a run, a bundle, or a version of a registry.
@@ -37,12 +37,12 @@ def pack(ref: str, out: str, cache: storage.Cache | None = None) -> Pack:
         cache: for remote files.
 
     Raises:
-        UsageError: `out` is not called like a pack.
-        InputError: it is not a sound bundle.
+        UsageError: `out` has another extension.
+        InputError: the bundle is damaged.
     """
     url = storage.absolute(out)
     if storage.suffix(url) != PACK:
-        raise UsageError(f"{out} is not called like a pack", "", f"Name a {PACK} file: leaf{PACK}")
+        raise UsageError(f"{out} is not a {PACK} file", "packs have this extension", f"Name it leaf{PACK}.")
     parts = inspect(ref, cache)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
