@@ -83,7 +83,7 @@ def test_of_another_machine_it_is_not(tmp_path, monkeypatch) -> None:
     holder = Lease(log, 60).take()
     assert holder is not None
     assert holder["host"] == "other"
-    assert leases.held(Events(log).read(), now=time.time() + 3601) is None
+    assert leases.current_holder(Events(log).read(), now=time.time() + 3601) is None
 
 
 def test_who_lost_it_is_told_to_stop(tmp_path) -> None:
@@ -170,4 +170,4 @@ def test_a_damaged_result_of_a_step_is_told_by_its_file(tmp_path, text) -> None:
         file.write_text(content)
         with pytest.raises(InputError, match=r"01-add\.json is damaged") as error:
             rounds.Round(str(tmp_path), 1, {})
-        assert "remove it" in error.value.hint
+        assert "delete it" in error.value.hint

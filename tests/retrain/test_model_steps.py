@@ -40,7 +40,7 @@ def test_better_and_all_gates_passed_is_promoted() -> None:
 @pytest.mark.parametrize(
     ("sets", "said"),
     [
-        ({"all": compared(gates=[PASSED, FAILED])}, "drop of disease.f1[rust] is 0.3000, at most 0.05"),
+        ({"all": compared(gates=[PASSED, FAILED])}, "drop of disease.f1[rust] is 0.3000, required at most 0.05"),
         ({"all": compared(this=0.84, sure=0.3)}, "it is not better"),
         ({"all": compared(this=0.85, sure=0.5)}, "it is not better"),  # the same is not better
         ({"all": compared(sure=None, this=0.85)}, "it is not better"),  # too few groups: its number decides
@@ -67,7 +67,7 @@ def test_a_first_model_needs_its_own_gates_only() -> None:
     assert decide({"all": alone}, model="")["decision"] == "promote"
     gate = {"name": "macro_f1", "min": 0.8, "value": 0.5, "passed": False}
     found = decide({"all": alone | {"gates": [gate]}}, model="")
-    assert (found["decision"], found["reasons"]) == ("refuse", ["macro_f1 is 0.5000, at least 0.8 was asked for"])
+    assert (found["decision"], found["reasons"]) == ("refuse", ["macro_f1 is 0.5000, required at least 0.8"])
 
 
 def test_a_model_among_more_classes_gives_them_nothing() -> None:
