@@ -24,7 +24,7 @@ def test_from_a_run_to_service_and_back(cli, trained, tmp_path, s3_url):
 
     refused = cli("models", "promote", f"{model}@1", "production", "--json")
     assert refused.code == Exit.GATE
-    assert refused.json["error"]["why"] == "nothing shows that it is good enough"
+    assert refused.json["error"]["why"] == "there is no evidence"
     judged = cli("validate", trained.data, "--model", f"{model}@1", "--out", shown, "--json")
     assert judged.code == 0, judged.err
     assert (judged.json["model"], judged.json["model_ref"]) == (digest, f"{model}@1")

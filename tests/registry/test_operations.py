@@ -67,7 +67,7 @@ def test_a_passed_comparison_promotes_and_is_kept(model, judged, tmp_path):
 
 
 REFUSED = {
-    "nothing": (None, "no comparison with the version in service"),
+    "nothing": (None, "there is no comparison with the version in service"),
     "another model": ({"model": "f" * 64}, "of model ffffffffffff"),
     "another opponent": ({"against": {"model": "e" * 64}}, "compares with eeeeeeeeeeee"),
     "no opponent": ({"against": None}, "compares with no other model"),

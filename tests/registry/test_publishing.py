@@ -46,7 +46,7 @@ def test_a_model_without_a_version_is_asked_back(tmp_path, make_bundle):
     with pytest.raises(InputError) as error:
         references.find(model)
     assert error.value.why == "its versions: 1, 2; production is version 1"
-    assert error.value.hint == f"Say which: {model}@production"
+    assert error.value.hint == f"Name one: {model}@production"
     with pytest.raises(InputError, match="no alias 'challenger'"):
         references.find(f"{model}@challenger")
     with pytest.raises(NotFoundError, match="no model at"):
