@@ -92,7 +92,7 @@ def test_a_name_in_the_contract_that_escapes_is_refused(tmp_path, write_pack):
     secret.write_bytes(b"mine")
     content = json.loads(storage.read(f"zip://model.json::{write_pack()}"))
     content["files"]["../secret"] = hashlib.sha256(b"mine").hexdigest()
-    assert "'../secret' does not belong" in refused(write_pack({"model.json": json.dumps(content).encode()}), tmp_path)
+    assert "no file '../secret'" in refused(write_pack({"model.json": json.dumps(content).encode()}), tmp_path)
 
 
 def test_a_symlink_is_refused(tmp_path, write_pack):

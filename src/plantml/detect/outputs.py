@@ -100,18 +100,22 @@ class Sink:
             raise RuntimeError("aborted")  # so that the writer does not publish an incomplete file
 
 
-def feed(rows: Iterable[OutputRow], sinks: Mapping[str, Sink]) -> tuple[int, dict[str, Any]]:
-    """Feed rows to sinks, and close these in their order.
+def feed(
+    rows: Iterable[OutputRow], write_records: Callable[[Iterator[OutputRow]], None], sinks: Mapping[str, Sink]
+) -> tuple[int, dict[str, Any]]:
+    """Write the records, and feed each row to the sinks on its way; then close the sinks in their order.
 
-    If a sink fails, those before it are still completed, it and those after it are not: the records come first, and
-    pictures that cannot be drawn must not cost them.
+    If the records cannot be written, no sink is completed. If a sink fails, the records and the sinks before it are
+    still completed: pictures that cannot be drawn must not cost records.
 
     Returns:
         The number of rows, and the result of each sink.
     """
     active, count, results = dict(sinks), 0, {}
-    failure: BaseException | None = None
-    try:
+    failure: Exception | None = None
+
+    def fed() -> Iterator[OutputRow]:
+        nonlocal count, failure
         for row in rows:
             count += 1
             for name, sink in active.items():
@@ -121,8 +125,10 @@ def feed(rows: Iterable[OutputRow], sinks: Mapping[str, Sink]) -> tuple[int, dic
                     failure = error
                     _abort_from(active, name)
                     break
-            if not active:
-                break
+            yield row
+
+    try:
+        write_records(fed())
         while active:
             name = next(iter(active))
             results[name] = active.pop(name).close()
@@ -191,16 +197,18 @@ def publish(
     finished = (with_advice(OutputRow.parse(row), advice) for row in journaled)
     rows = matching(counted(finished, tally), config, contract)
     sinks = _open_sinks(config, contract, journal.published, threads)
-    written, results = feed(part.locate(rows) if part else rows, sinks)
+    written, results = feed(
+        part.locate(rows) if part else rows,
+        lambda fed: writers.write(config.out, fed, contract, config.format),
+        sinks,
+    )
     journal.mark()
     return Published(tally, written, results.get("annotate", 0), results.get("sort_into", {}))
 
 
 def _open_sinks(config: DetectConfig, contract: Contract, published: int, threads: int) -> dict[str, Sink]:
-    """A sink per requested output; the records first."""
-    write: dict[str, Callable[[Iterator[OutputRow]], Any]] = {
-        "out": lambda rows: writers.write(config.out, rows, contract, config.format)
-    }
+    """A sink per requested output beside the records."""
+    write: dict[str, Callable[[Iterator[OutputRow]], Any]] = {}
     if config.embeddings:
         from plantml.detect import embedding_files
 
