@@ -7,7 +7,7 @@ import pytest
 
 from plantml.imaging import Fit
 from plantml.model.bundle import Architecture, Bundle, Contract, Origin
-from plantml.retrain import model_steps
+from plantml.retrain import model_steps, retrain, rounds
 from plantml.retrain.class_alignment import align_classes
 from plantml.retrain.config import GateConfig
 from plantml.targets import Target
@@ -92,3 +92,7 @@ def test_a_model_among_more_classes_gives_them_nothing() -> None:
     assert wide.digest == bundle.digest
     same = Two()
     assert align_classes(bundle, same, contract.targets) == (bundle, same)
+
+
+def test_the_table_of_steps_has_the_order_of_their_results() -> None:
+    assert tuple(retrain.STEPS) == rounds.STEPS
