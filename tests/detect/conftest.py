@@ -11,7 +11,7 @@ from PIL import Image
 from plantml import storage
 from plantml.concurrency import Stop
 from plantml.detect.config import DetectConfig
-from plantml.detect.detect import detect, pipeline_for
+from plantml.detect.detect import build_pipeline, detect
 from plantml.detect.sources import collect
 from plantml.imaging import Fit
 from plantml.model.bundle import Architecture, Bundle, Contract, Origin
@@ -80,7 +80,7 @@ def configured(formula):
 
     def make(**settings):
         config = DetectConfig(**settings)
-        return config, pipeline_for(Bundle("formula", CONTRACT, "f" * 64, {}), formula, config, 2)
+        return config, build_pipeline(Bundle("formula", CONTRACT, "f" * 64, {}), formula, config, 2)
 
     return make
 

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from plantml import registry, storage
-from plantml.detect.alias_watcher import Follower, followed
+from plantml.detect.alias_watcher import AliasWatcher, watched_alias
 from plantml.detect.config import DetectConfig
-from plantml.detect.detect import Extras, pipeline_for
+from plantml.detect.detect import build_pipeline
+from plantml.detect.results import Extras
 from plantml.detect.sources import collect
 from plantml.detect.watch import watch
 from plantml.errors import InputError, StorageError
 from plantml.model.bundle import Bundle
+from plantml.registry import ledger
 from plantml.registry.references import find
 
 from .conftest import CONTRACT, Formula
@@ -24,7 +26,7 @@ class Registry:
 
     def __init__(self, url):
         self.url, self.contracts = url, {}
-        self.acts = registry.acts.Acts(url)
+        self.acts = ledger.History(url)
 
     def add(self, number, contract=CONTRACT):
         self.contracts[number] = contract
@@ -39,7 +41,7 @@ class Registry:
     def open(self, config, ref):
         number = self.acts.ledger().entry(ref.rpartition("@")[2]).number
         bundle = Bundle(f"{self.url}/{number:04d}", self.contracts[number], str(number) * 64, {}, asked=ref)
-        return pipeline_for(bundle, Formula(), config, 2), Extras()
+        return build_pipeline(bundle, Formula(), config, 2), Extras()
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def watched(models, tmp_path):
     """`watched(*steps, **settings)`: the records of a watch whose looks are preceded by these steps."""
 
     def work(*steps, out="records.jsonl", **settings):
-        todo, stdout, told = list(steps), io.StringIO(), []
+        todo, stdout, lines = list(steps), io.StringIO(), []
         out = str(tmp_path / out) if out != "-" else out
         config = DetectConfig(out=out, watch=True, interval=1e-6, **settings)
 
@@ -78,11 +80,11 @@ def watched(models, tmp_path):
                 stop.done = True
             return collect([str(tmp_path / "photos")], may_be_empty=True)
 
-        opened = models.open(config, f"{models.url}@production")
-        follow = Follower(opened[0].bundle, config, lambda ref: models.open(config, ref), told.append)
-        watch(look, *opened[:1], config, stdout=stdout, stop=stop, extras=opened[1], tell=told.append, follow=follow)
+        pipeline, extras = models.open(config, f"{models.url}@production")
+        watcher = AliasWatcher(pipeline.bundle, config, lambda ref: models.open(config, ref), lines.append)
+        watch(look, pipeline, config, stdout=stdout, stop=stop, extras=extras, say=lines.append, new_model=watcher)
         text = stdout.getvalue() if out == "-" else Path(out).read_text()
-        return text if out.endswith(".csv") else [json.loads(line) for line in text.splitlines()], told
+        return text if out.endswith(".csv") else [json.loads(line) for line in text.splitlines()], lines
 
     return work
 
@@ -94,17 +96,17 @@ def models_of(records):
 @pytest.mark.parametrize("out", ["records.jsonl", "-"])
 def test_the_model_changes_over_when_the_alias_moves(watched, models, paint, out):
     paint("a.png", 255)
-    records, told = watched(
+    records, lines = watched(
         None, None, lambda: models.promote(2), lambda: paint("b.png", 0), None, None,
         lambda: registry.rollback(models.url, "production", by="me"), lambda: paint("c.png", 9), None, None, out=out,
     )  # fmt: skip
     assert models_of(records) == [("a.png", "1"), ("b.png", "2"), ("c.png", "1")]
-    moves = [line for line in told if "production" in line]
-    assert [line.split(" now")[0].rpartition(" ")[2] for line in moves] == ["2", "1"]
+    moves = [line for line in lines if "production" in line]
+    assert [line.split(":")[0].rpartition(" ")[2] for line in moves] == ["2", "1"]
 
 
 def test_it_changes_over_in_the_midst_of_many(watched, models, paint, monkeypatch):
-    monkeypatch.setattr("plantml.detect.watch._PART", 3)
+    monkeypatch.setattr("plantml.detect.watch._BATCH", 3)
     for number in range(7):
         paint(f"{number}.png", 255)
     answered = Formula.run
@@ -148,9 +150,9 @@ def test_what_cannot_be_reached_or_opened_changes_nothing(watched, models, paint
         broken["yes"] = False
         paint("c.png", 1)
 
-    records, told = watched(None, None, move, lambda: paint("b.png", 0), None, None, mend, None, None)
+    records, lines = watched(None, None, move, lambda: paint("b.png", 0), None, None, mend, None, None)
     assert models_of(records) == [("a.png", "1"), ("b.png", "1"), ("c.png", "2")]
-    assert sum("goes on" in line for line in told) == 1
+    assert sum("stays in use" in line for line in lines) == 1
 
 
 def test_new_classes_are_welcome_and_other_targets_end_the_watch(watched, models, paint):
@@ -174,10 +176,10 @@ def test_new_classes_are_welcome_and_other_targets_end_the_watch(watched, models
 def test_only_an_alias_of_a_watch_is_followed(models):
     config = DetectConfig(watch=True)
     named = Bundle("url", CONTRACT, "1" * 64, {}, asked=f"{models.url}@production")
-    assert followed(named, config) == f"{models.url}@production"
-    assert followed(named, DetectConfig()) == ""
-    assert followed(Bundle("url", CONTRACT, "1" * 64, {}, asked=f"{models.url}@1"), config) == ""
-    assert followed(Bundle("url", CONTRACT, "1" * 64, {}), config) == ""
+    assert watched_alias(named, config) == f"{models.url}@production"
+    assert watched_alias(named, DetectConfig()) == ""
+    assert watched_alias(Bundle("url", CONTRACT, "1" * 64, {}, asked=f"{models.url}@1"), config) == ""
+    assert watched_alias(Bundle("url", CONTRACT, "1" * 64, {}), config) == ""
 
 
 def test_the_command_follows_a_registry(trained, cli, tmp_path, write_photos):

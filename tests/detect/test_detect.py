@@ -63,7 +63,7 @@ def test_every_image_gets_its_record_and_failures_say_why(detect, folder, tmp_pa
     assert Counter(result.json["failures"]) == Counter(codes.values())
     assert sum(result.json["decisions"].values()) == 5
     assert sum(result.json["labels"]["category"].values()) == 5
-    assert result.json["skipped"] == {"not an image by its name": 1}
+    assert result.json["skipped"] == {"no image extension": 1}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ RECORDS = [
 def written(tmp_path, contract):
     def write(form, records=RECORDS):
         out = tmp_path / "out.json"
-        writers.write(str(out), map(writers.line, records), contract, form)
+        writers.write(str(out), map(writers.OutputRow, records), contract, form)
         return json.loads(out.read_text())
 
     return write

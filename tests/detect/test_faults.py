@@ -169,7 +169,7 @@ def test_two_runs_at_once_are_told_apart(configured, photos, tmp_path, monkeypat
         create(url, data)
 
     monkeypatch.setattr(storage, "create", other_is_faster)
-    with Stop() as stop, pytest.raises(InputError, match="written by somebody else"):
+    with Stop() as stop, pytest.raises(InputError, match="written by another run"):
         detect(found, pipeline, config, stdout=io.StringIO(), stop=stop)
     assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 12
 

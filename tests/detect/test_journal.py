@@ -58,7 +58,7 @@ def test_what_a_killed_process_was_writing_is_no_segment(tmp_path):
 def test_of_two_writers_one_is_told_and_nothing_is_lost(url):
     one, other = (Journal.open(f"{url}/records.jsonl", ASKED) for _ in range(2))
     note(one, LEAVES[0])
-    with pytest.raises(InputError, match="written by somebody else") as error:
+    with pytest.raises(InputError, match="written by another run") as error:
         note(other, LEAVES[1])
     assert "--out" in error.value.hint
     assert list(Journal.open(f"{url}/records.jsonl", ASKED).lines(LEAVES)) == [line(LEAVES[0])]

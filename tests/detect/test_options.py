@@ -12,10 +12,10 @@ from PIL import Image
 
 from plantml import storage
 from plantml.detect import advice, annotate, shards
-from plantml.detect.detect import Extras
+from plantml.detect.results import Extras
 from plantml.detect.similar import Similar
 from plantml.detect.tiles import Tiling
-from plantml.detect.tta import Turned, forms
+from plantml.detect.tta import AveragedRuntime, augmented
 from plantml.errors import InputError, UsageError
 
 
@@ -228,9 +228,9 @@ def test_turned_answers_are_the_mean_over_all_forms(run, tmp_path, formula):
     assert plain["targets"]["category"]["score"] == 1.0
     assert turned["targets"]["category"]["top"] == [["tomato", 0.75], ["bean", 0.25]]
     assert formula.calls == 9
-    assert len({form.tobytes() for form in forms(np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3))}) == 8
-    assert len(list(forms(np.zeros((1, 4, 6, 3), np.uint8)))) == 4
-    assert Turned(formula).name == "formula"
+    assert len({view.tobytes() for view in augmented(np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3))}) == 8
+    assert len(list(augmented(np.zeros((1, 4, 6, 3), np.uint8)))) == 4
+    assert AveragedRuntime(formula).name == "formula"
 
 
 def test_similar_photos_are_named_the_likest_first(run, photos):
@@ -293,11 +293,11 @@ def test_changed_advice_needs_no_new_look(run, photos, texts, tmp_path, formula)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("category: Stake it.", "holds no advice"),
-        ("- a", "holds no advice"),
+        ("category: Stake it.", "is not an advice file"),
+        ("- a", "is not an advice file"),
         ("category: {maize: Water.}", "no advice for this model"),
         ("decision: {accept: Good.}", "accept"),
-        ("a: [", "not YAML"),
+        ("a: [", "not valid YAML"),
     ],
 )
 def test_what_is_no_advice_is_refused(tmp_path, contract, text, said):

@@ -9,8 +9,9 @@ from plantml.concurrency import Stop, batched, silent
 from plantml.detect import journal as journals
 from plantml.detect import photo_list as listings
 from plantml.detect import writers
-from plantml.detect.detect import Detection, Extras
-from plantml.detect.photo_list import Listing, Places, Source
+from plantml.detect.detect import Detection
+from plantml.detect.photo_list import PhotoList, Positions, Source
+from plantml.detect.results import Extras
 from plantml.model.pipeline import Prediction
 from plantml.model.records import Record
 
@@ -22,7 +23,7 @@ keys = st.binary(min_size=16, max_size=16)
 def test_places_are_what_a_dict_would_say(pairs, at_once, other):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(listings, "_PENDING", at_once)
-        places, plain = Places(), {}
+        places, plain = Positions(), {}
         for key, number in pairs:
             places[key] = plain[key] = number
         for key in [*plain, other, bytes(16)]:
@@ -35,7 +36,7 @@ def test_places_are_what_a_dict_would_say(pairs, at_once, other):
 def test_a_listing_keeps_order_and_the_first_of_each(urls):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(listings, "_BLOCK", 4)
-        listing = Listing()
+        listing = PhotoList()
         added = [listing.add(Source(url, f"{place}")) for place, url in enumerate(urls)]
         first = list(dict.fromkeys(urls))
         assert [source.url for source in listing] == first
@@ -47,7 +48,7 @@ def test_a_listing_keeps_order_and_the_first_of_each(urls):
 
 def test_the_digest_is_of_urls_and_their_order():
     def digest(*urls):
-        listing = Listing()
+        listing = PhotoList()
         for url in urls:
             listing.add(Source(url, "any"))
         return listing.digest()
@@ -80,7 +81,7 @@ class Made:
 @pytest.mark.parametrize("name", ["records.jsonl", "records.csv", "records.parquet"])
 def test_memory_hardly_grows_with_the_number_of_images(configured, tmp_path, monkeypatch, name):
     monkeypatch.setattr(journals, "SEGMENT_ROWS", 250)
-    monkeypatch.setattr(journals, "_SEGMENTS_HELD", 2)
+    monkeypatch.setattr(journals, "_SEGMENTS_CACHED", 2)
     monkeypatch.setattr(listings, "_PENDING", 512)
     monkeypatch.setattr(writers, "_ROWS", 250)
 
@@ -89,7 +90,7 @@ def test_memory_hardly_grows_with_the_number_of_images(configured, tmp_path, mon
         config, pipeline = configured(out=str(out))
         tracemalloc.start()
         try:
-            listing = Listing()
+            listing = PhotoList()
             for number in range(count):
                 listing.add(Source(f"s3://season/field {number % 7}/IMG_{number:08d}.jpg", f"{number * 7919:032x}"))
             work = Detection(Made(pipeline), config, Extras())

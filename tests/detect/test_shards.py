@@ -34,7 +34,7 @@ def test_every_image_is_one_machines_work(photos):
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "1/3/5"])
 def test_a_senseless_part_is_wrong_usage(text):
-    with pytest.raises(UsageError, match="no part"):
+    with pytest.raises(UsageError, match="not a shard"):
         Shard.parse(text)
 
 
@@ -85,14 +85,14 @@ def test_parts_of_other_sources_or_models_or_named_twice_are_refused(parts, run,
         shards.merge([names[0], *names], str(out))
     changed = [json.loads(line) | {"model": "0" * 64} for line in files[2].read_text().splitlines()]
     files[2].write_text("".join(f"{json.dumps(record)}\n" for record in changed))
-    with pytest.raises(InputError, match="another model"):
+    with pytest.raises(InputError, match="different models"):
         shards.merge(names, str(out))
     run(paint("new.png", 9).parent, out=files[2], shard="3/3")
-    with pytest.raises(InputError, match="another whole") as error:
+    with pytest.raises(InputError, match="shards of different detections") as error:
         shards.merge(names, str(out))
     assert "Repeat" in error.value.hint
     files[2].write_text("no part\n")
-    with pytest.raises(InputError, match="no part"):
+    with pytest.raises(InputError, match="not the output of a shard"):
         shards.merge(names, str(out))
     assert not out.exists()
 

@@ -13,7 +13,7 @@ import pytest
 
 from plantml import storage
 from plantml.data import versions
-from plantml.detect.sources import Choice, check_apart, collect, moment
+from plantml.detect.sources import Selection, check_apart, collect, parse_since
 from plantml.errors import InputError, NotFoundError, UsageError
 from plantml.storage.addresses import Trust
 
@@ -34,13 +34,13 @@ def inside(folder, monkeypatch):
 
 
 def names(found):
-    return [source.url for source in found.found]
+    return [source.url for source in found.photos]
 
 
 def test_a_folder_gives_its_images_in_order_and_counts_what_it_passes_over(folder):
     found = collect([str(folder)])
     assert names(found) == [f"{folder}/{name}" for name in ("a.PNG", "b.jpg", "deep/c.tif")]
-    assert found.skipped == {"hidden": 2, "not an image by its name": 2}
+    assert found.skipped == {"hidden": 2, "no image extension": 2}
 
 
 def test_a_folder_in_memory_is_a_folder(memory_url):
@@ -48,14 +48,14 @@ def test_a_folder_in_memory_is_a_folder(memory_url):
         storage.write(f"{memory_url}/{name}", b"picture")
     found = collect([memory_url])
     assert names(found) == [f"{memory_url}/b.jpg", f"{memory_url}/deep/a.png"]
-    assert found.skipped == {"hidden": 1, "not an image by its name": 1}
+    assert found.skipped == {"hidden": 1, "no image extension": 1}
 
 
 def test_a_glob_takes_what_matches(folder):
     assert names(collect([f"{folder}/*.jpg"])) == [f"{folder}/b.jpg"]
     deep = collect([f"{folder}/**/*.*"])
     assert set(names(deep)) == {f"{folder}/{name}" for name in ("a.PNG", "b.jpg", "deep/c.tif")}
-    assert deep.skipped["not an image by its name"] == 2
+    assert deep.skipped["no image extension"] == 2
 
 
 def test_a_name_with_glob_marks_that_is_there_is_that_file(folder):
@@ -80,14 +80,14 @@ def test_nul_lets_a_name_hold_a_line_end(tmp_path):
     file.write_bytes(b"picture")
     found = collect(["-"], io.BytesIO(f"{file}\0".encode()))
     assert names(found) == [str(file)]
-    assert found.found[0].stamp != "missing"
+    assert found.photos[0].stamp != "missing"
 
 
 def test_a_name_that_is_no_unicode_is_still_that_file(tmp_path):
     raw = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
     Path(os.fsdecode(raw)).write_bytes(b"picture")
     listed, folder = collect(["-"], io.BytesIO(raw + b"\n")), collect([str(tmp_path)])
-    assert list(listed.found) == list(folder.found)
+    assert list(listed.photos) == list(folder.photos)
 
 
 def test_what_is_named_twice_is_looked_at_once(folder):
@@ -105,17 +105,17 @@ def test_a_named_file_is_taken_whatever_it_is(folder):
     missing = f"{folder}/gone.jpg"
     found = collect([f"{folder}/notes.md", missing, f"{folder}/.hidden.jpg"])
     assert names(found) == [f"{folder}/notes.md", missing, f"{folder}/.hidden.jpg"]
-    assert [source.stamp == "missing" for source in found.found] == [False, True, False]
+    assert [source.stamp == "missing" for source in found.photos] == [False, True, False]
     assert not found.skipped
 
 
 def test_the_stamp_changes_with_the_file(folder):
-    (before,) = collect([f"{folder}/b.jpg"]).found
-    assert list(collect([f"{folder}/b.jpg"]).found) == [before]
+    (before,) = collect([f"{folder}/b.jpg"]).photos
+    assert list(collect([f"{folder}/b.jpg"]).photos) == [before]
     (folder / "b.jpg").write_bytes(b"another picture")
-    (after,) = collect([f"{folder}/b.jpg"]).found
+    (after,) = collect([f"{folder}/b.jpg"]).photos
     assert after != before
-    assert collect([str(folder)]).found[1] == after
+    assert collect([str(folder)]).photos[1] == after
 
 
 @pytest.mark.parametrize("name", ["empty", "empty/*.jpg", "void.txt"])
@@ -129,7 +129,7 @@ def test_nothing_at_all_is_an_error(tmp_path, name):
 def test_nothing_but_other_files_says_how_many(folder):
     for name in ("a.PNG", "b.jpg", "deep/c.tif"):
         (folder / name).unlink()
-    with pytest.raises(InputError, match="4 other files were passed over"):
+    with pytest.raises(InputError, match="4 other files were skipped"):
         collect([str(folder)])
 
 
@@ -152,9 +152,9 @@ def test_a_table_names_images_in_a_column(folder, inside, name):
         rows.write_csv(name, separator="\t" if name.endswith(".tsv") else ",")
     wanted = ["deep/c.tif", "s3://bucket/far.jpg", "b.jpg"]
     assert names(collect([name])) == wanted
-    assert names(collect([name], choice=Choice(column="URL"))) == wanted
+    assert names(collect([name], selection=Selection(column="URL"))) == wanted
     with pytest.raises(InputError, match="has no column 'where'") as error:
-        collect([name], choice=Choice(column="where"))
+        collect([name], selection=Selection(column="where"))
     assert "plant, URL" in error.value.why
 
 
@@ -171,12 +171,12 @@ def test_a_list_names_what_lies_around_it_or_under_an_allowed_root(folder, tmp_p
     wanted = wanted[:-1] if name == "list.txt" else wanted
     rows = {"list.txt": wanted, "list.csv": ["image", *wanted]}.get(name) or [json.dumps({"image": w}) for w in wanted]
     (folder / name).write_text("\n".join(rows))
-    found = collect([str(folder / name)]).found
+    found = collect([str(folder / name)]).photos
     assert [bool(source.refusal) for source in found] == [False, False, *[True] * (len(wanted) - 2)]
     assert found[3].stamp.startswith("not-allowed: ")
     assert "--allow-root /etc" in found[3].stamp
     trust = Trust.of(["/etc", "http://127.1", "s3://other"])
-    found = collect([str(folder / name)], choice=Choice(trust=trust)).found
+    found = collect([str(folder / name)], selection=Selection(trust=trust)).photos
     assert [bool(source.refusal) for source in found][:6] == [False, False, True, False, False, False]
 
 
@@ -189,9 +189,9 @@ def test_a_list_far_away_names_nothing_here(folder, inside, memory_url):
 
 def test_standard_input_is_the_users_word_but_for_what_is_private_or_offline(folder):
     text = f"{folder}/b.jpg\nhttp://169.254.169.254/a.jpg\ns3://bucket/a.jpg\n".encode()
-    found = collect(["-"], io.BytesIO(text)).found
+    found = collect(["-"], io.BytesIO(text)).photos
     assert [bool(source.refusal) for source in found] == [False, True, False]
-    found = collect(["-"], io.BytesIO(text), Choice(trust=Trust(offline=True))).found
+    found = collect(["-"], io.BytesIO(text), Selection(trust=Trust(offline=True))).photos
     assert [bool(source.refusal) for source in found] == [False, True, True]
 
 
@@ -201,7 +201,7 @@ def test_offline_a_datasets_remote_references_are_not_read(tmp_path, make_rows):
     url = str(tmp_path / "dataset")
     versions.change(url, "import", {}, lambda _: (make_rows([far, near, {}]), ()))
     for trust, refused in ((Trust(), 0), (Trust(offline=True), 1), (Trust(("s3://bucket",), offline=True), 0)):
-        found = collect([url], choice=Choice(trust=trust)).found
+        found = collect([url], selection=Selection(trust=trust)).photos
         assert [bool(source.refusal) for source in found].count(True) == refused
         assert len(found) == 3
 
@@ -214,7 +214,7 @@ def test_links_to_folders_elsewhere_are_named_with_the_flag_that_follows_them(fo
         with pytest.raises(InputError, match="2 other files") as error:
             collect([name])
         assert f"--allow-root {folder}/deep" in error.value.hint
-        found = collect([name], choice=Choice(trust=Trust.of([str(folder)])))
+        found = collect([name], selection=Selection(trust=Trust.of([str(folder)])))
         assert names(found) == [f"{links}/season/c.tif"]
         assert found.skipped == {storage.LINK_BACK: 1}
 
@@ -247,11 +247,11 @@ def test_a_folder_with_versions_is_a_dataset(trained):
     version = versions.load(trained.data)
     found = collect([trained.data])
     assert names(found) == [version.image_url(path) for path in version.usable()["path"]]
-    test = collect([f"{trained.data}@{version.number}"], choice=Choice(split="test"))
+    test = collect([f"{trained.data}@{version.number}"], selection=Selection(split="test"))
     assert names(test) == [version.image_url(path) for path in version.usable("test")["path"]]
-    assert 0 < len(test.found) < len(found.found)
+    assert 0 < len(test.photos) < len(found.photos)
     with pytest.raises(InputError, match="no photos in the split") as error:
-        collect([trained.data], choice=Choice(split="tset"))
+        collect([trained.data], selection=Selection(split="tset"))
     assert "test" in error.value.why
     with pytest.raises(InputError, match="no version 99"):
         collect([f"{trained.data}@99"])
@@ -265,10 +265,12 @@ def test_a_folder_of_photos_stays_one_whatever_it_is_called(folder):
     assert names(collect([f"{folder}/plot@3"])) == [f"{folder}/plot@3/a.jpg"]
 
 
-@pytest.mark.parametrize(("choice", "said"), [(Choice(split="test"), "--split"), (Choice(column="url"), "--column")])
+@pytest.mark.parametrize(
+    ("choice", "said"), [(Selection(split="test"), "--split"), (Selection(column="url"), "--column")]
+)
 def test_a_choice_that_is_about_nothing_is_wrong_usage(folder, choice, said):
     with pytest.raises(UsageError, match=said):
-        collect([str(folder)], choice=choice)
+        collect([str(folder)], selection=choice)
 
 
 @pytest.mark.parametrize("name", ["photos.zip", "photos.tar", "photos.tar.gz"])
@@ -292,7 +294,7 @@ def test_an_archive_is_searched_without_unpacking(folder, tmp_path_factory, name
         f"{folder}/b.jpg",
     ]
     assert found.skipped["hidden"] == 2
-    assert found.skipped["not an image by its name"] == 2
+    assert found.skipped["no image extension"] == 2
     assert sum(found.skipped.values()) == (5 if kind == "zip" else 4)
     assert storage.read(names(found)[1]) == b"b.jpg"
 
@@ -300,7 +302,7 @@ def test_an_archive_is_searched_without_unpacking(folder, tmp_path_factory, name
 @pytest.mark.parametrize("made", ["photos", "photos/drawn", "photos/sheet.png"])
 def test_pictures_are_not_made_among_the_photos(tmp_path, monkeypatch, made):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="lies in photos"):
+    with pytest.raises(UsageError, match="is inside the source photos"):
         check_apart(["-", "photos"], [None, str(tmp_path / made)])
     check_apart(["photos", "photos/a.jpg"], ["photos-drawn", "s3://photos/drawn", None])
 
@@ -309,13 +311,13 @@ def test_only_what_changed_since(folder):
     now = 1_800_000_000
     for name, age in (("b.jpg", 100), ("a.PNG", 90_000), ("deep/c.tif", 10)):
         os.utime(folder / name, (now - age, now - age))
-    found = collect([str(folder)], choice=Choice(since=moment("24h", now)))
+    found = collect([str(folder)], selection=Selection(since=parse_since("24h", now)))
     assert names(found) == [f"{folder}/b.jpg", f"{folder}/deep/c.tif"]
     assert found.skipped["older than --since"] == 1
-    assert moment("2026-05-01T18:00+00:00") == 1_777_658_400
-    assert moment("7d", now) == now - 7 * 86_400
-    with pytest.raises(UsageError, match="no time"):
-        moment("yesterday")
+    assert parse_since("2026-05-01T18:00+00:00") == 1_777_658_400
+    assert parse_since("7d", now) == now - 7 * 86_400
+    with pytest.raises(UsageError, match="not a time"):
+        parse_since("yesterday")
 
 
 def test_http_gives_records_of_what_is_there_and_what_is_not(tmp_path, cli, trained, photo):

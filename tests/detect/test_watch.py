@@ -39,10 +39,10 @@ class Looks:
 def watched(configured, tmp_path):
     def work(looks, out="records.jsonl", **settings):
         config, pipeline = configured(out=str(tmp_path / out) if out != "-" else "-", interval=0.001, **settings)
-        stdout, told = io.StringIO(), []
-        done = watch(looks, pipeline, config, stdout=stdout, stop=looks, tell=told.append)
+        stdout, lines = io.StringIO(), []
+        done = watch(looks, pipeline, config, stdout=stdout, stop=looks, say=lines.append)
         text = stdout.getvalue() if out == "-" else (tmp_path / out).read_text()
-        return done, [json.loads(line) for line in text.splitlines()], told
+        return done, [json.loads(line) for line in text.splitlines()], lines
 
     return work
 
@@ -55,10 +55,10 @@ def names(records):
 def test_files_are_taken_in_the_order_in_which_they_arrive_once_each(watched, paint, tmp_path, out):
     folder = paint("m.png", 255).parent
     looks = Looks(folder, None, None, partial(paint, "a.png", 0), None, partial(paint, "z.png", 9), None, None, None)
-    done, records, told = watched(looks, out)
+    done, records, lines = watched(looks, out)
     assert names(records) == ["m.png", "a.png", "z.png"]
     assert done.images == 3
-    assert told == ["1 new, 1 in all", "1 new, 2 in all", "1 new, 3 in all"]
+    assert lines == ["1 new, 1 in total", "1 new, 2 in total", "1 new, 3 in total"]
 
 
 def test_a_file_that_is_still_written_is_waited_for(watched, paint):
@@ -94,9 +94,9 @@ def test_a_folder_that_cannot_be_listed_is_tried_again(watched, paint):
     def fail():
         raise StorageError("Could not list", "no network")
 
-    _, records, told = watched(Looks(paint("a.png", 1).parent, fail, None, fail, None, None))
+    _, records, lines = watched(Looks(paint("a.png", 1).parent, fail, None, fail, None, None))
     assert names(records) == ["a.png"]
-    assert told[0] == "Cannot look now: Could not list: no network"
+    assert lines[0] == "Could not list the sources: Could not list: no network"
 
 
 def test_the_command_watches_until_it_is_told_to_stop(trained, run_python, tmp_path, write_photos):

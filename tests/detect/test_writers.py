@@ -59,7 +59,7 @@ ROWS = [
 
 
 def written(out, records=RECORDS):
-    writers.write(str(out), map(writers.line, records), CONTRACT)
+    writers.write(str(out), map(writers.OutputRow, records), CONTRACT)
     return out
 
 
@@ -117,7 +117,7 @@ def test_a_writing_that_breaks_off_leaves_what_was_there(tmp_path, name):
     before = out.read_bytes()
 
     def lines():
-        yield writers.line(RECORDS[0])
+        yield writers.OutputRow(RECORDS[0])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -130,11 +130,11 @@ def test_a_writing_that_breaks_off_leaves_what_was_there(tmp_path, name):
 def test_output_may_be_remote(memory_url, tmp_path, name):
     from plantml import storage
 
-    writers.write(f"{memory_url}/{name}", map(writers.line, RECORDS), CONTRACT)
+    writers.write(f"{memory_url}/{name}", map(writers.OutputRow, RECORDS), CONTRACT)
     assert storage.read(f"{memory_url}/{name}") == Path(written(tmp_path / name)).read_bytes()
 
 
-@pytest.mark.parametrize(("name", "said"), [("records.xml", ".xml"), ("records", "nothing")])
+@pytest.mark.parametrize(("name", "said"), [("records.xml", ".xml"), ("records", "empty")])
 def test_an_unknown_extension_lists_the_formats(name, said):
     with pytest.raises(UsageError, match=said) as error:
         writers.writer_of(name)

@@ -24,7 +24,7 @@ def test_from_a_run_to_service_and_back(cli, trained, tmp_path, s3_url):
 
     refused = cli("models", "promote", f"{model}@1", "production", "--json")
     assert refused.code == Exit.GATE
-    assert refused.json["error"]["why"] == "nothing shows that it is good enough"
+    assert refused.json["error"]["why"] == "there is no evidence"
     judged = cli("validate", trained.data, "--model", f"{model}@1", "--out", shown, "--json")
     assert judged.code == 0, judged.err
     assert (judged.json["model"], judged.json["model_ref"]) == (digest, f"{model}@1")
@@ -100,7 +100,7 @@ def test_the_one_who_comes_late_is_told(cli, make_bundle, tmp_path):
     assert cli("models", "promote", f"{model}@1", "production", *force, "--expect", 0).code == 0
     late = cli("models", "promote", f"{model}@2", "production", *force, "--expect", 0)
     assert late.code == Exit.GATE
-    assert "was moved meanwhile" in late.err
+    assert "was moved in the meantime" in late.err
     assert "by ann" in late.err
     without = cli("models", "promote", f"{model}@2", "production", "--force")
     assert without.code == Exit.USAGE

@@ -128,12 +128,12 @@ def test_what_makes_no_sense_is_told_with_its_number(content):
 
 
 def test_references_are_parsed_at_the_end_only(tmp_path):
-    assert ledger.parse("s3://b/models/leaf@production") == ("s3://b/models/leaf", "production")
-    assert ledger.parse("s3://b/models@home/leaf") == ("s3://b/models@home/leaf", None)
-    assert ledger.parse(f"{tmp_path}/leaf@12") == (f"{tmp_path}/leaf", "12")
-    assert ledger.parse("leaf@model.onnx")[1] is None
-    assert ledger.parse("https://host/runs/leaf@3") == ("https://host/runs/leaf@3", None)
-    assert ledger.parse("zip://leaf@3::photos.zip")[1] is None
+    assert ledger.parse_reference("s3://b/models/leaf@production") == ("s3://b/models/leaf", "production")
+    assert ledger.parse_reference("s3://b/models@home/leaf") == ("s3://b/models@home/leaf", None)
+    assert ledger.parse_reference(f"{tmp_path}/leaf@12") == (f"{tmp_path}/leaf", "12")
+    assert ledger.parse_reference("leaf@model.onnx")[1] is None
+    assert ledger.parse_reference("https://host/runs/leaf@3") == ("https://host/runs/leaf@3", None)
+    assert ledger.parse_reference("zip://leaf@3::photos.zip")[1] is None
 
 
 def test_what_is_missing_is_told_with_what_is_there():

@@ -67,7 +67,7 @@ def test_a_passed_comparison_promotes_and_is_kept(model, judged, tmp_path):
 
 
 REFUSED = {
-    "nothing": (None, "no comparison with the version in service"),
+    "nothing": (None, "there is no comparison with the version in service"),
     "another model": ({"model": "f" * 64}, "of model ffffffffffff"),
     "another opponent": ({"against": {"model": "e" * 64}}, "compares with eeeeeeeeeeee"),
     "no opponent": ({"against": None}, "compares with no other model"),
@@ -78,7 +78,7 @@ REFUSED = {
     "no dataset": ({"datasets": []}, "no dataset"),
     "photos without an answer": (
         {"failed": [["a.jpg", "truncated"]], "allowed_failures": 0},
-        "1 photos gave no answer",
+        "1 photos failed",
     ),
 }
 
@@ -101,7 +101,7 @@ def test_what_is_no_evidence_is_told(model, tmp_path):
     changed = {"plantml_metrics": 2, "model": "m", "datasets": [], "split": "test", "gates": [3], "scores": {}}
     (tmp_path / "changed.json").write_text(json.dumps(changed))
     for name in ("report.html", "old.json", "deep.json", "changed.json"):
-        with pytest.raises(InputError, match="is no evidence"):
+        with pytest.raises(InputError, match="is not evidence"):
             registry.promote(model, 2, "production", evidence=str(tmp_path / name), **ME)
 
 
@@ -115,10 +115,10 @@ def test_the_test_photos_must_be_those_of_today(model, judged, dataset, make_row
     shown |= {"seed": 1}
     late = make_rows([{"category": "tomato", "split": "test", "name": "late.jpg", "image_id": "9" * 64}], TARGETS)
     versions.change(dataset, "add", {}, lambda at: (manifest.conform(at.rows.vstack(late), TARGETS), TARGETS))
-    with pytest.raises(GateError, match="others now"):
+    with pytest.raises(GateError, match="have changed"):
         registry.promote(model, 2, "production", evidence=shown, **ME)
     forged = shown | {"datasets": [{"ref": head.ref, "fingerprint": "0" * 64, "photos": 2}]}
-    with pytest.raises(GateError, match="not what was judged"):
+    with pytest.raises(GateError, match="not the evaluated dataset"):
         registry.promote(model, 2, "production", evidence=forged, **ME)
 
 
@@ -126,7 +126,9 @@ def test_a_class_that_it_does_not_know_is_not_left_out_of_the_judgement(model, j
     targets = (Target("category", "class", ("bean", "tomato", "fig")),)
     fig = make_rows([{"category": "fig", "split": "test", "name": "fig.jpg", "image_id": "9" * 64}], targets)
     versions.change(dataset, "add", {}, lambda at: (manifest.conform(at.rows.vstack(fig), targets), targets))
-    with pytest.raises(GateError, match=r"leaves out what the model does not know of .*data@2: category fig"):
+    with pytest.raises(
+        GateError, match=r"leaves out photos of .*data@2 whose class the model does not know: category fig"
+    ):
         registry.promote(model, 2, "production", evidence=judged(2, left_out={"category": 1}), **ME)
     registry.add(make_bundle(4, classes=("bean", "tomato", "fig")), model, **ME)
     registry.promote(model, 4, "production", evidence=judged(4, left_out={"category": 1}), **ME)
@@ -156,12 +158,12 @@ def test_who_did_not_know_of_another_promotion_is_told(model, judged):
     shown = judged(2)
     registry.promote(model, 3, "production", force=True, why="an emergency", by="ann")
     for expected in (1, registry.load(model).entries[1].digest, 0, ""):
-        with pytest.raises(GateError, match="moved meanwhile") as error:
+        with pytest.raises(GateError, match="moved in the meantime") as error:
             registry.promote(model, 2, "production", force=True, why="mine", expected=expected, by="bob")
         assert "by ann" in error.value.why
     with pytest.raises(GateError, match="not promoted"):
         registry.promote(model, 2, "production", evidence=shown, by="bob")
-    with pytest.raises(GateError, match="moved meanwhile"):
+    with pytest.raises(GateError, match="moved in the meantime"):
         registry.rollback(model, "production", expected=1, by="bob")
     assert registry.aliases(model)["production"] == 3
 
@@ -172,7 +174,7 @@ def test_rollback_goes_back_and_back(model):
     assert registry.rollback(model, "production", **ME).number == 2
     done = registry.rollback(model, "production", why="worse after all", expected=2, **ME)
     assert (done.number, done.before) == (1, 2)
-    with pytest.raises(InputError, match="nothing to go back to"):
+    with pytest.raises(InputError, match="no previous version"):
         registry.rollback(model, "production", **ME)
     with pytest.raises(InputError, match="no alias"):
         registry.rollback(model, "challenger", **ME)
@@ -182,7 +184,7 @@ def test_evidence_does_not_undo_a_rollback(model, judged):
     shown = judged(2)
     registry.promote(model, 2, "production", evidence=shown, **ME)
     registry.rollback(model, "production", why="takes soil for rust", **ME)
-    with pytest.raises(GateError, match=r"used before.*takes soil for rust"):
+    with pytest.raises(GateError, match=r"already used.*takes soil for rust"):
         registry.promote(model, 2, "production", evidence=shown, **ME)
     registry.promote(model, 2, "production", evidence=judged(2, seed=1), **ME)
     assert registry.aliases(model)["production"] == 2

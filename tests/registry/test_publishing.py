@@ -46,7 +46,7 @@ def test_a_model_without_a_version_is_asked_back(tmp_path, make_bundle):
     with pytest.raises(InputError) as error:
         references.find(model)
     assert error.value.why == "its versions: 1, 2; production is version 1"
-    assert error.value.hint == f"Say which: {model}@production"
+    assert error.value.hint == f"Name one: {model}@production"
     with pytest.raises(InputError, match="no alias 'challenger'"):
         references.find(f"{model}@challenger")
     with pytest.raises(NotFoundError, match="no model at"):
@@ -99,7 +99,7 @@ def test_a_bundle_of_two_models_is_refused(tmp_path, bundle_files):
 
 
 def test_an_exported_file_is_no_version(tmp_path, make_bundle):
-    with pytest.raises(InputError, match="file of its own"):
+    with pytest.raises(InputError, match="is an exported model"):
         registry.add(f"{make_bundle(1)}/model.onnx", f"{tmp_path}/models/leaf", **ME)
 
 
@@ -109,7 +109,7 @@ def test_a_place_that_holds_something_else_is_refused(tmp_path, make_bundle):
     with pytest.raises(InputError, match="other files"):
         registry.add(make_bundle(1), f"{tmp_path}/notes", **ME)
     for name in ("leaf.onnx", "leaf@3", "..hidden", "le af"):
-        with pytest.raises(InputError, match="name of a model"):
+        with pytest.raises(InputError, match="valid name for a model"):
             registry.add(make_bundle(1), f"{tmp_path}/models/{name}", **ME)
     with pytest.raises(UsageError, match="evidence"):
         registry.add(make_bundle(1), f"{tmp_path}/models/leaf", alias="production", **ME)

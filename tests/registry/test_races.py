@@ -168,7 +168,7 @@ def check_kills(model, source, other, start_python, kills):
             registry.remove(model, number, by="me")
     entry = registry.add(source, model, by="me", alias="challenger")
     assert registry.aliases(model)["challenger"] == entry.number
-    maintenance.collect(model, by="me", min_age=-1)
+    maintenance.collect_garbage(model, by="me", min_age=-1)
     state = registry.load(model)
     assert (sorted(state.entries), state.begun, state.removed) == ([1, entry.number], {}, {})
     names = {found.name.split("/")[0] for found in storage.list_files(model)}

@@ -70,7 +70,7 @@ class Loop:
     def aliases(self):
         from plantml.registry import ledger
 
-        return dict(ledger.Acts(self.place("models/leaf")).ledger().aliases)
+        return dict(ledger.History(self.place("models/leaf")).ledger().aliases)
 
     def report(self, number):
         from plantml import storage

@@ -13,7 +13,7 @@ from plantml import storage
 from plantml.errors import Exit, InputError, StoppedError, StorageError
 from plantml.retrain import lease as leases
 from plantml.retrain import rounds
-from plantml.retrain.lease import HeldStop, Lease
+from plantml.retrain.lease import Lease, LeaseStop
 from plantml.storage.event_log import Event, Events
 
 
@@ -83,14 +83,14 @@ def test_of_another_machine_it_is_not(tmp_path, monkeypatch) -> None:
     holder = Lease(log, 60).take()
     assert holder is not None
     assert holder["host"] == "other"
-    assert leases.held(Events(log).read(), now=time.time() + 3601) is None
+    assert leases.current_holder(Events(log).read(), now=time.time() + 3601) is None
 
 
 def test_who_lost_it_is_told_to_stop(tmp_path) -> None:
     log = str(tmp_path / "events")
     lease = Lease(log, 0.6)
     assert lease.take() is None
-    stop = HeldStop()
+    stop = LeaseStop()
     with stop, lease:
         stop.lease = lease
         assert not stop
@@ -156,7 +156,7 @@ contents = st.dictionaries(
 @given(st.lists(contents, max_size=3))
 def test_whatever_events_there_are_they_are_understood_or_told_as_damaged(content) -> None:
     events = [Event(number, "2026-01-01T00:00:00Z", one) for number, one in enumerate(content, start=1)]
-    for read in (leases.held, rounds.fold):
+    for read in (leases.current_holder, rounds.fold):
         with contextlib.suppress(StorageError):
             read(events)
 
@@ -170,4 +170,4 @@ def test_a_damaged_result_of_a_step_is_told_by_its_file(tmp_path, text) -> None:
         file.write_text(content)
         with pytest.raises(InputError, match=r"01-add\.json is damaged") as error:
             rounds.Round(str(tmp_path), 1, {})
-        assert "remove it" in error.value.hint
+        assert "delete it" in error.value.hint

@@ -113,7 +113,7 @@ def test_who_moves_production_meanwhile_is_not_overruled(loop, paint_feed, hones
     registry.unalias(model, "production", by="a person", why="it was seen to fail")
     two = loop()
     assert two["outcome"] == "not promoted"
-    assert "moved meanwhile" in two["reasons"][-1]
+    assert "moved in the meantime" in two["reasons"][-1]
     assert loop.aliases() == {"challenger": 2}
     assert loop()["outcome"] == "nothing to do"
 
@@ -237,7 +237,7 @@ def test_what_cannot_work_is_told_before_anything_is_done(loop, paint_feed, hone
         ({"train": {"epoch": 3}}, Exit.INPUT, "epochs"),
         ({"min_news": 3}, Exit.INPUT, "min_new"),
         ({"every": "soon"}, Exit.INPUT, "90s, 20m, 1h30m, 7d"),
-        ({"alias": "my alias"}, Exit.INPUT, "cannot be an alias"),
+        ({"alias": "my alias"}, Exit.INPUT, "is not a valid alias"),
         ({"alias": "stage", "challenger": "stage"}, Exit.USAGE, "are both 'stage'"),
         ({"challenger": "Production"}, Exit.USAGE, "passed its gates"),
         ({"clean": "rubbish"}, Exit.USAGE, "rubbish"),
@@ -289,7 +289,7 @@ def test_a_work_folder_belongs_to_one_loop(loop, paint_feed, honest, tmp_path, c
     loop.write(feeds, dataset=loop.place("other"))
     result = cli("retrain", loop.file)
     assert result.code == Exit.USAGE
-    assert "another loop" in result.err
+    assert "another configuration" in result.err
 
 
 def test_a_round_goes_on_in_another_directory(loop, paint_feed, honest, tmp_path, monkeypatch) -> None:
@@ -325,7 +325,7 @@ def test_a_photo_that_was_not_whole_comes_again_and_labels_changed_there_are_tol
     loop("--abandon")
     told = loop("--min-new", "1000", "--dry-run")
     assert told["news"]["relabelled"] == {str(feed): 1}
-    assert any("other labels" in reason for reason in told["reasons"])
+    assert any("differ from the dataset" in reason for reason in told["reasons"])
 
 
 @pytest.mark.parametrize(("unknown", "others", "said"), [(12, 88, "12 of 100"), (9, 1, ""), (12, 400, "")])
@@ -341,7 +341,7 @@ def test_many_photos_of_another_kind_are_drift(tmp_path, unknown, others, said) 
     rows.append({"image": "x.jpg", "image_id": None, "model": "a", "targets": None, "decision": None})
     file = tmp_path / "records.jsonl"
     file.write_text("\n".join(json.dumps(row) for row in rows))
-    found = triggers._strange(inputs.records(str(file)))
+    found = triggers._unknown_share(inputs.records(str(file)))
     assert (said in "".join(found)) if said else not found
 
 
@@ -352,7 +352,7 @@ def test_who_lost_the_lease_within_a_step_is_no_failure(loop, paint_feed, honest
         work.stop.lease.lost = True  # another machine took over while this process did nothing
         raise work.stop.error("Stopped", "")
 
-    monkeypatch.setattr(retrain, "FUNCTIONS", {**retrain.FUNCTIONS, "clean": suspended})
+    monkeypatch.setattr(retrain, "STEPS", {**retrain.STEPS, "clean": retrain.Step(suspended, "")})
     loop.write([(paint_feed(tmp_path / "first", honest(4), 1), {})])
     told = loop()
     assert (told["outcome"], told["reasons"]) == ("busy", ["another machine took the work over"])

@@ -7,8 +7,8 @@ import pytest
 
 from plantml.imaging import Fit
 from plantml.model.bundle import Architecture, Bundle, Contract, Origin
-from plantml.retrain import model_steps
-from plantml.retrain.class_alignment import widened
+from plantml.retrain import model_steps, retrain, rounds
+from plantml.retrain.class_alignment import align_classes
 from plantml.retrain.config import GateConfig
 from plantml.targets import Target
 
@@ -40,7 +40,7 @@ def test_better_and_all_gates_passed_is_promoted() -> None:
 @pytest.mark.parametrize(
     ("sets", "said"),
     [
-        ({"all": compared(gates=[PASSED, FAILED])}, "drop of disease.f1[rust] is 0.3000, at most 0.05"),
+        ({"all": compared(gates=[PASSED, FAILED])}, "drop of disease.f1[rust] is 0.3000, required at most 0.05"),
         ({"all": compared(this=0.84, sure=0.3)}, "it is not better"),
         ({"all": compared(this=0.85, sure=0.5)}, "it is not better"),  # the same is not better
         ({"all": compared(sure=None, this=0.85)}, "it is not better"),  # too few groups: its number decides
@@ -67,7 +67,7 @@ def test_a_first_model_needs_its_own_gates_only() -> None:
     assert decide({"all": alone}, model="")["decision"] == "promote"
     gate = {"name": "macro_f1", "min": 0.8, "value": 0.5, "passed": False}
     found = decide({"all": alone | {"gates": [gate]}}, model="")
-    assert (found["decision"], found["reasons"]) == ("refuse", ["macro_f1 is 0.5000, at least 0.8 was asked for"])
+    assert (found["decision"], found["reasons"]) == ("refuse", ["macro_f1 is 0.5000, required at least 0.8"])
 
 
 def test_a_model_among_more_classes_gives_them_nothing() -> None:
@@ -85,10 +85,14 @@ def test_a_model_among_more_classes_gives_them_nothing() -> None:
         metrics={}, seed=0, versions={},
     )  # fmt: skip
     bundle = Bundle("two", contract, "two", {})
-    wide, runtime = widened(bundle, Two(), [Target("disease", "class", ("blight", "none", "rust"))])
+    wide, runtime = align_classes(bundle, Two(), [Target("disease", "class", ("blight", "none", "rust"))])
     assert wide.contract.targets[0].classes == ("none", "rust", "blight")
     assert runtime.run(np.zeros((3, 1)))["target.disease"].tolist() == [[0.5, 0.5, 0.0]] * 3
     assert runtime.name != Two.name  # answers that are kept are not mixed up
     assert wide.digest == bundle.digest
     same = Two()
-    assert widened(bundle, same, contract.targets) == (bundle, same)
+    assert align_classes(bundle, same, contract.targets) == (bundle, same)
+
+
+def test_the_table_of_steps_has_the_order_of_their_results() -> None:
+    assert tuple(retrain.STEPS) == rounds.STEPS

@@ -13,7 +13,7 @@ def test_a_feed_names_photos_elsewhere_only_under_its_roots(tmp_path, monkeypatc
     write_photos("feed", ["b.jpg"], first_seed=5)
     (tmp_path / "feed" / "list.csv").write_text(f"image,disease\n{tmp_path}/elsewhere/a.jpg,rust\nb.jpg,rust\n")
     feed = Feed.model_validate({"source": "feed/list.csv", "allow_root": roots})
-    listing = triggers.admitted(feed, None)
+    listing = triggers.list_admissible(feed, None)
     assert sum(bool(item.refusal) for item in listing.items) == refused
     importing.import_source(feed.source, "dataset", listing)
     reasons = versions.load("dataset").rows["reason"].drop_nulls()
@@ -24,5 +24,5 @@ def test_offline_a_feed_names_nothing_remote(tmp_path):
     (tmp_path / "list.csv").write_text("image,disease\nhttps://host/a.jpg,rust\n")
     for roots, refused in (((), True), (("https://",), True), (("https://host",), False)):
         feed = Feed.model_validate({"source": str(tmp_path / "list.csv"), "allow_root": roots})
-        (item,) = triggers.admitted(feed, None, offline=True).items
+        (item,) = triggers.list_admissible(feed, None, offline=True).items
         assert bool(item.refusal) is refused

@@ -12,8 +12,8 @@ from plantml.errors import FailuresError, UsageError
 
 if TYPE_CHECKING:
     from plantml.detect.config import DetectConfig
-    from plantml.detect.detect import Detected, Extras
-    from plantml.detect.shards import Merged
+    from plantml.detect.results import DetectionResult, Extras
+    from plantml.detect.shards import MergeResult
     from plantml.detect.similar import Similar
     from plantml.detect.sources import Sources
     from plantml.model.bundle import Bundle
@@ -186,18 +186,18 @@ def detect(
     found = None if chosen.watch else look()
     for note in found.notes if found else ():
         console.say(note)
-    _set_pace(console, pipeline, chosen, 0 if found is None else len(found.found))
+    _set_pace(console, pipeline, chosen, 0 if found is None else len(found.photos))
     streams = console.streams
     stdout = streams.json_stdout() if chosen.out == run.STDOUT else streams.stdout
     with Stop() as stop:
         if found is None:
-            from plantml.detect.alias_watcher import Follower
+            from plantml.detect.alias_watcher import AliasWatcher
             from plantml.detect.watch import watch as watching
 
-            follow = Follower(pipeline.bundle, chosen, partial(_open, console, chosen), console.say)
+            watcher = AliasWatcher(pipeline.bundle, chosen, partial(_open, console, chosen), console.say)
             done = watching(
                 look, pipeline, chosen, stdout=stdout, stop=stop, fresh=fresh, extras=extras,
-                tell=console.say, follow=follow,
+                say=console.say, new_model=watcher,
             )  # fmt: skip
             _tell(console, done)
             raise stop.error(f"Watching stopped after {count(done.images, 'image')}", "Repeat the command to go on.")
@@ -213,7 +213,7 @@ def detect(
         )
         if stop:
             raise stop.error(
-                f"Detection stopped after {done.images} of {len(found.found)} images",
+                f"Detection stopped after {done.images} of {len(found.photos)} images",
                 "Repeat the same command to go on." if done.out != run.STDOUT else "",
             )
     _tell(console, done)
@@ -234,7 +234,7 @@ def _open(console: Console, chosen: "DetectConfig", model: str) -> "tuple[Pipeli
     run.check(chosen, bundle)
     threads = chosen.threads or console.machine.threads
     console.detail(f"{opened.name} on {chosen.device}")
-    pipeline = run.pipeline_for(bundle, opened, chosen, threads)
+    pipeline = run.build_pipeline(bundle, opened, chosen, threads)
     return pipeline, _extras(console, chosen.model_copy(update={"model": model}), bundle)
 
 
@@ -249,19 +249,19 @@ def _set_pace(console: Console, pipeline: "Pipeline", chosen: "DetectConfig", im
 
 
 def _look(console: Console, names: list[str], chosen: "DetectConfig") -> "Sources":
-    from plantml.detect.sources import Choice, collect, moment
+    from plantml.detect.sources import Selection, collect, parse_since
     from plantml.storage.addresses import Trust
 
-    since = None if chosen.since is None else moment(chosen.since)
+    since = None if chosen.since is None else parse_since(chosen.since)
     trust = Trust.of(chosen.allow_root, offline=console.machine.offline)
-    choice = Choice(chosen.split, chosen.column, since, trust)
+    selection = Selection(chosen.split, chosen.column, since, trust)
     # A night without new photos is no mistake.
     empty = chosen.watch or chosen.changed_only or since is not None
-    return collect(names, console.streams.stdin, choice, may_be_empty=empty)
+    return collect(names, console.streams.stdin, selection, may_be_empty=empty)
 
 
 def _extras(console: Console, chosen: "DetectConfig", bundle: "Bundle") -> "Extras":
-    from plantml.detect.detect import Extras
+    from plantml.detect.results import Extras
 
     texts = None
     if chosen.advice is not None:
@@ -269,8 +269,8 @@ def _extras(console: Console, chosen: "DetectConfig", bundle: "Bundle") -> "Extr
 
         advice.check_free([target.name for target in bundle.contract.targets])
         texts = advice.read(chosen.advice, bundle.contract)
-        if texts.idle:
-            console.detail(f"The model does not know {', '.join(texts.idle)} of {chosen.advice}")
+        if texts.unused:
+            console.detail(f"The model does not know {', '.join(texts.unused)} of {chosen.advice}")
     return Extras(None if chosen.similar is None else _similar(console, chosen), texts)
 
 
@@ -322,13 +322,13 @@ def _merge(console: Console, parts: list[str], chosen: "DetectConfig") -> None:
         )
 
 
-def _show_merged(page: Page, done: "Merged") -> None:
+def _show_merged(page: Page, done: "MergeResult") -> None:
     page.line(f"{done.out}: {count(done.images, 'record')} of {done.expected}", style="bold")
     for part, number in done.missing.items():
         page.line(f"Missing: {count(number, 'image')} of part {part}")
 
 
-def _tell(console: Console, done: "Detected") -> None:
+def _tell(console: Console, done: "DetectionResult") -> None:
     if done.out == "-":
         console.close()
         console.say(f"{count(done.images, 'record')}, {count(done.failed, 'failure')}")
@@ -350,7 +350,7 @@ def _tell(console: Console, done: "Detected") -> None:
     console.result("detect", content, lambda page: _show(page, done))
 
 
-def _show(page: Page, done: "Detected") -> None:
+def _show(page: Page, done: "DetectionResult") -> None:
     new = max(0, done.images - done.resumed)
     rate = f", {new / done.seconds:.3g}/s" if new and done.seconds > 0 else ""
     page.line(f"{done.out}: {count(done.written, 'record')}, {new} new{rate}", style="bold")

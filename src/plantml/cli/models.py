@@ -9,8 +9,8 @@ from plantml.cli.command import command, group
 from plantml.cli.console import Console, Page, count
 
 if TYPE_CHECKING:
-    from plantml.registry import Changed
-    from plantml.registry.inspection import Compared, Shown
+    from plantml.registry import Change
+    from plantml.registry.inspection import ModelComparison, ModelDetails
     from plantml.registry.ledger import Ledger
     from plantml.storage.event_log import Event
 
@@ -44,7 +44,9 @@ def add(
     """
     from plantml import registry
 
-    done = registry.add(bundle, model, by=by or registry.me(), why=why, alias=alias, cache=console.machine.cache())
+    done = registry.add(
+        bundle, model, by=by or registry.current_user(), why=why, alias=alias, cache=console.machine.cache()
+    )
     _tell_added(console, "models add", registry.load(model), done.number, changed=done.changed)
 
 
@@ -55,8 +57,8 @@ def copy(console: Console, version: Version, model: Model, why: Why = "", by: By
     """Add a version of one registry to another, with its history. Aliases are not taken along."""
     from plantml import registry
 
-    registry.named(version)  # only versions are copied; what else is a model is added
-    done = registry.add(version, model, by=by or registry.me(), why=why, cache=console.machine.cache())
+    registry.resolve(version)  # only versions are copied; what else is a model is added
+    done = registry.add(version, model, by=by or registry.current_user(), why=why, cache=console.machine.cache())
     _tell_added(console, "models copy", registry.load(model), done.number, changed=done.changed)
 
 
@@ -151,7 +153,7 @@ def show(
     console.result("models show", found.as_json(), lambda page: _show(page, found, card=card))
 
 
-def _show(page: Page, found: "Shown", *, card: bool) -> None:
+def _show(page: Page, found: "ModelDetails", *, card: bool) -> None:
     contract = found.bundle.contract
     names = found.state.names(found.entry.number) if found.state and found.entry else []
     url, aliases = found.bundle.url.removeprefix("zip://::"), f" ({', '.join(names)})" if names else ""
@@ -191,7 +193,7 @@ def diff(console: Console, first: Ref, second: Ref) -> None:
     console.result("models diff", found.as_json(), lambda page: _show_diff(page, found, first, second))
 
 
-def _show_diff(page: Page, found: "Compared", first: str, second: str) -> None:
+def _show_diff(page: Page, found: "ModelComparison", first: str, second: str) -> None:
     if found.first.bundle.digest == found.second.bundle.digest:
         page.line("They are the same model.", style="bold")
         return
@@ -249,10 +251,17 @@ def promote(
     """
     from plantml import registry
 
-    state, entry = registry.named(version)
+    state, entry = registry.resolve(version)
     now = state.aliases.get(alias, 0) if expect is None else expect
     done = registry.promote(
-        state.url, entry.number, alias, by=by or registry.me(), why=why, evidence=evidence, expected=now, force=force
+        state.url,
+        entry.number,
+        alias,
+        by=by or registry.current_user(),
+        why=why,
+        evidence=evidence,
+        expected=now,
+        force=force,
     )
     _tell_moved(console, "models promote", done)
 
@@ -274,7 +283,7 @@ def rollback(
     from plantml import registry
 
     now = registry.aliases(model).get(alias) if expect is None else expect
-    done = registry.rollback(model, alias, by=by or registry.me(), why=why, expected=now)
+    done = registry.rollback(model, alias, by=by or registry.current_user(), why=why, expected=now)
     _tell_moved(console, "models rollback", done)
 
 
@@ -285,10 +294,10 @@ def unalias(console: Console, model: Model, alias: Alias, why: Why = "", by: By 
     """Take an alias away."""
     from plantml import registry
 
-    _tell_moved(console, "models unalias", registry.unalias(model, alias, by=by or registry.me(), why=why))
+    _tell_moved(console, "models unalias", registry.unalias(model, alias, by=by or registry.current_user(), why=why))
 
 
-def _tell_moved(console: Console, name: str, done: "Changed") -> None:
+def _tell_moved(console: Console, name: str, done: "Change") -> None:
     content = {"model": done.model, "alias": done.alias, "version": done.number, "before": done.before,
                "changed": done.changed, "event": done.event.number if done.event else None}  # fmt: skip
 
@@ -385,9 +394,9 @@ def remove(console: Console, version: Version, why: Why = "", by: By = None) -> 
     from plantml import registry
     from plantml.registry import ledger
 
-    url, at = ledger.parse(version)
-    number = int(at) if at and at.isdecimal() else registry.named(version)[1].number
-    done = registry.remove(url, number, by=by or registry.me(), why=why)
+    url, at = ledger.parse_reference(version)
+    number = int(at) if at and at.isdecimal() else registry.resolve(version)[1].number
+    done = registry.remove(url, number, by=by or registry.current_user(), why=why)
     content = {"model": done.model, "version": number, "changed": done.changed}
 
     def show(page: Page) -> None:
@@ -413,7 +422,9 @@ def gc(
     from plantml import registry
     from plantml.registry import maintenance
 
-    found = maintenance.collect(model, by=by or registry.me(), dry_run=dry_run, min_age=3600 * min_age)
+    found = maintenance.collect_garbage(
+        model, by=by or registry.current_user(), dry_run=dry_run, min_age=3600 * min_age
+    )
     content = {"unfinished": list(found.unfinished), "removed": list(found.removed), "files": list(found.files),
                "bytes": found.bytes, "gone": found.gone}  # fmt: skip
 

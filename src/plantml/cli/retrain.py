@@ -9,7 +9,7 @@ from plantml.cli.console import Console, Page
 from plantml.errors import UsageError
 
 if TYPE_CHECKING:
-    from plantml.retrain.retrain import Retrained
+    from plantml.retrain.retrain import RetrainResult
 
 EXAMPLES = [
     "plantml retrain retrain.yaml",
@@ -62,7 +62,7 @@ def retrain(
     from plantml import settings
     from plantml.retrain import retrain as run
     from plantml.retrain.config import RetrainConfig
-    from plantml.retrain.lease import HeldStop
+    from plantml.retrain.lease import LeaseStop
 
     flags = {"min_new": min_new, "every": every, "on_drift": on_drift, "on_result": on_result}
     resolved = settings.resolve(RetrainConfig, "retrain", flags=flags, sets=sets or (), file=config)
@@ -72,11 +72,11 @@ def retrain(
     if sum((step is not None, dry_run, abandon)) > 1:
         raise UsageError("--step, --dry-run and --abandon exclude each other", "", "Give one of them.")
     if dry_run:
-        found, lines = run.planned(resolved.value, console.machine)
+        found, lines = run.plan(resolved.value, console.machine)
         content = _content(found) | {"commands": lines}
         console.result("retrain", content, lambda page: _show_plan(page, found, lines))
         return
-    with HeldStop() as stop:
+    with LeaseStop() as stop:
         if abandon:
             found = run.abandon(resolved.value, stop)
         else:
@@ -85,7 +85,7 @@ def retrain(
     console.result("retrain", _content(found), lambda page: _show(page, found))
 
 
-def _content(found: "Retrained") -> dict[str, Any]:
+def _content(found: "RetrainResult") -> dict[str, Any]:
     return {
         "outcome": found.outcome,
         "reasons": list(found.reasons),
@@ -97,7 +97,7 @@ def _content(found: "Retrained") -> dict[str, Any]:
     }
 
 
-def _show(page: Page, found: "Retrained") -> None:
+def _show(page: Page, found: "RetrainResult") -> None:
     number = f"Round {found.round}: " if found.round else ""
     page.line(f"{number}{found.outcome}", style="bold")
     for reason in found.reasons:
@@ -109,7 +109,7 @@ def _show(page: Page, found: "Retrained") -> None:
         page.line(f"Report: {found.report}/report.html")
 
 
-def _show_plan(page: Page, found: "Retrained", lines: "dict[str, list[str]]") -> None:
+def _show_plan(page: Page, found: "RetrainResult", lines: "dict[str, list[str]]") -> None:
     _show(page, found)
     for name, commands in lines.items():
         page.line(f"{name}", style="bold")

@@ -1,1 +1,1 @@
-"""Batch detection: sources in, one record an image out, whatever happens. Nothing here imports torch."""
+"""Batch detection: one record per image, also for images that cannot be read. Nothing here imports torch."""

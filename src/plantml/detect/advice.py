@@ -1,4 +1,4 @@
-"""`--advice`: the grower's own text for what was found."""
+"""`--advice`: the grower's own texts for predicted labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,59 +18,62 @@ class Advice:
 
     Attributes:
         texts: by target, by label.
-        decisions: texts for the decisions `review` and `unknown`: whose labels are not sure enough for the others.
-        idle: `target: label` of the file that the model does not know.
+        decisions: texts for the decisions `review` and `unknown`, whose labels get none.
+        unused: `target: label` in the file that the model does not know.
     """
 
     texts: Mapping[str, Mapping[str, str]]
     decisions: Mapping[str, str] = field(default_factory=dict)
-    idle: Sequence[str] = ()
+    unused: Sequence[str] = ()
 
     def of(self, record: Mapping[str, Any]) -> dict[str, str]:
-        """The texts for one record, by target; under `decision` the one for an answer that is not accepted."""
+        """The texts for one record, by target; under `decision` the one for a prediction that is not accepted."""
         if record["failure"] is not None:
             return {}
         if record["decision"] != "accept":
             text = self.decisions.get(record["decision"])
             return {"decision": text} if text else {}
-        found = {}
-        for target, answer in record["targets"].items():
-            labels = [answer["label"]] if "label" in answer else [label for label, _ in answer.get("labels", ())]
-            texts = [self.texts.get(target, {}).get(label, "") for label in labels]
+        advice = {}
+        for target, prediction in record["targets"].items():
+            names = (
+                [prediction["label"]] if "label" in prediction else [name for name, _ in prediction.get("labels", ())]
+            )
+            texts = [self.texts.get(target, {}).get(name, "") for name in names]
             if any(texts):
-                found[target] = "\n".join(text for text in texts if text)
-        return found
+                advice[target] = "\n".join(text for text in texts if text)
+        return advice
 
 
 def read(url: str, contract: Contract) -> Advice:
-    """The texts of a YAML file, for a model.
+    """Read the texts of a YAML file for a model.
 
     Raises:
-        InputError: it is no such file, or none of its labels is the model's.
+        InputError: the file is malformed, or the model knows none of its labels.
     """
     content = parse_yaml(storage.read(url), url, hint=_EXAMPLE)
     if not isinstance(content, dict) or not all(_is_texts(part) for part in content.values()):
-        raise InputError(f"{url} holds no advice", "it is no mapping of targets to labels to texts", _EXAMPLE)
+        raise InputError(f"{url} is not an advice file", "it does not map targets to labels to texts", _EXAMPLE)
     decisions = content.pop("decision", {})
-    if odd := sorted(set(decisions) - {"review", "unknown"}):
-        raise InputError(f"{url} has advice for the decision {odd[0]!r}", "it is review or unknown")
+    if others := sorted(set(decisions) - {"review", "unknown"}):
+        raise InputError(f"{url} has advice for the decision {others[0]!r}", "only review and unknown can have it")
     known = {target.name: set(target.classes) for target in contract.targets}
-    idle = [
+    unused = [
         f"{name}: {label}" for name, texts in content.items() for label in texts if label not in known.get(name, ())
     ]
-    if len(idle) == sum(map(len, content.values())) and not decisions:
+    if len(unused) == sum(map(len, content.values())) and not decisions:
+        labels = [f"{name}: {label}" for name, classes in known.items() for label in sorted(classes)]
         raise InputError(
             f"{url} has no advice for this model",
-            f"it knows {', '.join(f'{name}: {label}' for name, labels in known.items() for label in sorted(labels))}",
+            f"the model knows {', '.join(labels)}",
             _EXAMPLE,
         )
-    return Advice(content, decisions, idle)
+    return Advice(content, decisions, unused)
 
 
 def check_free(names: Sequence[str]) -> None:
-    """Raise `UsageError` where a target's name leaves no room for the text of a decision."""
+    """Raise `UsageError` if a target is called `decision`, which the advice for decisions needs."""
     if "decision" in names:
-        raise UsageError("--advice cannot be used with this model", "it has a target that is called decision")
+        raise UsageError("--advice cannot be used with this model", "one of its targets is called decision")
 
 
 def _is_texts(part: Any) -> bool:

@@ -1,92 +1,94 @@
-"""`--watch` with an alias of a registry: the model changes over when the alias moves, and the records say so."""
+"""`--watch` with a registry alias: switch to the new model when the alias moves."""
 
 import time
 from collections.abc import Callable
 from typing import Any
 
 from plantml.detect.config import DetectConfig
-from plantml.detect.detect import Extras
+from plantml.detect.results import Extras
 from plantml.errors import InputError, PlantmlError
 from plantml.model.bundle import Bundle
 from plantml.model.pipeline import Pipeline
 from plantml.registry import ledger
 
-Opened = tuple[Pipeline, Extras]
+LoadedModel = tuple[Pipeline, Extras]
 
 
-def followed(bundle: Bundle, config: DetectConfig) -> str:
-    """The alias, `REGISTRY/leaf@production`, that a watch follows; empty where the model stays the same."""
-    url, at = ledger.parse(bundle.asked)
-    return f"{url}@{at}" if config.watch and at and not at.isdecimal() else ""
+def watched_alias(bundle: Bundle, config: DetectConfig) -> str:
+    """The alias, `REGISTRY/leaf@production`, that a watch follows; empty if the model is fixed."""
+    url, version = ledger.parse_reference(bundle.asked)
+    return f"{url}@{version}" if config.watch and version and not version.isdecimal() else ""
 
 
-def shape(bundle: Bundle, config: DetectConfig) -> list[Any]:
-    """What the models of one output must have in common, as JSON: targets, and what the output's form needs."""
-    classes = config.format in {"coco", "megadetector"}
+def output_schema(bundle: Bundle, config: DetectConfig) -> list[Any]:
+    """What all models that write to one output must share: targets, and what the output format needs."""
+    fixes_classes = config.format in {"coco", "megadetector"}
     targets = [
-        [target.name, target.kind, target.unit, *(target.classes if classes else ())]
+        [target.name, target.kind, target.unit, *(target.classes if fixes_classes else ())]
         for target in bundle.contract.targets
     ]
     return [targets, bundle.contract.architecture.embedding if config.embeddings else None]
 
 
-class Follower:
-    """Tells when an alias has moved, and brings the model that it points to.
+class AliasWatcher:
+    """Detects that an alias has moved, and loads the model that it now points to.
 
     Args:
         bundle: the model in use.
-        config: what is asked; `config.interval` is the time between two looks.
-        open_: gives what a reference needs to answer.
-        tell: gets a line when something happened.
+        config: options; `config.interval` is the polling interval.
+        load: loads the model of a reference.
+        say: receives status lines.
     """
 
     def __init__(
         self,
         bundle: Bundle,
         config: DetectConfig,
-        open_: Callable[[str], Opened],
-        tell: Callable[[str], None] = lambda _: None,
+        load: Callable[[str], LoadedModel],
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._config, self._open, self._tell = config, open_, tell
-        self._alias, self._shape, self._digest = followed(bundle, config), shape(bundle, config), bundle.digest
-        self._url, self._at = ledger.parse(self._alias)
-        self._acts = ledger.Acts(self._url)
-        self._due, self._said, self._seen = 0.0, "", False
+        self._config, self._load, self._say = config, load, say
+        self._alias, self._schema = watched_alias(bundle, config), output_schema(bundle, config)
+        self._digest = bundle.digest
+        self._url, self._name = ledger.parse_reference(self._alias)
+        self._history = ledger.History(self._url)
+        self._next_poll, self._last_line, self._is_current = 0.0, "", False
 
-    def __call__(self) -> Opened | None:
-        """The model that is in service now if it is another one than before.
+    def __call__(self) -> LoadedModel | None:
+        """The new model if the alias has moved, else `None`.
 
-        What cannot be reached or is damaged changes nothing: the model in use goes on, and it is tried again.
+        If the registry cannot be reached or the new version is damaged, the current model stays in use until the next
+        poll.
 
         Raises:
-            InputError: the other model has other targets, which do not belong into the same output.
+            InputError: the new model has other targets, so its records cannot go to the same output.
         """
-        if not self._alias or time.monotonic() < self._due:
+        if not self._alias or time.monotonic() < self._next_poll:
             return None
-        self._due = time.monotonic() + self._config.interval
+        self._next_poll = time.monotonic() + self._config.interval
         try:
-            if self._seen and not self._acts.log.grown():
+            if self._is_current and not self._history.log.grown():
                 return None
-            self._seen = False
-            entry = self._acts.ledger().entry(str(self._at))
+            self._is_current = False
+            entry = self._history.ledger().entry(str(self._name))
             if entry.digest == self._digest:
-                self._seen = True
+                self._is_current = True
                 return None
-            opened = self._open(f"{self._url}@{entry.number}")
+            loaded = self._load(f"{self._url}@{entry.number}")
         except PlantmlError as error:
-            self._once(f"Cannot look at {self._alias} now, model {self._digest[:12]} goes on: {error}")
+            self._say_once(f"Could not check {self._alias}; model {self._digest[:12]} stays in use: {error}")
             return None
-        if shape(opened[0].bundle, self._config) != self._shape:
+        if output_schema(loaded[0].bundle, self._config) != self._schema:
             raise InputError(
-                f"{self._alias} is version {entry.number} now, which predicts other targets",
-                "records of both do not belong into one output",
-                "Start again with another --out, or promote a model with the same targets.",
+                f"{self._alias} moved to version {entry.number}, which predicts other targets",
+                "one output cannot hold the records of both",
+                "Restart with another --out, or promote a model with the same targets.",
             )
-        self._digest, self._seen = entry.digest, True
-        self._once(f"{self._alias} is version {entry.number} now: model {entry.digest[:12]} from here on")
-        return opened
+        self._digest, self._is_current = entry.digest, True
+        self._say_once(f"{self._alias} moved to version {entry.number}: using model {entry.digest[:12]} from now on")
+        return loaded
 
-    def _once(self, text: str) -> None:
-        if text != self._said:
-            self._tell(text)
-            self._said = text
+    def _say_once(self, line: str) -> None:
+        if line != self._last_line:
+            self._say(line)
+            self._last_line = line

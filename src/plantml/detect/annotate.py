@@ -1,4 +1,4 @@
-"""`--annotate`: what was said of a photo, written under it, in its decision's colour."""
+"""`--annotate`: each photo with its predictions below it, in the colour of its decision."""
 
 import io
 import os
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from plantml import imaging, storage
 from plantml.concurrency import Progress, in_threads, silent
-from plantml.detect.record_sheet import COLOURS, answer_text
+from plantml.detect.record_sheet import COLOURS, prediction_text
 from plantml.errors import PlantmlError
 
 SIDE = 2048
@@ -23,12 +23,12 @@ _PALETTE = ("#e6194b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#
 
 
 def write(folder: str, records: Iterable[Mapping[str, Any]], *, threads: int = 1, progress: Progress = silent) -> int:
-    """Draw every record that has an answer into a folder, `NAME.<first 8 digits of its image_id>.jpg`.
+    """Draw every record that has predictions into a folder, as `NAME.<first 8 digits of its image_id>.jpg`.
 
     Returns:
-        How many were drawn. A photo that is gone or cannot be read any more is left out: its record tells of it.
+        How many were drawn. A photo that has disappeared or become unreadable is left out.
     """
-    done = 0
+    count = 0
 
     def draw_one(record: Mapping[str, Any]) -> bool:
         try:
@@ -40,13 +40,13 @@ def write(folder: str, records: Iterable[Mapping[str, Any]], *, threads: int = 1
         return True
 
     for drawn in in_threads(draw_one, (record for record in records if record["failure"] is None), threads):
-        done += drawn
-        progress(done, 0)
-    return done
+        count += drawn
+        progress(count, 0)
+    return count
 
 
 def file_name(record: Mapping[str, Any], extension: str) -> str:
-    """A file's name for a record: that of the photo, and the first digits of its `image_id`, so that no two clash."""
+    """A unique file name for a record: the photo's name and the first digits of its `image_id`."""
     stem = os.path.splitext(storage.basename(record["image"].partition("?")[0]))[0]  # noqa: PTH122 - a URL is no Path
     if stem == record["image_id"]:  # a photo of a dataset
         return f"{stem}{extension}"
@@ -54,7 +54,7 @@ def file_name(record: Mapping[str, Any], extension: str) -> str:
 
 
 def draw(data: bytes, record: Mapping[str, Any]) -> bytes:
-    """The upright photo with its answers beneath, its boxes and its tiles, as JPEG bytes. Raises `ImageError`."""
+    """The upright photo with its predictions below it, its boxes and its tiles, as JPEG bytes. Raises `ImageError`."""
     photo = imaging.thumbnail(data, SIDE)
     if photo.width < _SMALLEST:
         size = _SMALLEST, round(photo.height * _SMALLEST / photo.width)
@@ -62,12 +62,12 @@ def draw(data: bytes, record: Mapping[str, Any]) -> bytes:
     scale = photo.width / record["width"]
     text = max(15, photo.width // 40)
     _overlay(photo, record, scale, text)
-    lines = [f"{target}: {answer_text(target, answer)}" for target, answer in record["targets"].items()]
+    lines = [f"{target}: {prediction_text(target, prediction)}" for target, prediction in record["targets"].items()]
     if "tiles" in record:
         lines += _legend(record["tiles"])
     lines += [f"advice: {line}" for advice in record.get("advice", {}).values() for line in advice.splitlines()]
     font = ImageFont.load_default(text)
-    wrapped = [part for line in lines for part in _wrapped(line, font, photo.width - text)]
+    wrapped = [row for line in lines for row in _wrap(line, font, photo.width - text)]
     canvas = Image.new("RGB", (photo.width, photo.height + round(text * (1.4 * (len(wrapped) + 1) + 1.2))), "white")
     canvas.paste(photo, (0, 0))
     pen, top, colour = ImageDraw.Draw(canvas), photo.height, COLOURS[record["decision"]]
@@ -83,67 +83,67 @@ def draw(data: bytes, record: Mapping[str, Any]) -> bytes:
 def _overlay(photo: Image.Image, record: Mapping[str, Any], scale: float, text: int) -> None:
     pen, font = ImageDraw.Draw(photo, "RGBA"), ImageFont.load_default(max(11, text * 2 // 3))
     for box in record["boxes"]:
-        corners = [round(scale * part) for part in (box["x"], box["y"], box["x"] + box["w"], box["y"] + box["h"])]
+        corners = [round(scale * edge) for edge in (box["x"], box["y"], box["x"] + box["w"], box["y"] + box["h"])]
         pen.rectangle(corners, outline="#ffeb3b", width=max(2, text // 8))
-        words = ", ".join(answer_text(target, answer) for target, answer in box["targets"].items())
+        words = ", ".join(prediction_text(target, prediction) for target, prediction in box["targets"].items())
         pen.text((corners[0], corners[1]), words, fill="white", font=font, stroke_width=2, stroke_fill="black")
     if "tiles" in record:
         _grid(pen, record, scale)
 
 
 def _grid(pen: ImageDraw.ImageDraw, record: Mapping[str, Any], scale: float) -> None:
-    """Each tile's part of the picture that is nearest to its middle, in the colour of its label."""
+    """Draw each tile's cell, the area closest to its centre, in the colour of its label."""
     tiles = record["tiles"]
-    target = _shown(tiles)
+    target = _displayed_target(tiles)
     colours = _colours(record, target) if target else {}
     font = ImageFont.load_default(max(11, round(scale * tiles["grid"][0]["w"] / 12)))
     xs, ys = sorted({tile["x"] for tile in tiles["grid"]}), sorted({tile["y"] for tile in tiles["grid"]})
     for tile in tiles["grid"]:
         left, right = _cell(xs, tile["x"], tile["w"])
         top, bottom = _cell(ys, tile["y"], tile["h"])
-        corners = [round(scale * part) for part in (left, top, right, bottom)]
+        corners = [round(scale * edge) for edge in (left, top, right, bottom)]
         label = tile["targets"][target]["label"] if target else tile["decision"]
         colour = colours.get(label, "#808080")
-        clear = 70 if tile["decision"] == "accept" else 20
-        pen.rectangle(corners, fill=f"{colour}{clear:02x}", outline=f"{colour}ff", width=2)
+        opacity = 70 if tile["decision"] == "accept" else 20
+        pen.rectangle(corners, fill=f"{colour}{opacity:02x}", outline=f"{colour}ff", width=2)
         words = f"{label} {tile['targets'][target]['score']:.2f}" if target else label
         if tile["decision"] != "accept":
             words += f"\n{tile['decision']}"
         if font.getlength(words.split("\n", maxsplit=1)[0]) <= corners[2] - corners[0] - 8:
-            at = (corners[0] + 5, corners[1] + 3)
-            pen.multiline_text(at, words, fill="white", font=font, stroke_width=2, stroke_fill="black")
+            origin = (corners[0] + 5, corners[1] + 3)
+            pen.multiline_text(origin, words, fill="white", font=font, stroke_width=2, stroke_fill="black")
 
 
 def _cell(starts: Sequence[int], start: int, length: int) -> tuple[float, float]:
-    """The part of one side that belongs to a tile: halfway into what it shares with its neighbours."""
-    place = starts.index(start)
-    first = start if not place else (starts[place - 1] + length + start) / 2
-    last = start + length if place + 1 == len(starts) else (start + length + starts[place + 1]) / 2
+    """One side of a tile's cell: it ends halfway into the overlap with each neighbour."""
+    index = starts.index(start)
+    first = start if not index else (starts[index - 1] + length + start) / 2
+    last = start + length if index + 1 == len(starts) else (start + length + starts[index + 1]) / 2
     return first, last
 
 
-def _shown(tiles: Mapping[str, Any]) -> str | None:
-    """The target whose labels are shown: the one with the most of them."""
+def _displayed_target(tiles: Mapping[str, Any]) -> str | None:
+    """The target whose labels are drawn: the one with the most labels."""
     labels = tiles["labels"]
     return max(labels, key=lambda name: (len(labels[name]), name == "disease"), default=None)
 
 
 def _colours(record: Mapping[str, Any], target: str) -> dict[str, str]:
-    """A colour for each label, the same on each photo as far as its record names the same classes."""
+    """A colour per label, the same for all photos whose records name the same classes."""
     names = {label for label, _ in record["targets"][target]["top"]} | set(record["tiles"]["labels"][target])
     others = sorted(names - _WELL)
     return dict.fromkeys(_WELL, _GREEN) | {name: _PALETTE[n % len(_PALETTE)] for n, name in enumerate(others)}
 
 
 def _legend(tiles: Mapping[str, Any]) -> list[str]:
-    target = _shown(tiles)
+    target = _displayed_target(tiles)
     counts = tiles["labels"].get(target, {}) if target else {}
-    said_ = ", ".join(f"{label} {count}" for label, count in counts.items())
-    return [f"{tiles['columns']} x {tiles['rows']} tiles of {tiles['size']} pixels: {said_}"]
+    summary = ", ".join(f"{label} {count}" for label, count in counts.items())
+    return [f"{tiles['columns']} x {tiles['rows']} tiles of {tiles['size']} pixels: {summary}"]
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    """The text in lines that fit; a word that is too long is cut."""
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """Wrap text to a width in pixels; cut words that are too long."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}".strip()

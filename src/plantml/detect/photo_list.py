@@ -1,4 +1,4 @@
-"""Many images in little memory: what was found, and where each one's record is."""
+"""Compact storage for many images: the list of photos, and the journal position of each."""
 
 import hashlib
 import zlib
@@ -16,9 +16,9 @@ _PENDING = 2048
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One image to look at; `stamp` changes when its content does, and is empty where that costs a request.
+    """One image; `stamp` changes with its content, and is empty if it would cost a request.
 
-    Of one that is not to be read, the stamp is why: `not-allowed: …`.
+    For an image that must not be read, the stamp is the reason: `not-allowed: …`.
     """
 
     url: str
@@ -26,17 +26,17 @@ class Source:
 
     @property
     def refusal(self) -> str:
-        """Why its bytes are not read; empty if they are."""
+        """Why it must not be read; empty if it may be."""
         return self.stamp if self.stamp.startswith(f"{NOT_ALLOWED}: ") else ""
 
     @property
     def key(self) -> bytes:
-        """16 bytes that name this content of this image."""
+        """16 bytes that identify this image and its content."""
         return _hash(f"{self.url}\0{self.stamp}")
 
 
-class Places:
-    """Numbers by 16-byte keys, 24 bytes for each: a dict of Python's would take ten times that."""
+class Positions:
+    """Numbers by 16-byte keys, in 24 bytes each: a Python dict would take ten times that."""
 
     def __init__(self) -> None:
         self._keys = np.empty(0, "S16")
@@ -45,17 +45,17 @@ class Places:
 
     def __setitem__(self, key: bytes, number: int) -> None:
         self._pending[key] = number
-        if len(self._pending) >= max(_PENDING, len(self._keys) // 64):  # so that merging stays rare
+        if len(self._pending) >= max(_PENDING, len(self._keys) // 64):  # keeps merging rare
             self._merge()
 
     def __getitem__(self, key: bytes) -> int:
-        """The number of a key; -1 where there is none."""
+        """The number of a key; -1 if it is not there."""
         if key in self._pending:
             return self._pending[key]
-        place = int(self._keys.searchsorted(np.array(key, "S16")))
-        # numpy's bytes come back without the zeros at their end
-        found = place < len(self._keys) and bytes(self._keys[place]) == key.rstrip(b"\0")
-        return int(self._numbers[place]) if found else -1
+        index = int(self._keys.searchsorted(np.array(key, "S16")))
+        # numpy strips trailing zeros from bytes
+        is_known = index < len(self._keys) and bytes(self._keys[index]) == key.rstrip(b"\0")
+        return int(self._numbers[index]) if is_known else -1
 
     def __contains__(self, key: bytes) -> bool:
         return self[key] >= 0
@@ -72,25 +72,25 @@ class Places:
         self._pending.clear()
 
 
-class Listing(Sequence[Source]):
-    """Sources in their order, each URL once, packed: about 30 bytes for each, by far most of them for its hash."""
+class PhotoList(Sequence[Source]):
+    """Images in order, each URL once, in about 30 bytes each, most of them for its hash."""
 
     def __init__(self) -> None:
         self._packed: list[bytes] = []
         self._last: list[Source] = []
-        self._seen = Places()
+        self._positions = Positions()
         self._count = 0
 
     def add(self, source: Source) -> bool:
-        """Put one at the end. False if its URL is in the list already: the first one stays."""
+        """Append an image. False if its URL is already in the list."""
         key = _hash(source.url)
-        if key in self._seen:
+        if key in self._positions:
             return False
-        self._seen[key] = self._count
+        self._positions[key] = self._count
         self._count += 1
         self._last.append(source)
         if len(self._last) == _BLOCK:
-            text = "\0".join(part for each in self._last for part in (each.url, each.stamp))
+            text = "\0".join(field for each in self._last for field in (each.url, each.stamp))
             self._packed.append(zlib.compress(text.encode("utf-8", "surrogateescape"), 1))
             self._last = []
         return True
@@ -104,22 +104,21 @@ class Listing(Sequence[Source]):
         yield from list(self._last)
 
     @overload
-    def __getitem__(self, at: int) -> Source: ...
+    def __getitem__(self, index: int) -> Source: ...
     @overload
-    def __getitem__(self, at: slice) -> list[Source]: ...
-    def __getitem__(self, at: int | slice) -> Source | list[Source]:
-        if isinstance(at, slice):
-            return list(self)[at]
-        place = range(self._count)[at]
-        block, row = divmod(place, _BLOCK)
+    def __getitem__(self, index: slice) -> list[Source]: ...
+    def __getitem__(self, index: int | slice) -> Source | list[Source]:
+        if isinstance(index, slice):
+            return list(self)[index]
+        block, row = divmod(range(self._count)[index], _BLOCK)
         return (self._unpacked(block) if block < len(self._packed) else self._last)[row]
 
     def digest(self) -> str:
-        """Names this list of URLs in this order: 16 hexadecimal digits of a SHA-256."""
-        found = hashlib.sha256()
+        """16 hexadecimal digits of a SHA-256 that identify these URLs in this order."""
+        digest = hashlib.sha256()
         for source in self:
-            found.update(source.url.encode("utf-8", "surrogateescape") + b"\0")
-        return found.hexdigest()[:16]
+            digest.update(source.url.encode("utf-8", "surrogateescape") + b"\0")
+        return digest.hexdigest()[:16]
 
     def _unpacked(self, number: int) -> list[Source]:
         parts = zlib.decompress(self._packed[number]).decode("utf-8", "surrogateescape").split("\0")

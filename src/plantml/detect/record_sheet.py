@@ -1,4 +1,4 @@
-"""A contact sheet of records: photos with what was said of them."""
+"""A contact sheet of records: photos with their predictions."""
 
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -26,14 +26,14 @@ def _lines(record: Mapping[str, Any]) -> list[str]:
     name = storage.basename(record["image"])
     if record["failure"] is not None:
         return [name, record["failure"]]
-    said = [answer_text(target, answer) for target, answer in record["targets"].items()]
-    return [name, *said] if record["decision"] == "accept" else [name, *said, f"-> {record['decision']}"]
+    lines = [name, *(prediction_text(target, prediction) for target, prediction in record["targets"].items())]
+    return lines if record["decision"] == "accept" else [*lines, f"-> {record['decision']}"]
 
 
-def answer_text(target: str, answer: Mapping[str, Any]) -> str:
-    """What was said of one target, in few words."""
-    if "label" in answer:
-        return f"{answer['label']} {answer['score']:.2f}"
-    if "labels" in answer:
-        return ", ".join(f"{label} {score:.2f}" for label, score in answer["labels"]) or f"no {target}"
-    return f"{target} {answer['value']:.3g} {answer['unit']}".strip()
+def prediction_text(target: str, prediction: Mapping[str, Any]) -> str:
+    """The prediction for one target in a few words."""
+    if "label" in prediction:
+        return f"{prediction['label']} {prediction['score']:.2f}"
+    if "labels" in prediction:
+        return ", ".join(f"{label} {score:.2f}" for label, score in prediction["labels"]) or f"no {target}"
+    return f"{target} {prediction['value']:.3g} {prediction['unit']}".strip()

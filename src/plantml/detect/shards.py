@@ -1,7 +1,7 @@
-"""`--shard 2/8`: one of several machines' parts of the work, which know nothing of each other; and their merging.
+"""`--shard 2/8`: split a detection over independent machines, and merge their outputs.
 
-Which part an image belongs to is decided by its URL alone. Each record of a part says where it stands in the whole, so
-that the parts can be put together in order, and what is missing can be named, from the parts alone.
+An image's shard follows from its URL alone. Each record names its position in the full list, so that the outputs can
+be merged in order and missing records can be reported without anything else.
 """
 
 import hashlib
@@ -10,86 +10,84 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from plantml import storage
 from plantml.detect import writers
-from plantml.detect.journal import Row
-from plantml.detect.photo_list import Listing
+from plantml.detect.photo_list import PhotoList
+from plantml.detect.writers import OutputRow
 from plantml.errors import InputError, UsageError
 from plantml.model.bundle import Contract
 
 KEY = "shard"
-"""Key of a part's records; a merged record has it no more."""
+"""Key in the records of a shard; merging removes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Part `number` of `count`, from 1."""
+    """Shard `number` of `count`, from 1."""
 
     number: int
     count: int
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """`2/8`. Raises `UsageError`."""
+        """Parse `2/8`. Raises `UsageError`."""
         match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise UsageError(f"--shard {text!r} is no part", "", "Write number/count, from 1/8 to 8/8.")
+            raise UsageError(f"--shard {text!r} is not a shard", "", "Write NUMBER/COUNT, from 1/8 to 8/8.")
         return cls(int(match[1]), int(match[2]))
 
     def has(self, url: str) -> bool:
-        """True if this image is its work."""
+        """True if the image belongs to this shard."""
         name = hashlib.blake2b(url.encode("utf-8", "surrogateescape"), digest_size=8).digest()
         return int.from_bytes(name, "big") % self.count == self.number - 1
 
 
 class Part:
-    """The images of one shard, and how its records say where they belong.
+    """The images of one shard, and their positions in the full list.
 
     Args:
         whole: all images.
-        shard: which of them.
+        shard: which shard of them.
     """
 
-    def __init__(self, whole: Listing, shard: Shard) -> None:
+    def __init__(self, whole: PhotoList, shard: Shard) -> None:
         self._shard, self._whole = shard, whole
-        self.found = Listing()
+        self.photos = PhotoList()
         for source in whole:
             if shard.has(source.url):
-                self.found.add(source)
+                self.photos.add(source)
         self._about = {
             "part": shard.number,
             "of": shard.count,
             "images": len(whole),
-            "of_part": len(self.found),
+            "of_part": len(self.photos),
             "listing": whole.digest(),
         }
 
-    def placed(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """The rows of this part, with their place in the whole. They must be in its order, and may be fewer."""
-        found = iter(rows)
-        row = next(found, None)
+    def locate(self, rows: Iterable[OutputRow]) -> Iterator[OutputRow]:
+        """Add the position in the full list to rows, which must be in its order and may be fewer."""
+        remaining = iter(rows)
+        row = next(remaining, None)
         for place, source in enumerate(self._whole):
             if row is None:
                 return
-            record = json.loads(row.record)
-            if self._shard.has(source.url) and record["image"] == source.url:
-                about = {**self._about, "place": place}
-                yield replace(row, record=writers.line(record | {KEY: about}))
-                row = next(found, None)
+            if self._shard.has(source.url) and row.record["image"] == source.url:
+                yield row.with_record({**row.record, KEY: {**self._about, "place": place}})
+                row = next(remaining, None)
 
 
 @dataclass(frozen=True)
-class Merged:
-    """What merging came to.
+class MergeResult:
+    """Result of merging.
 
     Attributes:
         out: URL of the output.
         images: records written.
-        expected: images of the whole.
-        missing: by part (`2/8`; several that are not there at all together), how many records are not there.
+        expected: images in all shards.
+        missing: number of missing records by shard (`2/8`); shards without any record are named together.
         failures: records with a failure.
     """
 
@@ -100,39 +98,38 @@ class Merged:
     failures: int
 
 
-def merge(parts: Sequence[str], out: str, contract: Contract | None = None, form: str | None = None) -> Merged:
-    """Put the parts of a sharded detection together, in the order of its sources.
+def merge(parts: Sequence[str], out: str, contract: Contract | None = None, form: str | None = None) -> MergeResult:
+    """Merge the outputs of a sharded detection, in the order of its sources.
 
-    Memory does not grow with the number of records where the parts are local files. A part that is
-    not there is missing.
+    For local files, memory does not grow with the number of records. A file that does not exist counts as missing.
 
     Args:
-        parts: URLs of the parts' JSON Lines, in any order.
+        parts: URLs of the shards' JSON Lines, in any order.
         out: URL of the output.
         contract: of the model, for formats other than JSON Lines.
         form: see `writers.write`.
 
     Raises:
-        InputError: a file is no part, or the parts do not belong together.
-        UsageError: a format that needs a contract, without one.
+        InputError: a file is not the output of a shard, or the shards do not belong together.
+        UsageError: the format needs a contract.
     """
     writer = writers.writer_of(out, form)
     if contract is None and writer is not writers.FORMATS["jsonl"]:
-        raise UsageError("This format needs the model", f"{out} is no JSON Lines", "Name it: --model RUN")
+        raise UsageError("This format needs the model", f"{out} is not JSON Lines", "Name it: --model RUN")
     tally = _Merging()
     with ExitStack() as stack, storage.staged(out) as path:
         files = [_records(part, stack) for part in parts if storage.exists(part)]
-        lines = tally.lines(heapq.merge(*files, key=lambda found: found[0]))
+        rows = tally.rows(heapq.merge(*files, key=lambda entry: entry[0]))
         if contract is None:
             with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-                file.writelines(f"{text}\n" for text in lines)
+                file.writelines(f"{row.as_line()}\n" for row in rows)
         else:
-            writer(path, lines, contract)
+            writer(path, rows, contract)
         return tally.result(out)
 
 
 def _records(part: str, stack: ExitStack) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """Place, record and where it is from, of each line of a part."""
+    """Position, record and file of each line of a shard's output."""
     if storage.is_local(part):
         lines: Iterable[bytes] = stack.enter_context(storage.open_local(part))
     else:
@@ -144,12 +141,12 @@ def _records(part: str, stack: ExitStack) -> Iterator[tuple[int, dict[str, Any],
             place = int(record[KEY]["place"])
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{part} is no part of a sharded detection",
+                f"{part} is not the output of a shard",
                 f"line {number}: {type(error).__name__}",
-                "A part is what `plantml detect --shard i/n --out PART.jsonl` writes; copy it again if it was cut off.",
+                "Name files that `plantml detect --shard I/N` wrote; copy a truncated one again.",
             ) from error
         if place <= last:
-            raise InputError(f"{part} is out of order", f"line {number}", "Make it again with the same command.")
+            raise InputError(f"{part} is out of order", f"line {number}", "Write it again with the same command.")
         last = place
         yield place, record, part
 
@@ -162,18 +159,18 @@ class _Merging:
         self._sizes: dict[int, int] = {}
         self._last = -1
 
-    def lines(self, found: Iterable[tuple[int, dict[str, Any], str]]) -> Iterator[str]:
-        for place, record, part in found:
+    def rows(self, entries: Iterable[tuple[int, dict[str, Any], str]]) -> Iterator[OutputRow]:
+        for place, record, part in entries:
             about = record.pop(KEY)
             self._agree(about, record["model"], part)
             if place == self._last:
-                raise InputError(f"{part} was named twice, or holds another part's records", f"place {place}")
+                raise InputError(f"{part} was named twice, or holds records of another shard", f"place {place}")
             self._last = place
             self._images += 1
             self._failures += record["failure"] is not None
             self._numbers[about["part"]] = self._numbers.get(about["part"], 0) + 1
             self._sizes[about["part"]] = about["of_part"]
-            yield writers.line(record)
+            yield OutputRow(record)
 
     def _agree(self, about: Mapping[str, Any], model: str, part: str) -> None:
         if self._first is None:
@@ -181,22 +178,22 @@ class _Merging:
             return
         first, first_model, first_part = self._first
         if model != first_model:
-            raise InputError(f"{part} was made by another model than {first_part}", f"{model[:12]}, {first_model[:12]}")
+            raise InputError(f"{part} and {first_part} are of different models", f"{model[:12]}, {first_model[:12]}")
         for key in ("of", "images", "listing"):
             if about[key] != first[key]:
                 raise InputError(
-                    f"{part} is a part of another whole than {first_part}",
-                    f"{key} is {about[key]!r} and {first[key]!r}: the machines did not see the same sources",
-                    "Repeat the command of each part: only what is new is looked at.",
+                    f"{part} and {first_part} are shards of different detections",
+                    f"{key} is {about[key]!r} and {first[key]!r}: the machines had different sources",
+                    "Repeat the command of each shard: only new images are processed.",
                 )
 
-    def result(self, out: str) -> Merged:
+    def result(self, out: str) -> MergeResult:
         if self._first is None:
-            raise InputError("The parts hold no records", "", "Name what `plantml detect --shard i/n` wrote.")
+            raise InputError("The files hold no records", "", "Name files that `plantml detect --shard I/N` wrote.")
         about = self._first[0]
         missing = {f"{number}/{about['of']}": self._sizes[number] - had for number, had in self._numbers.items()}
         missing = {part: number for part, number in sorted(missing.items()) if number}
         if left := about["images"] - self._images - sum(missing.values()):
             absent = [number for number in range(1, about["of"] + 1) if number not in self._numbers]
             missing[", ".join(f"{number}/{about['of']}" for number in absent)] = left
-        return Merged(out, self._images, about["images"], missing, self._failures)
+        return MergeResult(out, self._images, about["images"], missing, self._failures)

@@ -1,4 +1,4 @@
-"""`--similar`: the photos of a dataset that the model finds most like an image."""
+"""`--similar`: the photos of a dataset that are most similar to an image, by the model's embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ class Similar:
 
     Attributes:
         ref: of the dataset's version.
-        photos: what a record says of each: its `name`, `url` and `labels`.
+        photos: name, `url` and `labels` of each, as in the record.
         vectors: their embeddings by the same model, float32 [N, D], of length 1.
-        count: how many are named.
+        count: how many a record names.
     """
 
     ref: str
@@ -25,7 +25,7 @@ class Similar:
     count: int
 
     def of(self, embedding: NDArray[np.float32]) -> list[dict[str, Any]]:
-        """The nearest photos by cosine, the likest first, of one embedding, float32 [D]."""
+        """The nearest photos to an embedding, float32 [D], by cosine similarity, nearest first."""
         cosines = self.vectors @ (embedding / max(float(np.linalg.norm(embedding)), 1e-12))
         nearest = np.lexsort((np.arange(len(cosines)), -cosines))[: self.count]
-        return [{**self.photos[place], "cosine": round(float(cosines[place]), 4)} for place in nearest.tolist()]
+        return [{**self.photos[row], "cosine": round(float(cosines[row]), 4)} for row in nearest.tolist()]

@@ -1,4 +1,4 @@
-"""`--sort-into`: photos in a folder for each label."""
+"""`--sort-into`: sort photos into one folder per label."""
 
 import os
 import re
@@ -14,49 +14,49 @@ from plantml.targets import Target
 
 How = Literal["link", "copy"]
 UNSURE = "_unsure"
-"""Folder of the photos whose answer was not accepted; under it, a folder for each label."""
+"""Folder of photos whose prediction was not accepted; one folder per label below it."""
 
-_ODD = re.compile(r"[^\w .,()+-]")
+_UNSAFE = re.compile(r"[^\w .,()+-]")
 
 
 def write(
     folder: str, records: Iterable[Mapping[str, Any]], targets: Sequence[Target], *, by: str | None, how: How
 ) -> Counter[str]:
-    """Put every photo that has an answer under its label; what is there already stays.
+    """Put every photo that has a prediction under its label; existing files stay.
 
     Args:
-        folder: URL of the folder that holds the labels' folders.
+        folder: URL of the folder above the labels' folders.
         records: as JSON types.
         targets: of the model.
-        by: the class target whose labels count; the first one without it.
-        how: `link` makes symbolic links where both sides are local files, and copies elsewhere.
+        by: class target to sort by; by default the first.
+        how: `link` makes symbolic links between local files, and copies all others.
 
     Returns:
-        How many photos each folder got.
+        Number of photos added to each folder.
 
     Raises:
         UsageError: the model has no such class target.
     """
-    target = chosen(targets, by)
-    put: Counter[str] = Counter()
+    target = sort_target(targets, by)
+    counts: Counter[str] = Counter()
     for record in records:
         if record["failure"] is not None:
             continue
-        label = _ODD.sub("_", record["targets"][target]["label"]).strip(". ") or "_"
+        label = _UNSAFE.sub("_", record["targets"][target]["label"]).strip(". ") or "_"
         place = label if record["decision"] == "accept" else f"{UNSURE}/{label}"
         name = f"{place}/{file_name(record, storage.suffix(record['image'].partition('?')[0]))}"
         url = storage.join(folder, name)
-        if _is_there(url):
+        if _exists(url):
             continue
         try:
-            _put(record["image"], url, how)
+            _place(record["image"], url, how)
         except NotFoundError:
-            continue  # gone since it was looked at
-        put[place] += 1
-    return put
+            continue  # deleted since the detection
+        counts[place] += 1
+    return counts
 
 
-def chosen(targets: Sequence[Target], by: str | None) -> str:
+def sort_target(targets: Sequence[Target], by: str | None) -> str:
     """The name of the class target to sort by. Raises `UsageError`."""
     names = [target.name for target in targets if target.kind == "class"]
     if by is not None and by not in names:
@@ -66,17 +66,17 @@ def chosen(targets: Sequence[Target], by: str | None) -> str:
     return by or names[0]
 
 
-def _is_there(url: str) -> bool:
+def _exists(url: str) -> bool:
     return os.path.lexists(storage.local_path(url)) if storage.is_local(url) else storage.exists(url)
 
 
-def _put(image: str, url: str, how: How) -> None:
+def _place(image: str, url: str, how: How) -> None:
     if how == "link" and storage.is_local(image) and storage.is_local(url):
         link = Path(storage.absolute(url))
         try:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(storage.absolute(image))
-        except (OSError, NotImplementedError):  # not every file system has them
+        except (OSError, NotImplementedError):  # not every file system supports them
             pass
         else:
             return

@@ -1,4 +1,4 @@
-"""Image URLs from tables: CSV, TSV, Parquet and records, by the name of a column."""
+"""Image URLs from a column of a table: CSV, TSV, Parquet or records."""
 
 import csv
 import io
@@ -12,33 +12,33 @@ EXTENSIONS = frozenset({".csv", ".tsv", ".parquet", ".jsonl", ".ndjson"})
 """Extensions of files that are read as tables."""
 
 COLUMNS = ("image", "url", "image_url", "path", "file", "file_name", "filename", "image_path")
-"""Names under which a table's images are looked for, in this order, whatever their case."""
+"""Default names of the image column, in order of preference, in any case."""
 
 _ROWS = 10_000
 
 
 def urls(table: str, column: str | None = None) -> Iterator[str]:
-    """The values of a table's column, in their order; empty ones are left out.
+    """The values of a table's column, in order; empty ones are left out.
 
     Args:
         table: URL of the table.
-        column: name of the column; without one, the first of `COLUMNS` that is there.
+        column: name of the column; by default the first of `COLUMNS` in the table.
 
     Raises:
-        InputError: it is no such table, or has no such column.
+        InputError: the table cannot be read, or has no such column.
     """
     data = storage.read(table)
     suffix = storage.suffix(table)
     if suffix == ".parquet":
-        found = _parquet(table, data, column)
+        values = _parquet(table, data, column)
     elif suffix in {".csv", ".tsv"}:
-        found = _csv(table, data, column)
+        values = _csv(table, data, column)
     else:
-        found = _records(table, data, column)
-    yield from filter(None, found)
+        values = _records(table, data, column)
+    yield from filter(None, values)
 
 
-def _chosen(table: str, columns: Sequence[str], column: str | None) -> str:
+def _image_column(table: str, columns: Sequence[str], column: str | None) -> str:
     if column in columns and column is not None:
         return column
     known = {name.lower(): name for name in reversed(columns)}
@@ -51,19 +51,19 @@ def _chosen(table: str, columns: Sequence[str], column: str | None) -> str:
     raise InputError(
         f"{table} has no column {column!r}" if column else f"{table} names no images",
         f"its columns are {', '.join(columns) or 'none'}",
-        "Say which column holds the paths or URLs: --column NAME",
+        "Name the column with the paths or URLs: --column NAME",
     )
 
 
 def _csv(table: str, data: bytes, column: str | None) -> Iterator[str]:
     text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "surrogateescape", newline="")
     rows = csv.DictReader(text, delimiter="\t" if storage.suffix(table) == ".tsv" else ",")
-    name = _chosen(table, list(rows.fieldnames or ()), column)
+    name = _image_column(table, list(rows.fieldnames or ()), column)
     try:
         for row in rows:
             yield row[name] or ""
     except csv.Error as error:
-        raise InputError(f"{table} is no CSV", str(error)) from error
+        raise InputError(f"{table} is not CSV", str(error)) from error
 
 
 def _records(table: str, data: bytes, column: str | None) -> Iterator[str]:
@@ -72,18 +72,18 @@ def _records(table: str, data: bytes, column: str | None) -> Iterator[str]:
             continue
         try:
             row = json.loads(text.decode("utf-8", "surrogateescape"))
-            yield str(row[_chosen(table, list(row), column)] or "")
+            yield str(row[_image_column(table, list(row), column)] or "")
         except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"Line {number} of {table} is no JSON object", str(error)) from error
+            raise InputError(f"Line {number} of {table} is not a JSON object", str(error)) from error
 
 
 def _parquet(table: str, data: bytes, column: str | None) -> Iterator[str]:
     import polars as pl
 
     try:
-        name = _chosen(table, list(pl.read_parquet_schema(io.BytesIO(data))), column)
+        name = _image_column(table, list(pl.read_parquet_schema(io.BytesIO(data))), column)
         rows = pl.read_parquet(io.BytesIO(data), columns=[name])
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{table} cannot be read", str(error).splitlines()[0]) from error
-    for part in rows.iter_slices(_ROWS):
-        yield from (str(value or "") for value in part[name].to_list())
+    for batch in rows.iter_slices(_ROWS):
+        yield from (str(value or "") for value in batch[name].to_list())

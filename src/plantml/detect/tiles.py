@@ -1,4 +1,4 @@
-"""`--tile`: a large photo looked at piece by piece at its full size, for trays and for pictures from above."""
+"""`--tile`: predictions for each tile of a large photo at full resolution, for trays and aerial photos."""
 
 import math
 from collections import Counter, defaultdict
@@ -20,18 +20,18 @@ from plantml.model.runtimes import Runtime
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How a picture is cut.
+    """How a photo is cut.
 
     Attributes:
-        size: of a tile, pixels; a picture that is smaller is one tile.
-        overlap: share of a tile that its neighbour shows too, at least, 0 to below 1.
+        size: of a tile, pixels; a smaller photo is one tile.
+        overlap: minimum share of a tile that overlaps its neighbour, 0 to below 1.
     """
 
     size: int
     overlap: float
 
     def starts(self, length: int) -> list[int]:
-        """Where tiles begin along one side, pixels: evenly spread, the last one ends where the picture does."""
+        """Offsets of tiles along one side, pixels: evenly spaced, and the last tile ends at the edge."""
         if length <= self.size:
             return [0]
         count = math.ceil((length - self.size) / (self.size * (1 - self.overlap)) - 1e-9) + 1
@@ -39,15 +39,15 @@ class Tiling:
 
 
 class TiledPipeline(Pipeline):
-    """A pipeline whose records have `tiles` too: the model's answers for each part of the photo.
+    """A pipeline whose records also have `tiles`: predictions for each tile of the photo.
 
     Args:
-        bundle: whose contract holds.
-        runtime: that computes.
+        bundle: the model.
+        runtime: runs the model.
         tiling: how photos are cut.
-        threads: images taken from bytes to answers at the same time; each holds one photo at its full size.
-        batch: images and tiles a call of the runtime.
-        top_k: classes named for each class target of the whole photo.
+        threads: images processed concurrently; each holds one photo at full resolution.
+        batch: batch size, for images and tiles.
+        top_k: classes per class target, for the whole photo.
     """
 
     def __init__(
@@ -74,12 +74,14 @@ class TiledPipeline(Pipeline):
         ]
         try:
             parts = imaging.cut(data, boxes, self.bundle.contract.input)
-            grid = list(chain.from_iterable(map(self._answers, batched(zip(boxes, parts, strict=True), self.batch))))
-        except imaging.ImageError as error:  # decoded small it had not come to the damaged part
+            grid = list(
+                chain.from_iterable(map(self._predict_tiles, batched(zip(boxes, parts, strict=True), self.batch)))
+            )
+        except imaging.ImageError as error:  # decoding at reduced size did not reach the damaged part
             return Prediction(
                 failed(record.image, record.model, f"{error.code}: {error.why}", record.image_id), None, None
             )
-        tiles = {
+        summary = {
             "size": size,
             "overlap": self._tiling.overlap,
             "columns": len(columns),
@@ -87,26 +89,27 @@ class TiledPipeline(Pipeline):
             "labels": _labels(grid),
             "grid": grid,
         }
-        return replace(prediction, more={**prediction.more, "tiles": tiles})
+        return replace(prediction, more={**prediction.more, "tiles": summary})
 
-    def _answers(self, some: Sequence[tuple[tuple[int, int, int, int], imaging.Pixels]]) -> list[dict[str, Any]]:
-        outputs = self.runtime.run(np.stack([pixels for _, pixels in some]))
-        found = []
-        for row, ((left, top, right, bottom), _) in enumerate(some):
+    def _predict_tiles(self, tiles: Sequence[tuple[tuple[int, int, int, int], imaging.Pixels]]) -> list[dict[str, Any]]:
+        outputs = self.runtime.run(np.stack([pixels for _, pixels in tiles]))
+        grid = []
+        for row, ((left, top, right, bottom), _) in enumerate(tiles):
             targets, decision, unknown = self._reader.read(outputs, row)
-            short = {
-                name: {key: value for key, value in answer.items() if key != "top"} for name, answer in targets.items()
+            brief = {
+                name: {key: value for key, value in prediction.items() if key != "top"}
+                for name, prediction in targets.items()
             }
             place = {"x": left, "y": top, "w": right - left, "h": bottom - top}
-            found.append(place | {"targets": short, "decision": decision, "unknown": unknown})
-        return found
+            grid.append(place | {"targets": brief, "decision": decision, "unknown": unknown})
+        return grid
 
 
 def _labels(grid: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """By class target, how many tiles have each label, the most frequent first."""
+    """Tiles per label by class target, the most frequent label first."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for tile in grid:
-        for name, answer in tile["targets"].items():
-            if "label" in answer:
-                counts[name][answer["label"]] += 1
+        for name, prediction in tile["targets"].items():
+            if "label" in prediction:
+                counts[name][prediction["label"]] += 1
     return {name: dict(labels.most_common()) for name, labels in counts.items()}

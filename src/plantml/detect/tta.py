@@ -1,4 +1,4 @@
-"""`--tta`: each photo is looked at from all its sides, and the answers are averaged (test-time augmentation)."""
+"""`--tta`: test-time augmentation, averaging predictions over flips and rotations."""
 
 from collections.abc import Iterator
 
@@ -8,15 +8,14 @@ from plantml.imaging import Pixels
 from plantml.model.runtimes import Outputs, Runtime
 
 
-class Turned:
-    """A runtime that answers with the mean over a picture's mirrored and turned forms.
+class AveragedRuntime:
+    """A runtime that averages its outputs over flips and rotations of each image.
 
-    Those are the four by mirroring left to right and top to bottom; of a square input also the four that are a quarter
-    turn from these. Probabilities, values, embeddings and the unknown score are each averaged. Takes 4 or 8 times as
-    long.
+    There are four combinations of horizontal and vertical flips; for a square input, also these rotated by 90 degrees.
+    Probabilities, values, embeddings and the unknown score are averaged. Takes 4 or 8 times as long.
 
     Args:
-        runtime: that computes.
+        runtime: runs the model.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -25,14 +24,14 @@ class Turned:
 
     def run(self, batch: Pixels) -> Outputs:
         """See `Runtime.run`."""
-        answers = [self._runtime.run(form) for form in forms(batch)]
-        return {name: np.mean([answer[name] for answer in answers], axis=0, dtype=np.float32) for name in answers[0]}
+        outputs = [self._runtime.run(view) for view in augmented(batch)]
+        return {name: np.mean([each[name] for each in outputs], axis=0, dtype=np.float32) for name in outputs[0]}
 
 
-def forms(batch: Pixels) -> Iterator[Pixels]:
-    """The forms of a batch, uint8 [N, H, W, 3]: itself first."""
-    quarters = (batch, batch.swapaxes(1, 2)) if batch.shape[1] == batch.shape[2] else (batch,)
-    for form in quarters:
+def augmented(batch: Pixels) -> Iterator[Pixels]:
+    """Flips and rotations of a batch, uint8 [N, H, W, 3]; the batch itself first."""
+    rotations = (batch, batch.swapaxes(1, 2)) if batch.shape[1] == batch.shape[2] else (batch,)
+    for view in rotations:
         for rows in (1, -1):
             for columns in (1, -1):
-                yield np.ascontiguousarray(form[:, ::rows, ::columns])
+                yield np.ascontiguousarray(view[:, ::rows, ::columns])

@@ -1,31 +1,34 @@
-"""`--watch`: files are taken as they arrive, when they are complete, once each, until a signal says stop."""
+"""`--watch`: process each new file once, as soon as it is complete, until a signal arrives."""
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TextIO
 
 from plantml.concurrency import Stop, batched, silent
 from plantml.detect.config import STDOUT, DetectConfig
-from plantml.detect.detect import Detected, Detection, Extras, check
+from plantml.detect.detect import Detection, check, summarize
 from plantml.detect.journal import Journal
-from plantml.detect.photo_list import Listing, Places
+from plantml.detect.outputs import Published
+from plantml.detect.photo_list import PhotoList, Positions
+from plantml.detect.results import DetectionResult, Extras, Tally
 from plantml.detect.sources import Sources
 from plantml.errors import NotFoundError, StorageError
 from plantml.model.pipeline import Pipeline
 
 MISSING = "missing"
-"""Stamp of a file that is named and not there (yet)."""
+"""Stamp of a named file that does not exist (yet)."""
 
 _STEP = 0.1
-_PART = 256
-"""Images between two looks at which model is to answer."""
+_BATCH = 256
+"""Images between two checks for a new model."""
 
-_SHARE = 10
-"""Writing the output may take one part in so many of the time."""
+_WRITE_SHARE = 10
+"""Writing the output may take at most this fraction, one in N, of the time."""
 
 
 def watch(
-    look: Callable[[], Sources],
+    list_sources: Callable[[], Sources],
     pipeline: Pipeline,
     config: DetectConfig,
     *,
@@ -33,88 +36,99 @@ def watch(
     stop: Stop,
     fresh: bool = False,
     extras: Extras | None = None,
-    tell: Callable[[str], None] = lambda _: None,
-    follow: Callable[[], tuple[Pipeline, Extras] | None] = lambda: None,
-) -> Detected:
-    """Put every file through the model that is there or arrives.
+    say: Callable[[str], None] = lambda _: None,
+    new_model: Callable[[], tuple[Pipeline, Extras] | None] = lambda: None,
+) -> DetectionResult:
+    """Process every existing and new file until a signal arrives.
 
-    A file is complete when two looks, `config.interval` seconds apart, find the same size and time of change. The
-    output holds all that was looked at, in the order of arrival, those too that were moved away or overwritten since;
-    it is written anew after new files, but not more than a tenth of the time, and at the end.
+    A file is complete when two polls, `config.interval` seconds apart, find the same size and modification time. The
+    output holds all processed images in the order of arrival, including files that were moved or overwritten since.
+    It is rewritten after new files, for at most a tenth of the time, and at the end.
 
     Args:
-        look: lists what is there now; what cannot be listed this time is tried again.
-        pipeline: that answers.
-        config: what is asked.
-        stdout: gets the records where no output is named.
+        list_sources: lists the current images; if that fails, it is tried again.
+        pipeline: the model.
+        config: options.
+        stdout: receives the records if there is no output file.
         stop: says when to end.
-        fresh: forget what an earlier run did.
-        extras: what records hold more.
-        tell: gets a line now and then.
-        follow: asked between images whether another model is to answer from there on, see `follow.Follower`.
+        fresh: discard the journal of an earlier run.
+        extras: optional content of the records.
+        say: receives status lines.
+        new_model: returns the model to switch to, if any; see `alias_watcher.AliasWatcher`.
     """
     check(config, pipeline.bundle)
-    work = Detection(pipeline, config, extras or Extras())
-    journal = None if config.out == STDOUT else work.open_journal(fresh=fresh)
+    detection = Detection(pipeline, config, extras or Extras())
+    journal = None if config.out == STDOUT else detection.open_journal(fresh=fresh)
     resumed, new, started = (sum(1 for _ in journal) if journal else 0), 0, time.monotonic()
-    arrivals, sources, due, unwritten = _Arrivals(journal), Sources(Listing()), 0.0, True
+    arrivals, sources, next_write, is_unwritten = _Arrivals(journal), Sources(PhotoList()), 0.0, True
+    tally, written = Tally(), 0
     while not stop:
         try:
-            sources = look()
+            sources = list_sources()
         except (StorageError, NotFoundError) as error:
-            tell(f"Cannot look now: {error}")
+            say(f"Could not list the sources: {error}")
             _wait(config.interval, stop)
             continue
-        ready = arrivals.ready(sources.found)
-        for part in [*_parts(ready)] or [ready]:
-            if (moved := follow()) is not None:
-                work.change_over(*moved)
-            if part and journal is None:
-                work.print(part, stdout, stop, silent)
-            elif part and journal is not None:
-                work.fill(journal, part, stop, silent)
+        ready = arrivals.ready(sources.photos)
+        for batch in [*_split(ready)] or [ready]:
+            if (model := new_model()) is not None:
+                detection = replace(detection, pipeline=model[0], extras=model[1])
+            if batch and journal is None:
+                written += detection.print(batch, stdout, stop, silent, tally)
+            elif batch and journal is not None:
+                detection.fill(journal, batch, stop, silent)
         if ready:
-            new, unwritten = new + len(ready), True
-            tell(f"{len(ready)} new, {resumed + new} in all")
-        if journal is not None and unwritten and time.monotonic() >= due:
+            new, is_unwritten = new + len(ready), True
+            say(f"{len(ready)} new, {resumed + new} in total")
+        if journal is not None and is_unwritten and time.monotonic() >= next_write:
             before = time.monotonic()
-            work.publish(journal, journal)
-            due, unwritten = before + (1 + _SHARE) * (time.monotonic() - before), False
+            published = detection.publish(journal, journal)
+            next_write, is_unwritten = before + (1 + _WRITE_SHARE) * (time.monotonic() - before), False
         _wait(config.interval, stop)
-    if journal is not None and unwritten:
-        work.publish(journal, journal)
-    return work.result(sources, resumed, time.monotonic() - started, stopped=True)
+    if journal is None:
+        published = Published(tally, written)
+    elif is_unwritten:
+        published = detection.publish(journal, journal)
+    return summarize(
+        config,
+        published,
+        sources,
+        seconds=time.monotonic() - started,
+        stopped=True,
+        resumed=resumed,
+        warnings=journal.damaged if journal else (),
+    )
 
 
-def _parts(ready: Listing) -> Iterator[Listing]:
-    for some in batched(ready, _PART):
-        part = Listing()
-        for source in some:
-            part.add(source)
-        yield part
+def _split(ready: PhotoList) -> Iterator[PhotoList]:
+    for sources in batched(ready, _BATCH):
+        batch = PhotoList()
+        for source in sources:
+            batch.add(source)
+        yield batch
 
 
 class _Arrivals:
-    """Tells which files are complete and were not taken yet."""
+    """Finds files that are complete and not processed yet."""
 
     def __init__(self, journal: Journal | None) -> None:
         self._journal = journal
-        self._taken = Places()
-        self._before: dict[str, str] = {}
+        self._processed = Positions()
+        self._previous: dict[str, str] = {}
 
-    def ready(self, found: Listing) -> Listing:
-        """Those of a look that are as they were at the look before."""
-        ready, waiting = Listing(), {}
-        for source in found:
-            if source.stamp == MISSING or source.key in self._taken or (self._journal and source in self._journal):
+    def ready(self, photos: PhotoList) -> PhotoList:
+        """The unprocessed photos that have not changed since the previous poll."""
+        ready, waiting = PhotoList(), {}
+        for source in photos:
+            if source.stamp == MISSING or source.key in self._processed or (self._journal and source in self._journal):
                 continue
-            if self._before.get(source.url) == source.stamp:
+            if self._previous.get(source.url) == source.stamp:
                 ready.add(source)
                 if self._journal is None:
-                    self._taken[source.key] = 1
+                    self._processed[source.key] = 1
             else:
                 waiting[source.url] = source.stamp
-        self._before = waiting
+        self._previous = waiting
         return ready
 
 

@@ -1,14 +1,16 @@
-"""Records as files: JSON Lines as they are, CSV and Parquet flat, COCO and MegaDetector for other programs."""
+"""Write records to files: JSON Lines, flat CSV and Parquet, and COCO and MegaDetector for other programs."""
 
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plantml import storage
 from plantml.concurrency import batched
 from plantml.detect import exchange_formats
+from plantml.detect.journal import Row
 from plantml.errors import UsageError
 from plantml.model import records
 from plantml.model.bundle import Contract
@@ -17,14 +19,55 @@ if TYPE_CHECKING:
     import polars as pl
 
 Record = Mapping[str, Any]
-Writer = Callable[[Path, Iterable[str], Contract], None]
 _ROWS = 2000
-"""Rows of a table that are in memory at once."""
+"""Rows of a table in memory at a time."""
 
 _PLAIN = ("image", "image_id", "width", "height", "model", "decision", "unknown", "failure")
 
 
-def line(record: Record) -> str:
+@dataclass(frozen=True, slots=True)
+class OutputRow:
+    """One record on its way to the outputs.
+
+    Attributes:
+        record: parsed.
+        embedding: packed, see `journal.pack`.
+        segment: number of the journal segment that holds it.
+        line: the record as JSON, if that is known.
+    """
+
+    record: Record
+    embedding: bytes = b""
+    segment: int = 0
+    line: str = ""
+
+    @classmethod
+    def parse(cls, row: Row) -> "OutputRow":
+        """A row of the journal."""
+        return cls(json.loads(row.record), row.embedding, row.segment, row.record)
+
+    def with_record(self, record: Record) -> "OutputRow":
+        """The row with another record."""
+        return OutputRow(record, self.embedding, self.segment)
+
+    def as_line(self) -> str:
+        """The record as one line of JSON."""
+        return self.line or to_line(self.record)
+
+    def unicode_record(self) -> Record:
+        """The record with file names as Unicode; see `records.parse`."""
+        line = self.as_line()
+        try:
+            line.encode()
+        except UnicodeEncodeError:
+            return records.parse(line)
+        return self.record
+
+
+Writer = Callable[[Path, Iterable[OutputRow], Contract], None]
+
+
+def to_line(record: Record) -> str:
     """A record as one line of JSON."""
     return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
 
@@ -33,70 +76,69 @@ def flat(record: Record, contract: Contract) -> dict[str, Any]:
     """A record as one row: for a class target its label and `_score`, several labels joined by `|`."""
     row = {name: record[name] for name in _PLAIN}
     for target in contract.targets:
-        answer = (record["targets"] or {}).get(target.name, {})
+        prediction = (record["targets"] or {}).get(target.name, {})
         if target.kind == "class":
-            row |= {target.name: answer.get("label"), f"{target.name}_score": answer.get("score")}
+            row |= {target.name: prediction.get("label"), f"{target.name}_score": prediction.get("score")}
         elif target.kind == "multilabel":
-            labels = answer.get("labels")
+            labels = prediction.get("labels")
             row[target.name] = None if labels is None else "|".join(name for name, _ in labels)
         else:
-            row[target.name] = answer.get("value")
+            row[target.name] = prediction.get("value")
     return row
 
 
-def write(out: str, lines: Iterable[str], contract: Contract, form: str | None = None) -> None:
-    """Write record lines to a URL, in one step.
+def write(out: str, rows: Iterable[OutputRow], contract: Contract, form: str | None = None) -> None:
+    """Write records to a URL atomically.
 
     Args:
-        out: where to.
-        lines: records as JSON.
-        contract: of the model that made them.
-        form: one of `FORMATS`; without one, the format of the URL's extension.
+        out: URL of the output.
+        rows: the records.
+        contract: of the model.
+        form: one of `FORMATS`; by default the format of the URL's extension.
 
     Raises:
-        UsageError: no format has that extension or name.
+        UsageError: there is no such format.
     """
     writer = writer_of(out, form)
     with storage.staged(out) as path:
-        writer(path, lines, contract)
+        writer(path, rows, contract)
 
 
 def writer_of(out: str, form: str | None = None) -> Writer:
-    """The writer of a format's name, or of an extension. Raises `UsageError` that lists them."""
+    """The writer for a format, or for an extension. Raises `UsageError` that lists them."""
     if form is not None:
         if form not in FORMATS:
-            raise UsageError(f"No format is called {form!r}", "", f"Formats: {', '.join(FORMATS)}.")
+            raise UsageError(f"There is no format {form!r}", "", f"Formats: {', '.join(FORMATS)}.")
         return FORMATS[form]
     try:
         return WRITERS[storage.suffix(out)]
     except KeyError:
         raise UsageError(
-            f"No format is called {storage.suffix(out) or 'nothing'!r}",
-            f"of {out}",
-            f"Formats: {', '.join(WRITERS)}, or name one: --format {'|'.join(FORMATS)}.",
+            f"The format of {out} is unknown",
+            f"its extension is {storage.suffix(out) or 'empty'!r}",
+            f"Extensions: {', '.join(WRITERS)}; or name the format: --format {'|'.join(FORMATS)}.",
         ) from None
 
 
-def _jsonl(path: Path, lines: Iterable[str], _: Contract) -> None:
-    # A file name need not be Unicode, but JSON must: its other bytes become escapes, as in `os.fsdecode`.
+def _jsonl(path: Path, rows: Iterable[OutputRow], _: Contract) -> None:
+    # File names need not be Unicode, but JSON must: other bytes are escaped, as by `os.fsdecode`.
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        file.writelines(f"{text}\n" for text in lines)
+        file.writelines(f"{row.as_line()}\n" for row in rows)
 
 
-def _csv(path: Path, lines: Iterable[str], contract: Contract) -> None:
+def _csv(path: Path, rows: Iterable[OutputRow], contract: Contract) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, _columns(contract))
         table.writeheader()
-        table.writerows(_rows(lines, contract))
+        table.writerows(flat(row.unicode_record(), contract) for row in rows)
 
 
-def _parquet(path: Path, lines: Iterable[str], contract: Contract) -> None:
-    schema = flat_schema(contract)
-    sink(path, _rows(lines, contract), schema)
+def _parquet(path: Path, rows: Iterable[OutputRow], contract: Contract) -> None:
+    write_parquet(path, (flat(row.unicode_record(), contract) for row in rows), flat_schema(contract))
 
 
 def flat_schema(contract: Contract) -> dict[str, Any]:
-    """The columns of flat records and their types of polars."""
+    """Columns of flat records, with their polars types."""
     import polars as pl
 
     text = dict.fromkeys(("image", "image_id", "model", "decision", "failure"), pl.String)
@@ -105,22 +147,18 @@ def flat_schema(contract: Contract) -> dict[str, Any]:
     return schema | {target.name: pl.String for target in contract.targets if target.kind != "value"}
 
 
-def sink(path: Path, rows: Iterable[Mapping[str, Any]], schema: Mapping[str, Any]) -> None:
-    """Write rows as Parquet, some at a time, so that memory does not grow with their number."""
+def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], schema: Mapping[str, Any]) -> None:
+    """Write rows as Parquet in batches, so that memory does not grow with their number."""
     import polars as pl
     from polars.io.plugins import register_io_source
 
-    def parts(*_: object) -> "Iterator[pl.DataFrame]":
-        yield pl.DataFrame(schema=schema)  # so that no rows are a table too
-        for some in batched(rows, _ROWS):
-            yield pl.DataFrame(some, schema=schema)
+    def batches(*_: object) -> "Iterator[pl.DataFrame]":
+        yield pl.DataFrame(schema=schema)  # so that the table exists even without rows
+        for batch in batched(rows, _ROWS):
+            yield pl.DataFrame(batch, schema=schema)
 
-    table = register_io_source(parts, schema=dict(schema))
+    table = register_io_source(batches, schema=dict(schema))
     table.sink_parquet(path, row_group_size=10 * _ROWS, engine="streaming", maintain_order=True)
-
-
-def _rows(lines: Iterable[str], contract: Contract) -> Iterator[dict[str, Any]]:
-    return (flat(records.parse(text), contract) for text in lines)
 
 
 def _columns(contract: Contract) -> list[str]:
@@ -135,7 +173,7 @@ FORMATS: Mapping[str, Writer] = {
     "coco": exchange_formats.coco,
     "megadetector": exchange_formats.megadetector,
 }
-"""Output formats by name; a new one is one more line here."""
+"""Writers by format; add a new one here."""
 
 WRITERS: Mapping[str, Writer] = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parquet}
-"""What an extension means; `.json` has to be named."""
+"""Writers by extension; formats that end in `.json` must be named."""

@@ -1,6 +1,6 @@
-"""Models under management: a folder of numbered, immutable bundles, and aliases that say which one is in service.
+"""Models under management: numbered, immutable bundles, and aliases that name the one in service.
 
-What a registry holds is told by `plantml.registry.ledger`; this is what can be done to it, and the Python interface:
+`plantml.registry.ledger` reads a registry; this is the Python interface to change it:
 
     from plantml import registry
 
@@ -9,25 +9,25 @@ What a registry holds is told by `plantml.registry.ledger`; this is what can be 
                      evidence=json.load(open("evidence/metrics.json")), expected=7)
 """
 
-from plantml.registry.ledger import Entry, Ledger, load, named
-from plantml.registry.operations import Changed, aliases, history, me, promote, remove, rollback, unalias
-from plantml.registry.publishing import Added, add
+from plantml.registry.ledger import Entry, Ledger, load, resolve
+from plantml.registry.operations import Change, aliases, current_user, history, promote, remove, rollback, unalias
+from plantml.registry.publishing import AddedVersion, add
 from plantml.storage.event_log import Event
 
 __all__ = [
-    "Added",
-    "Changed",
+    "AddedVersion",
+    "Change",
     "Entry",
     "Event",
     "Ledger",
     "add",
     "aliases",
+    "current_user",
     "history",
     "load",
-    "me",
-    "named",
     "promote",
     "remove",
+    "resolve",
     "rollback",
     "unalias",
 ]

@@ -1,4 +1,4 @@
-"""Evidence for a promotion: what `plantml validate` found, and whether it allows it."""
+"""Evidence for a promotion: the result of `plantml validate`, and whether it allows the promotion."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from plantml.data.manifest import Version
 
 FORMAT = 2
-"""Of the JSON that `plantml validate` writes."""
+"""Version of the JSON that `plantml validate` writes."""
 
 METRICS = "metrics.json"
 FOLDER = "evidence"
@@ -25,10 +25,10 @@ SPLIT = "test"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a validation found.
+    """The result of a validation.
 
     Attributes:
-        source: where it was read; empty where it was given.
+        source: URL it was read from; empty if it was passed as JSON.
         content: of `metrics.json`.
     """
 
@@ -37,60 +37,60 @@ class Evidence:
 
     @property
     def data(self) -> bytes:
-        """What is kept of it."""
+        """The bytes that the registry stores."""
         return (json.dumps(self.content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
     @property
     def sha256(self) -> str:
-        """Of `data`; names it."""
+        """SHA-256 of `data`, which names the stored file."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
     def model(self) -> str:
-        """Digest of the model that was judged."""
+        """Digest of the evaluated model."""
         return str(self.content["model"])
 
     @property
     def against(self) -> Mapping[str, Any]:
-        """The comparison with another model; empty if there was none."""
+        """The comparison with another model; empty without one."""
         return self.content.get("against") or {}
 
     @property
     def gates(self) -> Sequence[Mapping[str, Any]]:
         """All gates."""
-        found: Sequence[Mapping[str, Any]] = self.content["gates"]
-        return found
+        gates: Sequence[Mapping[str, Any]] = self.content["gates"]
+        return gates
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The test photos that a model was judged on.
+class EvaluatedSplit:
+    """The test photos that a model was evaluated on.
 
     Attributes:
-        ref: the dataset's version.
-        fingerprint: of its test photos: the same in every version that left them as they were, and in every copy.
+        ref: dataset version.
+        fingerprint: of the test photos; the same in every version and copy with the same test photos.
     """
 
     ref: str
     fingerprint: str
 
 
-def read(given: Mapping[str, Any] | str) -> Evidence:
-    """What a validation found, from its JSON, a file of it, or the folder of `--out`.
+def read(metrics: Mapping[str, Any] | str) -> Evidence:
+    """Read the result of a validation from its JSON, a file of it, or the folder of `--out`.
 
     Raises:
-        InputError: it is nothing that `plantml validate` of this version wrote.
+        InputError: this version of `plantml validate` did not write it.
     """
-    source = "" if isinstance(given, Mapping) else storage.absolute(given)
+    source = "" if isinstance(metrics, Mapping) else storage.absolute(metrics)
     url = storage.join(source, METRICS) if source and storage.is_dir(source) else source
-    content = given if isinstance(given, Mapping) else _content(url, storage.read(url))
+    content = metrics if isinstance(metrics, Mapping) else _content(url, storage.read(url))
     form = content.get("plantml_metrics")
     missing = [name for name in ("model", "datasets", "split", "gates", "scores") if name not in content]
     if form != FORMAT or missing:
-        why = f"its format is {form}, and {FORMAT} is read" if form != FORMAT else f"it lacks {', '.join(missing)}"
-        raise InputError(f"{source or 'What was given'} is no evidence", why, _HINT)
-    if not _is_whole(content):
-        raise InputError(f"{source or 'What was given'} is no evidence", "something in it was changed", _HINT)
+        why = f"its format is {form}, expected {FORMAT}" if form != FORMAT else f"it lacks {', '.join(missing)}"
+        raise InputError(f"{source or 'The JSON'} is not evidence", why, _HINT)
+    if not _has_valid_types(content):
+        raise InputError(f"{source or 'The JSON'} is not evidence", "a field has the wrong type", _HINT)
     return Evidence(source, content)
 
 
@@ -98,11 +98,11 @@ def _content(url: str, data: bytes) -> Mapping[str, Any]:
     try:
         return parse_json_object(data, url)
     except InputError as error:
-        raise InputError(f"{url} is no evidence", error.why, _HINT) from error
+        raise InputError(f"{url} is not evidence", error.why, _HINT) from error
 
 
-def _is_whole(content: Mapping[str, Any]) -> bool:
-    """True if what is read here has the types that it was written with."""
+def _has_valid_types(content: Mapping[str, Any]) -> bool:
+    """True if all fields read here have the types that `plantml validate` writes."""
 
     def are(entries: object, /, **keys: type) -> bool:
         return isinstance(entries, (list, tuple)) and all(
@@ -121,120 +121,120 @@ def _is_whole(content: Mapping[str, Any]) -> bool:
     )
 
 
-_HINT = "Name what `plantml validate DATASET --model A --against B --max-drop 0.01 --out DIR` writes."
+_HINT = "Name the output of `plantml validate DATASET --model A --against B --max-drop 0.01 --out DIR`."
 
 
-def check(shown: Evidence | None, state: Ledger, entry: Entry, alias: str) -> None:
+def check(evidence: Evidence | None, state: Ledger, entry: Entry, alias: str) -> None:
     """Raise `GateError` unless the evidence allows an alias to point to a version.
 
-    It must be of this very model, on the whole test split, all gates passed, and, if the alias points to a version
-    already, be a comparison (`--against`) with that very version with a gate (`--max-drop`). Each may be used once: who
-    rolled a model back knew something that it does not.
+    It must evaluate this model on the whole test split, with all gates passed. If the alias already points to a
+    version, it must also compare with that version (`--against`) and have a gate (`--max-drop`). Evidence counts once:
+    after a rollback, the same evidence does not bring a model back.
     """
     ref = f"{state.url}@{entry.number}"
-    if shown is None:
-        now = state.aliases.get(alias)
-        against = f" --against {state.url}@{alias} --max-drop 0.01" if now else ""
+    if evidence is None:
+        current = state.aliases.get(alias)
+        against = f" --against {state.url}@{alias} --max-drop 0.01" if current else ""
         raise GateError(
             f"{ref} is not promoted to {alias}",
-            "nothing shows that it is good enough" if not now else "no comparison with the version in service",
+            "there is no evidence" if not current else "there is no comparison with the version in service",
             f"plantml validate DATASET --model {ref}{against} --out DIR, then --evidence DIR; or --force --why TEXT.",
         )
-    why = next(_objections(shown, state, entry, alias), "")
+    why = next(_objections(evidence, state, entry, alias), "")
     if why:
-        raise GateError(f"{ref} is not promoted to {alias}", why, "Judge it again, or use --force --why TEXT.")
+        raise GateError(f"{ref} is not promoted to {alias}", why, "Validate it again, or use --force --why TEXT.")
 
 
-def _objections(shown: Evidence, state: Ledger, entry: Entry, alias: str) -> Iterator[str]:
-    """Why the evidence does not allow it."""
-    content, now, against = shown.content, state.aliases.get(alias), shown.against.get("model")
-    if shown.model != entry.digest:
-        yield f"the evidence is of model {shown.model[:12]}, not of {entry.digest[:12]}"
+def _objections(evidence: Evidence, state: Ledger, entry: Entry, alias: str) -> Iterator[str]:
+    """Reasons why the evidence does not allow the promotion."""
+    content, current, against = evidence.content, state.aliases.get(alias), evidence.against.get("model")
+    if evidence.model != entry.digest:
+        yield f"the evidence is of model {evidence.model[:12]}, not of {entry.digest[:12]}"
     where = f" where {content['where']}" if content.get("where") else ""
     if content["split"] != SPLIT or where:
         yield f"the evidence is of split {content['split']}{where}, not of the whole test split"
-    silent, allowed = len(content.get("failed", ())), content.get("allowed_failures", 0)
-    if silent > allowed:
-        yield f"{silent} photos gave no answer, {allowed} were allowed"
-    failed = [gate["name"] for gate in shown.gates if not gate["passed"]]
+    failures, allowed = len(content.get("failed", ())), content.get("allowed_failures", 0)
+    if failures > allowed:
+        yield f"{failures} photos failed, {allowed} were allowed"
+    failed = [gate["name"] for gate in evidence.gates if not gate["passed"]]
     if failed:
-        yield f"{len(failed)} of {len(shown.gates)} gates failed, such as {failed[0]}"
-    if now and against != state.entries[now].digest:
+        yield f"{len(failed)} of {len(evidence.gates)} gates failed, such as {failed[0]}"
+    if current and against != state.entries[current].digest:
         other = f"compares with {against[:12]}" if against else "compares with no other model"
-        yield f"the evidence {other}, and version {now} ({state.entries[now].digest[:12]}) is in service"
-    if now and not any("max_drop" in gate for gate in shown.gates):
+        yield f"the evidence {other}, but version {current} ({state.entries[current].digest[:12]}) is in service"
+    if current and not any("max_drop" in gate for gate in evidence.gates):
         yield "the comparison had no gate, such as --max-drop 0.01"
-    for at, event in enumerate(state.events):
-        kept = event.content.get("evidence") or {}
-        if event.content["act"] == "promote" and event.content["alias"] == alias and kept.get("sha256") == shown.sha256:
-            away = next((each for each in state.events[at + 1 :] if each.content.get("alias") == alias), event)
-            why = f": {away.content['why']}" if away.content.get("why") else ""
-            yield f"this very evidence was used before, and then came {away.content['act']} {away.number}{why}"
+    for index, event in enumerate(state.events):
+        if event.content["act"] != "promote" or event.content["alias"] != alias:
+            continue
+        if (event.content.get("evidence") or {}).get("sha256") == evidence.sha256:
+            later = next((each for each in state.events[index + 1 :] if each.content.get("alias") == alias), event)
+            why = f": {later.content['why']}" if later.content.get("why") else ""
+            yield f"this evidence was already used; event {later.number}, {later.content['act']}, followed{why}"
 
 
-def judged_on(shown: Evidence, contract: Contract) -> list[Judged]:
+def check_test_photos(evidence: Evidence, contract: Contract) -> list[EvaluatedSplit]:
     """The test photos of the evidence, which must be those of the datasets' newest versions.
 
     Args:
-        shown: the evidence.
-        contract: of the model that it speaks for.
+        evidence: the result of the validation.
+        contract: of the evaluated model.
 
     Raises:
-        GateError: the test photos are others now, other ones than were judged, or some were left out because the model
-            does not know their class.
+        GateError: the test photos have changed, or some were left out because the model does not know their class.
     """
-    from plantml.data import manifest, versions  # tables, which no other act needs
+    from plantml.data import manifest, versions  # polars, which nothing else here needs
 
-    found = []
-    for each in shown.content["datasets"]:
-        judged = versions.load(each["ref"])
+    splits = []
+    for each in evidence.content["datasets"]:
+        evaluated = versions.load(each["ref"])
         url, _ = versions.parse_reference(each["ref"])
         newest = versions.load(url)
-        if judged.fingerprint != each["fingerprint"]:
+        if evaluated.fingerprint != each["fingerprint"]:
             raise GateError(
-                f"{each['ref']} is not what was judged", "it has another fingerprint", "Judge the model again."
+                f"{each['ref']} is not the evaluated dataset", "its fingerprint differs", "Validate the model again."
             )
-        then, now = (manifest.fingerprint(at.usable(SPLIT), at.targets) for at in (judged, newest))
-        if then != now:
+        before, after = (manifest.fingerprint(each.usable(SPLIT), each.targets) for each in (evaluated, newest))
+        if before != after:
             raise GateError(
-                f"The test photos of {url} are others now",
-                f"the evidence is of version {judged.number}, the newest is {newest.number}",
-                f"Judge both models again on {newest.ref}.",
+                f"The test photos of {url} have changed",
+                f"the evidence is of version {evaluated.number}, the newest is {newest.number}",
+                f"Validate both models again on {newest.ref}.",
             )
-        if shown.content.get("left_out"):
-            _check_known(judged, contract)
-        found.append(Judged(judged.ref, now))
-    if not found:
-        raise GateError("The evidence is of no dataset", "", _HINT)
-    return found
+        if evidence.content.get("left_out"):
+            _check_known(evaluated, contract)
+        splits.append(EvaluatedSplit(evaluated.ref, after))
+    if not splits:
+        raise GateError("The evidence names no dataset", "", _HINT)
+    return splits
 
 
-def _check_known(judged: "Version", contract: Contract) -> None:
-    """Photos may be left out because the other model does not know their class, not because this one does not."""
-    there = {target.name for target in judged.targets}
+def _check_known(evaluated: "Version", contract: Contract) -> None:
+    """Raise `GateError` if photos were left out because this model, not the other one, does not know their class."""
+    names = {target.name for target in evaluated.targets}
     for target in contract.targets:
-        if target.classes and target.name in there:
-            labels = judged.usable(SPLIT)[target.name].drop_nulls()
+        if target.classes and target.name in names:
+            labels = evaluated.usable(SPLIT)[target.name].drop_nulls()
             labels = labels if target.kind == "class" else labels.explode().drop_nulls()
-            strange = sorted(set(labels) - set(target.classes))
-            if strange:
+            unknown = sorted(set(labels) - set(target.classes))
+            if unknown:
                 raise GateError(
-                    f"The evidence leaves out what the model does not know of {judged.ref}",
-                    f"{target.name} {', '.join(strange)}",
-                    "Train it with that class, or use --force --why TEXT.",
+                    f"The evidence leaves out photos of {evaluated.ref} whose class the model does not know",
+                    f"{target.name} {', '.join(unknown)}",
+                    "Train it with these classes, or use --force --why TEXT.",
                 )
 
 
-def keep(model: str, shown: Evidence, sets: Sequence[Judged]) -> dict[str, Any]:
-    """Write the evidence beside the versions, named by its content; returns what the act says of it."""
-    storage.write(storage.join(model, FOLDER, f"{shown.sha256}.json"), shown.data)
-    differences = shown.against.get("differences") or []
+def store(model: str, evidence: Evidence, splits: Sequence[EvaluatedSplit]) -> dict[str, Any]:
+    """Write the evidence beside the versions, named by its content; returns its summary for the event."""
+    storage.write(storage.join(model, FOLDER, f"{evidence.sha256}.json"), evidence.data)
+    differences = evidence.against.get("differences") or []
     return {
-        "sha256": shown.sha256,
-        "source": shown.source,
-        "test_sets": [{"ref": each.ref, "fingerprint": each.fingerprint} for each in sets],
-        "scores": dict(list(shown.content["scores"].items())[:8]),
-        "against": shown.against.get("model"),
+        "sha256": evidence.sha256,
+        "source": evidence.source,
+        "test_sets": [{"ref": each.ref, "fingerprint": each.fingerprint} for each in splits],
+        "scores": dict(list(evidence.content["scores"].items())[:8]),
+        "against": evidence.against.get("model"),
         "decisive": differences[0] if differences else None,
-        "gates": len(shown.gates),
+        "gates": len(evidence.gates),
     }

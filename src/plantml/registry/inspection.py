@@ -1,4 +1,4 @@
-"""Looking at registered models: what there is, one of them, and two beside each other."""
+"""List registered models, show one, and compare two."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from plantml.storage.event_log import Event
 _FIRST = f"/{ledger.EVENTS}/000001.json"
 _MEASURED = {"dataset", "dataset_version", "fingerprint", "asked", "reasons", "targets", "parent", "class_weights",
              "class_logits", "step_seconds", "seconds", "versions", "warm_start", "input", "sha256"}  # fmt: skip
-"""Keys of a plan that are told elsewhere, or are measured rather than chosen."""
+"""Keys of a plan that are shown elsewhere, or that were measured and not chosen."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One model, wherever it lies.
+class ModelDetails:
+    """A model, in a registry or not.
 
     Attributes:
         bundle: the model.
-        state: of the registry that it is in, and
-        entry: the version there; both `None` for a model in no registry.
-        plan: how it was trained; empty where that is not known.
+        state: of its registry; `None` outside a registry.
+        entry: its version; `None` outside a registry.
+        plan: of its training; empty if unknown.
         card: its README.
     """
 
@@ -38,18 +38,18 @@ class Shown:
 
     @property
     def parent(self) -> str:
-        """Digest of the model whose weights it started from; empty for none."""
+        """Digest of the model whose weights the training started from; empty for none."""
         return str(self.plan.get("parent", ""))
 
     @property
     def config(self) -> dict[str, Any]:
-        """The choices of its training."""
+        """The training configuration."""
         fit = self.bundle.contract.input
-        shown = {str(key): value for key, value in self.plan.items() if key not in _MEASURED and _plain(value)}
-        return shown | {"size": f"{fit.height} x {fit.width}", "fit": fit.mode} if shown else {}
+        choices = {str(key): value for key, value in self.plan.items() if key not in _MEASURED and _plain(value)}
+        return choices | {"size": f"{fit.height} x {fit.width}", "fit": fit.mode} if choices else {}
 
     def events(self) -> list[Event]:
-        """What was done to the version."""
+        """The events of the version."""
         if self.state is None or self.entry is None:
             return []
         number = self.entry.number
@@ -77,19 +77,19 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """Two models beside each other.
+class ModelComparison:
+    """A comparison of two models.
 
     Attributes:
-        first: one.
-        second: the other.
-        metrics: by name, of both; `None` where a model has no such number.
-        classes: by target, classes that only the first knows, and that only the second knows.
-        config: by key, choices of both that are not the same.
+        first: one model.
+        second: the other model.
+        metrics: values of both by name; `None` where a model lacks the metric.
+        classes: by target, the classes only the first knows, and those only the second knows.
+        config: values of both by key, where they differ.
     """
 
-    first: Shown
-    second: Shown
+    first: ModelDetails
+    second: ModelDetails
     metrics: Mapping[str, tuple[float | None, float | None]]
     classes: Mapping[str, tuple[Sequence[str], Sequence[str]]]
     config: Mapping[str, tuple[Any, Any]]
@@ -115,60 +115,60 @@ class Compared:
 
 
 def models(registry: str) -> list[Ledger]:
-    """All models of a registry, or, if that is the URL of a model, this one.
+    """All models of a registry, or the one at the URL of a model.
 
     Raises:
         NotFoundError: there is no registry.
     """
     url = storage.absolute(registry)
-    one = ledger.Acts(url).ledger()
-    if one.events:
-        return [one]
+    model = ledger.History(url).ledger()
+    if model.events:
+        return [model]
     names = [entry.name.removesuffix(_FIRST) for entry in storage.list_files(url) if entry.name.endswith(_FIRST)]
     return [ledger.load(storage.join(url, name)) for name in names]
 
 
-def show(ref: str, cache: storage.Cache | None = None) -> Shown:
-    """One model, of a registry or not. Raises as `bundle.find`."""
+def show(ref: str, cache: storage.Cache | None = None) -> ModelDetails:
+    """Show a model, in a registry or not. Raises as `bundle.find`."""
     bundle = references.find(ref, cache)
-    state = ledger.load(ledger.parse(ref)[0]) if bundle.asked else None
+    state = ledger.load(ledger.parse_reference(ref)[0]) if bundle.asked else None
     card = bundle.read(bundles.CARD, cache).decode() if bundles.CARD in bundle.files else ""
-    return Shown(bundle, state, state.with_digest(bundle.digest) if state else None, _plan(bundle), card)
+    return ModelDetails(bundle, state, state.with_digest(bundle.digest) if state else None, _plan(bundle), card)
 
 
-def diff(first: str, second: str) -> Compared:
-    """Two models beside each other. Raises as `bundle.find`."""
+def diff(first: str, second: str) -> ModelComparison:
+    """Compare two models. Raises as `bundle.find`."""
     one, other = show(first), show(second)
-    numbers = [each.bundle.contract.metrics for each in (one, other)]
-    names = [*numbers[0], *(name for name in numbers[1] if name not in numbers[0])]
+    metrics = [each.bundle.contract.metrics for each in (one, other)]
+    names = dict.fromkeys([*metrics[0], *metrics[1]])
     keys = sorted({*one.config, *other.config})
     config = {key: (one.config.get(key), other.config.get(key)) for key in keys} if one.plan and other.plan else {}
-    return Compared(
+    return ModelComparison(
         one,
         other,
-        {name: (numbers[0].get(name), numbers[1].get(name)) for name in names},
+        {name: (metrics[0].get(name), metrics[1].get(name)) for name in names},
         _classes(one.bundle, other.bundle),
         {key: pair for key, pair in config.items() if pair[0] != pair[1]},
     )
 
 
 def _classes(one: Bundle, other: Bundle) -> dict[str, tuple[list[str], list[str]]]:
-    """What only one of the two knows; a target without classes is named as such by its kind."""
+    """Classes that only one of the two knows; a target without classes counts as a class of its kind's name."""
     targets = [each.contract.targets for each in (one, other)]
     known = [{target.name: target.classes or (target.kind,) for target in each} for each in targets]
-    found = {}
+    differences = {}
     for name in dict.fromkeys([*known[0], *known[1]]):
         first, second = (each.get(name, ()) for each in known)
         pair = [each for each in first if each not in second], [each for each in second if each not in first]
         if any(pair):
-            found[name] = pair
-    return found
+            differences[name] = pair
+    return differences
 
 
 def _plain(value: Any) -> bool:
-    """True for a scalar or a list of them: what else somebody's YAML may hold is left out, and may be endless."""
-    parts = value if isinstance(value, list) else [value]
-    return all(each is None or isinstance(each, (str, int, float)) for each in parts)
+    """True for a scalar or a list of scalars; other YAML is left out, as aliases can make it endless."""
+    scalars = value if isinstance(value, list) else [value]
+    return all(each is None or isinstance(each, (str, int, float)) for each in scalars)
 
 
 def _plan(bundle: Bundle) -> Mapping[str, Any]:

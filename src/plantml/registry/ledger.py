@@ -1,12 +1,12 @@
-"""What a registry says of one model: its versions and aliases, as a fold over all acts.
+"""The versions and aliases of a registered model, as a fold over its events.
 
     REGISTRY/leaf/
-      events/000001.json   the acts, see `event_log`: begin, add, promote, rollback, unalias, remove, collect
-      0001/                a version: an immutable bundle, there as a version from its `add` on
+      events/000001.json   see `event_log`: begin, add, promote, rollback, unalias, remove, collect
+      0001/                an immutable bundle, a version once its `add` is written
       evidence/<sha256>.json
 
-A version's number is taken by `begin`, its files are written, and `add` makes it a version. So what a killed
-command left behind is never one. References: `REGISTRY/leaf@3`, `REGISTRY/leaf@production`.
+`begin` reserves a number, then the files are written, and `add` makes them a version. So files of a killed command
+are never a version. References: `REGISTRY/leaf@3`, `REGISTRY/leaf@production`.
 """
 
 import re
@@ -19,7 +19,7 @@ from plantml.errors import InputError, NotFoundError
 from plantml.storage.event_log import Event, Events
 
 EVENTS = "events"
-_TOLD = 10
+_VERSIONS_SHOWN = 10
 _ALIAS = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 
 
@@ -28,12 +28,12 @@ class Entry:
     """One version of a model in a registry.
 
     Attributes:
-        number: of the version, from 1; never used again.
-        url: of its bundle.
+        number: from 1; never reused.
+        url: of the bundle.
         digest: of the model.
-        files: SHA-256 of each of its files, by name.
-        size: bytes of all files.
-        event: that added it.
+        files: SHA-256 by file name.
+        size: of all files, in bytes.
+        event: the event that added it.
     """
 
     number: int
@@ -46,16 +46,16 @@ class Entry:
 
 @dataclass
 class Ledger:
-    """What all acts so far come to. Made by `fold`, and not to be changed.
+    """The state after all events. Built by `fold`; do not modify.
 
     Attributes:
         url: of the model in its registry.
-        events: all acts.
-        entries: versions that are there, by number.
-        begun: acts that took a number which is no version yet: an `add` is under way, or was killed.
-        removed: versions that were removed and whose files may still be there, with the act.
-        trails: by alias, the versions it pointed to, one after the other; the last one is current.
-        last: highest number that was ever taken.
+        events: all events.
+        entries: existing versions by number.
+        begun: `begin` events by number, of versions whose `add` is under way or was killed.
+        removed: `remove` events by number, of versions whose files may still exist.
+        trails: by alias, the versions it pointed to; the last one is current.
+        last: highest number ever reserved.
     """
 
     url: str
@@ -81,40 +81,41 @@ class Ledger:
         return [name for name, at in self.aliases.items() if at == number]
 
     def with_digest(self, digest: str) -> Entry | None:
-        """The version that is this model."""
+        """The version with a model's digest."""
         return next((entry for entry in self.entries.values() if entry.digest == digest), None)
 
     def before(self, alias: str) -> int | None:
-        """The version that `rollback` would go back to: the last one before this that is still there."""
+        """The version that `rollback` would restore: the latest earlier one that still exists."""
         return next((at for at in reversed(self.trails.get(alias, [])[:-1]) if at in self.entries), None)
 
-    def entry(self, at: int | str) -> Entry:
-        """The version of a number or alias. Raises `InputError` that says what there is."""
-        number = self.aliases.get(at) if isinstance(at, str) and not at.isdecimal() else int(at)
+    def entry(self, version: int | str) -> Entry:
+        """The version of a number or alias. Raises `InputError` that lists the existing ones."""
+        is_alias = isinstance(version, str) and not version.isdecimal()
+        number = self.aliases.get(str(version)) if is_alias else int(version)
         if number is None or number not in self.entries:
-            what = f"{self.url} has no version {at}" if number is not None else f"{self.url} has no alias {at!r}"
-            gone = "it was removed" if number in self.removed else ""
-            raise InputError(what, gone or self.told(), f"plantml models list {self.url}")
+            missing = f"alias {version!r}" if is_alias else f"version {version}"
+            why = "it was removed" if number in self.removed else ""
+            raise InputError(f"{self.url} has no {missing}", why or self.summary(), f"plantml models list {self.url}")
         return self.entries[number]
 
-    def told(self) -> str:
-        """Versions and aliases in a few words."""
+    def summary(self) -> str:
+        """A summary of versions and aliases."""
         known = sorted(self.entries)
-        versions = f"its versions: {', '.join(map(str, known[-_TOLD:]))}" if known else "it has no version"
-        more = f" and {len(known) - _TOLD} before" if len(known) > _TOLD else ""
+        versions = f"its versions: {', '.join(map(str, known[-_VERSIONS_SHOWN:]))}" if known else "it has no version"
+        more = f" and {len(known) - _VERSIONS_SHOWN} earlier ones" if len(known) > _VERSIONS_SHOWN else ""
         return "; ".join([versions + more, *(f"{name} is version {number}" for name, number in self.aliases.items())])
 
 
 def fold(url: str, events: Iterable[Event]) -> Ledger:
-    """What the acts come to, in their order."""
+    """The state after these events."""
     state = Ledger(url, tuple(events))
     for event in state.events:
         try:
             _apply(state, event)
             if lost := [name for name, number in state.aliases.items() if number not in state.entries]:
-                raise event.damaged(f"{lost[0]} points to a version that is not there")
+                raise event.damaged(f"{lost[0]} points to a version that does not exist")
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-            raise event.damaged(f"it makes no sense after those before it: {error!r}") from error
+            raise event.damaged(f"it contradicts the events before it: {error!r}") from error
     return state
 
 
@@ -149,52 +150,54 @@ def _apply(state: Ledger, event: Event) -> None:
             state.removed.pop(number, None)
         case _:
             raise InputError(
-                f"{state.url} has an act {act!r}", "a newer plantml wrote it", "Update plantml on this machine."
+                f"{state.url} has an event {act!r}",
+                "a newer plantml wrote it",
+                "Update plantml on this machine.",
             )
 
 
-class Acts:
-    """The acts of one model, open for reading and for new ones."""
+class History:
+    """The events of one model, to read and to append to."""
 
     def __init__(self, url: str) -> None:
         self.url = storage.absolute(url)
         self.log = Events(storage.join(self.url, EVENTS))
 
     def ledger(self) -> Ledger:
-        """What all acts come to by now."""
+        """The state after all events so far."""
         return fold(self.url, self.log.read())
 
 
 def version_url(model: str, number: int) -> str:
-    """Where the bundle of a version is."""
+    """URL of the bundle of a version."""
     return storage.join(model, f"{number:04d}")
 
 
-def parse(ref: str) -> tuple[str, str | None]:
-    """`REGISTRY/leaf@3` as the model's URL and `3`; the `@` counts only at the end of the last path segment."""
+def parse_reference(ref: str) -> tuple[str, str | None]:
+    """Split `REGISTRY/leaf@3` into the model's URL and `3`. The `@` counts only in the last path segment."""
     return storage.reference(ref, _ALIAS) if holds_registries(ref) else (storage.absolute(ref), None)
 
 
 def holds_registries(url: str) -> bool:
-    """False for what cannot be listed, or not be written to: archives and plain web servers."""
+    """False for locations that cannot be listed or written to: archives and plain web servers."""
     return "::" not in url and not url.startswith(("http://", "https://"))
 
 
 def check_alias(name: str) -> None:
-    """Raise `InputError` if an alias cannot be called that."""
+    """Raise `InputError` for a malformed alias."""
     if not re.fullmatch(_ALIAS, name):
         raise InputError(
-            f"{name!r} cannot be an alias", "an alias starts with a letter and has letters, digits, _ and -"
+            f"{name!r} is not a valid alias", "an alias starts with a letter and has letters, digits, _ and -"
         )
 
 
 def load(url: str) -> Ledger:
-    """What a registry says of the model at `url`.
+    """Read the versions and aliases of the model at `url`.
 
     Raises:
-        NotFoundError: there is no model of that name.
+        NotFoundError: there is no such model.
     """
-    state = Acts(url).ledger()
+    state = History(url).ledger()
     if not state.events:
         raise NotFoundError(
             f"There is no registered model at {state.url}",
@@ -204,35 +207,35 @@ def load(url: str) -> Ledger:
     return state
 
 
-def named(ref: str) -> tuple[Ledger, Entry]:
-    """The model and the version that a reference means. Raises `InputError` or `NotFoundError`."""
-    url, at = parse(ref)
+def resolve(ref: str) -> tuple[Ledger, Entry]:
+    """The model and version of a reference. Raises `InputError` or `NotFoundError`."""
+    url, version = parse_reference(ref)
     state = load(url)
-    if at is None:
-        raise unnamed(state)
-    return state, state.entry(at)
+    if version is None:
+        raise missing_version_error(state)
+    return state, state.entry(version)
 
 
-def unnamed(state: Ledger) -> InputError:
-    """The error for a model without a version."""
+def missing_version_error(state: Ledger) -> InputError:
+    """The error for a reference without a version."""
     aliases = sorted(state.aliases, key=lambda name: not name.startswith("production"))
     names = [*aliases, *(str(number) for number in sorted(state.entries, reverse=True)[:1])]
     return InputError(
-        f"{state.url} is a registered model, and no version of it is named",
-        state.told(),
-        f"Say which: {state.url}@{names[0]}" if names else f"Add one: plantml models add RUN {state.url}",
+        f"{state.url} is a registered model, but the reference names no version",
+        state.summary(),
+        f"Name one: {state.url}@{names[0]}" if names else f"Add one: plantml models add RUN {state.url}",
     )
 
 
-def found(ref: str) -> Entry | None:
-    """The version if `ref` is one of a registry with `@`, else `None`. Raises `InputError`."""
-    url, at = parse(ref)
-    if at is None:
+def find_entry(ref: str) -> Entry | None:
+    """The version if `ref` is `MODEL@VERSION` of a registry, else `None`. Raises `InputError`."""
+    url, version = parse_reference(ref)
+    if version is None:
         return None
-    state = Acts(url).ledger()
-    return state.entry(at) if state.events else None
+    state = History(url).ledger()
+    return state.entry(version) if state.events else None
 
 
 def is_model(url: str) -> bool:
-    """True if a registered model is at that URL."""
-    return holds_registries(url) and bool(Acts(url).log.read())
+    """True if there is a registered model at a URL."""
+    return holds_registries(url) and bool(History(url).log.read())

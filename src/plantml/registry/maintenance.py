@@ -1,4 +1,4 @@
-"""Looking after a registry's files: are they still what they were, and which of them does nobody need."""
+"""Verify the files of a registry, and remove those that are no longer needed."""
 
 import time
 from calendar import timegm
@@ -12,36 +12,36 @@ from plantml.errors import InputError
 from plantml.model import bundle as bundles
 from plantml.registry import ledger, references
 from plantml.registry.evidence import FOLDER
-from plantml.registry.ledger import Acts, Entry, Ledger
+from plantml.registry.ledger import Entry, History, Ledger
 from plantml.storage import checksums
 from plantml.storage.checksums import Verified
 from plantml.storage.event_log import Decide, Event
 
 
 def verify(ref: str, progress: Progress = silent) -> Verified:
-    """Read every file of one version, or of all and of the evidence, and compare its hash.
+    """Read every file of one version, or of all versions and the evidence, and compare its hash.
 
-    That the history is whole is a condition of reading it at all.
+    Reading the history already checks that it is complete.
 
     Raises:
-        StorageError: the storage cannot be reached, or an act is missing.
+        StorageError: the storage cannot be reached, or an event is missing.
     """
-    url, at = ledger.parse(ref)
+    url, version = ledger.parse_reference(ref)
     state = ledger.load(url)
-    entries = [state.entries[number] for number in sorted(state.entries)] if at is None else [state.entry(at)]
-    wanted = [(f"{entry.number:04d}/{name}", sha256) for entry in entries for name, sha256 in entry.files.items()]
-    if at is None:
-        wanted += [(f"{FOLDER}/{sha256}.json", sha256) for sha256 in sorted(_evidence(state))]
-    files = {name: (storage.join(url, name), sha256) for name, sha256 in wanted}
-    found = checksums.verify(url if at is None else f"{url}@{at}", files, progress=progress)
-    broken = {name.split("/")[0] for name in (*found.missing, *found.damaged)}
-    whole = [entry for entry in entries if f"{entry.number:04d}" not in broken]
-    others = [f"{entry.number:04d}: its content has another digest" for entry in whole if not _named(entry)]
-    return replace(found, damaged=[*found.damaged, *others])
+    entries = [state.entries[number] for number in sorted(state.entries)] if version is None else [state.entry(version)]
+    hashes = [(f"{entry.number:04d}/{name}", sha256) for entry in entries for name, sha256 in entry.files.items()]
+    if version is None:
+        hashes += [(f"{FOLDER}/{sha256}.json", sha256) for sha256 in sorted(_evidence(state))]
+    files = {name: (storage.join(url, name), sha256) for name, sha256 in hashes}
+    verified = checksums.verify(url if version is None else f"{url}@{version}", files, progress=progress)
+    broken = {name.split("/")[0] for name in (*verified.missing, *verified.damaged)}
+    intact = [entry for entry in entries if f"{entry.number:04d}" not in broken]
+    others = [f"{entry.number:04d}: its content has another digest" for entry in intact if not _has_digest(entry)]
+    return replace(verified, damaged=[*verified.damaged, *others])
 
 
-def _named(entry: Entry) -> bool:
-    """True if it is the model that was added: see `bundle`."""
+def _has_digest(entry: Entry) -> bool:
+    """True if the files are those of the model that was added."""
     try:
         bundle = references.find(entry.url)
         bundle.read(bundles.WEIGHTS)
@@ -57,13 +57,13 @@ def _evidence(state: Ledger) -> set[str]:
 
 
 @dataclass(frozen=True)
-class Collected:
-    """What nobody needs.
+class CollectedGarbage:
+    """Files that are no longer needed.
 
     Attributes:
         unfinished: versions that were begun and never added.
         removed: versions that were removed.
-        files: of both, and evidence that no act names.
+        files: of both, and evidence that no event names.
         bytes: size of the files.
         gone: false after a dry run.
     """
@@ -75,58 +75,60 @@ class Collected:
     gone: bool
 
 
-def collect(model: str, *, by: str, dry_run: bool = False, min_age: float = 86_400.0) -> Collected:
-    """Remove the files of versions that were removed, or begun and never added.
+def collect_garbage(model: str, *, by: str, dry_run: bool = False, min_age: float = 86_400.0) -> CollectedGarbage:
+    """Delete the files of versions that were removed, or begun and never added.
 
-    What was begun is removed by an act first: an `add` that is under way after all knows then that it must take
-    another number. Safe to kill: the files go before the act that says so.
+    An unfinished version is removed by an event first, so that an `add` that is still running takes another number.
+    Safe to kill: the files are deleted before the `collect` event.
 
     Args:
         model: URL of the model in its registry.
-        by: who.
-        dry_run: remove nothing.
-        min_age: seconds; what was begun or removed later is left.
+        by: author.
+        dry_run: delete nothing.
+        min_age: seconds; versions begun or removed more recently are kept.
 
     Raises:
-        InputError: a version was named, or what was begun was added just now.
+        InputError: the reference names a version, or an unfinished version has just been added.
     """
-    url, at = ledger.parse(model)
-    if at is not None:
+    url, version = ledger.parse_reference(model)
+    if version is not None:
         raise InputError(f"{model} names a version", "", f"Name the model alone: {url}")
-    acts, before, state = Acts(url), time.time() - min_age, ledger.load(url)
+    history, before, state = History(url), time.time() - min_age, ledger.load(url)
     unfinished, removed = (_older(group, before) for group in (state.begun, state.removed))
-    files = _loose(state, {*unfinished, *removed}, before)
+    files = _unreferenced(state, {*unfinished, *removed}, before)
     if not dry_run:
         for number in unfinished:
-            acts.log.append(_deciding(acts, "remove", number, by))
+            history.log.append(_decide_removal(history, "remove", number, by))
         for each in files:
             storage.remove(each.url)
         for number in (*unfinished, *removed):
-            acts.log.append(_deciding(acts, "collect", number, by))
-    return Collected(unfinished, removed, [each.name for each in files], sum(each.size for each in files), not dry_run)
+            history.log.append(_decide_removal(history, "collect", number, by))
+    return CollectedGarbage(
+        unfinished, removed, [each.name for each in files], sum(each.size for each in files), not dry_run
+    )
 
 
-def _loose(state: Ledger, numbers: set[int], before: float) -> list[storage.Entry]:
-    """Files of these versions, of such that were collected before, and evidence that no act names."""
+def _unreferenced(state: Ledger, numbers: set[int], before: float) -> list[storage.Entry]:
+    """Files of these versions and of versions collected earlier, and evidence that no event names."""
     named = _evidence(state)
-    kept = {*state.entries, *state.begun, *state.removed} - numbers
-    found = []
+    current = {*state.entries, *state.begun, *state.removed} - numbers
+    files = []
     for each in storage.list_files(state.url):
         folder, _, name = each.name.partition("/")
         if folder == FOLDER:
-            loose = name.removesuffix(".json") not in named and 0 < each.modified <= before
+            is_unreferenced = name.removesuffix(".json") not in named and 0 < each.modified <= before
         else:
-            loose = folder.isdecimal() and int(folder) <= state.last and int(folder) not in kept
-        if loose:
-            found.append(each)
-    return found
+            is_unreferenced = folder.isdecimal() and int(folder) <= state.last and int(folder) not in current
+        if is_unreferenced:
+            files.append(each)
+    return files
 
 
-def _deciding(acts: Acts, act: str, number: int, by: str) -> Decide:
+def _decide_removal(history: History, act: str, number: int, by: str) -> Decide:
     def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
-        state = ledger.fold(acts.url, events)
+        state = ledger.fold(history.url, events)
         if number in state.entries:
-            raise InputError(f"Version {number} of {acts.url} was added just now", "", "Repeat the command.")
+            raise InputError(f"Version {number} of {history.url} has just been added", "", "Repeat the command.")
         todo = state.begun if act == "remove" else state.removed
         return {"act": act, "version": number, "by": by, "why": "gc"} if number in todo else None
 

@@ -1,4 +1,4 @@
-"""MLflow, as the user's own store and nothing else."""
+"""Import MLflow without its telemetry."""
 
 import os
 from importlib.util import find_spec
@@ -7,18 +7,18 @@ from typing import Any
 from plantml.errors import MissingExtraError
 
 
-def mlflow(wanted: str) -> Any:
-    """The module, which reports to nobody and leaves standard output to results.
+def mlflow(feature: str) -> Any:
+    """The module, without telemetry and without output on stdout.
 
     Args:
-        wanted: what it is needed for, for the message.
+        feature: what needs it, for the message.
 
     Raises:
         MissingExtraError: it is not installed.
     """
     if find_spec("mlflow") is None:
-        raise MissingExtraError("MLflow is not installed", f"{wanted} was asked for", extra="mlflow")
-    # Read when it is imported; it would tell its makers of every use.
+        raise MissingExtraError("MLflow is not installed", f"{feature} needs it", extra="mlflow")
+    # MLflow reads these when it is imported.
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     import mlflow as module
@@ -27,5 +27,5 @@ def mlflow(wanted: str) -> Any:
 
 
 def address(uri: str) -> str:
-    """A tracking URI as MLflow knows it: `mlflow://host:port` is `http://host:port`."""
+    """A tracking URI in MLflow's form: `mlflow://host:port` is `http://host:port`."""
     return f"http://{uri.removeprefix('mlflow://')}" if uri.startswith("mlflow://") else uri

@@ -1,4 +1,4 @@
-"""A version in MLflow's registry, for teams whose dashboard that is: an ONNX model with the same aliases."""
+"""Push a version to MLflow's registry, as an ONNX model with the same aliases."""
 
 import json
 import platform
@@ -17,26 +17,26 @@ from plantml.model.runtimes import output_names
 from plantml.parsing import dump_yaml, parse_yaml
 from plantml.registry import ledger, mlflow_client
 from plantml.registry.ledger import Entry
-from plantml.registry.version_files import Parts, inspect
+from plantml.registry.version_files import VersionFiles, inspect
 
 EXPERIMENT = "plantml"
 DIGEST = "plantml.digest"
-"""Tag of a version in MLflow that names the model."""
+"""Tag of an MLflow version that holds the model's digest."""
 
 _REQUIREMENTS = ("mlflow", "numpy", "onnx", "onnxruntime", "pandas")
 
 
 @dataclass(frozen=True)
-class Pushed:
-    """What a push came to.
+class PushResult:
+    """Result of a push.
 
     Attributes:
         store: MLflow's tracking URI.
-        name: of the registered model there.
-        number: of the version there.
-        aliases: that point to it there now.
-        entry: the version here.
-        changed: false if that very model was there already.
+        name: of the registered model in MLflow.
+        number: of the version in MLflow.
+        aliases: that point to it in MLflow.
+        entry: the version in plantml's registry.
+        changed: false if MLflow already had the model.
     """
 
     store: str
@@ -47,36 +47,36 @@ class Pushed:
     changed: bool
 
 
-def push(ref: str, store: str, *, name: str | None = None, cache: storage.Cache | None = None) -> Pushed:
-    """Register a version with MLflow; a model that is there already only gets its aliases.
+def push(ref: str, store: str, *, name: str | None = None, cache: storage.Cache | None = None) -> PushResult:
+    """Register a version with MLflow; for a model that it already has, only set the aliases.
 
     Args:
         ref: a version of a registry.
         store: MLflow's tracking URI: `http://…`, or `mlflow://host:port`, which means the same; or `sqlite:///…`.
-        name: of the registered model there; that of the model here if not given.
+        name: of the registered model in MLflow; by default the model's name here.
         cache: for remote files.
 
     Raises:
-        InputError: the version is not there or not sound.
-        StorageError: MLflow cannot be reached, or refused.
+        InputError: the version does not exist or is damaged.
+        StorageError: MLflow cannot be reached, or returned an error.
         MissingExtraError: MLflow is not installed.
     """
-    state, entry = ledger.named(ref)
+    state, entry = ledger.resolve(ref)
     module = mlflow_client.mlflow("models push")
     store = mlflow_client.address(store)
-    called = name or storage.basename(state.url)
+    name = name or storage.basename(state.url)
     with _explained(module, store):
         client = module.MlflowClient(tracking_uri=store, registry_uri=store)
-        number = _known(client, called, entry.digest)
+        number = _known(client, name, entry.digest)
         changed = not number
         if changed:
             parts = inspect(entry.url, cache)
-            _ensure(module, client, called)
-            number = _register(client, called, entry, parts)
+            _ensure(module, client, name)
+            number = _register(client, name, entry, parts)
         names = state.names(entry.number)
         for alias in names:
-            client.set_registered_model_alias(called, alias, str(number))
-    return Pushed(store, called, number, names, entry, changed)
+            client.set_registered_model_alias(name, alias, str(number))
+    return PushResult(store, name, number, names, entry, changed)
 
 
 @contextmanager
@@ -90,12 +90,12 @@ def _explained(module: Any, store: str) -> Iterator[None]:
 
 
 def _known(client: Any, name: str, digest: str) -> int:
-    """The version there that is this very model; 0 if there is none."""
-    found = client.search_model_versions(f"name = '{name}'")
-    return next((int(each.version) for each in found if each.tags.get(DIGEST) == digest), 0)
+    """The MLflow version of a model; 0 if there is none."""
+    versions = client.search_model_versions(f"name = '{name}'")
+    return next((int(each.version) for each in versions if each.tags.get(DIGEST) == digest), 0)
 
 
-def _register(client: Any, name: str, entry: Entry, parts: Parts) -> int:
+def _register(client: Any, name: str, entry: Entry, parts: VersionFiles) -> int:
     contract = parts.bundle.contract
     data = contract.dataset
     tags = {DIGEST: entry.digest, "plantml.version": str(entry.number), "plantml.url": entry.url,
@@ -112,10 +112,10 @@ def _register(client: Any, name: str, entry: Entry, parts: Parts) -> int:
             client.log_metric(run.info.run_id, metric, value, model_id=logged.model_id)
     client.finalize_logged_model(logged.model_id, "READY")
     client.set_terminated(run.info.run_id)
-    made = client.create_model_version(
+    version = client.create_model_version(
         name, f"models:/{logged.model_id}", run_id=run.info.run_id, tags=tags, model_id=logged.model_id
     )
-    return int(made.version)
+    return int(version.version)
 
 
 def _ensure(module: Any, client: Any, name: str) -> None:

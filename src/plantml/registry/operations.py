@@ -1,4 +1,4 @@
-"""What can be done to a registered model: each act is decided by all acts before it, and then one more of them."""
+"""Operations on a registered model; each is one event, decided by all events before it."""
 
 import getpass
 import os
@@ -10,24 +10,23 @@ from typing import Any
 from plantml.errors import GateError, InputError, UsageError
 from plantml.registry import evidence as evidences
 from plantml.registry import ledger, references
-from plantml.registry.ledger import Acts, Ledger
+from plantml.registry.ledger import History, Ledger
 from plantml.storage.event_log import Event
 
 GUARDED = "production"
-"""This alias, and those that begin with it and a dash, move only with evidence."""
+"""This alias, and aliases that start with it, move only with evidence."""
 
 
 @dataclass(frozen=True)
-class Changed:
-    """What an act came to.
+class Change:
+    """Result of an operation.
 
     Attributes:
-        model: its URL.
-        alias: that was moved; empty where none was.
-        number: version that the alias points to now, or that the act was about.
-        before: version that it pointed to; 0 for none.
-        changed: false where there was nothing to do.
-        event: the act; `None` where there was nothing to do.
+        model: URL of the model.
+        alias: alias that was moved; empty for none.
+        number: version that the alias points to now, or that was removed.
+        before: version that the alias pointed to; 0 for none.
+        event: the event; `None` if there was nothing to do.
     """
 
     model: str
@@ -38,21 +37,21 @@ class Changed:
 
     @property
     def changed(self) -> bool:
-        """False where there was nothing to do."""
+        """False if there was nothing to do."""
         return self.event is not None
 
 
-def me() -> str:
-    """Who acts where nobody says it: user and machine."""
+def current_user() -> str:
+    """Default author of an event: user and machine."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
+    except (KeyError, OSError):  # users of containers may have no name
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"
 
 
-def guarded(alias: str) -> bool:
-    """True for an alias that decides what is in service."""
+def is_guarded(alias: str) -> bool:
+    """True for an alias that names a version in service."""
     return alias.lower().startswith(GUARDED)
 
 
@@ -62,7 +61,7 @@ def aliases(model: str) -> Mapping[str, int]:
 
 
 def history(model: str) -> Sequence[Event]:
-    """All acts, in their order."""
+    """All events, in order."""
     return ledger.load(model).events
 
 
@@ -76,152 +75,154 @@ def promote(
     evidence: Mapping[str, Any] | str | None = None,
     expected: int | str | None = None,
     force: bool = False,
-) -> Changed:
-    """Let an alias point to a version.
+) -> Change:
+    """Point an alias to a version.
 
-    `production` and what begins with it, in any case, need evidence, see `evidence.check`, or `force` and a reason.
+    `production`, and aliases that start with it in any case, need evidence (see `evidence.check`), or `force` and a
+    reason.
 
     Args:
         model: URL of the model in its registry.
         number: of the version.
         alias: its name.
-        by: who.
-        why: for the history.
-        evidence: what `plantml validate` found, as its JSON or the URL of it.
-        expected: number or digest of the version that the alias points to as far as the caller knows, 0 or an
-            empty text for none; not compared if `None`.
-        force: without a look at the evidence.
+        by: author.
+        why: reason, for the history.
+        evidence: result of `plantml validate`, as JSON or as a URL.
+        expected: number or digest of the version that the caller thinks the alias points to, 0 or an empty string for
+            none; not checked if `None`.
+        force: skip the check of the evidence.
 
     Raises:
-        InputError: there is no such version, or the alias cannot be called that.
-        UsageError: force without a reason.
-        GateError: the evidence does not allow it, or somebody moved the alias meanwhile.
+        InputError: there is no such version, or the alias is malformed.
+        UsageError: `force` without a reason.
+        GateError: the evidence does not allow it, or the alias was moved in the meantime.
     """
     ledger.check_alias(alias)
     if force and not why:
-        raise UsageError("A forced promotion needs its reason", "", "Say why: --why TEXT")
-    acts = Acts(model)
-    shown = evidences.read(evidence) if evidence is not None else None
-    judged = guarded(alias) and not force
-    kept: Mapping[str, Any] | None = None
+        raise UsageError("A forced promotion needs a reason", "", "Give one: --why TEXT")
+    model_history = History(model)
+    validation = evidences.read(evidence) if evidence is not None else None
+    needs_evidence = is_guarded(alias) and not force
+    summary: Mapping[str, Any] | None = None
 
     def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
-        state = _known(acts, events)
-        entry, now = state.entry(number), state.aliases.get(alias, 0)
-        if now == number:
+        state = _fold(model_history, events)
+        entry, current = state.entry(number), state.aliases.get(alias, 0)
+        if current == number:
             return None
         check_expected(state, alias, expected)
-        if judged:
-            evidences.check(shown, state, entry, alias)
-        content = {"act": "promote", "version": number, "digest": entry.digest, "alias": alias, "from": now}
+        if needs_evidence:
+            evidences.check(validation, state, entry, alias)
+        content = {"act": "promote", "version": number, "digest": entry.digest, "alias": alias, "from": current}
         content |= {"by": by, "why": why, "forced": force}
-        return content if kept is None else content | {"evidence": kept}
+        return content if summary is None else content | {"evidence": summary}
 
-    bundle = references.find(f"{acts.url}@{number}")
-    if shown is not None:
-        # Decided once before anything is written, so that what is refused leaves nothing behind.
-        if decide(acts.log.read()) is None:
-            return Changed(acts.url, alias, number, number, None)
-        kept = evidences.keep(acts.url, shown, evidences.judged_on(shown, bundle.contract) if judged else ())
-    event = acts.log.append(decide)
-    return Changed(acts.url, alias, number, _from(event, number), event)
+    bundle = references.find(f"{model_history.url}@{number}")
+    if validation is not None:
+        # Decided before anything is written, so that a refused promotion leaves nothing behind.
+        if decide(model_history.log.read()) is None:
+            return Change(model_history.url, alias, number, number, None)
+        splits = evidences.check_test_photos(validation, bundle.contract) if needs_evidence else ()
+        summary = evidences.store(model_history.url, validation, splits)
+    event = model_history.log.append(decide)
+    return Change(model_history.url, alias, number, _from(event, number), event)
 
 
-def rollback(model: str, alias: str, *, by: str, why: str = "", expected: int | str | None = None) -> Changed:
-    """Let an alias point to the version again that it pointed to before; repeated, to the one before that.
+def rollback(model: str, alias: str, *, by: str, why: str = "", expected: int | str | None = None) -> Change:
+    """Point an alias to its previous version; repeated, to the one before that.
 
     Args:
         model: URL of the model in its registry.
         alias: its name.
-        by: who.
-        why: for the history.
-        expected: as of `promote`.
+        by: author.
+        why: reason, for the history.
+        expected: see `promote`.
 
     Raises:
-        InputError: there is no such alias, or nothing before.
-        GateError: somebody moved the alias meanwhile.
+        InputError: there is no such alias, or no previous version.
+        GateError: the alias was moved in the meantime.
     """
-    acts, target = Acts(model), 0
+    model_history, target = History(model), 0
 
     def decide(events: Sequence[Event]) -> Mapping[str, Any]:
         nonlocal target
-        state = _known(acts, events)
-        now = state.entry(alias)
+        state = _fold(model_history, events)
+        current = state.entry(alias)
         check_expected(state, alias, expected)
         target = state.before(alias) or 0
         if not target:
             raise InputError(
-                f"{alias} of {acts.url} has nothing to go back to",
-                f"version {now.number} is the first that it points to, of those that are there",
-                f"plantml models history {acts.url}",
+                f"{alias} of {model_history.url} has no previous version",
+                f"version {current.number} is the first existing version it pointed to",
+                f"plantml models history {model_history.url}",
             )
         return {"act": "rollback", "version": target, "digest": state.entries[target].digest, "alias": alias,
-                "from": now.number, "by": by, "why": why}  # fmt: skip
+                "from": current.number, "by": by, "why": why}  # fmt: skip
 
-    event = acts.log.append(decide)
-    return Changed(acts.url, alias, target, _from(event, 0), event)
+    event = model_history.log.append(decide)
+    return Change(model_history.url, alias, target, _from(event, 0), event)
 
 
-def unalias(model: str, alias: str, *, by: str, why: str = "") -> Changed:
-    """Take an alias away. One that is not there is no error.
+def unalias(model: str, alias: str, *, by: str, why: str = "") -> Change:
+    """Remove an alias; does nothing if it does not exist.
 
     Raises:
-        UsageError: one that decides what is in service, without a reason.
+        UsageError: an alias that needs evidence, without a reason.
     """
-    if guarded(alias) and not why:
-        raise UsageError(f"Taking {alias} away needs its reason", "", "Say why: --why TEXT")
-    acts, before = Acts(model), 0
+    if is_guarded(alias) and not why:
+        raise UsageError(f"Removing {alias} needs a reason", "", "Give one: --why TEXT")
+    model_history, before = History(model), 0
 
     def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
         nonlocal before
-        before = _known(acts, events).aliases.get(alias, 0)
+        before = _fold(model_history, events).aliases.get(alias, 0)
         return {"act": "unalias", "alias": alias, "from": before, "by": by, "why": why} if before else None
 
-    event = acts.log.append(decide)
-    return Changed(acts.url, alias, 0, before, event)
+    event = model_history.log.append(decide)
+    return Change(model_history.url, alias, 0, before, event)
 
 
-def remove(model: str, number: int, *, by: str, why: str = "") -> Changed:
-    """Remove a version: it cannot be named any more. Its files go with the next `collect`.
+def remove(model: str, number: int, *, by: str, why: str = "") -> Change:
+    """Remove a version, so that it can no longer be used. `collect_garbage` deletes its files.
 
     Raises:
         InputError: there is no such version.
         GateError: an alias points to it.
     """
-    acts = Acts(model)
+    model_history = History(model)
 
     def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
-        state = _known(acts, events)
+        state = _fold(model_history, events)
         if number in state.removed:
             return None
         entry = state.entry(number)
         names = state.names(number)
         if names:
             raise GateError(
-                f"Version {number} of {acts.url} is not removed",
+                f"Version {number} of {model_history.url} is not removed",
                 f"{' and '.join(names)} points to it",
-                "Promote another version first, or take the alias away: plantml models unalias",
+                "Promote another version first, or remove the alias: plantml models unalias",
             )
         return {"act": "remove", "version": number, "digest": entry.digest, "by": by, "why": why}
 
-    return Changed(acts.url, "", number, 0, acts.log.append(decide))
+    return Change(model_history.url, "", number, 0, model_history.log.append(decide))
 
 
 def check_expected(state: Ledger, alias: str, expected: int | str | None) -> None:
-    """Raise `GateError` if an alias does not point to the version, by number or digest, that somebody thinks."""
+    """Raise `GateError` unless an alias points to the expected version, by number or digest."""
     if expected is None:
         return
     number = state.aliases.get(alias, 0)
     digest = state.entries[number].digest if number else ""
     if expected not in ({0, ""} if not number else {number, digest}):
         raise GateError(
-            f"{alias} of {state.url} was moved meanwhile",
-            f"it points to {_named(state, number)}" + _by_whom(state, alias),
-            "Look at it (plantml models history), and judge against what is in service now.",
+            f"{alias} of {state.url} was moved in the meantime",
+            f"it points to {_describe(state, number)}" + _by_whom(state, alias),
+            "See plantml models history, and validate against the version in service.",
         )
 
 
-def _named(state: Ledger, number: int) -> str:
+def _describe(state: Ledger, number: int) -> str:
     return f"version {number} ({state.entries[number].digest[:12]})" if number else "no version"
 
 
@@ -230,11 +231,11 @@ def _by_whom(state: Ledger, alias: str) -> str:
     return f" since {last.time}, by {last.content['by']}" if last else ""
 
 
-def _known(acts: Acts, events: Sequence[Event]) -> Ledger:
+def _fold(model_history: History, events: Sequence[Event]) -> Ledger:
     if not events:
-        ledger.load(acts.url)  # raises, with the explanation
-    return ledger.fold(acts.url, events)
+        ledger.load(model_history.url)  # raises, with the explanation
+    return ledger.fold(model_history.url, events)
 
 
-def _from(event: Event | None, otherwise: int) -> int:
-    return int(event.content["from"]) if event else otherwise
+def _from(event: Event | None, default: int) -> int:
+    return int(event.content["from"]) if event else default

@@ -1,4 +1,4 @@
-"""A model in one file, for whom no registry can be reached: a zip of the bundle, nothing in it that could be run."""
+"""A model in one file, for machines without access to a registry: a zip of the bundle without executable content."""
 
 import io
 import zipfile
@@ -10,16 +10,16 @@ from plantml.model.bundle import PACK, Bundle
 from plantml.registry.version_files import inspect
 from plantml.storage.archives import MAX_MEMBER
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model is the same file
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # so that the same model gives the same bytes
 
 
 @dataclass(frozen=True)
-class Packed:
+class Pack:
     """A pack that was written.
 
     Attributes:
         url: of the file.
-        bundle: that it holds.
+        bundle: its content.
         size: bytes.
     """
 
@@ -28,8 +28,8 @@ class Packed:
     size: int
 
 
-def pack(ref: str, out: str, cache: storage.Cache | None = None) -> Packed:
-    """Write a bundle as one file, after a look at every hash.
+def pack(ref: str, out: str, cache: storage.Cache | None = None) -> Pack:
+    """Write a bundle as one file, after checking every hash.
 
     Args:
         ref: a run, a bundle, or a version of a registry.
@@ -37,12 +37,12 @@ def pack(ref: str, out: str, cache: storage.Cache | None = None) -> Packed:
         cache: for remote files.
 
     Raises:
-        UsageError: `out` is not called like a pack.
-        InputError: it is not a sound bundle.
+        UsageError: `out` has another extension.
+        InputError: the bundle is damaged.
     """
     url = storage.absolute(out)
     if storage.suffix(url) != PACK:
-        raise UsageError(f"{out} is not called like a pack", "", f"Name a {PACK} file: leaf{PACK}")
+        raise UsageError(f"{out} is not a {PACK} file", "packs have this extension", f"Name it leaf{PACK}.")
     parts = inspect(ref, cache)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
@@ -51,4 +51,4 @@ def pack(ref: str, out: str, cache: storage.Cache | None = None) -> Packed:
                 raise InputError(f"{name} is too large for a pack", f"the limit is {MAX_MEMBER >> 30} GiB")
             file.writestr(zipfile.ZipInfo(name, _EPOCH), data)
     storage.write(url, buffer.getvalue())
-    return Packed(url, parts.bundle, buffer.tell())
+    return Pack(url, parts.bundle, buffer.tell())

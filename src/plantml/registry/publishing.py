@@ -1,4 +1,4 @@
-"""Making a bundle a version: a number is taken, the files are written, and only then it is there."""
+"""Add a bundle as a version: reserve a number, write the files, and only then make it a version."""
 
 import re
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ from plantml.errors import InputError, StorageError, UsageError
 from plantml.model import bundle as bundles
 from plantml.model.runtimes import FILES
 from plantml.registry import ledger
-from plantml.registry.ledger import Acts, Entry, Ledger
-from plantml.registry.operations import guarded, promote
-from plantml.registry.version_files import Parts, inspect
+from plantml.registry.ledger import Entry, History, Ledger
+from plantml.registry.operations import is_guarded, promote
+from plantml.registry.version_files import VersionFiles, inspect
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TRIES = 20
 
 
 @dataclass(frozen=True)
-class Added(Entry):
-    """A version that `add` made, or that was there. `changed` is false where there was nothing to do."""
+class AddedVersion(Entry):
+    """A version that `add` created, or that existed. `changed` is false if there was nothing to do."""
 
     changed: bool
 
@@ -34,85 +34,87 @@ def add(
     evidence: Mapping[str, Any] | None = None,
     alias: str | None = None,
     cache: storage.Cache | None = None,
-) -> Added:
-    """Make a bundle a version of a registered model.
+) -> AddedVersion:
+    """Add a bundle as a version of a registered model.
 
-    Safe to repeat and to kill: the same model is added once, and what is not added whole is no version.
+    Safe to repeat and to kill: a model is added once, and an incomplete copy is never a version.
 
     Args:
         ref: a run, a bundle, a pack, or a version of another registry.
         model: URL of the model in its registry; a new one starts with version 1.
-        by: who.
-        why: for the history.
-        evidence: anything as JSON that belongs to it, for the history.
-        alias: that is to point to it then; one that needs evidence is set by `promote` only.
+        by: author.
+        why: reason, for the history.
+        evidence: any JSON, for the history.
+        alias: alias for the new version; one that needs evidence can only be set by `promote`.
         cache: for remote files.
 
     Raises:
-        InputError: it is not a sound bundle, or not a place for one.
+        InputError: the bundle is damaged, or `model` is not a possible location.
         UsageError: the alias needs evidence.
-        StorageError: a file is not what its hash promises, or the storage failed.
+        StorageError: a file does not match its hash, or the storage failed.
     """
-    acts = Acts(model)
-    check_place(acts)
-    if alias is not None and guarded(alias):
+    history = History(model)
+    check_location(history)
+    if alias is not None and is_guarded(alias):
         raise UsageError(f"{alias} needs evidence", "", "Add the model first, then: plantml models promote")
     parts = inspect(ref, cache)
     origin = _origin(ref, parts)
     for _ in range(_TRIES):
-        number, size = _begin(acts, parts, by), 0
+        number, size = _begin(history, parts, by), 0
         if number:
-            size = _write(ledger.version_url(acts.url, number), parts)
+            size = _write(ledger.version_url(history.url, number), parts)
         content = _content(parts, number, size) | {"by": by, "why": why, "source": origin}
         if evidence:
             content["evidence"] = dict(evidence)
-        event = acts.log.append(lambda events, wanted=content: _admit(ledger.fold(acts.url, events), wanted))  # type: ignore[misc]
-        entry = acts.ledger().with_digest(parts.bundle.digest)
+        event = history.log.append(lambda events, entry=content: _admit(ledger.fold(history.url, events), entry))  # type: ignore[misc]
+        entry = history.ledger().with_digest(parts.bundle.digest)
         if entry is not None:
             if alias is not None:
-                promote(acts.url, entry.number, alias, by=by, why=why)
-            return Added(**vars(entry), changed=event is not None)
+                promote(history.url, entry.number, alias, by=by, why=why)
+            return AddedVersion(**vars(entry), changed=event is not None)
     raise StorageError(
-        f"Could not add to {acts.url}", "what was written was taken away again and again", "Repeat the command."
+        f"Could not add to {history.url}", "its files were collected again and again", "Repeat the command."
     )
 
 
-def check_place(acts: Acts) -> None:
-    """Raise `InputError` if a model would be made where something else is, or cannot be called that."""
-    url = acts.url
+def check_location(history: History) -> None:
+    """Raise `InputError` if the location holds other files, or the name is invalid."""
+    url = history.url
     name = storage.basename(url)
     if not _NAME.fullmatch(name) or storage.suffix(name) in {*FILES, bundles.PACK}:
         raise InputError(
-            f"{name!r} cannot be the name of a model", "", "Letters, digits, dots and dashes, like REGISTRY/leaf"
+            f"{name!r} is not a valid name for a model",
+            "",
+            "Use letters, digits, dots and dashes: REGISTRY/leaf",
         )
-    if not acts.log.read() and storage.exists(url):
+    if not history.log.read() and storage.exists(url):
         foreign = next((entry.name for entry in storage.list_files(url)), None) if storage.is_dir(url) else url
         if foreign is not None:
             raise InputError(f"{url} holds other files", f"such as {foreign}", "Choose a new name for the model.")
 
 
-def _begin(acts: Acts, parts: Parts, by: str) -> int:
-    """The number to write to: a new one, or that of a killed `add` of the same files; 0 if nothing is to do."""
-    taken = 0
+def _begin(history: History, parts: VersionFiles, by: str) -> int:
+    """Reserve a number: a new one, or that of a killed `add` of the same files; 0 if there is nothing to do."""
+    number = 0
 
     def decide(events: Any) -> Mapping[str, Any] | None:
-        nonlocal taken
-        state = ledger.fold(acts.url, events)
+        nonlocal number
+        state = ledger.fold(history.url, events)
         if state.with_digest(parts.bundle.digest):
-            taken = 0
+            number = 0
             return None
-        same = [number for number, event in state.begun.items() if event.content["files"] == parts.files]
-        taken = same[0] if same else state.last + 1
+        same = [begun for begun, event in state.begun.items() if event.content["files"] == parts.files]
+        number = same[0] if same else state.last + 1
         if same:
             return None
-        return {"act": "begin", "version": taken, "digest": parts.bundle.digest, "files": parts.files, "by": by}
+        return {"act": "begin", "version": number, "digest": parts.bundle.digest, "files": parts.files, "by": by}
 
-    acts.log.append(decide)
-    return taken
+    history.log.append(decide)
+    return number
 
 
-def _write(url: str, parts: Parts) -> int:
-    """Write all files, `model.json` last; returns their size in bytes."""
+def _write(url: str, parts: VersionFiles) -> int:
+    """Write all files, `model.json` last; returns their total size in bytes."""
     size = 0
     for name, data in parts.read():
         storage.write(storage.join(url, name), data)
@@ -121,13 +123,13 @@ def _write(url: str, parts: Parts) -> int:
 
 
 def _admit(state: Ledger, content: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The act that makes it a version, unless it is one, or its number was taken away meanwhile."""
+    """The event that makes it a version, unless it is one already or its number was collected."""
     if state.with_digest(content["digest"]) or content["version"] not in state.begun:
         return None
     return content
 
 
-def _content(parts: Parts, number: int, size: int) -> dict[str, Any]:
+def _content(parts: VersionFiles, number: int, size: int) -> dict[str, Any]:
     contract = parts.bundle.contract
     return {
         "act": "add",
@@ -140,9 +142,9 @@ def _content(parts: Parts, number: int, size: int) -> dict[str, Any]:
     }
 
 
-def _origin(ref: str, parts: Parts) -> Any:
-    """Where it came from; of a version in a registry with all that was done to it there."""
-    url, _ = ledger.parse(ref)
+def _origin(ref: str, parts: VersionFiles) -> Any:
+    """Origin of the bundle; for a version of a registry, with its history there."""
+    url, _ = ledger.parse_reference(ref)
     if not parts.bundle.asked:
         return storage.absolute(ref)
     state = ledger.load(url)

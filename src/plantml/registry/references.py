@@ -1,4 +1,4 @@
-"""From what a user names to a model: a run, a bundle, an exported file, or a version in a registry."""
+"""Open the model that a reference names: a run, a bundle, an exported file, or a version in a registry."""
 
 import contextlib
 from collections.abc import Iterator
@@ -25,41 +25,41 @@ def find(ref: str, cache: storage.Cache | None = None) -> Bundle:
 
     Raises:
         NotFoundError: there is none.
-        InputError: as `bundle.find`; or a registry has no such version, or another model in its place.
+        InputError: as `bundle.find`; or the registry has no such version, or its files are of another model.
     """
-    with _registered_models_explained(ref):
+    with _explaining_missing_version(ref):
         return _version(ref, cache) or bundles.find(ref, cache)
 
 
 def open_model(
     ref: str, *, runtime: str = "auto", device: str = "cpu", cache: storage.Cache | None = None
 ) -> tuple[Bundle, Runtime]:
-    """A model and what runs it. Arguments as of `runtimes.open_model`, with versions of a registry too."""
-    with _registered_models_explained(ref):
+    """Open a model and its runtime. Like `runtimes.open_model`, and also takes versions of a registry."""
+    with _explaining_missing_version(ref):
         return runtimes.open_model(_version(ref, cache) or ref, runtime=runtime, device=device, cache=cache)
 
 
 def _version(ref: str, cache: storage.Cache | None) -> Bundle | None:
-    """The bundle of a version in a registry, which is the model that was added; `None` for any other reference."""
-    entry = ledger.found(ref)
+    """The bundle of a version in a registry; `None` for any other reference."""
+    entry = ledger.find_entry(ref)
     if entry is None:
         return None
     bundle = bundles.find(entry.url, cache)
     if bundle.digest != entry.digest:
-        why = f"{entry.digest[:12]} was added, and {bundle.digest[:12]} is there"
+        why = f"{entry.digest[:12]} was added, but the files are of {bundle.digest[:12]}"
         raise InputError(f"{ref} is not the model that was added", why, bundles.AGAIN)
     return replace(bundle, asked=ref)
 
 
 @contextlib.contextmanager
-def _registered_models_explained(ref: str) -> Iterator[None]:
-    """Say of a registered model without a version which versions there are."""
+def _explaining_missing_version(ref: str) -> Iterator[None]:
+    """For a registered model without a version, name the versions in the error."""
     try:
         yield
     except NotFoundError:
         url = storage.absolute(ref)
         if ledger.is_model(url):
-            raise ledger.unnamed(ledger.load(url)) from None
+            raise ledger.missing_version_error(ledger.load(url)) from None
         raise
 
 
@@ -79,9 +79,9 @@ def load(
             or any URL.
         runtime: `auto`, `onnxruntime` or `torch`.
         device: `cpu`, or a device as torch names it.
-        threads: images worked on at the same time; all usable cores if not given.
-        batch: images a call of the runtime.
-        top_k: classes named for each class target.
+        threads: images processed concurrently; by default all usable cores.
+        batch: batch size.
+        top_k: classes per class target.
     """
     machine = settings.machine()
     bundle, opened = open_model(str(ref), runtime=runtime, device=device, cache=machine.cache())

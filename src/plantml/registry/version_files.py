@@ -1,4 +1,4 @@
-"""What a version is made of, and whether it is what it says: no file of it is run or unpickled."""
+"""The files of a version, and their checks. No file is executed or unpickled."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,22 +12,22 @@ from plantml.model.runtimes import FILES, OnnxRuntime
 from plantml.registry import references
 
 PLAN = "plan.yaml"
-"""How it was trained: goes with the bundle where it is known."""
+"""The plan of the training, stored with the bundle if there is one."""
 
 _OWN = (bundles.WEIGHTS, bundles.ONNX, bundles.CARD)
 _IN_PACK = (*_OWN, PLAN, bundles.MODEL_JSON)
-_UNTOUCHED = "Nothing of it was taken. Ask whoever made it for another one: plantml models pack"
-_AGAIN = "Fetch it again from where it was made."
+_UNTOUCHED = "Nothing was added. Ask its author for a new one: plantml models pack"
+_AGAIN = "Fetch it again from its origin."
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a version is made of.
+class VersionFiles:
+    """The files of a version.
 
     Attributes:
-        bundle: as it was found.
+        bundle: the model.
         text: of `model.json`.
-        plan: of the run; empty where it is not known.
+        plan: of the run; empty if unknown.
         cache: for remote files.
     """
 
@@ -39,11 +39,11 @@ class Parts:
     @property
     def files(self) -> dict[str, str]:
         """SHA-256 of each file by name, `model.json` last."""
-        found = dict(self.bundle.files)
+        hashes = dict(self.bundle.files)
         for name, data in ((PLAN, self.plan), (bundles.MODEL_JSON, self.text)):
             if data:
-                found[name] = hashlib.sha256(data).hexdigest()
-        return found
+                hashes[name] = hashlib.sha256(data).hexdigest()
+        return hashes
 
     def read(self) -> Iterator[tuple[str, bytes]]:
         """Name and bytes of each file, `model.json` last."""
@@ -54,21 +54,21 @@ class Parts:
         yield bundles.MODEL_JSON, self.text
 
 
-def inspect(ref: str, cache: storage.Cache | None = None) -> Parts:
-    """A bundle whose every file is what it says; nothing of it is run or unpickled.
+def inspect(ref: str, cache: storage.Cache | None = None) -> VersionFiles:
+    """Check every file of a bundle; nothing is executed or unpickled.
 
     Raises:
-        InputError: it holds something else than a bundle does, or its digest is not that of its content.
-        StorageError: a file is not what its hash promises.
+        InputError: it holds files that do not belong in a bundle, or its digest does not match its content.
+        StorageError: a file does not match its hash.
     """
     if storage.suffix(ref) in FILES:
-        what = f"{ref} is a model in a file of its own"
-        raise InputError(what, "a version is a whole bundle", "Name the run or the bundle that it was exported from.")
+        what = f"{ref} is an exported model"
+        raise InputError(what, "a version is a complete bundle", "Name the run or bundle it was exported from.")
     if storage.suffix(ref) == bundles.PACK:
         _check_pack(storage.absolute(ref))
-        cache = None  # what the pack itself holds is in question
+        cache = None  # the content of the pack itself must be checked
     bundle = references.find(ref, cache)
-    parts = Parts(bundle, storage.read(storage.join(bundle.url, bundles.MODEL_JSON)), plan_of(bundle.url), cache)
+    parts = VersionFiles(bundle, storage.read(storage.join(bundle.url, bundles.MODEL_JSON)), plan_of(bundle.url), cache)
     for name, data in parts.read():
         if name == bundles.ONNX:
             _check_graph(bundle, data)
@@ -80,21 +80,21 @@ def _check_graph(bundle: Bundle, data: bytes) -> None:
     try:
         OnnxRuntime(data)
     except InputError as error:
-        raise InputError(f"{bundle.place}/{bundles.ONNX} is refused", str(error), _AGAIN) from error
+        raise InputError(f"{bundle.place}/{bundles.ONNX} is rejected", str(error), _AGAIN) from error
 
 
 def _check_pack(url: str) -> None:
-    """Raise `InputError` if a pack holds anything but the files of a bundle, each once and under its own name."""
+    """Raise `InputError` if a pack holds anything but the files of a bundle, each once."""
     inside = f"zip://::{url}"
     names = [entry.name for entry in storage.list_files(inside)]
     reasons = [f"{reason}, {number} times" for reason, number in storage.passed_over(inside).items()]
-    reasons += [f"a pack has no file {name!r}" for name in names if name not in _IN_PACK]
+    reasons += [f"{name!r} does not belong in a pack" for name in names if name not in _IN_PACK]
     if reasons:
-        raise InputError(f"{url} is refused", reasons[0], _UNTOUCHED)
+        raise InputError(f"{url} is rejected", reasons[0], _UNTOUCHED)
 
 
 def plan_of(url: str) -> bytes:
-    """The plan beside the bundle of a run, or in that of a registry."""
+    """The plan beside the bundle of a run, or in the bundle of a registry; empty if there is none."""
     folder, name = storage.split(url)
     for place in (url, folder if name == "bundle" else ""):
         if place:

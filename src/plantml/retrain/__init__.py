@@ -1,1 +1,1 @@
-"""The nightly loop: new photos in, a challenger trained, judged, and put into service only if it is better."""
+"""The nightly loop: import new photos, train a challenger, and promote it only if it is better."""

@@ -1,7 +1,7 @@
-"""A model among more classes than it knows: it gives those it does not know the probability 0.
+"""Align a model's classes with those of a dataset: classes it does not know get probability 0.
 
-So a model in service, which has never heard of a new disease, and a challenger that has, are judged on the same photos:
-what the first one cannot say, it gets wrong.
+So a model in service that does not know a new disease, and a challenger that does, are evaluated on the same photos:
+the first one gets the new disease wrong.
 """
 
 import hashlib
@@ -17,43 +17,43 @@ from plantml.model.runtimes import Outputs, Runtime
 from plantml.targets import Target
 
 
-class Widened:
-    """A runtime with columns of zeros for classes that its model does not know.
+class AlignedRuntime:
+    """A runtime with a probability of 0 for classes that its model does not know.
 
     Args:
         runtime: of the model.
-        more: number of further classes, by target.
-        classes: that are answered now, by target; they name the runtime, as kept answers depend on them.
+        missing: number of added classes by target.
+        classes: all classes by target; they are part of the runtime's name, which keys cached predictions.
     """
 
-    def __init__(self, runtime: Runtime, more: Mapping[str, int], classes: Mapping[str, Sequence[str]]) -> None:
-        self._runtime, self._more = runtime, more
+    def __init__(self, runtime: Runtime, missing: Mapping[str, int], classes: Mapping[str, Sequence[str]]) -> None:
+        self._runtime, self._missing = runtime, missing
         key = hashlib.sha256(json.dumps(classes, sort_keys=True).encode()).hexdigest()[:12]
         self.name = f"{runtime.name} among {key}"
 
     def run(self, batch: Pixels) -> Outputs:
         """See `runtimes.Runtime.run`."""
         outputs = dict(self._runtime.run(batch))
-        for name, more in self._more.items():
-            found = outputs[f"target.{name}"]
-            outputs[f"target.{name}"] = np.concatenate([found, np.zeros((len(found), more), found.dtype)], axis=1)
+        for name, count in self._missing.items():
+            scores = outputs[f"target.{name}"]
+            outputs[f"target.{name}"] = np.concatenate([scores, np.zeros((len(scores), count), scores.dtype)], axis=1)
         return outputs
 
 
-def widened(bundle: Bundle, runtime: Runtime, targets: Sequence[Target]) -> tuple[Bundle, Runtime]:
-    """A bundle and its runtime that know all classes of a dataset's targets, their own ones first."""
-    theirs = {target.name: target for target in targets}
-    wide, more = [], {}
+def align_classes(bundle: Bundle, runtime: Runtime, targets: Sequence[Target]) -> tuple[Bundle, Runtime]:
+    """Extend a bundle and its runtime to all classes of a dataset's targets, their own ones first."""
+    dataset_targets = {target.name: target for target in targets}
+    aligned, missing = [], {}
     for target in bundle.contract.targets:
-        other = theirs.get(target.name)
+        other = dataset_targets.get(target.name)
         new = () if other is None or other.kind != target.kind else tuple(
             name for name in other.classes if name not in target.classes
         )  # fmt: skip
         if new:
-            more[target.name] = len(new)
-        wide.append(replace(target, classes=(*target.classes, *new)))
-    if not more:
+            missing[target.name] = len(new)
+        aligned.append(replace(target, classes=(*target.classes, *new)))
+    if not missing:
         return bundle, runtime
-    contract = bundle.contract.model_copy(update={"targets": tuple(wide)})
-    classes = {target.name: target.classes for target in wide}
-    return replace(bundle, contract=contract), Widened(runtime, more, classes)
+    contract = bundle.contract.model_copy(update={"targets": tuple(aligned)})
+    classes = {target.name: target.classes for target in aligned}
+    return replace(bundle, contract=contract), AlignedRuntime(runtime, missing, classes)

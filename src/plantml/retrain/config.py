@@ -117,7 +117,7 @@ def _check_names(config: RetrainConfig) -> None:
             f"alias and challenger are both {config.alias!r}", "what was refused would be in service",
             "Choose another name for one of them.",
         )  # fmt: skip
-    if operations.guarded(config.challenger):
+    if operations.is_guarded(config.challenger):
         what = f"challenger cannot be called {config.challenger!r}"
         raise UsageError(what, "what is called so has passed its gates", "Choose another name.")
     if config.clean:

@@ -1,4 +1,4 @@
-"""Steps 1 to 3: new photos into the dataset, cleaned, and split around a test set that stays."""
+"""Steps 1 to 3: add new photos to the dataset, clean it, and split it around a frozen test set."""
 
 from collections import defaultdict
 from fractions import Fraction
@@ -14,25 +14,25 @@ from plantml.retrain.round_context import Result, Work
 from plantml.targets import Target
 
 ROUND = "meta_retrain_round"
-"""Column that names the round in which a photo came. `--where 'retrain_round == None'` finds what was there before."""
+"""Column with the round that added a photo. `--where 'retrain_round == None'` selects the photos from before."""
 
-_ASIDE = "review refused-challenger: of round "
+_SET_ASIDE = "review refused-challenger: of round "
 
 Changed = tuple[pl.DataFrame, tuple[Target, ...]]
 
 
 def add(work: Work) -> Result:
-    """Take what is new in the feeds; a feed that the dataset may not take is left out, and told."""
+    """Add the new photos of the feeds; a feed that the dataset cannot accept is left out with a warning."""
     refused: dict[str, str] = {}
     for feed in work.config.feeds:
         head = triggers.head_of(work.config.dataset)
         try:
-            listing = triggers.admitted(feed, head, offline=work.machine.offline)
+            listing = triggers.list_admissible(feed, head, offline=work.machine.offline)
         except InputError as error:
             refused[feed.source] = str(error)
             work.warn(f"Left out: feed {feed.source}: {error}")
             continue
-        done = importing.import_source(
+        imported = importing.import_source(
             feed.source,
             work.config.dataset,
             listing,
@@ -40,8 +40,10 @@ def add(work: Work) -> Result:
             threads=work.machine.threads,
             progress=work.progress(f"adding {feed.source}"),
         )
-        if done.refused:
-            work.warn(f"Not read: {done.refused} photos that feed {feed.source} names outside itself: see allow_root")
+        if imported.refused:
+            work.warn(
+                f"Not read: {imported.refused} photos that feed {feed.source} names outside its folder; see allow_root"
+            )
     head = triggers.head_of(work.config.dataset)
     if head is None:
         raise InputError(f"There is no dataset at {work.config.dataset}", "no feed has a photo for it yet")
@@ -53,7 +55,7 @@ def add(work: Work) -> Result:
 
 
 def clean(work: Work) -> Result:
-    """Apply the policy, and leave the test photos that were there as they were."""
+    """Apply the cleaning policy, but keep existing test photos as they were."""
     before = versions.load(work.result("add")["dataset"])
     head = before
     if work.config.clean:
@@ -62,17 +64,17 @@ def clean(work: Work) -> Result:
     base = work.base()
     if base is not None:
         head = versions.change(
-            work.config.dataset, "keep-test", {"round": work.round.number}, lambda version: _as_before(version, base)
+            work.config.dataset, "keep-test", {"round": work.round.number}, lambda version: _restore_test(version, base)
         ).version
-    out = head.rows.filter(pl.col("status") == EXCLUDED).join(
+    excluded = head.rows.filter(pl.col("status") == EXCLUDED).join(
         before.rows.filter(pl.col("status") == OK), on=manifest.KEY, how="semi"
     )
-    reasons = out["reason"].str.split_exact(":", 1).struct.field("field_0").value_counts(sort=True, name="photos")
+    reasons = excluded["reason"].str.split_exact(":", 1).struct.field("field_0").value_counts(sort=True, name="photos")
     return {"dataset": head.ref, "fingerprint": head.fingerprint, "left_out": dict(sorted(reasons.iter_rows()))}
 
 
-def _as_before(version: Version, base: Version) -> Changed:
-    """Test photos of the base in use and in the test split again, where cleaning left them out for a better copy."""
+def _restore_test(version: Version, base: Version) -> Changed:
+    """Restore test photos of the base that cleaning excluded for a better copy."""
     old = base.usable("test").select(*manifest.KEY, was=pl.lit(value=True))
     rows = version.rows.join(old, on=manifest.KEY, how="left", maintain_order="left")
     lost = pl.col("was").is_not_null() & ((pl.col("status") != OK) | pl.col("split").ne_missing("test"))
@@ -85,7 +87,7 @@ def _as_before(version: Version, base: Version) -> Changed:
 
 
 def split(work: Work) -> Result:
-    """Place new photos around the frozen test set, and a share of their groups in the recent one."""
+    """Split new photos around the frozen test set, with a share of their groups in the recent test set."""
     config, base = work.config, work.base()
     had_splits = base is not None and base.rows["split"].drop_nulls().len() > 0
     head = versions.load(config.dataset)
@@ -102,67 +104,69 @@ def split(work: Work) -> Result:
         ).version
     usable = head.usable()
     test = usable.filter(pl.col("split") == "test")
-    late = test.filter(_recent(head, work))
+    recent = test.filter(_is_recent(head, work))
     return {
         "dataset": head.ref,
         "fingerprint": head.fingerprint,
         "train": usable.filter(pl.col("split") == "train").height,
         "val": usable.filter(pl.col("split") == "val").height,
         "test": test.height,
-        "frozen": test.height - test.filter(_late(head)).height,
-        "recent": late.height,
-        "rounds": sorted({int(number) for number in late[ROUND]}) if late.height else [],
+        "frozen": test.height - test.filter(_is_late(head)).height,
+        "recent": recent.height,
+        "rounds": sorted({int(number) for number in recent[ROUND]}) if recent.height else [],
     }
 
 
 def _with_recent(version: Version, base: Version, work: Work) -> Changed:
-    """New rows with the round's number, and a share of the groups that are new as a whole in the test split."""
+    """Mark new rows with the round, and move a share of the entirely new groups to the test split."""
     rows, number = version.rows, str(work.round.number)
     if ROUND not in rows.columns:
         rows = rows.with_columns(pl.lit(None, pl.String).alias(ROUND))
     if (rows[ROUND] == number).any():
-        return version.rows, version.targets  # this was done before
+        return version.rows, version.targets  # an earlier call did this
     new = _new(version, base).select(*manifest.KEY, new=pl.lit(value=True))
     rows = rows.join(new, on=manifest.KEY, how="left", maintain_order="left")
     rows = rows.with_columns(pl.when(pl.col("new")).then(pl.lit(number)).otherwise(ROUND).alias(ROUND))
-    chosen = _chosen(rows, version.targets, work)
-    rows = rows.join(chosen, on=manifest.KEY, how="left", maintain_order="left")
+    recent = _choose_recent(rows, version.targets, work)
+    rows = rows.join(recent, on=manifest.KEY, how="left", maintain_order="left")
     rows = rows.with_columns(split=pl.when(pl.col("test")).then(pl.lit("test")).otherwise("split"))
     return rows.drop("new", "test"), version.targets
 
 
-def _chosen(rows: pl.DataFrame, targets: tuple[Target, ...], work: Work) -> pl.DataFrame:
-    """Keys of new photos for the test split: whole groups, near the share for every class."""
+def _choose_recent(rows: pl.DataFrame, targets: tuple[Target, ...], work: Work) -> pl.DataFrame:
+    """Keys of new photos for the test split: whole groups, close to the share in every class."""
     usable = rows.filter((pl.col("status") == OK) & pl.col("split").is_not_null())
     empty = usable.clear().select(*manifest.KEY, test=pl.lit(value=True))
     if not work.config.recent or usable.is_empty():
         return empty
     keys = splits.linked_groups(usable)
     members: dict[int, list[int]] = defaultdict(list)
-    for at, key in enumerate(keys):
-        members[key].append(at)
+    for row, key in enumerate(keys):
+        members[key].append(row)
     is_new = usable["new"].to_list()
-    whole = sorted(at for places in members.values() if all(is_new[at] for at in places) for at in places)
+    whole = sorted(row for group in members.values() if all(is_new[row] for row in group) for row in group)
     if not whole:
         return empty
     share = Fraction(str(work.config.recent))
-    some = usable[whole]
-    placed = splits.assign(some, targets, [keys[at] for at in whole], (1 - share, Fraction(0), share), work.config.seed)
-    return some.select(*manifest.KEY, test=pl.Series(placed) == "test").filter("test")
+    new = usable[whole]
+    assigned = splits.assign(
+        new, targets, [keys[row] for row in whole], (1 - share, Fraction(0), share), work.config.seed
+    )
+    return new.select(*manifest.KEY, test=pl.Series(assigned) == "test").filter("test")
 
 
 def set_aside(work: Work) -> Version:
-    """The round's photos out of use until somebody decides: a list given to `relabel` brings them back."""
+    """Exclude the round's photos until they are reviewed; `dataset relabel` with a list includes them again."""
     number = work.round.number
 
     def apply(version: Version) -> Changed:
         if ROUND not in version.rows.columns:
             return version.rows, version.targets
-        theirs = (pl.col(ROUND) == str(number)) & (pl.col("status") == OK)
+        is_added = (pl.col(ROUND) == str(number)) & (pl.col("status") == OK)
         rows = version.rows.with_columns(
-            status=pl.when(theirs).then(pl.lit(EXCLUDED)).otherwise("status"),
-            reason=pl.when(theirs).then(pl.lit(f"{_ASIDE}{number}")).otherwise("reason"),
-            split=pl.when(theirs).then(None).otherwise("split"),
+            status=pl.when(is_added).then(pl.lit(EXCLUDED)).otherwise("status"),
+            reason=pl.when(is_added).then(pl.lit(f"{_SET_ASIDE}{number}")).otherwise("reason"),
+            split=pl.when(is_added).then(None).otherwise("split"),
         )
         return rows, manifest.derive_targets(rows, manifest.narrow_targets(rows, version.targets))
 
@@ -170,38 +174,38 @@ def set_aside(work: Work) -> Version:
 
 
 def count_aside(version: Version, work: Work) -> int:
-    """How many photos of the round are out of use for its sake."""
-    return version.rows.filter(pl.col("reason") == f"{_ASIDE}{work.round.number}").height
+    """Number of the round's photos that are set aside."""
+    return version.rows.filter(pl.col("reason") == f"{_SET_ASIDE}{work.round.number}").height
 
 
 def test_sets(work: Work) -> dict[str, str | None]:
-    """The test sets that the split has, each with the `--where` that finds it."""
-    found = work.result("split")
+    """The test sets of the split, each with its `--where`."""
+    counts = work.result("split")
     sets: dict[str, str | None] = {"all": None}
-    if found["recent"]:
-        sets["recent"] = f"retrain_round in {[str(number) for number in found['rounds']]}"
-    if found["frozen"] and found["frozen"] != found["test"]:
+    if counts["recent"]:
+        sets["recent"] = f"retrain_round in {[str(number) for number in counts['rounds']]}"
+    if counts["frozen"] and counts["frozen"] != counts["test"]:
         sets["frozen"] = "retrain_round == None"
     return sets
 
 
-def _late(version: Version) -> pl.Expr:
+def _is_late(version: Version) -> pl.Expr:
     return pl.col(ROUND).is_not_null() if ROUND in version.rows.columns else pl.lit(value=False)
 
 
-def _recent(version: Version, work: Work) -> pl.Expr:
+def _is_recent(version: Version, work: Work) -> pl.Expr:
     if ROUND not in version.rows.columns:
         return pl.lit(value=False)
     return pl.col(ROUND).cast(pl.Int64) > work.round.number - work.config.recent_rounds
 
 
 def _new(version: Version, base: Version | None) -> pl.DataFrame:
-    """Rows that the base has not, also not under the name that they came in with."""
+    """Rows that the base lacks, also under their original name."""
     if base is None:
         return version.rows
-    rows = version.rows.with_columns(came=manifest.came_as(version.rows))
-    known = base.rows.select("source", came=manifest.came_as(base.rows))
-    return rows.join(known, on=["source", "came"], how="anti", maintain_order="left").drop("came")
+    rows = version.rows.with_columns(original=manifest.came_as(version.rows))
+    known = base.rows.select("source", original=manifest.came_as(base.rows))
+    return rows.join(known, on=["source", "original"], how="anti", maintain_order="left").drop("original")
 
 
-test_sets.__test__ = False  # type: ignore[attr-defined]  # it is no test, whatever pytest thinks of its name
+test_sets.__test__ = False  # type: ignore[attr-defined]  # not a test, despite its name

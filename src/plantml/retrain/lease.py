@@ -1,8 +1,8 @@
-"""A lease on the work: of several machines one does it, and if it falls silent another one takes it over.
+"""A lease on the work folder: one machine works, and another takes over if it stops renewing.
 
-The lease is a fold over the events of the work: whoever wrote the last `take` or `renew` holds it until the time named
-there. Machines' clocks should agree to within a part of that time. If they do not, two may work at once, and nothing
-worse: every result is created exclusively, and the registry is asked for the version that was compared with.
+The lease is a fold over events: the author of the last `take` or `renew` holds it until the time in that event.
+Clocks should differ by much less than the lease. If they do not, two machines may work at once, which is harmless:
+results are created exclusively, and a promotion expects the version that was compared with.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ from plantml.storage.event_log import Event, Events
 TAKE, RENEW, RELEASE = "take", "renew", "release"
 _ACTS = (TAKE, RENEW, RELEASE)
 _RENEWALS = 3
-"""In one lease: two may fail."""
+"""Renewals per lease, of which two may fail."""
 
 
 class Lease:
-    """Held from `take` to the end of the block, and renewed meanwhile by a thread of its own.
+    """A lease, held from `take` to the end of the block and renewed by a thread.
 
     Args:
         log: URL of the work's events.
-        seconds: how long it holds without being renewed.
+        seconds: how long it lasts without renewal.
     """
 
     def __init__(self, log: str, seconds: float) -> None:
@@ -42,12 +42,12 @@ class Lease:
         self.lost = False
 
     def take(self) -> Mapping[str, Any] | None:
-        """Take it. Returns who holds it if somebody else does, and `None` if it is ours."""
+        """Take the lease. Returns its holder if another process has it, else `None`."""
         holder: Mapping[str, Any] | None = None
 
         def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
             nonlocal holder
-            holder = held(events)
+            holder = current_holder(events)
             return None if holder else self._content(TAKE)
 
         Events(self._log).append(decide)
@@ -64,7 +64,7 @@ class Lease:
         self._end.set()
         assert self._thread is not None
         self._thread.join()
-        with contextlib.suppress(PlantmlError):  # then it runs out by itself
+        with contextlib.suppress(PlantmlError):  # then it expires
             Events(self._log).append(lambda events: self._content(RELEASE) if self._ours(events) else None)
 
     def _renew(self) -> None:
@@ -88,8 +88,8 @@ class Lease:
         return {"act": act, "until": time.time() + self._seconds, **self._me}
 
 
-class HeldStop(Stop):
-    """A stop that a lost lease asks for too."""
+class LeaseStop(Stop):
+    """A stop that a lost lease also triggers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,18 +100,18 @@ class HeldStop(Stop):
 
     @property
     def lost(self) -> bool:
-        """True if it was the lease, and no signal."""
+        """True if the lease was lost and no signal arrived."""
         return self.lease is not None and self.lease.lost and not super().__bool__()
 
     def error(self, what: str, hint: str) -> StoppedError:
         """See `concurrency.Stop.error`."""
         if self.lost:
-            return StoppedError(what, "another machine took the work over", "It goes on there.")
+            return StoppedError(what, "another machine took over", "The round continues there.")
         return super().error(what, hint)
 
 
-def held(events: Sequence[Event], now: float | None = None) -> Mapping[str, Any] | None:
-    """Who holds the lease; `None` if it is free, has run out, or its holder is a dead process of this machine."""
+def current_holder(events: Sequence[Event], now: float | None = None) -> Mapping[str, Any] | None:
+    """The holder of the lease; `None` if it is free, expired, or held by a dead process of this machine."""
     last = _last(events)
     if last is None or last["act"] == RELEASE or last["until"] < (time.time() if now is None else now) or _dead(last):
         return None
@@ -126,7 +126,7 @@ def _last(events: Sequence[Event]) -> Mapping[str, Any] | None:
     content = last.content
     kinds = {"lease": str, "host": str, "boot": str, "started": str, "pid": int, "until": float}
     if wrong := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:
-        raise last.damaged(f"it is no lease: its {wrong[0]} is {content.get(wrong[0])!r}")
+        raise last.damaged(f"it is not a lease: its {wrong[0]} is {content.get(wrong[0])!r}")
     return content
 
 
@@ -135,14 +135,14 @@ def _process() -> dict[str, Any]:
 
 
 def _dead(holder: Mapping[str, Any]) -> bool:
-    """True if the holder was a process of this very machine and container, and is gone."""
+    """True if the holder was a process of this machine and container and has ended."""
     if not holder.get("boot") or holder["boot"] != _boot():
         return False
     return bool(_started(int(holder["pid"])) != holder["started"])
 
 
 def _boot() -> str:
-    """What names this start of the machine and, in a container, its processes; empty where that cannot be told."""
+    """Identifies this boot of the machine and its process namespace; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
@@ -151,9 +151,9 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process began, in the kernel's ticks; empty if it is gone or only waits to be buried."""
+    """Start time of a process, in kernel ticks; empty if it has ended or is a zombie."""
     try:
-        # The command's name, in parentheses, may hold anything; what follows is counted from its end.
+        # The command's name, in parentheses, may contain anything, so fields are counted from its end.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return ""

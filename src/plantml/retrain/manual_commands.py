@@ -1,4 +1,4 @@
-"""The ordinary command of each step, for those who want to do one by hand."""
+"""The command line of each step, to run it by hand."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -13,22 +13,22 @@ from plantml.train import config as recipe
 Lines = list[list[str]]
 
 
-def of_step(work: Work, name: str) -> list[str]:
-    """Command lines that do what a step does; what they print is for a shell."""
+def commands_for(work: Work, name: str) -> list[str]:
+    """Shell commands that do the same as a step."""
     return [shlex.join(["plantml", *line]) for line in _LINES[name](work)]
 
 
 def _add(work: Work) -> Lines:
     lines: Lines = []
     for feed in work.config.feeds:
-        begins = not lines and not versions.numbers(work.config.dataset)
+        is_first = not lines and not versions.numbers(work.config.dataset)
         places = [feed.source, work.config.dataset]
-        line = ["dataset", "import", *places] if begins else ["dataset", "add", *reversed(places)]
+        line = ["dataset", "import", *places] if is_first else ["dataset", "add", *reversed(places)]
         line += _options({"format": feed.format if feed.format != "auto" else None,
                           "labels": feed.labels if feed.labels != "auto" else None, "taxonomy": feed.taxonomy,
                           "image-column": feed.image_column, "group-column": feed.group_column})  # fmt: skip
         line += [part for target in feed.targets for part in ("--target", target)]
-        line += ["--new-classes"] * (feed.new_classes and not begins) + ["--reference"] * feed.reference
+        line += ["--new-classes"] * (feed.new_classes and not is_first) + ["--reference"] * feed.reference
         line += [part for root in feed.allow_root for part in ("--allow-root", root)]
         lines.append(line)
     return lines
@@ -49,8 +49,8 @@ def _production(work: Work) -> Lines:
 
 
 def _train(work: Work) -> Lines:
-    asked = recipe.chosen(work.config.train.model_dump(mode="json"))
-    sets = [f"{key}={dump_yaml(value, one_line=True)}" for key, value in asked.items()]
+    settings = recipe.chosen(work.config.train.model_dump(mode="json"))
+    sets = [f"{key}={dump_yaml(value, one_line=True)}" for key, value in settings.items()]
     line = ["train", _dataset(work), "--out", work.round.place(model_steps.CHALLENGER)]
     if work.config.start == "warm" and "production" in work.round.results and work.model:
         line += ["--from", work.model]
@@ -94,10 +94,10 @@ def _dataset(work: Work) -> str:
 
 
 def _models(work: Work) -> dict[str, str]:
-    found = {model_steps.CHALLENGER: work.round.place(model_steps.CHALLENGER)}
+    models = {model_steps.CHALLENGER: work.round.place(model_steps.CHALLENGER)}
     if "production" in work.round.results and work.model:
-        found[model_steps.IN_SERVICE] = work.model
-    return found
+        models[model_steps.IN_SERVICE] = work.model
+    return models
 
 
 def _options(values: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Steps 4 to 9: the model in service, a challenger, both judged on the same photos, and the choice."""
+"""Steps 4 to 9: find the model in service, train a challenger, compare both on the same photos, and choose."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -24,25 +24,25 @@ _SLACK = 1e-9
 
 
 def production(work: Work) -> Result:
-    """The version in service, with its number and digest, so that the rest of the round speaks of one model."""
-    entry = ledger.Acts(work.config.model).ledger().current(work.config.alias)
+    """Look up the version in service, which stays the same for the rest of the round."""
+    entry = ledger.History(work.config.model).ledger().current(work.config.alias)
     if entry is None:
         return {"number": 0, "url": "", "digest": ""}
-    inspect(entry.url, work.machine.cache())  # hours of training would be for nothing if it is damaged
+    inspect(entry.url, work.machine.cache())  # fail before hours of training, not after
     return {"number": entry.number, "url": entry.url, "digest": entry.digest}
 
 
 def train(work: Work) -> Result:
-    """Train the challenger; what was begun goes on."""
+    """Train the challenger, or resume its training."""
     if find_spec("pytorch_lightning") is None:
         raise MissingExtraError("The challenger cannot be trained", "training is not installed", extra="train")
-    from plantml.train import train as training  # torch is needed here, and in no other step
+    from plantml.train import train as training  # only this step needs torch
     from plantml.train.session import Listener
 
     config = work.config.train
     if work.config.start == "warm" and work.model:
         config = config.model_copy(update={"warm_start": work.result("production")["url"]})
-    done = training.train(
+    run = training.train(
         work.result("split")["dataset"],
         work.round.place(CHALLENGER),
         config,
@@ -50,39 +50,41 @@ def train(work: Work) -> Result:
         stop=work.stop,
         listener=Listener(work.say, work.progress),
     )
-    assert done is not None  # one process only, see `config.check`
-    scores = {name: value for name, value in done.scores.items() if "[" not in name}
-    return {"run": done.run, "bundle": done.bundle.url, "digest": done.bundle.digest, "val": scores}
+    assert run is not None  # one process only, see `config.check`
+    scores = {name: value for name, value in run.scores.items() if "[" not in name}
+    return {"run": run.run, "bundle": run.bundle.url, "digest": run.bundle.digest, "val": scores}
 
 
 def models(work: Work) -> dict[str, str]:
-    """The models to judge by name, the challenger first."""
-    found = {CHALLENGER: str(work.result("train")["bundle"])}
+    """URLs of the models to compare by name, the challenger first."""
+    urls = {CHALLENGER: str(work.result("train")["bundle"])}
     if work.model:
-        found[IN_SERVICE] = str(work.result("production")["url"])
-    return found
+        urls[IN_SERVICE] = str(work.result("production")["url"])
+    return urls
 
 
 def predict(work: Work) -> Result:
-    """Answers of both for all test photos, as CSV and Parquet."""
-    made = {}
+    """Predict all test photos with both models, as CSV and Parquet."""
+    results = {}
     for name, url in models(work).items():
         pipeline = work.pipeline(url)
         model = prediction_cache.identity(pipeline.bundle, pipeline.runtime.name, "cpu")
-        known = prediction_cache.Kept.open(work.machine.cache_dir, model, "photos", fresh=False)
-        selected = selection.select([work.result("split")["dataset"]], [pipeline.bundle.contract.targets], _asked(url))
-        said = predictions.predict(pipeline, selected.rows, known, work.stop, work.progress(f"predicting, {name}"))
-        files = prediction_tables.files("predictions", prediction_tables.predictions(selected, said))
+        cache = prediction_cache.Kept.open(work.machine.cache_dir, model, "photos", fresh=False)
+        selected = selection.select(
+            [work.result("split")["dataset"]], [pipeline.bundle.contract.targets], _validate_config(url)
+        )
+        predicted = predictions.predict(pipeline, selected.rows, cache, work.stop, work.progress(f"predicting, {name}"))
+        files = prediction_tables.files("predictions", prediction_tables.predictions(selected, predicted))
         out = work.round.place("predictions", name)
         storage.publish(out, files)
-        failed = len(said.predictions) - len(said.answered)
-        made[name] = {"model": pipeline.bundle.digest, "photos": len(said.predictions), "failed": failed,
+        failed = len(predicted.predictions) - len(predicted.answered)
+        results[name] = {"model": pipeline.bundle.digest, "photos": len(predicted.predictions), "failed": failed,
                       "files": [storage.join(out, file) for file in files]}  # fmt: skip
-    return made
+    return results
 
 
 def compare(work: Work) -> Result:
-    """Both on all test photos, on the frozen and on the recent ones: paired, over groups, class by class."""
+    """Compare both on all, frozen and recent test photos: paired, over groups, and by class."""
     both, gates = models(work), work.config.gates
     machine = validation.Machine(work.machine.cache_dir, work.stop, work.progress)
     opened = {name: work.pipeline(url) for name, url in both.items()}
@@ -90,30 +92,30 @@ def compare(work: Work) -> Result:
     compared = {}
     for name, where in data_steps.test_sets(work).items():
         out = work.round.place("compare", name)
-        asked = _asked(
+        config = _validate_config(
             both[CHALLENGER],
             against=both.get(IN_SERVICE),
             where=where,
             out=out,
             max_failures="100%",
             seed=work.config.seed,
-            # The gates are about all test photos; `choose` looks at the parts itself.
+            # Gates apply to all test photos; `choose` checks the frozen and recent ones.
             **({"min": gates.min, "max": gates.max, "max_drop": drop} if name == "all" else {}),
         )
-        found = validation.validate(
-            work.result("split")["dataset"], opened[CHALLENGER], asked, machine=machine, other=opened.get(IN_SERVICE)
+        result = validation.validate(
+            work.result("split")["dataset"], opened[CHALLENGER], config, machine=machine, other=opened.get(IN_SERVICE)
         )
-        brief = _brief(validation.as_json(found))
-        compared[name] = brief | {"out": out, "where": where, "groups": found.groups}
+        summary = _summary(validation.as_json(result))
+        compared[name] = summary | {"out": out, "where": where, "groups": result.groups}
     return compared
 
 
-def _asked(model: str, **more: Any) -> ValidateConfig:
+def _validate_config(model: str, **more: Any) -> ValidateConfig:
     return ValidateConfig.model_validate({"model": model, **more})
 
 
-def _brief(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What the choice, and a reader, need of a validation."""
+def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a validation that `choose` and the report use."""
     against = content["against"]
     return {
         "photos": content["photos"],
@@ -121,40 +123,42 @@ def _brief(content: Mapping[str, Any]) -> dict[str, Any]:
         "gates": content["gates"],
         "verdict": against["verdict"] if against else "",
         "differences": against["differences"] if against else [],
-        "classes": [duel for duel in against["mcnemar"] if duel["class"]] if against else [],
+        "classes": [test for test in against["mcnemar"] if test["class"]] if against else [],
     }
 
 
 def choose(work: Work) -> Result:
-    """Promote the challenger if all gates passed, it is the better one, and no worse on any test set."""
+    """Promote the challenger if all gates pass, it is better, and it is not worse on any test set."""
     compared, gates = work.result("compare"), work.config.gates
-    failed = [_gate_said(gate) for gate in compared["all"]["gates"] if not gate["passed"]]
+    failed = [_describe_gate(gate) for gate in compared["all"]["gates"] if not gate["passed"]]
     if not work.model:
         reasons = failed or ["no model is in service yet, and no gate failed"]
         return {"decision": REFUSE if failed else PROMOTE, "reasons": reasons}
-    failed += [said for name in ("frozen", "recent") if (said := _worse(compared, name, gates.max_drop))]
-    first = _first(compared["all"])
-    if gates.sure and first and not failed and not _better(first, gates.sure):
-        failed.append(f"it is not better: {_said(first)}")
+    failed += [reason for name in ("frozen", "recent") if (reason := _worse(compared, name, gates.max_drop))]
+    decisive = _decisive(compared["all"])
+    if gates.sure and decisive and not failed and not _is_better(decisive, gates.sure):
+        failed.append(f"it is not better: {_describe(decisive)}")
     if failed:
         return {"decision": REFUSE, "reasons": failed}
-    return {"decision": PROMOTE, "reasons": [_said(first) if first else "no gate failed"]}
+    return {"decision": PROMOTE, "reasons": [_describe(decisive) if decisive else "no gate failed"]}
 
 
 def _worse(compared: Result, name: str, bound: float) -> str:
-    """Says so if the mean over classes is too much lower on a test set; single classes have few photos there.
+    """Why the challenger is worse on a test set, by the mean over classes; empty if it is not.
 
-    A set of too few groups decides nothing by itself: its photos count among all.
+    Single classes have too few photos there. A set with too few groups is not checked by itself.
     """
-    first = _first(compared[name]) if name in compared else None
-    if first is None or _gain(first) >= -bound - _SLACK or compared[name]["groups"] < bootstrap.FEW:
+    decisive = _decisive(compared[name]) if name in compared else None
+    if decisive is None or _gain(decisive) >= -bound - _SLACK or compared[name]["groups"] < bootstrap.FEW:
         return ""
-    return f"{first['name']} on the {name} test set is {first['this']:.4f}, and {first['other']:.4f} in service"
+    return (
+        f"{decisive['name']} on the {name} test set is {decisive['this']:.4f}, and {decisive['other']:.4f} in service"
+    )
 
 
-def _first(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The deciding difference."""
-    differences: Sequence[Mapping[str, Any]] = found["differences"]
+def _decisive(comparison: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The decisive difference."""
+    differences: Sequence[Mapping[str, Any]] = comparison["differences"]
     return differences[0] if differences else None
 
 
@@ -162,27 +166,27 @@ def _gain(difference: Mapping[str, Any]) -> float:
     return float(difference["difference"])
 
 
-def _better(first: Mapping[str, Any], sure: float) -> bool:
-    if first["sure"] is None:  # too few groups to resample
-        return _gain(first) > 0
-    return float(first["sure"]) > sure
+def _is_better(difference: Mapping[str, Any], sure: float) -> bool:
+    if difference["sure"] is None:  # too few groups to resample
+        return _gain(difference) > 0
+    return float(difference["sure"]) > sure
 
 
-def _said(first: Mapping[str, Any]) -> str:
-    sure = "" if first["sure"] is None else f", better in {first['sure']:.1%} of resamples"
-    return f"{first['name']} {first['this']:.4f} against {first['other']:.4f}{sure}"
+def _describe(difference: Mapping[str, Any]) -> str:
+    sure = "" if difference["sure"] is None else f", better in {difference['sure']:.1%} of resamples"
+    return f"{difference['name']} {difference['this']:.4f} against {difference['other']:.4f}{sure}"
 
 
-def _gate_said(gate: Mapping[str, Any]) -> str:
-    name, wanted = told(gate)
-    return f"{name} is {gate['value']:.4f}, {wanted} was asked for"
+def _describe_gate(gate: Mapping[str, Any]) -> str:
+    name, limit = told(gate)
+    return f"{name} is {gate['value']:.4f}, required {limit}"
 
 
 def register(work: Work) -> Result:
-    """Add the challenger to the registry, with its evidence, and promote it if it was chosen."""
-    config, chosen = work.config, work.result("choose")
-    why = f"round {work.round.number} of {storage.absolute(config.work)}: {chosen['decision']}"
-    evidence = {"round": work.round.url, "decision": chosen["decision"], "reasons": chosen["reasons"]}
+    """Add the challenger to the registry with its evidence, and promote it if chosen."""
+    config, choice = work.config, work.result("choose")
+    why = f"round {work.round.number} of {storage.absolute(config.work)}: {choice['decision']}"
+    evidence = {"round": work.round.url, "decision": choice["decision"], "reasons": choice["reasons"]}
     added = registry.add(
         work.result("train")["run"],
         config.model,
@@ -192,22 +196,22 @@ def register(work: Work) -> Result:
         alias=config.challenger,
         cache=work.machine.cache(),
     )
-    outcome, reasons = "refused", list(chosen["reasons"])
-    if chosen["decision"] == PROMOTE:
+    outcome, reasons = "refused", list(choice["reasons"])
+    if choice["decision"] == PROMOTE:
         outcome, reasons = _promote(work, added.number, why, reasons)
     dataset, aside = work.result("split")["dataset"], 0
     if outcome == "refused" and config.refused == "review":
         head = data_steps.set_aside(work)
         dataset, aside = head.ref, data_steps.count_aside(head, work)
-        reasons.append(f"{aside} new photos are set aside until somebody looks at them: dataset info {dataset}")
-    now = ledger.Acts(config.model).ledger().current(config.alias)
+        reasons.append(f"{aside} new photos are set aside for review: dataset info {dataset}")
+    now = ledger.History(config.model).ledger().current(config.alias)
     return {"version": added.number, "digest": added.digest, "outcome": outcome, "reasons": reasons,
             "before": work.result("production")["number"], "now": now.number if now else 0, "dataset": dataset,
             "set_aside": aside}  # fmt: skip
 
 
 def _promote(work: Work, number: int, why: str, reasons: list[str]) -> tuple[str, list[str]]:
-    """Move the alias, unless this round did so before it was cut off, and somebody moved it on since."""
+    """Move the alias, unless this round already did before it was interrupted."""
     config = work.config
     if _was_promoted(config.model, number, config.alias, why):
         return "promoted", reasons

@@ -1,4 +1,4 @@
-"""Step 10: the round as HTML, Markdown and JSON, and the hook."""
+"""Step 10: write the report as HTML, Markdown and JSON, and call the hook."""
 
 import json
 import os
@@ -17,15 +17,15 @@ FORMAT = 1
 _HOOK_SECONDS = 300
 _SETS = {"all": "all test photos", "frozen": "the frozen test set", "recent": "the recent test set"}
 
-_SHOWN = ("macro_f1", "joint_accuracy", ".accuracy", ".r2", ".mae", ".ece")
-"""Ends of the names of scores that are shown; the others are in the folder of the comparison."""
+_REPORTED = ("macro_f1", "joint_accuracy", ".accuracy", ".r2", ".mae", ".ece")
+"""Suffixes of the metrics in the report; the others are in the folder of the comparison."""
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
-"""Title, head and rows."""
+"""Title, header and rows."""
 
 
 def report(work: Work) -> Result:
-    """Write the report, and call the hook with its JSON. Killed in between, the hook is called again."""
+    """Write the report, and call the hook with its JSON; after a kill in between, the hook is called again."""
     content = as_json(work)
     tables = _tables(work)
     files = {
@@ -64,21 +64,21 @@ def as_json(work: Work) -> dict[str, Any]:
 
 
 def call_hook(command: str, content: Mapping[str, Any]) -> str:
-    """Call a command with the report as JSON on its standard input; says so if it failed, else nothing.
+    """Call a command with the report as JSON on its standard input. Returns why it failed; empty if it did not.
 
-    `PLANTML_OUTCOME`, `PLANTML_ROUND` and `PLANTML_REPORT` are in its environment. No shell reads the command.
+    `PLANTML_OUTCOME`, `PLANTML_ROUND` and `PLANTML_REPORT` are in its environment. It does not run in a shell.
     """
-    told = {"OUTCOME": content["outcome"], "ROUND": content["round"], "REPORT": content["url"]}
-    environment = os.environ | {f"PLANTML_{name}": str(value) for name, value in told.items()}
+    variables = {"OUTCOME": content["outcome"], "ROUND": content["round"], "REPORT": content["url"]}
+    environment = os.environ | {f"PLANTML_{name}": str(value) for name, value in variables.items()}
     try:
-        done = subprocess.run(  # noqa: S603 - the user's own command
+        process = subprocess.run(  # noqa: S603 - the user's own command
             shlex.split(command), input=json.dumps(content).encode(), env=environment, timeout=_HOOK_SECONDS,
             capture_output=True, check=False,
         )  # fmt: skip
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         return f"The hook failed: {type(error).__name__}: {error}"
-    said = done.stderr.decode("utf-8", "replace").strip()[-300:]
-    return f"The hook ended with exit code {done.returncode}: {said}" if done.returncode else ""
+    message = process.stderr.decode("utf-8", "replace").strip()[-300:]
+    return f"The hook ended with exit code {process.returncode}: {message}" if process.returncode else ""
 
 
 def headline(content: Mapping[str, Any]) -> str:
@@ -87,8 +87,8 @@ def headline(content: Mapping[str, Any]) -> str:
     if content["outcome"] == "promoted":
         instead = f", instead of version {before}" if before else ""
         return f"{model}@{version} is in service as {content['alias']}{instead}."
-    kept = f"Version {now} is in service" if now else "No model is in service"
-    return f"{kept}: the challenger, version {version}, was {content['outcome']}."
+    in_service = f"Version {now} is in service" if now else "No model is in service"
+    return f"{in_service}: the challenger, version {version}, was {content['outcome']}."
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -96,57 +96,65 @@ def headline(content: Mapping[str, Any]) -> str:
 
 def _tables(work: Work) -> list[Table]:
     tables = [_photos(work)]
-    for name, found in work.result("compare").items():
-        tables += _compared(_SETS[name], found)
+    for name, comparison in work.result("compare").items():
+        tables += _comparison(_SETS[name], comparison)
     return tables
 
 
 def _photos(work: Work) -> Table:
-    added, cleaned, placed = (work.result(name) for name in ("add", "clean", "split"))
+    added, cleaned, split = (work.result(name) for name in ("add", "clean", "split"))
     rows = [[f"new from {source}", str(number)] for source, number in added["by_source"].items()]
     rows += [[f"unusable from {source}", str(number)] for source, number in added["unusable"].items()]
-    rows += [[f"feed left out: {source}", said] for source, said in added["refused"].items()]
+    rows += [[f"feed left out: {source}", reason] for source, reason in added["refused"].items()]
     rows += [[f"left out by cleaning: {reason}", str(number)] for reason, number in cleaned["left_out"].items()]
-    rows += [[f"{name} photos", str(placed[name])] for name in ("train", "val", "test", "frozen", "recent")]
-    return "Photos", ("what", "number"), rows
+    rows += [[f"{name} photos", str(split[name])] for name in ("train", "val", "test", "frozen", "recent")]
+    return "Photos", ("", "photos"), rows
 
 
-def _compared(title: str, found: Mapping[str, Any]) -> list[Table]:
+def _comparison(title: str, comparison: Mapping[str, Any]) -> list[Table]:
     rows = [
         [each["name"], f"{each['other']:.4f}", f"{each['this']:.4f}", f"{each['difference']:+.4f}",
          "" if each["interval"] is None else f"{each['interval'][0]:+.4f} to {each['interval'][1]:+.4f}",
          each["verdict"]]
-        for each in found["differences"] if each["name"].endswith(_SHOWN)
+        for each in comparison["differences"] if each["name"].endswith(_REPORTED)
     ]  # fmt: skip
     tables: list[Table] = []
     if rows:
-        head = ("score", "in service", "challenger", "difference", "95 % interval", "challenger is")
-        tables.append((f"On {title}, {found['photos']} in {found['groups']} groups: {found['verdict']}", head, rows))
+        head = ("metric", "in service", "challenger", "difference", "95 % interval", "challenger is")
+        tables.append(
+            (
+                f"On {title}, {comparison['photos']} in {comparison['groups']} groups: {comparison['verdict']}",
+                head,
+                rows,
+            )
+        )
     else:
-        scores = [[name, f"{value:.4f}"] for name, value in found["scores"].items() if name.endswith(_SHOWN)]
-        tables.append((f"On {title}, {found['photos']} in {found['groups']} groups", ("score", "challenger"), scores))
+        scores = [[name, f"{value:.4f}"] for name, value in comparison["scores"].items() if name.endswith(_REPORTED)]
+        tables.append(
+            (f"On {title}, {comparison['photos']} in {comparison['groups']} groups", ("metric", "challenger"), scores)
+        )
     classes = [
         [each["target"], each["class"], str(each["photos"]), str(each["wins"]), str(each["losses"])]
-        for each in found["classes"] if each["wins"] or each["losses"]
+        for each in comparison["classes"] if each["wins"] or each["losses"]
     ]  # fmt: skip
     if classes:
         columns = ("target", "class", "photos", "only the challenger right", "only the one in service right")
         tables.append((f"Class by class on {title}", columns, classes))
-    gates = [_gate(gate) for gate in found["gates"]]
+    gates = [_gate(gate) for gate in comparison["gates"]]
     if gates:
-        tables.append((f"Gates on {title}", ("gate", "number", "wanted", ""), gates))
+        tables.append((f"Gates on {title}", ("gate", "value", "required", ""), gates))
     return tables
 
 
 def _gate(gate: Mapping[str, Any]) -> list[str]:
-    name, wanted = told(gate)
-    return [name, f"{gate['value']:.4f}", wanted, "passed" if gate["passed"] else "FAILED"]
+    name, limit = told(gate)
+    return [name, f"{gate['value']:.4f}", limit, "passed" if gate["passed"] else "FAILED"]
 
 
 def _markdown(content: Mapping[str, Any], tables: Sequence[Table]) -> str:
     lines = [f"# Round {content['round']}: {content['outcome']}", "", headline(content), ""]
     lines += [f"- {reason}" for reason in content["reasons"]]
-    lines += ["", f"It began because: {content['why']}. Dataset {content['dataset']}.", ""]
+    lines += ["", f"Reason for this round: {content['why']}. Dataset {content['dataset']}.", ""]
     for title, head, rows in tables:
         lines += [f"## {documents.cell(title)}", "", *documents.table(head, rows)]
     return "\n".join(lines)

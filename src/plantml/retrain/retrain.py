@@ -1,4 +1,4 @@
-"""`plantml retrain`: one round of the loop, from wherever an earlier call left it."""
+"""`plantml retrain`: run one round of the loop, or resume an unfinished one."""
 
 import contextlib
 import time
@@ -10,47 +10,48 @@ from plantml import registry, storage
 from plantml.concurrency import Progress, silent
 from plantml.errors import InputError, StoppedError, StorageError, UsageError
 from plantml.registry import ledger
-from plantml.retrain import config, data_steps, manual_commands, model_steps, report, rounds, triggers
-from plantml.retrain.config import RetrainConfig
-from plantml.retrain.lease import HeldStop, Lease
+from plantml.retrain import data_steps, manual_commands, model_steps, report, rounds, triggers
+from plantml.retrain.config import RetrainConfig, check
+from plantml.retrain.lease import Lease, LeaseStop
 from plantml.retrain.round_context import Result, Work
-from plantml.retrain.rounds import STEPS, Round
+from plantml.retrain.rounds import Round
 from plantml.settings import Machine
 
-FUNCTIONS: Mapping[str, Callable[[Work], Result]] = {
-    "add": data_steps.add,
-    "clean": data_steps.clean,
-    "split": data_steps.split,
-    "production": model_steps.production,
-    "train": model_steps.train,
-    "predict": model_steps.predict,
-    "compare": model_steps.compare,
-    "choose": model_steps.choose,
-    "register": model_steps.register,
-    "report": report.report,
-}
-"""Every step: from the results before it to its own, the same again if it is done again."""
 
-MEANING = {
-    "add": "new labelled photos from the feeds",
-    "clean": "check them, and clean by policy",
-    "split": "place them around the frozen test set",
-    "production": "the model in service",
-    "train": "the challenger",
-    "predict": "the test photos, with both",
-    "compare": "both, on all, frozen and recent test photos",
-    "choose": "by the gates",
-    "register": "the challenger; promote it or not",
-    "report": "and the hook",
-}
+@dataclass(frozen=True)
+class Step:
+    """A step of a round.
 
-_AT_ONCE = frozenset({"lease", "on_result"})
-"""Settings that a round under way takes from now, not from when it began: they change no result."""
+    Attributes:
+        run: computes its result from those before it; running it again gives the same result.
+        about: what it does, for the progress line.
+    """
+
+    run: Callable[[Work], Result]
+    about: str
+
+
+STEPS: Mapping[str, Step] = {
+    "add": Step(data_steps.add, "import new labelled photos from the feeds"),
+    "clean": Step(data_steps.clean, "check and clean them by the policy"),
+    "split": Step(data_steps.split, "split them around the frozen test set"),
+    "production": Step(model_steps.production, "find the model in service"),
+    "train": Step(model_steps.train, "train the challenger"),
+    "predict": Step(model_steps.predict, "predict the test photos with both models"),
+    "compare": Step(model_steps.compare, "compare both on all, frozen and recent test photos"),
+    "choose": Step(model_steps.choose, "decide by the gates"),
+    "register": Step(model_steps.register, "register the challenger, and promote it if chosen"),
+    "report": Step(report.report, "write the report and call the hook"),
+}
+"""The steps by name, in the order in which they run; `rounds.STEPS` numbers their results."""
+
+_UPDATABLE = frozenset({"lease", "on_result"})
+"""Settings that a resumed round takes from the current configuration, as they change no result."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Where the loop tells what it does; `warn` is for what somebody must see."""
+    """Callbacks for status lines, progress and warnings."""
 
     say: Callable[[str], None] = lambda _: None
     progress: Callable[[str], Progress] = lambda _: silent
@@ -58,18 +59,18 @@ class Listener:
 
 
 @dataclass(frozen=True)
-class Retrained:
-    """What a call came to.
+class RetrainResult:
+    """Result of a call.
 
     Attributes:
-        outcome: `nothing to do`, `busy`, `waiting` (a step was asked for, and there is more to do), `promoted`,
-            `refused`, `not promoted` (the model in service changed meanwhile) or `abandoned`; of a plan, `would begin`
-            or `goes on`.
-        reasons: why.
-        round: number; 0 where there was none.
-        done: steps that this call did.
+        outcome: `nothing to do`, `busy`, `waiting` (a single step is done, others are left), `promoted`, `refused`,
+            `not promoted` (the model in service changed in the meantime) or `abandoned`; for a plan, `would begin` or
+            `would resume`.
+        reasons: reasons for the outcome.
+        round: number; 0 for none.
+        done: steps that this call ran.
         results: of all steps of the round so far.
-        news: what there is to learn, where that was looked for.
+        news: what is new, if that was checked.
         report: URL of the report's folder; empty without one.
     """
 
@@ -83,137 +84,137 @@ class Retrained:
 
 
 def retrain(
-    asked: RetrainConfig,
+    config: RetrainConfig,
     *,
     machine: Machine,
-    stop: HeldStop,
+    stop: LeaseStop,
     step: str | None = None,
     listener: Listener | None = None,
-) -> Retrained:
-    """Do what there is to do: begin a round if it is time for one, or go on with the one that is open.
+) -> RetrainResult:
+    """Begin a round if one is due, or resume the open one.
 
     Args:
-        asked: the configuration; a round keeps that with which it began.
+        config: the configuration; a round keeps the one it began with.
         machine: see `settings.Machine`.
-        stop: asked after each step, and within the long ones.
-        step: do this one only.
-        listener: told what happens.
+        stop: checked after each step, and within long ones.
+        step: run only this step.
+        listener: receives status lines, progress and warnings.
 
     Raises:
-        InputError: the step waits for another one, or whatever a step found wrong with its input.
-        StorageError: the step was not done, as somebody else works on the round.
-        StoppedError: a signal came, or another machine took over; repeating the call goes on.
+        InputError: an earlier step must run first, or a step rejects its input.
+        StorageError: the single step did not run, as another process works on the round.
+        StoppedError: a signal arrived, or another machine took over; repeating the call resumes.
     """
-    config.check(asked)
+    check(config)
     if step is not None and step not in STEPS:
         raise UsageError(f"There is no step {step!r}", "", f"Steps: {', '.join(STEPS)}.")
     listener = listener or Listener()
-    _check_work(asked)
-    idle, _ = _look(asked, machine, step)
+    _check_work(config)
+    idle, _ = _find_reason(config, machine, step)
     if idle is not None:
-        return _told(idle, listener)
-    with _leased(asked, stop) as holder:
+        return _warn(idle, listener)
+    with _leased(config, stop) as holder:
         if holder is not None:
-            return _busy(asked, holder, step)
-        idle, why = _look(asked, machine, step)  # what was true before the lease may be done by now
+            return _busy(config, holder, step)
+        idle, why = _find_reason(config, machine, step)  # another machine may have done it before the lease was taken
         if idle is not None:
-            return _told(idle, listener)
-        work = _opened(asked, why, machine, stop, listener)
+            return _warn(idle, listener)
+        work = _open_round(config, why, machine, stop, listener)
         try:
-            done = _steps(work, step)
+            done = _run_steps(work, step)
         except StoppedError:
             if not stop.lost or step is not None:
                 raise
-            return Retrained("busy", ["another machine took the work over"], work.round.number)
-        return _ended(work, done)
+            return RetrainResult("busy", ["another machine took over"], work.round.number)
+        return _finish(work, done)
 
 
-def abandon(asked: RetrainConfig, stop: HeldStop) -> Retrained:
-    """Give the open round up: what it did to the dataset stays, its model does not go into service."""
-    if not rounds.state(asked.work).open:
-        return Retrained("nothing to do", ["no round is open"])
-    with _leased(asked, stop) as holder:
+def abandon(config: RetrainConfig, stop: LeaseStop) -> RetrainResult:
+    """Abandon the open round: its changes to the dataset stay, its model is not promoted."""
+    if not rounds.state(config.work).open:
+        return RetrainResult("nothing to do", ["no round is open"])
+    with _leased(config, stop) as holder:
         if holder is not None:
-            return _busy(asked, holder, "--abandon")
-        number = rounds.state(asked.work).open
+            return _busy(config, holder, "--abandon")
+        number = rounds.state(config.work).open
         if not number:
-            return Retrained("nothing to do", ["no round is open"])
-        rounds.end(asked.work, number, {"outcome": "abandoned"})
-        return Retrained("abandoned", ["as was asked for"], number)
+            return RetrainResult("nothing to do", ["no round is open"])
+        rounds.end(config.work, number, {"outcome": "abandoned"})
+        return RetrainResult("abandoned", ["by --abandon"], number)
 
 
-def planned(asked: RetrainConfig, machine: Machine) -> tuple[Retrained, dict[str, list[str]]]:
-    """What a call would do, and the ordinary commands of the steps that are left; nothing is changed."""
-    config.check(asked)
-    _check_work(asked)
-    idle, why = _look(asked, machine, None)
-    state = rounds.state(asked.work)
+def plan(config: RetrainConfig, machine: Machine) -> tuple[RetrainResult, dict[str, list[str]]]:
+    """What a call would do, and the command lines of the remaining steps; changes nothing."""
+    check(config)
+    _check_work(config)
+    idle, why = _find_reason(config, machine, None)
+    state = rounds.state(config.work)
     number = state.open or max(state.begun, default=0) + 1
-    begun = state.begun.get(number) or {"config": asked.model_dump(mode="json"), "base": 0}
-    work = _work(asked, number, begun, machine=machine, stop=HeldStop(), listener=Listener())
-    left = {name: manual_commands.of_step(work, name) for name in STEPS if name not in work.round.results}
+    begun = state.begun.get(number) or {"config": config.model_dump(mode="json"), "base": 0}
+    work = _work(config, number, begun, machine=machine, stop=LeaseStop(), listener=Listener())
+    commands = {name: manual_commands.commands_for(work, name) for name in STEPS if name not in work.round.results}
     if idle is not None:
         return idle, {}
-    goes_on = f"round {number} goes on at {work.round.next}"
-    outcome = "goes on" if state.open else "would begin"
-    return Retrained(outcome, [goes_on if state.open else why], number, (), work.round.results), left
+    outcome = "would resume" if state.open else "would begin"
+    reason = f"round {number} resumes at {work.round.next}" if state.open else why
+    return RetrainResult(outcome, [reason], number, (), work.round.results), commands
 
 
-def _look(asked: RetrainConfig, machine: Machine, step: str | None) -> tuple[Retrained | None, str]:
-    """Why there is nothing to do, if there is nothing, and else why a round shall begin; writes nothing."""
-    state = rounds.state(asked.work)
+def _find_reason(config: RetrainConfig, machine: Machine, step: str | None) -> tuple[RetrainResult | None, str]:
+    """The result if there is nothing to do, or else the reason to begin a round; writes nothing."""
+    state = rounds.state(config.work)
     if state.open:
         return None, ""
-    if step not in {None, STEPS[0]}:
-        return Retrained("nothing to do", ["no round is open"]), ""
-    news = triggers.look(asked, state, offline=machine.offline)
-    is_due, why = triggers.due(asked, news, state, machine)
-    if news.unread and len(news.unread) == len(asked.feeds):
-        source, said = next(iter(news.unread.items()))
-        hint = "Look whether it is there; relative paths are those of the working directory."
-        raise InputError("No feed can be read", f"{source}: {said}", hint)
-    told = [f"feed {source} is left out: {said}" for source, said in news.unread.items()]
-    told += [
-        f"feed {source}: {count} photos have other labels there than in the dataset, which keeps its own: see relabel"
+    if step not in {None, rounds.STEPS[0]}:
+        return RetrainResult("nothing to do", ["no round is open"]), ""
+    news = triggers.find_news(config, state, offline=machine.offline)
+    is_due, why = triggers.due(config, news, state, machine)
+    if news.unread and len(news.unread) == len(config.feeds):
+        source, error = next(iter(news.unread.items()))
+        hint = "Check that it exists; relative paths start at the working directory."
+        raise InputError("No feed can be read", f"{source}: {error}", hint)
+    warnings = [f"feed {source} is left out: {error}" for source, error in news.unread.items()]
+    warnings += [
+        f"feed {source}: labels of {count} photos differ from the dataset, which keeps its own; see dataset relabel"
         for source, count in news.relabelled.items()
     ]
-    return (None, why) if is_due else (Retrained("nothing to do", [why, *told], news=news.as_json()), "")
+    return (None, why) if is_due else (RetrainResult("nothing to do", [why, *warnings], news=news.as_json()), "")
 
 
-def _told(idle: Retrained, listener: Listener) -> Retrained:
-    """What is left out belongs where cron looks, too."""
+def _warn(idle: RetrainResult, listener: Listener) -> RetrainResult:
+    """Warn about feeds that are left out, so that cron reports them."""
     for reason in idle.reasons[1:]:
         listener.warn(reason)
     return idle
 
 
-def _check_work(asked: RetrainConfig) -> None:
-    """Raise `UsageError` if the work folder is that of another loop, or the dataset is none."""
-    if ledger.is_model(asked.dataset):
-        raise UsageError(f"{asked.dataset} is a registered model", "dataset names the photos", "Name the dataset.")
-    state = rounds.state(asked.work)
+def _check_work(config: RetrainConfig) -> None:
+    """Raise `UsageError` if the work folder belongs to another configuration, or the dataset is a model."""
+    if ledger.is_model(config.dataset):
+        raise UsageError(f"{config.dataset} is a registered model", "`dataset` must be a dataset", "Name the dataset.")
+    state = rounds.state(config.work)
     for name in ("dataset", "model"):
-        known = state.begun[max(state.begun)]["config"][name] if state.begun else getattr(asked, name)
-        if storage.absolute(known) != getattr(asked, name):
+        known = state.begun[max(state.begun)]["config"][name] if state.begun else getattr(config, name)
+        if storage.absolute(known) != getattr(config, name):
             raise UsageError(
-                f"The work folder {asked.work} is that of another loop", f"its {name} is {known}",
-                "Each configuration needs a work folder of its own.",
+                f"The work folder {config.work} belongs to another configuration", f"its {name} is {known}",
+                "Use a separate work folder for each configuration.",
             )  # fmt: skip
 
 
-def _busy(asked: RetrainConfig, holder: Mapping[str, Any], step: str | None) -> Retrained:
-    """Somebody else works: good news for a whole round, and a step that was not done."""
-    who = f"{holder['host']}, process {holder['pid']}, works on it"
+def _busy(config: RetrainConfig, holder: Mapping[str, Any], step: str | None) -> RetrainResult:
+    """Another process holds the lease: no error for a whole round, but an error for a single step."""
+    who = f"{holder['host']}, process {holder['pid']}, is working on it"
     if step is not None:
-        what = "The round was not given up" if step == "--abandon" else f"Step {step} was not done"
-        raise StorageError(what, who, "Repeat it later.")
-    return Retrained("busy", [who], rounds.state(asked.work).open)
+        what = "The round was not abandoned" if step == "--abandon" else f"Step {step} did not run"
+        raise StorageError(what, who, "Repeat the command later.")
+    return RetrainResult("busy", [who], rounds.state(config.work).open)
 
 
 @contextlib.contextmanager
-def _leased(asked: RetrainConfig, stop: HeldStop) -> Iterator[Mapping[str, Any] | None]:
-    """The lease for the block, or who has it."""
-    lease = Lease(rounds.log(asked.work), asked.lease)
+def _leased(config: RetrainConfig, stop: LeaseStop) -> Iterator[Mapping[str, Any] | None]:
+    """Hold the lease for the block; yields its holder if another process has it."""
+    lease = Lease(rounds.log(config.work), config.lease)
     holder = lease.take()
     if holder is not None:
         yield holder
@@ -223,74 +224,78 @@ def _leased(asked: RetrainConfig, stop: HeldStop) -> Iterator[Mapping[str, Any] 
         yield None
 
 
-def _opened(asked: RetrainConfig, why: str, machine: Machine, stop: HeldStop, listener: Listener) -> Work:
-    """The open round, or a new one, which begins because of `why`."""
-    state = rounds.state(asked.work)
+def _open_round(config: RetrainConfig, why: str, machine: Machine, stop: LeaseStop, listener: Listener) -> Work:
+    """The open round, or a new one with `why` as its reason."""
+    state = rounds.state(config.work)
     if state.open:
-        work = _work(asked, state.open, state.begun[state.open], machine=machine, stop=stop, listener=listener)
-        listener.say(f"Round {state.open} goes on at {work.round.next or 'its end'}.")
-        if work.config != asked:
-            told = "The configuration was changed since; this round keeps the one that it began with"
-            listener.warn(f"{told}. To give it up: plantml retrain CONFIG --abandon")
+        work = _work(config, state.open, state.begun[state.open], machine=machine, stop=stop, listener=listener)
+        listener.say(f"Round {state.open} resumes at {work.round.next or 'its end'}.")
+        if work.config != config:
+            changed = "The configuration has changed; this round keeps the one it began with"
+            listener.warn(f"{changed}. To abandon it: plantml retrain CONFIG --abandon")
         return work
-    head = triggers.head_of(asked.dataset)
-    pinned = asked.model_dump(mode="json")
-    content = {"config": pinned, "base": head.number if head else 0, "why": why, "by": registry.me()}
-    number = rounds.begin(asked.work, content)
+    head = triggers.head_of(config.dataset)
+    content = {
+        "config": config.model_dump(mode="json"),
+        "base": head.number if head else 0,
+        "why": why,
+        "by": registry.current_user(),
+    }
+    number = rounds.begin(config.work, content)
     listener.say(f"Round {number} begins: {why}.")
-    begun = rounds.state(asked.work).begun[number]
-    return _work(asked, number, begun, machine=machine, stop=stop, listener=listener)
+    begun = rounds.state(config.work).begun[number]
+    return _work(config, number, begun, machine=machine, stop=stop, listener=listener)
 
 
 def _work(
-    asked: RetrainConfig,
+    config: RetrainConfig,
     number: int,
     begun: Mapping[str, Any],
     *,
     machine: Machine,
-    stop: HeldStop,
+    stop: LeaseStop,
     listener: Listener,
 ) -> Work:
-    pinned = RetrainConfig.model_validate(begun["config"])
-    pinned = pinned.model_copy(update={name: getattr(asked, name) for name in _AT_ONCE})
-    by = str(begun.get("by") or registry.me())
-    place = Round(asked.work, number, begun)
-    return Work(pinned, place, machine, by, stop, listener.say, listener.progress, listener.warn)
+    fixed = RetrainConfig.model_validate(begun["config"])
+    fixed = fixed.model_copy(update={name: getattr(config, name) for name in _UPDATABLE})
+    by = str(begun.get("by") or registry.current_user())
+    open_round = Round(config.work, number, begun)
+    return Work(fixed, open_round, machine, by, stop, listener.say, listener.progress, listener.warn)
 
 
-def _steps(work: Work, only: str | None) -> list[str]:
+def _run_steps(work: Work, only: str | None) -> list[str]:
     done = []
     while (name := work.round.next) is not None and only not in work.round.results:
         if only is not None and name != only:
             raise InputError(
-                f"Step {only} of round {work.round.number} waits for {name}",
-                "each step takes the results of those before it",
-                f"Do that one first: --step {name}",
+                f"Step {only} of round {work.round.number} needs step {name}",
+                "each step uses the results of those before it",
+                f"Run that one first: --step {name}",
             )
         if work.stop:
-            raise work.stop.error(f"Stopped before step {name}", "Repeat the same command to go on.")
-        _step(work, name)
+            raise work.stop.error(f"Stopped before step {name}", "Repeat the same command to resume.")
+        _run_step(work, name)
         done.append(name)
     return done
 
 
-def _step(work: Work, name: str) -> None:
-    work.say(f"{STEPS.index(name) + 1}/{len(STEPS)} {name}: {MEANING[name]}")
-    lines = manual_commands.of_step(work, name)
-    for line in lines:
-        work.say(f"    {line}")
+def _run_step(work: Work, name: str) -> None:
+    work.say(f"{rounds.STEPS.index(name) + 1}/{len(STEPS)} {name}: {STEPS[name].about}")
+    commands = manual_commands.commands_for(work, name)
+    for command in commands:
+        work.say(f"    {command}")
     started = time.monotonic()
-    result = FUNCTIONS[name](work)
-    about = {"by": registry.me(), "seconds": round(time.monotonic() - started, 2), "commands": lines}
+    result = STEPS[name].run(work)
+    about = {"by": registry.current_user(), "seconds": round(time.monotonic() - started, 2), "commands": commands}
     work.round.record(name, result, about)
 
 
-def _ended(work: Work, done: Sequence[str]) -> Retrained:
+def _finish(work: Work, done: Sequence[str]) -> RetrainResult:
     results = work.round.results
     if work.round.next is not None:
-        return Retrained("waiting", [f"next is {work.round.next}"], work.round.number, done, results)
+        return RetrainResult("waiting", [f"next is {work.round.next}"], work.round.number, done, results)
     registered = results["register"]
     outcome = str(registered["outcome"])
     rounds.end(work.config.work, work.round.number, {"outcome": outcome, "version": registered["version"]})
     folder = storage.split(results["report"]["html"])[0]
-    return Retrained(outcome, registered["reasons"], work.round.number, done, results, report=folder)
+    return RetrainResult(outcome, registered["reasons"], work.round.number, done, results, report=folder)

@@ -1,4 +1,4 @@
-"""What every step of a round gets: the configuration, the results so far, and the machine."""
+"""The context of a step: configuration, results so far, and machine."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from plantml.retrain.rounds import Round
 from plantml.settings import Machine
 
 Result = Mapping[str, Any]
-"""Of a step: JSON types, the same again if the step is done again."""
+"""Result of a step as JSON types; repeating the step gives the same."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """A round under way.
+    """A round in progress.
 
     Attributes:
-        config: pinned when the round began.
+        config: fixed when the round began.
         round: results so far.
-        machine: whose threads and cache are used.
-        by: who acts, for the registry's history.
-        stop: asked now and then.
-        say: told what happens.
-        progress: gives a progress for a named part of the work.
-        warn: told what somebody must see.
+        machine: threads and cache.
+        by: author, for the registry's history.
+        stop: checked regularly.
+        say: receives status lines.
+        progress: returns a progress callback for a named task.
+        warn: receives warnings.
     """
 
     config: RetrainConfig
@@ -41,29 +41,29 @@ class Work:
     warn: Callable[[str], None] = lambda _: None
 
     def result(self, step: str) -> Result:
-        """Of a step that is done."""
+        """The result of a finished step."""
         return self.round.results[step]
 
     def base(self) -> Version | None:
-        """The dataset as it was when the round began; `None` if there was none."""
+        """The dataset at the start of the round; `None` if there was none."""
         number = self.round.begun["base"]
         return versions.load(f"{self.config.dataset}@{number}") if number else None
 
     def version(self) -> Version:
-        """The dataset as `split` left it: what is trained and judged on."""
+        """The dataset after `split`, for training and evaluation."""
         return versions.load(self.result("split")["dataset"])
 
     @property
     def model(self) -> str:
         """Reference of the version in service; empty if there was none."""
-        found = self.result("production")
-        return f"{self.config.model}@{found['number']}" if found["number"] else ""
+        number = self.result("production")["number"]
+        return f"{self.config.model}@{number}" if number else ""
 
     def pipeline(self, ref: str) -> Pipeline:
-        """A model, ready to answer, which knows all classes of the dataset."""
+        """The pipeline of a model, aligned to all classes of the dataset."""
         from plantml.registry.references import open_model
-        from plantml.retrain.class_alignment import widened
+        from plantml.retrain.class_alignment import align_classes
 
         bundle, runtime = open_model(ref, cache=self.machine.cache())
-        bundle, runtime = widened(bundle, runtime, self.version().targets)
+        bundle, runtime = align_classes(bundle, runtime, self.version().targets)
         return Pipeline(bundle, runtime, threads=self.machine.threads)

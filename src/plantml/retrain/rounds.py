@@ -1,10 +1,10 @@
-"""What is known of the work: rounds, and the results of their steps, each created exclusively.
+"""The state of the work folder: rounds, and the results of their steps, each created exclusively.
 
 WORK/
   events/000001.json            begin and end of rounds, the lease
   rounds/000001/01-add.json …   results of the steps, numbered
   rounds/000001/challenger/     the run
-  rounds/000001/report.html …   and what else the steps wrote
+  rounds/000001/report.html …   and other outputs of the steps
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from plantml.storage.event_log import Event, Events
 EVENTS, ROUNDS = "events", "rounds"
 BEGIN, END = "begin", "end"
 STEPS = ("add", "clean", "split", "production", "train", "predict", "compare", "choose", "register", "report")
-"""Of a round, in their order."""
+"""Names of the steps, in the order in which they run."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Rounds:
     """All rounds, as a fold over the events.
 
     Attributes:
-        begun: content of the begin of each round, by number.
-        ended: time and content of the end of each round, by number.
+        begun: content of each round's `begin` event, by number.
+        ended: time and content of each round's `end` event, by number.
     """
 
     begun: Mapping[int, Mapping[str, Any]]
@@ -37,19 +37,19 @@ class Rounds:
 
     @property
     def open(self) -> int:
-        """The round that is not ended; 0 for none."""
+        """The unfinished round; 0 for none."""
         last = max(self.begun, default=0)
         return 0 if last in self.ended else last
 
     @property
     def last(self) -> int:
-        """The last one that ended and was not abandoned; 0 for none."""
+        """The last finished round that was not abandoned; 0 for none."""
         done = [number for number, (_, content) in self.ended.items() if content["outcome"] != "abandoned"]
         return max(done, default=0)
 
 
 def fold(events: Sequence[Event]) -> Rounds:
-    """The rounds that the events tell of."""
+    """The rounds of these events."""
     begun: dict[int, Mapping[str, Any]] = {}
     ended: dict[int, tuple[str, Mapping[str, Any]]] = {}
     for event in events:
@@ -58,7 +58,7 @@ def fold(events: Sequence[Event]) -> Rounds:
             continue
         key, kind = ("config", dict) if act == BEGIN else ("outcome", str)
         if type(number) is not int or not isinstance(event.content.get(key), kind):
-            raise event.damaged(f"it is no {act} of a round")
+            raise event.damaged(f"it is not the {act} of a round")
         if act == BEGIN:
             begun[number] = event.content
         else:
@@ -67,12 +67,12 @@ def fold(events: Sequence[Event]) -> Rounds:
 
 
 def log(work: str) -> str:
-    """URL of the events of a work."""
+    """URL of the events of a work folder."""
     return storage.join(storage.absolute(work), EVENTS)
 
 
 def begin(work: str, content: Mapping[str, Any]) -> int:
-    """Begin the next round, unless one is open. Returns the number of the round that is open then."""
+    """Begin the next round, unless one is open. Returns the number of the open round."""
 
     def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
         state = fold(events)
@@ -84,7 +84,7 @@ def begin(work: str, content: Mapping[str, Any]) -> int:
 
 
 def end(work: str, number: int, content: Mapping[str, Any]) -> None:
-    """End a round; nothing happens if it has ended."""
+    """End a round, unless it has ended."""
 
     def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
         return {"act": END, "round": number, **content} if fold(events).open == number else None
@@ -93,17 +93,17 @@ def end(work: str, number: int, content: Mapping[str, Any]) -> None:
 
 
 def state(work: str) -> Rounds:
-    """What the rounds have come to."""
+    """The current state of all rounds."""
     return fold(Events(log(work)).read())
 
 
 class Round:
-    """One round: its results so far, and where the next ones go.
+    """One round and the results of its steps.
 
     Args:
-        work: URL of the work.
+        work: URL of the work folder.
         number: of the round.
-        begun: content of its begin.
+        begun: content of its `begin` event.
     """
 
     def __init__(self, work: str, number: int, begun: Mapping[str, Any]) -> None:
@@ -120,15 +120,15 @@ class Round:
 
     @property
     def next(self) -> str | None:
-        """The first step without a result; `None` if all are done."""
+        """The first step without a result; `None` if all are finished."""
         return next((name for name in STEPS if name not in self.results), None)
 
     def place(self, *parts: str) -> str:
-        """URL of something that belongs to the round."""
+        """URL of a file or folder of the round."""
         return storage.join(self.url, *parts)
 
     def record(self, name: str, result: Mapping[str, Any], about: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Write the result of a step down; if another machine was faster, its result counts."""
+        """Store the result of a step; if another machine was faster, its result counts."""
         content = {"step": name, "time": storage.now_utc(), **about, "result": result}
         url = self.place(_file(name))
         with contextlib.suppress(AlreadyExistsError):
@@ -142,8 +142,8 @@ def _file(name: str) -> str:
 
 
 def _result(url: str, data: bytes) -> Mapping[str, Any]:
-    hint = "Bring it back from a backup; or remove it, and the step and all after it are done again."
+    hint = "Restore it from a backup; or delete it, and this step and those after it run again."
     result = checksums.from_json(data, url, hint).get("result")
     if not isinstance(result, dict):
-        raise InputError(f"{url} is damaged", "it holds no result of a step", hint)
+        raise InputError(f"{url} is damaged", "it does not hold the result of a step", hint)
     return result

@@ -1,4 +1,4 @@
-"""Whether there is something new, and whether it is time for a round."""
+"""Triggers: find out what is new, and whether to begin a round."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -24,20 +24,20 @@ from plantml.storage.addresses import Trust
 if TYPE_CHECKING:
     from plantml.drift.inputs import Side
 
-_STRANGE, _STRANGE_SHARE = 10, 0.05
-"""Unknown photos that are no chance: so many, and such a share. Of its validation photos a model calls 1 % unknown."""
+_MIN_UNKNOWN, _MIN_UNKNOWN_SHARE = 10, 0.05
+"""Number and share of unknown photos that trigger a round. Of its validation photos, a model calls 1 % unknown."""
 
 
 @dataclass(frozen=True)
 class News:
-    """What there is to learn.
+    """What is new since the last round.
 
     Attributes:
-        version: of the dataset, its newest; 0 for none yet.
-        waiting: photos that feeds have and the dataset has not, by source.
-        unread: feeds that cannot be read, and why.
-        changed: rows of the dataset that came, went, or are labelled otherwise since the last round.
-        relabelled: photos that the dataset has, and that a feed labels otherwise now, by source.
+        version: newest version of the dataset; 0 for none yet.
+        waiting: photos of feeds that the dataset lacks, by source.
+        unread: feeds that cannot be read, with the reason.
+        changed: rows of the dataset that were added, removed or relabelled.
+        relabelled: photos of the dataset that a feed now labels differently, by source.
     """
 
     version: int
@@ -48,7 +48,7 @@ class News:
 
     @property
     def photos(self) -> int:
-        """All of it."""
+        """Number of new and changed photos."""
         return sum(self.waiting.values()) + self.changed
 
     def as_json(self) -> dict[str, Any]:
@@ -57,8 +57,8 @@ class News:
                 "changed": self.changed, "relabelled": dict(self.relabelled), "photos": self.photos}  # fmt: skip
 
 
-def listing(feed: Feed, *, offline: bool) -> Listing:
-    """The photos that a feed names. Raises `InputError`."""
+def list_feed(feed: Feed, *, offline: bool) -> Listing:
+    """List the photos of a feed. Raises `InputError`."""
     return list_source(
         feed.source,
         format=feed.format,
@@ -71,45 +71,44 @@ def listing(feed: Feed, *, offline: bool) -> Listing:
     )
 
 
-def admitted(feed: Feed, head: Version | None, *, offline: bool = False) -> Listing:
-    """The same, if the dataset may take it. Raises `InputError` that names a class it does not know."""
-    found = listing(feed, offline=offline)
+def list_admissible(feed: Feed, head: Version | None, *, offline: bool = False) -> Listing:
+    """List a feed that the dataset can accept. Raises `InputError` that names an unknown class."""
+    listing = list_feed(feed, offline=offline)
     if head is not None:
-        editing.check_known(head, found, new_classes=feed.new_classes)
-    return found
+        editing.check_known(head, listing, new_classes=feed.new_classes)
+    return listing
 
 
 def head_of(dataset: str) -> Version | None:
-    """The newest version; `None` where there is no dataset yet."""
+    """The newest version; `None` if there is no dataset yet."""
     return versions.load(dataset) if versions.numbers(storage.absolute(dataset)) else None
 
 
-def look(config: RetrainConfig, state: Rounds, *, offline: bool = False) -> News:
-    """What came since the last round."""
+def find_news(config: RetrainConfig, state: Rounds, *, offline: bool = False) -> News:
+    """Find what is new since the last round."""
     head = head_of(config.dataset)
-    waiting, unread, others = {}, {}, {}
+    waiting, unread, relabelled = {}, {}, {}
     for feed in config.feeds:
         try:
-            found = admitted(feed, head, offline=offline)
-            new = [found.items] if head is None else importing.awaited(head, feed.source, found)
+            listing = list_admissible(feed, head, offline=offline)
+            new = [listing.items] if head is None else importing.awaited(head, feed.source, listing)
             waiting[feed.source] = sum(not item.refusal for items in new for item in items)
             if head is None:
                 continue
-            if number := len(importing.relabelled(head, feed.source, found)):
-                others[feed.source] = number
+            if number := len(importing.relabelled(head, feed.source, listing)):
+                relabelled[feed.source] = number
         except InputError as error:
             unread[feed.source] = str(error)
-    seen = _seen(config, state)
-    changed = 0 if head is None else _changes(seen, head)
-    return News(head.number if head else 0, waiting, unread, changed, others)
+    changed = 0 if head is None else _changes(_last_used(config, state), head)
+    return News(head.number if head else 0, waiting, unread, changed, relabelled)
 
 
-def _seen(config: RetrainConfig, state: Rounds) -> Version | None:
-    """The version that the last round made, or else the one that the model in service learnt from."""
+def _last_used(config: RetrainConfig, state: Rounds) -> Version | None:
+    """The version of the last round, or else the one that the model in service was trained on."""
     if state.last:
-        done = Round(config.work, state.last, state.begun[state.last])
-        return versions.load(done.results["register"]["dataset"])
-    in_service = ledger.Acts(config.model).ledger().current(config.alias)
+        last = Round(config.work, state.last, state.begun[state.last])
+        return versions.load(last.results["register"]["dataset"])
+    in_service = ledger.History(config.model).ledger().current(config.alias)
     if in_service is None:
         return None
     origin = references.find(f"{config.model}@{in_service.number}").contract.dataset
@@ -121,30 +120,30 @@ def _seen(config: RetrainConfig, state: Rounds) -> Version | None:
         return None
 
 
-def _changes(seen: Version | None, head: Version) -> int:
-    """Rows that differ in their labels or in whether they are used, and those that only one version has."""
-    if seen is None:
+def _changes(previous: Version | None, head: Version) -> int:
+    """Number of rows that differ in labels or status, or that only one version has."""
+    if previous is None:
         return head.usable().height
-    if seen.number == head.number:
+    if previous.number == head.number:
         return 0
-    targets = manifest.union(seen.targets, head.targets)
-    one, other = (_said(version, targets) for version in (seen, head))
-    came = other.join(one, on=other.columns, how="anti", nulls_equal=True)
-    went = one.join(other.select(manifest.KEY), on=manifest.KEY, how="anti")
-    return came.height + went.height
+    targets = manifest.union(previous.targets, head.targets)
+    before, after = (_labels(version, targets) for version in (previous, head))
+    changed = after.join(before, on=after.columns, how="anti", nulls_equal=True)
+    removed = before.join(after.select(manifest.KEY), on=manifest.KEY, how="anti")
+    return changed.height + removed.height
 
 
-def _said(version: Version, targets: Sequence[Any]) -> pl.DataFrame:
+def _labels(version: Version, targets: Sequence[Any]) -> pl.DataFrame:
     rows = manifest.conform(version.rows, targets)
-    several = [target.name for target in targets if target.kind == "multilabel"]
-    rows = rows.with_columns(pl.col(name).list.sort().list.join("|") for name in several)
+    multilabel = [target.name for target in targets if target.kind == "multilabel"]
+    rows = rows.with_columns(pl.col(name).list.sort().list.join("|") for name in multilabel)
     return rows.select(*manifest.KEY, "status", *(target.name for target in targets))
 
 
 def due(
     config: RetrainConfig, news: News, state: Rounds, machine: Machine, now: float | None = None
 ) -> tuple[bool, str]:
-    """Whether a round shall begin, and why, in a sentence."""
+    """Whether to begin a round, and the reason."""
     if not news.photos:
         return False, "nothing is new"
     if not (config.min_new or config.every or config.on_drift):
@@ -152,18 +151,18 @@ def due(
     not_yet = []
     if config.min_new:
         if news.photos >= config.min_new:
-            return True, f"{news.photos} new photos, {config.min_new} are enough"
+            return True, f"{news.photos} new photos, at least {config.min_new} required"
         not_yet.append(f"{news.photos} new photos of {config.min_new}")
     if config.every:
         past = _since(state, time.time() if now is None else now)
         if past is None or past >= config.every:
-            return True, "the first round" if past is None else f"the last round was {_ago(past)} ago"
-        not_yet.append(f"the last round was {_ago(past)} ago, and the next one is after {_ago(config.every)}")
+            return True, "the first round" if past is None else f"the last round was {_duration(past)} ago"
+        not_yet.append(f"the last round was {_duration(past)} ago, and rounds are {_duration(config.every)} apart")
     if config.on_drift:
-        drifted, said = _drift(config, machine)
-        if drifted:
-            return True, said
-        not_yet.append(said)
+        has_drifted, reason = _drift(config, machine)
+        if has_drifted:
+            return True, reason
+        not_yet.append(reason)
     return False, "; ".join(not_yet)
 
 
@@ -173,40 +172,40 @@ def _since(state: Rounds, now: float) -> float | None:
     return now - datetime.fromisoformat(state.ended[state.last][0]).timestamp()
 
 
-def _ago(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.1f} hours"
 
 
 def _drift(config: RetrainConfig, machine: Machine) -> tuple[bool, str]:
-    """Whether the records drift away from what the model in service learnt from."""
+    """Whether the records have drifted from the training photos of the model in service."""
     from plantml.drift import drift as drifts
     from plantml.drift import inputs
 
-    in_service = ledger.Acts(config.model).ledger().current(config.alias)
+    in_service = ledger.History(config.model).ledger().current(config.alias)
     if in_service is None:
         return True, "no model is in service yet"
     bundle = references.find(f"{config.model}@{in_service.number}")
-    origin, asked = bundle.contract.dataset, config.drift
-    assert asked.records is not None
-    shape = drifts.Asked(split="train", max_psi=asked.max_psi, vectors=False)
-    if asked.embeddings:
-        shape = replace(shape, vectors=True, model=bundle.url, files=(None, asked.embeddings), min_p=asked.min_p)
-    learnt = inputs.read(f"{origin.url}@{origin.version}", split=shape.split)
-    came = inputs.read(asked.records)
-    found = drifts.compare(learnt, came, shape, machine)
-    failed = [gate.said for gate in found.gates if not gate.passed] + _strange(came)
-    return bool(failed), f"drift: {'; '.join(failed)}" if failed else f"no drift in {asked.records}"
+    origin, options = bundle.contract.dataset, config.drift
+    assert options.records is not None
+    shape = drifts.Asked(split="train", max_psi=options.max_psi, vectors=False)
+    if options.embeddings:
+        shape = replace(shape, vectors=True, model=bundle.url, files=(None, options.embeddings), min_p=options.min_p)
+    training = inputs.read(f"{origin.url}@{origin.version}", split=shape.split)
+    records = inputs.read(options.records)
+    comparison = drifts.compare(training, records, shape, machine)
+    failed = [gate.said for gate in comparison.gates if not gate.passed] + _unknown_share(records)
+    return bool(failed), f"drift: {'; '.join(failed)}" if failed else f"no drift in {options.records}"
 
 
-def _strange(came: "Side") -> list[str]:
-    """Says so if more photos are unlike the training photos than a model in its place finds among its own kind.
+def _unknown_share(records: "Side") -> list[str]:
+    """A reason if more photos are `unknown` than a model usually reports.
 
-    A dataset has no such answers, so that no index can compare them.
+    Datasets have no decisions, so no drift metric covers this.
     """
     from plantml.drift.inputs import FAILED
 
-    decisions = list(came.labels.get("decision", ()))
-    unknown, answered = decisions.count("unknown"), len(decisions) - decisions.count(FAILED)
-    if unknown < _STRANGE or unknown <= _STRANGE_SHARE * answered:
+    decisions = list(records.labels.get("decision", ()))
+    unknown, predicted = decisions.count("unknown"), len(decisions) - decisions.count(FAILED)
+    if unknown < _MIN_UNKNOWN or unknown <= _MIN_UNKNOWN_SHARE * predicted:
         return []
-    return [f"{unknown} of {answered} records are unknown, and {_STRANGE_SHARE:.0%} would be many"]
+    return [f"{unknown} of {predicted} records are unknown, more than {_MIN_UNKNOWN_SHARE:.0%}"]

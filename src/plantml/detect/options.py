@@ -1,0 +1,75 @@
+"""Check the options of a detection, and name those that determine its records."""
+
+import json
+from typing import Any
+
+from plantml.detect import writers
+from plantml.detect.alias_watcher import output_schema, watched_alias
+from plantml.detect.config import STDOUT, DetectConfig
+from plantml.detect.results import Extras
+from plantml.errors import UsageError
+from plantml.model.bundle import Bundle
+from plantml.model.records import allowed_failures
+
+_NEED_FILE = ("sheet", "embeddings", "annotate", "sort_into", "changed_only", "shard", "journal", "retry_failed")
+"""Options that need an output file."""
+
+
+def check(config: DetectConfig, bundle: Bundle) -> None:
+    """Raise `UsageError` for options that contradict each other, before any image is processed."""
+    allowed_failures(config.max_failures, 0)
+    if config.out == STDOUT:
+        _check_stdout(config)
+    else:
+        writers.writer_of(config.out, config.format)
+    if config.shard is not None:
+        _check_shard(config, config.shard)
+    if config.watch and (config.changed_only or config.since):
+        raise UsageError("--watch excludes --changed-only and --since", "it processes each new file once")
+    if config.embeddings is not None:
+        from plantml.detect import embedding_files
+
+        embedding_files.writer_of(config.embeddings)
+    if config.sort_into is not None:
+        from plantml.detect import sorting
+
+        sorting.sort_target(bundle.contract.targets, config.sort_by)
+    if config.where is not None:
+        from plantml.detect import record_filters
+
+        record_filters.check(config.where, bundle.contract)
+
+
+def _check_stdout(config: DetectConfig) -> None:
+    for name in _NEED_FILE:
+        if getattr(config, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} needs an output file", "", "Name one: --out records.jsonl")
+    if config.format not in {None, "jsonl"}:
+        raise UsageError("Standard output supports JSON Lines only", "", "Name a file: --out FILE")
+
+
+def _check_shard(config: DetectConfig, shard: str) -> None:
+    from plantml.detect.shards import Shard
+
+    Shard.parse(shard)
+    if writers.writer_of(config.out, config.format) is not writers.FORMATS["jsonl"]:
+        raise UsageError("--shard writes JSON Lines only", f"{config.out} is not", "--out PART.jsonl")
+    if config.where or config.changed_only or config.watch:
+        raise UsageError("--shard excludes --where, --changed-only and --watch", "a shard must be complete")
+
+
+def journal_options(bundle: Bundle, config: DetectConfig, extras: Extras) -> dict[str, Any]:
+    """The model and options that determine the records: one journal must not mix different ones."""
+    options = {"model": bundle.digest, "runtime": config.runtime, "device": config.device, "top_k": config.top_k}
+    if alias := watched_alias(bundle, config):  # the model may change, but not what it predicts
+        options |= {"model": alias, "predicts": json.dumps(output_schema(bundle, config))}
+    if config.tta:
+        options["tta"] = True
+    if config.tile is not None:
+        options |= {"tile": config.tile, "overlap": config.overlap}
+    if extras.similar is not None:
+        options |= {"similar": extras.similar.ref, "neighbours": config.neighbours}
+    if config.embeddings is not None:
+        options["embeddings"] = True
+    return options
