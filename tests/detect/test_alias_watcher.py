@@ -38,7 +38,7 @@ class Registry:
 
     def open(self, config, ref):
         number = self.acts.ledger().entry(ref.rpartition("@")[2]).number
-        bundle = Bundle(f"{self.url}/{number:04d}", self.contracts[number], str(number) * 64, {}, asked=ref)
+        bundle = Bundle(f"{self.url}/{number:04d}", self.contracts[number], str(number) * 64, {}, ref=ref)
         return pipeline_for(bundle, Formula(), config, 2), Extras()
 
 
@@ -173,10 +173,10 @@ def test_new_classes_are_welcome_and_other_targets_end_the_watch(watched, models
 
 def test_only_an_alias_of_a_watch_is_followed(models):
     config = DetectConfig(watch=True)
-    named = Bundle("url", CONTRACT, "1" * 64, {}, asked=f"{models.url}@production")
+    named = Bundle("url", CONTRACT, "1" * 64, {}, ref=f"{models.url}@production")
     assert followed(named, config) == f"{models.url}@production"
     assert followed(named, DetectConfig()) == ""
-    assert followed(Bundle("url", CONTRACT, "1" * 64, {}, asked=f"{models.url}@1"), config) == ""
+    assert followed(Bundle("url", CONTRACT, "1" * 64, {}, ref=f"{models.url}@1"), config) == ""
     assert followed(Bundle("url", CONTRACT, "1" * 64, {}), config) == ""
 
 

@@ -5,7 +5,7 @@ from plantml import metrics
 from plantml.errors import InputError
 from plantml.targets import Target
 from plantml.validate.compare import compare
-from plantml.validate.scoring import Answered, judge
+from plantml.validate.scoring import Outcomes, evaluate
 
 TARGET = Target("disease", "class", ("none", "rust", "blight"))
 OTHERS = Target("disease", "class", ("blight", "rust", "none"))
@@ -16,11 +16,11 @@ def answers(truth, said, target=TARGET, groups=None, order=None):
     outputs = np.full((len(truth), target.size), 0.1 / (target.size - 1), np.float32)
     outputs[np.arange(len(said)), said] = 0.9
     groups = metrics.Groups(range(len(truth)) if groups is None else groups)
-    return Answered([target], {target.name: np.asarray(truth)}, {target.name: outputs}, groups, {})
+    return Outcomes([target], {target.name: np.asarray(truth)}, {target.name: outputs}, groups, {})
 
 
 def against(mine, others, max_drop=None, resamples=400):
-    both = [(each, judge(each, resamples=resamples, seed=0)) for each in (mine, others)]
+    both = [(each, evaluate(each, resamples=resamples, seed=0)) for each in (mine, others)]
     names = [f"{number}.jpg" for number in range(len(mine.truth["disease"]))]
     return compare("other", "digest", both[0], both[1], names=names, max_drop=max_drop)
 

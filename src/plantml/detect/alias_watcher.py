@@ -16,7 +16,7 @@ Opened = tuple[Pipeline, Extras]
 
 def followed(bundle: Bundle, config: DetectConfig) -> str:
     """The alias, `REGISTRY/leaf@production`, that a watch follows; empty where the model stays the same."""
-    url, at = ledger.parse(bundle.asked)
+    url, at = ledger.parse(bundle.ref)
     return f"{url}@{at}" if config.watch and at and not at.isdecimal() else ""
 
 

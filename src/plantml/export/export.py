@@ -156,8 +156,8 @@ def form_of(to: str, form: str | None) -> str:
     if not extension:
         return form or next(iter(FORMS))
     if form is None:
-        for name, found in FORMS.items():
-            if found.extension == extension:
+        for name, candidate in FORMS.items():
+            if candidate.extension == extension:
                 return name
         raise UsageError(f"No export format is called {extension!r}", "", f"Formats: {', '.join(FORMS)}.")
     if FORMS[form].extension != extension:
@@ -248,10 +248,10 @@ class _Bench:
                 sides[name] = candidate.runtime
         speeds = latency.measure(sides, self._sample.pixels, threads) if passed else {}
         rows = [Row(AS_IT_IS, self.source.bundle.digest, len(as_it_is), None, speeds.get(AS_IT_IS, {}), {})]
-        for found in candidates:
-            size = sum(len(part) for part in found.made.files)
-            measured = speeds[side_of[found.name]] if found.name in side_of else {}
-            rows.append(Row(found.name, found.model, size, found.proof, measured, found.made.settings, found.refused))
+        for each in candidates:
+            size = sum(len(part) for part in each.made.files)
+            measured = speeds[side_of[each.name]] if each.name in side_of else {}
+            rows.append(Row(each.name, each.model, size, each.proof, measured, each.made.settings, each.refused))
         return Compared(rows, self._sample.where, threads)
 
     def sealed(self, candidate: _Candidate, row: Row) -> Files:
@@ -290,17 +290,17 @@ class _Remembering:
 def row_json(row: Row) -> dict[str, Any]:
     """A row as JSON types."""
     content: dict[str, Any] = {"format": row.name, "model": row.model, "bytes": row.size}
-    found = row.proof
-    if found is not None:
+    proof = row.proof
+    if proof is not None:
         content |= {
-            "photos": found.photos,
-            "agreement": found.agreement,
-            "decisions": found.decisions,
-            "noise": found.noise if np.isfinite(found.noise) else None,
-            "difference": found.difference if np.isfinite(found.difference) else None,
+            "photos": proof.photos,
+            "agreement": proof.agreement,
+            "decisions": proof.decisions,
+            "noise": proof.noise if np.isfinite(proof.noise) else None,
+            "difference": proof.difference if np.isfinite(proof.difference) else None,
         }
-        if found.change is not None:
-            content["score"] = asdict(found.change) | {"change": found.change.change}
+        if proof.change is not None:
+            content["score"] = asdict(proof.change) | {"change": proof.change.change}
     content["speed"] = {
         str(batch): {
             "latency_ms": round(one.latency, 3),

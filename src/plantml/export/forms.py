@@ -90,7 +90,7 @@ def _int8(source: Source) -> Made:
     version = samples.version_of(source.bundle, source.data)
     train = samples.of_split(version, contract, "train", int8.CALIBRATION)
     val = samples.of_split(version, contract, "val", int8.VALIDATION)
-    found = int8.quantise(
+    quantised = int8.quantise(
         contract,
         source.bundle.digest,
         source.read(bundles.WEIGHTS),
@@ -101,15 +101,15 @@ def _int8(source: Source) -> Made:
         progress=source.progress,
     )
     settings = {
-        "method": found.method,
+        "method": quantised.method,
         "calibrated_on": f"{len(train.pixels)} photos of {train.where}",
         "chosen_on": f"{len(val.pixels)} photos of {val.where}",
-        "score_before": round(found.before, 6),
-        "score_after": round(found.after, 6),
-        "noise": round(found.noise, 6),
-        "in_float": list(found.in_float),
+        "score_before": round(quantised.before, 6),
+        "score_after": round(quantised.after, 6),
+        "noise": round(quantised.noise, 6),
+        "in_float": list(quantised.in_float),
     }
-    return Made([found.model], settings)
+    return Made([quantised.model], settings)
 
 
 def _openvino(source: Source) -> Made:

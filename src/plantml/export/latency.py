@@ -46,7 +46,7 @@ def measure(
         threads: callers at the same time.
         rounds: in each of which every side has its turn; fewer where they take long.
     """
-    found: dict[str, dict[int, Speed]] = {name: {} for name in sides}
+    speeds: dict[str, dict[int, Speed]] = {name: {} for name in sides}
     first = next(iter(sides))
     for size in BATCHES:
         batch = np.ascontiguousarray(np.resize(pixels, (size, *pixels.shape[1:])))
@@ -62,8 +62,8 @@ def measure(
                 rate[name].append(size * calls[name] / _together(runtime, batch, calls[name], threads))
         for name in sides:
             ratio = median(ours / theirs for ours, theirs in zip(rate[name], rate[first], strict=True))
-            found[name][size] = Speed(1000 * median(latency[name]), median(rate[name]), ratio)
-    return found
+            speeds[name][size] = Speed(1000 * median(latency[name]), median(rate[name]), ratio)
+    return speeds
 
 
 def _timed(runtime: Runtime, batch: Pixels) -> float:

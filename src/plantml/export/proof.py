@@ -167,8 +167,8 @@ def change(
     scores = [score(judged, labels, outputs) for outputs in (before, after)]
     worse, better = [_replicates(judged, labels, outputs, together) for outputs in (before, after)]
     changes = better - worse if len(worse) else np.array([])
-    told = changes[np.isfinite(changes)]
-    low, high = np.quantile(told, [0.025, 0.975]) if len(told) else (np.nan, np.nan)
+    finite = changes[np.isfinite(changes)]
+    low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (np.nan, np.nan)
     return Change(int(known.sum()), scores[0], scores[1], float(low), float(high))
 
 
@@ -199,12 +199,12 @@ def _answers(reference: Runtime, candidate: Runtime, batches: Iterable[Pixels]) 
     second: dict[str, list[NDArray[np.float32]]] = {}
     photos = 0
     for batch in batches:
-        wanted, given = reference.run(batch), candidate.run(batch)
-        for name, answer in wanted.items():
-            if name not in given or given[name].shape != answer.shape:
+        expected, actual = reference.run(batch), candidate.run(batch)
+        for name, answer in expected.items():
+            if name not in actual or actual[name].shape != answer.shape:
                 raise GateError(f"The export has no output {name} of shape {answer.shape}", "it is another model")
             first.setdefault(name, []).append(answer)
-            second.setdefault(name, []).append(given[name])
+            second.setdefault(name, []).append(actual[name])
         photos += len(batch)
     return (
         {name: np.concatenate(parts) for name, parts in first.items()},
@@ -222,10 +222,10 @@ def _same_labels(target: Target, a: NDArray[np.float32], b: NDArray[np.float32])
 def _same_decisions(
     contract: Contract, first: Outputs, served: Contract, second: Outputs, photos: int
 ) -> NDArray[np.bool_]:
-    wanted = _decisions(contract, first, photos)
+    expected = _decisions(contract, first, photos)
     easiest = _decisions(_shifted(served, MAX_DIFFERENCE), second, photos)
     hardest = _decisions(_shifted(served, -MAX_DIFFERENCE), second, photos)
-    return np.asarray((easiest <= wanted) & (wanted <= hardest), bool)
+    return np.asarray((easiest <= expected) & (expected <= hardest), bool)
 
 
 def _shifted(contract: Contract, by: float) -> Contract:
@@ -252,6 +252,6 @@ def _replicates(
     statistics = [
         of_target(target, labels[target.name], outputs[f"target.{target.name}"], groups) for target in targets
     ]
-    found = metrics.replicate(statistics, groups)
+    replicates = metrics.replicate(statistics, groups)
     names = [f"{target.name}.{'r2' if target.kind == 'value' else 'macro_f1'}" for target in targets]
-    return np.mean([found[name] for name in names], axis=0) if found else np.array([])
+    return np.mean([replicates[name] for name in names], axis=0) if replicates else np.array([])

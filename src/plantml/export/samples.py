@@ -95,15 +95,15 @@ def _load(
 
 def _labels(version: Version, rows: pl.DataFrame, targets: Sequence[Target]) -> dict[str, NDArray[Any]]:
     have = {target.name: target.kind for target in version.targets}
-    found = {
+    labels = {
         target.name: [_known(target, label) for label in rows[target.name].to_list()]
         for target in targets
         if have.get(target.name) == target.kind
     }
     return {
-        target.name: target.encode(found[target.name])
+        target.name: target.encode(labels[target.name])
         for target in targets
-        if any(label is not None for label in found.get(target.name, ()))
+        if any(label is not None for label in labels.get(target.name, ()))
     }
 
 

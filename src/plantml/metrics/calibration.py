@@ -92,8 +92,8 @@ def threshold(scores: Floats, right: Bools, risk: float) -> Threshold:
     bound = selective.risk_bound(errors, accepted, searched=selective.search_steps(curve.photos))
     # Records hold scores with six decimals; half of the last one is given way to rounding.
     score = round(float(curve.scores[at]) - 5e-7, 6)
-    coverage, seen = round(accepted / curve.photos, 6), round(errors / accepted, 6)
-    return Threshold(score, coverage, seen, round(bound, 6), curve.photos, provisional)
+    coverage, observed = round(accepted / curve.photos, 6), round(errors / accepted, 6)
+    return Threshold(score, coverage, observed, round(bound, 6), curve.photos, provisional)
 
 
 def accept_thresholds(
@@ -107,11 +107,11 @@ def accept_thresholds(
         labels: by target, encoded.
         risk: see `threshold`.
     """
-    found = {}
+    thresholds = {}
     for target in targets:
         if target.kind != "value" and target.labelled(labels[target.name]).any():
-            found[target.name] = threshold(*judged(target, answers[target.name], labels[target.name]), risk)
-    return found
+            thresholds[target.name] = threshold(*judged(target, answers[target.name], labels[target.name]), risk)
+    return thresholds
 
 
 def unknown_threshold(unknown: Floats) -> float:

@@ -81,30 +81,30 @@ def choose(
     if images < WORTH:
         return Pace(*usual, f"the usual; measured from {WORTH} images on")
     place = machine.measured(*_facts(pipeline, usual, device, threads, batch))
-    if (kept := _kept(place)) is not None:
-        return kept
+    if (cached := _cached(place)) is not None:
+        return cached
     others = _candidates(usual, threads, batch, device)
     speeds = measure(_work(pipeline), usual, others)
-    found = Pace(*fastest(speeds, usual), _told(speeds))
+    tuned = Pace(*fastest(speeds, usual), _describe(speeds))
     if len(speeds) > len(others):
         with suppress(PlantmlError):  # a cache that cannot be written costs a second each time, no more
-            storage.write(str(place), json.dumps(vars(found)).encode())
-    return found
+            storage.write(str(place), json.dumps(vars(tuned)).encode())
+    return tuned
 
 
-def _kept(place: Path) -> Pace | None:
+def _cached(place: Path) -> Pace | None:
     """What an earlier run measured; `None` if nothing that makes sense is there."""
     try:
-        kept = parse_json_object(place.read_bytes(), str(place))
+        content = parse_json_object(place.read_bytes(), str(place))
     except (OSError, PlantmlError):
         return None
-    match kept:
+    match content:
         case {"threads": int(threads), "batch": int(batch), "why": why} if max(threads, batch) <= _MOST:
             return Pace(max(1, threads), max(1, batch), f"{why}; kept from an earlier run")
     return None
 
 
-def _told(speeds: Speeds) -> str:
+def _describe(speeds: Speeds) -> str:
     return "measured: " + ", ".join(f"{threads} x {batch} {rate:.4g}/s" for (threads, batch), rate in speeds.items())
 
 

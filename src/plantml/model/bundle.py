@@ -135,14 +135,14 @@ class Bundle:
         contract: what it promises.
         digest: its name.
         files: SHA-256 by file name; empty for a single file.
-        asked: the reference that led to it, `REGISTRY/leaf@production`; empty where a URL was named.
+        ref: the reference that led to it, `REGISTRY/leaf@production`; empty where a URL was named.
     """
 
     url: str
     contract: Contract
     digest: str
     files: Mapping[str, str]
-    asked: str = ""
+    ref: str = ""
 
     @property
     def place(self) -> str:
@@ -175,11 +175,11 @@ class Bundle:
 
 def digest(contract: Contract, tensors: Mapping[str, bytes | memoryview]) -> str:
     """SHA-256 of the canonical contract and of the tensors' bytes in the order of their names."""
-    found = hashlib.sha256(contract.canonical())
+    sha256 = hashlib.sha256(contract.canonical())
     for name in sorted(tensors):
-        found.update(name.encode() + b"\0")
-        found.update(tensors[name])
-    return found.hexdigest()
+        sha256.update(name.encode() + b"\0")
+        sha256.update(tensors[name])
+    return sha256.hexdigest()
 
 
 def check_digest(url: str, bundle: Bundle, tensors: Mapping[str, bytes | memoryview]) -> None:

@@ -77,13 +77,13 @@ def seal(data: bytes) -> bytes:
     return data[:place] + digits.encode() + data[place + 64 :]
 
 
-def check_seal(url: str, found: Sums) -> None:
+def check_seal(url: str, file_sums: Sums) -> None:
     """Raise `InputError` unless a file is, to the byte, what plantml wrote."""
     again = "Export it again, or restore it."
-    if found.seal is None:
+    if file_sums.seal is None:
         what = f"{url} was not made by plantml, or changed since"
         raise InputError(what, f"its metadata hold no {SEAL_KEY}", again)
-    if found.seal != found.stated:
+    if file_sums.seal != file_sums.stated:
         why = "its bytes do not have the SHA-256 that its metadata name"
         raise InputError(f"{url} was changed after plantml wrote it", why, again)
 
@@ -143,7 +143,7 @@ def onnx_metadata(url: str, file: "Ranges | bytes") -> dict[str, str]:
         InputError: it is no ONNX file, or names a thing twice.
     """
     try:
-        entries = [entry for number, entry in _fields(_Blocks(file), wanted=14) if number == 14]
+        entries = [entry for number, entry in _fields(_Blocks(file), only=14) if number == 14]
         pairs = [dict(_fields(_Blocks(entry))) for entry in entries]
         notes = {pair.get(1, b"").decode(): pair.get(2, b"").decode() for pair in pairs}
     except ValueError as error:
@@ -172,7 +172,7 @@ class _Blocks:
         return self._block[start - self._start : start - self._start + length]
 
 
-def _fields(blocks: _Blocks, wanted: int | None = None) -> Iterator[tuple[int, bytes]]:
+def _fields(blocks: _Blocks, only: int | None = None) -> Iterator[tuple[int, bytes]]:
     """Number and bytes of each field of a protobuf message; of fields that are not wanted, no bytes."""
     at = 0
     while at < blocks.size:
@@ -189,7 +189,7 @@ def _fields(blocks: _Blocks, wanted: int | None = None) -> Iterator[tuple[int, b
                 raise ValueError(f"a field of kind {kind} at byte {at}")
         if at + length > blocks.size:
             raise ValueError(_CUT_OFF)
-        yield tag >> 3, blocks.read(at, length) if wanted in {None, tag >> 3} else b""
+        yield tag >> 3, blocks.read(at, length) if only in {None, tag >> 3} else b""
         at += length
 
 

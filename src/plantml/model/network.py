@@ -187,7 +187,10 @@ class Seen(nn.Module):
         for at, name in enumerate(self.names):
             numbers = [by_name[name].classes.index(combination[at]) for combination in combinations.seen]
             self.register_buffer(f"classes_{name}", torch.tensor(numbers), persistent=False)
-            members = [[k for k, held in enumerate(numbers) if held == number] for number in range(by_name[name].size)]
+            members = [
+                [k for k, number_of_k in enumerate(numbers) if number_of_k == number]
+                for number in range(by_name[name].size)
+            ]
             # Rows of one length, filled up with the number of a column of zeros.
             longest = max(len(row) for row in members)
             filled = [row + [len(numbers)] * (longest - len(row)) for row in members]
@@ -200,12 +203,12 @@ class Seen(nn.Module):
         joint = functools.reduce(torch.mul, each) + torch.finfo(each[0].dtype).tiny
         joint = joint / _total(joint).unsqueeze(1)
         joint = torch.cat([joint, torch.zeros_like(joint[:, :1])], dim=1)
-        found = {}
+        marginals = {}
         for name in self.names:
             members = self.get_buffer(f"members_{name}")
             parts = joint.index_select(1, members.flatten())
-            found[name] = _total(parts.view(-1, *members.shape))
-        return found
+            marginals[name] = _total(parts.view(-1, *members.shape))
+        return marginals
 
 
 def consistent(health: Tensor, disease: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -74,11 +74,11 @@ class Pipeline:
 
     def _works(self, urls: Iterable[str]) -> Iterator[Callable[[], list[Prediction]]]:
         """What the threads do: read chunks from this machine, which is no waiting, or take fetched ones."""
-        for near, some in groupby(urls, _is_near):
+        for near, same_kind in groupby(urls, _is_near):
             if near:
-                yield from (partial(self.predict_urls, chunk) for chunk in batched(some, self.batch))
+                yield from (partial(self.predict_urls, chunk) for chunk in batched(same_kind, self.batch))
             else:
-                ahead = batched(storage.read_ahead(some, storage.MAX_PHOTO), self.batch)
+                ahead = batched(storage.read_ahead(same_kind, storage.MAX_PHOTO), self.batch)
                 yield from (partial(self.predict_bytes, chunk) for chunk in ahead)
 
     def predict_urls(self, urls: Sequence[str]) -> list[Prediction]:

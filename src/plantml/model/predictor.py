@@ -39,10 +39,10 @@ class Model:
 
     def stream(self, images: Iterable[str | Path | bytes]) -> Iterator[dict[str, Any]]:
         """The same, one by one, for any number of images."""
-        for held, some in groupby(images, lambda image: isinstance(image, bytes)):
-            if held:
-                for data in some:
+        for are_bytes, same_kind in groupby(images, lambda image: isinstance(image, bytes)):
+            if are_bytes:
+                for data in same_kind:
                     yield self._pipeline.predict_bytes([("", cast("bytes", data))])[0].record.as_json()
             else:
-                for prediction in self._pipeline.run(map(str, some)):
+                for prediction in self._pipeline.run(map(str, same_kind)):
                     yield prediction.record.as_json()

@@ -160,9 +160,9 @@ def _worse(first: Decision, second: Decision) -> Decision:
     return first if _WORSE[first] >= _WORSE[second] else second
 
 
-def allowed_failures(asked: int | str, images: int) -> int:
+def allowed_failures(limit: int | str, images: int) -> int:
     """`3` or `2%` of so many images as a number. Raises `UsageError`."""
-    match = re.fullmatch(r"([0-9]{1,15})|([0-9]{1,3}(?:\.[0-9]{1,15})?)%", str(asked))
+    match = re.fullmatch(r"([0-9]{1,15})|([0-9]{1,3}(?:\.[0-9]{1,15})?)%", str(limit))
     if match is None:
-        raise UsageError(f"{asked!r} is no number of failures", "", "Write a number, or a share like 2%.")
+        raise UsageError(f"{limit!r} is no number of failures", "", "Write a number, or a share like 2%.")
     return int(match[1]) if match[1] else int(images * float(match[2]) / 100)

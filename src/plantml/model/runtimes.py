@@ -73,17 +73,17 @@ class OnnxRuntime:
     def input_shape(self) -> Sequence[Any]:
         """Of `image`, as the model writes it: numbers, or names of sizes that may vary."""
         inputs = self._session.get_inputs()
-        found: Sequence[Any] = inputs[0].shape if inputs else []
-        return found
+        shape: Sequence[Any] = inputs[0].shape if inputs else []
+        return shape
 
     @property
     def metadata(self) -> Mapping[str, str]:
         """The model's own notes."""
         try:
-            found: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+            metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         except UnicodeDecodeError as error:
             raise InputError("The file's metadata are not text", str(error), _AGAIN) from error
-        return found
+        return metadata
 
     def run(self, batch: Pixels) -> Outputs:
         """See `Runtime.run`."""
@@ -113,8 +113,8 @@ class TorchRuntime:
     def run(self, batch: Pixels) -> Outputs:
         """See `Runtime.run`."""
         with self._torch.inference_mode():
-            found = self._deployed(self._torch.from_numpy(np.ascontiguousarray(batch)).to(self._device))
-        return {name: part.cpu().numpy() for name, part in zip(self._deployed.output_names, found, strict=True)}
+            outputs = self._deployed(self._torch.from_numpy(np.ascontiguousarray(batch)).to(self._device))
+        return {name: part.cpu().numpy() for name, part in zip(self._deployed.output_names, outputs, strict=True)}
 
 
 class ProgramRuntime:
@@ -137,8 +137,8 @@ class ProgramRuntime:
     def run(self, batch: Pixels) -> Outputs:
         """See `Runtime.run`."""
         with self._torch.inference_mode():
-            found = self._module(self._torch.from_numpy(np.ascontiguousarray(batch)))
-        return {name: part.numpy() for name, part in zip(self._names, found, strict=True)}
+            outputs = self._module(self._torch.from_numpy(np.ascontiguousarray(batch)))
+        return {name: part.numpy() for name, part in zip(self._names, outputs, strict=True)}
 
 
 class OpenVinoRuntime:
@@ -185,8 +185,10 @@ class OpenVinoRuntime:
         # A request works for one caller at a time, so every thread has one of its own.
         if not hasattr(self._mine, "request"):
             self._mine.request = self._compiled.create_infer_request()
-        found = self._mine.request.infer({"image": np.ascontiguousarray(batch)})
-        return {name: np.array(found[output]) for name, output in zip(self._names, self._compiled.outputs, strict=True)}
+        outputs = self._mine.request.infer({"image": np.ascontiguousarray(batch)})
+        return {
+            name: np.array(outputs[output]) for name, output in zip(self._names, self._compiled.outputs, strict=True)
+        }
 
 
 class _SignalStack(ctypes.Structure):
@@ -371,12 +373,12 @@ def _check_outputs(url: str, contract: Contract, names: Sequence[str], shapes: S
     """
     sizes: dict[str, list[int]] = {f"target.{target.name}": [target.size] for target in contract.targets}
     sizes |= {"embedding": [contract.architecture.embedding], "unknown": []}
-    found = {name: list(shape[1:]) for name, shape in zip(names, shapes, strict=True)}
+    actual = {name: list(shape[1:]) for name, shape in zip(names, shapes, strict=True)}
     for name, size in sizes.items():
-        if found.get(name) != size:
+        if actual.get(name) != size:
             raise InputError(
                 f"{url} does not give what its contract promises",
-                f"{name} should be {['N', *size]} and is {['N', *found[name]] if name in found else 'not there'}",
+                f"{name} should be {['N', *size]} and is {['N', *actual[name]] if name in actual else 'not there'}",
                 _AGAIN,
             )
 

@@ -125,11 +125,11 @@ def unpack(url: str, data: bytes) -> Archive:
 
 def _seal(members: Mapping[str, bytes]) -> str:
     """SHA-256 of the names and bytes of all members but the seal."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name in sorted(members.keys() - {_SEAL}):
-        found.update(f"{name}\0{len(members[name])}\0".encode())
-        found.update(members[name])
-    return found.hexdigest()
+        sha256.update(f"{name}\0{len(members[name])}\0".encode())
+        sha256.update(members[name])
+    return sha256.hexdigest()
 
 
 class _Foreign(Exception):  # noqa: N818 - says what an archive is

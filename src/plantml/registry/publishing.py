@@ -143,7 +143,7 @@ def _content(parts: Parts, number: int, size: int) -> dict[str, Any]:
 def _origin(ref: str, parts: Parts) -> Any:
     """Where it came from; of a version in a registry with all that was done to it there."""
     url, _ = ledger.parse(ref)
-    if not parts.bundle.asked:
+    if not parts.bundle.ref:
         return storage.absolute(ref)
     state = ledger.load(url)
     entry = state.with_digest(parts.bundle.digest)

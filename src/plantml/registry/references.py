@@ -48,7 +48,7 @@ def _version(ref: str, cache: storage.Cache | None) -> Bundle | None:
     if bundle.digest != entry.digest:
         why = f"{entry.digest[:12]} was added, and {bundle.digest[:12]} is there"
         raise InputError(f"{ref} is not the model that was added", why, bundles.AGAIN)
-    return replace(bundle, asked=ref)
+    return replace(bundle, ref=ref)
 
 
 @contextlib.contextmanager

@@ -24,22 +24,22 @@ _FEW = 5
 """Answers below which a bin says little, and is drawn pale."""
 
 
-def confusion(found: ClassReport) -> bytes:
+def confusion(report: ClassReport) -> bytes:
     """The confusion matrix of a class target: shares of each true class as colour, photos as numbers."""
-    size = len(found.classes)
+    size = len(report.classes)
     figure = canvas(max(4.0, 0.55 * size + 2.4), max(3.4, 0.5 * size + 2.0))
     axes = figure.subplots()
-    support = found.confusion.sum(axis=1, keepdims=True)
-    share = found.confusion / np.maximum(support, 1)
+    support = report.confusion.sum(axis=1, keepdims=True)
+    share = report.confusion / np.maximum(support, 1)
     axes.imshow(share, cmap="Greens", vmin=0, vmax=1)
-    names = [text(name) for name in found.classes]
+    names = [text(name) for name in report.classes]
     axes.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(f"{found.target}: macro-F1 {found.scores['macro_f1']:.3f}, {found.photos} photos")
+    axes.set_title(f"{report.target}: macro-F1 {report.scores['macro_f1']:.3f}, {report.photos} photos")
     if size <= 30:
-        for (row, column), number in np.ndenumerate(found.confusion):
+        for (row, column), number in np.ndenumerate(report.confusion):
             if number:
                 colour = "white" if share[row, column] > 0.5 else "black"
                 axes.text(column, row, str(number), ha="center", va="center", color=colour, fontsize=8)
@@ -146,14 +146,14 @@ def _reliability_title(target: str, before: Reliability | None, after: Reliabili
     )
 
 
-def risk_coverage(target: str, curve: Curve, risk: float, chosen: Threshold | None = None) -> bytes:
+def risk_coverage(target: str, curve: Curve, risk: float, threshold: Threshold | None = None) -> bytes:
     """The risk-coverage curve, with the risk that was asked for and the threshold that was chosen for it.
 
     Args:
         target: name.
         curve: see `selective.risk_coverage`.
         risk: that was asked for.
-        chosen: threshold.
+        threshold: threshold.
     """
     figure = canvas(5.8, 4.2)
     axes = figure.subplots()
@@ -162,13 +162,13 @@ def risk_coverage(target: str, curve: Curve, risk: float, chosen: Threshold | No
     )
     axes.axhline(risk, color=_WARN, linestyle="--", linewidth=1, label=f"asked for: at most {risk:g}")
     top = max(1.6 * risk, float(curve.risk.max(initial=0.0)) * 1.15)
-    if chosen is not None and chosen.coverage:
-        top = max(top, min(1.0, chosen.bound) * 1.12)
-        axes.axvspan(0, chosen.coverage, color=_PALE, alpha=0.25, linewidth=0)
+    if threshold is not None and threshold.coverage:
+        top = max(top, min(1.0, threshold.bound) * 1.12)
+        axes.axvspan(0, threshold.coverage, color=_PALE, alpha=0.25, linewidth=0)
         axes.errorbar(
-            [chosen.coverage],
-            [chosen.risk],
-            yerr=[[0.0], [chosen.bound - chosen.risk]],
+            [threshold.coverage],
+            [threshold.risk],
+            yerr=[[0.0], [threshold.bound - threshold.risk]],
             color=_INK,
             marker="o",
             markersize=6,
@@ -176,25 +176,25 @@ def risk_coverage(target: str, curve: Curve, risk: float, chosen: Threshold | No
             linewidth=1.2,
             clip_on=False,
             zorder=3,
-            label=f"true risk of the accepted: below {chosen.bound:.3f} (95 % sure)",
+            label=f"true risk of the accepted: below {threshold.bound:.3f} (95 % sure)",
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.3 * min(1.0, top))  # room for the legend
     axes.set_xlabel("coverage: share of photos that are accepted")
     axes.set_ylabel("risk: share of wrong answers")
-    axes.set_title(_selective_title(target, chosen), fontsize=10)
+    axes.set_title(_selective_title(target, threshold), fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", fontsize=8)
     return png(figure)
 
 
-def _selective_title(target: str, chosen: Threshold | None) -> str:
-    if chosen is None or not chosen.coverage:
+def _selective_title(target: str, threshold: Threshold | None) -> str:
+    if threshold is None or not threshold.coverage:
         return f"{text(target)}: no score is good enough, nothing is accepted"
-    note = f"{chosen.photos} photos" + (", provisional" if chosen.provisional else "")
+    note = f"{threshold.photos} photos" + (", provisional" if threshold.provisional else "")
     return (
-        f"{text(target)}: from a score of {chosen.score:.3f}, {chosen.coverage:.0%} are accepted,\n"
-        f"{chosen.risk:.1%} of them wrong ({note})"
+        f"{text(target)}: from a score of {threshold.score:.3f}, {threshold.coverage:.0%} are accepted,\n"
+        f"{threshold.risk:.1%} of them wrong ({note})"
     )
 
 

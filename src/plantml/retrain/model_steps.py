@@ -11,10 +11,10 @@ from plantml.registry import ledger
 from plantml.registry.version_files import inspect
 from plantml.retrain import data_steps
 from plantml.retrain.round_context import Result, Work
-from plantml.validate import prediction_cache, prediction_tables, predictions, selection
+from plantml.validate import prediction_cache, prediction_tables, predictions, results, selection
 from plantml.validate import validate as validation
 from plantml.validate.config import ValidateConfig
-from plantml.validate.gates import told
+from plantml.validate.gates import describe
 
 CHALLENGER, IN_SERVICE = "challenger", "production"
 """Names of the two models in results and folders."""
@@ -68,14 +68,14 @@ def predict(work: Work) -> Result:
     for name, url in models(work).items():
         pipeline = work.pipeline(url)
         model = prediction_cache.identity(pipeline.bundle, pipeline.runtime.name, "cpu")
-        known = prediction_cache.Kept.open(work.machine.cache_dir, model, "photos", fresh=False)
+        known = prediction_cache.PredictionCache.open(work.machine.cache_dir, model, "photos", fresh=False)
         selected = selection.select([work.result("split")["dataset"]], [pipeline.bundle.contract.targets], _asked(url))
-        said = predictions.predict(pipeline, selected.rows, known, work.stop, work.progress(f"predicting, {name}"))
-        files = prediction_tables.files("predictions", prediction_tables.predictions(selected, said))
+        predicted = predictions.predict(pipeline, selected.rows, known, work.stop, work.progress(f"predicting, {name}"))
+        files = prediction_tables.files("predictions", prediction_tables.predictions(selected, predicted))
         out = work.round.place("predictions", name)
         storage.publish(out, files)
-        failed = len(said.predictions) - len(said.answered)
-        made[name] = {"model": pipeline.bundle.digest, "photos": len(said.predictions), "failed": failed,
+        failed = len(predicted.items) - len(predicted.readable)
+        made[name] = {"model": pipeline.bundle.digest, "photos": len(predicted.items), "failed": failed,
                       "files": [storage.join(out, file) for file in files]}  # fmt: skip
     return made
 
@@ -102,7 +102,7 @@ def compare(work: Work) -> Result:
         found = validation.validate(
             work.result("split")["dataset"], opened[CHALLENGER], asked, machine=machine, other=opened.get(IN_SERVICE)
         )
-        brief = _brief(validation.as_json(found))
+        brief = _brief(results.as_json(found))
         compared[name] = brief | {"out": out, "where": where, "groups": found.groups}
     return compared
 
@@ -173,7 +173,7 @@ def _said(first: Mapping[str, Any]) -> str:
 
 
 def _gate_said(gate: Mapping[str, Any]) -> str:
-    name, wanted = told(gate)
+    name, wanted = describe(gate)
     return f"{name} is {gate['value']:.4f}, {wanted} was asked for"
 
 

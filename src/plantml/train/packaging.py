@@ -30,7 +30,7 @@ from plantml.train.batches import PixelSource
 from plantml.train.calibration_report import Account
 from plantml.train.config import Plan
 from plantml.train.model_card import model_card, train_counts
-from plantml.validate.scoring import Answered
+from plantml.validate.scoring import Outcomes
 from plantml.validate.selection import DATASET, groups_of
 from plantml.validate.slices import slices
 
@@ -134,7 +134,7 @@ def finish(net: PlantNet, plan: Plan, data: prepare.Data, version: Version) -> F
     # In the order of `prepare.load`, without the photos that could not be read.
     rows = version.usable("val").sort("image_id", "source", "name")[val.rows]
     rows = rows.with_columns(pl.lit(version.ref).alias(DATASET))
-    judged = Answered(plan.targets, labels, answers, groups_of(rows), {})
+    judged = Outcomes(plan.targets, labels, answers, groups_of(rows), {})
     learnt = {target.name: train_counts(version, target) for target in plan.targets}
     parts = slices(judged, rows, learnt, resamples=_RESAMPLES, seed=plan.seed)
     card = model_card(contract, digest, plan=plan, version=version, reports=reports, accounts=accounts, slices=parts)

@@ -96,7 +96,7 @@ def make_plan(version: Version, config: TrainConfig, machine: Machine, *, measur
     allocator.keep_freed_memory()
     made = planning.plan(config, replace(facts, speed=throughput.measure(version, draft, machine)))
     # An alias may point elsewhere when the run is resumed; the version that it means now stays what it is.
-    return made.model_copy(update={"warm_start": parent.url}) if parent and parent.asked else made
+    return made.model_copy(update={"warm_start": parent.url}) if parent and parent.ref else made
 
 
 def train(

@@ -11,7 +11,7 @@ from plantml import metrics
 from plantml.metrics import Interval, Paired, Replicates, ValueReport, bootstrap
 from plantml.targets import Target
 from plantml.validate.gates import Gate
-from plantml.validate.scoring import JOINT, Answered, Judgement, groups_of
+from plantml.validate.scoring import JOINT, Evaluation, Outcomes, groups_of
 
 Bools = NDArray[np.bool_]
 
@@ -99,23 +99,23 @@ class Comparison:
     def verdict(self) -> str:
         """Which model to keep, and how sure that is, in a sentence."""
         first = self.differences[0]
-        said = f"{first.name} {first.value:.4f} against {first.other:.4f}"
+        scores = f"{first.name} {first.value:.4f} against {first.other:.4f}"
         if first.sure is None:
-            return f"Too few groups of photos to tell the models apart: {said}."
+            return f"Too few groups of photos to tell the models apart: {scores}."
         better = first.sure if first.sure >= 0.5 else 1 - first.sure
         if first.verdict == "not told apart":
             ahead = "this one" if first.sure > 0.5 else "the other one"
             lean = "neither is ahead" if first.sure == 0.5 else f"{ahead} is ahead, {percent(better)} sure"
-            return f"The models are not told apart by these photos: {said}; {lean}."
+            return f"The models are not told apart by these photos: {scores}; {lean}."
         keep = "this model" if first.verdict == "better" else "the other model"
-        return f"Keep {keep}, {percent(better)} sure: {said}."
+        return f"Keep {keep}, {percent(better)} sure: {scores}."
 
 
 def compare(
     ref: str,
     digest: str,
-    ours: tuple[Answered, Judgement],
-    theirs: tuple[Answered, Judgement],
+    ours: tuple[Outcomes, Evaluation],
+    theirs: tuple[Outcomes, Evaluation],
     *,
     names: Sequence[str],
     max_drop: float | None,
@@ -156,7 +156,7 @@ def _decisive(names: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def _difference(name: str, this: Judgement, other: Judgement) -> Difference:
+def _difference(name: str, this: Evaluation, other: Evaluation) -> Difference:
     drawn = _paired(name, this.replicates, other.replicates)
     sure = None
     if drawn is not None:
@@ -178,8 +178,8 @@ def _interval(point: float, drawn: NDArray[np.floating[Any]] | None) -> Interval
     return metrics.interval("difference", point, drawn)
 
 
-def _duels(mine: Answered, others: Answered) -> list[Duel]:
-    found = []
+def _duels(mine: Outcomes, others: Outcomes) -> list[Duel]:
+    duels = []
     by_name = {target.name: target for target in others.targets}
     pairs = [(target, by_name[target.name]) for target in mine.targets if target.name in by_name]
     pairs = [(target, theirs) for target, theirs in pairs if target.kind != "value"]
@@ -188,35 +188,35 @@ def _duels(mine: Answered, others: Answered) -> list[Duel]:
     if len(pairs) > 1:
         everywhere = np.logical_and.reduce(list(known.values()))
         first, second = (np.logical_and.reduce([both[side] for both in right.values()]) for side in (0, 1))
-        found.append(Duel(JOINT, "", metrics.mcnemar(first[everywhere], second[everywhere])))
+        duels.append(Duel(JOINT, "", metrics.mcnemar(first[everywhere], second[everywhere])))
     for target, _ in pairs:
         first, second = right[target.name]
-        found.append(Duel(target.name, "", metrics.mcnemar(first[known[target.name]], second[known[target.name]])))
+        duels.append(Duel(target.name, "", metrics.mcnemar(first[known[target.name]], second[known[target.name]])))
     for target, _ in pairs:
         if target.kind == "class":
             for number, label in enumerate(target.classes):
                 there = mine.truth[target.name] == number
                 if there.any():
                     paired = metrics.mcnemar(right[target.name][0][there], right[target.name][1][there])
-                    found.append(Duel(target.name, label, paired))
-    return found
+                    duels.append(Duel(target.name, label, paired))
+    return duels
 
 
-def _changed(mine: Answered, others: Answered) -> dict[int, list[str]]:
+def _changed(mine: Outcomes, others: Outcomes) -> dict[int, list[str]]:
     changed: dict[int, list[str]] = {}
     by_name = {target.name: target for target in others.targets}
     for target in mine.targets:
         if target.kind != "value" and target.name in by_name:
-            pairs = zip(said(target, mine), said(by_name[target.name], others), strict=True)
+            pairs = zip(predicted_labels(target, mine), predicted_labels(by_name[target.name], others), strict=True)
             for at, (first, second) in enumerate(pairs):
                 if first != second:
                     changed.setdefault(at, []).append(target.name)
     return dict(sorted(changed.items()))
 
 
-def said(target: Target, found: Answered) -> list[Any]:
+def predicted_labels(target: Target, outcomes: Outcomes) -> list[Any]:
     """The answers in words, by photo: a class, classes joined by `|`, or a number."""
-    outputs = found.outputs[target.name]
+    outputs = outcomes.outputs[target.name]
     if target.kind == "class":
         return [target.classes[number] for number in outputs.argmax(axis=1)]
     if target.kind == "value":
@@ -226,7 +226,7 @@ def said(target: Target, found: Answered) -> list[Any]:
     ]
 
 
-def _gates(mine: Answered, this: Judgement, other: Judgement, bound: float, *, same: bool) -> list[Gate]:
+def _gates(mine: Outcomes, this: Evaluation, other: Evaluation, bound: float, *, same: bool) -> list[Gate]:
     """The mean over classes may not drop by more than `bound`, nor the F1 of a class; nor the R2 of a value.
 
     A class in too few groups has no interval, and its drop is not resolvable. Where two models, unless they are the
@@ -254,12 +254,12 @@ def _gates(mine: Answered, this: Judgement, other: Judgement, bound: float, *, s
     return judged
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
+def as_json(comparison: Comparison) -> dict[str, Any]:
     """The comparison as JSON types."""
     return {
-        "model": found.model,
-        "ref": found.ref,
-        "verdict": found.verdict,
+        "model": comparison.model,
+        "ref": comparison.ref,
+        "verdict": comparison.verdict,
         "differences": [
             {
                 "name": each.name,
@@ -270,7 +270,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
                 "sure": each.sure,
                 "verdict": each.verdict,
             }
-            for each in found.differences
+            for each in comparison.differences
         ],
         "mcnemar": [
             {
@@ -281,7 +281,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
                 "losses": duel.paired.losses,
                 "p": duel.paired.p,
             }
-            for duel in found.duels
+            for duel in comparison.duels
         ],
-        "changed": [[found.names[at], list(targets)] for at, targets in found.changed.items()],
+        "changed": [[comparison.names[at], list(targets)] for at, targets in comparison.changed.items()],
     }

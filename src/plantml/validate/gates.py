@@ -48,11 +48,11 @@ class Gate:
         return self.kind != "max_drop" or (self.interval is not None and self.interval.width / 2 <= self.bound)
 
     def __str__(self) -> str:
-        said, _ = told(self.as_json())
+        name, _ = describe(self.as_json())
         around = f" [{self.interval.low:.4f}, {self.interval.high:.4f}]" if self.interval else ""
         note = "" if self.resolvable else f"; not resolvable with {self.photos} photos"
         mark = "passed" if self.passed else "FAILED"
-        return f"{mark}  {said} = {self.value:.4f}{around}, wanted {_SIGNS[self.kind]} {self.bound:g}{note}"
+        return f"{mark}  {name} = {self.value:.4f}{around}, wanted {_SIGNS[self.kind]} {self.bound:g}{note}"
 
     def as_json(self) -> dict[str, Any]:
         """The gate as JSON types."""
@@ -63,7 +63,7 @@ class Gate:
         return content
 
 
-def told(gate: Mapping[str, Any]) -> tuple[str, str]:
+def describe(gate: Mapping[str, Any]) -> tuple[str, str]:
     """What a gate is about, and what was wanted, in words; from its JSON."""
     kind = next(kind for kind in _SIGNS if kind in gate)
     name = f"drop of {gate['name']}" if kind == "max_drop" else str(gate["name"])
@@ -72,16 +72,16 @@ def told(gate: Mapping[str, Any]) -> tuple[str, str]:
 
 def parse(kind: str, texts: Sequence[str]) -> list[tuple[str, str, float]]:
     """`macro_f1=0.85` texts as (kind, name, bound). Raises `UsageError`."""
-    found = []
+    gates = []
     for text in texts:
         match = _GATE.fullmatch(text.strip())
         try:
-            found.append((kind, match["name"].strip(), float(match["bound"])) if match else None)
+            gates.append((kind, match["name"].strip(), float(match["bound"])) if match else None)
         except ValueError:
-            found.append(None)
-        if found[-1] is None:
+            gates.append(None)
+        if gates[-1] is None:
             raise UsageError(f"--{kind} {text} is no gate", "", "Write it like --min disease.macro_f1=0.85.")
-    return [gate for gate in found if gate]
+    return [gate for gate in gates if gate]
 
 
 def judge(

@@ -35,15 +35,15 @@ def occlusion(runtime: Runtime, pixels: Pixels, target: str, output: int, *, bat
     height, width = pixels.shape[:2]
     places = [(row, column) for row in range(GRID) for column in range(GRID)]
     whole = float(runtime.run(pixels[None])[f"target.{target}"][0, output])
-    found = np.zeros((GRID, GRID), np.float32)
-    for some in batched(places, batch):
-        copies = np.repeat(pixels[None], len(some), axis=0)
-        for copy, (row, column) in zip(copies, some, strict=True):
+    falls = np.zeros((GRID, GRID), np.float32)
+    for chunk in batched(places, batch):
+        copies = np.repeat(pixels[None], len(chunk), axis=0)
+        for copy, (row, column) in zip(copies, chunk, strict=True):
             copy[_span(row, height), _span(column, width)] = imaging.PAD
         answers = runtime.run(copies)[f"target.{target}"][:, output]
-        for (row, column), answer in zip(some, answers, strict=True):
-            found[row, column] = whole - float(answer)
-    return found
+        for (row, column), answer in zip(chunk, answers, strict=True):
+            falls[row, column] = whole - float(answer)
+    return falls
 
 
 def overlay(pixels: Pixels, fall: NDArray[np.float32], side: int) -> bytes:

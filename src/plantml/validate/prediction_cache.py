@@ -1,4 +1,4 @@
-"""Answers that were computed once are kept on this machine: a validation that was killed goes on where it was.
+"""Predictions that were computed once are kept on this machine: a validation that was killed goes on where it was.
 
     CACHE/predictions/<model>-<what>/<time>-<process>.parquet     some hundred photos each
 
@@ -37,8 +37,8 @@ Answer = tuple[str, NDArray[np.float32]]
 """A record as JSON, or nothing, and numbers of the model."""
 
 
-class Kept:
-    """Answers of one model to one kind of question. Several processes may share the folder."""
+class PredictionCache:
+    """Predictions of one model to one kind of question. Several processes may share the folder."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -47,16 +47,16 @@ class Kept:
         self._since = time.monotonic()
 
     @classmethod
-    def open(cls, cache: Path, model: str | None, what: str, *, fresh: bool = False) -> "Kept":
+    def open(cls, cache: Path, model: str | None, what: str, *, fresh: bool = False) -> "PredictionCache":
         """The answers of a model, as `identity` names it, to `what`; `fresh` forgets them, no name keeps none."""
         if model is None:
             return cls(None)
         folder = cache / "predictions" / f"{model}-{what}"
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)
-        kept = cls(folder)
-        kept._read()
-        return kept
+        opened = cls(folder)
+        opened._read()
+        return opened
 
     def get(self, photo: str | None) -> Answer | None:
         """What was answered for a photo."""
@@ -113,8 +113,8 @@ def identity(bundle: Bundle, runtime: str, device: str) -> str | None:
     except PlantmlError:
         return None
     libraries = {name: _version(name) for name in ("numpy", "pillow", "onnxruntime", "torch", "openvino")}
-    said = [bundle.digest, sorted(files.items()), runtime, device, __version__, libraries]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
+    parts = [bundle.digest, sorted(files.items()), runtime, device, __version__, libraries]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def photo_keys(rows: pl.DataFrame) -> Sequence[str | None]:

@@ -69,18 +69,18 @@ def select(refs: Sequence[str], models: Sequence[Sequence[Target]], config: Vali
     Raises:
         InputError: there are none, model and datasets share no target, or a label is unknown to a model.
     """
-    found = [versions.load(ref) for ref in refs]
+    dataset_versions = [versions.load(ref) for ref in refs]
     renames = _renames(config.map) if config.map else {}
-    _check_renames(renames, found, config.map or "")
-    tables = [_rows(version, config, renames) for version in found]
+    _check_renames(renames, dataset_versions, config.map or "")
+    tables = [_rows(version, config, renames) for version in dataset_versions]
     rows = pl.concat(tables, how="diagonal_relaxed")
     if rows.is_empty():
         raise InputError("No photo is left to judge on", f"--where {config.where!r} holds for none")
-    targets = _shared_targets(models[0], found, rows)
+    targets = _shared_targets(models[0], dataset_versions, rows)
     if not targets:
-        have = dict.fromkeys(target.name for version in found for target in version.targets)
+        have = dict.fromkeys(target.name for version in dataset_versions for target in version.targets)
         raise InputError(
-            f"The model and {', '.join(version.ref for version in found)} share no target with labels",
+            f"The model and {', '.join(version.ref for version in dataset_versions)} share no target with labels",
             f"the model predicts {', '.join(target.name for target in models[0])};"
             f" the dataset has {', '.join(have) or 'none'}",
         )
@@ -100,7 +100,7 @@ def select(refs: Sequence[str], models: Sequence[Sequence[Target]], config: Vali
     judged = [target for target in targets if rows[target.name].null_count() < rows.height]
     if not judged:
         raise InputError("No photo has a class that the model knows", "", "Name them alike: --map classes.csv")
-    return Photos(found, rows, judged, shared, left_out)
+    return Photos(dataset_versions, rows, judged, shared, left_out)
 
 
 def _rows(version: Version, config: ValidateConfig, renames: Mapping[tuple[str, str], str | None]) -> pl.DataFrame:
@@ -154,9 +154,13 @@ def _renames(url: str) -> dict[tuple[str, str], str | None]:
     }
 
 
-def _check_renames(renames: Mapping[tuple[str, str], str | None], found: Sequence[Version], url: str) -> None:
+def _check_renames(
+    renames: Mapping[tuple[str, str], str | None], dataset_versions: Sequence[Version], url: str
+) -> None:
     """A name that stands for nothing is a slip of the pen, and would be silent."""
-    there = {(target.name, name) for version in found for target in version.targets for name in target.classes}
+    there = {
+        (target.name, name) for version in dataset_versions for target in version.targets for name in target.classes
+    }
     for target, name in renames:
         if not any(name == other and target in {"", of} for of, other in there):
             raise InputError(
@@ -165,10 +169,12 @@ def _check_renames(renames: Mapping[tuple[str, str], str | None], found: Sequenc
             )
 
 
-def _shared_targets(model: Sequence[Target], found: Sequence[Version], rows: pl.DataFrame) -> list[Target]:
+def _shared_targets(model: Sequence[Target], dataset_versions: Sequence[Version], rows: pl.DataFrame) -> list[Target]:
     shared = []
     for target in model:
-        theirs = [(each, version) for version in found for each in version.targets if each.name == target.name]
+        theirs = [
+            (each, version) for version in dataset_versions for each in version.targets if each.name == target.name
+        ]
         for each, version in theirs:
             if each.kind != target.kind:
                 raise InputError(
