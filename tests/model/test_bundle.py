@@ -175,7 +175,7 @@ def test_a_lost_file_is_not_found(folder):
     with pytest.raises(NotFoundError, match=r"model\.safetensors"):
         bundle.find(folder).read("model.safetensors")
     Path(folder, "model.onnx").unlink()
-    with pytest.raises(InputError, match=r"is not whole: there is no model\.onnx"):
+    with pytest.raises(InputError, match=r"is incomplete: model\.onnx is missing"):
         bundle.find(folder)
 
 
@@ -345,7 +345,7 @@ def test_keys_of_other_formats_are_refused_in_words(full):
     ("change", "message"),
     [
         ({"targets": ()}, "there are none"),
-        ({"targets": CONTRACT.targets[:1] * 2}, "two of one name"),
+        ({"targets": CONTRACT.targets[:1] * 2}, "two have the same name"),
         ({"targets": (Target("a/b", "class", ("x",)),)}, "cannot be called"),
         ({"targets": (Target("disease", "class", ("x", "x")),)}, "the classes of disease"),
         ({"targets": (Target("disease", "class"),)}, "the classes of disease"),
@@ -353,9 +353,9 @@ def test_keys_of_other_formats_are_refused_in_words(full):
         ({"input": Fit(-1, 64)}, "a size"),
         ({"input": Fit(10**9, 64)}, "a size"),
         ({"thresholds": {"rust": 0.5}}, "thresholds: there is no target 'rust'"),
-        ({"temperatures": {"disease": 0.0}}, "not above 0"),
-        ({"temperatures": {"disease": float("nan")}}, "not above 0"),
-        ({"biases": {"disease": (0.5,)}}, "not one a class"),
+        ({"temperatures": {"disease": 0.0}}, "must be above 0"),
+        ({"temperatures": {"disease": float("nan")}}, "must be above 0"),
+        ({"biases": {"disease": (0.5,)}}, "one per class"),
         ({"combinations": Combinations(targets=("severity",), seen=(("rust",),))}, "combinations: 'rust'"),
         ({"combinations": Combinations(targets=("disease",), seen=(("rust", "none"),))}, "combinations: 'rust, none'"),
     ],
@@ -393,7 +393,7 @@ def test_an_onnx_file_whose_metadata_were_edited_to_fit_is_noticed(full):
     (folder / "model.json").write_text(json.dumps(fitting))
     with pytest.raises(InputError, match=r"model\.onnx was changed after plantml wrote it"):
         bundle.find(str(folder)).read("model.onnx")
-    with pytest.raises(InputError, match="not the model that it says"):
+    with pytest.raises(InputError, match="does not match its digest"):
         bundle.find(str(folder)).read("model.safetensors")
 
 

@@ -88,7 +88,7 @@ def test_what_is_not_whole_is_not_taken(tmp_path, make_bundle, name, data, error
 def test_a_bundle_of_two_models_is_refused(tmp_path, bundle_files):
     files, other = bundle_files(1), bundle_files(2)
     content = json.loads(files["model.json"])
-    for name, why in (("model.onnx", "two models"), ("model.safetensors", "not the model that it says")):
+    for name, why in (("model.onnx", "two models"), ("model.safetensors", "does not match its digest")):
         mixed = {**files, name: other[name]}
         hashes = {**content["files"], name: json.loads(other["model.json"])["files"][name]}
         mixed["model.json"] = json.dumps({**content, "files": hashes}).encode()

@@ -40,8 +40,8 @@ def test_a_better_model_is_to_be_kept_and_it_is_said_how_sure_that_is():
     assert first.name == "macro_f1"
     assert first.difference == pytest.approx(0.08, abs=0.03)
     assert first.interval.low > 0
-    assert (first.verdict, first.sure > 0.99) == ("better", True)
-    assert found.verdict.startswith("Keep this model, over 99.9 % sure")
+    assert (first.verdict, first.probability > 0.99) == ("better", True)
+    assert found.verdict.startswith("Keep this model, better with over 99.9 % probability")
     assert {each.name: each.verdict for each in found.differences}["disease.brier"] == "better"
 
 
@@ -58,8 +58,8 @@ def test_equal_models_are_not_told_apart():
     truth = rng.integers(0, 3, 200)
     said = with_mistakes(truth, 0.05, rng)
     found = against(answers(truth, said), answers(truth, said), max_drop=0.0)
-    assert found.differences[0].sure == 0.5
-    assert "not told apart" in found.verdict
+    assert found.differences[0].probability == 0.5
+    assert "No significant difference" in found.verdict
     assert not found.changed
     assert all(gate.passed for gate in found.gates)
     assert [duel.paired.p for duel in found.duels] == [1.0] * 4

@@ -63,7 +63,7 @@ def test_a_stopped_validation_goes_on_where_it_was(paint, painted, judged):
     data, pipeline = paint(PHOTOS), painted()
     with pytest.raises(StoppedError, match="after 20 of 36") as error:
         judged(data, pipeline, stop=StopsAfter(20))
-    assert "goes on" in error.value.hint
+    assert "resume" in error.value.hint
     found = judged(data, pipeline)
     assert found.new == 16
     assert pipeline.runtime.seen == 36

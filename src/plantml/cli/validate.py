@@ -218,7 +218,7 @@ def _show_comparison(page: Page, found: "ValidationResult") -> None:
         (f"against {against.ref}", "other", "this", "difference", "95 % interval", "sure", "this is"),
         [
             [each.name, each.other, each.value, f"{each.difference:+.4f}", _around(each.interval),
-             "" if each.sure is None else percent(max(each.sure, 1 - each.sure)), each.verdict]
+             "" if each.probability is None else percent(max(each.probability, 1 - each.probability)), each.verdict]
             for each in against.differences
         ],
     )  # fmt: skip

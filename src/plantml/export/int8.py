@@ -129,7 +129,7 @@ def quantise(
     if not val.labels:
         raise InputError(
             f"{val.where} has no labels for what the model predicts",
-            "int8 is chosen by the score on them",
+            "int8 ranges are chosen by the score on labelled photos",
             "Name a labelled dataset: --data DATASET",
         )
     judge = _Judge(contract, weights, val)
@@ -189,7 +189,7 @@ def _embed(body: bytes, pixels: Pixels) -> Floats:
 
 
 class _Judge:
-    """What validation photos say of an embedding: all that follows it is the network's own, in float."""
+    """Scores embeddings on the validation photos; everything after the embedding stays in float."""
 
     embedding: Floats
 
@@ -279,7 +279,7 @@ class _Judge:
 
 
 _RISK = 0.05
-"""Share of wrong answers among the accepted ones, for contracts that do not say theirs."""
+"""Target risk for contracts without one."""
 
 
 class _Quantiser:
@@ -414,7 +414,7 @@ def _raw(tensor: Any) -> bytes:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keeps quiet what quantisation prints, and its warnings about how it is called."""
+    """Suppresses the output and warnings of quantisation."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -52,7 +52,7 @@ def version_of(bundle: Bundle, data: str | None) -> Version:
             raise
         raise InputError(
             f"The dataset that the model was trained on is not at {origin.url}",
-            "an export is compared on real photos before it is published",
+            "an export is verified on real photos before it is written",
             "Name a dataset: --data DATASET",
         ) from error
 
@@ -63,9 +63,7 @@ def held_out(version: Version, contract: Contract, split: str, limit: int, progr
     if rows.is_empty():
         rows, split = version.usable(), "all"
     if rows.is_empty():
-        raise InputError(
-            f"{version.ref} has no photos to compare on", "", "Name a dataset that has some: --data DATASET"
-        )
+        raise InputError(f"{version.ref} has no photos to compare on", "", "Name another dataset: --data DATASET")
     return _load(version, rows, contract, where=f"{version.ref}, split {split}", limit=limit, progress=progress)
 
 

@@ -1,4 +1,4 @@
-"""How sure so many photos make of a score: resampling whole groups of photos that are not independent.
+"""Bootstrap intervals: whole groups are resampled, because photos of one group are not independent.
 
 Photos of one plant err together, so groups are drawn with replacement, as many as there are, and not photos (the
 cluster bootstrap; Davison and Hinkley 1997, "Bootstrap methods and their application", section 3.8). A statistic
@@ -28,15 +28,15 @@ SEED = 0
 LEVEL = 0.95
 
 FEW = 10
-"""Groups below which resampling them says little."""
+"""With fewer groups, resampling is not informative."""
 
 _CHUNK = 1 << 20
-"""Weights that are held at a time; with more, the curves' running sums leave the processor's cache."""
+"""Weights per chunk; with more, the curves' running sums leave the processor's cache."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where the score of all such photos lies, with probability `LEVEL`, as far as these photos tell."""
+    """A confidence interval of level `LEVEL`."""
 
     low: float
     high: float
@@ -73,7 +73,7 @@ class Groups:
         return len(np.unique(self.number[photos]))
 
     def draws(self, resamples: int, seed: int) -> Iterator["Draw"]:
-        """The resamples, some at a time; the same seed gives the same."""
+        """The resamples in chunks, reproducible by seed."""
         rng = np.random.default_rng(seed)
         left = resamples
         while left:
@@ -105,7 +105,7 @@ class Draw:
 
 
 class Statistic(Protocol):
-    """What can be computed for many resamples at once."""
+    """A score that is computed for many resamples at once."""
 
     def replicate(self, draw: Draw) -> dict[str, Floats]:
         """Scores by name, float64 [r]; NaN where a resample says nothing of it."""

@@ -1,4 +1,4 @@
-"""Scores that look at the order of answers, for many weightings of the same photos at once.
+"""Ranking scores, for many weightings of the same photos at once.
 
 Weights are whole numbers [R, N]: how often a resample holds a photo. Photos of equal score form one block, so that
 no order among them is made up.
@@ -21,7 +21,7 @@ class Ranked:
 
     Attributes:
         order: int64 [N], places of the photos.
-        flagged: bool [N], in that order: what is counted, such as wrong answers.
+        flagged: bool [N], in that order: what is counted, such as wrong predictions.
         ends: int64 [B], the last photo of each block of equal scores.
     """
 

@@ -1,4 +1,4 @@
-"""The numbers of one set of answers."""
+"""Scores of one set of predictions."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ BINS = 15
 """Bins of the calibration error."""
 
 TOP = (3, 5)
-"""Numbers of first answers among which the true class is looked for, where there are more classes than that."""
+"""Values of k for top-k accuracy, used where there are more than k classes."""
 
 RISKS = {"coverage_at_1pct": 0.01, "coverage_at_5pct": 0.05}
-"""Scores that say what share of photos can be answered with so many wrong answers among them."""
+"""Coverage scores, and the risk at which each is taken."""
 
 _LOWER_IS_BETTER = frozenset({"ece", "brier", "aurc", "mae", "mse"})
 
@@ -118,13 +118,13 @@ def reports_of(
     return [each for each in reports if each is not None]
 
 
-def right_answers(target: Target, truth: NDArray[Any], outputs: Floats) -> Bools:
-    """Which answers are right: bool [N], false where not labelled.
+def correct_predictions(target: Target, truth: NDArray[Any], outputs: Floats) -> Bools:
+    """Which predictions are correct: bool [N], false where not labelled.
 
     A class by its top class, a multilabel by all labels together.
 
     Raises:
-        ValueError: a number is not right or wrong.
+        ValueError: a value is not correct or wrong.
     """
     if target.kind == "value":
         raise ValueError("a value is not right or wrong")
@@ -136,7 +136,7 @@ def right_answers(target: Target, truth: NDArray[Any], outputs: Floats) -> Bools
 
 
 def joint_accuracy(right: Sequence[Bools], known: Sequence[Bools]) -> float | None:
-    """Share of photos, labelled for every target, whose answers are right for every target; `None` if there are none.
+    """Share of the fully labelled photos that are correct for every target; `None` if there are none.
 
     Args:
         right: by target, bool [N].

@@ -32,7 +32,7 @@ class Model:
             images: URLs, paths or the bytes of image files; one, or many.
 
         Returns:
-            One record an image, in order; see `docs/records.md`. An image that cannot be read gives a
+            One record per image, in order; see `docs/records.md`. An image that cannot be read gives a
             record with its `failure`.
         """
         return list(self.stream([images] if isinstance(images, (str, Path, bytes)) else images))

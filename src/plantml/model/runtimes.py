@@ -1,4 +1,4 @@
-"""A bundle that runs: a batch of photos in, probabilities out, whatever computes them."""
+"""Runtimes: a batch of photos in, probabilities out."""
 
 import ctypes
 import hashlib
@@ -32,17 +32,17 @@ Outputs = Mapping[str, NDArray[np.float32]]
 
 
 class Runtime(Protocol):
-    """What every runtime can do."""
+    """The interface of every runtime."""
 
     name: str
 
     def run(self, batch: Pixels) -> Outputs:
-        """Answers for a batch, uint8 RGB [N, H, W, 3] at the model's input size. Safe from many threads."""
+        """Outputs for a batch, uint8 RGB [N, H, W, 3] at the model's input size. Thread-safe."""
         ...
 
 
 class OnnxRuntime:
-    """onnxruntime on the CPU, one thread a call: callers bring the threads."""
+    """onnxruntime on the CPU, one thread per call: callers bring the threads."""
 
     name = "onnxruntime"
 
@@ -56,33 +56,33 @@ class OnnxRuntime:
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common base but Exception
-            raise InputError("The file is not an ONNX model that runs here", str(error).splitlines()[0]) from error
+            raise InputError("onnxruntime cannot load the file", str(error).splitlines()[0]) from error
         self._names = [output.name for output in self._session.get_outputs()]
 
     @property
     def outputs(self) -> Sequence[str]:
-        """Names of what it gives."""
+        """Names of the outputs."""
         return self._names
 
     @property
     def output_shapes(self) -> Sequence[Sequence[Any]]:
-        """Of its outputs, as the model writes them."""
+        """Shapes of the outputs, as the model states them."""
         return [output.shape for output in self._session.get_outputs()]
 
     @property
     def input_shape(self) -> Sequence[Any]:
-        """Of `image`, as the model writes it: numbers, or names of sizes that may vary."""
+        """Shape of `image`, as the model states it: numbers, or names of dynamic sizes."""
         inputs = self._session.get_inputs()
         shape: Sequence[Any] = inputs[0].shape if inputs else []
         return shape
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The model's own notes."""
+        """The metadata of the model."""
         try:
             metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         except UnicodeDecodeError as error:
-            raise InputError("The file's metadata are not text", str(error), _AGAIN) from error
+            raise InputError("The file's metadata is not text", str(error), _AGAIN) from error
         return metadata
 
     def run(self, batch: Pixels) -> Outputs:
@@ -108,7 +108,7 @@ class TorchRuntime:
         try:
             self._deployed = deployed.to(device)
         except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
-            raise UsageError(f"There is no device {device!r}", str(error).splitlines()[0]) from error
+            raise UsageError(f"Device {device!r} is not available", str(error).splitlines()[0]) from error
 
     def run(self, batch: Pixels) -> Outputs:
         """See `Runtime.run`."""
@@ -132,7 +132,9 @@ class ProgramRuntime:
             self._module = torch.export.load(io.BytesIO(archive.clean)).module()
         except Exception as error:  # a schema of another version fails in many ways
             why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            raise InputError("The .pt2 file does not load in this torch", why, "Export it with this torch.") from error
+            raise InputError(
+                "This version of torch cannot load the .pt2 file", why, "Export it again with this version of torch."
+            ) from error
 
     def run(self, batch: Pixels) -> Outputs:
         """See `Runtime.run`."""
@@ -142,7 +144,7 @@ class ProgramRuntime:
 
 
 class OpenVinoRuntime:
-    """OpenVINO on the CPU in float32, one thread a call.
+    """OpenVINO on the CPU in float32, one thread per call.
 
     Args:
         model: an `.xml` of its intermediate representation, or an ONNX file.
@@ -156,7 +158,7 @@ class OpenVinoRuntime:
 
         openvino = import_openvino()
         core = openvino.Core()
-        # Its own choice would be bfloat16 where the processor has it, and answers that differ by machine.
+        # By default it uses bfloat16 where the processor has it, and outputs would differ between machines.
         cores = usable_cores()
         options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": cores, "NUM_STREAMS": cores}
         try:
@@ -166,23 +168,23 @@ class OpenVinoRuntime:
                 self._compiled = core.compile_model(read, "CPU", options)
         except RuntimeError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
-            raise InputError("The file is not a model that OpenVINO runs", lines[-1] if lines else "") from error
+            raise InputError("OpenVINO cannot load the file", lines[-1] if lines else "") from error
         self._names = [output.get_any_name() for output in self._compiled.outputs]
         self._mine = threading.local()
 
     @property
     def outputs(self) -> Sequence[str]:
-        """Names of what it gives."""
+        """Names of the outputs."""
         return self._names
 
     @property
     def output_shapes(self) -> Sequence[Sequence[Any]]:
-        """Of its outputs; -1 is a size that may vary."""
+        """Shapes of the outputs; -1 is a dynamic size."""
         return [_sizes(output.partial_shape) for output in self._compiled.outputs]
 
     def run(self, batch: Pixels) -> Outputs:
         """See `Runtime.run`."""
-        # A request works for one caller at a time, so every thread has one of its own.
+        # A request serves one caller at a time, so every thread has its own.
         if not hasattr(self._mine, "request"):
             self._mine.request = self._compiled.create_infer_request()
         outputs = self._mine.request.infer({"image": np.ascontiguousarray(batch)})
@@ -199,10 +201,10 @@ class _SignalStack(ctypes.Structure):
 
 @contextmanager
 def _own_signal_stack() -> Iterator[None]:
-    """Give this thread the stack back on which its signals were handled.
+    """Restore this thread's alternate signal stack.
 
-    OpenVINO's compiler sets one of its own, and puts back what it found when the model is closed. Of two models that
-    are not closed in reverse order one puts back memory that is free by then, and the next Ctrl-C is a crash.
+    OpenVINO's compiler replaces it, and restores the old one when the model is closed. If two models are not closed in
+    reverse order, one restores freed memory, and the next Ctrl-C crashes.
     """
     if sys.platform != "linux":
         yield
@@ -216,7 +218,7 @@ def _own_signal_stack() -> Iterator[None]:
 
 
 def import_openvino() -> Any:
-    """The `openvino` package, which reports nothing home.
+    """The `openvino` package, imported without its telemetry.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -231,7 +233,7 @@ def import_openvino() -> Any:
 
 @contextmanager
 def _without(module: str) -> Iterator[None]:
-    """Lets `import module` fail. OpenVINO sends an event when it is imported, unless it finds no telemetry package."""
+    """Makes `import module` fail. OpenVINO sends an event on import unless its telemetry package is missing."""
     if module in sys.modules:
         yield
         return
@@ -270,24 +272,26 @@ RUNTIMES: Mapping[str, Callable[[Bundle, storage.Cache | None, str], Runtime]] =
     "torch": _open_torch,
     "openvino": _open_openvino,
 }
-"""What can run a bundle; a new runtime is one more line here."""
+"""Runtimes for bundles, by name. Add new ones here."""
 
 
 def open_model(
     model: str | Bundle, *, runtime: str = "auto", device: str = "cpu", cache: storage.Cache | None = None
 ) -> tuple[Bundle, Runtime]:
-    """A model and what runs it.
+    """Open a model in a runtime.
 
     Args:
         model: a bundle; or URL of a run, a bundle, or a file that plantml exported.
         runtime: `auto`, or a name of `RUNTIMES`. `auto` takes torch on a GPU, onnxruntime on the CPU.
-        device: `cpu`, or a device as torch names it.
-        cache: where files of a remote bundle are kept.
+        device: `cpu`, or a torch device such as `cuda:0`.
+        cache: for the files of a remote bundle.
     """
     if isinstance(model, str) and (extension := storage.suffix(model)) in FILES:
         kind, url = FILES[extension], storage.absolute(model)
         if runtime not in {"auto", kind.runtime}:
-            raise UsageError(f"{model} runs in {kind.runtime} only", "", "Name the bundle's folder for other runtimes.")
+            raise UsageError(
+                f"{model} runs only in {kind.runtime}", "", "For another runtime, name the bundle's folder."
+            )
         _only_cpu(kind.runtime, device)
         return kind.read(url, *(storage.read(part) for part in kind.urls(url)))
     name = ("onnxruntime" if device == "cpu" else "torch") if runtime == "auto" else runtime
@@ -298,7 +302,7 @@ def open_model(
 
 
 def read_onnx(url: str, data: bytes) -> tuple[Bundle, Runtime]:
-    """A single file, complete in itself: the contract is in its metadata."""
+    """A single ONNX file, with the contract in its metadata."""
     bundle = _bundle(url, file_formats.onnx_metadata(url, data))
     file_formats.check_seal(url, file_formats.sums(data))
     session = OnnxRuntime(data)
@@ -307,20 +311,20 @@ def read_onnx(url: str, data: bytes) -> tuple[Bundle, Runtime]:
 
 
 def read_openvino(url: str, model: bytes, weights: bytes) -> tuple[Bundle, Runtime]:
-    """An `.xml` and the `.bin` beside it: the contract is in the metadata of the first."""
+    """An `.xml`, with the contract in its metadata, and its `.bin`."""
     file_formats.check_seal(url, file_formats.sums(model))
     session = OpenVinoRuntime(model, weights)
     bundle = _bundle(url, session.metadata)
     if session.metadata.get(WEIGHTS_KEY) != hashlib.sha256(weights).hexdigest():
         raise InputError(
-            f"{url} and its .bin do not belong together", "the weights do not have the SHA-256 that it names", _AGAIN
+            f"{url} and its .bin do not belong together", "the SHA-256 of the .bin is not the one in the .xml", _AGAIN
         )
     _check_outputs(url, bundle.contract, session.outputs, session.output_shapes)
     return bundle, session
 
 
 def read_program(url: str, data: bytes) -> tuple[Bundle, Runtime]:
-    """A `.pt2` archive whose tensors have the digest that it names."""
+    """A `.pt2` archive whose tensors match its digest."""
     archive = torch_programs.unpack(url, data)
     bundle = _bundle(url, archive.notes)
     bundles.check_digest(url, bundle, archive.tensors)
@@ -329,13 +333,13 @@ def read_program(url: str, data: bytes) -> tuple[Bundle, Runtime]:
 
 @dataclass(frozen=True)
 class FileKind:
-    """A model in a file of its own.
+    """A kind of exported model file.
 
     Attributes:
         runtime: that runs it.
-        extensions: of the file that is named, and of those that belong beside it.
-        read: takes the URL, for messages, and the bytes of each; gives what is as good as a bundle, and its runtime.
-            Raises `InputError` for anything that is not whole and ours.
+        extensions: of the named file, and of the files beside it.
+        read: takes the URL, for messages, and the bytes of each file; returns a bundle and its runtime.
+            Raises `InputError` for a file that is damaged or not written by plantml.
     """
 
     runtime: str
@@ -354,22 +358,22 @@ FILES: Mapping[str, FileKind] = {
     ".xml": FileKind("openvino", (".xml", ".bin"), read_openvino),
     ".pt2": FileKind("torch.export", (".pt2",), read_program),
 }
-"""What runs a file of its own, by extension."""
+"""Kinds of exported model files, by extension."""
 
 
 def output_names(contract: Contract) -> list[str]:
-    """What a model of this contract gives, in order."""
+    """Output names of a model with this contract, in order."""
     return [*(f"target.{target.name}" for target in contract.targets), "embedding", "unknown"]
 
 
 def _check_outputs(url: str, contract: Contract, names: Sequence[str], shapes: Sequence[Sequence[Any]]) -> None:
-    """Raise `InputError` if a graph does not give what its contract promises.
+    """Raise `InputError` if the outputs of a graph do not match its contract.
 
     Args:
         url: for the message.
         contract: that is in its metadata.
         names: of its outputs.
-        shapes: theirs; what is no number may vary.
+        shapes: of the outputs; anything but a number is a dynamic size.
     """
     sizes: dict[str, list[int]] = {f"target.{target.name}": [target.size] for target in contract.targets}
     sizes |= {"embedding": [contract.architecture.embedding], "unknown": []}
@@ -377,15 +381,15 @@ def _check_outputs(url: str, contract: Contract, names: Sequence[str], shapes: S
     for name, size in sizes.items():
         if actual.get(name) != size:
             raise InputError(
-                f"{url} does not give what its contract promises",
-                f"{name} should be {['N', *size]} and is {['N', *actual[name]] if name in actual else 'not there'}",
+                f"The outputs of {url} do not match its contract",
+                f"expected {name} of shape {['N', *size]}, got {['N', *actual[name]] if name in actual else 'none'}",
                 _AGAIN,
             )
 
 
 def _bundle(url: str, notes: Mapping[str, str]) -> Bundle:
     if bundles.CONTRACT_KEY not in notes or bundles.DIGEST_KEY not in notes:
-        raise InputError(f"{url} was not made by plantml", "its metadata holds no contract")
+        raise InputError(f"{url} was not made by plantml", "its metadata has no contract")
     content = parsing.parse_json(notes[bundles.CONTRACT_KEY], f"The contract in {url}")
     return Bundle(url, bundles.parse_contract(url, content), notes[bundles.DIGEST_KEY], {})
 
@@ -393,5 +397,5 @@ def _bundle(url: str, notes: Mapping[str, str]) -> Bundle:
 def _only_cpu(runtime: str, device: str) -> None:
     if device != "cpu":
         raise UsageError(
-            f"{runtime} runs on the CPU here, not on {device}", "", "Use --runtime torch for other devices."
+            f"{runtime} runs only on the CPU, not on {device}", "", "Use --runtime torch for other devices."
         )

@@ -1,12 +1,12 @@
-"""Confidence that is as sure as it is right: one temperature a target and one bias a class.
+"""Calibration of the logits: one temperature per target and one bias per class.
 
 The logits z of a target become z / T + b: temperature scaling (Guo et al. 2017, "On calibration of modern neural
 networks") with the bias correction of Alexandari et al. 2020 ("Maximum likelihood with bias-corrected calibration is
 hard-to-beat at label shift adaptation"), which undoes what weights and sampling for rare classes did to the priors.
 
-All targets are fitted together, on what is answered in the end. Health and disease are the case in point: their heads
+All targets are fitted together, on the final probabilities. Health and disease are the case in point: their heads
 see the same signs, so that the joint probability takes the same evidence twice. Fitted one by one, each head would be
-calibrated, and their answers too sure.
+calibrated, and their joint probabilities overconfident.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ def fit(
     labels: Mapping[str, NDArray[Any]],
     start: Scaling | None = None,
 ) -> Scaling:
-    """The scaling under which the labels are most likely, by the answers of `deployed` and the priors.
+    """The scaling that maximises the likelihood of the labels under `deployed` and the priors.
 
     The labels of n photos are taken as (n + 1) / (n + 2) sure (Platt 1999, "Probabilistic outputs for support
     vector machines"): a split without a single mistake does not ask for boundless confidence.
@@ -68,7 +68,7 @@ def fit(
         deployed: whose answers count; its own scaling does not.
         logits: [N, classes], by target.
         labels: encoded, see `Target.encode`, by target.
-        start: what is likely before any label is seen, and stays where a target has none; no scaling if not given.
+        start: centre of the priors, kept for targets without labels; no scaling by default.
     """
     from scipy.optimize import minimize
 

@@ -114,11 +114,13 @@ def unpack(url: str, data: bytes) -> Archive:
         clean = _clean(members, program)
     except _Foreign as error:
         raise InputError(
-            f"{url} holds what plantml does not export", str(error), "Loading it could run code: it is not loaded."
+            f"{url} has content that plantml never exports",
+            str(error),
+            "It was not loaded, because that could run code.",
         ) from error
     except (*_BROKEN, InputError) as error:
         why = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        raise InputError(f"{url} is no whole .pt2 file", why, "Export it again.") from error
+        raise InputError(f"{url} is not a complete .pt2 file", why, "Export it again.") from error
     check_seal(url, Sums("", _seal(members) if stated else None, stated))
     return Archive(notes, tensors, clean)
 
@@ -158,7 +160,7 @@ def _members(data: bytes) -> dict[str, bytes]:
 def _checked_path(tensor: str, entry: Mapping[str, Any]) -> str:
     path: str = entry["path_name"]
     if entry["use_pickle"] is not False or not _TENSOR.fullmatch(path):
-        raise _Foreign(f"{tensor} is no plain tensor")
+        raise _Foreign(f"{tensor} is not a plain tensor")
     return path
 
 
@@ -174,7 +176,7 @@ def _check_graph(program: Mapping[str, Any]) -> None:
         if not _TEXTS[key].fullmatch(text):
             raise _Foreign(f"the text {text!r}")
     if graph["custom_obj_values"] or program["graph_module"]["treespec_namedtuple_fields"]:
-        raise _Foreign("objects of its own")
+        raise _Foreign("custom objects")
 
 
 def _texts(part: Any) -> Iterator[tuple[str, str]]:

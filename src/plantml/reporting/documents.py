@@ -1,4 +1,4 @@
-"""What reports and cards are written with: templates, and tables of Markdown."""
+"""Documents from templates, and Markdown tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,11 +27,11 @@ def fill(package: str, template: str, *, filters: Mapping[str, Callable[..., Any
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table of Markdown, as lines, with an empty one after it."""
+    """A Markdown table as lines, with an empty line after it."""
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     return [*lines, *(f"| {' | '.join(cell(each) for each in row)} |" for row in rows), ""]
 
 
 def cell(text: object) -> str:
-    """Text that stands in a cell of a Markdown table."""
+    """Text escaped for a cell of a Markdown table."""
     return str(text).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

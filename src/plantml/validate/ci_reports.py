@@ -1,4 +1,4 @@
-"""The result for the pages of a CI server: JUnit XML, and a summary in Markdown."""
+"""The result for CI servers: JUnit XML, and a summary in Markdown."""
 
 import re
 from xml.etree import ElementTree as ET
@@ -12,7 +12,7 @@ _SLICES = 10
 
 
 def junit(result: ValidationResult) -> bytes:
-    """A test case for every gate, in the XML that CI servers read; without gates, one that passes."""
+    """One test case per gate as JUnit XML; without gates, one that passes."""
     failed = [gate for gate in result.gates if not gate.passed]
     count = {"tests": str(max(1, len(result.gates))), "failures": str(len(failed)), "errors": "0"}
     suites = ET.Element("testsuites", {"name": "plantml validate", **count})
@@ -40,15 +40,17 @@ def markdown(result: ValidationResult) -> bytes:
         lines += [result.comparison.verdict, ""]
     if result.gates:
         rows = [["passed" if gate.passed else "**FAILED**", *_gate_cells(gate)] for gate in result.gates]
-        lines += documents.table(("gate", "score", "number", "95 % interval", "wanted", ""), rows)
+        lines += documents.table(("gate", "score", "value", "95 % interval", "required", ""), rows)
     rows = [[name, f"{value:.4f}", _interval(result.intervals.get(name))] for name, value in result.scores.items()]
-    lines += documents.table(("score", "number", "95 % interval"), rows)
+    lines += documents.table(("score", "value", "95 % interval"), rows)
     if result.comparison:
         pairs = [
             [each.name, f"{each.other:.4f}", f"{each.value:.4f}", _interval(each.interval), each.verdict]
             for each in result.comparison.differences
         ]
-        lines += documents.table(("against the other", "other", "this", "difference, 95 %", "this is"), pairs)
+        lines += documents.table(
+            ("comparison", "other model", "this model", "difference, 95 % interval", "verdict"), pairs
+        )
     worst = [
         [f"{each.by}: {each.value}", each.target, f"{each.number:.4f}", _interval(each.interval), str(each.photos)]
         for each in result.slices[:_SLICES]
@@ -56,8 +58,8 @@ def markdown(result: ValidationResult) -> bytes:
     if worst:
         lines += documents.table(("worst slices", "target", "score", "95 % interval", "photos"), worst)
     if result.leaks and result.leaks.leaked:
-        clean = ", ".join(f"{name} {value:.4f}" for name, value in list(result.leaks.clean.items())[:2]) or "no photo"
-        lines += [f"{result.leaks.leaked} photos have a near-duplicate in training; without them: {clean}.", ""]
+        clean = ", ".join(f"{name} {value:.4f}" for name, value in list(result.leaks.clean.items())[:2]) or "none left"
+        lines += [f"{result.leaks.leaked} photos have a near-duplicate in training. Scores without them: {clean}.", ""]
     return "\n".join(lines).encode()
 
 

@@ -1,4 +1,4 @@
-"""Photos that the model has in effect seen: near-duplicates of training photos, and their groups."""
+"""Leaks: near-duplicates of training photos, and photos of their groups, among the validated photos."""
 
 import re
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Leaks:
     """The score without photos that have a near-duplicate in training, beside the raw one.
 
     Attributes:
-        photos: judged, with an answer.
+        photos: with a prediction.
         leaked: of them with a copy, a near-duplicate, or a photo of their group among the training photos.
         trained: training photos that were compared with.
         raw: headline scores of all.
@@ -42,7 +42,7 @@ class Leaks:
 
 
 def training_rows(judged: Sequence[Version], contract: Contract) -> pl.DataFrame:
-    """What a model learnt from, as far as it can be read: the version it names, and the judged sets' train splits."""
+    """A model's training photos, as far as they can be read: its own version, and the train splits of `judged`."""
     origin = contract.dataset
     known = [version for version in judged if _home(version) != storage.absolute(origin.url)]
     named = {_home(version) for version in judged}
@@ -77,7 +77,7 @@ def leaked_rows(rows: pl.DataFrame, trained: pl.DataFrame) -> NDArray[np.bool_]:
 
 
 def leaks(leaked: NDArray[np.bool_], trained: int, raw: Evaluation, clean: Evaluation | None) -> Leaks:
-    """What came of it."""
+    """The leaks, with the scores of all photos and of those that did not leak."""
     scores = dict(clean.scores) if clean else {}
     intervals = {name: each for name, each in clean.intervals.items() if name in scores} if clean else {}
     return Leaks(len(leaked), int(leaked.sum()), trained, dict(raw.scores), scores, intervals)

@@ -1,7 +1,7 @@
-"""What a model looked at: cover a part of the photo, and see how much less sure it is.
+"""Occlusion maps: how much the score falls when a part of the photo is covered.
 
 Occlusion sensitivity after Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks",
-section 3.3. It asks nothing of a model but answers, so it works with every runtime.
+section 3.3. It needs only predictions, so it works with every runtime.
 """
 
 import io
@@ -40,14 +40,14 @@ def occlusion(runtime: Runtime, pixels: Pixels, target: str, output: int, *, bat
         copies = np.repeat(pixels[None], len(chunk), axis=0)
         for copy, (row, column) in zip(copies, chunk, strict=True):
             copy[_span(row, height), _span(column, width)] = imaging.PAD
-        answers = runtime.run(copies)[f"target.{target}"][:, output]
-        for (row, column), answer in zip(chunk, answers, strict=True):
-            falls[row, column] = whole - float(answer)
+        scores = runtime.run(copies)[f"target.{target}"][:, output]
+        for (row, column), score in zip(chunk, scores, strict=True):
+            falls[row, column] = whole - float(score)
     return falls
 
 
 def overlay(pixels: Pixels, fall: NDArray[np.float32], side: int) -> bytes:
-    """The photo in grey, and in colour what the answer rests on, as JPEG bytes of so many pixels a side."""
+    """The photo in grey with its occlusion map in colour, as JPEG bytes, `side` pixels on its longer side."""
     photo = Image.fromarray(pixels)
     scale = side / max(photo.size)
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))

@@ -1,4 +1,4 @@
-"""Predictions as tables, for other tools."""
+"""Predictions as tables for other tools."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def write(validation: Validation) -> dict[str, bytes]:
 
 
 def files(name: str, table: pl.DataFrame) -> dict[str, bytes]:
-    """A table as Parquet and as CSV, by the names of the files."""
+    """A table as Parquet and as CSV, by file name."""
     parquet, text = io.BytesIO(), io.BytesIO()
     table.write_parquet(parquet)
     table.write_csv(text)

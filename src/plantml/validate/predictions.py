@@ -1,4 +1,4 @@
-"""A model's answers for photos: those that are kept, and the others by the code that detection runs."""
+"""A model's predictions for photos: cached ones, and the others from the code that `detect` runs."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ Change = Callable[[Pixels], Pixels]
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said of photos, in their order.
+    """A model's predictions for photos, in their order.
 
     Attributes:
         items: one prediction per photo.
@@ -41,7 +41,7 @@ class Predictions:
         return [at for at, prediction in enumerate(self.items) if prediction.probabilities is not None]
 
     def outputs(self, target: str, photos: Sequence[int]) -> Floats:
-        """Outputs of a target for some of the answered photos: float32 [P, classes]."""
+        """Outputs of a target for some of the readable photos: float32 [P, classes]."""
         probabilities = [self.items[at].probabilities for at in photos]
         return np.stack([each[target] for each in probabilities if each is not None])
 
@@ -52,7 +52,7 @@ def predict(
     """Predictions for all photos.
 
     Raises:
-        StoppedError: a signal came; what was answered is kept.
+        StoppedError: a signal came; the predictions so far are cached.
         InputError: a photo is not the one that was labelled, or none could be read.
     """
     contract, keys = pipeline.bundle.contract, photo_keys(rows)
@@ -63,9 +63,9 @@ def predict(
     missing = [at for at, prediction in enumerate(restored) if prediction is None]
     done = len(urls) - len(missing)
     progress(done, len(urls))
-    answers = pipeline.run(stop.until(urls[at] for at in missing))
+    computed = pipeline.run(stop.until(urls[at] for at in missing))
     try:
-        for at, prediction in zip(missing, answers, strict=False):  # a stop ends the answers early
+        for at, prediction in zip(missing, computed, strict=False):  # a stop ends them early
             restored[at] = prediction
             if prediction.probabilities is not None:
                 record = json.dumps(prediction.record.as_json())
@@ -75,9 +75,7 @@ def predict(
     finally:
         cache.flush()
     if stop:
-        raise stop.error(
-            f"Validation stopped after {done} of {len(urls)} photos", "Repeat the command: it goes on from there."
-        )
+        raise stop.error(f"Validation stopped after {done} of {len(urls)} photos", "Repeat the command to resume.")
     predictions = [prediction for prediction in restored if prediction is not None]
     _check_unchanged(rows, predictions)
     if all(prediction.probabilities is None for prediction in predictions):
@@ -96,7 +94,7 @@ def predict_changed(
     stop: Stop,
     progress: Progress,
 ) -> Iterator[tuple[int, Mapping[str, Mapping[str, Floats]]]]:
-    """Predictions for changed photos: place, then by change and target float32 [classes]; unreadable ones are left out.
+    """Outputs for perturbed photos: place, then float32 [classes] by change and target; unreadable photos are left out.
 
     Each photo is read once. The changes are made at the model's input size.
     """
@@ -104,11 +102,11 @@ def predict_changed(
     length = sum(target.size for target in contract.targets)
     missing = []
     for at, key in enumerate(keys):
-        answer = cache.get(key)
-        if answer is None or len(answer[1]) != length * len(changes):
+        cached = cache.get(key)
+        if cached is None or len(cached[1]) != length * len(changes):
             missing.append(at)
         else:
-            yield at, _by_change(answer[1], changes, contract)
+            yield at, _by_change(cached[1], changes, contract)
 
     def work(places: list[int]) -> list[tuple[int, Floats]]:
         return _changed(pipeline, places, [urls[at] for at in places], changes)
@@ -126,7 +124,7 @@ def predict_changed(
     if stop:
         raise stop.error(
             f"Validation stopped after {done} of {len(urls)} changed photos",
-            "Repeat the command: it goes on from there.",
+            "Repeat the command to resume.",
         )
 
 
@@ -167,21 +165,21 @@ def _by_change(numbers: Floats, changes: Mapping[str, Any], contract: Contract) 
     return {name: _split(contract, part) for name, part in zip(changes, parts, strict=True)}
 
 
-def _restored(answer: tuple[str, Floats] | None, contract: Contract, url: str) -> Prediction | None:
-    if answer is None or len(answer[1]) != sum(target.size for target in contract.targets):
+def _restored(cached: tuple[str, Floats] | None, contract: Contract, url: str) -> Prediction | None:
+    if cached is None or len(cached[1]) != sum(target.size for target in contract.targets):
         return None
-    content: dict[str, Any] = json.loads(answer[0])
+    content: dict[str, Any] = json.loads(cached[0])
     content.pop("plantml_record")
     record = Record(**{**content, "image": url, "boxes": tuple(content["boxes"])})
-    return Prediction(record, _split(contract, answer[1]), None)
+    return Prediction(record, _split(contract, cached[1]), None)
 
 
 def _check_unchanged(rows: pl.DataFrame, predictions: Sequence[Prediction]) -> None:
-    """A photo that is no longer the one that was labelled would make the score a lie."""
+    """Raise `InputError` if a photo is no longer the one that was labelled: the score would be wrong."""
     for name, image_id, prediction in zip(rows["name"], rows["image_id"], predictions, strict=True):
         if prediction.record.image_id not in {None, image_id}:
             raise InputError(
                 f"{name} is not the photo that was imported",
-                f"its bytes do not have the SHA-256 {image_id[:12]}… any more",
+                f"its SHA-256 is no longer {image_id[:12]}…",
                 "Restore it from a backup, or import the photos again into a new dataset.",
             )

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: numbers, curves, and the photos that went worst."""
+"""The validation report as one self-contained HTML page: scores, curves, and the worst photos."""
 
 import base64
 import functools
@@ -30,16 +30,16 @@ _RISK = 0.05
 """Risk that is drawn where the contract names none."""
 
 _WORDS = {
-    "joint_accuracy": "all targets right",
+    "joint_accuracy": "all targets correct",
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro-F1",
     "weighted_f1": "weighted F1",
-    "top3_accuracy": "among the first 3",
-    "top5_accuracy": "among the first 5",
+    "top3_accuracy": "top-3 accuracy",
+    "top5_accuracy": "top-5 accuracy",
     "ece": "calibration error (ECE)",
     "brier": "Brier score",
-    "aurc": "risk-coverage area (AURC)",
+    "aurc": "area under risk-coverage (AURC)",
     "coverage_at_1pct": "coverage at 1 % risk",
     "coverage_at_5pct": "coverage at 5 % risk",
     "average_precision": "average precision",
@@ -56,7 +56,7 @@ class Photo:
     Attributes:
         name: relative to its source.
         picture: as a data URL; empty if it cannot be shown.
-        looked_at: the same with what the answer rests on.
+        looked_at: the same with its occlusion map.
         lines: label and text.
         badge: short word in its corner.
     """
@@ -84,14 +84,14 @@ def pictures(validation: Validation) -> dict[str, bytes]:
 
 
 def _curves(validation: Validation, target: Target) -> dict[str, bytes]:
-    answers, labels = validation.outcomes.outputs[target.name], validation.outcomes.truth[target.name]
+    outputs, labels = validation.outcomes.outputs[target.name], validation.outcomes.truth[target.name]
     if target.kind == "value":
         known = validation.outcomes.known(target)
         if not known.any():
             return {}
-        return {"agreement": charts.agreement(target.name, target.unit, labels[known], answers[known, 0])}
-    confidence, right = calibration.confidences(target, answers, labels)
-    scores, good = calibration.judged(target, answers, labels)
+        return {"agreement": charts.agreement(target.name, target.unit, labels[known], outputs[known, 0])}
+    confidence, right = calibration.confidences(target, outputs, labels)
+    scores, good = calibration.judged(target, outputs, labels)
     contract, curve = validation.pipeline.bundle.contract, selective.risk_coverage(scores, good)
     in_service = _in_service(contract.thresholds.get(target.name), scores, good)
     marked = (
@@ -105,7 +105,7 @@ def _curves(validation: Validation, target: Target) -> dict[str, bytes]:
 
 
 def _in_service(score: float | None, scores: Any, right: Any) -> Threshold | None:
-    """What the model's own threshold did on these photos. It was fixed before, so its bound pays for no search."""
+    """The model's own threshold on these photos. It was fixed before, so its bound needs no correction for a search."""
     if score is None:
         return None
     accepted = scores >= score
@@ -177,18 +177,18 @@ def _target(validation: Validation, target: Target) -> dict[str, Any]:
 
 
 def _worst(validation: Validation, progress: Progress) -> list[Photo]:
-    """Wrong answers, the surest first, with what the model looked at."""
+    """Wrong predictions, the highest score first, with their occlusion maps."""
     wrong: list[tuple[float, int, Target, int]] = []
     for target in validation.photos.targets:
         if target.kind == "value":
             continue
         known, right = validation.outcomes.known(target), validation.outcomes.right(target)
         for at in np.flatnonzero(known & ~right).tolist():
-            sure = validation.outcomes.outputs[target.name][at]
+            scores = validation.outcomes.outputs[target.name][at]
             if target.kind == "multilabel":  # the label that is missed by most
-                sure = np.abs(sure - validation.outcomes.truth[target.name][at])
-            output = int(sure.argmax())
-            wrong.append((float(sure[output]), at, target, output))
+                scores = np.abs(scores - validation.outcomes.truth[target.name][at])
+            output = int(scores.argmax())
+            wrong.append((float(scores[output]), at, target, output))
     worst: dict[int, tuple[Target, int]] = {}
     for _, at, target, output in sorted(wrong, key=lambda each: (-each[0], each[1])):
         if at not in worst and len(worst) < _WORST:
@@ -205,13 +205,13 @@ def _furthest(validation: Validation, target: Target) -> list[Photo]:
     """Photos whose value is furthest from its label, the furthest first."""
     if target.kind != "value":
         return []
-    truth, answers = validation.outcomes.truth[target.name], validation.outcomes.outputs[target.name][:, 0]
+    truth, outputs = validation.outcomes.truth[target.name], validation.outcomes.outputs[target.name][:, 0]
     error = np.where(validation.outcomes.known(target), validation.outcomes.quality(target), 0.0)
     photos = []
     for at in np.argsort(-error, kind="stable")[:_FURTHEST].tolist():
         if error[at] > 0:
             row = validation.photos.rows.row(validation.readable[at], named=True)
-            text = f"is {truth[at]:.3g}, predicted {answers[at]:.3g} {target.unit or ''}".rstrip()
+            text = f"label {truth[at]:.3g}, predicted {outputs[at]:.3g} {target.unit or ''}".rstrip()
             photos.append(Photo(row["name"], _picture(row["url"]), "", [(target.name, text)]))
     return photos
 
@@ -233,29 +233,29 @@ def _wrong_photo(validation: Validation, one: tuple[int, Target, int]) -> Photo:
 
 
 def _lines(validation: Validation, at: int, prediction: Prediction) -> list[tuple[str, str]]:
-    """What is true and what was said, for targets that were missed; then the others in short."""
+    """Label and prediction of the targets that are wrong; then the correct ones in short."""
     lines, fine = [], []
     for target in validation.photos.targets:
         true = validation.photos.rows[target.name][validation.readable[at]]
         if target.kind == "value" or true is None:
             continue
-        answer = predicted_labels(target, validation.outcomes)[at] or "nothing"
+        predicted = predicted_labels(target, validation.outcomes)[at] or "none"
         if validation.outcomes.right(target)[at]:
-            fine.append(f"{target.name} {answer}")
+            fine.append(f"{target.name} {predicted}")
         elif target.kind == "class":
             score = float(validation.outcomes.outputs[target.name][at].max())
-            lines.append((target.name, f"is {true}, predicted {answer} ({score:.2f})"))
+            lines.append((target.name, f"label {true}, predicted {predicted} ({score:.2f})"))
         else:
-            lines.append((target.name, f"is {'|'.join(true) or 'nothing'}, predicted {answer}"))
+            lines.append((target.name, f"labels {'|'.join(true) or 'none'}, predicted {predicted}"))
     if fine:
-        lines.append(("right", ", ".join(fine)))
+        lines.append(("correct", ", ".join(fine)))
     if prediction.record.unknown is not None:
         lines.append(("unknown", f"{prediction.record.unknown:.3f}"))
     return lines
 
 
 def _changed(validation: Validation) -> list[Photo]:
-    """Photos that two models answer differently, those that this one gets wrong first."""
+    """Photos that two models predict differently, those that this one gets wrong first."""
     comparison = validation.result.comparison
     if comparison is None or validation.other is None:
         return []
@@ -271,7 +271,7 @@ def _changed(validation: Validation) -> list[Photo]:
                 true = row[target.name]
                 true = "|".join(true) if isinstance(true, list) else true
                 lost += (theirs == true) - (ours == true)
-                lines.append((target.name, f"is {true or 'not labelled'}; this: {ours}, other: {theirs}"))
+                lines.append((target.name, f"label {true or 'missing'}; this model: {ours}, other model: {theirs}"))
         changes.append((-lost, at, row, lines, "lost" if lost > 0 else "won" if lost < 0 else "changed"))
     photos = []
     for _, _, row, lines, badge in sorted(changes, key=lambda each: each[:2])[:_CHANGED]:
@@ -288,20 +288,20 @@ def _next(validation: Validation) -> list[Photo]:
         row = validation.photos.rows.row(each.row, named=True)
         prediction = validation.predictions.items[each.row]
         lines = [(target.name, _words(target, prediction)) for target in targets]
-        how = f"lead {each.score:.3f}" if each.why == "uncertain" else f"unknown {each.score:.3f}"
+        how = f"margin {each.score:.3f}" if each.why == "uncertain" else f"unknown {each.score:.3f}"
         photos.append(Photo(row["name"], _picture(row["url"]), "", [*lines, ("why", how)], each.why))
     return photos
 
 
 def _words(target: Target, prediction: Prediction) -> str:
-    answer = (prediction.record.targets or {}).get(target.name)
-    if answer is None:
-        return "no answer"
+    predicted = (prediction.record.targets or {}).get(target.name)
+    if predicted is None:
+        return "no prediction"
     if target.kind == "class":
-        return str(answer["label"])
+        return str(predicted["label"])
     if target.kind == "value":
-        return f"{answer['value']:.3g} {answer['unit']}"
-    return "|".join(name for name, _ in answer["labels"])
+        return f"{predicted['value']:.3g} {predicted['unit']}"
+    return "|".join(name for name, _ in predicted["labels"])
 
 
 def _picture(url: str) -> str:

@@ -26,7 +26,7 @@ METRICS_FORMAT = 2
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What a validation found.
+    """The result of a validation.
 
     Attributes:
         versions: reference, fingerprint and judged photos of each dataset.
@@ -34,24 +34,24 @@ class ValidationResult:
         model: digest.
         contract: of the model.
         photos: that were judged.
-        failed: name and reason of photos that gave no answer; they count as nothing in the scores.
-        reports: by target that model and dataset share and that is labelled.
+        failed: name and reason of photos without a prediction; they do not count in the scores.
+        reports: of every labelled target that model and dataset share.
         scores: headline numbers.
         intervals: of all scores that have one.
         groups: of photos, which the intervals are over.
         decisions: photos by decision.
         slices: the worst first.
-        leaks: score without what the model has as good as seen; `None` where its training photos are not known.
-        robustness: if it was asked for.
+        leaks: scores without leaked photos; `None` if the training photos are unknown.
+        robustness: if requested.
         comparison: with another model, if one was named.
         gates: judged ones.
         left_out: by target, photos whose class a model does not know.
         review: photos to label next.
         out: URL of the folder that was written, or none.
         written: URLs of single files that were written.
-        allowed: photos without an answer that still end well.
-        new: answers that were computed now.
-        config: what was asked.
+        allowed: failures tolerated before the exit code is 5.
+        new: predictions that were computed now.
+        config: the settings.
     """
 
     versions: Sequence[tuple[str, str, int]]

@@ -1,4 +1,4 @@
-"""What to label next: photos that the model is least sure of, and those least like what it learnt.
+"""What to label next: the least certain photos, and those least like the training photos.
 
 Half of each (margin sampling after Scheffer et al. 2001; novelty by the model's own `unknown` score), one photo of a
 group, so that no two say the same. Photos without a label come first; where all have one, a second look at the
@@ -32,7 +32,7 @@ class Pick:
     Attributes:
         row: of the candidates.
         why: `uncertain` or `novel`.
-        score: margin between the two best answers, or the `unknown` score.
+        score: margin between the two best classes, or the `unknown` score.
     """
 
     row: int
@@ -53,7 +53,7 @@ def candidates(dataset_versions: Sequence[Version], targets: Sequence[Target]) -
 
 
 def margin(targets: Sequence[Target], outputs: Mapping[str, Any]) -> float:
-    """How sure the least sure target is: the lead of its best class over the next, or twice a label's way from 0.5."""
+    """The smallest margin over targets: between the best two classes, or twice a label's distance from 0.5."""
     margins = [1.0]
     for target in targets:
         numbers = np.sort(np.asarray(outputs[target.name], np.float64))[::-1]
@@ -91,7 +91,7 @@ def files(
     picks: Sequence[Pick],
     model: str,
 ) -> dict[str, bytes]:
-    """Tasks of Label Studio with the model's answers to correct, the interface, and the photos; by path."""
+    """Tasks of Label Studio with the model's predictions to correct, the interface, and the photos; by path."""
     contents: dict[str, bytes] = {}
     tasks = []
     for number, each in enumerate(picks, start=1):
@@ -120,15 +120,15 @@ def files(
 def _results(targets: Sequence[Target], prediction: Prediction, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     results = []
     for target in targets:
-        answer = (prediction.record.targets or {}).get(target.name)
-        if answer is None or target.kind == "value":
+        predicted = (prediction.record.targets or {}).get(target.name)
+        if predicted is None or target.kind == "value":
             continue
-        choices = [answer["label"]] if target.kind == "class" else [name for name, _ in answer["labels"]]
+        choices = [predicted["label"]] if target.kind == "class" else [name for name, _ in predicted["labels"]]
         if choices:
             result: dict[str, Any] = {"from_name": target.name, "to_name": "image", "type": "choices"}
             result |= {"value": {"choices": choices}, "original_width": row["width"], "original_height": row["height"]}
             if target.kind == "class":
-                result["score"] = answer["score"]
+                result["score"] = predicted["score"]
             results.append(result)
     return results
 

@@ -1,4 +1,4 @@
-"""The score on photos that were spoilt a little, and a lot: what a dirty lens or a cloud may cost.
+"""Scores on mildly and strongly perturbed photos: what a dirty lens or a cloud may cost.
 
 The changes are made on the picture as the model gets it (after Hendrycks and Dietterich 2019, "Benchmarking neural
 network robustness to common corruptions and perturbations"), so that they mean the same for every camera; lengths
@@ -90,7 +90,7 @@ CHANGES: Mapping[str, tuple[Callable[[Pixels, Any], Pixels], tuple[Any, Any], st
     "rotation": (_rotation, (10.0, 45.0), "{} degrees"),
     "resize": (_resize, (2.0, 4.0), "1/{} and back"),
 }
-"""What is done, how much of it is mild and strong, and how that is said. A new change is one more line here."""
+"""By name: the function, its mild and strong strengths, and their description. Add perturbations here."""
 
 
 def changes() -> dict[str, Change]:
@@ -116,20 +116,20 @@ def robustness(
     stop: Stop,
     progress: Progress,
 ) -> Robustness:
-    """Scores under every change, on at most so many photos, chosen by the seed."""
+    """Scores under every perturbation, on at most `most` photos, sampled by the seed."""
     sample = _sample(photos.rows.height, most, seed)
     sampled = photos.at(sample)
-    answers: dict[str, dict[int, Mapping[str, Any]]] = {}
+    predicted: dict[str, dict[int, Mapping[str, Any]]] = {}
     for at, by_change in predict_changed(pipeline, sampled.rows, changes(), cache, stop=stop, progress=progress):
         for name, outputs in by_change.items():
-            answers.setdefault(name, {})[at] = outputs
-    places = sorted(answers["none"])
+            predicted.setdefault(name, {})[at] = outputs
+    places = sorted(predicted["none"])
     rows = sampled.rows[places]
     truth = {target.name: target.encode(rows[target.name].to_list()) for target in sampled.targets}
     score = "macro_f1" if any(target.kind != "value" for target in sampled.targets) else "r2"
 
     def of(name: str) -> float:
-        return _score(sampled.targets, truth, [answers[name][at] for at in places])
+        return _score(sampled.targets, truth, [predicted[name][at] for at in places])
 
     return Robustness(
         photos=len(places),
@@ -148,8 +148,8 @@ def _sample(photos: int, most: int, seed: int) -> list[int]:
     return sorted(np.random.default_rng(seed).choice(photos, most, replace=False).tolist())
 
 
-def _score(targets: Sequence[Target], truth: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> float:
-    outputs = {target.name: np.stack([answer[target.name] for answer in answers]) for target in targets}
+def _score(targets: Sequence[Target], truth: Mapping[str, Any], predicted: Sequence[Mapping[str, Any]]) -> float:
+    outputs = {target.name: np.stack([each[target.name] for each in predicted]) for target in targets}
     scores = metrics.headline(metrics.reports_of(targets, truth, outputs))
     return scores["macro_f1"] if "macro_f1" in scores else next(iter(scores.values()))
 

@@ -1,4 +1,4 @@
-"""A model's answers held against the labels: scores, and how sure these photos make of them."""
+"""A model's predictions compared with the labels: scores and their intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ JOINT = "joint_accuracy"
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Labels and answers of photos that were read, as numbers.
+    """Labels and outputs of the readable photos, as numbers.
 
     Attributes:
-        targets: judged.
+        targets: that were validated.
         truth: by target, as `Target.encode` gives it.
         outputs: by target, [N, classes].
         groups: of the photos.
@@ -42,11 +42,11 @@ class Outcomes:
         return target.labelled(self.truth[target.name])
 
     def right(self, target: Target) -> Bools:
-        """Which answers are right: bool [N]; not for values."""
-        return metrics.right_answers(target, self.truth[target.name], self.outputs[target.name])
+        """Which predictions are correct: bool [N]; not for values."""
+        return metrics.correct_predictions(target, self.truth[target.name], self.outputs[target.name])
 
     def quality(self, target: Target) -> Floats:
-        """Of each photo: 1 where right and 0 where wrong, or a value's absolute error: [N]."""
+        """Per photo: 1 where correct and 0 where wrong, or a value's absolute error: [N]."""
         if target.kind != "value":
             return self.right(target).astype(float)
         error: Floats = np.abs(self.outputs[target.name][:, 0] - self.truth[target.name])
@@ -60,7 +60,7 @@ class Evaluation:
     Attributes:
         reports: by target.
         scores: the headline.
-        every: all numbers that a gate can name.
+        every: all scores that a gate can name.
         intervals: of all scores that have one.
         replicates: of the scores, by resample.
     """
@@ -73,7 +73,7 @@ class Evaluation:
 
 
 def outcomes(targets: Sequence[Target], photos: Photos, predictions: Predictions, places: Sequence[int]) -> Outcomes:
-    """The photos at `places`, which all have an answer; targets with the classes of the model that answered."""
+    """Outcomes of the photos at `places`, all readable; targets have the predicting model's classes."""
     rows = photos.rows[list(places)]
     return Outcomes(
         targets=targets,
@@ -129,7 +129,7 @@ def _intervals(every: Mapping[str, float], replicates: Replicates, outcomes: Out
 
 
 def groups_of(outcomes: Outcomes) -> dict[str, int]:
-    """By score of one class, the groups that it is made of."""
+    """The number of groups behind each score of a class."""
     sizes: dict[str, int] = {}
     for target in outcomes.targets:
         if target.kind != "class":

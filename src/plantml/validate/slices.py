@@ -1,4 +1,4 @@
-"""Scores of parts of the photos: where is the model weakest?"""
+"""Scores of slices of the photos: where is the model weakest?"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ more."""
 
 @dataclass(frozen=True)
 class Slice:
-    """The score of one target on a part of the photos.
+    """The score of one target on one slice of the photos.
 
     Attributes:
         by: what the photos have in common: `source`, `camera`, `size`, `light`, `blur`, `frequency` of their class, or
@@ -65,7 +65,7 @@ class Slice:
 def slices(
     outcomes: Outcomes, rows: pl.DataFrame, learnt: Mapping[str, Mapping[str, int]], *, resamples: int, seed: int
 ) -> list[Slice]:
-    """All slices of answered photos, the worst first, small ones last.
+    """All slices of the photos, the worst first, small ones last.
 
     Args:
         outcomes: the photos.
@@ -103,7 +103,7 @@ def _parts(rows: pl.DataFrame, targets: Sequence[Target]) -> Iterator[tuple[str,
         if name.startswith("meta_") and not any(_tells(rows, name, target) for target in targets)
     }
     for by, column in {**own, **_NAMED}.items():
-        values = rows[column].replace("", None).fill_null("not known")
+        values = rows[column].replace("", None).fill_null("unknown")
         counts = values.value_counts(sort=True)
         if 1 < counts.height <= (_MOST if column in own.values() else rows.height):
             for value in counts[column].head(_MOST):
@@ -114,7 +114,7 @@ def _parts(rows: pl.DataFrame, targets: Sequence[Target]) -> Iterator[tuple[str,
 
 
 def _tells(rows: pl.DataFrame, column: str, target: Target) -> bool:
-    """True for a column that only says a label in other words, as the name of a photo's folder does."""
+    """True for a column that repeats a label, as the name of a photo's folder may."""
     known = rows.filter(pl.col(column).is_not_null() & pl.col(target.name).is_not_null())
     if target.kind != "class" or known[target.name].n_unique() < 2:
         return False
@@ -151,7 +151,7 @@ def _frequencies(target: Target, outcomes: Outcomes, learnt: Mapping[str, int]) 
         mask = np.isin(truth, [target.classes.index(label) for _, label in classes])
         least, most = classes[0][0], classes[-1][0]
         range_ = f"{least}" if least == most else f"{least} to {most}"
-        yield "frequency", f"{name} classes ({range_} photos each to learn from)", mask
+        yield "frequency", f"{name} classes ({range_} training photos each)", mask
 
 
 def as_json(slices: Sequence[Slice]) -> list[dict[str, Any]]:
