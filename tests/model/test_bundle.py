@@ -15,7 +15,7 @@ from plantml.export.onnx import serialised
 from plantml.imaging import Fit
 from plantml.metrics.calibration import Threshold
 from plantml.model import bundle
-from plantml.model.bundle import Architecture, Combinations, Contract, Origin
+from plantml.model.contract import Architecture, Combinations, Contract, Origin, parse_contract
 from plantml.targets import Target
 
 CONTRACT = Contract(
@@ -363,7 +363,7 @@ def test_keys_of_other_formats_are_refused_in_words(full):
 def test_a_contract_that_no_network_can_keep_is_refused(change, message):
     """Whatever its digest: it may have been made so."""
     with pytest.raises(InputError, match=message):
-        bundle.parse_contract("here", json.loads(changed(**change).canonical()))
+        parse_contract("here", json.loads(changed(**change).canonical()))
 
 
 def rehashed(content, name, data):
@@ -418,7 +418,7 @@ def test_digest_changes_with_the_contract(what):
 def test_digest_is_that_of_the_contract_however_it_was_written():
     content = json.loads(CONTRACT.canonical())
     backwards = {key: content[key] for key in reversed(content)}
-    again = bundle.parse_contract("here", json.loads(json.dumps(backwards, indent=7)))
+    again = parse_contract("here", json.loads(json.dumps(backwards, indent=7)))
     assert again == CONTRACT
     assert again.canonical() == CONTRACT.canonical()
 
@@ -428,13 +428,13 @@ def test_a_contract_from_before_there_was_an_account_keeps_its_digest():
     old = json.loads(CONTRACT.canonical())
     assert not {"target_risk", "acceptance", "combinations"} & set(old)
     text = json.dumps(old, sort_keys=True, separators=(",", ":")).encode()
-    assert bundle.parse_contract("here", old).canonical() == text
+    assert parse_contract("here", old).canonical() == text
 
 
 @pytest.mark.parametrize("what", OTHERS)
 def test_every_contract_survives_its_file(what):
     content = json.loads(bundle.model_json(OTHERS[what], "digest", FILES))["contract"]
-    assert bundle.parse_contract("here", content) == OTHERS[what]
+    assert parse_contract("here", content) == OTHERS[what]
 
 
 tensors = st.dictionaries(st.text("abc.", min_size=1, max_size=4), st.binary(min_size=1, max_size=8), min_size=1)

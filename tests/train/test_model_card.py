@@ -13,7 +13,7 @@ from plantml.data.manifest import Version
 from plantml.imaging import Fit
 from plantml.metrics import report_encoded
 from plantml.metrics.calibration import accept_thresholds
-from plantml.model.bundle import Architecture, Contract, Origin
+from plantml.model.contract import Architecture, Contract, Origin
 from plantml.targets import Target
 from plantml.train import calibration_report, model_card
 from plantml.validate.scoring import Outcomes

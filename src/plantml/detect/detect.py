@@ -90,7 +90,7 @@ def pipeline_for(bundle: Bundle, runtime: Runtime, config: DetectConfig, threads
     from plantml.detect.tiles import TiledPipeline, Tiling
 
     tiling = Tiling(config.tile, config.overlap)
-    return TiledPipeline(bundle, used, tiling, threads=threads, batch=batch, top_k=config.top_k)
+    return TiledPipeline(bundle, used, tiling=tiling, threads=threads, batch=batch, top_k=config.top_k)
 
 
 def check(config: DetectConfig, bundle: Bundle) -> None:

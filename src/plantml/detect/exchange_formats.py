@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from plantml.about import __version__
 from plantml.model import records
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 
 MEGADETECTOR = "1.4"
 """Version of MegaDetector's format: https://lila.science/megadetector-output-format."""

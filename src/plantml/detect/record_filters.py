@@ -6,7 +6,7 @@ from plantml.concurrency import batched
 from plantml.detect import writers
 from plantml.detect.journal import Row
 from plantml.model import records
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 
 _ROWS = 2000
 

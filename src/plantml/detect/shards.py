@@ -18,7 +18,7 @@ from plantml.detect import writers
 from plantml.detect.journal import Row
 from plantml.detect.photo_list import Listing
 from plantml.errors import InputError, UsageError
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 
 KEY = "shard"
 """Key of a part's records; a merged record has it no more."""

@@ -28,7 +28,7 @@ from plantml.export.samples import Sample
 from plantml.imaging import Pixels
 from plantml.metrics import calibration
 from plantml.model import bundle as bundles
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.runtimes import OnnxRuntime, Outputs, output_names
 
 METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {

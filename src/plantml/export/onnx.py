@@ -9,7 +9,7 @@ from plantml.about import __version__
 from plantml.errors import MissingExtraError
 from plantml.imaging import Fit
 from plantml.model import bundle as bundles
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.file_formats import NO_SEAL, SEAL_KEY, seal
 
 OPSET = 18

@@ -11,7 +11,7 @@ from plantml import metrics
 from plantml.errors import GateError
 from plantml.imaging import Pixels
 from plantml.metrics.bootstrap import Groups, of_target
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.records import Reader
 from plantml.model.runtimes import Outputs, Runtime
 from plantml.targets import Target

@@ -14,7 +14,8 @@ from plantml.data import versions
 from plantml.data.manifest import Version
 from plantml.errors import InputError, PlantmlError
 from plantml.imaging import Fit, ImageError, Pixels
-from plantml.model.bundle import Bundle, Contract
+from plantml.model.bundle import Bundle
+from plantml.model.contract import Contract
 from plantml.targets import Target
 
 BATCH = 16

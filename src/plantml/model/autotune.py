@@ -38,7 +38,7 @@ _SLOW = 0.5
 
 
 @dataclass(frozen=True)
-class Pace:
+class Setting:
     """The chosen setting.
 
     Attributes:
@@ -64,7 +64,7 @@ def choose(
     threads: int | None = None,
     batch: int | None = None,
     device: str = "cpu",
-) -> Pace:
+) -> Setting:
     """Threads and batch for a run.
 
     Args:
@@ -77,22 +77,22 @@ def choose(
     """
     usual = threads or machine.threads, batch or BATCH
     if threads and batch:
-        return Pace(*usual, "as set")
+        return Setting(*usual, "as set")
     if images < WORTH:
-        return Pace(*usual, f"default; measured for {WORTH} images or more")
+        return Setting(*usual, f"default; measured for {WORTH} images or more")
     place = machine.measured(*_facts(pipeline, usual, device, threads, batch))
     if (cached := _cached(place)) is not None:
         return cached
     others = _candidates(usual, threads, batch, device)
     speeds = measure(_work(pipeline), usual, others)
-    tuned = Pace(*fastest(speeds, usual), _describe(speeds))
+    setting = Setting(*fastest(speeds, usual), _describe(speeds))
     if len(speeds) > len(others):
         with suppress(PlantmlError):  # a cache that cannot be written costs a second each time, no more
-            storage.write(str(place), json.dumps(vars(tuned)).encode())
-    return tuned
+            storage.write(str(place), json.dumps(vars(setting)).encode())
+    return setting
 
 
-def _cached(place: Path) -> Pace | None:
+def _cached(place: Path) -> Setting | None:
     """An earlier run's measurement; `None` if there is no valid one."""
     try:
         content = parse_json_object(place.read_bytes(), str(place))
@@ -100,7 +100,7 @@ def _cached(place: Path) -> Pace | None:
         return None
     match content:
         case {"threads": int(threads), "batch": int(batch), "why": why} if max(threads, batch) <= _MOST:
-            return Pace(max(1, threads), max(1, batch), f"{why}; kept from an earlier run")
+            return Setting(max(1, threads), max(1, batch), f"{why}; kept from an earlier run")
     return None
 
 

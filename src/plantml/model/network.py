@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plantml.errors import InputError
-from plantml.model.bundle import WEIGHTS, Architecture, Combinations, Contract
+from plantml.model.bundle import WEIGHTS
+from plantml.model.contract import Architecture, Combinations, Contract
 from plantml.targets import Target, tied, valid_combinations
 
 _AGAIN = "Fetch the model again, or use the version of timm that it was trained with."
@@ -26,7 +27,7 @@ class PlantNet(nn.Module):
     """A timm backbone with uint8 photos as input, and a linear head per target.
 
     Args:
-        architecture: see `bundle.Architecture`.
+        architecture: see `contract.Architecture`.
         targets: what to predict, in order.
         backbone: the network itself; built by name, without weights, if not given.
         dropout: share of embedding features dropped before the heads while training.

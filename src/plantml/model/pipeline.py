@@ -8,8 +8,8 @@ memory does not grow with the number of images.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Any
 
@@ -45,10 +45,11 @@ class Prediction:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
 class Pipeline:
     """A model, ready to predict for any number of images.
 
-    Args:
+    Attributes:
         bundle: whose contract holds.
         runtime: that runs the network.
         threads: images processed at the same time.
@@ -56,12 +57,16 @@ class Pipeline:
         top_k: classes to list per class target.
     """
 
-    def __init__(
-        self, bundle: Bundle, runtime: Runtime, *, threads: int = 2, batch: int = BATCH, top_k: int = 5
-    ) -> None:
-        self.bundle, self.runtime = bundle, runtime
-        self.threads, self.batch = threads, batch
-        self._reader = Reader(bundle.contract, top_k)
+    bundle: Bundle
+    runtime: Runtime
+    _: KW_ONLY
+    threads: int = 2
+    batch: int = BATCH
+    top_k: int = 5
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.bundle.contract, self.top_k)
 
     def run(self, urls: Iterable[str]) -> Iterator[Prediction]:
         """One prediction for every URL, in order."""

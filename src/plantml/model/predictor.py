@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.pipeline import Pipeline
 
 

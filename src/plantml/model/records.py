@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml.errors import UsageError
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.runtimes import Outputs
 from plantml.targets import Target, tied, valid_combinations
 

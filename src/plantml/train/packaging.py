@@ -21,7 +21,7 @@ from plantml.imaging import Pixels
 from plantml.metrics import Report, calibration
 from plantml.model import bundle as bundles
 from plantml.model import temperature
-from plantml.model.bundle import Combinations, Contract, Origin
+from plantml.model.contract import Combinations, Contract, Origin
 from plantml.model.network import Deployed, PlantNet
 from plantml.model.runtimes import OnnxRuntime, Outputs
 from plantml.targets import Target, tied, valid_combinations

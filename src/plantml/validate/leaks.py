@@ -14,7 +14,7 @@ from plantml.data import duplicates, versions
 from plantml.data.manifest import Version
 from plantml.errors import PlantmlError
 from plantml.metrics import Interval
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.validate.scoring import Evaluation
 
 _COLUMNS = ("image_id", "phash", "entropy", "contrast", "group", "home")

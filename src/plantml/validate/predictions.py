@@ -13,7 +13,7 @@ from plantml import imaging, storage
 from plantml.concurrency import Progress, Stop, batched, in_threads
 from plantml.errors import InputError, PlantmlError
 from plantml.imaging import Pixels
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.pipeline import Pipeline, Prediction
 from plantml.model.records import Record
 from plantml.validate.prediction_cache import PredictionCache, photo_keys

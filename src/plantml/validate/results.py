@@ -7,7 +7,7 @@ from typing import Any
 from plantml import __version__, metrics
 from plantml.metrics import Interval, Report
 from plantml.metrics.bootstrap import LEVEL
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
 from plantml.validate import compare, leaks, robustness, slices
