@@ -5,18 +5,18 @@ from typing import Any
 
 
 def fill(package: str, template: str, *, filters: Mapping[str, Callable[..., Any]] | None = None, **values: Any) -> str:
-    """A template with its values.
+    """Render a template; an HTML page extends `base.html` of this package.
 
     Args:
-        package: that holds `templates/`.
+        package: with the folder `templates/`.
         template: name of its file; in HTML every value is escaped.
-        filters: functions that the template may apply.
-        values: what it shows; to ask for another one is an error.
+        filters: functions for the template.
+        values: for the template; using an undefined one is an error.
     """
     import jinja2  # most commands write nothing of this kind
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(package),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("plantml.reporting")]),
         autoescape=template.endswith(".html"),
         trim_blocks=True,
         lstrip_blocks=True,
