@@ -84,8 +84,8 @@ def parse(line: str) -> dict[str, Any]:
     A file's name need not be UTF-8. Python keeps other bytes as halves of surrogate pairs, which are written out here:
     the name `caf\xe9.jpg` becomes the text `caf\udce9.jpg`.
     """
-    found: dict[str, Any] = json.loads(_SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", line))
-    return found
+    content: dict[str, Any] = json.loads(_SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", line))
+    return content
 
 
 class Reader:
