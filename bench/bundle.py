@@ -14,7 +14,7 @@ from plantml.export.onnx import to_onnx
 from plantml.export.samples import Sample
 from plantml.imaging import Fit
 from plantml.model import bundle as bundles
-from plantml.model.bundle import Architecture, Contract, Origin
+from plantml.model.contract import Architecture, Contract, Origin
 from plantml.model.network import Deployed, PlantNet
 from plantml.registry import references
 from plantml.synth import DEFAULT_CLASSES

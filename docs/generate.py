@@ -21,7 +21,7 @@ from plantml.detect.detect import DetectConfig
 from plantml.retrain.config import DriftConfig, Feed, GateConfig, RetrainConfig
 from plantml.settings import Machine
 from plantml.train.config import TrainConfig
-from plantml.validate.validate import ValidateConfig
+from plantml.validate.config import ValidateConfig
 
 HERE = Path(__file__).parent
 COMMANDS = [

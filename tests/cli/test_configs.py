@@ -20,7 +20,7 @@ from plantml.retrain.manual_commands import commands_for
 from plantml.retrain.round_context import Work
 from plantml.retrain.rounds import STEPS, Round
 from plantml.train.config import TrainConfig
-from plantml.validate.validate import ValidateConfig
+from plantml.validate.config import ValidateConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MODELS = {"train": TrainConfig, "validate": ValidateConfig, "detect": DetectConfig}

@@ -14,7 +14,8 @@ from plantml.detect.config import DetectConfig
 from plantml.detect.detect import build_pipeline, detect
 from plantml.detect.sources import collect
 from plantml.imaging import Fit
-from plantml.model.bundle import Architecture, Bundle, Contract, Origin
+from plantml.model.bundle import Bundle
+from plantml.model.contract import Architecture, Contract, Origin
 from plantml.targets import Target
 
 SIZE = 8

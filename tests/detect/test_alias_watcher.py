@@ -40,7 +40,7 @@ class Registry:
 
     def open(self, config, ref):
         number = self.acts.ledger().entry(ref.rpartition("@")[2]).number
-        bundle = Bundle(f"{self.url}/{number:04d}", self.contracts[number], str(number) * 64, {}, asked=ref)
+        bundle = Bundle(f"{self.url}/{number:04d}", self.contracts[number], str(number) * 64, {}, ref=ref)
         return build_pipeline(bundle, Formula(), config, 2), Extras()
 
 
@@ -175,10 +175,10 @@ def test_new_classes_are_welcome_and_other_targets_end_the_watch(watched, models
 
 def test_only_an_alias_of_a_watch_is_followed(models):
     config = DetectConfig(watch=True)
-    named = Bundle("url", CONTRACT, "1" * 64, {}, asked=f"{models.url}@production")
+    named = Bundle("url", CONTRACT, "1" * 64, {}, ref=f"{models.url}@production")
     assert watched_alias(named, config) == f"{models.url}@production"
     assert watched_alias(named, DetectConfig()) == ""
-    assert watched_alias(Bundle("url", CONTRACT, "1" * 64, {}, asked=f"{models.url}@1"), config) == ""
+    assert watched_alias(Bundle("url", CONTRACT, "1" * 64, {}, ref=f"{models.url}@1"), config) == ""
     assert watched_alias(Bundle("url", CONTRACT, "1" * 64, {}), config) == ""
 
 

@@ -9,7 +9,7 @@ import pytest
 from plantml.detect import writers
 from plantml.errors import UsageError
 from plantml.imaging import Fit
-from plantml.model.bundle import Architecture, Contract, Origin
+from plantml.model.contract import Architecture, Contract, Origin
 from plantml.model.records import Record, failed
 from plantml.targets import Target
 

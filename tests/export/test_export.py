@@ -148,8 +148,8 @@ def test_a_folder_with_a_dot_in_its_name_is_a_folder(tmp_path):
     [
         ("/models/leaf.engine", None, r"\.engine"),
         ("/models/leaf.onnx", "engine", "engine"),
-        ("/models/leaf.onnx", "pt2", r"pt2 is not written to a \.onnx file"),
-        ("/models/leaf.engine", "pt2", r"pt2 is not written to a \.engine file"),
+        ("/models/leaf.onnx", "pt2", r"pt2 cannot be written to a \.onnx file"),
+        ("/models/leaf.engine", "pt2", r"pt2 cannot be written to a \.engine file"),
     ],
 )
 def test_what_is_no_format_is_wrong_usage(to, form, message):

@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from plantml.export.onnx import to_onnx
 from plantml.imaging import Fit
-from plantml.model.bundle import Architecture, Contract, Origin
+from plantml.model.contract import Architecture, Contract, Origin
 from plantml.model.network import Deployed, PlantNet
 from plantml.targets import Target
 

@@ -4,7 +4,7 @@ import pytest
 from plantml.errors import GateError
 from plantml.export import proof
 from plantml.imaging import Fit
-from plantml.model.bundle import Architecture, Contract, Origin
+from plantml.model.contract import Architecture, Contract, Origin
 from plantml.targets import Target
 
 CONTRACT = Contract(

@@ -174,12 +174,12 @@ def test_the_joint_score_wants_every_target_right():
 
 def test_right_answers_leave_out_what_is_not_labelled():
     outputs = probabilities([0, 1, 0], [0.9, 0.8, 0.7], 2)
-    assert metrics.right_answers(class_target(2), np.array([0, 0, -1]), outputs).tolist() == [True, False, False]
+    assert metrics.correct_predictions(class_target(2), np.array([0, 0, -1]), outputs).tolist() == [True, False, False]
     spots = Target("symptoms", "multilabel", ("spots",))
-    found = metrics.right_answers(spots, np.array([[1.0], [np.nan]]), np.array([[0.9], [0.9]]))
+    found = metrics.correct_predictions(spots, np.array([[1.0], [np.nan]]), np.array([[0.9], [0.9]]))
     assert found.tolist() == [True, False]
     with pytest.raises(ValueError, match="not right or wrong"):
-        metrics.right_answers(VALUE, np.zeros(1), np.zeros((1, 1)))
+        metrics.correct_predictions(VALUE, np.zeros(1), np.zeros((1, 1)))
 
 
 def test_calibration_error_by_hand():

@@ -46,7 +46,7 @@ def timed(trained):
 
 def test_what_was_asked_for_is_taken_unmeasured(timed, machine):
     pipeline = timed(lambda images: 0)
-    assert autotune.choose(pipeline, machine, MANY, threads=3, batch=5) == autotune.Pace(3, 5, "as asked")
+    assert autotune.choose(pipeline, machine, MANY, threads=3, batch=5) == autotune.Setting(3, 5, "as set")
     assert pipeline.runtime.calls == []
 
 

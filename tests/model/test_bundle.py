@@ -15,7 +15,7 @@ from plantml.export.onnx import serialised
 from plantml.imaging import Fit
 from plantml.metrics.calibration import Threshold
 from plantml.model import bundle
-from plantml.model.bundle import Architecture, Combinations, Contract, Origin
+from plantml.model.contract import Architecture, Combinations, Contract, Origin, parse_contract
 from plantml.targets import Target
 
 CONTRACT = Contract(
@@ -175,7 +175,7 @@ def test_a_lost_file_is_not_found(folder):
     with pytest.raises(NotFoundError, match=r"model\.safetensors"):
         bundle.find(folder).read("model.safetensors")
     Path(folder, "model.onnx").unlink()
-    with pytest.raises(InputError, match=r"is not whole: there is no model\.onnx"):
+    with pytest.raises(InputError, match=r"is incomplete: model\.onnx is missing"):
         bundle.find(folder)
 
 
@@ -345,7 +345,7 @@ def test_keys_of_other_formats_are_refused_in_words(full):
     ("change", "message"),
     [
         ({"targets": ()}, "there are none"),
-        ({"targets": CONTRACT.targets[:1] * 2}, "two of one name"),
+        ({"targets": CONTRACT.targets[:1] * 2}, "two have the same name"),
         ({"targets": (Target("a/b", "class", ("x",)),)}, "cannot be called"),
         ({"targets": (Target("disease", "class", ("x", "x")),)}, "the classes of disease"),
         ({"targets": (Target("disease", "class"),)}, "the classes of disease"),
@@ -353,9 +353,9 @@ def test_keys_of_other_formats_are_refused_in_words(full):
         ({"input": Fit(-1, 64)}, "a size"),
         ({"input": Fit(10**9, 64)}, "a size"),
         ({"thresholds": {"rust": 0.5}}, "thresholds: there is no target 'rust'"),
-        ({"temperatures": {"disease": 0.0}}, "not above 0"),
-        ({"temperatures": {"disease": float("nan")}}, "not above 0"),
-        ({"biases": {"disease": (0.5,)}}, "not one a class"),
+        ({"temperatures": {"disease": 0.0}}, "must be above 0"),
+        ({"temperatures": {"disease": float("nan")}}, "must be above 0"),
+        ({"biases": {"disease": (0.5,)}}, "one per class"),
         ({"combinations": Combinations(targets=("severity",), seen=(("rust",),))}, "combinations: 'rust'"),
         ({"combinations": Combinations(targets=("disease",), seen=(("rust", "none"),))}, "combinations: 'rust, none'"),
     ],
@@ -363,7 +363,7 @@ def test_keys_of_other_formats_are_refused_in_words(full):
 def test_a_contract_that_no_network_can_keep_is_refused(change, message):
     """Whatever its digest: it may have been made so."""
     with pytest.raises(InputError, match=message):
-        bundle.parse_contract("here", json.loads(changed(**change).canonical()))
+        parse_contract("here", json.loads(changed(**change).canonical()))
 
 
 def rehashed(content, name, data):
@@ -393,7 +393,7 @@ def test_an_onnx_file_whose_metadata_were_edited_to_fit_is_noticed(full):
     (folder / "model.json").write_text(json.dumps(fitting))
     with pytest.raises(InputError, match=r"model\.onnx was changed after plantml wrote it"):
         bundle.find(str(folder)).read("model.onnx")
-    with pytest.raises(InputError, match="not the model that it says"):
+    with pytest.raises(InputError, match="does not match its digest"):
         bundle.find(str(folder)).read("model.safetensors")
 
 
@@ -418,7 +418,7 @@ def test_digest_changes_with_the_contract(what):
 def test_digest_is_that_of_the_contract_however_it_was_written():
     content = json.loads(CONTRACT.canonical())
     backwards = {key: content[key] for key in reversed(content)}
-    again = bundle.parse_contract("here", json.loads(json.dumps(backwards, indent=7)))
+    again = parse_contract("here", json.loads(json.dumps(backwards, indent=7)))
     assert again == CONTRACT
     assert again.canonical() == CONTRACT.canonical()
 
@@ -428,13 +428,13 @@ def test_a_contract_from_before_there_was_an_account_keeps_its_digest():
     old = json.loads(CONTRACT.canonical())
     assert not {"target_risk", "acceptance", "combinations"} & set(old)
     text = json.dumps(old, sort_keys=True, separators=(",", ":")).encode()
-    assert bundle.parse_contract("here", old).canonical() == text
+    assert parse_contract("here", old).canonical() == text
 
 
 @pytest.mark.parametrize("what", OTHERS)
 def test_every_contract_survives_its_file(what):
     content = json.loads(bundle.model_json(OTHERS[what], "digest", FILES))["contract"]
-    assert bundle.parse_contract("here", content) == OTHERS[what]
+    assert parse_contract("here", content) == OTHERS[what]
 
 
 tensors = st.dictionaries(st.text("abc.", min_size=1, max_size=4), st.binary(min_size=1, max_size=8), min_size=1)

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from plantml.imaging import Fit
 from plantml.model import network
-from plantml.model.bundle import Architecture, Combinations, Contract, Origin
+from plantml.model.contract import Architecture, Combinations, Contract, Origin
 from plantml.model.network import Deployed, PlantNet
 from plantml.targets import Target, valid_combinations
 

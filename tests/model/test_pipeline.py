@@ -13,7 +13,8 @@ from PIL import Image
 
 from plantml.errors import StorageError
 from plantml.imaging import Fit
-from plantml.model.bundle import Architecture, Bundle, Contract, Origin
+from plantml.model.bundle import Bundle
+from plantml.model.contract import Architecture, Contract, Origin
 from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
 

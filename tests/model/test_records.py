@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plantml.imaging import Fit
-from plantml.model.bundle import Architecture, Combinations, Contract, Origin
+from plantml.model.contract import Architecture, Combinations, Contract, Origin
 from plantml.model.records import Reader, Record, failed
 from plantml.targets import Target
 

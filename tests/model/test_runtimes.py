@@ -112,7 +112,7 @@ def test_a_foreign_onnx_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("contract", "message"),
-    [("{", "not valid JSON"), ("[]", "no valid model contract"), ("{}", "bundle format None")],
+    [("{", "not valid JSON"), ("[]", "not a valid model contract"), ("{}", "bundle format None")],
 )
 def test_an_onnx_file_with_a_damaged_contract_is_refused(tmp_path, contract, message):
     notes = {"plantml": contract, "plantml_digest": "ab"}
@@ -138,7 +138,7 @@ def test_bytes_that_are_no_onnx_are_refused(tmp_path, data):
 
 def test_an_onnx_file_whose_answers_are_not_its_contracts_is_refused(opened, tmp_path):
     notes = {"plantml": opened[0].contract.canonical().decode(), "plantml_digest": "ab"}
-    with pytest.raises(InputError, match="does not give what its contract promises"):
+    with pytest.raises(InputError, match="do not match its contract"):
         runtimes.open_model(foreign(tmp_path / "empty.onnx", notes))
 
 
@@ -292,7 +292,7 @@ def test_weights_of_another_type_or_shape_do_not_run(trained):
     name = next(name for name, tensor in weights.items() if tensor.dtype == torch.float32 and tensor.dim() > 1)
     for other in (weights[name].view(torch.int32), weights[name][:1], None):
         changed = {key: tensor for key, tensor in {**weights, name: other}.items() if tensor is not None}
-        with pytest.raises(InputError, match="do not fit the model's contract"):
+        with pytest.raises(InputError, match="do not match the model's contract"):
             network.rebuild(found.contract, changed)
 
 

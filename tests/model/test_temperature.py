@@ -7,7 +7,7 @@ from torch import nn
 
 from plantml import metrics
 from plantml.model import temperature
-from plantml.model.bundle import Architecture
+from plantml.model.contract import Architecture
 from plantml.model.network import Deployed, PlantNet
 from plantml.model.temperature import Scaling
 from plantml.targets import Target

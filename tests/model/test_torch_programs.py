@@ -160,7 +160,7 @@ def tree(content):
     ],
 )
 def test_a_graph_that_could_run_code_is_refused(packed, work):
-    with pytest.raises(InputError, match="what plantml does not export") as error:
+    with pytest.raises(InputError, match="content that plantml never exports") as error:
         torch_programs.unpack("leaf.pt2", edited(packed, work))
     assert "not loaded" in error.value.hint
 
@@ -178,14 +178,14 @@ def test_pickles_are_refused_and_never_loaded(packed, tmp_path):
         content["config"][first]["path_name"] = "custom_obj_0"
 
     for work in (marked, elsewhere):
-        with pytest.raises(InputError, match="no plain tensor"):
+        with pytest.raises(InputError, match="not a plain tensor"):
             torch_programs.unpack("leaf.pt2", edited(packed, work, torch_programs.WEIGHTS))
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("name", ["archive/data/aotinductor/model/x.so", "other/models/model.json", "archive/../x"])
 def test_files_that_ours_do_not_have_are_refused(packed, name):
-    with pytest.raises(InputError, match="what plantml does not export"):
+    with pytest.raises(InputError, match="content that plantml never exports"):
         torch_programs.unpack("leaf.pt2", archive(members(packed) | {name: b""}))
 
 
@@ -202,13 +202,13 @@ def test_guards_and_traces_do_not_reach_torch(packed):
 
 @pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x03\x04" * 9])
 def test_bytes_that_are_no_archive_are_refused(data):
-    with pytest.raises(InputError, match="no whole"):
+    with pytest.raises(InputError, match="not a complete"):
         torch_programs.unpack("leaf.pt2", data)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
 def test_half_an_archive_is_refused(packed, share):
-    with pytest.raises(InputError, match="no whole"):
+    with pytest.raises(InputError, match="not a complete"):
         torch_programs.unpack("leaf.pt2", packed[: int(len(packed) * share)])
 
 
@@ -216,7 +216,7 @@ def test_a_flipped_bit_is_noticed(packed):
     where = packed.index(members(packed)["archive/data/weights/weight_0"])
     data = bytearray(packed)
     data[where] ^= 1
-    with pytest.raises(InputError, match="no whole"):
+    with pytest.raises(InputError, match="not a complete"):
         torch_programs.unpack("leaf.pt2", bytes(data))
 
 
@@ -228,7 +228,7 @@ def test_an_archive_that_holds_nothing_or_too_much_is_refused(data):
 
 @pytest.mark.parametrize("text", ["1" * 200 + "!", "1" * 200 + "()" * 50 + "!"])
 def test_a_long_text_is_looked_at_once(packed, text):
-    with pytest.raises(InputError, match="what plantml does not export"):
+    with pytest.raises(InputError, match="content that plantml never exports"):
         torch_programs.unpack("leaf.pt2", edited(packed, size(text)))
 
 

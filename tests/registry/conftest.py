@@ -12,7 +12,7 @@ from plantml import storage
 from plantml.export.onnx import serialised
 from plantml.imaging import Fit
 from plantml.model import bundle
-from plantml.model.bundle import Architecture, Contract, Origin
+from plantml.model.contract import Architecture, Contract, Origin
 from plantml.targets import Target
 
 SIZE = 8

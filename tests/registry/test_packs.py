@@ -120,7 +120,7 @@ def test_a_wrong_digest_is_refused(tmp_path, write_pack, bundle_files, name):
     other = bundle_files(2, card="# Another\n")[name]
     assert "SHA-256" in refused(write_pack({name: other}), tmp_path, StorageError)
     if name != "README.md":  # every hash is right, and the digest is that of another model
-        why = {"model.onnx": "put together from two models", "model.safetensors": "not the model that it says"}
+        why = {"model.onnx": "mixes the files of two models", "model.safetensors": "does not match its digest"}
         assert why[name] in refused(write_pack({name: other}, rehash=True), tmp_path)
 
 
@@ -146,7 +146,7 @@ def test_another_name_than_its_own_is_refused(tmp_path, write_pack, bundle_files
     ("name", "why"),
     [
         ("model.pkl", "'model.pkl' does not belong"),
-        ("model.onnx", "not a whole ONNX file"),
+        ("model.onnx", "not a complete ONNX file"),
         ("model.safetensors", "not a safetensors file"),
     ],
 )
@@ -207,7 +207,7 @@ def test_a_graph_that_reads_files_beside_it_is_refused(tmp_path, write_pack, bun
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="../../../etc/passwd")
     said = refused(write_pack({"model.onnx": seal(model.SerializeToString())}, rehash=True), tmp_path)
-    assert "not an ONNX model that runs here" in said
+    assert "onnxruntime cannot load the file" in said
 
 
 def test_bytes_that_were_changed_by_chance_are_never_a_bug(tmp_path, write_pack, bundle_files):

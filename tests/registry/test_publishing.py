@@ -18,7 +18,7 @@ def test_versions_are_numbered_immutable_bundles(url, make_bundle):
     assert (first.number, second.number) == (1, 2)
     found = references.find(f"{url}/leaf@challenger")
     assert (found.url, found.digest) == (second.url, second.digest)
-    assert found.asked == f"{url}/leaf@challenger"
+    assert found.ref == f"{url}/leaf@challenger"
     assert references.find(f"{url}/leaf@1").digest == first.digest
     assert references.find(first.url).digest == first.digest
     assert found.read(bundle.CARD) == b"# A card\n"
@@ -55,7 +55,7 @@ def test_a_model_without_a_version_is_asked_back(tmp_path, make_bundle):
 
 def test_an_at_in_the_name_of_a_folder_is_a_name_where_no_registry_is(tmp_path, bundle_files):
     storage.publish(str(tmp_path / "leaf@3"), bundle_files(1))
-    assert references.find(str(tmp_path / "leaf@3")).asked == ""
+    assert references.find(str(tmp_path / "leaf@3")).ref == ""
 
 
 def test_how_a_run_was_trained_goes_with_it(tmp_path, bundle_files):
@@ -88,7 +88,7 @@ def test_what_is_not_whole_is_not_taken(tmp_path, make_bundle, name, data, error
 def test_a_bundle_of_two_models_is_refused(tmp_path, bundle_files):
     files, other = bundle_files(1), bundle_files(2)
     content = json.loads(files["model.json"])
-    for name, why in (("model.onnx", "two models"), ("model.safetensors", "not the model that it says")):
+    for name, why in (("model.onnx", "two models"), ("model.safetensors", "does not match its digest")):
         mixed = {**files, name: other[name]}
         hashes = {**content["files"], name: json.loads(other["model.json"])["files"][name]}
         mixed["model.json"] = json.dumps({**content, "files": hashes}).encode()

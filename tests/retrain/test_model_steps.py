@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from plantml.imaging import Fit
-from plantml.model.bundle import Architecture, Bundle, Contract, Origin
+from plantml.model.bundle import Bundle
+from plantml.model.contract import Architecture, Contract, Origin
 from plantml.retrain import model_steps, retrain, rounds
 from plantml.retrain.class_alignment import align_classes
 from plantml.retrain.config import GateConfig

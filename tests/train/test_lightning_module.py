@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from plantml.model.bundle import Architecture
+from plantml.model.contract import Architecture
 from plantml.model.network import PlantNet, bare_backbone
 from plantml.targets import Target
 from plantml.train.lightning_module import PlantModule, depths

@@ -13,10 +13,10 @@ from plantml.data.manifest import Version
 from plantml.imaging import Fit
 from plantml.metrics import report_encoded
 from plantml.metrics.calibration import accept_thresholds
-from plantml.model.bundle import Architecture, Contract, Origin
+from plantml.model.contract import Architecture, Contract, Origin
 from plantml.targets import Target
 from plantml.train import calibration_report, model_card
-from plantml.validate.scoring import Answered
+from plantml.validate.scoring import Outcomes
 from plantml.validate.selection import DATASET, groups_of
 from plantml.validate.slices import slices
 
@@ -33,7 +33,7 @@ class Validated:
     answers: dict[str, Any]
 
     def slices(self, version):
-        judged = Answered(TARGETS, self.labels, self.answers, groups_of(self.rows), {})
+        judged = Outcomes(TARGETS, self.labels, self.answers, groups_of(self.rows), {})
         learnt = {target.name: model_card.train_counts(version, target) for target in TARGETS}
         return slices(judged, self.rows, learnt, resamples=50, seed=0)
 

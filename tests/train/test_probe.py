@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from plantml.concurrency import Stop
-from plantml.model.bundle import Architecture
+from plantml.model.contract import Architecture
 from plantml.model.network import PlantNet
 from plantml.targets import Target
 from plantml.train import probe

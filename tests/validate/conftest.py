@@ -9,7 +9,8 @@ import pytest
 
 from plantml.concurrency import Stop
 from plantml.imaging import Fit
-from plantml.model.bundle import Architecture, Bundle, Contract, Origin
+from plantml.model.bundle import Bundle
+from plantml.model.contract import Architecture, Contract, Origin
 from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
 from plantml.validate.config import ValidateConfig

@@ -5,7 +5,7 @@ from plantml import metrics
 from plantml.errors import InputError
 from plantml.targets import Target
 from plantml.validate.compare import compare
-from plantml.validate.scoring import Answered, judge
+from plantml.validate.scoring import Outcomes, evaluate
 
 TARGET = Target("disease", "class", ("none", "rust", "blight"))
 OTHERS = Target("disease", "class", ("blight", "rust", "none"))
@@ -16,11 +16,11 @@ def answers(truth, said, target=TARGET, groups=None, order=None):
     outputs = np.full((len(truth), target.size), 0.1 / (target.size - 1), np.float32)
     outputs[np.arange(len(said)), said] = 0.9
     groups = metrics.Groups(range(len(truth)) if groups is None else groups)
-    return Answered([target], {target.name: np.asarray(truth)}, {target.name: outputs}, groups, {})
+    return Outcomes([target], {target.name: np.asarray(truth)}, {target.name: outputs}, groups, {})
 
 
 def against(mine, others, max_drop=None, resamples=400):
-    both = [(each, judge(each, resamples=resamples, seed=0)) for each in (mine, others)]
+    both = [(each, evaluate(each, resamples=resamples, seed=0)) for each in (mine, others)]
     names = [f"{number}.jpg" for number in range(len(mine.truth["disease"]))]
     return compare("other", "digest", both[0], both[1], names=names, max_drop=max_drop)
 
@@ -40,8 +40,8 @@ def test_a_better_model_is_to_be_kept_and_it_is_said_how_sure_that_is():
     assert first.name == "macro_f1"
     assert first.difference == pytest.approx(0.08, abs=0.03)
     assert first.interval.low > 0
-    assert (first.verdict, first.sure > 0.99) == ("better", True)
-    assert found.verdict.startswith("Keep this model, over 99.9 % sure")
+    assert (first.verdict, first.probability > 0.99) == ("better", True)
+    assert found.verdict.startswith("Keep this model, better with over 99.9 % probability")
     assert {each.name: each.verdict for each in found.differences}["disease.brier"] == "better"
 
 
@@ -58,8 +58,8 @@ def test_equal_models_are_not_told_apart():
     truth = rng.integers(0, 3, 200)
     said = with_mistakes(truth, 0.05, rng)
     found = against(answers(truth, said), answers(truth, said), max_drop=0.0)
-    assert found.differences[0].sure == 0.5
-    assert "not told apart" in found.verdict
+    assert found.differences[0].probability == 0.5
+    assert "No significant difference" in found.verdict
     assert not found.changed
     assert all(gate.passed for gate in found.gates)
     assert [duel.paired.p for duel in found.duels] == [1.0] * 4

@@ -33,7 +33,7 @@ def test_any_number_can_be_a_bound(bound):
     "text", ["", "macro_f1", "macro_f1=", "=0.9", "macro_f1=high", "macro_f1=nan", "macro_f1=e", "a=1=2"]
 )
 def test_what_is_no_gate_is_refused_with_an_example(text):
-    with pytest.raises(UsageError, match="is no gate") as error:
+    with pytest.raises(UsageError, match="is not a gate") as error:
         gates.parse("min", ["macro_f1=0.5", text])
     assert "--min disease.macro_f1=0.85" in error.value.hint
 
@@ -56,8 +56,8 @@ def test_each_gate_is_judged_by_its_own_number():
         ("disease.recall[rust]", 0.6, False),
         ("severity.mae", 0.1, True),
     ]
-    assert str(judged[1]) == "FAILED  disease.recall[rust] = 0.6000, wanted >= 0.61"
-    assert str(judged[2]) == "passed  severity.mae = 0.1000, wanted <= 0.1"
+    assert str(judged[1]) == "FAILED  disease.recall[rust] = 0.6000, required >= 0.61"
+    assert str(judged[2]) == "passed  severity.mae = 0.1000, required <= 0.1"
 
 
 def test_a_name_without_a_number_suggests_near_ones():
@@ -78,7 +78,7 @@ def test_a_name_like_none_lists_the_headline():
 
 def test_each_gate_shows_its_interval():
     (gate,) = gates.judge([("min", "macro_f1", 0.85)], SCORES, {"macro_f1": Interval(0.75, 0.86)})
-    assert str(gate) == "FAILED  macro_f1 = 0.8000 [0.7500, 0.8600], wanted >= 0.85"
+    assert str(gate) == "FAILED  macro_f1 = 0.8000 [0.7500, 0.8600], required >= 0.85"
     assert gate.as_json() == {
         "name": "macro_f1",
         "min": 0.85,

@@ -1,6 +1,6 @@
 import pytest
 
-from plantml.model.bundle import Origin
+from plantml.model.contract import Origin
 
 
 @pytest.fixture

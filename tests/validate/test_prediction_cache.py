@@ -8,7 +8,7 @@ import pytest
 from plantml.concurrency import Stop
 from plantml.errors import StoppedError
 from plantml.validate import prediction_cache
-from plantml.validate.prediction_cache import Kept
+from plantml.validate.prediction_cache import PredictionCache
 
 PHOTOS = [(name, name, {}) for name in ("none", "rust", "blight")] * 12
 
@@ -63,7 +63,7 @@ def test_a_stopped_validation_goes_on_where_it_was(paint, painted, judged):
     data, pipeline = paint(PHOTOS), painted()
     with pytest.raises(StoppedError, match="after 20 of 36") as error:
         judged(data, pipeline, stop=StopsAfter(20))
-    assert "goes on" in error.value.hint
+    assert "resume" in error.value.hint
     found = judged(data, pipeline)
     assert found.new == 16
     assert pipeline.runtime.seen == 36
@@ -73,8 +73,8 @@ KILLED = """
 import sys, time, runpy
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from plantml.validate import kept
-kept.SEGMENT_ROWS = 4
+from plantml.validate import prediction_cache
+prediction_cache.SEGMENT_ROWS = 4
 from plantml.model import pipeline
 answer = pipeline.Pipeline.predict_urls
 def slow(self, urls):
@@ -110,19 +110,19 @@ def test_a_killed_validation_goes_on_where_it_was(cli, trained, run_python, tmp_
 
 
 def test_a_damaged_segment_is_left_out(tmp_path):
-    store = Kept.open(tmp_path, "model", "photos")
+    store = PredictionCache.open(tmp_path, "model", "photos")
     store.add("a", "{}", np.array([1.5], np.float32))
     store.flush()
     (folder,) = (tmp_path / "predictions").iterdir()
     (folder / "0-0.parquet").write_bytes(b"half")
-    again = Kept.open(tmp_path, "model", "photos")
+    again = PredictionCache.open(tmp_path, "model", "photos")
     assert again.get("a")[1].tolist() == [1.5]
     assert again.get("b") is None
     assert not (folder / "0-0.parquet").exists()
 
 
 def test_without_a_name_nothing_is_kept(tmp_path):
-    store = Kept.open(tmp_path, None, "photos")
+    store = PredictionCache.open(tmp_path, None, "photos")
     store.add("a", "{}", np.array([1.5], np.float32))
     store.flush()
     assert not list(tmp_path.iterdir())
@@ -131,11 +131,11 @@ def test_without_a_name_nothing_is_kept(tmp_path):
 def test_the_least_used_models_are_forgotten(tmp_path, monkeypatch):
     monkeypatch.setattr(prediction_cache, "_MODELS", 3)
     for number in range(6):
-        store = Kept.open(tmp_path, f"model{number}", "photos")
+        store = PredictionCache.open(tmp_path, f"model{number}", "photos")
         store.add("a", "{}", np.array([1.0], np.float32))
         store.flush()
         os.utime(tmp_path / "predictions" / f"model{number}-photos", (number, number))
-    Kept.open(tmp_path, "another", "photos")
+    PredictionCache.open(tmp_path, "another", "photos")
     assert sorted(folder.name for folder in (tmp_path / "predictions").iterdir()) == [
         "model3-photos",
         "model4-photos",

@@ -60,7 +60,7 @@ def test_wrong_photos_have_their_pair_of_pictures(page):
     text = page()
     assert len(re.findall(r'<figure class="pair">', text)) == 4
     assert "is rust, said none" in text
-    assert 'alt="what the answer rests on"' in text
+    assert 'alt="occlusion map"' in text
 
 
 def test_names_cannot_break_the_page(paint, painted, judged, tmp_path):

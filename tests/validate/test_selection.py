@@ -73,7 +73,7 @@ def test_nothing_shared_is_told(paint):
 def test_a_condition_chooses_photos(field):
     found = select([field], MODEL, config(where='site in ["none", "rust"]'))
     assert found.rows["disease"].to_list() == ["none", "rust"]
-    with pytest.raises(InputError, match="No photo is left"):
+    with pytest.raises(InputError, match="No photos are left"):
         select([field], MODEL, config(where='site == "no"'))
 
 

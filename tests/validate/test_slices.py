@@ -52,9 +52,9 @@ def test_rare_classes_are_a_slice_by_what_there_was_to_learn_from(paint, painted
     frequency = by(judged(paint(train + test), painted()), "frequency")
     numbers = {value: (each.number, each.photos) for (value, _), each in frequency.items()}
     assert numbers == {
-        "rare classes (1 photos each to learn from)": (0.0, 2),
-        "middle classes (4 photos each to learn from)": (1.0, 2),
-        "common classes (9 photos each to learn from)": (1.0, 2),
+        "rare classes (1 training photos each)": (0.0, 2),
+        "middle classes (4 training photos each)": (1.0, 2),
+        "common classes (9 training photos each)": (1.0, 2),
     }
 
 

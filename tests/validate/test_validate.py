@@ -191,7 +191,7 @@ def test_gates_that_pass_end_well(cli, trained):
     assert result.out.count("passed  macro_f1") == 2
 
 
-@pytest.mark.parametrize(("gate", "said"), [("makro_f1=0.5", "macro_f1"), ("macro_f1", "is no gate")])
+@pytest.mark.parametrize(("gate", "said"), [("makro_f1=0.5", "macro_f1"), ("macro_f1", "is not a gate")])
 def test_a_gate_that_means_nothing_is_wrong_usage(cli, trained, gate, said):
     result = cli("validate", trained.data, "--model", trained.run, "--min", gate)
     assert result.code == Exit.USAGE

@@ -1,5 +1,6 @@
 """`plantml detect`."""
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -186,7 +187,7 @@ def detect(
     found = None if chosen.watch else look()
     for note in found.notes if found else ():
         console.say(note)
-    _set_pace(console, pipeline, chosen, 0 if found is None else len(found.photos))
+    pipeline = _tuned(console, pipeline, chosen, 0 if found is None else len(found.photos))
     streams = console.streams
     stdout = streams.json_stdout() if chosen.out == run.STDOUT else streams.stdout
     with Stop() as stop:
@@ -238,14 +239,15 @@ def _open(console: Console, chosen: "DetectConfig", model: str) -> "tuple[Pipeli
     return pipeline, _extras(console, chosen.model_copy(update={"model": model}), bundle)
 
 
-def _set_pace(console: Console, pipeline: "Pipeline", chosen: "DetectConfig", images: int) -> None:
+def _tuned(console: Console, pipeline: "Pipeline", chosen: "DetectConfig", images: int) -> "Pipeline":
+    """The pipeline with the fastest threads and batch size."""
     from plantml.model import autotune
 
-    found = autotune.choose(
+    setting = autotune.choose(
         pipeline, console.machine, images, threads=chosen.threads, batch=chosen.batch, device=chosen.device
     )
-    pipeline.threads, pipeline.batch = found.threads, found.batch
-    console.detail(f"{count(found.threads, 'thread')}, batches of {found.batch} ({found.why})")
+    console.detail(f"{count(setting.threads, 'thread')}, batches of {setting.batch} ({setting.why})")
+    return replace(pipeline, threads=setting.threads, batch=setting.batch)
 
 
 def _look(console: Console, names: list[str], chosen: "DetectConfig") -> "Sources":

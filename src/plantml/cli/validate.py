@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from plantml.metrics import Interval
     from plantml.model.pipeline import Pipeline
     from plantml.validate.config import ValidateConfig
-    from plantml.validate.validate import Validated
+    from plantml.validate.results import ValidationResult
 
 EXAMPLES = [
     "plantml validate leaves --model runs/first",
@@ -102,6 +102,7 @@ def validate(
     """
     from plantml import settings
     from plantml.concurrency import Stop
+    from plantml.validate import results
     from plantml.validate import validate as run
     from plantml.validate.config import ValidateConfig
 
@@ -139,7 +140,7 @@ def validate(
     with Stop() as stop:
         machine = run.Machine(console.machine.cache_dir, stop, console.progress)
         found = run.validate(datasets, pipeline, chosen, machine=machine, other=other)
-    console.result("validate", run.as_json(found), lambda page: _show(page, found))
+    console.result("validate", results.as_json(found), lambda page: _show(page, found))
     if not found.passed:
         failed = [gate for gate in found.gates if not gate.passed]
         raise GateError(f"{len(failed)} of {len(found.gates)} gates failed", "; ".join(str(gate) for gate in failed))
@@ -159,7 +160,7 @@ def _open(console: Console, ref: str, chosen: "ValidateConfig") -> "Pipeline":
     return Pipeline(bundle, opened, threads=console.machine.threads, batch=chosen.batch)
 
 
-def _show(page: Page, found: "Validated") -> None:
+def _show(page: Page, found: "ValidationResult") -> None:
     from plantml.metrics import ValueReport
 
     page.line(f"{found.dataset}, split {found.split}: {found.photos} photos, model {found.model[:12]}", style="bold")
@@ -188,7 +189,7 @@ def _show(page: Page, found: "Validated") -> None:
         page.line(f"To label next: {found.review} photos in {found.out}/review")
 
 
-def _show_slices(page: Page, found: "Validated") -> None:
+def _show_slices(page: Page, found: "ValidationResult") -> None:
     worst = [each for each in found.slices if each.gap > 0][:_WORST]
     if worst:
         rows = [
@@ -207,7 +208,7 @@ def _show_slices(page: Page, found: "Validated") -> None:
         page.table((f"{found.robustness.score} under", "none", "mild", "strong"), rows)
 
 
-def _show_comparison(page: Page, found: "Validated") -> None:
+def _show_comparison(page: Page, found: "ValidationResult") -> None:
     from plantml.validate.compare import percent
 
     against = found.comparison
@@ -217,7 +218,7 @@ def _show_comparison(page: Page, found: "Validated") -> None:
         (f"against {against.ref}", "other", "this", "difference", "95 % interval", "sure", "this is"),
         [
             [each.name, each.other, each.value, f"{each.difference:+.4f}", _around(each.interval),
-             "" if each.sure is None else percent(max(each.sure, 1 - each.sure)), each.verdict]
+             "" if each.probability is None else percent(max(each.probability, 1 - each.probability)), each.verdict]
             for each in against.differences
         ],
     )  # fmt: skip

@@ -1,11 +1,9 @@
-"""The report as one HTML page that needs nothing else: thumbnails inside, paged by a few lines of script."""
+"""The check report as one self-contained HTML page: thumbnails inside, paged by a short script."""
 
 import base64
-import html
 import io
 import json
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 from typing import Any
 
 from plantml import imaging
@@ -13,6 +11,7 @@ from plantml.concurrency import Progress, in_threads, silent
 from plantml.curate.context import Subject
 from plantml.curate.findings import CODES, Report
 from plantml.errors import PlantmlError
+from plantml.reporting import documents
 
 _SIDE = 160
 _SHOWN_ROWS = 8
@@ -35,14 +34,13 @@ def render(report: Report, subject: Subject, progress: Progress = silent) -> byt
         if data is not None:
             found[row] = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
         progress(done, len(shown))
-    page = files("plantml.curate").joinpath("templates/report.html").read_text("utf-8")
-    parts = {
-        "__TITLE__": html.escape(report.version.ref),
-        "__DATA__": _embedded(_content(report)),
-        "__PICTURES__": _embedded(found),
-    }
-    for mark, text in parts.items():
-        page = page.replace(mark, text)
+    page = documents.fill(
+        "plantml.curate",
+        "report.html",
+        title=report.version.ref,
+        data=_embedded(_content(report)),
+        pictures=_embedded(found),
+    )
     return page.encode()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from plantml import storage
 from plantml.errors import InputError, UsageError
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.parsing import parse_yaml
 
 _EXAMPLE = "Write target: {label: text}, as in configs/advice.yaml."

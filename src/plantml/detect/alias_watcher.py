@@ -16,7 +16,7 @@ LoadedModel = tuple[Pipeline, Extras]
 
 def watched_alias(bundle: Bundle, config: DetectConfig) -> str:
     """The alias, `REGISTRY/leaf@production`, that a watch follows; empty if the model is fixed."""
-    url, version = ledger.parse_reference(bundle.asked)
+    url, version = ledger.parse_reference(bundle.ref)
     return f"{url}@{version}" if config.watch and version and not version.isdecimal() else ""
 
 

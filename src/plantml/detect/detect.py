@@ -37,7 +37,7 @@ def build_pipeline(bundle: Bundle, runtime: Runtime, config: DetectConfig, threa
     from plantml.detect.tiles import TiledPipeline, Tiling
 
     tiling = Tiling(config.tile, config.overlap)
-    return TiledPipeline(bundle, runtime, tiling, threads=threads, batch=batch, top_k=config.top_k)
+    return TiledPipeline(bundle, runtime, tiling=tiling, threads=threads, batch=batch, top_k=config.top_k)
 
 
 def detect(

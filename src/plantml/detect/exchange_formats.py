@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from plantml.about import __version__
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 
 if TYPE_CHECKING:
     from plantml.detect.writers import OutputRow

@@ -14,7 +14,7 @@ from plantml.detect.journal import Journal
 from plantml.detect.photo_list import Source
 from plantml.detect.results import Tally
 from plantml.detect.writers import OutputRow
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 
 if TYPE_CHECKING:
     from plantml.detect.advice import Advice

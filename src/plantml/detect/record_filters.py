@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from plantml.concurrency import batched
 from plantml.detect import writers
 from plantml.detect.writers import OutputRow
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 
 _ROWS = 2000
 

@@ -18,7 +18,7 @@ from plantml.detect import writers
 from plantml.detect.photo_list import PhotoList
 from plantml.detect.writers import OutputRow
 from plantml.errors import InputError, UsageError
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 
 KEY = "shard"
 """Key in the records of a shard; merging removes it."""

@@ -12,10 +12,8 @@ import numpy as np
 from plantml import imaging
 from plantml.concurrency import batched
 from plantml.errors import PlantmlError
-from plantml.model.bundle import Bundle
 from plantml.model.pipeline import Pipeline, Prediction
 from plantml.model.records import failed
-from plantml.model.runtimes import Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +36,15 @@ class Tiling:
         return [round(number * (length - self.size) / (count - 1)) for number in range(count)]
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TiledPipeline(Pipeline):
     """A pipeline whose records also have `tiles`: predictions for each tile of the photo.
 
-    Args:
-        bundle: the model.
-        runtime: runs the model.
+    Attributes:
         tiling: how photos are cut.
-        threads: images processed concurrently; each holds one photo at full resolution.
-        batch: batch size, for images and tiles.
-        top_k: classes per class target, for the whole photo.
     """
 
-    def __init__(
-        self, bundle: Bundle, runtime: Runtime, tiling: Tiling, *, threads: int = 2, batch: int = 8, top_k: int = 5
-    ) -> None:
-        super().__init__(bundle, runtime, threads=threads, batch=batch, top_k=top_k)
-        self._tiling = tiling
+    tiling: Tiling
 
     def predict_bytes(self, sources: Sequence[tuple[str, bytes | PlantmlError]]) -> list[Prediction]:
         """See `Pipeline.predict_bytes`."""
@@ -65,8 +55,8 @@ class TiledPipeline(Pipeline):
         record = prediction.record
         if not isinstance(data, bytes) or record.width is None or record.height is None:
             return prediction
-        rows, columns = self._tiling.starts(record.height), self._tiling.starts(record.width)
-        size = self._tiling.size
+        rows, columns = self.tiling.starts(record.height), self.tiling.starts(record.width)
+        size = self.tiling.size
         boxes = [
             (left, top, min(left + size, record.width), min(top + size, record.height))
             for top in rows
@@ -83,7 +73,7 @@ class TiledPipeline(Pipeline):
             )
         summary = {
             "size": size,
-            "overlap": self._tiling.overlap,
+            "overlap": self.tiling.overlap,
             "columns": len(columns),
             "rows": len(rows),
             "labels": _labels(grid),

@@ -13,7 +13,7 @@ from plantml.detect import exchange_formats
 from plantml.detect.journal import Row
 from plantml.errors import UsageError
 from plantml.model import records
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 
 if TYPE_CHECKING:
     import polars as pl

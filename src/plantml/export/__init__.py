@@ -1,1 +1,1 @@
-"""Exports: the trained network in other forms, each proven equal before it is published."""
+"""Exports of a trained network to other formats, each verified before it is written."""

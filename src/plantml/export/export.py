@@ -1,4 +1,4 @@
-"""`plantml export`: another form of a bundle, published only after a comparison on real photos."""
+"""`plantml export`: write a bundle in another format, after verifying it on real photos."""
 
 import hashlib
 import json
@@ -22,12 +22,12 @@ from plantml.registry import references
 
 PROOF_FORMAT = 1
 AS_IT_IS = "bundle"
-"""Name of the row that the others are held against: the bundle's own ONNX file."""
+"""Name of the baseline row: the bundle's own ONNX file."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one form.
+    """One form in the comparison.
 
     Attributes:
         name: of `FORMS`, or `AS_IT_IS`.
@@ -36,7 +36,7 @@ class Row:
         proof: how far it agrees with the network; `None` of the bundle itself.
         speed: by batch size; empty if it was not measured.
         settings: how it was made.
-        refused: why it would not be published; an empty string if it would.
+        refused: why verification failed; empty if it passed.
     """
 
     name: str
@@ -50,14 +50,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Compared:
-    """What an export or a comparison of forms came to.
+    """The result of an export, or of a comparison of forms.
 
     Attributes:
         rows: the bundle itself, then the forms.
         photos: where the compared photos came from.
-        threads: callers at the same time where rates were measured.
+        threads: concurrent callers when rates were measured.
         url: of the file that was written; empty if none was.
-        missing: by form: why it could not be made here.
+        missing: by form, why it could not be exported here.
     """
 
     rows: Sequence[Row]
@@ -88,7 +88,7 @@ def export(
     cache: storage.Cache | None = None,
     progress: Progress = silent,
 ) -> Compared:
-    """Write a bundle in another form, after proof that it gives the network's answers.
+    """Write a bundle in another format, after verifying that its predictions match the network's.
 
     Args:
         ref: the bundle, or its run.
@@ -98,12 +98,12 @@ def export(
         split: of the dataset; all of it if that split is empty.
         limit: photos compared at most.
         max_drop: of the score that a quantised form may cost.
-        threads: callers at the same time when speed is measured.
+        threads: concurrent callers when speed is measured.
         cache: for remote files of the bundle.
-        progress: called with (photos read or forms tried, how many).
+        progress: called with (photos read or forms tried, total).
 
     Raises:
-        RefusedError: the form does not give the same answers, or costs too much; nothing was published.
+        RefusedError: the predictions differ, or the score drops too far; nothing was written.
         InputError: there are no photos to compare.
     """
     name = form_of(to, form)
@@ -113,9 +113,9 @@ def export(
     compared = bench.compared([candidate], threads)
     if candidate.refused:
         raise RefusedError(
-            f"The {name} export of {bench.source.bundle.url} is refused",
+            f"The {name} export of {bench.source.bundle.url} failed verification",
             candidate.refused,
-            "Nothing was published." + _HINTS[candidate.form.exact],
+            "Nothing was written." + _HINTS[candidate.form.exact],
             compared,
         )
     files = bench.sealed(candidate, compared.rows[-1])
@@ -137,7 +137,7 @@ def benchmark(
     cache: storage.Cache | None = None,
     progress: Progress = silent,
 ) -> Compared:
-    """All forms beside each other, without writing any. Arguments as of `export`."""
+    """Compare all forms without writing any. Arguments as for `export`."""
     bench = _Bench(Source(references.find(ref, cache), data, max_drop, cache, progress), split, limit)
     candidates, missing = [], {}
     for name in FORMS:
@@ -149,20 +149,20 @@ def benchmark(
 
 
 def form_of(to: str, form: str | None) -> str:
-    """The name of the form to write. Raises `UsageError` if target and form do not go together."""
+    """The name of the form to write. Raises `UsageError` if URL and form do not match."""
     if form is not None and form not in FORMS:
-        raise UsageError(f"No export format is called {form!r}", "", f"Formats: {', '.join(FORMS)}.")
+        raise UsageError(f"Unknown export format {form!r}", "", f"Formats: {', '.join(FORMS)}.")
     extension = _extension(storage.absolute(to))
     if not extension:
         return form or next(iter(FORMS))
     if form is None:
-        for name, found in FORMS.items():
-            if found.extension == extension:
+        for name, candidate in FORMS.items():
+            if candidate.extension == extension:
                 return name
-        raise UsageError(f"No export format is called {extension!r}", "", f"Formats: {', '.join(FORMS)}.")
+        raise UsageError(f"Unknown export format {extension!r}", "", f"Formats: {', '.join(FORMS)}.")
     if FORMS[form].extension != extension:
         raise UsageError(
-            f"{form} is not written to a {extension} file", "", f"Name a {FORMS[form].extension} file, or a folder."
+            f"{form} cannot be written to a {extension} file", "", f"Name a {FORMS[form].extension} file, or a folder."
         )
     return form
 
@@ -183,13 +183,13 @@ def _extension(to: str) -> str:
 
 _HINTS = {
     True: " This is a bug in the exporter or a broken installation; please report it.",
-    False: " Allow more with --max-drop, or calibrate on other photos: --data DATASET.",
+    False: " Raise --max-drop, or calibrate on other photos: --data DATASET.",
 }
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A form that was made and compared."""
+    """A form that was exported and compared."""
 
     name: str
     form: Form
@@ -201,7 +201,7 @@ class _Candidate:
 
 
 class _Bench:
-    """Where forms of one model are made and compared, all on the same photos."""
+    """Exports and compares forms of one model, all on the same photos."""
 
     def __init__(self, source: Source, split: str, limit: int) -> None:
         self.source = source
@@ -248,14 +248,14 @@ class _Bench:
                 sides[name] = candidate.runtime
         speeds = latency.measure(sides, self._sample.pixels, threads) if passed else {}
         rows = [Row(AS_IT_IS, self.source.bundle.digest, len(as_it_is), None, speeds.get(AS_IT_IS, {}), {})]
-        for found in candidates:
-            size = sum(len(part) for part in found.made.files)
-            measured = speeds[side_of[found.name]] if found.name in side_of else {}
-            rows.append(Row(found.name, found.model, size, found.proof, measured, found.made.settings, found.refused))
+        for each in candidates:
+            size = sum(len(part) for part in each.made.files)
+            measured = speeds[side_of[each.name]] if each.name in side_of else {}
+            rows.append(Row(each.name, each.model, size, each.proof, measured, each.made.settings, each.refused))
         return Compared(rows, self._sample.where, threads)
 
     def sealed(self, candidate: _Candidate, row: Row) -> Files:
-        """The files with the proof inside, which must answer as they did without it.
+        """The files with the proof inside; their predictions must not change.
 
         Raises:
             GateError: they do not.
@@ -268,7 +268,7 @@ class _Bench:
         assert candidate.runtime is not None
         before, after = candidate.runtime.run(batch), running.run(batch)
         if not all(np.array_equal(before[name], after[name]) for name in before):
-            raise GateError("Writing the proof into the file changed its answers", "", "Please report it.")
+            raise GateError("Writing the proof into the file changed its predictions", "", "Please report it.")
         return files
 
 
@@ -290,17 +290,17 @@ class _Remembering:
 def row_json(row: Row) -> dict[str, Any]:
     """A row as JSON types."""
     content: dict[str, Any] = {"format": row.name, "model": row.model, "bytes": row.size}
-    found = row.proof
-    if found is not None:
+    proof = row.proof
+    if proof is not None:
         content |= {
-            "photos": found.photos,
-            "agreement": found.agreement,
-            "decisions": found.decisions,
-            "noise": found.noise if np.isfinite(found.noise) else None,
-            "difference": found.difference if np.isfinite(found.difference) else None,
+            "photos": proof.photos,
+            "agreement": proof.agreement,
+            "decisions": proof.decisions,
+            "noise": proof.noise if np.isfinite(proof.noise) else None,
+            "difference": proof.difference if np.isfinite(proof.difference) else None,
         }
-        if found.change is not None:
-            content["score"] = asdict(found.change) | {"change": found.change.change}
+        if proof.change is not None:
+            content["score"] = asdict(proof.change) | {"change": proof.change.change}
     content["speed"] = {
         str(batch): {
             "latency_ms": round(one.latency, 3),

@@ -1,4 +1,4 @@
-"""The forms in which a model can be exported: how each is made, and how notes get into it."""
+"""Export formats of a model: how each is built, and how metadata is added."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ Files = Sequence[bytes]
 
 @dataclass(frozen=True)
 class Source:
-    """What a form is made from.
+    """The input of an export.
 
     Attributes:
         bundle: the model.
@@ -43,7 +43,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Made:
-    """A form of a model, not yet proven.
+    """An exported form of a model, not yet verified.
 
     Attributes:
         files: see `Files`.
@@ -62,7 +62,7 @@ class Form:
         file: name in a folder.
         make: the files from a source.
         annotate: the same files with further notes in their metadata.
-        exact: the answers must be the same; a quantised form may only cost so much of the score.
+        exact: the predictions must be equal; a quantised form may lose up to `max_drop` of the score.
     """
 
     file: str
@@ -90,7 +90,7 @@ def _int8(source: Source) -> Made:
     version = samples.version_of(source.bundle, source.data)
     train = samples.of_split(version, contract, "train", int8.CALIBRATION)
     val = samples.of_split(version, contract, "val", int8.VALIDATION)
-    found = int8.quantise(
+    quantised = int8.quantise(
         contract,
         source.bundle.digest,
         source.read(bundles.WEIGHTS),
@@ -101,15 +101,15 @@ def _int8(source: Source) -> Made:
         progress=source.progress,
     )
     settings = {
-        "method": found.method,
+        "method": quantised.method,
         "calibrated_on": f"{len(train.pixels)} photos of {train.where}",
         "chosen_on": f"{len(val.pixels)} photos of {val.where}",
-        "score_before": round(found.before, 6),
-        "score_after": round(found.after, 6),
-        "noise": round(found.noise, 6),
-        "in_float": list(found.in_float),
+        "score_before": round(quantised.before, 6),
+        "score_after": round(quantised.after, 6),
+        "noise": round(quantised.noise, 6),
+        "in_float": list(quantised.in_float),
     }
-    return Made([found.model], settings)
+    return Made([quantised.model], settings)
 
 
 def _openvino(source: Source) -> Made:
@@ -140,4 +140,4 @@ FORMS: Mapping[str, Form] = {
     "openvino": Form("model.xml", _openvino, _annotate_openvino),
     "pt2": Form("model.pt2", _pt2, _annotate_pt2),
 }
-"""What `--format` may name; a new form is one more line here."""
+"""Values of `--format`. Add new forms here."""

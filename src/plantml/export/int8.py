@@ -28,7 +28,7 @@ from plantml.export.samples import Sample
 from plantml.imaging import Pixels
 from plantml.metrics import calibration
 from plantml.model import bundle as bundles
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.runtimes import OnnxRuntime, Outputs, output_names
 
 METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -129,7 +129,7 @@ def quantise(
     if not val.labels:
         raise InputError(
             f"{val.where} has no labels for what the model predicts",
-            "int8 is chosen by the score on them",
+            "int8 ranges are chosen by the score on labelled photos",
             "Name a labelled dataset: --data DATASET",
         )
     judge = _Judge(contract, weights, val)
@@ -150,8 +150,8 @@ def quantise(
 
     if not good(best):
         hurting = quantiser.worst_first(best.method, deadline)
-        for many in _doubling(len(hurting)):
-            trials.append(_attempt(quantiser, judge, best.method, tuple(hurting[:many])))
+        for count in _doubling(len(hurting)):
+            trials.append(_attempt(quantiser, judge, best.method, tuple(hurting[:count])))
             progress(len(trials), len(trials) + 1)
             if good(trials[-1]):
                 break
@@ -176,9 +176,9 @@ def _finished(contract: Contract, digest: str, judge: "_Judge", best: _Trial, be
     )
 
 
-def _doubling(many: int) -> Iterator[int]:
+def _doubling(limit: int) -> Iterator[int]:
     size = 1
-    while size < many:
+    while size < limit:
         yield size
         size *= 2
 
@@ -189,7 +189,7 @@ def _embed(body: bytes, pixels: Pixels) -> Floats:
 
 
 class _Judge:
-    """What validation photos say of an embedding: all that follows it is the network's own, in float."""
+    """Scores embeddings on the validation photos; everything after the embedding stays in float."""
 
     embedding: Floats
 
@@ -211,10 +211,10 @@ class _Judge:
 
         deployed = self._deployed(contract)
         with torch.inference_mode():
-            given = torch.from_numpy(embedding)
-            answers = deployed.answers(deployed.net.classify(given))
-            found = {f"target.{name}": answer.numpy() for name, answer in answers.items()}
-            return found | {"embedding": embedding, "unknown": deployed.unknown(given).numpy()}
+            inputs = torch.from_numpy(embedding)
+            answers = deployed.answers(deployed.net.classify(inputs))
+            outputs = {f"target.{name}": answer.numpy() for name, answer in answers.items()}
+            return outputs | {"embedding": embedding, "unknown": deployed.unknown(inputs).numpy()}
 
     def score(self, embedding: Floats) -> float:
         """See `proof.score`; by the model's own temperatures, which the choice of labels hardly depends on."""
@@ -231,8 +231,8 @@ class _Judge:
         with torch.inference_mode():
             logits = deployed.net.classify(torch.from_numpy(embedding))
         start = temperature.Scaling(contract.temperatures, contract.biases or {})
-        found = temperature.fit(deployed, logits, labels, start)
-        fitted = contract.model_copy(update={"temperatures": found.temperatures, "biases": found.biases})
+        scaling = temperature.fit(deployed, logits, labels, start)
+        fitted = contract.model_copy(update={"temperatures": scaling.temperatures, "biases": scaling.biases})
         answers = self._answers(fitted, embedding)
         judged = [target for target in contract.targets if target.name in labels]
         accepted = calibration.accept_thresholds(
@@ -256,8 +256,8 @@ class _Judge:
 
         targets = self.contract.targets
         outputs = {target.name: answers[f"target.{target.name}"] for target in targets}
-        found = metrics.headline(metrics.reports_of(targets, self.val.labels, outputs))
-        return {name: round(value, 6) for name, value in found.items()}
+        scores = metrics.headline(metrics.reports_of(targets, self.val.labels, outputs))
+        return {name: round(value, 6) for name, value in scores.items()}
 
     def tail(self, contract: Contract) -> Any:
         """All that follows the embedding, calibrated as the contract says, as an `onnx.ModelProto`."""
@@ -279,7 +279,7 @@ class _Judge:
 
 
 _RISK = 0.05
-"""Share of wrong answers among the accepted ones, for contracts that do not say theirs."""
+"""Target risk for contracts without one."""
 
 
 class _Quantiser:
@@ -414,7 +414,7 @@ def _raw(tensor: Any) -> bytes:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keeps quiet what quantisation prints, and its warnings about how it is called."""
+    """Suppresses the output and warnings of quantisation."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

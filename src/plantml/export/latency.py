@@ -1,4 +1,4 @@
-"""How fast runtimes are beside each other: they take turns, so that what else the machine does hits all alike."""
+"""Speed of runtimes, measured in turns so that other load on the machine affects all alike."""
 
 import time
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from plantml.model.runtimes import Runtime
 BATCHES = (1, 32)
 ROUNDS = 5
 _SECONDS = 0.25
-"""Each side works at least so long in a round."""
+"""Minimum working time of each runtime per round, in seconds."""
 
 _PATIENCE = 20.0
-"""No further round of a batch size is begun after so many seconds."""
+"""No new round of a batch size starts after this many seconds."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Speed:
 
     Attributes:
         latency: of one call with nothing beside it, milliseconds, median over the rounds.
-        rate: images a second with one caller a core, median over the rounds.
+        rate: images per second with one caller per core, median over the rounds.
         ratio: of the rate to that of the first runtime in the same round, median over the rounds.
     """
 
@@ -38,7 +38,7 @@ class Speed:
 def measure(
     sides: Mapping[str, Runtime], pixels: Pixels, threads: int, rounds: int = ROUNDS
 ) -> dict[str, dict[int, Speed]]:
-    """Speed by runtime and batch size. The first runtime is what the others are held against.
+    """Speed by runtime and batch size. The first runtime is the baseline.
 
     Args:
         sides: by name.
@@ -46,7 +46,7 @@ def measure(
         threads: callers at the same time.
         rounds: in each of which every side has its turn; fewer where they take long.
     """
-    found: dict[str, dict[int, Speed]] = {name: {} for name in sides}
+    speeds: dict[str, dict[int, Speed]] = {name: {} for name in sides}
     first = next(iter(sides))
     for size in BATCHES:
         batch = np.ascontiguousarray(np.resize(pixels, (size, *pixels.shape[1:])))
@@ -62,8 +62,8 @@ def measure(
                 rate[name].append(size * calls[name] / _together(runtime, batch, calls[name], threads))
         for name in sides:
             ratio = median(ours / theirs for ours, theirs in zip(rate[name], rate[first], strict=True))
-            found[name][size] = Speed(1000 * median(latency[name]), median(rate[name]), ratio)
-    return found
+            speeds[name][size] = Speed(1000 * median(latency[name]), median(rate[name]), ratio)
+    return speeds
 
 
 def _timed(runtime: Runtime, batch: Pixels) -> float:

@@ -9,7 +9,7 @@ from plantml.about import __version__
 from plantml.errors import MissingExtraError
 from plantml.imaging import Fit
 from plantml.model import bundle as bundles
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.file_formats import NO_SEAL, SEAL_KEY, seal
 
 OPSET = 18
@@ -33,12 +33,12 @@ def to_onnx(contract: Contract, weights: bytes, digest: str) -> bytes:
 
 
 def notes_of(contract: Contract, digest: str) -> dict[str, str]:
-    """What the metadata of every exported file holds."""
+    """The metadata of every exported file."""
     return {bundles.CONTRACT_KEY: contract.canonical().decode(), bundles.DIGEST_KEY: digest}
 
 
 def trace(module: Any, fit: Fit, outputs: list[str], notes: Mapping[str, str]) -> bytes:
-    """A torch module that eats photos as ONNX bytes.
+    """A torch module with photos as input, as ONNX bytes.
 
     Args:
         module: its one input is uint8 [N, H, W, 3], at the size of `fit`.
@@ -120,7 +120,7 @@ def serialised(model: Any) -> bytes:
 
 
 class _quiet:  # noqa: N801 - reads as an adjective where it is used
-    """Keeps the exporters' loggers from writing between our lines."""
+    """Silences loggers of the exporters."""
 
     def __init__(self, *names: str) -> None:
         self._loggers = [logging.getLogger(name) for name in names]

@@ -26,9 +26,9 @@ def to_openvino(model: bytes, notes: Mapping[str, str]) -> tuple[bytes, bytes]:
 
 def annotated(model: bytes, weights: bytes, notes: Mapping[str, str]) -> bytes:
     """The `.xml` with further notes; its `.bin` stays as it is."""
-    found, same = _saved(import_openvino(), model, weights, notes)
+    described, same = _saved(import_openvino(), model, weights, notes)
     assert same == weights
-    return found
+    return described
 
 
 def _saved(openvino: Any, model: bytes, weights: bytes | None, notes: Mapping[str, str]) -> tuple[bytes, bytes]:

@@ -1,4 +1,4 @@
-"""Is it the same model? Two runtimes answer for the same photos, and their answers are compared."""
+"""Proof that two runtimes run the same model: their predictions for the same photos are compared."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from plantml import metrics
 from plantml.errors import GateError
 from plantml.imaging import Pixels
 from plantml.metrics.bootstrap import Groups, of_target
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.records import Reader
 from plantml.model.runtimes import Outputs, Runtime
 from plantml.targets import Target
 
 MAX_DIFFERENCE = 1e-4
-"""Largest difference of a probability that rounding explains."""
+"""Largest difference of a probability that counts as rounding."""
 
 MAX_NOISE = 0.2
 """Squared error of a quantised form's embedding, in parts of its square, that is no longer rounding.
@@ -31,7 +31,7 @@ _WORSE = {"accept": 0, "review": 1, "unknown": 2}
 
 @dataclass(frozen=True)
 class Change:
-    """What another form of a model costs, on photos with labels.
+    """The change of the score by another form, on labelled photos.
 
     Attributes:
         photos: labelled for at least one target.
@@ -81,28 +81,28 @@ class Proof:
 
     @property
     def unequal(self) -> str:
-        """What speaks against both being the same model; an empty string if nothing does."""
+        """Why the two are not the same model; empty if they are."""
         if self.photos and self.agreement == self.decisions == 1.0 and self.difference <= MAX_DIFFERENCE:
             return ""
         return (
             f"of {self.photos} photos {self.agreement:.1%} have the same labels and {self.decisions:.1%} the same"
-            f" decision, and scores differ by up to {self.difference:.2g}; allowed are 100 %, 100 % and"
+            f" decision, and scores differ by up to {self.difference:.2g}; required are 100 %, 100 % and at most"
             f" {MAX_DIFFERENCE:g}"
         )
 
     def costs_too_much(self, max_drop: float) -> str:
-        """What speaks against a form that may cost so much of the score; an empty string if nothing does."""
+        """Why a form that may lose `max_drop` of the score is refused; empty if it is not."""
         if self.change is None:
-            return "the photos that it is compared on have no labels for what the model predicts (--data names others)"
+            return "the compared photos have no labels for the model's targets; name other photos with --data"
         if not np.isfinite(self.difference):
-            return "an answer is not a number"
+            return "a prediction is not a number"
         if self.noise > MAX_NOISE:
-            return f"the squared error of the embedding is {self.noise:.2f} of its square; allowed is {MAX_NOISE:g}"
+            return f"the relative squared error of the embedding is {self.noise:.2f}; at most {MAX_NOISE:g} is allowed"
         if self.change.change >= -max_drop - 1e-9:
             return ""
         return (
             f"on {self.change.photos} photos the score is {self.change.after:.4f} instead of {self.change.before:.4f}"
-            f" (95 % interval of the change {self.change.low:+.4f} to {self.change.high:+.4f}); allowed is a drop of"
+            f" (95 % interval of the change {self.change.low:+.4f} to {self.change.high:+.4f}); the allowed drop is"
             f" {max_drop:g}"
         )
 
@@ -117,7 +117,7 @@ def compare(
     labels: Mapping[str, NDArray[Any]] | None = None,
     groups: NDArray[np.int64] | None = None,
 ) -> Proof:
-    """Let both answer for photos, and compare.
+    """Compare the predictions of two runtimes.
 
     Args:
         contract: of the reference.
@@ -129,7 +129,7 @@ def compare(
         groups: [N], what is resampled as a whole; each photo alone if not given.
 
     Raises:
-        GateError: the candidate does not even give the outputs that the contract promises.
+        GateError: the candidate lacks an output of the contract.
     """
     first, second, photos = _answers(reference, candidate, batches)
     if not photos:
@@ -167,8 +167,8 @@ def change(
     scores = [score(judged, labels, outputs) for outputs in (before, after)]
     worse, better = [_replicates(judged, labels, outputs, together) for outputs in (before, after)]
     changes = better - worse if len(worse) else np.array([])
-    told = changes[np.isfinite(changes)]
-    low, high = np.quantile(told, [0.025, 0.975]) if len(told) else (np.nan, np.nan)
+    finite = changes[np.isfinite(changes)]
+    low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (np.nan, np.nan)
     return Change(int(known.sum()), scores[0], scores[1], float(low), float(high))
 
 
@@ -184,7 +184,7 @@ def noise(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> flo
 
 
 def require(proof: Proof, what: str) -> Proof:
-    """The proof if it holds. Raises `GateError` that says what was found if not."""
+    """The proof if it holds. Raises `GateError` if not."""
     if not proof.holds:
         raise GateError(
             f"{what} is not the same model",
@@ -199,12 +199,14 @@ def _answers(reference: Runtime, candidate: Runtime, batches: Iterable[Pixels]) 
     second: dict[str, list[NDArray[np.float32]]] = {}
     photos = 0
     for batch in batches:
-        wanted, given = reference.run(batch), candidate.run(batch)
-        for name, answer in wanted.items():
-            if name not in given or given[name].shape != answer.shape:
-                raise GateError(f"The export has no output {name} of shape {answer.shape}", "it is another model")
+        expected, actual = reference.run(batch), candidate.run(batch)
+        for name, answer in expected.items():
+            if name not in actual or actual[name].shape != answer.shape:
+                raise GateError(
+                    f"The export has no output {name} of shape {answer.shape}", "the file holds a different model"
+                )
             first.setdefault(name, []).append(answer)
-            second.setdefault(name, []).append(given[name])
+            second.setdefault(name, []).append(actual[name])
         photos += len(batch)
     return (
         {name: np.concatenate(parts) for name, parts in first.items()},
@@ -222,10 +224,10 @@ def _same_labels(target: Target, a: NDArray[np.float32], b: NDArray[np.float32])
 def _same_decisions(
     contract: Contract, first: Outputs, served: Contract, second: Outputs, photos: int
 ) -> NDArray[np.bool_]:
-    wanted = _decisions(contract, first, photos)
+    expected = _decisions(contract, first, photos)
     easiest = _decisions(_shifted(served, MAX_DIFFERENCE), second, photos)
     hardest = _decisions(_shifted(served, -MAX_DIFFERENCE), second, photos)
-    return np.asarray((easiest <= wanted) & (wanted <= hardest), bool)
+    return np.asarray((easiest <= expected) & (expected <= hardest), bool)
 
 
 def _shifted(contract: Contract, by: float) -> Contract:
@@ -252,6 +254,6 @@ def _replicates(
     statistics = [
         of_target(target, labels[target.name], outputs[f"target.{target.name}"], groups) for target in targets
     ]
-    found = metrics.replicate(statistics, groups)
+    replicates = metrics.replicate(statistics, groups)
     names = [f"{target.name}.{'r2' if target.kind == 'value' else 'macro_f1'}" for target in targets]
-    return np.mean([found[name] for name in names], axis=0) if found else np.array([])
+    return np.mean([replicates[name] for name in names], axis=0) if replicates else np.array([])

@@ -5,7 +5,7 @@ import warnings
 from plantml.errors import MissingExtraError
 from plantml.export.onnx import notes_of
 from plantml.model import torch_programs
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 
 
 def to_pt2(contract: Contract, weights: bytes, digest: str) -> bytes:

@@ -14,7 +14,8 @@ from plantml.data import versions
 from plantml.data.manifest import Version
 from plantml.errors import InputError, PlantmlError
 from plantml.imaging import Fit, ImageError, Pixels
-from plantml.model.bundle import Bundle, Contract
+from plantml.model.bundle import Bundle
+from plantml.model.contract import Contract
 from plantml.targets import Target
 
 BATCH = 16
@@ -52,7 +53,7 @@ def version_of(bundle: Bundle, data: str | None) -> Version:
             raise
         raise InputError(
             f"The dataset that the model was trained on is not at {origin.url}",
-            "an export is compared on real photos before it is published",
+            "an export is verified on real photos before it is written",
             "Name a dataset: --data DATASET",
         ) from error
 
@@ -63,9 +64,7 @@ def held_out(version: Version, contract: Contract, split: str, limit: int, progr
     if rows.is_empty():
         rows, split = version.usable(), "all"
     if rows.is_empty():
-        raise InputError(
-            f"{version.ref} has no photos to compare on", "", "Name a dataset that has some: --data DATASET"
-        )
+        raise InputError(f"{version.ref} has no photos to compare on", "", "Name another dataset: --data DATASET")
     return _load(version, rows, contract, where=f"{version.ref}, split {split}", limit=limit, progress=progress)
 
 
@@ -95,15 +94,15 @@ def _load(
 
 def _labels(version: Version, rows: pl.DataFrame, targets: Sequence[Target]) -> dict[str, NDArray[Any]]:
     have = {target.name: target.kind for target in version.targets}
-    found = {
+    labels = {
         target.name: [_known(target, label) for label in rows[target.name].to_list()]
         for target in targets
         if have.get(target.name) == target.kind
     }
     return {
-        target.name: target.encode(found[target.name])
+        target.name: target.encode(labels[target.name])
         for target in targets
-        if any(label is not None for label in found.get(target.name, ()))
+        if any(label is not None for label in labels.get(target.name, ()))
     }
 
 

@@ -1,7 +1,7 @@
 """Metrics of predictions, in numpy, so that training and validation report the same numbers.
 
 Definitions follow scikit-learn's; the tests compare them with scikit-learn and torchmetrics. `reports` has the
-numbers of one set of answers, `bootstrap` how sure so many photos make of them, `mcnemar` tells two models apart.
+scores of one set of predictions, `bootstrap` their intervals, `mcnemar` compares two models.
 """
 
 from plantml.metrics.bootstrap import Groups, Interval, Replicates, interval, replicate
@@ -14,6 +14,7 @@ from plantml.metrics.reports import (
     as_json,
     calibration_error,
     class_report,
+    correct_predictions,
     every_score,
     headline,
     higher_is_better,
@@ -22,7 +23,6 @@ from plantml.metrics.reports import (
     report,
     report_encoded,
     reports_of,
-    right_answers,
     selection_score,
     value_report,
 )
@@ -39,6 +39,7 @@ __all__ = [
     "as_json",
     "calibration_error",
     "class_report",
+    "correct_predictions",
     "every_score",
     "headline",
     "higher_is_better",
@@ -50,7 +51,6 @@ __all__ = [
     "report",
     "report_encoded",
     "reports_of",
-    "right_answers",
     "selection_score",
     "value_report",
 ]

@@ -1,4 +1,4 @@
-"""How sure so many photos make of a score: resampling whole groups of photos that are not independent.
+"""Bootstrap intervals: whole groups are resampled, because photos of one group are not independent.
 
 Photos of one plant err together, so groups are drawn with replacement, as many as there are, and not photos (the
 cluster bootstrap; Davison and Hinkley 1997, "Bootstrap methods and their application", section 3.8). A statistic
@@ -28,15 +28,15 @@ SEED = 0
 LEVEL = 0.95
 
 FEW = 10
-"""Groups below which resampling them says little."""
+"""With fewer groups, resampling is not informative."""
 
 _CHUNK = 1 << 20
-"""Weights that are held at a time; with more, the curves' running sums leave the processor's cache."""
+"""Weights per chunk; with more, the curves' running sums leave the processor's cache."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where the score of all such photos lies, with probability `LEVEL`, as far as these photos tell."""
+    """A confidence interval of level `LEVEL`."""
 
     low: float
     high: float
@@ -64,25 +64,25 @@ class Groups:
         from scipy.sparse import csr_array
 
         photos = len(self.number)
-        chosen = csr_array((np.ones(photos), (self.number, np.arange(photos))), shape=(self.count, photos))
-        found: NDArray[np.float32] = np.asarray(chosen @ columns.astype(np.float64), np.float32)
-        return found
+        membership = csr_array((np.ones(photos), (self.number, np.arange(photos))), shape=(self.count, photos))
+        sums: NDArray[np.float32] = np.asarray(membership @ columns.astype(np.float64), np.float32)
+        return sums
 
     def having(self, photos: Bools) -> int:
         """Groups with at least one of these photos: bool [N]."""
         return len(np.unique(self.number[photos]))
 
     def draws(self, resamples: int, seed: int) -> Iterator["Draw"]:
-        """The resamples, some at a time; the same seed gives the same."""
+        """The resamples in chunks, reproducible by seed."""
         rng = np.random.default_rng(seed)
         left = resamples
         while left:
-            many = min(left, max(1, _CHUNK // max(1, self.count)))
-            left -= many
-            drawn = rng.integers(0, self.count, (many, self.count), dtype=np.int32)
-            drawn += np.arange(many, dtype=np.int32)[:, None] * self.count
-            counts = np.bincount(drawn.ravel(), minlength=many * self.count).astype(np.int32)
-            counts = counts.reshape(many, self.count)
+            size = min(left, max(1, _CHUNK // max(1, self.count)))
+            left -= size
+            drawn = rng.integers(0, self.count, (size, self.count), dtype=np.int32)
+            drawn += np.arange(size, dtype=np.int32)[:, None] * self.count
+            counts = np.bincount(drawn.ravel(), minlength=size * self.count).astype(np.int32)
+            counts = counts.reshape(size, self.count)
             yield Draw(counts, counts.astype(np.float32), self)
 
 
@@ -100,12 +100,12 @@ class Draw:
 
     def of(self, photos: Ints) -> Ints:
         """How often each resample holds these photos: [r, P]."""
-        found: Ints = self.counts[:, self.groups.number[photos]]
-        return found
+        counts: Ints = self.counts[:, self.groups.number[photos]]
+        return counts
 
 
 class Statistic(Protocol):
-    """What can be computed for many resamples at once."""
+    """A score that is computed for many resamples at once."""
 
     def replicate(self, draw: Draw) -> dict[str, Floats]:
         """Scores by name, float64 [r]; NaN where a resample says nothing of it."""
@@ -124,7 +124,7 @@ def replicate(
             for statistic in statistics:
                 for name, values in statistic.replicate(draw).items():
                     parts.setdefault(name, []).append(values)
-    return {name: np.concatenate(found) for name, found in parts.items()}
+    return {name: np.concatenate(chunks) for name, chunks in parts.items()}
 
 
 def interval(name: str, point: float, replicates: Floats | None, groups: int = 0) -> Interval | None:
@@ -219,8 +219,8 @@ class ClassStatistic:
             "aurc": ranking.area(photos_by_score, wrong),
             **{key: ranking.coverage(photos_by_score, wrong, risk) for key, risk in reports.RISKS.items()},
         }
-        found = {f"{name}.{key}": values for key, values in scores.items()}
-        return found | _by_class(self._target, {"precision": hits / named, "recall": recall, "f1": f1})
+        overall = {f"{name}.{key}": values for key, values in scores.items()}
+        return overall | _by_class(self._target, {"precision": hits / named, "recall": recall, "f1": f1})
 
 
 class MultilabelStatistic:
@@ -230,12 +230,12 @@ class MultilabelStatistic:
         self._target = target
         self._known = known = np.flatnonzero(~np.isnan(truth).any(axis=1))
         there, outputs = truth[known] > 0.5, outputs[known].astype(np.float64)
-        said = outputs >= 0.5
+        predicted = outputs >= 0.5
         blocks = [
-            there & said,
+            there & predicted,
             there,
-            said,
-            (there == said).all(axis=1)[:, None],
+            predicted,
+            (there == predicted).all(axis=1)[:, None],
             ((outputs - there) ** 2).mean(axis=1)[:, None],
             np.ones((len(known), 1)),
         ]
@@ -252,7 +252,7 @@ class MultilabelStatistic:
         same, brier, photos = sums[:, -3], sums[:, -2], sums[:, -1]
         f1 = 2 * hits / (support + named)
         precisions = np.stack(
-            [ranking.average_precision(*found.counted(draw.of(self._known[found.order]))) for found in self._ranked],
+            [ranking.average_precision(*each.counted(draw.of(self._known[each.order]))) for each in self._ranked],
             axis=1,
         )
         scores = {
@@ -262,9 +262,9 @@ class MultilabelStatistic:
             "average_precision": _mean(precisions),
             "brier": brier / photos,
         }
-        found = {f"{name}.{key}": values for key, values in scores.items()}
+        chunks = {f"{name}.{key}": values for key, values in scores.items()}
         by_class = {"precision": hits / named, "recall": hits / support, "f1": f1, "average_precision": precisions}
-        return found | _by_class(self._target, by_class)
+        return chunks | _by_class(self._target, by_class)
 
 
 class ValueStatistic:
@@ -273,9 +273,9 @@ class ValueStatistic:
     def __init__(self, target: Target, truth: Floats, outputs: Floats, groups: Groups) -> None:
         self._name = target.name
         known = ~np.isnan(truth)
-        true, said = truth[known].astype(np.float64), outputs[known, 0].astype(np.float64)
+        true, predicted = truth[known].astype(np.float64), outputs[known, 0].astype(np.float64)
         centred = true - true.mean() if len(true) else true  # sums of squares stay small, and float32 enough
-        error = said - true
+        error = predicted - true
         columns = np.zeros((len(truth), 5))
         columns[known] = np.stack([np.ones(len(true)), centred, centred**2, np.abs(error), error**2], axis=1)
         self._sums = groups.sums(columns)
@@ -301,17 +301,17 @@ class MeanStatistic:
 
     def __init__(self, means: Mapping[str, tuple[Floats | Bools, Bools]], groups: Groups) -> None:
         self._names = list(means)
-        values = [np.where(chosen, value, 0.0) for value, chosen in means.values()]
-        chosen = [chosen.astype(float) for _, chosen in means.values()]
-        self._sums = groups.sums(np.stack([*values, *chosen], axis=1)) if means else None
+        values = [np.where(mask, value, 0.0) for value, mask in means.values()]
+        masks = [mask.astype(float) for _, mask in means.values()]
+        self._sums = groups.sums(np.stack([*values, *masks], axis=1)) if means else None
 
     def replicate(self, draw: Draw) -> dict[str, Floats]:
         """See `Statistic.replicate`."""
         if self._sums is None:
             return {}
         sums = draw.sums(self._sums)
-        many = len(self._names)
-        return dict(zip(self._names, (sums[:, :many] / sums[:, many:]).T, strict=True))
+        count = len(self._names)
+        return dict(zip(self._names, (sums[:, :count] / sums[:, count:]).T, strict=True))
 
 
 def of_target(
@@ -327,12 +327,12 @@ def of_target(
 
 def with_means(replicates: Replicates, targets: Sequence[str]) -> Replicates:
     """With `macro_f1` and `accuracy`, which are means over targets, added as `reports.headline` adds them."""
-    found = dict(replicates)
+    extended = dict(replicates)
     for score in ("macro_f1", "accuracy"):
         parts = [replicates[f"{name}.{score}"] for name in targets if f"{name}.{score}" in replicates]
         if parts:
-            found[score] = np.mean(parts, axis=0)
-    return found
+            extended[score] = np.mean(parts, axis=0)
+    return extended
 
 
 def _by_class(target: Target, scores: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -346,5 +346,5 @@ def _by_class(target: Target, scores: Mapping[str, Floats]) -> dict[str, Floats]
 def _mean(values: Floats) -> Floats:
     """Mean of each row [R] over what is not NaN [R, C]; NaN where all is."""
     known = ~np.isnan(values)
-    found: Floats = np.where(known, values, 0).sum(axis=1) / known.sum(axis=1)
-    return found
+    means: Floats = np.where(known, values, 0).sum(axis=1) / known.sum(axis=1)
+    return means

@@ -1,4 +1,4 @@
-"""From a model's answers on photos it did not learn from: how sure to be, when to say so, and when to say "unknown"."""
+"""Calibration error, and the thresholds of acceptance and of "unknown", from predictions on held-out photos."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 
 KNOWN_SHARE = 0.99
-"""Share of validation photos that are known by the threshold of `unknown`."""
+"""Share of validation photos below the threshold of `unknown`."""
 
 ENOUGH = 200
 """Labelled photos below which a threshold is provisional."""
@@ -29,12 +29,12 @@ DRAWS, SEED = 1000, 0
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """From which score on an answer is accepted, and what the photos that set it say of that.
+    """The score from which a prediction is accepted, and its risk on the photos that set it.
 
     Attributes:
         score: the threshold; `NOTHING` if no score is good enough.
         coverage: share of the photos that are accepted.
-        risk: share of wrong answers among the accepted ones; 0 if there are none.
+        risk: share of wrong predictions among the accepted ones; 0 if there are none.
         bound: what the true risk does not exceed with a probability of 95 %, the search for the threshold paid
             for as in the paper's algorithm SGR (see `selective.risk_bound`); 1 if nothing is accepted.
         photos: labelled photos that it was set on.
@@ -51,13 +51,13 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How far confidence is from being right, and how far chance alone would take it.
+    """The calibration error, and the range that chance alone explains.
 
     Attributes:
         ece: expected calibration error over 15 bins of equal width.
         low: 2.5 % of simulated perfectly calibrated models have less.
         high: 2.5 % of them have more.
-        photos: answers that were judged.
+        photos: number of predictions.
     """
 
     ece: float
@@ -72,15 +72,15 @@ class Reliability:
 
 
 def threshold(scores: Floats, right: Bools, risk: float) -> Threshold:
-    """The lowest score from which at most `risk` of the answers above it are wrong on these photos.
+    """The lowest score from which at most `risk` of the predictions above it are wrong on these photos.
 
     Selective classification after Geifman and El-Yaniv 2017, "Selective classification for deep neural
     networks", by the point estimate; its `bound` tells what that promises for other photos.
 
     Args:
-        scores: of the answers, [N].
-        right: whether they were, [N].
-        risk: largest share of wrong answers among the accepted ones.
+        scores: of the predictions, [N].
+        right: whether they are correct, [N].
+        risk: largest share of wrong predictions among the accepted ones.
     """
     curve = selective.risk_coverage(scores, right)
     good = np.flatnonzero(curve.risk <= risk)
@@ -92,14 +92,14 @@ def threshold(scores: Floats, right: Bools, risk: float) -> Threshold:
     bound = selective.risk_bound(errors, accepted, searched=selective.search_steps(curve.photos))
     # Records hold scores with six decimals; half of the last one is given way to rounding.
     score = round(float(curve.scores[at]) - 5e-7, 6)
-    coverage, seen = round(accepted / curve.photos, 6), round(errors / accepted, 6)
-    return Threshold(score, coverage, seen, round(bound, 6), curve.photos, provisional)
+    coverage, observed = round(accepted / curve.photos, 6), round(errors / accepted, 6)
+    return Threshold(score, coverage, observed, round(bound, 6), curve.photos, provisional)
 
 
 def accept_thresholds(
     targets: Sequence[Target], answers: Mapping[str, Floats], labels: Mapping[str, NDArray[Any]], risk: float
 ) -> dict[str, Threshold]:
-    """Thresholds of all labelled class and multilabel targets; a value tells nothing of how sure it is.
+    """Thresholds of all labelled class and multilabel targets; a value has no score.
 
     Args:
         targets: what was predicted.
@@ -107,11 +107,11 @@ def accept_thresholds(
         labels: by target, encoded.
         risk: see `threshold`.
     """
-    found = {}
+    thresholds = {}
     for target in targets:
         if target.kind != "value" and target.labelled(labels[target.name]).any():
-            found[target.name] = threshold(*judged(target, answers[target.name], labels[target.name]), risk)
-    return found
+            thresholds[target.name] = threshold(*judged(target, answers[target.name], labels[target.name]), risk)
+    return thresholds
 
 
 def unknown_threshold(unknown: Floats) -> float:
@@ -120,10 +120,10 @@ def unknown_threshold(unknown: Floats) -> float:
 
 
 def judged(target: Target, answers: Floats, labels: NDArray[Any]) -> tuple[Floats, Bools]:
-    """Scores and whether the answers were right, of the labelled photos, as records decide.
+    """Scores of the labelled photos, and whether the predictions are correct, as in records.
 
-    A class is as sure as its probability. A set of labels is as sure as its least sure label, present or absent,
-    and right if all of them are.
+    The score of a class is its probability. The score of a set of labels is that of its least certain label, present
+    or absent; the set is correct if every label is.
 
     Args:
         target: a class or multilabel target.
@@ -138,7 +138,7 @@ def judged(target: Target, answers: Floats, labels: NDArray[Any]) -> tuple[Float
 
 
 def confidences(target: Target, answers: Floats, labels: NDArray[Any]) -> tuple[Floats, Bools]:
-    """What calibration is measured on: of a class the top probability; of a set each label's own answer.
+    """The inputs of calibration: a class's top probability, or each label's own prediction.
 
     Args:
         target: a class or multilabel target.
@@ -164,7 +164,7 @@ def reliability(confidence: Floats, right: Bools, *, draws: int = DRAWS, seed: i
 
     Args:
         confidence: in 0 to 1, [N].
-        right: whether the answers were, [N].
+        right: whether the predictions are correct, [N].
         draws: simulated sets of outcomes.
         seed: they are drawn with.
     """

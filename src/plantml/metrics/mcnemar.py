@@ -1,4 +1,4 @@
-"""McNemar's test: do two models answer the same photos equally often right?"""
+"""McNemar's test: do two models have the same accuracy on the same photos?"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 EXACT = 1000
-"""Photos that one model alone answers rightly, up to which the binomial distribution itself is asked."""
+"""Number of differing photos up to which the exact binomial test is used."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Paired:
 
     Attributes:
         photos: compared.
-        wins: answered rightly by the first model only.
-        losses: answered rightly by the second model only.
+        wins: correct by the first model only.
+        losses: correct by the second model only.
         p: probability of a difference at least so large between equal models, two-sided.
     """
 
@@ -28,7 +28,7 @@ class Paired:
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
-    """The test for answers that are right or not, bool [N] each, on the same photos.
+    """The test for two models' correctness, bool [N] each, on the same photos.
 
     Exact up to `EXACT` photos on which they differ, else by chi-square with Edwards's correction (McNemar 1947;
     Edwards 1948). It takes photos for independent; where they come in groups, the bootstrap over groups says more.

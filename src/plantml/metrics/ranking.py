@@ -1,4 +1,4 @@
-"""Scores that look at the order of answers, for many weightings of the same photos at once.
+"""Ranking scores, for many weightings of the same photos at once.
 
 Weights are whole numbers [R, N]: how often a resample holds a photo. Photos of equal score form one block, so that
 no order among them is made up.
@@ -21,7 +21,7 @@ class Ranked:
 
     Attributes:
         order: int64 [N], places of the photos.
-        flagged: bool [N], in that order: what is counted, such as wrong answers.
+        flagged: bool [N], in that order: what is counted, such as wrong predictions.
         ends: int64 [B], the last photo of each block of equal scores.
     """
 
@@ -61,18 +61,18 @@ def area(photos: Floats, wrong: Floats) -> Floats:
     logs = harmonic[after.astype(np.int64)] - harmonic[before.astype(np.int64)]
     risks = (wrong[:, :-1] - before * slope) * logs + slope * size
     total = photos[:, -1]
-    found: Floats = np.where(total > 0, risks.sum(axis=1) / np.maximum(total, 1), np.nan)
-    return found
+    areas: Floats = np.where(total > 0, risks.sum(axis=1) / np.maximum(total, 1), np.nan)
+    return areas
 
 
 def coverage(photos: Floats, wrong: Floats, risk: float) -> Floats:
     """The largest coverage [R] whose risk is at most `risk`, from `Ranked.counted`; 0 where there is none."""
     good = wrong[:, 1:] <= risk * photos[:, 1:] * (1 + 1e-12)
     total = photos[:, -1]
-    found: Floats = np.where(
+    shares: Floats = np.where(
         total > 0, np.where(good, photos[:, 1:], 0).max(axis=1, initial=0) / np.maximum(total, 1), np.nan
     )
-    return found
+    return shares
 
 
 def average_precision(photos: Floats, positives: Floats) -> Floats:
@@ -80,8 +80,8 @@ def average_precision(photos: Floats, positives: Floats) -> Floats:
     gained = np.diff(positives, axis=1)
     total = positives[:, -1]
     summed = (gained * positives[:, 1:] / np.maximum(photos[:, 1:], 1)).sum(axis=1)
-    found: Floats = np.where(total > 0, summed / np.maximum(total, 1), np.nan)
-    return found
+    precisions: Floats = np.where(total > 0, summed / np.maximum(total, 1), np.nan)
+    return precisions
 
 
 def _with_zero(counts: Ints) -> Floats:

@@ -1,4 +1,4 @@
-"""The numbers of one set of answers."""
+"""Scores of one set of predictions."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ BINS = 15
 """Bins of the calibration error."""
 
 TOP = (3, 5)
-"""Numbers of first answers among which the true class is looked for, where there are more classes than that."""
+"""Values of k for top-k accuracy, used where there are more than k classes."""
 
 RISKS = {"coverage_at_1pct": 0.01, "coverage_at_5pct": 0.05}
-"""Scores that say what share of photos can be answered with so many wrong answers among them."""
+"""Coverage scores, and the risk at which each is taken."""
 
 _LOWER_IS_BETTER = frozenset({"ece", "brier", "aurc", "mae", "mse"})
 
@@ -110,33 +110,33 @@ def reports_of(
     shared: Mapping[str, Collection[str]] | None = None,
 ) -> list[Report]:
     """The reports of all targets that have a label, in their order; `truth`, `outputs` and `shared` by target."""
-    found = [
+    reports = [
         report_encoded(target, truth[target.name], outputs[target.name], shared=(shared or {}).get(target.name))
         for target in targets
         if target.name in truth
     ]
-    return [made for made in found if made is not None]
+    return [each for each in reports if each is not None]
 
 
-def right_answers(target: Target, truth: NDArray[Any], outputs: Floats) -> Bools:
-    """Which answers are right: bool [N], false where not labelled.
+def correct_predictions(target: Target, truth: NDArray[Any], outputs: Floats) -> Bools:
+    """Which predictions are correct: bool [N], false where not labelled.
 
     A class by its top class, a multilabel by all labels together.
 
     Raises:
-        ValueError: a number is not right or wrong.
+        ValueError: a value is not correct or wrong.
     """
     if target.kind == "value":
         raise ValueError("a value is not right or wrong")
     if target.kind == "class":
-        found: Bools = outputs.argmax(axis=1) == truth
-        return found
-    same: Bools = target.labelled(truth) & ((outputs >= 0.5) == (truth > 0.5)).all(axis=1)
-    return same
+        right: Bools = outputs.argmax(axis=1) == truth
+        return right
+    every_label: Bools = target.labelled(truth) & ((outputs >= 0.5) == (truth > 0.5)).all(axis=1)
+    return every_label
 
 
 def joint_accuracy(right: Sequence[Bools], known: Sequence[Bools]) -> float | None:
-    """Share of photos, labelled for every target, whose answers are right for every target; `None` if there are none.
+    """Share of the fully labelled photos that are correct for every target; `None` if there are none.
 
     Args:
         right: by target, bool [N].
@@ -156,9 +156,9 @@ def class_report(
     hits, support, named = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     per_class = _per_class(target.classes, hits, support, named)
     # A class that is neither there nor named says nothing; scikit-learn leaves it out of the mean too.
-    seen = [name for name, n, m in zip(target.classes, support, named, strict=True) if n or m]
+    present = [name for name, n, m in zip(target.classes, support, named, strict=True) if n or m]
     there = [name for name, n in zip(target.classes, support, strict=True) if n]
-    mean_over = [name for name in seen if shared is None or name in shared]
+    mean_over = [name for name in present if shared is None or name in shared]
     right, confidence = predicted == truth, probabilities.max(axis=1)
     scores = {
         "accuracy": float(hits.sum() / len(truth)),
@@ -184,8 +184,8 @@ def multilabel_report(target: Target, truth: Bools, probabilities: Floats) -> Mu
     per_class = _per_class(target.classes, hits, support, predicted.sum(axis=0))
     ones = np.ones((1, len(truth)), np.int64)
     for number, row in enumerate(per_class.values()):
-        found = ranking.ranked(probabilities[:, number], truth[:, number])
-        precision = float(ranking.average_precision(*found.counted(ones))[0])
+        order = ranking.ranked(probabilities[:, number], truth[:, number])
+        precision = float(ranking.average_precision(*order.counted(ones))[0])
         row["average_precision"] = 0.0 if np.isnan(precision) else precision
     there = [row for row in per_class.values() if row["support"]]
     total = sum(row["support"] for row in there)
@@ -223,45 +223,45 @@ def calibration_error(probabilities: Floats, truth: Ints, bins: int = BINS) -> f
 
 def calibration_bins(confidence: Floats, bins: int = BINS) -> Ints:
     """The bin, 0 to bins - 1, of each confidence [N]; bins are open below and closed above."""
-    found: Ints = np.clip(np.ceil(confidence.astype(np.float64) * bins).astype(int) - 1, 0, bins - 1)
-    return found
+    numbers: Ints = np.clip(np.ceil(confidence.astype(np.float64) * bins).astype(int) - 1, 0, bins - 1)
+    return numbers
 
 
 def squared_distance(truth: Ints, probabilities: Floats) -> Floats:
     """Of each photo's probabilities from the truth, 0 to 2: float64 [N]; its mean is the score of Brier 1950."""
     wide = probabilities.astype(np.float64)
-    found: Floats = (wide**2).sum(axis=1) - 2 * wide[np.arange(len(truth)), truth] + 1
-    return np.maximum(found, 0)
+    distances: Floats = (wide**2).sum(axis=1) - 2 * wide[np.arange(len(truth)), truth] + 1
+    return np.maximum(distances, 0)
 
 
 def in_top(truth: Ints, probabilities: Floats, k: int) -> Bools:
     """Which true classes are among the k most probable: bool [N]."""
     first = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    found: Bools = (first == truth[:, None]).any(axis=1)
-    return found
+    among: Bools = (first == truth[:, None]).any(axis=1)
+    return among
 
 
 def headline(reports: Sequence[Report]) -> dict[str, float]:
     """The numbers over all targets: the mean of their macro-F1, and all scores as `target.score`."""
-    scores = {f"{found.target}.{name}": value for found in reports for name, value in found.scores.items()}
-    f1 = [found.scores["macro_f1"] for found in reports if "macro_f1" in found.scores]
-    accuracy = [found.scores["accuracy"] for found in reports if "accuracy" in found.scores]
+    scores = {f"{each.target}.{name}": value for each in reports for name, value in each.scores.items()}
+    f1 = [each.scores["macro_f1"] for each in reports if "macro_f1" in each.scores]
+    accuracy = [each.scores["accuracy"] for each in reports if "accuracy" in each.scores]
     overall = {"macro_f1": _mean(f1), "accuracy": _mean(accuracy)} if f1 else {}
     return overall | scores
 
 
 def selection_score(reports: Sequence[Report]) -> float:
     """What the best checkpoint is chosen by: the mean over targets of macro-F1, or R2 for values."""
-    return _mean(found.scores.get("macro_f1", found.scores.get("r2", 0.0)) for found in reports)
+    return _mean(each.scores.get("macro_f1", each.scores.get("r2", 0.0)) for each in reports)
 
 
 def every_score(reports: Sequence[Report]) -> dict[str, float]:
     """All numbers that a gate can name: the headline, and `target.recall[class]` and the like."""
     scores = headline(reports)
-    for found in reports:
-        if not isinstance(found, ValueReport):
-            for name, row in found.per_class.items():
-                scores |= {f"{found.target}.{score}[{name}]": value for score, value in row.items()}
+    for each in reports:
+        if not isinstance(each, ValueReport):
+            for name, row in each.per_class.items():
+                scores |= {f"{each.target}.{score}[{name}]": value for score, value in row.items()}
     return scores
 
 
@@ -270,26 +270,26 @@ def higher_is_better(name: str) -> bool:
     return name.partition("[")[0].rpartition(".")[2] not in _LOWER_IS_BETTER
 
 
-def as_json(found: Report) -> dict[str, Any]:
+def as_json(report: Report) -> dict[str, Any]:
     """A report as JSON types."""
-    content: dict[str, Any] = {"photos": found.photos, **found.scores}
-    if isinstance(found, ValueReport):
-        return content | {"unit": found.unit}
-    content |= {"classes": list(found.classes), "per_class": {k: dict(v) for k, v in found.per_class.items()}}
-    if isinstance(found, ClassReport):
-        content["confusion"] = found.confusion.tolist()
+    content: dict[str, Any] = {"photos": report.photos, **report.scores}
+    if isinstance(report, ValueReport):
+        return content | {"unit": report.unit}
+    content |= {"classes": list(report.classes), "per_class": {k: dict(v) for k, v in report.per_class.items()}}
+    if isinstance(report, ClassReport):
+        content["confusion"] = report.confusion.tolist()
     return content
 
 
 def _per_class(classes: Sequence[str], hits: Ints, support: Ints, named: Ints) -> dict[str, dict[str, float]]:
     rows = {}
-    for name, hit, true, said in zip(classes, hits.tolist(), support.tolist(), named.tolist(), strict=True):
-        precision, recall = (hit / said if said else 0.0), (hit / true if true else 0.0)
-        f1 = 2 * hit / (true + said) if true + said else 0.0
+    for name, hit, true, predicted in zip(classes, hits.tolist(), support.tolist(), named.tolist(), strict=True):
+        precision, recall = (hit / predicted if predicted else 0.0), (hit / true if true else 0.0)
+        f1 = 2 * hit / (true + predicted) if true + predicted else 0.0
         rows[name] = {"precision": precision, "recall": recall, "f1": f1, "support": true}
     return rows
 
 
 def _mean(numbers: Any) -> float:
-    found = list(numbers)
-    return float(sum(found) / len(found)) if found else 0.0
+    values = list(numbers)
+    return float(sum(values) / len(values)) if values else 0.0

@@ -1,8 +1,8 @@
-"""Answering only when sure enough: what share is answered, how often that is wrong, how sure n photos make of it.
+"""Selective classification: coverage, risk, and bounds of the risk.
 
 Selective classification after Geifman and El-Yaniv 2017, "Selective classification for deep neural networks". A
 photo is *accepted* if its score reaches a threshold; *coverage* is the share of accepted photos, *risk* the share
-of wrong answers among them. Photos of equal score are accepted together, always.
+of wrong predictions among them. Photos of equal score are always accepted together.
 """
 
 import math
@@ -25,7 +25,7 @@ class Curve:
     Attributes:
         scores: thresholds, falling, float64 [M].
         accepted: photos whose score is at least that, rising, int64 [M].
-        errors: wrong answers among them, int64 [M].
+        errors: wrong predictions among them, int64 [M].
         photos: all of them.
     """
 
@@ -41,12 +41,12 @@ class Curve:
 
     @property
     def risk(self) -> Floats:
-        """Share of wrong answers among the accepted: [M]."""
+        """Share of wrong predictions among the accepted: [M]."""
         return self.errors / np.maximum(1, self.accepted)
 
 
 def risk_coverage(scores: Floats, right: Bools) -> Curve:
-    """The risk-coverage curve of answers with these scores [N], right or not [N]."""
+    """The risk-coverage curve of predictions with these scores [N], correct or not [N]."""
     scores = np.asarray(scores, np.float64)
     order = np.argsort(-scores, kind="stable")
     falling, errors = scores[order], np.cumsum(~np.asarray(right, bool)[order])
@@ -81,7 +81,7 @@ def risk_bound(errors: int, n: int, delta: float = DELTA, searched: int = 1) -> 
     for among `searched` thresholds on the same photos is paid for by delta / searched (union bound).
 
     Args:
-        errors: wrong answers among the accepted.
+        errors: wrong predictions among the accepted.
         n: accepted photos; without any, the bound is 1.
         delta: probability that the true risk is higher after all.
         searched: thresholds that were looked at on these photos: 1 if it was fixed before, `search_steps(photos)`
@@ -95,5 +95,5 @@ def risk_bound(errors: int, n: int, delta: float = DELTA, searched: int = 1) -> 
 
 
 def search_steps(photos: int) -> int:
-    """Steps of a binary search for the threshold among so many photos, as the paper's algorithm SGR counts them."""
+    """Steps of a binary search for the threshold among `photos`, as counted by the paper's algorithm SGR."""
     return max(1, math.ceil(math.log2(max(1, photos))))

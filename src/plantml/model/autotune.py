@@ -1,8 +1,8 @@
-"""How many threads work at once, and how many images a call of the model takes: measured, and remembered.
+"""The number of threads and the batch size for a run: measured once and cached.
 
-What is fastest depends on the model, the runtime and the machine, and it is worth less than a tenth where it was looked
-at. So it is measured only before long runs, once a model and machine, in about a second, on random pixels; later runs
-read what was found. The records do not depend on it.
+The fastest setting depends on the model, the runtime and the machine, and gains less than a tenth where it was
+measured. So it is measured only before long runs, once per model and machine, in about a second, on random pixels.
+Records do not depend on it.
 """
 
 import json
@@ -24,26 +24,26 @@ from plantml.parsing import parse_json_object
 from plantml.settings import Machine
 
 WORTH = 2000
-"""Images from which on a second of measuring is worth its time."""
+"""Images in a run from which measuring for a second pays off."""
 
 CLEARLY = 1.05
-"""How many times as fast as the usual numbers others must be to be taken: measuring has its own noise."""
+"""Speed-up over the defaults that a setting must reach to be chosen: measurements are noisy."""
 
 _SECONDS, _ROUNDS, _AT_MOST = 0.06, 2, 1.5
 _MOST = 1024
-"""Threads, and images a call, that settings allow."""
+"""Largest number of threads, and largest batch size, that settings allow."""
 
 _SLOW = 0.5
-"""Seconds of a call that is too long to be tried."""
+"""A call that would take longer, in seconds, is not tried."""
 
 
 @dataclass(frozen=True)
-class Pace:
-    """What was chosen.
+class Setting:
+    """The chosen setting.
 
     Attributes:
-        threads: images worked on at once.
-        batch: images a call of the model.
+        threads: images processed at once.
+        batch: batch size.
         why: for people.
     """
 
@@ -53,7 +53,7 @@ class Pace:
 
 
 Speeds = Mapping[tuple[int, int], float]
-"""Images a second by (threads, batch)."""
+"""Images per second by (threads, batch)."""
 
 
 def choose(
@@ -64,63 +64,63 @@ def choose(
     threads: int | None = None,
     batch: int | None = None,
     device: str = "cpu",
-) -> Pace:
+) -> Setting:
     """Threads and batch for a run.
 
     Args:
         pipeline: whose runtime is measured.
-        machine: its threads are the most; what was measured is kept in its cache.
+        machine: with the thread limit, and the cache of measurements.
         images: of the run, or how many there may be.
-        threads: as asked; measured if `None`.
-        batch: as asked; measured if `None`.
+        threads: as set by the user; measured if `None`.
+        batch: as set by the user; measured if `None`.
         device: that the model runs on.
     """
     usual = threads or machine.threads, batch or BATCH
     if threads and batch:
-        return Pace(*usual, "as asked")
+        return Setting(*usual, "as set")
     if images < WORTH:
-        return Pace(*usual, f"the usual; measured from {WORTH} images on")
+        return Setting(*usual, f"default; measured for {WORTH} images or more")
     place = machine.measured(*_facts(pipeline, usual, device, threads, batch))
-    if (kept := _kept(place)) is not None:
-        return kept
+    if (cached := _cached(place)) is not None:
+        return cached
     others = _candidates(usual, threads, batch, device)
     speeds = measure(_work(pipeline), usual, others)
-    found = Pace(*fastest(speeds, usual), _told(speeds))
+    setting = Setting(*fastest(speeds, usual), _describe(speeds))
     if len(speeds) > len(others):
         with suppress(PlantmlError):  # a cache that cannot be written costs a second each time, no more
-            storage.write(str(place), json.dumps(vars(found)).encode())
-    return found
+            storage.write(str(place), json.dumps(vars(setting)).encode())
+    return setting
 
 
-def _kept(place: Path) -> Pace | None:
-    """What an earlier run measured; `None` if nothing that makes sense is there."""
+def _cached(place: Path) -> Setting | None:
+    """An earlier run's measurement; `None` if there is no valid one."""
     try:
-        kept = parse_json_object(place.read_bytes(), str(place))
+        content = parse_json_object(place.read_bytes(), str(place))
     except (OSError, PlantmlError):
         return None
-    match kept:
+    match content:
         case {"threads": int(threads), "batch": int(batch), "why": why} if max(threads, batch) <= _MOST:
-            return Pace(max(1, threads), max(1, batch), f"{why}; kept from an earlier run")
+            return Setting(max(1, threads), max(1, batch), f"{why}; kept from an earlier run")
     return None
 
 
-def _told(speeds: Speeds) -> str:
+def _describe(speeds: Speeds) -> str:
     return "measured: " + ", ".join(f"{threads} x {batch} {rate:.4g}/s" for (threads, batch), rate in speeds.items())
 
 
 def fastest(speeds: Speeds, usual: tuple[int, int]) -> tuple[int, int]:
-    """The fastest of what was measured, if it is clearly faster than the usual."""
+    """The fastest setting, if it is clearly faster than the default."""
     best = max(speeds, key=lambda at: speeds[at])
     return best if speeds[best] > CLEARLY * speeds[usual] else usual
 
 
 def measure(work: Callable[[int], object], usual: tuple[int, int], others: list[tuple[int, int]]) -> Speeds:
-    """Images a second of the usual (threads, batch) and of others, the best of two short rounds of each, in turns.
+    """Images per second of the default (threads, batch) and of others: the better of two short, interleaved rounds.
 
-    Ends after a second and a half at most, but for the call that runs then; what was not come to is left out.
+    Ends after about 1.5 seconds; settings not reached by then are left out.
 
     Args:
-        work: does one call of so many images.
+        work: runs the model once on a batch of that size.
         usual: is always measured.
         others: may be left out.
     """
@@ -163,6 +163,6 @@ def _candidates(usual: tuple[int, int], threads: int | None, batch: int | None, 
 def _facts(
     pipeline: Pipeline, usual: tuple[int, int], device: str, threads: int | None, batch: int | None
 ) -> tuple[object, ...]:
-    """What the result depends on."""
+    """Cache key of the measurement."""
     runtime = type(pipeline.runtime).__name__
     return pipeline.bundle.digest, runtime, device, *usual, threads, batch, platform.node(), __version__

@@ -1,4 +1,4 @@
-"""A trained model as files: what it predicts, how, how sure it must be, and where it came from.
+"""A bundle: a trained model as files, with its contract.
 
     bundle/
       model.json           the contract and the SHA-256 of every file
@@ -23,20 +23,15 @@ digest, hashes and seal are all forged to fit each other. A file that the runtim
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from plantml import parsing, storage
 from plantml.errors import InputError, NotFoundError
-from plantml.imaging import Fit
-from plantml.metrics.calibration import Threshold
 from plantml.model import file_formats
-from plantml.targets import Target, check_name
+from plantml.model.contract import AGAIN, FORMAT, Contract, parse_contract
 
-FORMAT = 1
 MODEL_JSON, WEIGHTS, ONNX, CARD = "model.json", "model.safetensors", "model.onnx", "README.md"
 PACK = ".plantml"
 """Extension of a bundle in one file, a zip."""
@@ -46,103 +41,26 @@ CONTRACT_KEY, DIGEST_KEY = "plantml", "plantml_digest"
 
 _KEYS = ("digest", "files", "contract")
 _NEEDED = (WEIGHTS, ONNX)
-_LARGEST = 1 << 20
-"""Of a height, a width, an embedding's length and a bank; what is above would not fit into memory."""
-
 _HEX = re.compile(r"[0-9a-f]{64}")
-AGAIN = "Fetch it again from where it was made, or export or train it again."
-
-
-class Architecture(BaseModel):
-    """The network, in enough detail to build it again."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    backbone: str
-    embedding: int = Field(description="length of the embedding")
-    mean: tuple[float, float, float] = Field(description="of pixels in 0 to 1, inside the network")
-    std: tuple[float, float, float]
-    bank: int = Field(description="training embeddings kept for the unknown score")
-
-
-class Origin(BaseModel):
-    """The dataset version that a model was trained on."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    url: str
-    version: int
-    fingerprint: str
-
-
-class Combinations(BaseModel):
-    """The combinations of classes that a model restricted to them can answer."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    targets: tuple[str, ...] = Field(description="names of the class targets that are combined")
-    seen: tuple[tuple[str, ...], ...] = Field(description="one class of each, in the order of `targets`")
-
-
-class Contract(BaseModel):
-    """Everything that a user of a model must know to use it rightly.
-
-    What is `None` belongs to a contract that was written before there was such a thing, or does not apply.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: int = FORMAT
-    targets: tuple[Target, ...]
-    input: Fit
-    architecture: Architecture
-    temperatures: Mapping[str, float] = Field(description="calibration, by target; already inside the graph")
-    biases: Mapping[str, tuple[float, ...]] | None = Field(
-        default=None, description="calibration, by target and class: added to the divided logits; inside the graph too"
-    )
-    thresholds: Mapping[str, float] = Field(description="score from which a target's answer is accepted")
-    target_risk: float | None = Field(
-        default=None, description="largest share of wrong answers that thresholds were set for"
-    )
-    acceptance: Mapping[str, Threshold] | None = Field(
-        default=None, description="what the validation photos say of each threshold, see `calibration.Threshold`"
-    )
-    unknown_threshold: float = Field(description="`unknown` above this is unlike the training photos")
-    combinations: Combinations | None = Field(
-        default=None, description="answers are restricted to these, inside the graph; none: to what can be true"
-    )
-    derived_from: str | None = Field(default=None, description="digest of the model that this one was quantised from")
-    dataset: Origin
-    metrics: Mapping[str, float] = Field(description="of the validation split")
-    seed: int
-    versions: Mapping[str, str] = Field(description="of plantml and the libraries that made it")
-
-    def canonical(self) -> bytes:
-        """The same contract is the same bytes, and stays so when contracts learn to hold more."""
-        return json.dumps(self.as_json(), sort_keys=True, separators=(",", ":")).encode()
-
-    def as_json(self) -> dict[str, Any]:
-        """As JSON types, without what is `None`."""
-        return self.model_dump(mode="json", exclude_none=True)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that was found and whose contract was read.
+    """A bundle whose contract was read.
 
     Attributes:
         url: of the bundle's folder, or of a single `.onnx` file.
         contract: what it promises.
-        digest: its name.
+        digest: of the model.
         files: SHA-256 by file name; empty for a single file.
-        asked: the reference that led to it, `REGISTRY/leaf@production`; empty where a URL was named.
+        ref: the reference that led to it, `REGISTRY/leaf@production`; empty where a URL was named.
     """
 
     url: str
     contract: Contract
     digest: str
     files: Mapping[str, str]
-    asked: str = ""
+    ref: str = ""
 
     @property
     def place(self) -> str:
@@ -150,7 +68,7 @@ class Bundle:
         return _place(self.url)
 
     def read(self, name: str, cache: storage.Cache | None = None) -> bytes:
-        """The bytes of one of its files, which are those of this very model; remote ones through the cache.
+        """The verified bytes of one of its files; remote ones through the cache.
 
         Raises:
             InputError: the bundle has no such file, or the file belongs to another model.
@@ -175,31 +93,31 @@ class Bundle:
 
 def digest(contract: Contract, tensors: Mapping[str, bytes | memoryview]) -> str:
     """SHA-256 of the canonical contract and of the tensors' bytes in the order of their names."""
-    found = hashlib.sha256(contract.canonical())
+    sha256 = hashlib.sha256(contract.canonical())
     for name in sorted(tensors):
-        found.update(name.encode() + b"\0")
-        found.update(tensors[name])
-    return found.hexdigest()
+        sha256.update(name.encode() + b"\0")
+        sha256.update(tensors[name])
+    return sha256.hexdigest()
 
 
 def check_digest(url: str, bundle: Bundle, tensors: Mapping[str, bytes | memoryview]) -> None:
-    """Raise `InputError` unless the contract and the tensors of the file at `url` are those that the digest names."""
+    """Raise `InputError` unless the contract and the tensors of the file at `url` match the digest."""
     name = digest(bundle.contract, tensors)
     if name != bundle.digest:
         raise InputError(
-            f"{url} is not the model that it says",
-            f"it is named {bundle.digest[:12]}, and its contract and tensors are {name[:12]}",
+            f"{url} does not match its digest",
+            f"its digest is {bundle.digest[:12]}, but its contract and tensors give {name[:12]}",
             AGAIN,
         )
 
 
 def check_notes(bundle: Bundle, notes: Mapping[str, str]) -> None:
-    """Raise `InputError` unless the metadata of its ONNX file name this digest and hold this contract."""
+    """Raise `InputError` unless the metadata of its ONNX file has this digest and this contract."""
     named = notes.get(DIGEST_KEY, "")
     if named != bundle.digest:
         raise InputError(
-            f"{bundle.place} is put together from two models",
-            f"{ONNX} is the model {named[:12] or 'nobody'}, {MODEL_JSON} names {bundle.digest[:12]}",
+            f"{bundle.place} mixes the files of two models",
+            f"{ONNX} holds the model {named[:12] or 'without a digest'}, {MODEL_JSON} names {bundle.digest[:12]}",
             AGAIN,
         )
     stated = notes.get(CONTRACT_KEY, "")
@@ -212,11 +130,11 @@ def check_notes(bundle: Bundle, notes: Mapping[str, str]) -> None:
 
 
 def _difference(bundle: Bundle, stated: str) -> str:
-    """The first key in which a contract is not the one that the ONNX file holds."""
+    """The first key that differs from the contract in the ONNX file."""
     other = parsing.parse_json_object(stated, f"The contract in {bundle.place}/{ONNX}")
     ours = bundle.contract.as_json()
     differing = [key for key in {**ours, **other} if ours.get(key) != other.get(key)]
-    return f"{differing[0]} differs" if differing else "it is written otherwise"
+    return f"{differing[0]} differs" if differing else "its formatting differs"
 
 
 def find(url: str, cache: storage.Cache | None = None) -> Bundle:
@@ -245,7 +163,7 @@ def find(url: str, cache: storage.Cache | None = None) -> Bundle:
     raise NotFoundError(
         f"There is no model at {url}",
         f"neither {MODEL_JSON} nor bundle/{MODEL_JSON} is there",
-        "Name a run, a bundle or an .onnx file; `plantml train` makes them.",
+        "Name a run, a bundle or an .onnx file; `plantml train` writes them.",
     )
 
 
@@ -258,7 +176,7 @@ def _check_contract(bundle: Bundle, cache: storage.Cache | None) -> None:
         else:
             check_notes(bundle, file_formats.onnx_metadata(url, storage.ranges(url)))
     except NotFoundError as error:
-        raise InputError(f"{bundle.place} is not whole", f"there is no {ONNX}", AGAIN) from error
+        raise InputError(f"{bundle.place} is incomplete", f"{ONNX} is missing", AGAIN) from error
     except InputError:
         bundle.read(ONNX)  # if its bytes are not those that were written, that is what is wrong
         raise
@@ -271,64 +189,6 @@ def model_json(contract: Contract, digest_: str, files: Mapping[str, bytes]) -> 
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
-def parse_contract(where: str, content: Any) -> Contract:
-    """A contract from parsed JSON. Raises `InputError` that names the first thing wrong with it."""
-    if isinstance(content, dict) and content.get("format") != FORMAT:
-        raise InputError(
-            f"{where} has bundle format {content.get('format')!r:.40}",
-            f"this plantml reads {FORMAT}",
-            "Update plantml.",
-        )
-    try:
-        contract = Contract.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        reason = _REASONS.get(first["type"], first["msg"])
-        raise InputError(f"{where} is no valid model contract", f"{key}: {reason}", AGAIN) from error
-    if json.dumps(content, sort_keys=True, separators=(",", ":")).encode() != contract.canonical():
-        raise InputError(f"{where} is no valid model contract", "a value has another type than its key has", AGAIN)
-    why = next(_contradictions(contract), None)
-    if why is not None:
-        raise InputError(f"{where} is no valid model contract", why, AGAIN)
-    return contract
-
-
-def _contradictions(contract: Contract) -> Iterator[str]:
-    """What no network could keep, or what does not fit together; each makes sense only where those before are not."""
-    sizes = {target.name: target.size for target in contract.targets}
-    if not sizes or len(sizes) < len(contract.targets):
-        yield "targets: there are none, or two of one name"
-    for target in contract.targets:
-        check_name(target.name)
-        if len(set(target.classes)) < len(target.classes) or bool(target.classes) == (target.kind == "value"):
-            yield f"targets: the classes of {target.name} are not those of a {target.kind}"
-    numbers = (contract.input.height, contract.input.width, contract.architecture.embedding, contract.architecture.bank)
-    if not all(1 <= number <= _LARGEST for number in numbers):
-        yield f"a size is not from 1 to {_LARGEST:,}"
-    for key in ("temperatures", "biases", "thresholds", "acceptance"):
-        strange = [name for name in getattr(contract, key) or {} if name not in sizes]
-        if strange:
-            yield f"{key}: there is no target {strange[0]!r:.80}"
-    if not all(number > 0 for number in contract.temperatures.values()):
-        yield "temperatures: one is not above 0"
-    if any(len(numbers) != sizes[name] for name, numbers in (contract.biases or {}).items()):
-        yield "biases: there is not one a class"
-    classes = {target.name: target.classes for target in contract.targets if target.kind == "class"}
-    combined = contract.combinations or Combinations(targets=(), seen=())
-    places = [classes.get(name, ()) for name in combined.targets]
-    for each in combined.seen:
-        if len(each) != len(places) or not all(map(tuple.__contains__, places, each)):
-            yield f"combinations: {', '.join(each)!r:.80} is none of its classes"
-
-
-_REASONS = {
-    "extra_forbidden": f"bundle format {FORMAT} has no such key; another version of plantml wrote it",
-    "missing": "it is missing",
-}
-"""What pydantic says in words of its own, by its type of error."""
-
-
 def _parse(url: str, text: bytes) -> Bundle:
     where = f"{_place(url)}/{MODEL_JSON}"
     content = parsing.parse_json_object(text, where)
@@ -339,20 +199,20 @@ def _parse(url: str, text: bytes) -> Bundle:
 
 
 def _fault(content: Mapping[str, Any]) -> str:
-    """What is wrong with a `model.json` but for its contract; empty for nothing."""
+    """The first error of a `model.json` outside its contract; empty if there is none."""
     for key in (*_KEYS, *content):
         if key not in content or key not in _KEYS:
             return f"{key} is missing" if key in _KEYS else f"bundle format {FORMAT} has no key {key!r:.80}"
     if not _is_sha256(content["digest"]):
-        return "digest is no SHA-256 in hex"
+        return "digest is not a hexadecimal SHA-256"
     files = content["files"]
     if not isinstance(files, dict):
-        return "files is no object"
+        return "files is not an object"
     for name in (*_NEEDED, *files):
         if name not in files or name not in {*_NEEDED, CARD}:
             return f"{name} is not in files" if name in _NEEDED else f"a bundle has no file {name!r:.80}"
         if not _is_sha256(files[name]):
-            return f"files.{name} is no SHA-256 in hex"
+            return f"files.{name} is not a hexadecimal SHA-256"
     return ""
 
 

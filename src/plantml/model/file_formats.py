@@ -1,6 +1,6 @@
-"""What the files of a model say of themselves, read with nothing but the standard library.
+"""Metadata, seals and tensors of model files, read with the standard library alone.
 
-Nothing here trusts a byte: whatever a file holds, the answer is what it says or one `InputError` that names it.
+No byte is trusted: the result is the content of the file, or an `InputError` that names it.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ SEAL_KEY = "plantml_seal"
 """In the metadata of a file: the SHA-256 of its own bytes."""
 
 NO_SEAL = "0" * 64
-"""What stands for the digits of a seal while it is computed."""
+"""Placeholder for the digits of a seal while it is computed."""
 
 _BEFORE_SEAL = (
     f"{SEAL_KEY}\x12\x40".encode(),  # of protobuf: a second field, of 64 bytes
@@ -38,7 +38,7 @@ class Sums:
     Attributes:
         sha256: of all bytes.
         seal: of all bytes with `NO_SEAL` in the place of the seal; `None` where the file has no such place.
-        stated: what stands there.
+        stated: the seal in the file.
     """
 
     sha256: str
@@ -47,7 +47,7 @@ class Sums:
 
 
 def sums(data: bytes, *, sealed: bool = True) -> Sums:
-    """Both sums of a file's bytes, most of which are read once for the two.
+    """Both sums of a file's bytes, in one pass over most of them.
 
     Args:
         data: the bytes.
@@ -77,14 +77,14 @@ def seal(data: bytes) -> bytes:
     return data[:place] + digits.encode() + data[place + 64 :]
 
 
-def check_seal(url: str, found: Sums) -> None:
-    """Raise `InputError` unless a file is, to the byte, what plantml wrote."""
+def check_seal(url: str, file_sums: Sums) -> None:
+    """Raise `InputError` unless the bytes of a file are exactly those that plantml wrote."""
     again = "Export it again, or restore it."
-    if found.seal is None:
+    if file_sums.seal is None:
         what = f"{url} was not made by plantml, or changed since"
-        raise InputError(what, f"its metadata hold no {SEAL_KEY}", again)
-    if found.seal != found.stated:
-        why = "its bytes do not have the SHA-256 that its metadata name"
+        raise InputError(what, f"its metadata has no {SEAL_KEY}", again)
+    if file_sums.seal != file_sums.stated:
+        why = "its SHA-256 is not the one in its metadata"
         raise InputError(f"{url} was changed after plantml wrote it", why, again)
 
 
@@ -110,7 +110,7 @@ def tensors(url: str, data: bytes) -> dict[str, memoryview]:
     """
     begin = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 8 or begin > len(data):
-        raise InputError(f"{url} is not a safetensors file", "it ends before its header does")
+        raise InputError(f"{url} is not a safetensors file", "it ends inside its header")
     header = parsing.parse_json_object(data[8:begin], f"The header of {url}")
     body = memoryview(data)[begin:]
     try:
@@ -130,26 +130,26 @@ def _span(body: memoryview, first: object, last: object) -> memoryview:
 
 
 def onnx_metadata(url: str, file: "Ranges | bytes") -> dict[str, str]:
-    """The metadata of an ONNX file; the graph is jumped over, not read.
+    """The metadata of an ONNX file; the graph is skipped.
 
     Formats: https://protobuf.dev/programming-guides/encoding, and `ModelProto.metadata_props` of
     https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 
     Args:
         url: for messages.
-        file: its bytes, or where ranges of them can be read.
+        file: its bytes, or a reader of byte ranges.
 
     Raises:
-        InputError: it is no ONNX file, or names a thing twice.
+        InputError: it is not an ONNX file, or a key is duplicated.
     """
     try:
-        entries = [entry for number, entry in _fields(_Blocks(file), wanted=14) if number == 14]
+        entries = [entry for number, entry in _fields(_Blocks(file), only=14) if number == 14]
         pairs = [dict(_fields(_Blocks(entry))) for entry in entries]
         notes = {pair.get(1, b"").decode(): pair.get(2, b"").decode() for pair in pairs}
     except ValueError as error:
-        raise InputError(f"{url} is not a whole ONNX file", str(error)) from error
+        raise InputError(f"{url} is not a complete ONNX file", str(error)) from error
     if len(notes) < len(entries):
-        raise InputError(f"{url} is not a file of plantml", "its metadata name one thing twice")
+        raise InputError(f"{url} is not a file of plantml", "its metadata has a duplicate key")
     return notes
 
 
@@ -172,8 +172,8 @@ class _Blocks:
         return self._block[start - self._start : start - self._start + length]
 
 
-def _fields(blocks: _Blocks, wanted: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of each field of a protobuf message; of fields that are not wanted, no bytes."""
+def _fields(blocks: _Blocks, only: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """Number and bytes of each field of a protobuf message; with `only`, empty bytes for all others."""
     at = 0
     while at < blocks.size:
         tag, at = _varint(blocks, at)
@@ -189,16 +189,16 @@ def _fields(blocks: _Blocks, wanted: int | None = None) -> Iterator[tuple[int, b
                 raise ValueError(f"a field of kind {kind} at byte {at}")
         if at + length > blocks.size:
             raise ValueError(_CUT_OFF)
-        yield tag >> 3, blocks.read(at, length) if wanted in {None, tag >> 3} else b""
+        yield tag >> 3, blocks.read(at, length) if only in {None, tag >> 3} else b""
         at += length
 
 
 def _varint(blocks: _Blocks, at: int) -> tuple[int, int]:
-    """A number of variable length, and where what follows it begins."""
+    """A varint, and the offset after it."""
     number = 0
     for place in range(10):
         byte = blocks.read(at + place, 1)[0]
         number |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
             return number, at + place + 1
-    raise ValueError(f"a number without an end at byte {at}")
+    raise ValueError(f"an unterminated number at byte {at}")

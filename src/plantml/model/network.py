@@ -1,4 +1,4 @@
-"""The network as plain torch: backbone, one head a target, and what makes its outputs honest.
+"""The network as plain torch: backbone, one head per target, and the calibrated outputs.
 
 Nothing here knows of Lightning. `PlantNet` is what is trained; `Deployed` is what is exported and run.
 """
@@ -13,20 +13,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plantml.errors import InputError
-from plantml.model.bundle import WEIGHTS, Architecture, Combinations, Contract
+from plantml.model.bundle import WEIGHTS
+from plantml.model.contract import Architecture, Combinations, Contract
 from plantml.targets import Target, tied, valid_combinations
 
-_AGAIN = "Fetch the model again from where it was made, or use the timm that it was trained with."
+_AGAIN = "Fetch the model again, or use the version of timm that it was trained with."
 
 NEIGHBOURS = 5
-"""Nearest training embeddings that the unknown score looks at."""
+"""Number of nearest training embeddings in the unknown score."""
 
 
 class PlantNet(nn.Module):
-    """A timm backbone that eats uint8 photos, and a linear head for every target.
+    """A timm backbone with uint8 photos as input, and a linear head per target.
 
     Args:
-        architecture: see `bundle.Architecture`.
+        architecture: see `contract.Architecture`.
         targets: what to predict, in order.
         backbone: the network itself; built by name, without weights, if not given.
         dropout: share of embedding features dropped before the heads while training.
@@ -87,18 +88,18 @@ class PlantNet(nn.Module):
 
 
 class Deployed(nn.Module):
-    """A trained network with all that stands between its logits and an answer, inside one graph.
+    """A trained network and all post-processing of its logits, in one graph.
 
     Probabilities are calibrated (see `scaling`), health and disease are made consistent, and `unknown` is one minus
     the mean cosine to the five nearest training embeddings (k-nearest neighbours, Sun et al. 2022, "Out-of-distribution
     detection with deep nearest neighbors").
 
     Args:
-        net: what was trained.
+        net: the trained network.
         temperatures: what logits are divided by, by target.
         bank: training embeddings [M, D].
-        combinations: the only ones that can be answered; what can be true of health and disease if not given.
-        biases: what is added to the divided logits, a number a class, by target.
+        combinations: the only ones that can be predicted; by default, consistent health and disease.
+        biases: added to the divided logits, one number per class, by target.
     """
 
     bank: Tensor
@@ -131,7 +132,7 @@ class Deployed(nn.Module):
         return [*(f"target.{target.name}" for target in self.net.targets), "embedding", "unknown"]
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Answers for photos, uint8 RGB [N, H, W, 3]: one tensor a target, the embedding, `unknown` [N]."""
+        """Outputs for photos, uint8 RGB [N, H, W, 3]: one tensor per target, the embedding, `unknown` [N]."""
         embedding = self.net.embed(image)
         answers = self.answers(self.net.classify(embedding))
         return (*(answers[target.name] for target in self.net.targets), embedding, self.unknown(embedding))
@@ -147,7 +148,7 @@ class Deployed(nn.Module):
         return self.answers_of(scaled)
 
     def answers_of(self, scaled: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The answers for logits that are scaled already."""
+        """Predictions from scaled logits."""
         answers = {}
         for target in self.net.targets:
             if target.kind == "class":
@@ -170,7 +171,7 @@ class Deployed(nn.Module):
 
 
 class Seen(nn.Module):
-    """Restricts class targets to the combinations that were seen: their joint probability, renormalised over these.
+    """Restricts class targets to known combinations, by renormalising their joint probability.
 
     The joint of K combinations is the product of their classes' probabilities; the answer for a class is the sum
     over the combinations that have it.
@@ -187,7 +188,10 @@ class Seen(nn.Module):
         for at, name in enumerate(self.names):
             numbers = [by_name[name].classes.index(combination[at]) for combination in combinations.seen]
             self.register_buffer(f"classes_{name}", torch.tensor(numbers), persistent=False)
-            members = [[k for k, held in enumerate(numbers) if held == number] for number in range(by_name[name].size)]
+            members = [
+                [k for k, number_of_k in enumerate(numbers) if number_of_k == number]
+                for number in range(by_name[name].size)
+            ]
             # Rows of one length, filled up with the number of a column of zeros.
             longest = max(len(row) for row in members)
             filled = [row + [len(numbers)] * (longest - len(row)) for row in members]
@@ -196,16 +200,16 @@ class Seen(nn.Module):
     def forward(self, answers: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Probabilities [N, classes] of the combined targets, each summing to one, from those of all targets."""
         each = [answers[name].index_select(1, self.get_buffer(f"classes_{name}")) for name in self.names]
-        # As in `consistent`: no answer is 0 / 0, however sure of something unseen the network is.
+        # As in `consistent`: never 0 / 0, however certain the network is of an unknown combination.
         joint = functools.reduce(torch.mul, each) + torch.finfo(each[0].dtype).tiny
         joint = joint / _total(joint).unsqueeze(1)
         joint = torch.cat([joint, torch.zeros_like(joint[:, :1])], dim=1)
-        found = {}
+        marginals = {}
         for name in self.names:
             members = self.get_buffer(f"members_{name}")
             parts = joint.index_select(1, members.flatten())
-            found[name] = _total(parts.view(-1, *members.shape))
-        return found
+            marginals[name] = _total(parts.view(-1, *members.shape))
+        return marginals
 
 
 def consistent(health: Tensor, disease: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -265,9 +269,9 @@ def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> Deployed:
         deployed.load_state_dict(dict(weights))
     except (RuntimeError, ValueError, LookupError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError("The weights do not fit the model's contract", why, _AGAIN) from error
+        raise InputError("The weights do not match the model's contract", why, _AGAIN) from error
     for name, tensor in deployed.state_dict().items():
         if weights[name].dtype != tensor.dtype:
             why = f"{name} is {weights[name].dtype}, and the network has {tensor.dtype}"
-            raise InputError("The weights do not fit the model's contract", why, _AGAIN)
+            raise InputError("The weights do not match the model's contract", why, _AGAIN)
     return deployed.eval()

@@ -1,4 +1,4 @@
-"""Images through a model: each thread takes its images from bytes to answers.
+"""Images through a model: each thread takes its images from bytes to predictions.
 
 Reading, decoding and inference of one chunk happen in one thread, with a session that uses one thread a call:
 no queue between stages has to be kept full, and all cores are always at work. Only what is far is fetched ahead,
@@ -8,8 +8,8 @@ memory does not grow with the number of images.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Any
 
@@ -25,7 +25,7 @@ from plantml.model.records import Reader, Record, failed
 from plantml.model.runtimes import Runtime
 
 BATCH = 8
-"""Images a call of the runtime, where nothing better is known."""
+"""Default batch size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class Prediction:
     """A record and, if the image was read, the raw outputs it was made from.
 
     Attributes:
-        record: what is written down.
+        record: for the output.
         probabilities: by target: float32 [classes], or [1] for a value; `None` after a failure.
         embedding: float32 [D]; `None` after a failure.
-        more: further keys of the record, where an option asks for them.
+        more: further keys of the record, added by options.
     """
 
     record: Record
@@ -45,23 +45,28 @@ class Prediction:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
 class Pipeline:
-    """A model, ready to answer for any number of images.
+    """A model, ready to predict for any number of images.
 
-    Args:
+    Attributes:
         bundle: whose contract holds.
-        runtime: that computes.
-        threads: images taken from bytes to answers at the same time.
-        batch: images a call of the runtime.
-        top_k: classes named for each class target.
+        runtime: that runs the network.
+        threads: images processed at the same time.
+        batch: batch size.
+        top_k: classes to list per class target.
     """
 
-    def __init__(
-        self, bundle: Bundle, runtime: Runtime, *, threads: int = 2, batch: int = BATCH, top_k: int = 5
-    ) -> None:
-        self.bundle, self.runtime = bundle, runtime
-        self.threads, self.batch = threads, batch
-        self._reader = Reader(bundle.contract, top_k)
+    bundle: Bundle
+    runtime: Runtime
+    _: KW_ONLY
+    threads: int = 2
+    batch: int = BATCH
+    top_k: int = 5
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.bundle.contract, self.top_k)
 
     def run(self, urls: Iterable[str]) -> Iterator[Prediction]:
         """One prediction for every URL, in order."""
@@ -73,12 +78,12 @@ class Pipeline:
         return in_threads(lambda work: work(), self._works(urls), self.threads)
 
     def _works(self, urls: Iterable[str]) -> Iterator[Callable[[], list[Prediction]]]:
-        """What the threads do: read chunks from this machine, which is no waiting, or take fetched ones."""
-        for near, some in groupby(urls, _is_near):
+        """Work for the threads: chunks of local URLs to read, or of fetched bytes."""
+        for near, same_kind in groupby(urls, _is_near):
             if near:
-                yield from (partial(self.predict_urls, chunk) for chunk in batched(some, self.batch))
+                yield from (partial(self.predict_urls, chunk) for chunk in batched(same_kind, self.batch))
             else:
-                ahead = batched(storage.read_ahead(some, storage.MAX_PHOTO), self.batch)
+                ahead = batched(storage.read_ahead(same_kind, storage.MAX_PHOTO), self.batch)
                 yield from (partial(self.predict_bytes, chunk) for chunk in ahead)
 
     def predict_urls(self, urls: Sequence[str]) -> list[Prediction]:
@@ -86,7 +91,7 @@ class Pipeline:
         return self.predict_bytes(list(storage.read_many(urls, storage.MAX_PHOTO)))
 
     def predict_bytes(self, sources: Sequence[tuple[str, bytes | PlantmlError]]) -> list[Prediction]:
-        """Predictions for images that were read already: (URL, bytes or the error of reading)."""
+        """Predictions for images already read: (URL, bytes or the read error)."""
         results: list[Prediction | None] = [None] * len(sources)
         decoded: list[tuple[int, str, imaging.Facts, Pixels]] = []
         for number, (url, data) in enumerate(sources):
@@ -141,7 +146,7 @@ def _is_near(url: str) -> bool:
 
 
 def _code(error: PlantmlError) -> str:
-    """Why bytes did not come, as a short name."""
+    """The failure code of a read error."""
     if isinstance(error, NotFoundError):
         return "not-found"
     if isinstance(error, RefusedError) or isinstance(error.__cause__, PermissionError):

@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.pipeline import Pipeline
 
 
@@ -32,17 +32,17 @@ class Model:
             images: URLs, paths or the bytes of image files; one, or many.
 
         Returns:
-            One record an image, in order; see `docs/records.md`. An image that cannot be read gives a
+            One record per image, in order; see `docs/records.md`. An image that cannot be read gives a
             record with its `failure`.
         """
         return list(self.stream([images] if isinstance(images, (str, Path, bytes)) else images))
 
     def stream(self, images: Iterable[str | Path | bytes]) -> Iterator[dict[str, Any]]:
         """The same, one by one, for any number of images."""
-        for held, some in groupby(images, lambda image: isinstance(image, bytes)):
-            if held:
-                for data in some:
+        for are_bytes, same_kind in groupby(images, lambda image: isinstance(image, bytes)):
+            if are_bytes:
+                for data in same_kind:
                     yield self._pipeline.predict_bytes([("", cast("bytes", data))])[0].record.as_json()
             else:
-                for prediction in self._pipeline.run(map(str, some)):
+                for prediction in self._pipeline.run(map(str, same_kind)):
                     yield prediction.record.as_json()

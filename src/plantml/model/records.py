@@ -1,4 +1,4 @@
-"""A record: what a model says of one image, or why it could not say anything.
+"""Records: a model's prediction for one image, or the reason of its failure.
 
 The keys are always there; `plantml_record` is the version of their meaning.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml.errors import UsageError
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.runtimes import Outputs
 from plantml.targets import Target, tied, valid_combinations
 
@@ -39,10 +39,10 @@ class Record:
         model: digest of the model.
         targets: by target: `label`, `score` and `top` for a class, `labels` for a multilabel, `value`
             and `unit` for a value. `None` after a failure.
-        boxes: what was found where; empty for models of whole images.
-        decision: the worst of all targets'; `None` after a failure.
+        boxes: detected objects; empty for models that classify whole images.
+        decision: the worst over all targets; `None` after a failure.
         unknown: how unlike the training photos it is; `None` after a failure.
-        failure: why there is no answer; `None` if there is.
+        failure: why there is no prediction; `None` if there is one.
     """
 
     image: str
@@ -74,7 +74,7 @@ class Record:
 
 
 def failed(image: str, model: str, reason: str, image_id: str | None = None) -> Record:
-    """The record of an image that gave no answer."""
+    """The record of an image without a prediction."""
     return Record(image, image_id, None, None, model, None, (), None, None, reason)
 
 
@@ -84,8 +84,8 @@ def parse(line: str) -> dict[str, Any]:
     A file's name need not be UTF-8. Python keeps other bytes as halves of surrogate pairs, which are written out here:
     the name `caf\xe9.jpg` becomes the text `caf\udce9.jpg`.
     """
-    found: dict[str, Any] = json.loads(_SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", line))
-    return found
+    content: dict[str, Any] = json.loads(_SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", line))
+    return content
 
 
 class Reader:
@@ -93,7 +93,7 @@ class Reader:
 
     Args:
         contract: of the model.
-        top_k: classes named for each class target, best first.
+        top_k: classes to list per class target, best first.
     """
 
     def __init__(self, contract: Contract, top_k: int = 5) -> None:
@@ -118,9 +118,9 @@ class Reader:
         return answers, decision, unknown
 
     def _contradicts(self, answers: Mapping[str, Mapping[str, Any]]) -> bool:
-        """True for "diseased" with the disease "none": sure of a disease, and of no one disease in particular.
+        """True for "diseased" with the disease "none": a disease, but none in particular.
 
-        And for labels that are each the likeliest, but were not seen together, where only such may be.
+        Also for labels that are each the likeliest, but not one of the known combinations of a restricted model.
         """
         if self.contract.combinations is not None and self._seen is not None:
             return tuple(answers[name]["label"] for name in self.contract.combinations.targets) not in self._seen
@@ -140,7 +140,7 @@ def _read_class(target: Target, output: NDArray[np.float32], top_k: int) -> tupl
 def _read_multilabel(target: Target, output: NDArray[np.float32], _: int) -> tuple[Mapping[str, Any], float]:
     order = np.argsort(-output, kind="stable")
     labels = [[target.classes[i], _rounded(output[i])] for i in order if output[i] >= 0.5]
-    # As sure as its least sure label, present or absent.
+    # The least certain label decides, present or absent.
     score = float(np.maximum(output, 1 - output).min()) if len(output) else 1.0
     return {"labels": labels}, score
 
@@ -160,9 +160,9 @@ def _worse(first: Decision, second: Decision) -> Decision:
     return first if _WORSE[first] >= _WORSE[second] else second
 
 
-def allowed_failures(asked: int | str, images: int) -> int:
-    """`3` or `2%` of so many images as a number. Raises `UsageError`."""
-    match = re.fullmatch(r"([0-9]{1,15})|([0-9]{1,3}(?:\.[0-9]{1,15})?)%", str(asked))
+def allowed_failures(limit: int | str, images: int) -> int:
+    """`3`, or `2%` of the images, as a number. Raises `UsageError`."""
+    match = re.fullmatch(r"([0-9]{1,15})|([0-9]{1,3}(?:\.[0-9]{1,15})?)%", str(limit))
     if match is None:
-        raise UsageError(f"{asked!r} is no number of failures", "", "Write a number, or a share like 2%.")
+        raise UsageError(f"{limit!r} is not a number of failures", "", "Write a number or a percentage, such as 2%.")
     return int(match[1]) if match[1] else int(images * float(match[2]) / 100)

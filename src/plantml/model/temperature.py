@@ -1,12 +1,12 @@
-"""Confidence that is as sure as it is right: one temperature a target and one bias a class.
+"""Calibration of the logits: one temperature per target and one bias per class.
 
 The logits z of a target become z / T + b: temperature scaling (Guo et al. 2017, "On calibration of modern neural
 networks") with the bias correction of Alexandari et al. 2020 ("Maximum likelihood with bias-corrected calibration is
 hard-to-beat at label shift adaptation"), which undoes what weights and sampling for rare classes did to the priors.
 
-All targets are fitted together, on what is answered in the end. Health and disease are the case in point: their heads
+All targets are fitted together, on the final probabilities. Health and disease are the case in point: their heads
 see the same signs, so that the joint probability takes the same evidence twice. Fitted one by one, each head would be
-calibrated, and their answers too sure.
+calibrated, and their joint probabilities overconfident.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Labelled:
     """Of one target: which photos are labelled, and what to answer for them, [n, classes]."""
 
     target: Target
@@ -59,7 +59,7 @@ def fit(
     labels: Mapping[str, NDArray[Any]],
     start: Scaling | None = None,
 ) -> Scaling:
-    """The scaling under which the labels are most likely, by the answers of `deployed` and the priors.
+    """The scaling that maximises the likelihood of the labels under `deployed` and the priors.
 
     The labels of n photos are taken as (n + 1) / (n + 2) sure (Platt 1999, "Probabilistic outputs for support
     vector machines"): a split without a single mistake does not ask for boundless confidence.
@@ -68,12 +68,14 @@ def fit(
         deployed: whose answers count; its own scaling does not.
         logits: [N, classes], by target.
         labels: encoded, see `Target.encode`, by target.
-        start: what is likely before any label is seen, and stays where a target has none; no scaling if not given.
+        start: centre of the priors, kept for targets without labels; no scaling by default.
     """
     from scipy.optimize import minimize
 
     targets = [target for target in deployed.net.targets if target.kind != "value"]
-    wanted = [made for target in targets if target.name in labels and (made := _wanted(target, labels[target.name]))]
+    labelled = [
+        part for target in targets if target.name in labels and (part := _labelled(target, labels[target.name]))
+    ]
     sizes = [target.size for target in targets]
     before = start or Scaling({}, {})
     likely = [np.log([before.temperatures.get(target.name, 1.0) for target in targets])]
@@ -82,33 +84,34 @@ def fit(
     spread = torch.full((len(first),), _BIAS_SPREAD, dtype=torch.float64)
     spread[: len(sizes)] = _TEMPERATURE_SPREAD
     with torch.inference_mode(mode=False), torch.enable_grad():
-        given = {name: found.detach().clone().double() for name, found in logits.items()}
+        inputs = {name: solution.detach().clone().double() for name, solution in logits.items()}
         centre = torch.from_numpy(first)
 
         def loss(numbers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             free = torch.from_numpy(numbers).requires_grad_()
             logs, biases = free[: len(sizes)], torch.split(free[len(sizes) :], sizes)
             scaled = {
-                target.name: given[target.name] * torch.exp(-logs[at]) + biases[at] for at, target in enumerate(targets)
+                target.name: inputs[target.name] * torch.exp(-logs[at]) + biases[at]
+                for at, target in enumerate(targets)
             }
-            answers = deployed.answers_of(given | scaled)
+            answers = deployed.answers_of(inputs | scaled)
             total = ((free - centre) / spread).square().sum() / 2
-            total = total + sum(_surprise(each, answers[each.target.name]) for each in wanted)
+            total = total + sum(_surprise(each, answers[each.target.name]) for each in labelled)
             total.backward()  # type: ignore[no-untyped-call]
             assert free.grad is not None
             return float(total.detach()), free.grad.numpy()
 
         bounds = [(np.log(_LEAST), np.log(_MOST))] * len(sizes) + [(None, None)] * sum(sizes)
-        found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds).x if wanted else first
-    temperatures = np.exp(found[: len(sizes)])
-    biases = np.split(found[len(sizes) :], np.cumsum(sizes)[:-1]) if sizes else []
+        solution = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds).x if labelled else first
+    temperatures = np.exp(solution[: len(sizes)])
+    biases = np.split(solution[len(sizes) :], np.cumsum(sizes)[:-1]) if sizes else []
     return Scaling(
         {target.name: round(float(each), 4) for target, each in zip(targets, temperatures, strict=True)},
         {target.name: _rounded(each) for target, each in zip(targets, biases, strict=True)},
     )
 
 
-def _wanted(target: Target, labels: NDArray[Any]) -> _Wanted | None:
+def _labelled(target: Target, labels: NDArray[Any]) -> _Labelled | None:
     known = target.labelled(labels)
     if not known.any():
         return None
@@ -121,15 +124,15 @@ def _wanted(target: Target, labels: NDArray[Any]) -> _Wanted | None:
         soft[np.arange(len(labels)), labels] = 1 - doubt if size > 1 else 1.0
     else:
         soft = labels.astype(np.float64) * (1 - 2 * doubt) + doubt
-    return _Wanted(target, torch.from_numpy(np.flatnonzero(known)), torch.from_numpy(soft))
+    return _Labelled(target, torch.from_numpy(np.flatnonzero(known)), torch.from_numpy(soft))
 
 
-def _surprise(wanted: _Wanted, answers: Tensor) -> Tensor:
+def _surprise(labelled: _Labelled, answers: Tensor) -> Tensor:
     """The negative log-likelihood, summed over the labelled photos."""
-    found = answers.index_select(0, wanted.rows)
-    likely = (wanted.soft * (found + _TINY).log()).sum()
-    if wanted.target.kind == "multilabel":
-        likely = likely + ((1 - wanted.soft) * (1 - found + _TINY).log()).sum()
+    probabilities = answers.index_select(0, labelled.rows)
+    likely = (labelled.soft * (probabilities + _TINY).log()).sum()
+    if labelled.target.kind == "multilabel":
+        likely = likely + ((1 - labelled.soft) * (1 - probabilities + _TINY).log()).sum()
     return -likely
 
 

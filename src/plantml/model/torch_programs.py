@@ -114,22 +114,24 @@ def unpack(url: str, data: bytes) -> Archive:
         clean = _clean(members, program)
     except _Foreign as error:
         raise InputError(
-            f"{url} holds what plantml does not export", str(error), "Loading it could run code: it is not loaded."
+            f"{url} has content that plantml never exports",
+            str(error),
+            "It was not loaded, because that could run code.",
         ) from error
     except (*_BROKEN, InputError) as error:
         why = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        raise InputError(f"{url} is no whole .pt2 file", why, "Export it again.") from error
+        raise InputError(f"{url} is not a complete .pt2 file", why, "Export it again.") from error
     check_seal(url, Sums("", _seal(members) if stated else None, stated))
     return Archive(notes, tensors, clean)
 
 
 def _seal(members: Mapping[str, bytes]) -> str:
     """SHA-256 of the names and bytes of all members but the seal."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name in sorted(members.keys() - {_SEAL}):
-        found.update(f"{name}\0{len(members[name])}\0".encode())
-        found.update(members[name])
-    return found.hexdigest()
+        sha256.update(f"{name}\0{len(members[name])}\0".encode())
+        sha256.update(members[name])
+    return sha256.hexdigest()
 
 
 class _Foreign(Exception):  # noqa: N818 - says what an archive is
@@ -158,7 +160,7 @@ def _members(data: bytes) -> dict[str, bytes]:
 def _checked_path(tensor: str, entry: Mapping[str, Any]) -> str:
     path: str = entry["path_name"]
     if entry["use_pickle"] is not False or not _TENSOR.fullmatch(path):
-        raise _Foreign(f"{tensor} is no plain tensor")
+        raise _Foreign(f"{tensor} is not a plain tensor")
     return path
 
 
@@ -174,7 +176,7 @@ def _check_graph(program: Mapping[str, Any]) -> None:
         if not _TEXTS[key].fullmatch(text):
             raise _Foreign(f"the text {text!r}")
     if graph["custom_obj_values"] or program["graph_module"]["treespec_namedtuple_fields"]:
-        raise _Foreign("objects of its own")
+        raise _Foreign("custom objects")
 
 
 def _texts(part: Any) -> Iterator[tuple[str, str]]:

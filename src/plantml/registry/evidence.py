@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from plantml import storage
 from plantml.errors import GateError, InputError
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.parsing import parse_json_object
 from plantml.registry.ledger import Entry, Ledger
 

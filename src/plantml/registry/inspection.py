@@ -131,7 +131,7 @@ def models(registry: str) -> list[Ledger]:
 def show(ref: str, cache: storage.Cache | None = None) -> ModelDetails:
     """Show a model, in a registry or not. Raises as `bundle.find`."""
     bundle = references.find(ref, cache)
-    state = ledger.load(ledger.parse_reference(ref)[0]) if bundle.asked else None
+    state = ledger.load(ledger.parse_reference(ref)[0]) if bundle.ref else None
     card = bundle.read(bundles.CARD, cache).decode() if bundles.CARD in bundle.files else ""
     return ModelDetails(bundle, state, state.with_digest(bundle.digest) if state else None, _plan(bundle), card)
 

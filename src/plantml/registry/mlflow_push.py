@@ -12,7 +12,7 @@ from typing import Any
 from plantml import storage
 from plantml.errors import StorageError
 from plantml.model import bundle as bundles
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.runtimes import output_names
 from plantml.parsing import dump_yaml, parse_yaml
 from plantml.registry import ledger, mlflow_client

@@ -145,7 +145,7 @@ def _content(parts: VersionFiles, number: int, size: int) -> dict[str, Any]:
 def _origin(ref: str, parts: VersionFiles) -> Any:
     """Origin of the bundle; for a version of a registry, with its history there."""
     url, _ = ledger.parse_reference(ref)
-    if not parts.bundle.asked:
+    if not parts.bundle.ref:
         return storage.absolute(ref)
     state = ledger.load(url)
     entry = state.with_digest(parts.bundle.digest)

@@ -10,6 +10,7 @@ from plantml.errors import InputError, NotFoundError
 from plantml.model import bundle as bundles
 from plantml.model import runtimes
 from plantml.model.bundle import Bundle
+from plantml.model.contract import AGAIN
 from plantml.model.pipeline import BATCH, Pipeline
 from plantml.model.predictor import Model
 from plantml.model.runtimes import Runtime
@@ -47,8 +48,8 @@ def _version(ref: str, cache: storage.Cache | None) -> Bundle | None:
     bundle = bundles.find(entry.url, cache)
     if bundle.digest != entry.digest:
         why = f"{entry.digest[:12]} was added, but the files are of {bundle.digest[:12]}"
-        raise InputError(f"{ref} is not the model that was added", why, bundles.AGAIN)
-    return replace(bundle, asked=ref)
+        raise InputError(f"{ref} is not the model that was added", why, AGAIN)
+    return replace(bundle, ref=ref)
 
 
 @contextlib.contextmanager

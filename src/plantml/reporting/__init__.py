@@ -1,1 +1,1 @@
-"""What people look at: charts, Markdown tables and HTML pages."""
+"""Charts, Markdown tables and HTML pages."""

@@ -1,4 +1,4 @@
-"""Pictures of numbers: confusion matrices and curves, as PNG bytes."""
+"""Charts as PNG bytes: confusion matrices and curves."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -21,25 +21,25 @@ BINS = 15
 """Of a reliability diagram: those that the calibration error is computed over."""
 
 _FEW = 5
-"""Answers below which a bin says little, and is drawn pale."""
+"""A bin with fewer predictions is drawn pale."""
 
 
-def confusion(found: ClassReport) -> bytes:
+def confusion(report: ClassReport) -> bytes:
     """The confusion matrix of a class target: shares of each true class as colour, photos as numbers."""
-    size = len(found.classes)
+    size = len(report.classes)
     figure = canvas(max(4.0, 0.55 * size + 2.4), max(3.4, 0.5 * size + 2.0))
     axes = figure.subplots()
-    support = found.confusion.sum(axis=1, keepdims=True)
-    share = found.confusion / np.maximum(support, 1)
+    support = report.confusion.sum(axis=1, keepdims=True)
+    share = report.confusion / np.maximum(support, 1)
     axes.imshow(share, cmap="Greens", vmin=0, vmax=1)
-    names = [text(name) for name in found.classes]
+    names = [text(name) for name in report.classes]
     axes.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(f"{found.target}: macro-F1 {found.scores['macro_f1']:.3f}, {found.photos} photos")
+    axes.set_title(f"{report.target}: macro-F1 {report.scores['macro_f1']:.3f}, {report.photos} photos")
     if size <= 30:
-        for (row, column), number in np.ndenumerate(found.confusion):
+        for (row, column), number in np.ndenumerate(report.confusion):
             if number:
                 colour = "white" if share[row, column] > 0.5 else "black"
                 axes.text(column, row, str(number), ha="center", va="center", color=colour, fontsize=8)
@@ -66,21 +66,21 @@ def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> 
 
 def reliability(
     target: str,
-    answers: tuple[Floats, NDArray[np.bool_]],
+    predictions: tuple[Floats, NDArray[np.bool_]],
     before: Reliability | None,
     after: Reliability,
     accepted_from: Threshold | None = None,
 ) -> bytes:
-    """A reliability diagram: how often answers of a confidence were right, and how many there were.
+    """A reliability diagram: the share of correct predictions by score, and their number.
 
     Args:
         target: name.
-        answers: calibrated confidence [N] and whether it was right [N].
+        predictions: calibrated score [N] and whether it was correct [N].
         before: calibration, where that is known, and
         after: it.
         accepted_from: marked, if given.
     """
-    confidence, right = answers
+    confidence, right = predictions
     edges = np.linspace(0, 1, BINS + 1)
     bin_ = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     counts = np.bincount(bin_, minlength=BINS)
@@ -92,7 +92,7 @@ def reliability(
 
     figure = canvas(5.4, 6.0)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    bars = upper.bar(middle, share, width, color=_PALE, edgecolor=_INK, linewidth=0.8, label="right")
+    bars = upper.bar(middle, share, width, color=_PALE, edgecolor=_INK, linewidth=0.8, label="correct")
     gaps = upper.bar(
         middle,
         np.abs(named - share),
@@ -102,18 +102,18 @@ def reliability(
         edgecolor=_WARN,
         hatch="////",
         linewidth=0.0,
-        label="gap to the confidence",
+        label="gap to the score",
     )
     upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, label="perfect")
     upper.set_ylim(0, 1.02)
-    upper.set_ylabel("share of right answers")
+    upper.set_ylabel("share of correct predictions")
     upper.set_title(_reliability_title(target, before, after), fontsize=9)
     lower.bar(middle, counts[there], width, color=_PALE, edgecolor=_INK, linewidth=0.8)
     for x, number in zip(middle, counts[there], strict=True):
         lower.text(x, number, str(number), ha="center", va="bottom", fontsize=7)
     lower.set_ylim(0, max(1, counts.max()) * 1.25)
-    lower.set_ylabel("answers")
-    lower.set_xlabel("confidence, calibrated")
+    lower.set_ylabel("predictions")
+    lower.set_xlabel("calibrated score")
     left = max(0.0, edges[first] - 0.02) if first else 0.0
     if accepted_from is not None and accepted_from.score <= 1:
         inwards = accepted_from.score > (1 + left) / 2
@@ -122,7 +122,7 @@ def reliability(
         lower.text(
             accepted_from.score,
             lower.get_ylim()[1] * 0.93,
-            f" accepted from {accepted_from.score:.2f} ",
+            f" threshold {accepted_from.score:.2f} ",
             ha="right" if inwards else "left",
             va="top",
             fontsize=8,
@@ -141,34 +141,32 @@ def _reliability_title(target: str, before: Reliability | None, after: Reliabili
     was = f", before calibration {before.ece:.3f}" if before else ""
     return (
         f"{text(target)}: calibration error {after.ece:.3f}{was}\n"
-        f"{'no more' if after.explained_by_chance else 'MORE'} than a perfect model of {after.photos} answers"
-        f" shows ({after.low:.3f} to {after.high:.3f})"
+        f"{'within' if after.explained_by_chance else 'ABOVE'} the range of a perfectly calibrated model"
+        f" ({after.low:.3f} to {after.high:.3f}, {after.photos} predictions)"
     )
 
 
-def risk_coverage(target: str, curve: Curve, risk: float, chosen: Threshold | None = None) -> bytes:
-    """The risk-coverage curve, with the risk that was asked for and the threshold that was chosen for it.
+def risk_coverage(target: str, curve: Curve, risk: float, threshold: Threshold | None = None) -> bytes:
+    """The risk-coverage curve, with the target risk and the threshold chosen for it.
 
     Args:
         target: name.
         curve: see `selective.risk_coverage`.
-        risk: that was asked for.
-        chosen: threshold.
+        risk: target risk.
+        threshold: threshold.
     """
     figure = canvas(5.8, 4.2)
     axes = figure.subplots()
-    axes.step(
-        curve.coverage, curve.risk, where="post", color=_INK, linewidth=1.6, label="wrong among the accepted photos"
-    )
-    axes.axhline(risk, color=_WARN, linestyle="--", linewidth=1, label=f"asked for: at most {risk:g}")
+    axes.step(curve.coverage, curve.risk, where="post", color=_INK, linewidth=1.6, label="wrong among accepted photos")
+    axes.axhline(risk, color=_WARN, linestyle="--", linewidth=1, label=f"target risk {risk:g}")
     top = max(1.6 * risk, float(curve.risk.max(initial=0.0)) * 1.15)
-    if chosen is not None and chosen.coverage:
-        top = max(top, min(1.0, chosen.bound) * 1.12)
-        axes.axvspan(0, chosen.coverage, color=_PALE, alpha=0.25, linewidth=0)
+    if threshold is not None and threshold.coverage:
+        top = max(top, min(1.0, threshold.bound) * 1.12)
+        axes.axvspan(0, threshold.coverage, color=_PALE, alpha=0.25, linewidth=0)
         axes.errorbar(
-            [chosen.coverage],
-            [chosen.risk],
-            yerr=[[0.0], [chosen.bound - chosen.risk]],
+            [threshold.coverage],
+            [threshold.risk],
+            yerr=[[0.0], [threshold.bound - threshold.risk]],
             color=_INK,
             marker="o",
             markersize=6,
@@ -176,25 +174,25 @@ def risk_coverage(target: str, curve: Curve, risk: float, chosen: Threshold | No
             linewidth=1.2,
             clip_on=False,
             zorder=3,
-            label=f"true risk of the accepted: below {chosen.bound:.3f} (95 % sure)",
+            label=f"true risk below {threshold.bound:.3f} with 95 % confidence",
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.3 * min(1.0, top))  # room for the legend
-    axes.set_xlabel("coverage: share of photos that are accepted")
-    axes.set_ylabel("risk: share of wrong answers")
-    axes.set_title(_selective_title(target, chosen), fontsize=10)
+    axes.set_xlabel("coverage: share of photos accepted")
+    axes.set_ylabel("risk: share of wrong predictions")
+    axes.set_title(_selective_title(target, threshold), fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", fontsize=8)
     return png(figure)
 
 
-def _selective_title(target: str, chosen: Threshold | None) -> str:
-    if chosen is None or not chosen.coverage:
-        return f"{text(target)}: no score is good enough, nothing is accepted"
-    note = f"{chosen.photos} photos" + (", provisional" if chosen.provisional else "")
+def _selective_title(target: str, threshold: Threshold | None) -> str:
+    if threshold is None or not threshold.coverage:
+        return f"{text(target)}: no threshold meets the target risk; nothing is accepted"
+    note = f"{threshold.photos} photos" + (", provisional" if threshold.provisional else "")
     return (
-        f"{text(target)}: from a score of {chosen.score:.3f}, {chosen.coverage:.0%} are accepted,\n"
-        f"{chosen.risk:.1%} of them wrong ({note})"
+        f"{text(target)}: threshold {threshold.score:.3f} accepts {threshold.coverage:.0%},\n"
+        f"{threshold.risk:.1%} of them wrong ({note})"
     )
 
 
@@ -223,18 +221,18 @@ def png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def agreement(target: str, unit: str | None, truth: Floats, answers: Floats) -> bytes:
-    """A value target's answers [N] against its labels [N], in its unit; on the diagonal both are the same."""
+def agreement(target: str, unit: str | None, truth: Floats, predicted: Floats) -> bytes:
+    """Predicted values [N] against labels [N], in its unit; on the diagonal both are the same."""
     figure = canvas(4.6, 4.2)
     axes = figure.subplots()
-    both = np.concatenate([truth, answers])
+    both = np.concatenate([truth, predicted])
     ends = (float(both.min()), float(both.max()))
     axes.plot(ends, ends, color=_GREY, linestyle=":", linewidth=1)
-    axes.scatter(truth, answers, s=14, color=_INK, alpha=max(0.15, min(0.8, 60 / len(truth))), linewidths=0)
+    axes.scatter(truth, predicted, s=14, color=_INK, alpha=max(0.15, min(0.8, 60 / len(truth))), linewidths=0)
     axes.set_aspect("equal", adjustable="datalim")
     in_unit = f" ({text(unit)})" if unit else ""
     axes.set_xlabel(f"label{in_unit}")
-    axes.set_ylabel(f"answer{in_unit}")
+    axes.set_ylabel(f"prediction{in_unit}")
     axes.set_title(f"{text(target)}: {len(truth)} photos", fontsize=10)
     axes.grid(alpha=0.3)
     return png(figure)
@@ -253,7 +251,7 @@ def robustness(score: str, scores: Mapping[str, Sequence[float]]) -> bytes:
     axes.set_xlim(-0.1, 2.1)
     axes.set_ylim(min(0.0, *(min(values) for values in scores.values())), 1.02)
     axes.set_ylabel(score.replace("_", " "))
-    axes.set_title("score by change of the photos", fontsize=10)
+    axes.set_title("score under perturbations", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left", fontsize=8, ncols=2)
     return png(figure)

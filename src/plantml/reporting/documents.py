@@ -1,22 +1,22 @@
-"""What reports and cards are written with: templates, and tables of Markdown."""
+"""Documents from templates, and Markdown tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
 def fill(package: str, template: str, *, filters: Mapping[str, Callable[..., Any]] | None = None, **values: Any) -> str:
-    """A template with its values.
+    """Render a template; an HTML page extends `base.html` of this package.
 
     Args:
-        package: that holds `templates/`.
+        package: with the folder `templates/`.
         template: name of its file; in HTML every value is escaped.
-        filters: functions that the template may apply.
-        values: what it shows; to ask for another one is an error.
+        filters: functions for the template.
+        values: for the template; using an undefined one is an error.
     """
     import jinja2  # most commands write nothing of this kind
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(package),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("plantml.reporting")]),
         autoescape=template.endswith(".html"),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -27,11 +27,11 @@ def fill(package: str, template: str, *, filters: Mapping[str, Callable[..., Any
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table of Markdown, as lines, with an empty one after it."""
+    """A Markdown table as lines, with an empty line after it."""
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     return [*lines, *(f"| {' | '.join(cell(each) for each in row)} |" for row in rows), ""]
 
 
 def cell(text: object) -> str:
-    """Text that stands in a cell of a Markdown table."""
+    """Text escaped for a cell of a Markdown table."""
     return str(text).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -11,10 +11,10 @@ from plantml.registry import ledger
 from plantml.registry.version_files import inspect
 from plantml.retrain import data_steps
 from plantml.retrain.round_context import Result, Work
-from plantml.validate import prediction_cache, prediction_tables, predictions, selection
+from plantml.validate import prediction_cache, prediction_tables, predictions, results, selection
 from plantml.validate import validate as validation
 from plantml.validate.config import ValidateConfig
-from plantml.validate.gates import told
+from plantml.validate.gates import describe
 
 CHALLENGER, IN_SERVICE = "challenger", "production"
 """Names of the two models in results and folders."""
@@ -69,7 +69,7 @@ def predict(work: Work) -> Result:
     for name, url in models(work).items():
         pipeline = work.pipeline(url)
         model = prediction_cache.identity(pipeline.bundle, pipeline.runtime.name, "cpu")
-        cache = prediction_cache.Kept.open(work.machine.cache_dir, model, "photos", fresh=False)
+        cache = prediction_cache.PredictionCache.open(work.machine.cache_dir, model, "photos", fresh=False)
         selected = selection.select(
             [work.result("split")["dataset"]], [pipeline.bundle.contract.targets], _validate_config(url)
         )
@@ -77,8 +77,8 @@ def predict(work: Work) -> Result:
         files = prediction_tables.files("predictions", prediction_tables.predictions(selected, predicted))
         out = work.round.place("predictions", name)
         storage.publish(out, files)
-        failed = len(predicted.predictions) - len(predicted.answered)
-        results[name] = {"model": pipeline.bundle.digest, "photos": len(predicted.predictions), "failed": failed,
+        failed = len(predicted.items) - len(predicted.readable)
+        results[name] = {"model": pipeline.bundle.digest, "photos": len(predicted.items), "failed": failed,
                       "files": [storage.join(out, file) for file in files]}  # fmt: skip
     return results
 
@@ -105,7 +105,7 @@ def compare(work: Work) -> Result:
         result = validation.validate(
             work.result("split")["dataset"], opened[CHALLENGER], config, machine=machine, other=opened.get(IN_SERVICE)
         )
-        summary = _summary(validation.as_json(result))
+        summary = _summary(results.as_json(result))
         compared[name] = summary | {"out": out, "where": where, "groups": result.groups}
     return compared
 
@@ -178,7 +178,7 @@ def _describe(difference: Mapping[str, Any]) -> str:
 
 
 def _describe_gate(gate: Mapping[str, Any]) -> str:
-    name, limit = told(gate)
+    name, limit = describe(gate)
     return f"{name} is {gate['value']:.4f}, required {limit}"
 
 

@@ -11,7 +11,7 @@ from plantml import __version__, storage
 from plantml.reporting import documents
 from plantml.retrain.round_context import Result, Work
 from plantml.retrain.rounds import STEPS
-from plantml.validate.gates import told
+from plantml.validate.gates import describe
 
 FORMAT = 1
 _HOOK_SECONDS = 300
@@ -147,7 +147,7 @@ def _comparison(title: str, comparison: Mapping[str, Any]) -> list[Table]:
 
 
 def _gate(gate: Mapping[str, Any]) -> list[str]:
-    name, limit = told(gate)
+    name, limit = describe(gate)
     return [name, f"{gate['value']:.4f}", limit, "passed" if gate["passed"] else "FAILED"]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from plantml import storage
 from plantml.export.onnx import trace
 from plantml.imaging import Fit
-from plantml.model.bundle import Architecture
+from plantml.model.contract import Architecture
 from plantml.model.network import PlantNet
 from plantml.train import weights
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from plantml.data.manifest import SPLITS, Version
 from plantml.metrics import Report
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.parsing import dump_yaml
 from plantml.reporting import documents
 from plantml.targets import Target

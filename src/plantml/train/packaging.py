@@ -21,7 +21,7 @@ from plantml.imaging import Pixels
 from plantml.metrics import Report, calibration
 from plantml.model import bundle as bundles
 from plantml.model import temperature
-from plantml.model.bundle import Combinations, Contract, Origin
+from plantml.model.contract import Combinations, Contract, Origin
 from plantml.model.network import Deployed, PlantNet
 from plantml.model.runtimes import OnnxRuntime, Outputs
 from plantml.targets import Target, tied, valid_combinations
@@ -30,7 +30,7 @@ from plantml.train.batches import PixelSource
 from plantml.train.calibration_report import ConfidenceReport
 from plantml.train.config import Plan
 from plantml.train.model_card import model_card, train_counts
-from plantml.validate.scoring import Answered
+from plantml.validate.scoring import Outcomes
 from plantml.validate.selection import DATASET, groups_of
 from plantml.validate.slices import slices
 
@@ -136,7 +136,7 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
     # In the order of `prepare.load`, without unreadable photos.
     rows = version.usable("val").sort("image_id", "source", "name")[val.rows]
     rows = rows.with_columns(pl.lit(version.ref).alias(DATASET))
-    judged = Answered(plan.targets, labels, answers, groups_of(rows), {})
+    judged = Outcomes(plan.targets, labels, answers, groups_of(rows), {})
     learnt = {target.name: train_counts(version, target) for target in plan.targets}
     parts = slices(judged, rows, learnt, resamples=_RESAMPLES, seed=plan.seed)
     card = model_card(

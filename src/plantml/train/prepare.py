@@ -12,7 +12,7 @@ from plantml.concurrency import Progress, Stop
 from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.imaging import Fit, Pixels
-from plantml.model.bundle import Architecture
+from plantml.model.contract import Architecture
 from plantml.model.network import PlantNet
 from plantml.settings import Machine
 from plantml.train import pixel_cache, weights

@@ -77,7 +77,7 @@ def make_plan(version: Version, config: TrainConfig, machine: Machine, *, measur
     allocator.keep_freed_memory()
     plan = planning.plan(config, replace(inputs, speed=throughput.measure(version, plan, machine)))
     # By the time of a resume the alias may point elsewhere; the version it points to now is fixed.
-    return plan.model_copy(update={"warm_start": parent.url}) if parent and parent.asked else plan
+    return plan.model_copy(update={"warm_start": parent.url}) if parent and parent.ref else plan
 
 
 def train(

@@ -1,4 +1,4 @@
-"""Two models on the same photos: which one to keep, and how sure that is."""
+"""Two models on the same photos: which one to keep, and with what probability."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from plantml import metrics
 from plantml.metrics import Interval, Paired, Replicates, ValueReport, bootstrap
 from plantml.targets import Target
 from plantml.validate.gates import Gate
-from plantml.validate.scoring import JOINT, Answered, Judgement, groups_of
+from plantml.validate.scoring import JOINT, Evaluation, Outcomes, groups_of
 
 Bools = NDArray[np.bool_]
 
 SURE = 0.975
-"""From so sure on, one model is called the better one: then the two-sided 95 % interval lies on one side of 0."""
+"""The probability from which a model is called better: its two-sided 95 % interval is then on one side of 0."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Difference:
         other: its value for the other model.
         value: its value for this model.
         interval: of this minus the other.
-        sure: share of resamples in which this model is better; those where both are equal count half. `None` with
-            too few groups to say.
+        probability: share of resamples in which this model is better; ties count half. `None` with too few
+            groups.
     """
 
     name: str
     other: float
     value: float
     interval: Interval | None
-    sure: float | None
+    probability: float | None
 
     @property
     def difference(self) -> float:
@@ -45,22 +45,22 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse` or `not told apart`."""
-        if self.sure is None:
-            return "not told apart"
-        if self.sure >= SURE:
+        """`better`, `worse` or `no significant difference`."""
+        if self.probability is None:
+            return "no significant difference"
+        if self.probability >= SURE:
             return "better"
-        return "worse" if self.sure <= 1 - SURE else "not told apart"
+        return "worse" if self.probability <= 1 - SURE else "no significant difference"
 
 
-def percent(sure: float) -> str:
-    """How sure in words; resampling knows no certainty."""
-    return "over 99.9 %" if sure > 0.999 else f"{sure * 100:.1f} %"
+def percent(probability: float) -> str:
+    """A probability in words; resampling never gives certainty."""
+    return "over 99.9 %" if probability > 0.999 else f"{probability * 100:.1f} %"
 
 
 @dataclass(frozen=True)
 class Duel:
-    """Photos of one class, or of a whole target, that one model alone answers rightly.
+    """Photos of one class, or of a whole target, that only one of the models gets right.
 
     Attributes:
         target: name; `joint_accuracy` where all targets must be right.
@@ -79,10 +79,10 @@ class Comparison:
 
     Attributes:
         model: digest of the other.
-        ref: what was named.
+        ref: reference of the other.
         differences: of the headline's scores, the deciding one first.
         duels: by target, then by class.
-        changed: places of photos that the two answer differently, with the targets.
+        changed: places of photos with different predictions, and the targets that differ.
         names: of all photos that were compared.
         gates: of `--max-drop`.
     """
@@ -97,39 +97,43 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Which model to keep, and how sure that is, in a sentence."""
+        """Which model to keep, and with what probability, in a sentence."""
         first = self.differences[0]
-        said = f"{first.name} {first.value:.4f} against {first.other:.4f}"
-        if first.sure is None:
-            return f"Too few groups of photos to tell the models apart: {said}."
-        better = first.sure if first.sure >= 0.5 else 1 - first.sure
-        if first.verdict == "not told apart":
-            ahead = "this one" if first.sure > 0.5 else "the other one"
-            lean = "neither is ahead" if first.sure == 0.5 else f"{ahead} is ahead, {percent(better)} sure"
-            return f"The models are not told apart by these photos: {said}; {lean}."
+        scores = f"{first.name} {first.value:.4f} against {first.other:.4f}"
+        if first.probability is None:
+            return f"Too few groups of photos to compare the models: {scores}."
+        better = first.probability if first.probability >= 0.5 else 1 - first.probability
+        if first.verdict == "no significant difference":
+            ahead = "this one" if first.probability > 0.5 else "the other one"
+            lean = (
+                "neither is ahead"
+                if first.probability == 0.5
+                else f"{ahead} is ahead, with {percent(better)} probability"
+            )
+            return f"No significant difference: {scores}; {lean}."
         keep = "this model" if first.verdict == "better" else "the other model"
-        return f"Keep {keep}, {percent(better)} sure: {said}."
+        return f"Keep {keep}, better with {percent(better)} probability: {scores}."
 
 
 def compare(
     ref: str,
     digest: str,
-    ours: tuple[Answered, Judgement],
-    theirs: tuple[Answered, Judgement],
+    ours: tuple[Outcomes, Evaluation],
+    theirs: tuple[Outcomes, Evaluation],
     *,
     names: Sequence[str],
     max_drop: float | None,
     same_model: bool = False,
 ) -> Comparison:
-    """Compare two models whose answers are for the same photos in the same order, resampled with the same seed.
+    """Compare two models on the same photos in the same order, resampled with the same seed.
 
     Args:
-        ref: what was named as the other model.
+        ref: reference of the other model.
         digest: of the other model.
-        ours: answers of this model, judged.
-        theirs: answers of the other one, judged.
+        ours: outcomes and scores of this model.
+        theirs: outcomes and scores of the other model.
         names: of the photos.
-        max_drop: that is allowed, if there is such a gate.
+        max_drop: bound of the gate, if there is one.
         same_model: both are forms of one model.
     """
     (mine, this), (others, other) = ours, theirs
@@ -156,14 +160,14 @@ def _decisive(names: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def _difference(name: str, this: Judgement, other: Judgement) -> Difference:
+def _difference(name: str, this: Evaluation, other: Evaluation) -> Difference:
     drawn = _paired(name, this.replicates, other.replicates)
-    sure = None
+    probability = None
     if drawn is not None:
         gain = drawn if metrics.higher_is_better(name) else -drawn
-        sure = float((gain > 1e-9).mean() + (np.abs(gain) <= 1e-9).mean() / 2)
+        probability = float((gain > 1e-9).mean() + (np.abs(gain) <= 1e-9).mean() / 2)
     point = this.scores[name] - other.scores[name]
-    return Difference(name, other.scores[name], this.scores[name], _interval(point, drawn), sure)
+    return Difference(name, other.scores[name], this.scores[name], _interval(point, drawn), probability)
 
 
 def _paired(name: str, this: Replicates, other: Replicates) -> NDArray[np.floating[Any]] | None:
@@ -178,8 +182,8 @@ def _interval(point: float, drawn: NDArray[np.floating[Any]] | None) -> Interval
     return metrics.interval("difference", point, drawn)
 
 
-def _duels(mine: Answered, others: Answered) -> list[Duel]:
-    found = []
+def _duels(mine: Outcomes, others: Outcomes) -> list[Duel]:
+    duels = []
     by_name = {target.name: target for target in others.targets}
     pairs = [(target, by_name[target.name]) for target in mine.targets if target.name in by_name]
     pairs = [(target, theirs) for target, theirs in pairs if target.kind != "value"]
@@ -188,35 +192,35 @@ def _duels(mine: Answered, others: Answered) -> list[Duel]:
     if len(pairs) > 1:
         everywhere = np.logical_and.reduce(list(known.values()))
         first, second = (np.logical_and.reduce([both[side] for both in right.values()]) for side in (0, 1))
-        found.append(Duel(JOINT, "", metrics.mcnemar(first[everywhere], second[everywhere])))
+        duels.append(Duel(JOINT, "", metrics.mcnemar(first[everywhere], second[everywhere])))
     for target, _ in pairs:
         first, second = right[target.name]
-        found.append(Duel(target.name, "", metrics.mcnemar(first[known[target.name]], second[known[target.name]])))
+        duels.append(Duel(target.name, "", metrics.mcnemar(first[known[target.name]], second[known[target.name]])))
     for target, _ in pairs:
         if target.kind == "class":
             for number, label in enumerate(target.classes):
                 there = mine.truth[target.name] == number
                 if there.any():
                     paired = metrics.mcnemar(right[target.name][0][there], right[target.name][1][there])
-                    found.append(Duel(target.name, label, paired))
-    return found
+                    duels.append(Duel(target.name, label, paired))
+    return duels
 
 
-def _changed(mine: Answered, others: Answered) -> dict[int, list[str]]:
+def _changed(mine: Outcomes, others: Outcomes) -> dict[int, list[str]]:
     changed: dict[int, list[str]] = {}
     by_name = {target.name: target for target in others.targets}
     for target in mine.targets:
         if target.kind != "value" and target.name in by_name:
-            pairs = zip(said(target, mine), said(by_name[target.name], others), strict=True)
+            pairs = zip(predicted_labels(target, mine), predicted_labels(by_name[target.name], others), strict=True)
             for at, (first, second) in enumerate(pairs):
                 if first != second:
                     changed.setdefault(at, []).append(target.name)
     return dict(sorted(changed.items()))
 
 
-def said(target: Target, found: Answered) -> list[Any]:
-    """The answers in words, by photo: a class, classes joined by `|`, or a number."""
-    outputs = found.outputs[target.name]
+def predicted_labels(target: Target, outcomes: Outcomes) -> list[Any]:
+    """The predicted labels by photo: a class, classes joined by `|`, or a number."""
+    outputs = outcomes.outputs[target.name]
     if target.kind == "class":
         return [target.classes[number] for number in outputs.argmax(axis=1)]
     if target.kind == "value":
@@ -226,7 +230,7 @@ def said(target: Target, found: Answered) -> list[Any]:
     ]
 
 
-def _gates(mine: Answered, this: Judgement, other: Judgement, bound: float, *, same: bool) -> list[Gate]:
+def _gates(mine: Outcomes, this: Evaluation, other: Evaluation, bound: float, *, same: bool) -> list[Gate]:
     """The mean over classes may not drop by more than `bound`, nor the F1 of a class; nor the R2 of a value.
 
     A class in too few groups has no interval, and its drop is not resolvable. Where two models, unless they are the
@@ -254,12 +258,12 @@ def _gates(mine: Answered, this: Judgement, other: Judgement, bound: float, *, s
     return judged
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
+def as_json(comparison: Comparison) -> dict[str, Any]:
     """The comparison as JSON types."""
     return {
-        "model": found.model,
-        "ref": found.ref,
-        "verdict": found.verdict,
+        "model": comparison.model,
+        "ref": comparison.ref,
+        "verdict": comparison.verdict,
         "differences": [
             {
                 "name": each.name,
@@ -267,10 +271,10 @@ def as_json(found: Comparison) -> dict[str, Any]:
                 "this": each.value,
                 "difference": each.difference,
                 "interval": [each.interval.low, each.interval.high] if each.interval else None,
-                "sure": each.sure,
+                "sure": each.probability,
                 "verdict": each.verdict,
             }
-            for each in found.differences
+            for each in comparison.differences
         ],
         "mcnemar": [
             {
@@ -281,7 +285,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
                 "losses": duel.paired.losses,
                 "p": duel.paired.p,
             }
-            for duel in found.duels
+            for duel in comparison.duels
         ],
-        "changed": [[found.names[at], list(targets)] for at, targets in found.changed.items()],
+        "changed": [[comparison.names[at], list(targets)] for at, targets in comparison.changed.items()],
     }

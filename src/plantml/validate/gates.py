@@ -1,4 +1,4 @@
-"""Gates: numbers that a model must reach, for CI and cron."""
+"""Gates: scores that a model must reach, for CI and cron."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ _SIGNS = {"min": ">=", "max": "<=", "max_drop": "<="}
 
 @dataclass(frozen=True)
 class Gate:
-    """One gate, judged by its number; the interval says how much chance there is in it.
+    """One gate. Its value decides; the interval shows the uncertainty.
 
     Attributes:
         name: of the score.
         kind: `min`, `max`, or `max_drop` against another model.
-        bound: that `value` must reach, or stay under.
+        bound: lower or upper limit of `value`.
         value: the score, or by how much it is lower than the other model's.
         interval: of the value.
         photos: that a drop was measured on.
@@ -38,21 +38,21 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        """True if the number is on the right side."""
+        """True if the value is within the bound."""
         over = self.bound - self.value if self.kind == "min" else self.value - self.bound
         return over <= _ROUNDING
 
     @property
     def resolvable(self) -> bool:
-        """False if so many photos cannot tell a drop of that size from chance: its interval is wider."""
+        """False if the interval is wider than the drop: too few photos to resolve it."""
         return self.kind != "max_drop" or (self.interval is not None and self.interval.width / 2 <= self.bound)
 
     def __str__(self) -> str:
-        said, _ = told(self.as_json())
+        name, _ = describe(self.as_json())
         around = f" [{self.interval.low:.4f}, {self.interval.high:.4f}]" if self.interval else ""
         note = "" if self.resolvable else f"; not resolvable with {self.photos} photos"
         mark = "passed" if self.passed else "FAILED"
-        return f"{mark}  {said} = {self.value:.4f}{around}, wanted {_SIGNS[self.kind]} {self.bound:g}{note}"
+        return f"{mark}  {name} = {self.value:.4f}{around}, required {_SIGNS[self.kind]} {self.bound:g}{note}"
 
     def as_json(self) -> dict[str, Any]:
         """The gate as JSON types."""
@@ -63,8 +63,8 @@ class Gate:
         return content
 
 
-def told(gate: Mapping[str, Any]) -> tuple[str, str]:
-    """What a gate is about, and what was wanted, in words; from its JSON."""
+def describe(gate: Mapping[str, Any]) -> tuple[str, str]:
+    """The subject of a gate and its requirement, in words; from its JSON."""
     kind = next(kind for kind in _SIGNS if kind in gate)
     name = f"drop of {gate['name']}" if kind == "max_drop" else str(gate["name"])
     return name, f"{'at least' if kind == 'min' else 'at most'} {gate[kind]:g}"
@@ -72,16 +72,16 @@ def told(gate: Mapping[str, Any]) -> tuple[str, str]:
 
 def parse(kind: str, texts: Sequence[str]) -> list[tuple[str, str, float]]:
     """`macro_f1=0.85` texts as (kind, name, bound). Raises `UsageError`."""
-    found = []
+    gates = []
     for text in texts:
         match = _GATE.fullmatch(text.strip())
         try:
-            found.append((kind, match["name"].strip(), float(match["bound"])) if match else None)
+            gates.append((kind, match["name"].strip(), float(match["bound"])) if match else None)
         except ValueError:
-            found.append(None)
-        if found[-1] is None:
-            raise UsageError(f"--{kind} {text} is no gate", "", "Write it like --min disease.macro_f1=0.85.")
-    return [gate for gate in found if gate]
+            gates.append(None)
+        if gates[-1] is None:
+            raise UsageError(f"--{kind} {text} is not a gate", "", "Write it like --min disease.macro_f1=0.85.")
+    return [gate for gate in gates if gate]
 
 
 def judge(
@@ -89,9 +89,9 @@ def judge(
     scores: Mapping[str, float],
     intervals: Mapping[str, Interval] | None = None,
 ) -> list[Gate]:
-    """All gates with their numbers. Raises `UsageError` for a name that no number has.
+    """All gates with their values. Raises `UsageError` for an unknown score.
 
-    A short name such as `ece` means that of the only target, or stands for all targets: each must pass.
+    A short name such as `ece` stands for that score of every target: each must pass.
     """
     judged = []
     for kind, name, bound in gates:
@@ -99,6 +99,6 @@ def judge(
         if not named:
             near = get_close_matches(name, list(scores), n=3, cutoff=0.4)
             known = near or [key for key in scores if "[" not in key]
-            raise UsageError(f"There is no number called {name!r}", "", f"Such as: {', '.join(known)}.")
+            raise UsageError(f"There is no score called {name!r}", "", f"Such as: {', '.join(known)}.")
         judged += [Gate(key, kind, bound, scores[key], (intervals or {}).get(key)) for key in named]
     return judged

@@ -1,4 +1,4 @@
-"""Photos that the model has as good as seen: near-duplicates of training photos, and their groups."""
+"""Leaks: near-duplicates of training photos, and photos of their groups, among the validated photos."""
 
 import re
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from plantml.data import duplicates, versions
 from plantml.data.manifest import Version
 from plantml.errors import PlantmlError
 from plantml.metrics import Interval
-from plantml.model.bundle import Contract
-from plantml.validate.scoring import Judgement
+from plantml.model.contract import Contract
+from plantml.validate.scoring import Evaluation
 
 _COLUMNS = ("image_id", "phash", "entropy", "contrast", "group", "home")
 
@@ -25,7 +25,7 @@ class Leaks:
     """The score without photos that have a near-duplicate in training, beside the raw one.
 
     Attributes:
-        photos: judged, with an answer.
+        photos: with a prediction.
         leaked: of them with a copy, a near-duplicate, or a photo of their group among the training photos.
         trained: training photos that were compared with.
         raw: headline scores of all.
@@ -41,24 +41,24 @@ class Leaks:
     intervals: dict[str, Interval]
 
 
-def training_rows(found: Sequence[Version], contract: Contract) -> pl.DataFrame:
-    """What a model learnt from, as far as it can be read: the version it names, and the judged sets' train splits."""
+def training_rows(judged: Sequence[Version], contract: Contract) -> pl.DataFrame:
+    """A model's training photos, as far as they can be read: its own version, and the train splits of `judged`."""
     origin = contract.dataset
-    known = [version for version in found if _home(version) != storage.absolute(origin.url)]
-    named = {_home(version) for version in found}
+    known = [version for version in judged if _home(version) != storage.absolute(origin.url)]
+    named = {_home(version) for version in judged}
     # A dataset that nobody named is not asked for over the network.
     if origin.url and (storage.is_local(origin.url) or storage.absolute(origin.url) in named):
         try:
             known.append(versions.load(f"{origin.url}@{origin.version}"))
         except PlantmlError:
-            known += [version for version in found if _home(version) == storage.absolute(origin.url)]
+            known += [version for version in judged if _home(version) == storage.absolute(origin.url)]
     tables = [version.usable("train").with_columns(home=pl.lit(_home(version))) for version in known]
     tables = [table for table in tables if not table.is_empty()]
     return pl.concat(tables, how="diagonal_relaxed") if tables else pl.DataFrame()
 
 
-def seen(rows: pl.DataFrame, trained: pl.DataFrame) -> NDArray[np.bool_]:
-    """Which rows a model has as good as seen: bool [N].
+def leaked_rows(rows: pl.DataFrame, trained: pl.DataFrame) -> NDArray[np.bool_]:
+    """Which rows have a near-duplicate, or a photo of their group, in training: bool [N].
 
     Near-duplicates are found by their hashes, flips and right turns included; see `data.near`.
     """
@@ -68,30 +68,30 @@ def seen(rows: pl.DataFrame, trained: pl.DataFrame) -> NDArray[np.bool_]:
         pl.col("phash").fill_null(0), pl.col("entropy").fill_null(0.0)
     )
     group = duplicates.find(both).group
-    many = trained.height
-    near = np.isin(group[many:], group[:many])
+    count = trained.height
+    near = np.isin(group[count:], group[:count])
     keys = both.select(pl.format("{} {}", "home", "group")).to_series()
-    together = ours["group"].is_not_null() & keys[many:].is_in(keys[:many].drop_nulls().unique().to_list())
-    found: NDArray[np.bool_] = near | together.fill_null(value=False).to_numpy()
-    return found
+    together = ours["group"].is_not_null() & keys[count:].is_in(keys[:count].drop_nulls().unique().to_list())
+    leaked: NDArray[np.bool_] = near | together.fill_null(value=False).to_numpy()
+    return leaked
 
 
-def leaks(leaked: NDArray[np.bool_], trained: int, raw: Judgement, clean: Judgement | None) -> Leaks:
-    """What came of it."""
+def leaks(leaked: NDArray[np.bool_], trained: int, raw: Evaluation, clean: Evaluation | None) -> Leaks:
+    """The leaks, with the scores of all photos and of those that did not leak."""
     scores = dict(clean.scores) if clean else {}
     intervals = {name: each for name, each in clean.intervals.items() if name in scores} if clean else {}
     return Leaks(len(leaked), int(leaked.sum()), trained, dict(raw.scores), scores, intervals)
 
 
-def as_json(found: Leaks) -> dict[str, Any]:
+def as_json(result: Leaks) -> dict[str, Any]:
     """The leaks as JSON types."""
     return {
-        "photos": found.photos,
-        "leaked": found.leaked,
-        "training_photos": found.trained,
-        "raw": found.raw,
-        "clean": found.clean,
-        "intervals": {name: [each.low, each.high] for name, each in found.intervals.items()},
+        "photos": result.photos,
+        "leaked": result.leaked,
+        "training_photos": result.trained,
+        "raw": result.raw,
+        "clean": result.clean,
+        "intervals": {name: [each.low, each.high] for name, each in result.intervals.items()},
     }
 
 

@@ -1,7 +1,7 @@
-"""What a model looked at: cover a part of the photo, and see how much less sure it is.
+"""Occlusion maps: how much the score falls when a part of the photo is covered.
 
 Occlusion sensitivity after Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks",
-section 3.3. It asks nothing of a model but answers, so it works with every runtime.
+section 3.3. It needs only predictions, so it works with every runtime.
 """
 
 import io
@@ -35,19 +35,19 @@ def occlusion(runtime: Runtime, pixels: Pixels, target: str, output: int, *, bat
     height, width = pixels.shape[:2]
     places = [(row, column) for row in range(GRID) for column in range(GRID)]
     whole = float(runtime.run(pixels[None])[f"target.{target}"][0, output])
-    found = np.zeros((GRID, GRID), np.float32)
-    for some in batched(places, batch):
-        copies = np.repeat(pixels[None], len(some), axis=0)
-        for copy, (row, column) in zip(copies, some, strict=True):
+    falls = np.zeros((GRID, GRID), np.float32)
+    for chunk in batched(places, batch):
+        copies = np.repeat(pixels[None], len(chunk), axis=0)
+        for copy, (row, column) in zip(copies, chunk, strict=True):
             copy[_span(row, height), _span(column, width)] = imaging.PAD
-        answers = runtime.run(copies)[f"target.{target}"][:, output]
-        for (row, column), answer in zip(some, answers, strict=True):
-            found[row, column] = whole - float(answer)
-    return found
+        scores = runtime.run(copies)[f"target.{target}"][:, output]
+        for (row, column), score in zip(chunk, scores, strict=True):
+            falls[row, column] = whole - float(score)
+    return falls
 
 
 def overlay(pixels: Pixels, fall: NDArray[np.float32], side: int) -> bytes:
-    """The photo in grey, and in colour what the answer rests on, as JPEG bytes of so many pixels a side."""
+    """The photo in grey with its occlusion map in colour, as JPEG bytes, `side` pixels on its longer side."""
     photo = Image.fromarray(pixels)
     scale = side / max(photo.size)
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))

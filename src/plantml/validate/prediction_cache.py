@@ -1,9 +1,9 @@
-"""Answers that were computed once are kept on this machine: a validation that was killed goes on where it was.
+"""A cache of predictions on this machine, from which a killed validation resumes.
 
     CACHE/predictions/<model>-<what>/<time>-<process>.parquet     some hundred photos each
 
-A folder belongs to a model's very bytes, to what ran them, and to the versions that decide what it answers; a row to
-a photo's very bytes.
+A folder is keyed by the model's bytes, its runtime, and the library versions that affect predictions; a row by the
+photo's bytes.
 """
 
 import contextlib
@@ -33,37 +33,37 @@ _MODELS = 64
 
 _SCHEMA = pl.Schema({"photo": pl.String(), "record": pl.String(), "numbers": pl.List(pl.Float32)})
 
-Answer = tuple[str, NDArray[np.float32]]
+Entry = tuple[str, NDArray[np.float32]]
 """A record as JSON, or nothing, and numbers of the model."""
 
 
-class Kept:
-    """Answers of one model to one kind of question. Several processes may share the folder."""
+class PredictionCache:
+    """Predictions of one model to one kind of question. Several processes may share the folder."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._answers: dict[str, Answer] = {}
+        self._entries: dict[str, Entry] = {}
         self._new: list[tuple[str, str, list[float]]] = []
         self._since = time.monotonic()
 
     @classmethod
-    def open(cls, cache: Path, model: str | None, what: str, *, fresh: bool = False) -> "Kept":
-        """The answers of a model, as `identity` names it, to `what`; `fresh` forgets them, no name keeps none."""
+    def open(cls, cache: Path, model: str | None, what: str, *, fresh: bool = False) -> "PredictionCache":
+        """The predictions of a model, keyed by `identity`, for `what`; `fresh` deletes them, no key caches none."""
         if model is None:
             return cls(None)
         folder = cache / "predictions" / f"{model}-{what}"
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)
-        kept = cls(folder)
-        kept._read()
-        return kept
+        opened = cls(folder)
+        opened._read()
+        return opened
 
-    def get(self, photo: str | None) -> Answer | None:
-        """What was answered for a photo."""
-        return None if photo is None else self._answers.get(photo)
+    def get(self, photo: str | None) -> Entry | None:
+        """The cached prediction for a photo."""
+        return None if photo is None else self._entries.get(photo)
 
     def add(self, photo: str | None, record: str, numbers: NDArray[np.float32]) -> None:
-        """Keep an answer."""
+        """Add a prediction."""
         if photo is None or self._folder is None:
             return
         self._new.append((photo, record, numbers.tolist()))
@@ -96,7 +96,7 @@ class Kept:
                     file.unlink()  # damaged: predicted again
                     continue
                 for photo, record, numbers in rows.iter_rows():
-                    self._answers[photo] = (record, np.array(numbers, np.float32))
+                    self._entries[photo] = (record, np.array(numbers, np.float32))
 
 
 def _forget_old(home: Path) -> None:
@@ -107,14 +107,14 @@ def _forget_old(home: Path) -> None:
 
 
 def identity(bundle: Bundle, runtime: str, device: str) -> str | None:
-    """What names a model's answers; `None` if its bytes cannot be told."""
+    """The cache key of a model; `None` if its bytes cannot be read."""
     try:
         files: Mapping[str, str] = bundle.files or {"": hashlib.sha256(storage.read(bundle.url)).hexdigest()}
     except PlantmlError:
         return None
     libraries = {name: _version(name) for name in ("numpy", "pillow", "onnxruntime", "torch", "openvino")}
-    said = [bundle.digest, sorted(files.items()), runtime, device, __version__, libraries]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
+    parts = [bundle.digest, sorted(files.items()), runtime, device, __version__, libraries]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def photo_keys(rows: pl.DataFrame) -> Sequence[str | None]:

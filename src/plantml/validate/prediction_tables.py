@@ -1,73 +1,70 @@
-"""Predictions as tables, for other tools."""
+"""Predictions as tables for other tools."""
 
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
 from plantml.model.pipeline import Prediction
 from plantml.targets import Target
-from plantml.validate.predictions import Answers
+from plantml.validate.predictions import Predictions
+from plantml.validate.results import OtherModel, Validation
 from plantml.validate.selection import DATASET, Photos
 
-if TYPE_CHECKING:
-    from plantml.validate.validate import Work
 
-
-def write(work: "Work") -> dict[str, bytes]:
-    """Predictions, and the photos that two models answer differently, as Parquet and CSV."""
-    table = predictions(work.selected, work.answers, work.theirs)
-    made = {"predictions": table}
-    comparison = work.result.comparison
+def write(validation: Validation) -> dict[str, bytes]:
+    """Predictions, and the photos that two models predict differently, as Parquet and CSV."""
+    table = predictions(validation.photos, validation.predictions, validation.other)
+    tables = {"predictions": table}
+    comparison = validation.result.comparison
     if comparison:
-        places = [work.answered[at] for at in comparison.changed]
-        said = ["|".join(targets) for targets in comparison.changed.values()]
-        made["changed"] = table[places].with_columns(pl.Series("changed", said, dtype=pl.String))
-    return {file: data for name, found in made.items() for file, data in files(name, found).items()}
+        places = [validation.readable[at] for at in comparison.changed]
+        changed = ["|".join(targets) for targets in comparison.changed.values()]
+        tables["changed"] = table[places].with_columns(pl.Series("changed", changed, dtype=pl.String))
+    return {file: data for name, each in tables.items() for file, data in files(name, each).items()}
 
 
 def files(name: str, table: pl.DataFrame) -> dict[str, bytes]:
-    """A table as Parquet and as CSV, by the names of the files."""
+    """A table as Parquet and as CSV, by file name."""
     parquet, text = io.BytesIO(), io.BytesIO()
     table.write_parquet(parquet)
     table.write_csv(text)
     return {f"{name}.parquet": parquet.getvalue(), f"{name}.csv": text.getvalue()}
 
 
-def predictions(
-    selected: Photos, answers: Answers, theirs: tuple[Answers, Sequence[Target]] | None = None
-) -> pl.DataFrame:
-    """One row a photo: who it is, the truth, the answer, another model's, and every class's probability."""
-    rows, predictions = selected.rows, answers.predictions
+def predictions(photos: Photos, ours: Predictions, other: OtherModel | None = None) -> pl.DataFrame:
+    """One row per photo: its identity, the label, the prediction, another model's, and every class's probability."""
+    rows, items = photos.rows, ours.items
     table = rows.select(DATASET, "source", "name", "image_id", "group", "split")
     columns: dict[str, pl.Series] = {
-        "decision": pl.Series([found.record.decision for found in predictions], dtype=pl.String),
-        "unknown": pl.Series([found.record.unknown for found in predictions], dtype=pl.Float64),
-        "failure": pl.Series([found.record.failure for found in predictions], dtype=pl.String),
+        "decision": pl.Series([each.record.decision for each in items], dtype=pl.String),
+        "unknown": pl.Series([each.record.unknown for each in items], dtype=pl.Float64),
+        "failure": pl.Series([each.record.failure for each in items], dtype=pl.String),
     }
-    other = {target.name: target for target in theirs[1]} if theirs else {}
-    for target in selected.targets:
+    their_targets = {target.name: target for target in other.targets} if other else {}
+    for target in photos.targets:
         truth = rows[target.name]
         columns[f"{target.name}_true"] = truth.list.join("|") if target.kind == "multilabel" else truth
-        dtype = pl.Float64 if target.kind == "value" else pl.String
-        columns[f"{target.name}_predicted"] = pl.Series([_said(target, found) for found in predictions], dtype=dtype)
-        if theirs and target.name in other:
-            said = [_said(other[target.name], found) for found in theirs[0].predictions]
-            columns[f"{target.name}_other"] = pl.Series(said, dtype=dtype)
+        columns[f"{target.name}_predicted"] = _predicted(target, items)
+        if other and target.name in their_targets:
+            columns[f"{target.name}_other"] = _predicted(their_targets[target.name], other.predictions.items)
         for number, name in enumerate(target.classes):
-            numbers = [
-                None if found.probabilities is None else float(found.probabilities[target.name][number])
-                for found in predictions
+            scores = [
+                None if each.probabilities is None else float(each.probabilities[target.name][number]) for each in items
             ]
-            columns[f"{target.name}[{name}]"] = pl.Series(numbers, dtype=pl.Float32)
+            columns[f"{target.name}[{name}]"] = pl.Series(scores, dtype=pl.Float32)
     return table.with_columns(series.alias(name) for name, series in columns.items())
 
 
-def _said(target: Target, found: Prediction) -> Any:
-    if found.record.targets is None:
+def _predicted(target: Target, items: Sequence[Prediction]) -> pl.Series:
+    values = [_value(target, (each.record.targets or {}).get(target.name)) for each in items]
+    return pl.Series(values, dtype=pl.Float64 if target.kind == "value" else pl.String)
+
+
+def _value(target: Target, predicted: Mapping[str, Any] | None) -> Any:
+    if predicted is None:
         return None
-    answer = found.record.targets[target.name]
     if target.kind == "class":
-        return answer["label"]
-    return answer["value"] if target.kind == "value" else "|".join(name for name, _ in answer["labels"])
+        return predicted["label"]
+    return predicted["value"] if target.kind == "value" else "|".join(name for name, _ in predicted["labels"])

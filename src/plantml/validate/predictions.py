@@ -1,4 +1,4 @@
-"""A model's answers for photos: those that are kept, and the others by the code that detection runs."""
+"""A model's predictions for photos: cached ones, and the others from the code that `detect` runs."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,10 +13,10 @@ from plantml import imaging, storage
 from plantml.concurrency import Progress, Stop, batched, in_threads
 from plantml.errors import InputError, PlantmlError
 from plantml.imaging import Pixels
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.pipeline import Pipeline, Prediction
 from plantml.model.records import Record
-from plantml.validate.prediction_cache import Kept, photo_keys
+from plantml.validate.prediction_cache import PredictionCache, photo_keys
 from plantml.validate.selection import DATASET
 
 Floats = NDArray[np.float32]
@@ -24,71 +24,77 @@ Change = Callable[[Pixels], Pixels]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model said of photos, in their order.
+class Predictions:
+    """A model's predictions for photos, in their order.
 
     Attributes:
-        predictions: one a photo.
-        new: predictions that were computed now; the others were kept.
+        items: one prediction per photo.
+        new: predictions that were computed now; the others came from the cache.
     """
 
-    predictions: Sequence[Prediction]
+    items: Sequence[Prediction]
     new: int
 
     @property
-    def answered(self) -> list[int]:
-        """Places of photos with an answer."""
-        return [at for at, found in enumerate(self.predictions) if found.probabilities is not None]
+    def readable(self) -> list[int]:
+        """Places of photos with a prediction."""
+        return [at for at, prediction in enumerate(self.items) if prediction.probabilities is not None]
 
     def outputs(self, target: str, photos: Sequence[int]) -> Floats:
-        """Outputs of a target for some of the answered photos: float32 [P, classes]."""
-        found = [self.predictions[at].probabilities for at in photos]
-        return np.stack([each[target] for each in found if each is not None])
+        """Outputs of a target for some of the readable photos: float32 [P, classes]."""
+        probabilities = [self.items[at].probabilities for at in photos]
+        return np.stack([each[target] for each in probabilities if each is not None])
 
 
-def predict(pipeline: Pipeline, rows: pl.DataFrame, kept: Kept, stop: Stop, progress: Progress) -> Answers:
-    """Answers for all photos.
+def predict(
+    pipeline: Pipeline, rows: pl.DataFrame, cache: PredictionCache, stop: Stop, progress: Progress
+) -> Predictions:
+    """Predictions for all photos.
 
     Raises:
-        StoppedError: a signal came; what was answered is kept.
+        StoppedError: a signal came; the predictions so far are cached.
         InputError: a photo is not the one that was labelled, or none could be read.
     """
     contract, keys = pipeline.bundle.contract, photo_keys(rows)
     urls = rows["url"].to_list()
-    found: list[Prediction | None] = [
-        _restored(kept.get(key), contract, url) for key, url in zip(keys, urls, strict=True)
+    restored: list[Prediction | None] = [
+        _restored(cache.get(key), contract, url) for key, url in zip(keys, urls, strict=True)
     ]
-    missing = [at for at, prediction in enumerate(found) if prediction is None]
+    missing = [at for at, prediction in enumerate(restored) if prediction is None]
     done = len(urls) - len(missing)
     progress(done, len(urls))
-    answers = pipeline.run(stop.until(urls[at] for at in missing))
+    computed = pipeline.run(stop.until(urls[at] for at in missing))
     try:
-        for at, prediction in zip(missing, answers, strict=False):  # a stop ends the answers early
-            found[at] = prediction
+        for at, prediction in zip(missing, computed, strict=False):  # a stop ends them early
+            restored[at] = prediction
             if prediction.probabilities is not None:
                 record = json.dumps(prediction.record.as_json())
-                kept.add(keys[at], record, _joined(contract, prediction.probabilities))
+                cache.add(keys[at], record, _joined(contract, prediction.probabilities))
             done += 1
             progress(done, len(urls))
     finally:
-        kept.flush()
+        cache.flush()
     if stop:
-        raise stop.error(
-            f"Validation stopped after {done} of {len(urls)} photos", "Repeat the command: it goes on from there."
-        )
-    predictions = [prediction for prediction in found if prediction is not None]
+        raise stop.error(f"Validation stopped after {done} of {len(urls)} photos", "Repeat the command to resume.")
+    predictions = [prediction for prediction in restored if prediction is not None]
     _check_unchanged(rows, predictions)
     if all(prediction.probabilities is None for prediction in predictions):
         raise InputError(
             f"No photo of {', '.join(rows[DATASET].unique().sort())} could be read", predictions[0].record.failure or ""
         )
-    return Answers(predictions, len(missing))
+    return Predictions(predictions, len(missing))
 
 
 def predict_changed(
-    pipeline: Pipeline, rows: pl.DataFrame, changes: Mapping[str, Change], kept: Kept, *, stop: Stop, progress: Progress
+    pipeline: Pipeline,
+    rows: pl.DataFrame,
+    changes: Mapping[str, Change],
+    cache: PredictionCache,
+    *,
+    stop: Stop,
+    progress: Progress,
 ) -> Iterator[tuple[int, Mapping[str, Mapping[str, Floats]]]]:
-    """Answers for changed photos: place, then by change and target float32 [classes]; unreadable ones are left out.
+    """Outputs for perturbed photos: place, then float32 [classes] by change and target; unreadable photos are left out.
 
     Each photo is read once. The changes are made at the model's input size.
     """
@@ -96,11 +102,11 @@ def predict_changed(
     length = sum(target.size for target in contract.targets)
     missing = []
     for at, key in enumerate(keys):
-        answer = kept.get(key)
-        if answer is None or len(answer[1]) != length * len(changes):
+        cached = cache.get(key)
+        if cached is None or len(cached[1]) != length * len(changes):
             missing.append(at)
         else:
-            yield at, _by_change(answer[1], changes, contract)
+            yield at, _by_change(cached[1], changes, contract)
 
     def work(places: list[int]) -> list[tuple[int, Floats]]:
         return _changed(pipeline, places, [urls[at] for at in places], changes)
@@ -109,16 +115,16 @@ def predict_changed(
     try:
         for chunk in in_threads(work, batched(stop.until(missing), pipeline.batch), pipeline.threads):
             for at, numbers in chunk:
-                kept.add(keys[at], "", numbers)
+                cache.add(keys[at], "", numbers)
                 yield at, _by_change(numbers, changes, contract)
             done += len(chunk)
             progress(done, len(urls))
     finally:
-        kept.flush()
+        cache.flush()
     if stop:
         raise stop.error(
             f"Validation stopped after {done} of {len(urls)} changed photos",
-            "Repeat the command: it goes on from there.",
+            "Repeat the command to resume.",
         )
 
 
@@ -159,21 +165,21 @@ def _by_change(numbers: Floats, changes: Mapping[str, Any], contract: Contract) 
     return {name: _split(contract, part) for name, part in zip(changes, parts, strict=True)}
 
 
-def _restored(answer: tuple[str, Floats] | None, contract: Contract, url: str) -> Prediction | None:
-    if answer is None or len(answer[1]) != sum(target.size for target in contract.targets):
+def _restored(cached: tuple[str, Floats] | None, contract: Contract, url: str) -> Prediction | None:
+    if cached is None or len(cached[1]) != sum(target.size for target in contract.targets):
         return None
-    said: dict[str, Any] = json.loads(answer[0])
-    said.pop("plantml_record")
-    record = Record(**{**said, "image": url, "boxes": tuple(said["boxes"])})
-    return Prediction(record, _split(contract, answer[1]), None)
+    content: dict[str, Any] = json.loads(cached[0])
+    content.pop("plantml_record")
+    record = Record(**{**content, "image": url, "boxes": tuple(content["boxes"])})
+    return Prediction(record, _split(contract, cached[1]), None)
 
 
 def _check_unchanged(rows: pl.DataFrame, predictions: Sequence[Prediction]) -> None:
-    """A photo that is no longer the one that was labelled would make the score a lie."""
-    for name, image_id, found in zip(rows["name"], rows["image_id"], predictions, strict=True):
-        if found.record.image_id not in {None, image_id}:
+    """Raise `InputError` if a photo is no longer the one that was labelled: the score would be wrong."""
+    for name, image_id, prediction in zip(rows["name"], rows["image_id"], predictions, strict=True):
+        if prediction.record.image_id not in {None, image_id}:
             raise InputError(
                 f"{name} is not the photo that was imported",
-                f"its bytes do not have the SHA-256 {image_id[:12]}… any more",
+                f"its SHA-256 is no longer {image_id[:12]}…",
                 "Restore it from a backup, or import the photos again into a new dataset.",
             )

@@ -1,11 +1,11 @@
-"""The report as one HTML page that needs nothing else: numbers, curves, and the photos that went worst."""
+"""The validation report as one self-contained HTML page: scores, curves, and the worst photos."""
 
 import base64
 import functools
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +19,8 @@ from plantml.model.pipeline import Prediction
 from plantml.reporting import charts, documents
 from plantml.targets import Target
 from plantml.validate import occlusion, review
-from plantml.validate.compare import percent, said
-
-if TYPE_CHECKING:
-    from plantml.validate.validate import Work
+from plantml.validate.compare import percent, predicted_labels
+from plantml.validate.results import Validation
 
 _SIDE = 200
 _WORST, _FURTHEST, _CHANGED, _NEXT, _SLICES = 12, 6, 12, 12, 25
@@ -32,16 +30,16 @@ _RISK = 0.05
 """Risk that is drawn where the contract names none."""
 
 _WORDS = {
-    "joint_accuracy": "all targets right",
+    "joint_accuracy": "all targets correct",
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro-F1",
     "weighted_f1": "weighted F1",
-    "top3_accuracy": "among the first 3",
-    "top5_accuracy": "among the first 5",
+    "top3_accuracy": "top-3 accuracy",
+    "top5_accuracy": "top-5 accuracy",
     "ece": "calibration error (ECE)",
     "brier": "Brier score",
-    "aurc": "risk-coverage area (AURC)",
+    "aurc": "area under risk-coverage (AURC)",
     "coverage_at_1pct": "coverage at 1 % risk",
     "coverage_at_5pct": "coverage at 5 % risk",
     "average_precision": "average precision",
@@ -58,7 +56,7 @@ class Photo:
     Attributes:
         name: relative to its source.
         picture: as a data URL; empty if it cannot be shown.
-        looked_at: the same with what the answer rests on.
+        looked_at: the same with its occlusion map.
         lines: label and text.
         badge: short word in its corner.
     """
@@ -70,57 +68,61 @@ class Photo:
     badge: str = ""
 
 
-def pictures(work: "Work") -> dict[str, bytes]:
+def pictures(validation: Validation) -> dict[str, bytes]:
     """All charts as PNG, by file name."""
-    found: dict[str, bytes] = {}
-    for report in work.result.reports:
+    files: dict[str, bytes] = {}
+    for report in validation.result.reports:
         if isinstance(report, ClassReport):
-            found[f"confusion_{report.target}.png"] = charts.confusion(report)
-    for target in work.selected.targets:
-        found |= {f"{name}_{target.name}.png": drawn for name, drawn in _curves(work, target).items()}
-    if work.result.robustness:
-        found["robustness.png"] = charts.robustness(work.result.robustness.score, work.result.robustness.scores)
-    return found
+            files[f"confusion_{report.target}.png"] = charts.confusion(report)
+    for target in validation.photos.targets:
+        files |= {f"{name}_{target.name}.png": drawn for name, drawn in _curves(validation, target).items()}
+    if validation.result.robustness:
+        files["robustness.png"] = charts.robustness(
+            validation.result.robustness.score, validation.result.robustness.scores
+        )
+    return files
 
 
-def _curves(work: "Work", target: Target) -> dict[str, bytes]:
-    answers, labels = work.found.outputs[target.name], work.found.truth[target.name]
+def _curves(validation: Validation, target: Target) -> dict[str, bytes]:
+    outputs, labels = validation.outcomes.outputs[target.name], validation.outcomes.truth[target.name]
     if target.kind == "value":
-        known = work.found.known(target)
+        known = validation.outcomes.known(target)
         if not known.any():
             return {}
-        return {"agreement": charts.agreement(target.name, target.unit, labels[known], answers[known, 0])}
-    confidence, right = calibration.confidences(target, answers, labels)
-    scores, good = calibration.judged(target, answers, labels)
-    contract, curve = work.pipeline.bundle.contract, selective.risk_coverage(scores, good)
-    chosen = _in_service(contract.thresholds.get(target.name), scores, good)
-    marked = chosen if chosen and chosen.score > confidence.min(initial=1.0) else None  # else it is off the picture
+        return {"agreement": charts.agreement(target.name, target.unit, labels[known], outputs[known, 0])}
+    confidence, right = calibration.confidences(target, outputs, labels)
+    scores, good = calibration.judged(target, outputs, labels)
+    contract, curve = validation.pipeline.bundle.contract, selective.risk_coverage(scores, good)
+    in_service = _in_service(contract.thresholds.get(target.name), scores, good)
+    marked = (
+        in_service if in_service and in_service.score > confidence.min(initial=1.0) else None
+    )  # else it is off the picture
     after = calibration.reliability(confidence, right)
     return {
         "reliability": charts.reliability(target.name, (confidence, right), None, after, marked),
-        "risk_coverage": charts.risk_coverage(target.name, curve, contract.target_risk or _RISK, chosen),
+        "risk_coverage": charts.risk_coverage(target.name, curve, contract.target_risk or _RISK, in_service),
     }
 
 
 def _in_service(score: float | None, scores: Any, right: Any) -> Threshold | None:
-    """What the model's own threshold did on these photos. It was fixed before, so its bound pays for no search."""
+    """The model's own threshold on these photos. It was fixed before, so its bound needs no correction for a search."""
     if score is None:
         return None
     accepted = scores >= score
-    many, errors = int(accepted.sum()), int((~right[accepted]).sum())
+    count, errors = int(accepted.sum()), int((~right[accepted]).sum())
     return Threshold(
         score=score,
-        coverage=many / max(1, len(scores)),
-        risk=errors / max(1, many),
-        bound=selective.risk_bound(errors, many),
+        coverage=count / max(1, len(scores)),
+        risk=errors / max(1, count),
+        bound=selective.risk_bound(errors, count),
         photos=len(scores),
         provisional=len(scores) < calibration.ENOUGH,
     )
 
 
-def render(work: "Work", progress: Progress = silent) -> bytes:
+def render(validation: Validation, progress: Progress = silent) -> bytes:
     """The page as UTF-8 bytes."""
-    result = work.result
+    result = validation.result
     text = documents.fill(
         "plantml.validate",
         "report.html",
@@ -128,24 +130,24 @@ def render(work: "Work", progress: Progress = silent) -> bytes:
         result=result,
         config=result.config,
         level=f"{LEVEL:.0%}".replace("%", " %"),
-        headline=_headline(work),
-        targets=[_target(work, target) for target in work.selected.targets],
-        charts={name: _url(data, "png") for name, data in pictures(work).items()},
+        headline=_headline(validation),
+        targets=[_target(validation, target) for target in validation.photos.targets],
+        charts={name: _url(data, "png") for name, data in pictures(validation).items()},
         slices=result.slices[:_SLICES],
-        worst=_worst(work, progress),
-        furthest=[photo for target in work.selected.targets for photo in _furthest(work, target)],
-        changed=_changed(work),
-        next=_next(work),
+        worst=_worst(validation, progress),
+        furthest=[photo for target in validation.photos.targets for photo in _furthest(validation, target)],
+        changed=_changed(validation),
+        next=_next(validation),
         words=_WORDS,
     )
     return text.encode()
 
 
-def _headline(work: "Work") -> dict[str, Any]:
+def _headline(validation: Validation) -> dict[str, Any]:
     """The scores as a table: a row a score, a column a target."""
-    reports = work.result.reports
+    reports = validation.result.reports
     names = list(dict.fromkeys(name for report in reports for name in report.scores))
-    overall = {name: value for name, value in work.result.scores.items() if "." not in name}
+    overall = {name: value for name, value in validation.result.scores.items() if "." not in name}
     return {
         "overall": overall,
         "targets": [report.target for report in reports],
@@ -160,8 +162,8 @@ def _headline(work: "Work") -> dict[str, Any]:
     }
 
 
-def _target(work: "Work", target: Target) -> dict[str, Any]:
-    report = next((each for each in work.result.reports if each.target == target.name), None)
+def _target(validation: Validation, target: Target) -> dict[str, Any]:
+    report = next((each for each in validation.result.reports if each.target == target.name), None)
     rows = []
     if report is not None and not isinstance(report, ValueReport):
         for name, row in report.per_class.items():
@@ -174,132 +176,132 @@ def _target(work: "Work", target: Target) -> dict[str, Any]:
 # --- photos -----------------------------------------------------------------------------------
 
 
-def _worst(work: "Work", progress: Progress) -> list[Photo]:
-    """Wrong answers, the surest first, with what the model looked at."""
+def _worst(validation: Validation, progress: Progress) -> list[Photo]:
+    """Wrong predictions, the highest score first, with their occlusion maps."""
     wrong: list[tuple[float, int, Target, int]] = []
-    for target in work.selected.targets:
+    for target in validation.photos.targets:
         if target.kind == "value":
             continue
-        known, right = work.found.known(target), work.found.right(target)
+        known, right = validation.outcomes.known(target), validation.outcomes.right(target)
         for at in np.flatnonzero(known & ~right).tolist():
-            sure = work.found.outputs[target.name][at]
+            scores = validation.outcomes.outputs[target.name][at]
             if target.kind == "multilabel":  # the label that is missed by most
-                sure = np.abs(sure - work.found.truth[target.name][at])
-            output = int(sure.argmax())
-            wrong.append((float(sure[output]), at, target, output))
-    chosen: dict[int, tuple[Target, int]] = {}
+                scores = np.abs(scores - validation.outcomes.truth[target.name][at])
+            output = int(scores.argmax())
+            wrong.append((float(scores[output]), at, target, output))
+    worst: dict[int, tuple[Target, int]] = {}
     for _, at, target, output in sorted(wrong, key=lambda each: (-each[0], each[1])):
-        if at not in chosen and len(chosen) < _WORST:
-            chosen[at] = (target, output)
-    todo = [(at, target, output) for at, (target, output) in chosen.items()]
-    shown = []
-    for photo in in_threads(functools.partial(_wrong_photo, work), todo, work.pipeline.threads):
-        shown.append(photo)
-        progress(len(shown), len(todo))
-    return shown
+        if at not in worst and len(worst) < _WORST:
+            worst[at] = (target, output)
+    todo = [(at, target, output) for at, (target, output) in worst.items()]
+    photos = []
+    for photo in in_threads(functools.partial(_wrong_photo, validation), todo, validation.pipeline.threads):
+        photos.append(photo)
+        progress(len(photos), len(todo))
+    return photos
 
 
-def _furthest(work: "Work", target: Target) -> list[Photo]:
+def _furthest(validation: Validation, target: Target) -> list[Photo]:
     """Photos whose value is furthest from its label, the furthest first."""
     if target.kind != "value":
         return []
-    truth, answers = work.found.truth[target.name], work.found.outputs[target.name][:, 0]
-    error = np.where(work.found.known(target), work.found.quality(target), 0.0)
-    shown = []
+    truth, outputs = validation.outcomes.truth[target.name], validation.outcomes.outputs[target.name][:, 0]
+    error = np.where(validation.outcomes.known(target), validation.outcomes.quality(target), 0.0)
+    photos = []
     for at in np.argsort(-error, kind="stable")[:_FURTHEST].tolist():
         if error[at] > 0:
-            row = work.selected.rows.row(work.answered[at], named=True)
-            text = f"is {truth[at]:.3g}, said {answers[at]:.3g} {target.unit or ''}".rstrip()
-            shown.append(Photo(row["name"], _picture(row["url"]), "", [(target.name, text)]))
-    return shown
+            row = validation.photos.rows.row(validation.readable[at], named=True)
+            text = f"label {truth[at]:.3g}, predicted {outputs[at]:.3g} {target.unit or ''}".rstrip()
+            photos.append(Photo(row["name"], _picture(row["url"]), "", [(target.name, text)]))
+    return photos
 
 
-def _wrong_photo(work: "Work", one: tuple[int, Target, int]) -> Photo:
+def _wrong_photo(validation: Validation, one: tuple[int, Target, int]) -> Photo:
     at, target, output = one
-    row = work.selected.rows.row(work.answered[at], named=True)
-    prediction = work.answers.predictions[work.answered[at]]
+    row = validation.photos.rows.row(validation.readable[at], named=True)
+    prediction = validation.predictions.items[validation.readable[at]]
     picture, looked_at = "", ""
     try:
         data = storage.read(row["url"])
         picture = _thumbnail(data)
-        pixels = imaging.decode(data, work.pipeline.bundle.contract.input)
-        fall = occlusion.occlusion(work.pipeline.runtime, pixels, target.name, output)
+        pixels = imaging.decode(data, validation.pipeline.bundle.contract.input)
+        fall = occlusion.occlusion(validation.pipeline.runtime, pixels, target.name, output)
         looked_at = _url(occlusion.overlay(pixels, fall, _SIDE), "jpeg")
     except PlantmlError:
         pass
-    return Photo(row["name"], picture, looked_at, _lines(work, at, prediction), prediction.record.decision or "")
+    return Photo(row["name"], picture, looked_at, _lines(validation, at, prediction), prediction.record.decision or "")
 
 
-def _lines(work: "Work", at: int, prediction: Prediction) -> list[tuple[str, str]]:
-    """What is true and what was said, for targets that were missed; then the others in short."""
+def _lines(validation: Validation, at: int, prediction: Prediction) -> list[tuple[str, str]]:
+    """Label and prediction of the targets that are wrong; then the correct ones in short."""
     lines, fine = [], []
-    for target in work.selected.targets:
-        true = work.selected.rows[target.name][work.answered[at]]
+    for target in validation.photos.targets:
+        true = validation.photos.rows[target.name][validation.readable[at]]
         if target.kind == "value" or true is None:
             continue
-        answer = said(target, work.found)[at] or "nothing"
-        if work.found.right(target)[at]:
-            fine.append(f"{target.name} {answer}")
+        predicted = predicted_labels(target, validation.outcomes)[at] or "none"
+        if validation.outcomes.right(target)[at]:
+            fine.append(f"{target.name} {predicted}")
         elif target.kind == "class":
-            score = float(work.found.outputs[target.name][at].max())
-            lines.append((target.name, f"is {true}, said {answer} ({score:.2f})"))
+            score = float(validation.outcomes.outputs[target.name][at].max())
+            lines.append((target.name, f"label {true}, predicted {predicted} ({score:.2f})"))
         else:
-            lines.append((target.name, f"is {'|'.join(true) or 'nothing'}, said {answer}"))
+            lines.append((target.name, f"labels {'|'.join(true) or 'none'}, predicted {predicted}"))
     if fine:
-        lines.append(("right", ", ".join(fine)))
+        lines.append(("correct", ", ".join(fine)))
     if prediction.record.unknown is not None:
         lines.append(("unknown", f"{prediction.record.unknown:.3f}"))
     return lines
 
 
-def _changed(work: "Work") -> list[Photo]:
-    """Photos that two models answer differently, those that this one gets wrong first."""
-    comparison = work.result.comparison
-    if comparison is None or work.theirs is None:
+def _changed(validation: Validation) -> list[Photo]:
+    """Photos that two models predict differently, those that this one gets wrong first."""
+    comparison = validation.result.comparison
+    if comparison is None or validation.other is None:
         return []
-    other = {target.name: target for target in work.theirs[1]}
-    found = []
+    other = {target.name: target for target in validation.other.targets}
+    changes = []
     for at, names in comparison.changed.items():
-        place = work.answered[at]
-        row, lost, lines = work.selected.rows.row(place, named=True), 0, []
-        for target in work.selected.targets:
+        place = validation.readable[at]
+        row, lost, lines = validation.photos.rows.row(place, named=True), 0, []
+        for target in validation.photos.targets:
             if target.name in names:
-                ours, theirs = (_words(target, work.answers.predictions[place]),
-                                _words(other[target.name], work.theirs[0].predictions[place]))  # fmt: skip
+                ours, theirs = (_words(target, validation.predictions.items[place]),
+                                _words(other[target.name], validation.other.predictions.items[place]))  # fmt: skip
                 true = row[target.name]
                 true = "|".join(true) if isinstance(true, list) else true
                 lost += (theirs == true) - (ours == true)
-                lines.append((target.name, f"is {true or 'not labelled'}; this: {ours}, other: {theirs}"))
-        found.append((-lost, at, row, lines, "lost" if lost > 0 else "won" if lost < 0 else "changed"))
-    shown = []
-    for _, _, row, lines, badge in sorted(found, key=lambda each: each[:2])[:_CHANGED]:
-        shown.append(Photo(row["name"], _picture(row["url"]), "", lines, badge))
-    return shown
+                lines.append((target.name, f"label {true or 'missing'}; this model: {ours}, other model: {theirs}"))
+        changes.append((-lost, at, row, lines, "lost" if lost > 0 else "won" if lost < 0 else "changed"))
+    photos = []
+    for _, _, row, lines, badge in sorted(changes, key=lambda each: each[:2])[:_CHANGED]:
+        photos.append(Photo(row["name"], _picture(row["url"]), "", lines, badge))
+    return photos
 
 
-def _next(work: "Work") -> list[Photo]:
+def _next(validation: Validation) -> list[Photo]:
     """Judged photos that are worth a second look: the least certain and the most novel."""
-    targets = work.pipeline.bundle.contract.targets
-    chosen = review.choose(work.selected.rows, work.answers.predictions, targets, _NEXT)
-    shown = []
-    for each in chosen:
-        row = work.selected.rows.row(each.row, named=True)
-        prediction = work.answers.predictions[each.row]
+    targets = validation.pipeline.bundle.contract.targets
+    picks = review.choose(validation.photos.rows, validation.predictions.items, targets, _NEXT)
+    photos = []
+    for each in picks:
+        row = validation.photos.rows.row(each.row, named=True)
+        prediction = validation.predictions.items[each.row]
         lines = [(target.name, _words(target, prediction)) for target in targets]
-        how = f"lead {each.score:.3f}" if each.why == "uncertain" else f"unknown {each.score:.3f}"
-        shown.append(Photo(row["name"], _picture(row["url"]), "", [*lines, ("why", how)], each.why))
-    return shown
+        how = f"margin {each.score:.3f}" if each.why == "uncertain" else f"unknown {each.score:.3f}"
+        photos.append(Photo(row["name"], _picture(row["url"]), "", [*lines, ("why", how)], each.why))
+    return photos
 
 
 def _words(target: Target, prediction: Prediction) -> str:
-    answer = (prediction.record.targets or {}).get(target.name)
-    if answer is None:
-        return "no answer"
+    predicted = (prediction.record.targets or {}).get(target.name)
+    if predicted is None:
+        return "no prediction"
     if target.kind == "class":
-        return str(answer["label"])
+        return str(predicted["label"])
     if target.kind == "value":
-        return f"{answer['value']:.3g} {answer['unit']}"
-    return "|".join(name for name, _ in answer["labels"])
+        return f"{predicted['value']:.3g} {predicted['unit']}"
+    return "|".join(name for name, _ in predicted["labels"])
 
 
 def _picture(url: str) -> str:
@@ -326,14 +328,14 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _interval(found: Interval | None) -> str:
-    return f"{found.low:.3f} to {found.high:.3f}" if found else ""
+def _interval(interval: Interval | None) -> str:
+    return f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
 
 
-def _bar(found: Interval | None, value: float | None) -> Mapping[str, str]:
+def _bar(interval: Interval | None, value: float | None) -> Mapping[str, str]:
     """Places, in percent, of an interval and its point on a scale from 0 to 1."""
     if value is None:
         return {}
-    low, high = (found.low, found.high) if found else (value, value)
+    low, high = (interval.low, interval.high) if interval else (value, value)
     low, high, at = (min(1.0, max(0.0, number)) for number in (low, high, value))
     return {"left": f"{low:.1%}", "width": f"{max(0.004, high - low):.1%}", "at": f"{at:.1%}"}

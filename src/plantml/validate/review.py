@@ -1,4 +1,4 @@
-"""What to label next: photos that the model is least sure of, and those least like what it learnt.
+"""What to label next: the least certain photos, and those least like the training photos.
 
 Half of each (margin sampling after Scheffer et al. 2001; novelty by the model's own `unknown` score), one photo of a
 group, so that no two say the same. Photos without a label come first; where all have one, a second look at the
@@ -26,13 +26,13 @@ _URL = "/data/local-files/?d="
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Pick:
     """A photo to label.
 
     Attributes:
         row: of the candidates.
         why: `uncertain` or `novel`.
-        score: margin between the two best answers, or the `unknown` score.
+        score: margin between the two best classes, or the `unknown` score.
     """
 
     row: int
@@ -40,10 +40,10 @@ class Chosen:
     score: float
 
 
-def candidates(found: Sequence[Version], targets: Sequence[Target]) -> pl.DataFrame:
+def candidates(dataset_versions: Sequence[Version], targets: Sequence[Target]) -> pl.DataFrame:
     """Usable photos that lack a label of one of the targets, with `dataset` and `url`."""
     tables = []
-    for version in found:
+    for version in dataset_versions:
         have = {target.name for target in version.targets}
         lacking = [pl.col(target.name).is_null() if target.name in have else pl.lit(value=True) for target in targets]
         rows = version.usable().filter(pl.any_horizontal(*lacking))
@@ -53,7 +53,7 @@ def candidates(found: Sequence[Version], targets: Sequence[Target]) -> pl.DataFr
 
 
 def margin(targets: Sequence[Target], outputs: Mapping[str, Any]) -> float:
-    """How sure the least sure target is: the lead of its best class over the next, or twice a label's way from 0.5."""
+    """The smallest margin over targets: between the best two classes, or twice a label's distance from 0.5."""
     margins = [1.0]
     for target in targets:
         numbers = np.sort(np.asarray(outputs[target.name], np.float64))[::-1]
@@ -64,40 +64,40 @@ def margin(targets: Sequence[Target], outputs: Mapping[str, Any]) -> float:
     return min(margins)
 
 
-def choose(rows: pl.DataFrame, predictions: Sequence[Prediction], targets: Sequence[Target], many: int) -> list[Chosen]:
+def choose(rows: pl.DataFrame, predictions: Sequence[Prediction], targets: Sequence[Target], count: int) -> list[Pick]:
     """At most so many photos, turn by turn the least certain and the most novel of those that are left."""
     uncertain, novel = [], []
-    for row, found in enumerate(predictions):
-        if found.probabilities is not None:
-            uncertain.append(Chosen(row, "uncertain", margin(targets, found.probabilities)))
-            novel.append(Chosen(row, "novel", found.record.unknown or 0.0))
+    for row, prediction in enumerate(predictions):
+        if prediction.probabilities is not None:
+            uncertain.append(Pick(row, "uncertain", margin(targets, prediction.probabilities)))
+            novel.append(Pick(row, "novel", prediction.record.unknown or 0.0))
     uncertain.sort(key=lambda each: each.score)
     novel.sort(key=lambda each: -each.score)
     groups = rows.select(pl.coalesce("group", "image_id")).to_series().to_list()
-    chosen: list[Chosen] = []
+    picks: list[Pick] = []
     taken: set[str] = set()
     for pair in zip(uncertain, novel, strict=True):
         for each in pair:
-            if len(chosen) < many and groups[each.row] not in taken:
+            if len(picks) < count and groups[each.row] not in taken:
                 taken.add(groups[each.row])
-                chosen.append(each)
-    return chosen
+                picks.append(each)
+    return picks
 
 
 def files(
     rows: pl.DataFrame,
     predictions: Sequence[Prediction],
     targets: Sequence[Target],
-    chosen: Sequence[Chosen],
+    picks: Sequence[Pick],
     model: str,
 ) -> dict[str, bytes]:
-    """Tasks of Label Studio with the model's answers to correct, the interface, and the photos; by path."""
-    found: dict[str, bytes] = {}
+    """Tasks of Label Studio with the model's predictions to correct, the interface, and the photos; by path."""
+    contents: dict[str, bytes] = {}
     tasks = []
-    for number, each in enumerate(chosen, start=1):
+    for number, each in enumerate(picks, start=1):
         row = rows.row(each.row, named=True)
         name = f"{FOLDER}/images/{number:05d}-{_plain(storage.basename(row['name']))}"
-        found[name] = storage.read(row[URL])
+        contents[name] = storage.read(row[URL])
         prediction = {
             "model_version": f"plantml {model[:12]}",
             "score": 1 - margin(targets, predictions[each.row].probabilities or {}),
@@ -112,23 +112,23 @@ def files(
             "how": round(each.score, 4),
         }
         tasks.append({"id": number, "data": data, "predictions": [prediction]})
-    found[f"{FOLDER}/interface.xml"] = _interface(targets)
-    found[f"{FOLDER}/tasks.json"] = json.dumps(tasks, ensure_ascii=False, indent=1).encode()
-    return found
+    contents[f"{FOLDER}/interface.xml"] = _interface(targets)
+    contents[f"{FOLDER}/tasks.json"] = json.dumps(tasks, ensure_ascii=False, indent=1).encode()
+    return contents
 
 
 def _results(targets: Sequence[Target], prediction: Prediction, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     results = []
     for target in targets:
-        answer = (prediction.record.targets or {}).get(target.name)
-        if answer is None or target.kind == "value":
+        predicted = (prediction.record.targets or {}).get(target.name)
+        if predicted is None or target.kind == "value":
             continue
-        choices = [answer["label"]] if target.kind == "class" else [name for name, _ in answer["labels"]]
+        choices = [predicted["label"]] if target.kind == "class" else [name for name, _ in predicted["labels"]]
         if choices:
             result: dict[str, Any] = {"from_name": target.name, "to_name": "image", "type": "choices"}
             result |= {"value": {"choices": choices}, "original_width": row["width"], "original_height": row["height"]}
             if target.kind == "class":
-                result["score"] = answer["score"]
+                result["score"] = predicted["score"]
             results.append(result)
     return results
 

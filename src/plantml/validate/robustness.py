@@ -1,4 +1,4 @@
-"""The score on photos that were spoilt a little, and a lot: what a dirty lens or a cloud may cost.
+"""Scores on mildly and strongly perturbed photos: what a dirty lens or a cloud may cost.
 
 The changes are made on the picture as the model gets it (after Hendrycks and Dietterich 2019, "Benchmarking neural
 network robustness to common corruptions and perturbations"), so that they mean the same for every camera; lengths
@@ -20,7 +20,7 @@ from plantml.concurrency import Progress, Stop
 from plantml.imaging import Pixels
 from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
-from plantml.validate.prediction_cache import Kept
+from plantml.validate.prediction_cache import PredictionCache
 from plantml.validate.predictions import Change, predict_changed
 from plantml.validate.selection import Photos
 
@@ -77,8 +77,8 @@ def _resize(pixels: Pixels, factor: float) -> Pixels:
 
 
 def _levels(numbers: Any) -> Pixels:
-    found: Pixels = np.clip(np.rint(numbers), 0, 255).astype(np.uint8)
-    return found
+    pixels: Pixels = np.clip(np.rint(numbers), 0, 255).astype(np.uint8)
+    return pixels
 
 
 CHANGES: Mapping[str, tuple[Callable[[Pixels, Any], Pixels], tuple[Any, Any], str]] = {
@@ -90,16 +90,16 @@ CHANGES: Mapping[str, tuple[Callable[[Pixels, Any], Pixels], tuple[Any, Any], st
     "rotation": (_rotation, (10.0, 45.0), "{} degrees"),
     "resize": (_resize, (2.0, 4.0), "1/{} and back"),
 }
-"""What is done, how much of it is mild and strong, and how that is said. A new change is one more line here."""
+"""By name: the function, its mild and strong strengths, and their description. Add perturbations here."""
 
 
 def changes() -> dict[str, Change]:
     """All changes, called `name:level`, after the unchanged photo."""
-    found: dict[str, Change] = {"none": lambda pixels: pixels}
+    by_name: dict[str, Change] = {"none": lambda pixels: pixels}
     for name, (change, strengths, _) in CHANGES.items():
         for level, strength in zip(LEVELS[1:], strengths, strict=True):
-            found[f"{name}:{level}"] = partial(_apply, change, strength)
-    return found
+            by_name[f"{name}:{level}"] = partial(_apply, change, strength)
+    return by_name
 
 
 def _apply(change: Callable[[Pixels, Any], Pixels], strength: Any, pixels: Pixels) -> Pixels:
@@ -109,59 +109,59 @@ def _apply(change: Callable[[Pixels, Any], Pixels], strength: Any, pixels: Pixel
 def robustness(
     pipeline: Pipeline,
     photos: Photos,
-    kept: Kept,
+    cache: PredictionCache,
     *,
     most: int,
     seed: int,
     stop: Stop,
     progress: Progress,
 ) -> Robustness:
-    """Scores under every change, on at most so many photos, chosen by the seed."""
-    chosen = _chosen(photos.rows.height, most, seed)
-    some = photos.at(chosen)
-    answers: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for at, by_change in predict_changed(pipeline, some.rows, changes(), kept, stop=stop, progress=progress):
+    """Scores under every perturbation, on at most `most` photos, sampled by the seed."""
+    sample = _sample(photos.rows.height, most, seed)
+    sampled = photos.at(sample)
+    predicted: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for at, by_change in predict_changed(pipeline, sampled.rows, changes(), cache, stop=stop, progress=progress):
         for name, outputs in by_change.items():
-            answers.setdefault(name, {})[at] = outputs
-    places = sorted(answers["none"])
-    rows = some.rows[places]
-    truth = {target.name: target.encode(rows[target.name].to_list()) for target in some.targets}
-    score = "macro_f1" if any(target.kind != "value" for target in some.targets) else "r2"
+            predicted.setdefault(name, {})[at] = outputs
+    places = sorted(predicted["none"])
+    rows = sampled.rows[places]
+    truth = {target.name: target.encode(rows[target.name].to_list()) for target in sampled.targets}
+    score = "macro_f1" if any(target.kind != "value" for target in sampled.targets) else "r2"
 
     def of(name: str) -> float:
-        return _score(some.targets, truth, [answers[name][at] for at in places])
+        return _score(sampled.targets, truth, [predicted[name][at] for at in places])
 
     return Robustness(
         photos=len(places),
         score=score,
         strengths={
-            name: (said.format(f"{mild:g}"), said.format(f"{strong:g}"))
-            for name, (_, (mild, strong), said) in CHANGES.items()
+            name: (words.format(f"{mild:g}"), words.format(f"{strong:g}"))
+            for name, (_, (mild, strong), words) in CHANGES.items()
         },
         scores={name: [of("none"), of(f"{name}:mild"), of(f"{name}:strong")] for name in CHANGES},
     )
 
 
-def _chosen(photos: int, most: int, seed: int) -> list[int]:
+def _sample(photos: int, most: int, seed: int) -> list[int]:
     if photos <= most:
         return list(range(photos))
     return sorted(np.random.default_rng(seed).choice(photos, most, replace=False).tolist())
 
 
-def _score(targets: Sequence[Target], truth: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> float:
-    outputs = {target.name: np.stack([answer[target.name] for answer in answers]) for target in targets}
-    found = metrics.headline(metrics.reports_of(targets, truth, outputs))
-    return found["macro_f1"] if "macro_f1" in found else next(iter(found.values()))
+def _score(targets: Sequence[Target], truth: Mapping[str, Any], predicted: Sequence[Mapping[str, Any]]) -> float:
+    outputs = {target.name: np.stack([each[target.name] for each in predicted]) for target in targets}
+    scores = metrics.headline(metrics.reports_of(targets, truth, outputs))
+    return scores["macro_f1"] if "macro_f1" in scores else next(iter(scores.values()))
 
 
-def as_json(found: Robustness) -> dict[str, Any]:
+def as_json(result: Robustness) -> dict[str, Any]:
     """The scores as JSON types."""
     return {
-        "photos": found.photos,
-        "score": found.score,
+        "photos": result.photos,
+        "score": result.score,
         "levels": list(LEVELS),
         "changes": {
-            name: {"mild": found.strengths[name][0], "strong": found.strengths[name][1], "scores": list(scores)}
-            for name, scores in found.scores.items()
+            name: {"mild": result.strengths[name][0], "strong": result.strengths[name][1], "scores": list(scores)}
+            for name, scores in result.scores.items()
         },
     }

@@ -1,4 +1,4 @@
-"""A model's answers held against the labels: scores, and how sure these photos make of them."""
+"""A model's predictions compared with the labels: scores and their intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from plantml import metrics
 from plantml.metrics import Groups, Interval, Replicates, Report, bootstrap
 from plantml.metrics.bootstrap import MeanStatistic
 from plantml.targets import Target
-from plantml.validate.predictions import Answers
+from plantml.validate.predictions import Predictions
 from plantml.validate.selection import Photos
 
 Floats = NDArray[np.floating[Any]]
@@ -20,11 +20,11 @@ JOINT = "joint_accuracy"
 
 
 @dataclass(frozen=True)
-class Answered:
-    """Labels and answers of photos that were read, as numbers.
+class Outcomes:
+    """Labels and outputs of the readable photos, as numbers.
 
     Attributes:
-        targets: judged.
+        targets: that were validated.
         truth: by target, as `Target.encode` gives it.
         outputs: by target, [N, classes].
         groups: of the photos.
@@ -42,11 +42,11 @@ class Answered:
         return target.labelled(self.truth[target.name])
 
     def right(self, target: Target) -> Bools:
-        """Which answers are right: bool [N]; not for values."""
-        return metrics.right_answers(target, self.truth[target.name], self.outputs[target.name])
+        """Which predictions are correct: bool [N]; not for values."""
+        return metrics.correct_predictions(target, self.truth[target.name], self.outputs[target.name])
 
     def quality(self, target: Target) -> Floats:
-        """Of each photo: 1 where right and 0 where wrong, or a value's absolute error: [N]."""
+        """Per photo: 1 where correct and 0 where wrong, or a value's absolute error: [N]."""
         if target.kind != "value":
             return self.right(target).astype(float)
         error: Floats = np.abs(self.outputs[target.name][:, 0] - self.truth[target.name])
@@ -54,13 +54,13 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Evaluation:
     """The scores of one model.
 
     Attributes:
         reports: by target.
         scores: the headline.
-        every: all numbers that a gate can name.
+        every: all scores that a gate can name.
         intervals: of all scores that have one.
         replicates: of the scores, by resample.
     """
@@ -72,68 +72,72 @@ class Judgement:
     replicates: Replicates
 
 
-def answered(targets: Sequence[Target], photos: Photos, answers: Answers, places: Sequence[int]) -> Answered:
-    """The photos at `places`, which all have an answer; targets with the classes of the model that answered."""
+def outcomes(targets: Sequence[Target], photos: Photos, predictions: Predictions, places: Sequence[int]) -> Outcomes:
+    """Outcomes of the photos at `places`, all readable; targets have the predicting model's classes."""
     rows = photos.rows[list(places)]
-    return Answered(
+    return Outcomes(
         targets=targets,
         truth={target.name: target.encode(rows[target.name].to_list()) for target in targets},
-        outputs={target.name: answers.outputs(target.name, places) for target in targets},
+        outputs={target.name: predictions.outputs(target.name, places) for target in targets},
         groups=photos.at(places).groups(),
         shared=photos.shared,
     )
 
 
-def judge(found: Answered, *, resamples: int, seed: int) -> Judgement:
+def evaluate(outcomes: Outcomes, *, resamples: int, seed: int) -> Evaluation:
     """Scores with their intervals."""
-    done = metrics.reports_of(found.targets, found.truth, found.outputs, found.shared)
+    done = metrics.reports_of(outcomes.targets, outcomes.truth, outcomes.outputs, outcomes.shared)
     scores, every = metrics.headline(done), metrics.every_score(done)
     statistics = [
         bootstrap.of_target(
-            target, found.truth[target.name], found.outputs[target.name], found.groups, found.shared.get(target.name)
+            target,
+            outcomes.truth[target.name],
+            outcomes.outputs[target.name],
+            outcomes.groups,
+            outcomes.shared.get(target.name),
         )
-        for target in found.targets
+        for target in outcomes.targets
     ]
-    joint = _joint(found)
+    joint = _joint(outcomes)
     if joint is not None:
         value, statistic = joint
         scores, every = {JOINT: value, **scores}, {JOINT: value, **every}
         statistics.append(statistic)
-    replicates = metrics.replicate(statistics, found.groups, resamples=resamples, seed=seed)
-    replicates = bootstrap.with_means(replicates, [target.name for target in found.targets])
-    return Judgement(done, scores, every, _intervals(every, replicates, found), replicates)
+    replicates = metrics.replicate(statistics, outcomes.groups, resamples=resamples, seed=seed)
+    replicates = bootstrap.with_means(replicates, [target.name for target in outcomes.targets])
+    return Evaluation(done, scores, every, _intervals(every, replicates, outcomes), replicates)
 
 
-def _joint(found: Answered) -> tuple[float, MeanStatistic] | None:
-    targets = [target for target in found.targets if target.kind != "value"]
-    right, known = [found.right(target) for target in targets], [found.known(target) for target in targets]
+def _joint(outcomes: Outcomes) -> tuple[float, MeanStatistic] | None:
+    targets = [target for target in outcomes.targets if target.kind != "value"]
+    right, known = [outcomes.right(target) for target in targets], [outcomes.known(target) for target in targets]
     value = metrics.joint_accuracy(right, known) if len(targets) > 1 else None
     if value is None:
         return None
     everywhere = np.logical_and.reduce(known)
-    return value, MeanStatistic({JOINT: (np.logical_and.reduce(right), everywhere)}, found.groups)
+    return value, MeanStatistic({JOINT: (np.logical_and.reduce(right), everywhere)}, outcomes.groups)
 
 
-def _intervals(every: Mapping[str, float], replicates: Replicates, found: Answered) -> dict[str, Interval]:
-    sizes = groups_of(found)
+def _intervals(every: Mapping[str, float], replicates: Replicates, outcomes: Outcomes) -> dict[str, Interval]:
+    sizes = groups_of(outcomes)
     intervals = {}
     for name, value in every.items():
-        interval = metrics.interval(name, value, replicates.get(name), sizes.get(name, found.groups.count))
+        interval = metrics.interval(name, value, replicates.get(name), sizes.get(name, outcomes.groups.count))
         if interval is not None:
             intervals[name] = interval
     return intervals
 
 
-def groups_of(found: Answered) -> dict[str, int]:
-    """By score of one class, the groups that it is made of."""
+def groups_of(outcomes: Outcomes) -> dict[str, int]:
+    """The number of groups behind each score of a class."""
     sizes: dict[str, int] = {}
-    for target in found.targets:
+    for target in outcomes.targets:
         if target.kind != "class":
             continue
-        truth, known = found.truth[target.name], found.known(target)
-        said = found.outputs[target.name].argmax(axis=1)
+        truth, known = outcomes.truth[target.name], outcomes.known(target)
+        predicted = outcomes.outputs[target.name].argmax(axis=1)
         for number, name in enumerate(target.classes):
-            there = found.groups.having(truth == number)
+            there = outcomes.groups.having(truth == number)
             sizes |= {f"{target.name}.{score}[{name}]": there for score in ("recall", "f1")}
-            sizes[f"{target.name}.precision[{name}]"] = found.groups.having(known & (said == number))
+            sizes[f"{target.name}.precision[{name}]"] = outcomes.groups.having(known & (predicted == number))
     return sizes

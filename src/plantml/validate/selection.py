@@ -1,4 +1,4 @@
-"""Which photos a model is judged on, with which labels."""
+"""Which photos a model is validated on, with which labels."""
 
 import csv
 import io
@@ -59,7 +59,7 @@ def groups_of(rows: pl.DataFrame) -> Groups:
 
 
 def select(refs: Sequence[str], models: Sequence[Sequence[Target]], config: ValidateConfig) -> Photos:
-    """The photos that are asked for.
+    """The photos to validate on.
 
     Args:
         refs: datasets.
@@ -69,18 +69,18 @@ def select(refs: Sequence[str], models: Sequence[Sequence[Target]], config: Vali
     Raises:
         InputError: there are none, model and datasets share no target, or a label is unknown to a model.
     """
-    found = [versions.load(ref) for ref in refs]
+    dataset_versions = [versions.load(ref) for ref in refs]
     renames = _renames(config.map) if config.map else {}
-    _check_renames(renames, found, config.map or "")
-    tables = [_rows(version, config, renames) for version in found]
+    _check_renames(renames, dataset_versions, config.map or "")
+    tables = [_rows(version, config, renames) for version in dataset_versions]
     rows = pl.concat(tables, how="diagonal_relaxed")
     if rows.is_empty():
-        raise InputError("No photo is left to judge on", f"--where {config.where!r} holds for none")
-    targets = _shared_targets(models[0], found, rows)
+        raise InputError("No photos are left to validate on", f"no photo matches --where {config.where!r}")
+    targets = _shared_targets(models[0], dataset_versions, rows)
     if not targets:
-        have = dict.fromkeys(target.name for version in found for target in version.targets)
+        have = dict.fromkeys(target.name for version in dataset_versions for target in version.targets)
         raise InputError(
-            f"The model and {', '.join(version.ref for version in found)} share no target with labels",
+            f"The model and {', '.join(version.ref for version in dataset_versions)} share no target with labels",
             f"the model predicts {', '.join(target.name for target in models[0])};"
             f" the dataset has {', '.join(have) or 'none'}",
         )
@@ -95,12 +95,12 @@ def select(refs: Sequence[str], models: Sequence[Sequence[Target]], config: Vali
                 left_out[target.name] = left
             shared[target.name] = classes & frozenset(_labels(rows, target))
         labels = rows[target.name].to_list()
-        for classes_ in known:  # an unknown class is told before the work, not after
+        for classes_ in known:  # report an unknown class before predicting
             Target(target.name, target.kind, classes_).encode(labels)
     judged = [target for target in targets if rows[target.name].null_count() < rows.height]
     if not judged:
-        raise InputError("No photo has a class that the model knows", "", "Name them alike: --map classes.csv")
-    return Photos(found, rows, judged, shared, left_out)
+        raise InputError("No photo has a class that the model knows", "", "Map the class names: --map classes.csv")
+    return Photos(dataset_versions, rows, judged, shared, left_out)
 
 
 def _rows(version: Version, config: ValidateConfig, renames: Mapping[tuple[str, str], str | None]) -> pl.DataFrame:
@@ -144,7 +144,7 @@ def _renames(url: str) -> dict[tuple[str, str], str | None]:
     table = csv.DictReader(io.StringIO(storage.read(url).decode("utf-8-sig", "replace")))
     if not {"from", "to"} <= set(table.fieldnames or ()):
         raise InputError(
-            f"{url} is no table of class names",
+            f"{url} is not a table of class names",
             f"its columns are {', '.join(table.fieldnames or ()) or 'missing'}",
             "It needs the columns from and to, and may have target; an empty `to` leaves the class out.",
         )
@@ -154,25 +154,31 @@ def _renames(url: str) -> dict[tuple[str, str], str | None]:
     }
 
 
-def _check_renames(renames: Mapping[tuple[str, str], str | None], found: Sequence[Version], url: str) -> None:
-    """A name that stands for nothing is a slip of the pen, and would be silent."""
-    there = {(target.name, name) for version in found for target in version.targets for name in target.classes}
+def _check_renames(
+    renames: Mapping[tuple[str, str], str | None], dataset_versions: Sequence[Version], url: str
+) -> None:
+    """Raise `InputError` for a name that is not a class: a typo would otherwise go unnoticed."""
+    there = {
+        (target.name, name) for version in dataset_versions for target in version.targets for name in target.classes
+    }
     for target, name in renames:
         if not any(name == other and target in {"", of} for of, other in there):
             raise InputError(
-                f"{url} renames {name!r}, which is no class of {target or 'the datasets'}",
+                f"{url} renames {name!r}, which is not a class of {target or 'the datasets'}",
                 f"classes are {', '.join(sorted({other for of, other in there if target in {'', of}}))}",
             )
 
 
-def _shared_targets(model: Sequence[Target], found: Sequence[Version], rows: pl.DataFrame) -> list[Target]:
+def _shared_targets(model: Sequence[Target], dataset_versions: Sequence[Version], rows: pl.DataFrame) -> list[Target]:
     shared = []
     for target in model:
-        theirs = [(each, version) for version in found for each in version.targets if each.name == target.name]
+        theirs = [
+            (each, version) for version in dataset_versions for each in version.targets if each.name == target.name
+        ]
         for each, version in theirs:
             if each.kind != target.kind:
                 raise InputError(
-                    f"{target.name} is a {each.kind} in {version.ref} and a {target.kind} to the model",
+                    f"{target.name} is a {each.kind} in {version.ref} but a {target.kind} in the model",
                     "they cannot be compared",
                 )
         if theirs and rows[target.name].null_count() < rows.height:

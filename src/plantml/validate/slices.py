@@ -1,4 +1,4 @@
-"""Scores of parts of the photos: where is the model weakest?"""
+"""Scores of slices of the photos: where is the model weakest?"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from plantml import metrics
 from plantml.metrics import Interval
 from plantml.metrics.bootstrap import MeanStatistic
 from plantml.targets import Target
-from plantml.validate.scoring import Answered
+from plantml.validate.scoring import Outcomes
 
 Bools = NDArray[np.bool_]
 
@@ -30,7 +30,7 @@ more."""
 
 @dataclass(frozen=True)
 class Slice:
-    """The score of one target on a part of the photos.
+    """The score of one target on one slice of the photos.
 
     Attributes:
         by: what the photos have in common: `source`, `camera`, `size`, `light`, `blur`, `frequency` of their class, or
@@ -63,34 +63,34 @@ class Slice:
 
 
 def slices(
-    found: Answered, rows: pl.DataFrame, learnt: Mapping[str, Mapping[str, int]], *, resamples: int, seed: int
+    outcomes: Outcomes, rows: pl.DataFrame, learnt: Mapping[str, Mapping[str, int]], *, resamples: int, seed: int
 ) -> list[Slice]:
-    """All slices of answered photos, the worst first, small ones last.
+    """All slices of the photos, the worst first, small ones last.
 
     Args:
-        found: the photos.
+        outcomes: the photos.
         rows: of the photos, with the columns of `validate.photos`.
         learnt: by target, training photos of each class.
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
-    parts = list(_parts(rows, found.targets))
+    parts = list(_parts(rows, outcomes.targets))
     masks: dict[tuple[str, str, str], tuple[Any, Bools]] = {}
-    made: dict[tuple[str, str, str], tuple[Target, Bools]] = {}
-    for target in found.targets:
-        known, quality = found.known(target), found.quality(target)
-        for by, value, mask in [*parts, *_frequencies(target, found, learnt.get(target.name, {}))]:
+    judged: dict[tuple[str, str, str], tuple[Target, Bools]] = {}
+    for target in outcomes.targets:
+        known, quality = outcomes.known(target), outcomes.quality(target)
+        for by, value, mask in [*parts, *_frequencies(target, outcomes, learnt.get(target.name, {}))]:
             if (mask & known).any() and not (mask | ~known).all():
                 key = (by, value, target.name)
-                masks[key], made[key] = (quality, mask & known), (target, known)
+                masks[key], judged[key] = (quality, mask & known), (target, known)
     named = {"\0".join(key): value for key, value in masks.items()}
-    drawn = metrics.replicate([MeanStatistic(named, found.groups)], found.groups, resamples=resamples, seed=seed)
+    drawn = metrics.replicate([MeanStatistic(named, outcomes.groups)], outcomes.groups, resamples=resamples, seed=seed)
     slices_ = []
     for key, (quality, mask) in masks.items():
-        target, known = made[key]
+        target, known = judged[key]
         score = "mae" if target.kind == "value" else "accuracy"
         number, rest = float(quality[mask].mean()), known & ~mask
-        interval = metrics.interval(score, number, drawn.get("\0".join(key)), found.groups.having(mask))
+        interval = metrics.interval(score, number, drawn.get("\0".join(key)), outcomes.groups.having(mask))
         others = float(quality[rest].mean()) if rest.any() else None
         slices_.append(Slice(*key, score, number, others, interval, int(mask.sum())))
     return sorted(slices_, key=lambda each: (each.photos < SMALL, -each.gap, -each.photos))
@@ -103,7 +103,7 @@ def _parts(rows: pl.DataFrame, targets: Sequence[Target]) -> Iterator[tuple[str,
         if name.startswith("meta_") and not any(_tells(rows, name, target) for target in targets)
     }
     for by, column in {**own, **_NAMED}.items():
-        values = rows[column].replace("", None).fill_null("not known")
+        values = rows[column].replace("", None).fill_null("unknown")
         counts = values.value_counts(sort=True)
         if 1 < counts.height <= (_MOST if column in own.values() else rows.height):
             for value in counts[column].head(_MOST):
@@ -114,7 +114,7 @@ def _parts(rows: pl.DataFrame, targets: Sequence[Target]) -> Iterator[tuple[str,
 
 
 def _tells(rows: pl.DataFrame, column: str, target: Target) -> bool:
-    """True for a column that only says a label in other words, as the name of a photo's folder does."""
+    """True for a column that repeats a label, as the name of a photo's folder may."""
     known = rows.filter(pl.col(column).is_not_null() & pl.col(target.name).is_not_null())
     if target.kind != "class" or known[target.name].n_unique() < 2:
         return False
@@ -138,23 +138,23 @@ def _short(number: float) -> str:
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
-def _frequencies(target: Target, found: Answered, learnt: Mapping[str, int]) -> Iterator[tuple[str, str, Bools]]:
+def _frequencies(target: Target, outcomes: Outcomes, learnt: Mapping[str, int]) -> Iterator[tuple[str, str, Bools]]:
     """Photos of rare classes and of common ones: thirds of the classes by their training photos."""
     if target.kind != "class" or len(learnt) < 3:
         return
     ranked = sorted((learnt.get(name, 0), name) for name in target.classes)
     if ranked[0][0] == ranked[-1][0]:
         return
-    truth = found.truth[target.name]
+    truth = outcomes.truth[target.name]
     for part, name in zip(np.array_split(np.arange(len(ranked)), 3), ("rare", "middle", "common"), strict=True):
-        some = [ranked[at] for at in part]
-        mask = np.isin(truth, [target.classes.index(label) for _, label in some])
-        few, many = some[0][0], some[-1][0]
-        said = f"{few}" if few == many else f"{few} to {many}"
-        yield "frequency", f"{name} classes ({said} photos each to learn from)", mask
+        classes = [ranked[at] for at in part]
+        mask = np.isin(truth, [target.classes.index(label) for _, label in classes])
+        least, most = classes[0][0], classes[-1][0]
+        range_ = f"{least}" if least == most else f"{least} to {most}"
+        yield "frequency", f"{name} classes ({range_} training photos each)", mask
 
 
-def as_json(found: Sequence[Slice]) -> list[dict[str, Any]]:
+def as_json(slices: Sequence[Slice]) -> list[dict[str, Any]]:
     """Slices as JSON types."""
     return [
         {
@@ -166,5 +166,5 @@ def as_json(found: Sequence[Slice]) -> list[dict[str, Any]]:
             "interval": [each.interval.low, each.interval.high] if each.interval else None,
             "photos": each.photos,
         }
-        for each in found
+        for each in slices
     ]

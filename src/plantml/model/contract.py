@@ -1,0 +1,151 @@
+"""The contract of a model: targets, input, calibration, thresholds and origin."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from plantml.errors import InputError
+from plantml.imaging import Fit
+from plantml.metrics.calibration import Threshold
+from plantml.targets import Target, check_name
+
+FORMAT = 1
+
+_LARGEST = 1 << 20
+"""Largest height, width, embedding and bank; anything larger would not fit into memory."""
+
+AGAIN = "Fetch it again from its origin, or export or train it again."
+
+
+class Architecture(BaseModel):
+    """The network, in enough detail to rebuild it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: str
+    embedding: int = Field(description="length of the embedding")
+    mean: tuple[float, float, float] = Field(description="of pixels in 0 to 1, inside the network")
+    std: tuple[float, float, float]
+    bank: int = Field(description="training embeddings kept for the unknown score")
+
+
+class Origin(BaseModel):
+    """The dataset version that a model was trained on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str
+    version: int
+    fingerprint: str
+
+
+class Combinations(BaseModel):
+    """The combinations of classes that a restricted model can predict."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    targets: tuple[str, ...] = Field(description="names of the class targets that are combined")
+    seen: tuple[tuple[str, ...], ...] = Field(description="one class of each, in the order of `targets`")
+
+
+class Contract(BaseModel):
+    """Everything that a user of a model must know.
+
+    A `None` does not apply, or the contract is older than the field.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = FORMAT
+    targets: tuple[Target, ...]
+    input: Fit
+    architecture: Architecture
+    temperatures: Mapping[str, float] = Field(description="calibration, by target; already inside the graph")
+    biases: Mapping[str, tuple[float, ...]] | None = Field(
+        default=None, description="calibration, by target and class: added to the divided logits; inside the graph too"
+    )
+    thresholds: Mapping[str, float] = Field(description="score from which a target's prediction is accepted")
+    target_risk: float | None = Field(
+        default=None, description="largest share of wrong predictions that thresholds were set for"
+    )
+    acceptance: Mapping[str, Threshold] | None = Field(
+        default=None, description="measured on the validation photos for each threshold, see `calibration.Threshold`"
+    )
+    unknown_threshold: float = Field(description="`unknown` above this is unlike the training photos")
+    combinations: Combinations | None = Field(
+        default=None,
+        description="predictions are restricted to these, inside the graph; without: to consistent health and disease",
+    )
+    derived_from: str | None = Field(default=None, description="digest of the model that this one was quantised from")
+    dataset: Origin
+    metrics: Mapping[str, float] = Field(description="of the validation split")
+    seed: int
+    versions: Mapping[str, str] = Field(description="of plantml and the libraries that made it")
+
+    def canonical(self) -> bytes:
+        """Canonical bytes: equal for equal contracts, also after new optional fields are added."""
+        return json.dumps(self.as_json(), sort_keys=True, separators=(",", ":")).encode()
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON types, without what is `None`."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def parse_contract(where: str, content: Any) -> Contract:
+    """A contract from parsed JSON. Raises `InputError` with its first error."""
+    if isinstance(content, dict) and content.get("format") != FORMAT:
+        raise InputError(
+            f"{where} has bundle format {content.get('format')!r:.40}",
+            f"this plantml reads {FORMAT}",
+            "Update plantml.",
+        )
+    try:
+        contract = Contract.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        reason = _REASONS.get(first["type"], first["msg"])
+        raise InputError(f"{where} is not a valid model contract", f"{key}: {reason}", AGAIN) from error
+    if json.dumps(content, sort_keys=True, separators=(",", ":")).encode() != contract.canonical():
+        raise InputError(f"{where} is not a valid model contract", "a value has the wrong type", AGAIN)
+    why = next(_contradictions(contract), None)
+    if why is not None:
+        raise InputError(f"{where} is not a valid model contract", why, AGAIN)
+    return contract
+
+
+def _contradictions(contract: Contract) -> Iterator[str]:
+    """Contradictions in a contract, in order: a later one assumes that there is no earlier one."""
+    sizes = {target.name: target.size for target in contract.targets}
+    if not sizes or len(sizes) < len(contract.targets):
+        yield "targets: there are none, or two have the same name"
+    for target in contract.targets:
+        check_name(target.name)
+        if len(set(target.classes)) < len(target.classes) or bool(target.classes) == (target.kind == "value"):
+            yield f"targets: the classes of {target.name} do not fit a {target.kind} target"
+    numbers = (contract.input.height, contract.input.width, contract.architecture.embedding, contract.architecture.bank)
+    if not all(1 <= number <= _LARGEST for number in numbers):
+        yield f"a size is not between 1 and {_LARGEST:,}"
+    for key in ("temperatures", "biases", "thresholds", "acceptance"):
+        strange = [name for name in getattr(contract, key) or {} if name not in sizes]
+        if strange:
+            yield f"{key}: there is no target {strange[0]!r:.80}"
+    if not all(number > 0 for number in contract.temperatures.values()):
+        yield "temperatures: all must be above 0"
+    if any(len(numbers) != sizes[name] for name, numbers in (contract.biases or {}).items()):
+        yield "biases: there must be one per class"
+    classes = {target.name: target.classes for target in contract.targets if target.kind == "class"}
+    combined = contract.combinations or Combinations(targets=(), seen=())
+    places = [classes.get(name, ()) for name in combined.targets]
+    for each in combined.seen:
+        if len(each) != len(places) or not all(map(tuple.__contains__, places, each)):
+            yield f"combinations: {', '.join(each)!r:.80} is not a combination of its classes"
+
+
+_REASONS = {
+    "extra_forbidden": f"bundle format {FORMAT} has no such key; another version of plantml wrote it",
+    "missing": "it is missing",
+}
+"""Our wording of pydantic's errors, by type."""

@@ -1,0 +1,172 @@
+"""Runtimes: a batch of photos in, probabilities out."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from plantml import parsing, storage
+from plantml.errors import InputError, UsageError
+from plantml.model import bundle as bundles
+from plantml.model import file_formats, torch_programs
+from plantml.model.bundle import Bundle
+from plantml.model.contract import Contract, parse_contract
+from plantml.model.runtimes.interface import NOTES, PROOF_KEY, WEIGHTS_KEY, Outputs, Runtime
+from plantml.model.runtimes.onnx_runtime import OnnxRuntime
+from plantml.model.runtimes.openvino_runtime import OpenVinoRuntime, import_openvino
+from plantml.model.runtimes.torch_runtime import ProgramRuntime, TorchRuntime
+
+__all__ = [
+    "FILES", "NOTES", "PROOF_KEY", "RUNTIMES", "WEIGHTS_KEY", "FileKind", "OnnxRuntime", "OpenVinoRuntime", "Outputs",
+    "ProgramRuntime", "Runtime", "TorchRuntime", "import_openvino", "open_model", "output_names",
+]  # fmt: skip
+
+_AGAIN = "Export it again."
+
+
+def _open_onnx(bundle: Bundle, cache: storage.Cache | None, device: str) -> Runtime:
+    _only_cpu("onnxruntime", device)
+    return OnnxRuntime(bundle.read(bundles.ONNX, cache))
+
+
+def _open_openvino(bundle: Bundle, cache: storage.Cache | None, device: str) -> Runtime:
+    _only_cpu("openvino", device)
+    return OpenVinoRuntime(bundle.read(bundles.ONNX, cache))
+
+
+def _open_torch(bundle: Bundle, cache: storage.Cache | None, device: str) -> Runtime:
+    return TorchRuntime(bundle, device, cache)
+
+
+RUNTIMES: Mapping[str, Callable[[Bundle, storage.Cache | None, str], Runtime]] = {
+    "onnxruntime": _open_onnx,
+    "torch": _open_torch,
+    "openvino": _open_openvino,
+}
+"""Runtimes for bundles, by name. Add new ones here."""
+
+
+def open_model(
+    model: str | Bundle, *, runtime: str = "auto", device: str = "cpu", cache: storage.Cache | None = None
+) -> tuple[Bundle, Runtime]:
+    """Open a model in a runtime.
+
+    Args:
+        model: a bundle; or URL of a run, a bundle, or a file that plantml exported.
+        runtime: `auto`, or a name of `RUNTIMES`. `auto` takes torch on a GPU, onnxruntime on the CPU.
+        device: `cpu`, or a torch device such as `cuda:0`.
+        cache: for the files of a remote bundle.
+    """
+    if isinstance(model, str) and (extension := storage.suffix(model)) in FILES:
+        kind, url = FILES[extension], storage.absolute(model)
+        if runtime not in {"auto", kind.runtime}:
+            raise UsageError(
+                f"{model} runs only in {kind.runtime}", "", "For another runtime, name the bundle's folder."
+            )
+        _only_cpu(kind.runtime, device)
+        return kind.read(url, *(storage.read(part) for part in kind.urls(url)))
+    name = ("onnxruntime" if device == "cpu" else "torch") if runtime == "auto" else runtime
+    if name not in RUNTIMES:
+        raise UsageError(f"Unknown runtime {name!r}", "", f"Runtimes: auto, {', '.join(RUNTIMES)}.")
+    bundle = bundles.find(model, cache) if isinstance(model, str) else model
+    return bundle, RUNTIMES[name](bundle, cache, device)
+
+
+def read_onnx(url: str, data: bytes) -> tuple[Bundle, Runtime]:
+    """A single ONNX file, with the contract in its metadata."""
+    bundle = _bundle(url, file_formats.onnx_metadata(url, data))
+    file_formats.check_seal(url, file_formats.sums(data))
+    session = OnnxRuntime(data)
+    _check_outputs(url, bundle.contract, session.outputs, session.output_shapes)
+    return bundle, session
+
+
+def read_openvino(url: str, model: bytes, weights: bytes) -> tuple[Bundle, Runtime]:
+    """An `.xml`, with the contract in its metadata, and its `.bin`."""
+    file_formats.check_seal(url, file_formats.sums(model))
+    session = OpenVinoRuntime(model, weights)
+    bundle = _bundle(url, session.metadata)
+    if session.metadata.get(WEIGHTS_KEY) != hashlib.sha256(weights).hexdigest():
+        raise InputError(
+            f"{url} and its .bin do not belong together", "the SHA-256 of the .bin is not the one in the .xml", _AGAIN
+        )
+    _check_outputs(url, bundle.contract, session.outputs, session.output_shapes)
+    return bundle, session
+
+
+def read_program(url: str, data: bytes) -> tuple[Bundle, Runtime]:
+    """A `.pt2` archive whose tensors match its digest."""
+    archive = torch_programs.unpack(url, data)
+    bundle = _bundle(url, archive.notes)
+    bundles.check_digest(url, bundle, archive.tensors)
+    return bundle, ProgramRuntime(archive, output_names(bundle.contract))
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of exported model file.
+
+    Attributes:
+        runtime: that runs it.
+        extensions: of the named file, and of the files beside it.
+        read: takes the URL, for messages, and the bytes of each file; returns a bundle and its runtime.
+            Raises `InputError` for a file that is damaged or not written by plantml.
+    """
+
+    runtime: str
+    extensions: tuple[str, ...]
+    read: Callable[..., tuple[Bundle, Runtime]]
+
+    def urls(self, url: str) -> list[str]:
+        """Of all its files."""
+        folder, name = storage.split(url)
+        stem = name[: -len(self.extensions[0])]
+        return [url, *(storage.join(folder, stem + extension) for extension in self.extensions[1:])]
+
+
+FILES: Mapping[str, FileKind] = {
+    ".onnx": FileKind("onnxruntime", (".onnx",), read_onnx),
+    ".xml": FileKind("openvino", (".xml", ".bin"), read_openvino),
+    ".pt2": FileKind("torch.export", (".pt2",), read_program),
+}
+"""Kinds of exported model files, by extension."""
+
+
+def output_names(contract: Contract) -> list[str]:
+    """Output names of a model with this contract, in order."""
+    return [*(f"target.{target.name}" for target in contract.targets), "embedding", "unknown"]
+
+
+def _check_outputs(url: str, contract: Contract, names: Sequence[str], shapes: Sequence[Sequence[Any]]) -> None:
+    """Raise `InputError` if the outputs of a graph do not match its contract.
+
+    Args:
+        url: for the message.
+        contract: that is in its metadata.
+        names: of its outputs.
+        shapes: of the outputs; anything but a number is a dynamic size.
+    """
+    sizes: dict[str, list[int]] = {f"target.{target.name}": [target.size] for target in contract.targets}
+    sizes |= {"embedding": [contract.architecture.embedding], "unknown": []}
+    actual = {name: list(shape[1:]) for name, shape in zip(names, shapes, strict=True)}
+    for name, size in sizes.items():
+        if actual.get(name) != size:
+            raise InputError(
+                f"The outputs of {url} do not match its contract",
+                f"expected {name} of shape {['N', *size]}, got {['N', *actual[name]] if name in actual else 'none'}",
+                _AGAIN,
+            )
+
+
+def _bundle(url: str, notes: Mapping[str, str]) -> Bundle:
+    if bundles.CONTRACT_KEY not in notes or bundles.DIGEST_KEY not in notes:
+        raise InputError(f"{url} was not made by plantml", "its metadata has no contract")
+    content = parsing.parse_json(notes[bundles.CONTRACT_KEY], f"The contract in {url}")
+    return Bundle(url, parse_contract(url, content), notes[bundles.DIGEST_KEY], {})
+
+
+def _only_cpu(runtime: str, device: str) -> None:
+    if device != "cpu":
+        raise UsageError(
+            f"{runtime} runs only on the CPU, not on {device}", "", "Use --runtime torch for other devices."
+        )

@@ -1,0 +1,28 @@
+"""What every runtime does, and the metadata keys of exported files."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plantml.imaging import Pixels
+from plantml.model.bundle import CONTRACT_KEY, DIGEST_KEY
+
+PROOF_KEY, WEIGHTS_KEY = "plantml_proof", "plantml_weights"
+"""Further keys of an exported file's metadata: the proof of equality, and the SHA-256 of a `.bin`."""
+
+NOTES = (CONTRACT_KEY, DIGEST_KEY, PROOF_KEY, WEIGHTS_KEY)
+
+Outputs = Mapping[str, NDArray[np.float32]]
+"""By output name: `target.<name>` [N, classes], `embedding` [N, D], `unknown` [N]."""
+
+
+class Runtime(Protocol):
+    """The interface of every runtime."""
+
+    name: str
+
+    def run(self, batch: Pixels) -> Outputs:
+        """Outputs for a batch, uint8 RGB [N, H, W, 3] at the model's input size. Thread-safe."""
+        ...

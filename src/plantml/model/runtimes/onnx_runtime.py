@@ -1,0 +1,57 @@
+"""ONNX files in onnxruntime."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plantml.errors import InputError
+from plantml.imaging import Pixels
+from plantml.model.runtimes.interface import Outputs
+
+
+class OnnxRuntime:
+    """onnxruntime on the CPU, one thread per call: callers bring the threads."""
+
+    name = "onnxruntime"
+
+    def __init__(self, model: bytes) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no common base but Exception
+            raise InputError("onnxruntime cannot load the file", str(error).splitlines()[0]) from error
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the outputs."""
+        return self._names
+
+    @property
+    def output_shapes(self) -> Sequence[Sequence[Any]]:
+        """Shapes of the outputs, as the model states them."""
+        return [output.shape for output in self._session.get_outputs()]
+
+    @property
+    def input_shape(self) -> Sequence[Any]:
+        """Shape of `image`, as the model states it: numbers, or names of dynamic sizes."""
+        inputs = self._session.get_inputs()
+        shape: Sequence[Any] = inputs[0].shape if inputs else []
+        return shape
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The metadata of the model."""
+        try:
+            metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise InputError("The file's metadata is not text", str(error), "Export it again.") from error
+        return metadata
+
+    def run(self, batch: Pixels) -> Outputs:
+        """See `Runtime.run`."""
+        return dict(zip(self._names, self._session.run(None, {"image": batch}), strict=True))

@@ -1,0 +1,124 @@
+"""OpenVINO, without its telemetry and with the signal stack that Python had."""
+
+import ctypes
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from plantml.errors import InputError, MissingExtraError
+from plantml.imaging import Pixels
+from plantml.model.runtimes.interface import NOTES, Outputs
+
+
+class OpenVinoRuntime:
+    """OpenVINO on the CPU in float32, one thread per call.
+
+    Args:
+        model: an `.xml` of its intermediate representation, or an ONNX file.
+        weights: the `.bin` that belongs to an `.xml`.
+    """
+
+    name = "openvino"
+
+    def __init__(self, model: bytes, weights: bytes | None = None) -> None:
+        from plantml.settings import usable_cores
+
+        openvino = import_openvino()
+        core = openvino.Core()
+        # By default it uses bfloat16 where the processor has it, and outputs would differ between machines.
+        cores = usable_cores()
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": cores, "NUM_STREAMS": cores}
+        try:
+            read = core.read_model(model) if weights is None else core.read_model(model=model, weights=weights)
+            self.metadata = _openvino_notes(read)
+            with _own_signal_stack():
+                self._compiled = core.compile_model(read, "CPU", options)
+        except RuntimeError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise InputError("OpenVINO cannot load the file", lines[-1] if lines else "") from error
+        self._names = [output.get_any_name() for output in self._compiled.outputs]
+        self._mine = threading.local()
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the outputs."""
+        return self._names
+
+    @property
+    def output_shapes(self) -> Sequence[Sequence[Any]]:
+        """Shapes of the outputs; -1 is a dynamic size."""
+        return [_sizes(output.partial_shape) for output in self._compiled.outputs]
+
+    def run(self, batch: Pixels) -> Outputs:
+        """See `Runtime.run`."""
+        # A request serves one caller at a time, so every thread has its own.
+        if not hasattr(self._mine, "request"):
+            self._mine.request = self._compiled.create_infer_request()
+        outputs = self._mine.request.infer({"image": np.ascontiguousarray(batch)})
+        return {
+            name: np.array(outputs[output]) for name, output in zip(self._names, self._compiled.outputs, strict=True)
+        }
+
+
+class _SignalStack(ctypes.Structure):
+    """`stack_t` of Linux."""
+
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def _own_signal_stack() -> Iterator[None]:
+    """Restore this thread's alternate signal stack.
+
+    OpenVINO's compiler replaces it, and restores the old one when the model is closed. If two models are not closed in
+    reverse order, one restores freed memory, and the next Ctrl-C crashes.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    libc, before = ctypes.CDLL(None), _SignalStack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)
+
+
+def import_openvino() -> Any:
+    """The `openvino` package, imported without its telemetry.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    with _without("openvino_telemetry"):
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingExtraError("OpenVINO is not installed", str(error), extra="openvino") from error
+    return openvino
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Makes `import module` fail. OpenVINO sends an event on import unless its telemetry package is missing."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # what makes an import fail
+    try:
+        yield
+    finally:
+        if sys.modules.get(module) is None:
+            sys.modules.pop(module, None)
+
+
+def _sizes(shape: Any) -> list[int]:
+    return [size.get_length() if size.is_static else -1 for size in shape]
+
+
+def _openvino_notes(model: Any) -> Mapping[str, str]:
+    return {key: model.get_rt_info([key]).value for key in NOTES if model.has_rt_info([key])}

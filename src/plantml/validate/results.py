@@ -1,0 +1,160 @@
+"""What a validation produces: scores, intervals, slices and gates, and the data that its reports are drawn from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from plantml import __version__, metrics
+from plantml.metrics import Interval, Report
+from plantml.metrics.bootstrap import LEVEL
+from plantml.model.contract import Contract
+from plantml.model.pipeline import Pipeline
+from plantml.targets import Target
+from plantml.validate import compare, leaks, robustness, slices
+from plantml.validate.compare import Comparison
+from plantml.validate.config import ValidateConfig
+from plantml.validate.gates import Gate
+from plantml.validate.leaks import Leaks
+from plantml.validate.predictions import Predictions
+from plantml.validate.robustness import Robustness
+from plantml.validate.scoring import Outcomes
+from plantml.validate.selection import Photos
+from plantml.validate.slices import Slice
+
+METRICS_FORMAT = 2
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """The result of a validation.
+
+    Attributes:
+        versions: reference, fingerprint and judged photos of each dataset.
+        split: judged.
+        model: digest.
+        contract: of the model.
+        photos: that were judged.
+        failed: name and reason of photos without a prediction; they do not count in the scores.
+        reports: of every labelled target that model and dataset share.
+        scores: headline numbers.
+        intervals: of all scores that have one.
+        groups: of photos, which the intervals are over.
+        decisions: photos by decision.
+        slices: the worst first.
+        leaks: scores without leaked photos; `None` if the training photos are unknown.
+        robustness: if requested.
+        comparison: with another model, if one was named.
+        gates: judged ones.
+        left_out: by target, photos whose class a model does not know.
+        review: photos to label next.
+        out: URL of the folder that was written, or none.
+        written: URLs of single files that were written.
+        allowed: failures tolerated before the exit code is 5.
+        new: predictions that were computed now.
+        config: the settings.
+    """
+
+    versions: Sequence[tuple[str, str, int]]
+    split: str
+    model: str
+    contract: Contract
+    photos: int
+    failed: Sequence[tuple[str, str]]
+    reports: Sequence[Report]
+    scores: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+    groups: int
+    decisions: Mapping[str, int]
+    slices: Sequence[Slice]
+    leaks: Leaks | None
+    robustness: Robustness | None
+    comparison: Comparison | None
+    gates: Sequence[Gate]
+    left_out: Mapping[str, int]
+    review: int
+    out: str | None
+    written: Sequence[str]
+    allowed: int
+    new: int
+    config: ValidateConfig
+
+    @property
+    def dataset(self) -> str:
+        """References of the versions."""
+        return ", ".join(ref for ref, _, _ in self.versions)
+
+    @property
+    def passed(self) -> bool:
+        """True if no gate failed."""
+        return all(gate.passed for gate in self.gates)
+
+
+@dataclass(frozen=True)
+class OtherModel:
+    """The model that `--against` names.
+
+    Attributes:
+        predictions: for the same photos.
+        targets: that both models predict, with its own classes.
+    """
+
+    predictions: Predictions
+    targets: Sequence[Target]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A finished validation: its result, and the data that reports and tables are made from.
+
+    Attributes:
+        result: scores and all.
+        pipeline: of the model.
+        photos: that were selected.
+        predictions: for them.
+        readable: places of photos with a prediction of every model.
+        outcomes: labels and outputs of the readable photos.
+        other: model to compare with, if one was named.
+    """
+
+    result: ValidationResult
+    pipeline: Pipeline
+    photos: Photos
+    predictions: Predictions
+    readable: Sequence[int]
+    outcomes: Outcomes
+    other: OtherModel | None
+
+
+def as_json(result: ValidationResult) -> dict[str, Any]:
+    """The result as the content of `metrics.json`."""
+    return {
+        "plantml_metrics": METRICS_FORMAT,
+        "plantml": __version__,
+        "datasets": [
+            {"ref": ref, "fingerprint": fingerprint, "photos": number} for ref, fingerprint, number in result.versions
+        ],
+        "split": result.split,
+        "where": result.config.where,
+        "model": result.model,
+        "model_ref": result.config.model,
+        "photos": result.photos,
+        "left_out": dict(result.left_out),
+        "failed": [list(pair) for pair in result.failed],
+        "allowed_failures": result.allowed,
+        "scores": dict(result.scores),
+        "intervals": {name: [each.low, each.high] for name, each in result.intervals.items()},
+        "bootstrap": {
+            "level": LEVEL,
+            "over": "groups",
+            "groups": result.groups,
+            "resamples": result.config.resamples,
+            "seed": result.config.seed,
+        },
+        "targets": {report.target: metrics.as_json(report) for report in result.reports},
+        "decisions": dict(result.decisions),
+        "slices": slices.as_json(result.slices),
+        "leaks": leaks.as_json(result.leaks) if result.leaks else None,
+        "robustness": robustness.as_json(result.robustness) if result.robustness else None,
+        "against": compare.as_json(result.comparison) if result.comparison else None,
+        "gates": [gate.as_json() for gate in result.gates],
+    }
