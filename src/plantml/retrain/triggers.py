@@ -188,13 +188,13 @@ def _drift(config: RetrainConfig, machine: Machine) -> tuple[bool, str]:
     bundle = references.find(f"{config.model}@{in_service.number}")
     origin, asked = bundle.contract.dataset, config.drift
     assert asked.records is not None
-    shape = drifts.Asked(split="train", max_psi=asked.max_psi, vectors=False)
+    shape = drifts.Options(split="train", max_psi=asked.max_psi, vectors=False)
     if asked.embeddings:
         shape = replace(shape, vectors=True, model=bundle.url, files=(None, asked.embeddings), min_p=asked.min_p)
     learnt = inputs.read(f"{origin.url}@{origin.version}", split=shape.split)
     came = inputs.read(asked.records)
     found = drifts.compare(learnt, came, shape, machine)
-    failed = [gate.said for gate in found.gates if not gate.passed] + _strange(came)
+    failed = [gate.evidence for gate in found.gates if not gate.passed] + _strange(came)
     return bool(failed), f"drift: {'; '.join(failed)}" if failed else f"no drift in {asked.records}"
 
 
