@@ -17,8 +17,8 @@ DISEASE = (Target("disease", "class", ("none", "rust")),)
 HEALTH = (Target("health", "class", ("diseased", "healthy")), *DISEASE)
 
 
-def codes(found):
-    return sorted((finding.code, finding.rows) for finding in found)
+def codes(findings):
+    return sorted((finding.code, finding.rows) for finding in findings)
 
 
 def box(x, y, w, h, label="apple"):
@@ -123,10 +123,10 @@ def test_white_paper_is_not_overexposure(looked, subject_of):
 )
 def test_names_that_mean_one_class_are_told(one, two, looked, subject_of):
     rows = [looked(n, disease=one if n < 30 else two) for n in range(45)]
-    found = [item for item in labels.check(subject_of(rows, DISEASE)) if item.code == "similar-classes"]
-    assert len(found) == 1
-    assert (found[0].facts["name"], found[0].facts["like"]) == (two, one)
-    assert len(found[0].rows) == 15
+    findings = [item for item in labels.check(subject_of(rows, DISEASE)) if item.code == "similar-classes"]
+    assert len(findings) == 1
+    assert (findings[0].facts["name"], findings[0].facts["like"]) == (two, one)
+    assert len(findings[0].rows) == 15
 
 
 @pytest.mark.parametrize(("one", "two"), [("early blight", "late blight"), ("rust", "rot"), ("mite", "miner")])
@@ -137,18 +137,18 @@ def test_names_of_two_classes_are_not(one, two, looked, subject_of):
 
 def test_a_count_at_the_end_of_a_name_is_told(looked, subject_of):
     rows = [looked(n, disease="rust" if n < 30 else "mosaic 150") for n in range(45)]
-    found = [item for item in labels.check(subject_of(rows, DISEASE)) if item.code == "similar-classes"]
-    assert [item.facts["like"] for item in found] == ["mosaic"]
+    findings = [item for item in labels.check(subject_of(rows, DISEASE)) if item.code == "similar-classes"]
+    assert [item.facts["like"] for item in findings] == ["mosaic"]
 
 
 def test_small_unequal_missing_and_impossible_labels_are_told(looked, subject_of):
     rows = [looked(n, disease="none", health="healthy") for n in range(100)]
     rows += [looked(200 + n, disease="rust", health="diseased") for n in range(4)]
     rows += [looked(300, disease="rust", health="healthy"), looked(301)]
-    found = {item.code: item for item in labels.check(subject_of(rows, HEALTH))}
-    assert set(found) == {"tiny-class", "imbalance", "impossible-labels", "missing-labels"}
-    assert found["impossible-labels"].rows == (104,)
-    assert found["missing-labels"].rows == (105,)
+    findings = {item.code: item for item in labels.check(subject_of(rows, HEALTH))}
+    assert set(findings) == {"tiny-class", "imbalance", "impossible-labels", "missing-labels"}
+    assert findings["impossible-labels"].rows == (104,)
+    assert findings["missing-labels"].rows == (105,)
 
 
 def test_one_file_name_in_two_classes_is_told_unless_all_are_numbered(looked, subject_of):
@@ -186,12 +186,12 @@ def corners(rng, count):
 
 @pytest.mark.parametrize("wrong", ["boxes-centre-as-corner", "boxes-normalised"])
 def test_one_cause_is_told_once(wrong, looked, subject_of):
-    found = corners(np.random.default_rng(0), 60)
+    drawn = corners(np.random.default_rng(0), 60)
     if wrong == "boxes-centre-as-corner":
-        found[:, :2] += found[:, 2:] / 2
+        drawn[:, :2] += drawn[:, 2:] / 2
     else:
-        found /= np.array([200, 100, 200, 100])
-    subject = subject_of([looked(n, boxes=[box(*xywh)]) for n, xywh in enumerate(found.tolist())])
+        drawn /= np.array([200, 100, 200, 100])
+    subject = subject_of([looked(n, boxes=[box(*xywh)]) for n, xywh in enumerate(drawn.tolist())])
     assert [item.code for item in boxes.check(subject)] == [wrong]
     (finding,) = boxes.check(subject)
     assert len(finding.rows) == 60
@@ -219,9 +219,9 @@ def test_a_box_turns_with_its_pixels(orientation, x, y, w, h):
     stored.info["exif"] = exif.tobytes()
     upright = ImageOps.exif_transpose(stored)
     size = np.array([upright.size], np.float64)
-    found = boxes.turn(np.array([[x, y, w, h]], np.float64), size, orientation)[0]
+    turned = boxes.turn(np.array([[x, y, w, h]], np.float64), size, orientation)[0]
     left, top, right, bottom = upright.getbbox()
-    assert found.tolist() == [left, top, right - left, bottom - top]
+    assert turned.tolist() == [left, top, right - left, bottom - top]
 
 
 def test_another_size_in_the_annotation_is_told(looked, subject_of):
@@ -240,8 +240,8 @@ def test_exact_copies_their_conflicts_and_leaks_are_told(looked, subject_of):
     rows = [looked(n, disease="rust", split="train") for n in range(4)]
     rows[1] |= one | {"disease": "none"}
     rows[3] |= one | {"split": "test"}
-    found = codes(duplicates.check(subject_of(rows, DISEASE)))
-    assert found == [("conflicting-labels", (3, 1)), ("exact-duplicates", (3, 1)), ("split-leak", (3, 1))]
+    findings = codes(duplicates.check(subject_of(rows, DISEASE)))
+    assert findings == [("conflicting-labels", (3, 1)), ("exact-duplicates", (3, 1)), ("split-leak", (3, 1))]
 
 
 def test_the_best_copy_comes_first(looked, subject_of):

@@ -29,7 +29,7 @@ def test_photos_are_looked_at_once_and_model(dataset, embedder, monkeypatch):
     ids, vectors = embeddings.embed(version, network, machine())
     assert ids == sorted(set(version.rows["image_id"]))
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
-    monkeypatch.setattr(embeddings.images, "decode", lambda *_: pytest.fail("looked again"))
+    monkeypatch.setattr(embeddings.imaging, "decode", lambda *_: pytest.fail("looked again"))
     again = embeddings.embed(version, network, machine())
     assert again[0] == ids
     assert np.allclose(again[1], vectors, atol=2e-3)
@@ -40,8 +40,8 @@ def test_only_new_photos_are_looked_at(dataset, embedder, tmp_path, write_photos
     embeddings.embed(versions.load(dataset), network, machine())
     write_photos(tmp_path / "photos", ["rust/new.jpg"], first_seed=99)
     assert cli("dataset", "add", dataset, tmp_path / "photos", "--labels", "disease").code == 0
-    looked, decode = [], embeddings.images.decode
-    monkeypatch.setattr(embeddings.images, "decode", lambda data, fit: looked.append(1) or decode(data, fit))
+    looked, decode = [], embeddings.imaging.decode
+    monkeypatch.setattr(embeddings.imaging, "decode", lambda data, fit: looked.append(1) or decode(data, fit))
     ids, _ = embeddings.embed(versions.load(dataset), network, machine())
     assert (len(ids), len(looked)) == (13, 1)
 

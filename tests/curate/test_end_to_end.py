@@ -56,12 +56,12 @@ def test_planted_faults_are_found(faulty, dataset, cli, tmp_path):
         "--only", "files,pictures,duplicates,groups,labels",
     )  # fmt: skip
     assert done.code == 0, done.err
-    told = {(finding["code"], name) for finding in done.json["findings"] for name in finding["images"]}
+    reported = {(finding["code"], name) for finding in done.json["findings"] for name in finding["images"]}
     rows = pl.read_parquet(table)
-    assert set(rows.select("code", "name").drop_nulls().iter_rows()) == told
+    assert set(rows.select("code", "name").drop_nulls().iter_rows()) == reported
     for fault in planted(faulty):
         if fault["defect"] in KINDS:
-            assert (KINDS[fault["defect"]], fault["image"]) in told, fault
+            assert (KINDS[fault["defect"]], fault["image"]) in reported, fault
     content = html.read_text()
     assert not re.search(r"(src|href)=[\"'](https?:)?//", content)
     data = re.search(r'<script id="data" type="application/json">(.*?)</script>', content, re.DOTALL)[1]
@@ -156,9 +156,9 @@ def test_a_page_with_any_text_and_many_findings_is_sound(make_rows, looked):
 def test_boxes_that_store_the_centre_are_mended(photos, tmp_path, cli):
     url = str(tmp_path / "apples")
     cli("dataset", "import", photos / "apple_boxes" / "instances_centre_as_topleft.json", url, "--reference")
-    found = cli("dataset", "check", url, "--only", "boxes", "--json").json["counts"]
-    assert found["boxes-centre-as-corner"] == 1
-    assert "box-outside" not in found
+    counts = cli("dataset", "check", url, "--only", "boxes", "--json").json["counts"]
+    assert counts["boxes-centre-as-corner"] == 1
+    assert "box-outside" not in counts
     cli("dataset", "clean", url, "--apply", "boxes-centre-as-corner")
     assert "boxes-centre-as-corner" not in cli("dataset", "check", url, "--only", "boxes", "--json").json["counts"]
     right = str(tmp_path / "right")

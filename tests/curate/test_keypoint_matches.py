@@ -39,12 +39,12 @@ def drawn():
     return [Image.fromarray(render(spec, index).pixels) for index in range(ORIGINALS)]
 
 
-def found_among(files, **options):
+def copies_among(files, **options):
     return find_copies(len(files), files.__getitem__, **options)
 
 
-def pairs_of(found):
-    return {(copy.first, copy.second): copy for copy in found}
+def pairs_of(copies):
+    return {(copy.first, copy.second): copy for copy in copies}
 
 
 def test_edited_copies_are_found_and_called_by_name(drawn):
@@ -53,9 +53,9 @@ def test_edited_copies_are_found_and_called_by_name(drawn):
         kind, copy = list(edits(picture, number).items())[number % 3]
         expected[number, len(files)] = kind
         files.append(encode(copy, quality=60))
-    found = pairs_of(found_among(files))
-    assert {pair: copy.kind for pair, copy in found.items()} == expected
-    for (first, _), copy in found.items():
+    copies = pairs_of(copies_among(files))
+    assert {pair: copy.kind for pair, copy in copies.items()} == expected
+    for (first, _), copy in copies.items():
         assert copy.inliers >= keypoint_matches.INLIERS
         assert copy.correlation >= keypoint_matches.CORRELATION
         assert copy.mirrored == (copy.kind == "flip")
@@ -68,19 +68,19 @@ def test_edited_copies_are_found_and_called_by_name(drawn):
 
 
 def test_different_photos_are_no_copies(drawn):
-    assert found_among([encode(picture) for picture in drawn]) == []
+    assert copies_among([encode(picture) for picture in drawn]) == []
 
 
 def test_a_smaller_copy_says_by_how_much(drawn):
     small = drawn[1].resize((160, 160), Image.Resampling.BICUBIC)
-    (copy,) = found_among([encode(drawn[1]), encode(ImageEnhance.Brightness(small).enhance(0.8))])
+    (copy,) = copies_among([encode(drawn[1]), encode(ImageEnhance.Brightness(small).enhance(0.8))])
     assert (copy.kind, copy.mirrored) == ("resize", False)
     assert copy.scale == pytest.approx(160 / 256, abs=0.01)
     assert copy.angle == pytest.approx(0, abs=0.5)
 
 
 def test_a_photo_upside_down_in_a_mirror_is_a_flip(drawn):
-    (copy,) = found_among([encode(drawn[2]), encode(drawn[2].transpose(Image.Transpose.FLIP_TOP_BOTTOM))])
+    (copy,) = copies_among([encode(drawn[2]), encode(drawn[2].transpose(Image.Transpose.FLIP_TOP_BOTTOM))])
     assert (copy.kind, copy.mirrored) == ("flip", True)
     assert abs(copy.angle) == pytest.approx(180, abs=1)
 
@@ -88,7 +88,7 @@ def test_a_photo_upside_down_in_a_mirror_is_a_flip(drawn):
 def test_parts_of_one_photo_that_overlap_are_a_kind_of_their_own():
     wide = Image.fromarray(render(SynthSpec(1, size=512, height=300), 0).pixels)
     left, right = wide.crop((0, 0, 300, 300)), wide.crop((212, 0, 512, 300))
-    (copy,) = found_among([encode(left), encode(right)])
+    (copy,) = copies_among([encode(left), encode(right)])
     assert copy.kind == "overlap"
     assert copy.first_share == pytest.approx(88 / 300, abs=0.03)
     assert copy.second_share == pytest.approx(88 / 300, abs=0.03)
@@ -103,46 +103,46 @@ def test_another_plant_before_the_same_wall_is_no_copy(drawn):
         photo = wall.copy()
         photo.paste(plant.resize((150, 150)), (53, 53))
         files.append(encode(photo))
-    assert found_among(files) == []
+    assert copies_among(files) == []
 
 
 def test_known_copies_are_passed_over(drawn):
     copy = encode(drawn[0], quality=50)
     files = [encode(drawn[0]), copy, encode(drawn[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT)), encode(drawn[3])]
-    found = found_among(files, known=np.array([0, 0, 2, 3]))
-    assert [(copy.first, copy.second) for copy in found] == [(0, 2)]
+    copies = copies_among(files, known=np.array([0, 0, 2, 3]))
+    assert [(copy.first, copy.second) for copy in copies] == [(0, 2)]
 
 
 def test_what_cannot_be_read_and_what_is_plain_has_no_copies(drawn):
     plain = encode(Image.new("RGB", (200, 200), "green"))
-    assert found_among([b"", plain, b"hello", plain, encode(drawn[0])]) == []
+    assert copies_among([b"", plain, b"hello", plain, encode(drawn[0])]) == []
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_photo_and_one_photo_have_no_copies(count, drawn):
-    assert found_among([encode(drawn[0])] * count) == []
+    assert copies_among([encode(drawn[0])] * count) == []
 
 
 def test_threads_and_memory_change_nothing(drawn):
     files = [encode(picture) for picture in drawn[:4]]
     files += [encode(edits(picture, 1)["turn"]) for picture in drawn[:4]]
-    alone = found_among(files, threads=1)
+    alone = copies_among(files, threads=1)
     assert len(alone) == 4
-    assert found_among(files, threads=4, memory=0) == alone
+    assert copies_among(files, threads=4, memory=0) == alone
 
 
 def test_embeddings_add_candidates(drawn):
     embeddings = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
     files = [encode(drawn[0]), encode(drawn[1]), encode(edits(drawn[0], 0)["flip"])]
-    assert [(copy.first, copy.second) for copy in found_among(files, embeddings=embeddings, top=1)] == [(0, 2)]
+    assert [(copy.first, copy.second) for copy in copies_among(files, embeddings=embeddings, top=1)] == [(0, 2)]
     assert keypoint_matches.alike(np.float32([[1, 0], [0, 5], [9, 1]]), 1).tolist() == [[0, 2], [1, 2], [2, 0]]
 
 
 def test_progress_ends_where_everything_is_done(drawn):
-    told = []
-    found_among([encode(picture) for picture in drawn[:4]], progress=lambda *step: told.append(step))
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1][0] == told[-1][1] >= 4
+    reports = []
+    copies_among([encode(picture) for picture in drawn[:4]], progress=lambda *step: reports.append(step))
+    assert [done for done, _ in reports] == sorted(done for done, _ in reports)
+    assert reports[-1][0] == reports[-1][1] >= 4
 
 
 # --- real photos ------------------------------------------------------------------------------
@@ -159,16 +159,16 @@ def test_edited_copies_of_real_photos_are_found_and_others_are_not(folder, photo
             expected[number, len(files)] = kind
             files.append(encode(copy))
     source = [*range(originals), *(number for number, _ in expected)]
-    found = pairs_of(found_among(files))
-    assert all(source[first] == source[second] for first, second in found)
-    hits = [pair for pair, kind in expected.items() if pair in found and found[pair].kind == kind]
+    copies = pairs_of(copies_among(files))
+    assert all(source[first] == source[second] for first, second in copies)
+    hits = [pair for pair, kind in expected.items() if pair in copies and copies[pair].kind == kind]
     assert len(hits) >= 0.9 * len(expected)
 
 
 def test_tiles_of_one_photo_overlap_and_those_of_others_do_not(photos):
     paths = sorted((photos / "apple_boxes" / "images").glob("*.jpg"))
     taken = [path for path in paths if path.name.startswith(("DSC_1103", "DSC_1116"))][:24]
-    found = found_among([path.read_bytes() for path in taken])
-    assert len(found) >= 10
-    assert {copy.kind for copy in found} == {"overlap"}
-    assert all(taken[copy.first].name[:8] == taken[copy.second].name[:8] for copy in found)
+    copies = copies_among([path.read_bytes() for path in taken])
+    assert len(copies) >= 10
+    assert {copy.kind for copy in copies} == {"overlap"}
+    assert all(taken[copy.first].name[:8] == taken[copy.second].name[:8] for copy in copies)

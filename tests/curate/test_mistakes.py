@@ -29,8 +29,8 @@ def test_classes_that_mean_one_become_one_and_plurals_do_not(tmp_path, write_pho
 def test_groups_of_a_pattern_are_remembered(leaves, tmp_path, write_photos, cli):
     assert cli("dataset", "split", leaves, "--group-by", r"(P\d+)", "--ratios", "1/1/1").code == 0
     rows = versions.load(leaves).rows
-    held = next(name for name, split in rows.select("name", "split").iter_rows() if split == "test")
-    plant = held.partition("/")[2][:3]
+    test_photo = next(name for name, split in rows.select("name", "split").iter_rows() if split == "test")
+    plant = test_photo.partition("/")[2][:3]
     assert set(rows["group"]) == {f"P0{n}" for n in range(6)}
     write_photos(tmp_path / "photos", [f"none/{plant}_new.jpg"], first_seed=77)
     assert cli("dataset", "add", leaves, tmp_path / "photos", "--labels", "disease").code == 0

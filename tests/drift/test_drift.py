@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from plantml.drift import drift, inputs, measures, report
-from plantml.drift.drift import Asked
+from plantml.drift.drift import Options
 from plantml.errors import Exit, InputError
 from plantml.settings import machine
 
@@ -81,36 +81,36 @@ def test_the_index_cries_wolf_as_rarely_as_it_says(grouped):
 
 def test_without_groups_plants_would_cry_wolf():
     rng = np.random.default_rng(2)
-    found = []
+    detected = []
     for _ in range(100):
         numbers = [of_plants(rng, plants(n)) for n in (400, 200)]
-        found.append(measures.numbers_index(*numbers, (400, 200)).p < 0.05)
-    assert np.mean(found) > 0.5
+        detected.append(measures.numbers_index(*numbers, (400, 200)).p < 0.05)
+    assert np.mean(detected) > 0.5
 
 
 def test_the_kernel_test_finds_what_is_planted():
     rng = np.random.default_rng(3)
     before = rng.normal(size=(120, 16)).astype(np.float32)
     after = rng.normal(0.6, 1, size=(80, 16)).astype(np.float32)
-    found = measures.two_sample(before, after, (alone(120), alone(80)), permutations=200)
-    assert found.p < 0.01
-    assert found.mmd2 > 0
+    result = measures.two_sample(before, after, (alone(120), alone(80)), permutations=200)
+    assert result.p < 0.01
+    assert result.mmd2 > 0
     again = measures.two_sample(before, after, (alone(120), alone(80)), permutations=200)
-    assert (again.p, again.mmd2) == (found.p, found.mmd2)
+    assert (again.p, again.mmd2) == (result.p, result.mmd2)
 
 
 def test_the_estimate_is_that_of_the_paper():
     """Lemma 6 of Gretton et al. 2012, written as its sums."""
     rng = np.random.default_rng(4)
     rows = rng.normal(size=(9, 3)).astype(np.float32)
-    found = measures.two_sample(rows[:5], rows[5:], (alone(5), alone(4)), permutations=10)
+    result = measures.two_sample(rows[:5], rows[5:], (alone(5), alone(4)), permutations=10)
     distance = ((rows[:, None] - rows[None]) ** 2).sum(axis=2).astype(float)
     scale = np.median(distance[np.triu_indices(9, 1)])
     kernel = np.exp(-distance / (2 * scale))
     one = sum(kernel[i, j] for i in range(5) for j in range(5) if i != j) / 20
     other = sum(kernel[i, j] for i in range(5, 9) for j in range(5, 9) if i != j) / 12
-    assert found.mmd2 == pytest.approx(one + other - 2 * kernel[:5, 5:].mean(), abs=1e-6)
-    assert found.bandwidth == pytest.approx(np.sqrt(scale), rel=1e-5)
+    assert result.mmd2 == pytest.approx(one + other - 2 * kernel[:5, 5:].mean(), abs=1e-6)
+    assert result.bandwidth == pytest.approx(np.sqrt(scale), rel=1e-5)
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -134,8 +134,8 @@ def test_the_kernel_test_cries_wolf_as_rarely_as_it_says(grouped):
 def test_many_photos_are_drawn_from_and_few_say_nothing():
     rng = np.random.default_rng(6)
     many = rng.normal(size=(measures.MOST + 500, 4)).astype(np.float32)
-    found = measures.two_sample(many, many[:50], (alone(len(many)), alone(50)), permutations=20)
-    assert found.photos == (measures.MOST, 50)
+    result = measures.two_sample(many, many[:50], (alone(len(many)), alone(50)), permutations=20)
+    assert result.photos == (measures.MOST, 50)
     assert measures.two_sample(many[:1], many, (alone(1), alone(len(many)))) is None
     assert measures.two_sample(many[:9], many, (["one plant"] * 9, alone(len(many)))) is None
     same = np.ones((6, 4), np.float32)
@@ -166,10 +166,10 @@ def home(tmp_path_factory, cli):
 
 def record(number, label, score, failure=None):
     targets = {"disease": {"label": label, "score": score, "top": []}, "severity": {"value": score, "unit": ""}}
-    found = {"image": f"{number}.jpg", "model": "m", "boxes": [], "failure": failure}
+    record = {"image": f"{number}.jpg", "model": "m", "boxes": [], "failure": failure}
     if failure:
-        return found | dict.fromkeys(("image_id", "targets", "decision", "unknown"))
-    return found | {"image_id": f"{number:064x}", "targets": targets, "decision": "accept", "unknown": 0.1}
+        return record | dict.fromkeys(("image_id", "targets", "decision", "unknown"))
+    return record | {"image_id": f"{number:064x}", "targets": targets, "decision": "accept", "unknown": 0.1}
 
 
 def write_records(file, labels, scores):
@@ -197,13 +197,13 @@ def test_records_against_a_dataset_and_against_records(cli, home, tmp_path):
     rng = np.random.default_rng(0)
     june = write_records(tmp_path / "june.jsonl", rng.choice(["x", "y"], 80), rng.uniform(0.5, 1, 80))
     july = write_records(tmp_path / "july.jsonl", rng.choice(["y", "z"], 80), rng.uniform(0.2, 0.7, 80))
-    found = drift.drift(str(june), str(july), Asked(), machine())
-    by_name = {column.name: column for column in found.columns}
+    result = drift.drift(str(june), str(july), Options(), machine())
+    by_name = {column.name: column for column in result.columns}
     assert by_name["disease"].verdict == by_name["disease_score"].verdict == "large"
     assert by_name["decision"].verdict == "none"
     assert by_name["decision"].index.bins == ("accept", "failed")
-    assert "--embeddings-a" in found.not_compared["embeddings"]
-    mixed = drift.drift(f"{home}/data-a", str(june), Asked(), machine())
+    assert "--embeddings-a" in result.not_compared["embeddings"]
+    mixed = drift.drift(f"{home}/data-a", str(june), Options(), machine())
     assert {"disease", "severity"} <= {column.name for column in mixed.columns}
     assert mixed.not_compared["disease_score"].startswith("only ")
 
@@ -217,12 +217,12 @@ def test_records_read_the_same_from_every_format(cli, trained, tmp_path):
         assert side.labels == read[0].labels
         assert set(side.numbers) == set(read[0].numbers)
         assert all(np.array_equal(side.numbers[name], read[0].numbers[name]) for name in side.numbers)
-    found = drift.drift(
+    result = drift.drift(
         trained.data, str(tmp_path / "r.jsonl"),
-        Asked(model=trained.run, files=(None, str(tmp_path / "e.parquet")), min_p=0.01), machine(),
+        Options(model=trained.run, files=(None, str(tmp_path / "e.parquet")), min_p=0.01), machine(),
     )  # fmt: skip
-    assert found.embeddings.p > 0.5  # the same photos
-    assert found.passed
+    assert result.embeddings.p > 0.5  # the same photos
+    assert result.passed
     with pytest.raises(InputError, match="no embedding of a photo"):
         inputs.with_file(
             inputs.read(str(write_records(tmp_path / "x.jsonl", "xy", [0, 1]))), str(tmp_path / "e.parquet")
@@ -233,20 +233,20 @@ def test_embeddings_of_another_model_are_refused(cli, trained, home, tmp_path):
     records = write_records(tmp_path / "r.jsonl", "xyxy", [0.1, 0.2, 0.3, 0.4])
     vectors = {"image_id": [f"{number:064x}" for number in range(4)], "embedding": [[1.0, 0.0]] * 4}
     pl.DataFrame(vectors).write_parquet(tmp_path / "e.parquet")
-    asked = Asked(model=trained.run, files=(None, str(tmp_path / "e.parquet")))
+    asked = Options(model=trained.run, files=(None, str(tmp_path / "e.parquet")))
     with pytest.raises(InputError, match="another model"):
         drift.drift(trained.data, str(records), asked, machine())
-    unnamed = drift.drift(trained.data, str(records), Asked(files=asked.files, min_p=0.01), machine())
+    unnamed = drift.drift(trained.data, str(records), Options(files=asked.files, min_p=0.01), machine())
     assert "--model" in unnamed.not_compared["embeddings"]
     assert not unnamed.passed  # a test that was not made is no passed gate
 
 
 def test_one_photo_and_none(cli, home, tmp_path):
     one = write_records(tmp_path / "one.jsonl", ["x"], [0.9])
-    found = drift.drift(f"{home}/data-a", str(one), Asked(max_psi=0.0), machine())
-    assert found.passed  # one photo is never sure
-    assert {column.verdict for column in found.columns} <= {"none", "by chance?"}
-    assert report.picture(found).startswith(b"\x89PNG")
+    result = drift.drift(f"{home}/data-a", str(one), Options(max_psi=0.0), machine())
+    assert result.passed  # one photo is never sure
+    assert {column.verdict for column in result.columns} <= {"none", "by chance?"}
+    assert report.picture(result).startswith(b"\x89PNG")
     (tmp_path / "none.jsonl").write_text("")
     for name in ("none.jsonl", "absent.jsonl"):
         assert cli("dataset", "drift", home / "data-a", tmp_path / name).code == Exit.INPUT

@@ -83,9 +83,9 @@ def encoder(photo):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format_", FORMATS)
 def test_a_picture_is_upright_however_it_was_stored(format_, orientation, encoder, upright):
-    found, pixels = read(encoder(format_, orientation=orientation), SAME)
-    assert (found.width, found.height) == (WIDTH, HEIGHT)
-    assert found.format == format_
+    image_facts, pixels = read(encoder(format_, orientation=orientation), SAME)
+    assert (image_facts.width, image_facts.height) == (WIDTH, HEIGHT)
+    assert image_facts.format == format_
     assert difference(pixels, upright(WIDTH, HEIGHT)) < 4
 
 
@@ -118,15 +118,15 @@ def test_an_orientation_that_means_nothing_is_none(orientation, upright):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(upright(WIDTH, HEIGHT), "PNG", exif=exif)
-    found, pixels = read(data, SAME)
-    assert found.orientation == 1
+    image_facts, pixels = read(data, SAME)
+    assert image_facts.orientation == 1
     assert np.array_equal(pixels, np.asarray(upright(WIDTH, HEIGHT)))
 
 
 def test_broken_exif_does_not_spoil_the_pixels(upright):
     data = encode(upright(WIDTH, HEIGHT), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff", quality=95)
-    found, pixels = read(data, SAME)
-    assert found.orientation == 1
+    image_facts, pixels = read(data, SAME)
+    assert image_facts.orientation == 1
     assert difference(pixels, upright(WIDTH, HEIGHT)) < 4
 
 
@@ -170,8 +170,8 @@ def test_grey_modes_give_three_equal_channels(mode, format_, photo, upright):
 @pytest.mark.parametrize("format_", ["PNG", "TIFF"])
 def test_sixteen_bits_are_scaled_to_eight_and_not_cut(format_):
     levels = np.array([[0, 127, 129, 257, 32896, 65278, 65535]], np.uint16).repeat(4, 0)
-    found, pixels = read(encode(Image.fromarray(levels), format_), Fit(4, 7, "squash"))
-    assert found.mode.startswith("I;16")
+    image_facts, pixels = read(encode(Image.fromarray(levels), format_), Fit(4, 7, "squash"))
+    assert image_facts.mode.startswith("I;16")
     assert pixels[0, :, 0].tolist() == [0, 0, 1, 1, 128, 254, 255]
     assert (pixels == pixels[..., :1]).all()
 
@@ -184,8 +184,8 @@ def test_sixteen_bits_of_colour_are_scaled_to_eight():
 
 def test_thirty_two_bit_whole_numbers_are_read_as_sixteen_bit_levels():
     levels = np.array([[-5, 0, 32896, 65535, 70000]], np.int32).repeat(5, 0)
-    found, pixels = read(encode(Image.fromarray(levels), "TIFF"), Fit(5, 5, "squash"))
-    assert found.mode == "I"
+    image_facts, pixels = read(encode(Image.fromarray(levels), "TIFF"), Fit(5, 5, "squash"))
+    assert image_facts.mode == "I"
     assert pixels[0, :, 0].tolist() == [0, 0, 128, 255, 255]
 
 
@@ -235,8 +235,8 @@ def test_a_transparent_colour_is_laid_over_white(mode, transparency, format_, gr
 
 def test_inks_are_not_read_upside_down():
     data = encode(Image.new("CMYK", (WIDTH, HEIGHT), (0, 255, 255, 0)), "JPEG", quality=95)
-    found, pixels = read(data, SAME)
-    assert found.mode == "CMYK"
+    image_facts, pixels = read(data, SAME)
+    assert image_facts.mode == "CMYK"
     assert difference(pixels, np.full(pixels.shape, [255, 0, 0])) < 5
 
 
@@ -247,8 +247,13 @@ def test_inks_are_not_read_upside_down():
     ("format_", "tolerance"), [("JPEG", 4), ("PNG", 0), ("WEBP", 0), ("TIFF", 0), ("BMP", 0), ("AVIF", 4), ("HEIF", 4)]
 )
 def test_formats_are_known_by_content_and_give_the_same_picture(format_, tolerance, encoder, upright):
-    found, pixels = read(encoder(format_), SAME)
-    assert (found.format, found.width, found.height, found.frames) == (format_, WIDTH, HEIGHT, 1)
+    image_facts, pixels = read(encoder(format_), SAME)
+    assert (image_facts.format, image_facts.width, image_facts.height, image_facts.frames) == (
+        format_,
+        WIDTH,
+        HEIGHT,
+        1,
+    )
     assert difference(pixels, upright(WIDTH, HEIGHT)) <= tolerance
 
 
@@ -256,17 +261,17 @@ def test_formats_are_known_by_content_and_give_the_same_picture(format_, toleran
 def test_of_several_frames_the_first_counts(format_, options, upright):
     frames = [upright(WIDTH, HEIGHT, seed).quantize(64, dither=0).convert("RGB") for seed in range(3)]
     data = encode(frames[0], format_, save_all=True, append_images=frames[1:], **options)
-    found, pixels = read(data, SAME)
-    assert found.frames == 3
+    image_facts, pixels = read(data, SAME)
+    assert image_facts.frames == 3
     assert difference(pixels, frames[0]) < 2
-    assert facts(data) == found
+    assert facts(data) == image_facts
 
 
 def test_a_stereo_photo_is_its_first_picture(upright):
     pictures = [upright(WIDTH, HEIGHT, seed) for seed in range(2)]
     data = encode(pictures[0], "MPO", save_all=True, append_images=pictures[1:], quality=95)
-    found, pixels = read(data, SAME)
-    assert (found.format, found.frames) == ("MPO", 2)
+    image_facts, pixels = read(data, SAME)
+    assert (image_facts.format, image_facts.frames) == ("MPO", 2)
     assert difference(pixels, pictures[0]) < 5
 
 
@@ -277,8 +282,8 @@ def test_facts_are_told_without_decoding(format_, encoder):
 
 
 def test_facts_are_those_of_the_upright_picture(photo):
-    found = facts(photo(WIDTH, HEIGHT, orientation=6))
-    assert (found.width, found.height, found.orientation) == (WIDTH, HEIGHT, 6)
+    image_facts = facts(photo(WIDTH, HEIGHT, orientation=6))
+    assert (image_facts.width, image_facts.height, image_facts.orientation) == (WIDTH, HEIGHT, 6)
 
 
 def test_a_pictures_formats_are_found_in_folders():
@@ -306,8 +311,8 @@ def test_a_heic_photo_is_decoded_where_its_decoder_is_installed(photo, upright):
     pillow_heif = pytest.importorskip("pillow_heif")
     data = encode_heif(pillow_heif, upright(WIDTH, HEIGHT))
     imaging._register_heif.cache_clear()
-    found, pixels = read(data, SAME)
-    assert found.format == "HEIF"
+    image_facts, pixels = read(data, SAME)
+    assert image_facts.format == "HEIF"
     assert difference(pixels, upright(WIDTH, HEIGHT)) < 4
 
 
@@ -646,11 +651,11 @@ def test_of_thirteen_odd_files_three_are_refused_with_their_reason(photos):
     refused, modes = {}, set()
     for file in sorted((photos / "odd").iterdir()):
         try:
-            found, pixels = read(file.read_bytes(), Fit(64, 64))
+            image_facts, pixels = read(file.read_bytes(), Fit(64, 64))
         except ImageError as error:
             refused[file.name] = error.code
         else:
-            modes.add(found.mode)
+            modes.add(image_facts.mode)
             assert pixels.shape == (64, 64, 3)
             assert pixels.std() > 0
     assert refused == ODD_UNREADABLE
@@ -664,10 +669,10 @@ def test_real_files_are_known_by_content_and_not_by_name(photos):
 
 def test_all_photos_of_a_camera_are_read_close_to_a_full_decode(photos):
     files = sorted((photos / "hires").iterdir())
-    found = [facts(file.read_bytes()) for file in files]
-    assert len(found) == 10
-    assert [each.format for each in found].count("MPO") == 3
-    assert all(4.9e6 < each.width * each.height < 21e6 for each in found)
+    image_facts = [facts(file.read_bytes()) for file in files]
+    assert len(image_facts) == 10
+    assert [each.format for each in image_facts].count("MPO") == 3
+    assert all(4.9e6 < each.width * each.height < 21e6 for each in image_facts)
     for file in files:
         assert decode(file.read_bytes(), Fit(224, 224)).std() > 5
     data = files[0].read_bytes()

@@ -1,1 +1,1 @@
-"""Curation: what is wrong with a dataset, and putting it right."""
+"""Curation: find problems in a dataset and fix them."""

@@ -1,4 +1,4 @@
-"""The table of checks, and running them."""
+"""The table of checks, and the function that runs them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ CHECKS: Mapping[str, Callable[[Subject], Iterable[Finding]]] = {
     "outliers": probes.check_outliers,
     "crops": duplicates.check_crops,
 }
-"""Every check; a new one is one more line here, and its codes in `findings.CODES`."""
+"""Every check. To add one, add a line here and its codes to `findings.CODES`."""
 
 
 def run(
@@ -35,25 +35,27 @@ def run(
     model: str | None = None,
     progress: Callable[[str], Progress] = lambda _: silent,
 ) -> Report:
-    """Check a version of a dataset; nothing is changed.
+    """Check a version of a dataset without changing it.
 
     Args:
         ref: the dataset.
-        machine: whose threads and cache are used.
+        machine: the threads and the cache to use.
         only: names of `CHECKS` to run; all if empty.
         skip: names of `CHECKS` to leave out.
-        model: whose embeddings are used; see `embeddings.open_embedder`.
-        progress: gives a progress for a named part of the work.
+        model: the source of embeddings; see `embeddings.open_embedder`.
+        progress: returns the progress callback for a named part of the work.
 
     Raises:
-        UsageError: there is no check of that name.
+        UsageError: a check is unknown, or none is left to run.
         InputError: there is no such dataset.
     """
     for name in (*only, *skip):
         if name not in CHECKS:
             raise UsageError(f"There is no check {name!r}", "", f"Checks: {', '.join(CHECKS)}.")
     if not [name for name in CHECKS if name not in skip and (not only or name in only)]:
-        raise UsageError("No check is left to run", f"all that are named are skipped: {', '.join(skip)}")
+        raise UsageError(
+            "No check is left to run", f"--skip excludes every selected check: {', '.join(skip)}", "Skip fewer checks."
+        )
     version = versions.load(ref)
     subject = Subject(version, machine, model, progress)
     findings: list[Finding] = []
@@ -74,29 +76,35 @@ def run(
 
 
 def raise_missing(report: Report) -> None:
-    """Raise `MissingExtraError` if a check could not run: for those who need the answer, not the attempt."""
+    """Raise `MissingExtraError` if a check could not run, for callers that depend on its result."""
     for name, why in report.not_checked.items():
-        raise MissingExtraError(f"The check {name} cannot run", why, "plantml dataset check shows what is missing.")
+        raise MissingExtraError(
+            f"The check {name} cannot run", why, "Run plantml dataset check to see what is missing."
+        )
 
 
 def levels(text: str) -> tuple[str, ...]:
-    """`error`, `warning` or codes, separated by commas. Raises `UsageError` for an unknown word."""
+    """Parse comma-separated severities and codes. Raises `UsageError` for an unknown word."""
     words = tuple(word.strip() for word in text.split(",") if word.strip())
     for word in words:
         if word not in CODES and word not in SEVERITIES:
-            raise UsageError(f"--fail-on does not know {word!r}", "", f"Severities or codes: {', '.join(CODES)}.")
+            raise UsageError(
+                f"--fail-on has an unknown level {word!r}",
+                "it is neither a severity nor a code",
+                f"Use one of {', '.join((*SEVERITIES, *CODES))}.",
+            )
     return words
 
 
 def _merged(findings: Sequence[Finding]) -> list[Finding]:
-    """Several checks may find one group: the same code for the same rows is told once."""
-    found: dict[tuple[str, tuple[int, ...], str], Finding] = {}
+    """Merge findings of several checks with the same code and rows, so that each is reported once."""
+    merged: dict[tuple[str, tuple[int, ...], str], Finding] = {}
     for finding in findings:
         rows = tuple(sorted(finding.rows))
         key = (finding.code, rows, "" if len(rows) > 1 else finding.evidence)
-        have = found.get(key)
-        if have is None:
-            found[key] = finding
-        elif finding.evidence != have.evidence:
-            found[key] = replace(have, evidence=f"{have.evidence}; {finding.evidence}")
-    return list(found.values())
+        known = merged.get(key)
+        if known is None:
+            merged[key] = finding
+        elif finding.evidence != known.evidence:
+            merged[key] = replace(known, evidence=f"{known.evidence}; {finding.evidence}")
+    return list(merged.values())

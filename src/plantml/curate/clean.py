@@ -1,4 +1,4 @@
-"""Putting findings right, in a new version: rows are left out with the reason, or mended; nothing is deleted."""
+"""Fix findings in a new version: exclude rows with a reason, or correct them; nothing is deleted."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -39,15 +39,14 @@ _CHECK_OF = {
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What cleaning came to.
+    """The result of cleaning.
 
     Attributes:
-        committed: the version, and whether it is new; of a dry run the version that was looked at.
-        excluded: photos left out, by code.
-        review: photos left out until someone decides, by code.
-        mended: photos changed, by code.
-        undecided: copies with different labels that were not touched.
-        targets: as they are afterwards.
+        committed: the version, and whether it is new; after a dry run, the version that was checked.
+        excluded: number of excluded photos, by code.
+        review: number of photos excluded until someone reviews them, by code.
+        mended: number of corrected photos, by code.
+        undecided: number of copies with different labels, which were left unchanged.
     """
 
     committed: Committed
@@ -58,20 +57,26 @@ class Cleaned:
 
 
 def codes(text: str) -> tuple[str, ...]:
-    """Codes, `error` or `warning` (all of that severity that can be cleaned), by commas. Raises `UsageError`."""
-    found: dict[str, None] = {}
+    """Parse comma-separated codes and severities; a severity stands for its fixable codes. Raises `UsageError`."""
+    selected: dict[str, None] = {}
     for word in (part.strip() for part in text.split(",") if part.strip()):
         if word in SEVERITIES:
-            found.update(dict.fromkeys(code for code, kind in CODES.items() if kind.severity == word and kind.cleans))
+            selected.update(
+                dict.fromkeys(code for code, kind in CODES.items() if kind.severity == word and kind.cleans)
+            )
         elif word not in CODES:
-            raise UsageError(f"There is no code {word!r}", "", f"Codes that can be cleaned: {', '.join(_cleanable())}.")
+            raise UsageError(
+                f"Unknown code {word!r}", "no finding has it", f"Fixable codes: {', '.join(_cleanable())}."
+            )
         elif not CODES[word].cleans:
-            raise UsageError(f"{word} cannot be cleaned", "", CODES[word].remedy)
+            raise UsageError(f"{word} cannot be fixed automatically", "it needs a decision", CODES[word].remedy)
         else:
-            found[word] = None
-    if not found:
-        raise UsageError("Nothing is to be cleaned", "", f"Codes: {', '.join(_cleanable())}.")
-    return tuple(found)
+            selected[word] = None
+    if not selected:
+        raise UsageError(
+            "No findings to fix", "no fixable code was given", f"Fixable codes: {', '.join(_cleanable())}."
+        )
+    return tuple(selected)
 
 
 def clean(
@@ -83,26 +88,26 @@ def clean(
     dry_run: bool = False,
     progress: Callable[[str], Progress] = lambda _: silent,
 ) -> Cleaned:
-    """Apply the remedies of some codes to the newest version.
+    """Fix the findings of the given codes in the newest version.
 
     Args:
         ref: the dataset.
         apply: codes; see `codes`.
-        machine: whose threads and cache are used.
-        model: whose embeddings are used where a check needs them.
-        dry_run: commit nothing.
-        progress: gives a progress for a named part of the work.
+        machine: the threads and the cache to use.
+        model: the source of embeddings, for checks that need them.
+        dry_run: only count what would change.
+        progress: returns the progress callback for a named part of the work.
 
     Raises:
-        MissingExtraError: a check that a code needs cannot run.
+        MissingExtraError: a required check cannot run.
     """
     needed = [name for name, of_check in _CHECK_OF.items() if set(of_check) & set(apply)]
-    seen: dict[str, _Plan] = {}
+    plans: dict[str, _Plan] = {}
 
     def change(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
         report = check.run(version.ref, machine, only=needed, model=model, progress=progress)
         check.raise_missing(report)
-        seen["plan"] = plan = _Plan(report)
+        plans["plan"] = plan = _Plan(report)
         for code in CODES:
             if code in apply:
                 for finding in report.findings:
@@ -117,7 +122,7 @@ def clean(
         committed = Committed(version, changed=False)
     else:
         committed = versions.change(ref, "clean", {"apply": ",".join(apply)}, change)
-    plan = seen["plan"]
+    plan = plans["plan"]
     return Cleaned(committed, plan.excluded, plan.review, plan.mended, len(plan.undecided))
 
 
@@ -127,7 +132,7 @@ def _cleanable() -> list[str]:
 
 @dataclass
 class _Plan:
-    """Rows as they will be."""
+    """The changes to a version, collected finding by finding."""
 
     report: Report
     excluded: Counter[str] = field(default_factory=Counter)
@@ -158,7 +163,7 @@ class _Plan:
             self._leave_out(code, finding.rows, finding)
 
     def rows(self) -> pl.DataFrame:
-        """The version's rows with all changes."""
+        """Return the rows of the version with all changes applied."""
         rows = self._version.rows
         status, reason, split = (rows[name].to_list() for name in ("status", "reason", "split"))
         for row, why in self._reasons.items():
@@ -166,16 +171,16 @@ class _Plan:
         columns: list[pl.Series] = []
         for name, values in {**self._values, "status": None, "reason": None, "split": None}.items():
             if values is not None:
-                have = rows[name].to_list() if name in rows.columns else [None] * rows.height
+                cells = rows[name].to_list() if name in rows.columns else [None] * rows.height
                 for row, value in values.items():
-                    have[row] = value
-                columns.append(pl.Series(name, have, dtype=rows.schema.get(name, pl.String)))
+                    cells[row] = value
+                columns.append(pl.Series(name, cells, dtype=rows.schema.get(name, pl.String)))
         columns += [pl.Series("status", status, pl.String), pl.Series("reason", reason, pl.String)]
         columns.append(pl.Series("split", split, pl.String))
         return rows.with_columns(columns).sort(manifest.KEY)
 
     def get(self, column: str, row: int) -> Any:
-        """A value as it is now."""
+        """Return a value, with earlier changes applied."""
         return self._values.get(column, {}).get(row, self._version.rows[column][row])
 
     def set(self, column: str, row: int, value: Any) -> None:
@@ -191,15 +196,15 @@ class _Plan:
                 counter[code] += 1
 
     def _keep_best(self, finding: Finding) -> None:
-        left = [row for row in finding.rows if row not in self._reasons]
-        if self._conflicting & set(left):
-            self.undecided |= set(left)
+        copies = [row for row in finding.rows if row not in self._reasons]
+        if self._conflicting & set(copies):
+            self.undecided |= set(copies)
             return
-        if len(left) < 2:
+        if len(copies) < 2:
             return
-        best, *others = left
+        best, *others = copies
         for target in self._version.targets:
-            for other in others:  # a label that only a worse copy has is not lost
+            for other in others:  # keep a label that only a discarded copy has
                 if self.get(target.name, best) is None and self.get(target.name, other) is not None:
                     self.set(target.name, best, self.get(target.name, other))
         name = self.report.name(best)
@@ -222,11 +227,11 @@ def _rename_file(plan: _Plan, finding: Finding) -> None:
     suffix = imaging.SUFFIXES.get(finding.facts["format"])
     if suffix is None:
         return
-    new = name[: len(name) - len(storage.suffix(name))] + suffix
-    if new in set(rows.filter(pl.col("source") == rows["source"][row])["name"]):
+    corrected = name[: len(name) - len(storage.suffix(name))] + suffix
+    if corrected in set(rows.filter(pl.col("source") == rows["source"][row])["name"]):
         return  # the name is taken: a row's name is its key
     plan.set(manifest.IMPORTED_AS, row, name)
-    plan.set("name", row, new)
+    plan.set("name", row, corrected)
     plan.mended[finding.code] += 1
 
 
@@ -234,26 +239,26 @@ def _mend_boxes(mend: Callable[[Any, Any, Finding, int], Any]) -> Callable[[_Pla
     def change(plan: _Plan, finding: Finding) -> None:
         rows = plan.report.version.rows
         for row in finding.rows:
-            have = plan.get("boxes", row)
-            found = [dict(box) for box in (have if have is not None else [])]
-            if not found:
+            value = plan.get("boxes", row)
+            drawn = [dict(box) for box in (value if value is not None else [])]
+            if not drawn:
                 continue
-            xywh = np.array([[box["x"], box["y"], box["w"], box["h"]] for box in found], np.float64)
-            size = np.array([[rows["width"][row], rows["height"][row]]] * len(found), np.float64)
-            kept = mend(xywh, size, finding, int(rows["orientation"][row] or 1))
-            new = [
+            xywh = np.array([[box["x"], box["y"], box["w"], box["h"]] for box in drawn], np.float64)
+            size = np.array([[rows["width"][row], rows["height"][row]]] * len(drawn), np.float64)
+            corrected = mend(xywh, size, finding, int(rows["orientation"][row] or 1))
+            corrected_boxes = [
                 {**box, **dict(zip("xywh", values, strict=True))}
-                for box, values in zip(found, kept, strict=True)
+                for box, values in zip(drawn, corrected, strict=True)
                 if values is not None
             ]
-            plan.set("boxes", row, new)
+            plan.set("boxes", row, corrected_boxes)
             plan.mended[finding.code] += 1
 
     return change
 
 
 def _shares(xywh: Any, size: Any, finding: Finding, _: int) -> Any:
-    scaled = boxes.from_shares(xywh, size)
+    scaled = boxes.from_normalised(xywh, size)
     return (boxes.from_centre(scaled) if finding.facts["centred"] else scaled).tolist()
 
 
@@ -270,12 +275,12 @@ def _with_area(xywh: Any, _size: Any, _finding: Finding, _: int) -> Any:
 
 def _once(xywh: Any, _size: Any, _finding: Finding, _: int) -> Any:
     seen: set[tuple[float, ...]] = set()
-    kept: list[list[float] | None] = []
+    distinct: list[list[float] | None] = []
     for values in xywh.tolist():
         key = tuple(round(value, 1) for value in values)
-        kept.append(None if key in seen else values)
+        distinct.append(None if key in seen else values)
         seen.add(key)
-    return kept
+    return distinct
 
 
 _MENDERS: Mapping[str, Callable[[_Plan, Finding], None]] = {

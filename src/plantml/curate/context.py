@@ -1,4 +1,4 @@
-"""What checks look at: a version, its photos, and what was worked out about them once for all checks."""
+"""The input of every check: a version, its photos, and what all checks share, computed once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,11 +31,11 @@ class Subject:
     """A version under examination.
 
     Attributes:
-        version: whose rows are numbered from 0; findings name these numbers.
-        machine: whose threads and cache are used.
-        model: whose embeddings are used; the pretrained backbone if not given.
-        progress: gives a progress for a named part of the work.
-        notes: sentences for the report that are no findings; checks add to it.
+        version: the dataset version; findings refer to its rows by number, from 0.
+        machine: the threads and the cache to use.
+        model: the source of embeddings; the pretrained backbone if not given.
+        progress: returns the progress callback for a named part of the work.
+        notes: sentences for the report that are not findings; checks append to it.
     """
 
     version: Version
@@ -56,43 +56,43 @@ class Subject:
 
     @cached_property
     def pictures(self) -> pl.DataFrame:
-        """Usable rows that give pixels."""
+        """Usable rows whose photo can be decoded."""
         return self.usable.filter(pl.col("phash").is_not_null())
 
     @property
     def class_targets(self) -> list[Target]:
-        """Targets of one class a photo."""
+        """Targets with one class per photo."""
         return [target for target in self.version.targets if target.kind == "class"]
 
     @cached_property
     def twins(self) -> Twins:
-        """Exact and near copies among `pictures`, those with next to nothing in them left out."""
+        """Exact and near-duplicates among `pictures`; almost empty photos are not compared."""
         rows = self.pictures["row"].to_list()
-        seen: dict[int, NDArray[np.uint8]] = {}
+        by_place: dict[int, NDArray[np.uint8]] = {}
 
         def thumbnails(places: Ints) -> NDArray[np.uint8]:
             for place in places.tolist():
-                if place not in seen:
-                    seen[place] = self._thumbnail(rows[place])
-            return np.stack([seen[place] for place in places.tolist()])
+                if place not in by_place:
+                    by_place[place] = self._thumbnail(rows[place])
+            return np.stack([by_place[place] for place in places.tolist()])
 
         return duplicates.find(self.pictures, thumbnails=thumbnails)
 
     @cached_property
     def embedding(self) -> tuple[Ints, NDArray[np.float32]]:
-        """For each of `pictures` the place of its vector (-1: none), and the vectors, float32 [N, D] of length 1.
+        """The index of each photo's vector (-1: none), and the vectors, float32 [N, D] of length 1.
 
         Raises:
-            MissingExtraError: there is no network that gives them.
+            MissingExtraError: no network for embeddings is available.
         """
         embedder = embeddings.open_embedder(self.model, self.machine)
-        progress = self.progress("looking at photos")
+        progress = self.progress("computing embeddings")
         ids, vectors = embeddings.embed(self.version, embedder, self.machine, progress)
         place = {image_id: number for number, image_id in enumerate(ids)}
         return np.array([place.get(image_id, -1) for image_id in self.pictures["image_id"]], np.int64), vectors
 
     def _thumbnail(self, row: int) -> NDArray[np.uint8]:
-        """A picture as grey levels, uint8 [32, 32]; plain where it cannot be read any more."""
+        """A photo as grey levels, uint8 [32, 32]; black if it can no longer be read."""
         try:
             _, _, picture = imaging.look(self.read(row), 64)
         except InputError:

@@ -1,4 +1,4 @@
-"""A map of a set: every photo a point, near its like, coloured by a target. Needs scikit-learn."""
+"""A scatter plot of a dataset's embeddings, coloured by a target. Needs scikit-learn."""
 
 from collections.abc import Sequence
 
@@ -13,48 +13,51 @@ from plantml.reporting import charts
 Floats = NDArray[np.float32]
 
 _MOST = 20_000
-"""Points of a map: more would be a blot, and take hours."""
+"""Points on a map at most. More would be illegible and take hours."""
 
 _COLOURS = 20
 
 
 def layout(vectors: Floats, seed: int = 0) -> Floats:
-    """Places in the plane, float32 [N, 2], of vectors float32 [N, D]: t-SNE on 50 principal components.
+    """Lay out vectors float32 [N, D] in the plane, float32 [N, 2], by t-SNE on 50 principal components.
 
-    (van der Maaten and Hinton 2008, "Visualizing data using t-SNE".) The same on every run of one machine.
+    See van der Maaten and Hinton 2008, "Visualizing data using t-SNE". The result is reproducible on one machine.
     """
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:
-        raise MissingExtraError("Maps are not installed", str(error), extra="curate") from error
+        raise MissingExtraError("Maps need scikit-learn", str(error), extra="curate") from error
     points, _ = nearest_neighbours.principal(vectors, 1.0)
     points = points[:, :50]
     perplexity = min(30.0, max(2.0, (len(points) - 1) / 4))
-    found: Floats = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
-    return found
+    points_2d: Floats = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
+    return points_2d
 
 
 def draw(embedded: Embedded, target: str | None = None, seed: int = 0) -> bytes:
-    """The map as PNG.
+    """Draw the map as PNG.
 
     Args:
-        embedded: what is drawn; at most 20,000 photos, taken at random.
-        target: what colours the points; the first of the dataset if not given.
-        seed: of the layout and the sample.
+        embedded: the photos; at most 20,000 of them are drawn, sample at random.
+        target: sets the colour of the points; the first of the dataset if not given.
+        seed: random seed of the layout and the sample.
     """
     version, ids = embedded.version, list(embedded.ids)
     if len(ids) < 5:
-        raise InputError(f"{version.ref} has too few photos for a map", f"{len(ids)}; 5 are needed")
+        raise InputError(
+            f"{version.ref} has too few photos for a map",
+            f"it has {len(ids)}, and a map needs 5",
+            "Add photos with plantml dataset add.",
+        )
     vectors = embedded.vectors
     if len(ids) > _MOST:
-        chosen = np.sort(np.random.default_rng(seed).choice(len(ids), _MOST, replace=False))
-        ids, vectors = [ids[place] for place in chosen], vectors[chosen]
+        sample = np.sort(np.random.default_rng(seed).choice(len(ids), _MOST, replace=False))
+        ids, vectors = [ids[place] for place in sample], vectors[sample]
     name = target or (version.targets[0].name if version.targets else None)
     labels: Sequence[object] = [None] * len(ids)
     unit = ""
     if name is not None:
-        found = version.target(name)
-        unit = found.unit
+        unit = version.target(name).unit
         known = dict(version.usable().select("image_id", name).iter_rows())
         labels = [known.get(image_id) for image_id in ids]
     return _picture(layout(vectors, seed), labels, f"{version.ref}: {len(ids)} photos", name or "", unit)
@@ -76,7 +79,7 @@ def _picture(points: Floats, labels: Sequence[object], title: str, name: str, un
         order = [str(names[place]) for place in np.argsort(-counts, kind="stable")]
         palette = colormaps["tab20"]
         for number, text in enumerate(order):
-            # Classes beyond the palette share one grey: twenty colours are all that eyes keep apart.
+            # Classes beyond the palette share one grey: people cannot tell more than twenty colours apart.
             colour = palette(number) if number < _COLOURS else "#999999"
             at = texts == text
             label = charts.text(f"{text} ({at.sum()})") if number < _COLOURS else None

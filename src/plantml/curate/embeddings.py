@@ -1,4 +1,4 @@
-"""What photos look like to a network: one vector each, computed once a photo and model, kept beside the versions."""
+"""Embeddings: one vector per photo and model, computed once and stored in the dataset."""
 
 import hashlib
 import os
@@ -36,13 +36,13 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Embedder:
-    """A network that gives embeddings.
+    """A network that computes embeddings.
 
     Attributes:
-        name: what it is, for people.
-        digest: names the network: vectors of two digests cannot be compared.
-        fit: how a photo becomes its input.
-        runtime: that computes; safe from many threads.
+        name: as shown to people.
+        digest: identifies the network; vectors of different networks cannot be compared.
+        fit: how a photo is fitted to its input.
+        runtime: runs the network; thread-safe.
     """
 
     name: str
@@ -56,23 +56,23 @@ class Embedder:
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """The rows of float32 [N, D] at length 1, so that their products are cosines."""
+    """Scale the rows of float32 [N, D] to length 1, so that their products are cosines."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    found: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    return found
+    scaled: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return scaled
 
 
 def open_embedder(model: str | None, machine: Machine) -> Embedder:
-    """What turns photos into vectors.
+    """Open the network that computes embeddings.
 
     Args:
         model: a run, a bundle, or any ONNX file with an output `embedding`; `None` takes the pretrained
-            backbone, which the `[train]` part writes into the cache when it is first needed.
-        machine: whose cache is used.
+            backbone, which the `[train]` extra writes into the cache when it is first needed.
+        machine: the cache to use.
 
     Raises:
         MissingExtraError: the backbone is not in the cache and cannot be made.
-        InputError: the model gives no embeddings.
+        InputError: the model has no output for embeddings.
     """
     if model is None:
         return _plain(_backbone(machine), "pretrained backbone")
@@ -88,9 +88,9 @@ def _plain(url: str, name: str) -> Embedder:
     shape = list(runtime.input_shape)
     if "embedding" not in runtime.outputs or len(shape) != 4 or not all(isinstance(n, int) for n in shape[1:]):
         raise InputError(
-            f"{url} gives no embeddings",
-            f"it eats {shape} and gives {', '.join(runtime.outputs)}",
-            "It must eat `image`, uint8 [N, H, W, 3], and have an output `embedding`.",
+            f"{url} does not compute embeddings",
+            f"its input has shape {shape} and its outputs are {', '.join(runtime.outputs)}",
+            "Use a model with the input `image`, uint8 [N, H, W, 3], and an output `embedding`.",
         )
     fit, digest = Fit(shape[1], shape[2]), hashlib.sha256(data).hexdigest()
     if bundles.CONTRACT_KEY in runtime.metadata:
@@ -100,22 +100,24 @@ def _plain(url: str, name: str) -> Embedder:
 
 
 def _backbone(machine: Machine) -> str:
-    """The pretrained backbone's file; made by torch in a process of its own if it is not there."""
+    """Return the file of the pretrained backbone; a subprocess exports it with torch if it is missing."""
     file = machine.cache_dir / _BACKBONE
     if file.exists():
         return str(file)
     if any(find_spec(name) is None for name in ("torch", "timm", "onnx", "onnxscript", "safetensors")):
         raise MissingExtraError(
-            "There is no network that gives embeddings",
-            "the pretrained backbone has to be written once by torch",
+            "No network for embeddings is available",
+            "the pretrained backbone has to be exported once with torch",
             extra="train",
         )
     command = [sys.executable, "-m", "plantml.train.embedder", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - runs our own module
     if done.returncode or not file.exists():
-        lines = done.stderr.strip().splitlines() or ["it ended without a word"]
+        lines = done.stderr.strip().splitlines() or ["the export ended without a message"]
         raise StorageError(
-            "The pretrained backbone could not be made", lines[-1][:300], "PLANTML_CACHE_DIR says where it is kept."
+            "The pretrained backbone could not be exported",
+            lines[-1][:300],
+            "Check PLANTML_CACHE_DIR, where it is stored.",
         )
     return str(file)
 
@@ -123,16 +125,16 @@ def _backbone(machine: Machine) -> str:
 def embed(
     version: Version, embedder: Embedder, machine: Machine, progress: Progress = silent
 ) -> tuple[list[str], Vectors]:
-    """Embeddings of all usable photos of a version, those that are known read from beside the dataset.
+    """Compute embeddings of all usable photos of a version; stored ones are read from the dataset.
 
     Returns:
         The SHA-256 of each distinct photo, sorted, and float32 [N, D] of length 1 in that order. Photos that
-        cannot be read any more are left out.
+        can no longer be read are left out.
     """
     rows = version.usable().filter(pl.col("phash").is_not_null()).unique("image_id").sort("image_id")
     paths = dict(rows.select("image_id", "path").iter_rows())
-    kept = _Kept(version.url, embedder.digest)
-    known = kept.read(paths.keys())
+    stored = _StoredVectors(version.url, embedder.digest)
+    known = stored.read(paths.keys())
     todo = [(image_id, version.image_url(path)) for image_id, path in paths.items() if image_id not in known]
     local = not todo or (storage.is_local(todo[0][1]) and storage.is_local(version.url))
     cache = machine.cache()
@@ -155,25 +157,29 @@ def embed(
     threads = machine.threads if local else max(machine.threads, _REMOTE_THREADS)
     try:
         for names, vectors in in_threads(some, batched(todo, _BATCH), threads):
-            kept.add(names, vectors)
+            stored.add(names, vectors)
             known.update(zip(names, vectors.astype(np.float16), strict=True))
             done += len(names)
             progress(done, len(paths))
     finally:
-        kept.write()
+        stored.write()
     ids = [image_id for image_id in paths if image_id in known]
     if not ids:
-        raise InputError(f"{version.ref} has no photo to look at", "", "plantml dataset info shows what it holds.")
+        raise InputError(
+            f"{version.ref} has no photo to embed",
+            "no usable photo can be read",
+            "Run plantml dataset info to see what it contains.",
+        )
     return ids, unit(np.stack([known[image_id] for image_id in ids]).astype(np.float32))
 
 
 def embed_files(urls: Sequence[str], embedder: Embedder) -> Vectors:
-    """Embeddings of photos that are in no dataset: float32 [N, D]. Raises what reading them raises."""
+    """Compute embeddings of photos outside a dataset: float32 [N, D]. Raises what reading them raises."""
     return embedder(np.stack([imaging.decode(storage.read(url), embedder.fit) for url in urls]))
 
 
-class _Kept:
-    """Vectors beside the dataset, in segments: `derived/<digest>/<any name>.parquet`, 16-bit floats."""
+class _StoredVectors:
+    """Vectors stored in the dataset, in segments `derived/<digest>/<random name>.parquet`, as 16-bit floats."""
 
     def __init__(self, dataset: str, digest: str) -> None:
         self._folder = storage.join(dataset, "derived", digest)
@@ -181,20 +187,20 @@ class _Kept:
         self._vectors: list[Vectors] = []
         self._last = time.monotonic()
 
-    def read(self, wanted: Iterable[str]) -> dict[str, NDArray[np.float16]]:
+    def read(self, image_ids: Iterable[str]) -> dict[str, NDArray[np.float16]]:
         try:
             urls = [entry.url for entry in storage.list_files(self._folder) if entry.name.endswith(".parquet")]
         except NotFoundError:
             return {}
-        wanted = set(wanted)
-        found: dict[str, NDArray[np.float16]] = {}
+        requested = set(image_ids)
+        vectors: dict[str, NDArray[np.float16]] = {}
         for _, data in storage.read_many(urls):
             rows = sealed_tables.unpack(data, _SCHEMA) if isinstance(data, bytes) else None
-            if rows is not None:  # else they are computed again
+            if rows is not None:  # otherwise they are recomputed
                 for image_id, vector in rows.iter_rows():
-                    if image_id in wanted:
-                        found[image_id] = np.frombuffer(vector, "<f2")
-        return found
+                    if image_id in requested:
+                        vectors[image_id] = np.frombuffer(vector, "<f2")
+        return vectors
 
     def add(self, names: list[str], vectors: Vectors) -> None:
         if names:

@@ -1,4 +1,4 @@
-"""What a check can say: the table of codes, each with its severity, meaning and remedy."""
+"""Findings, and the table of their codes with severity, meaning and remedy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +15,10 @@ class Code:
     """One kind of finding.
 
     Attributes:
-        severity: `error` makes scores wrong or training fail, `warning` costs quality, `info` is good to know.
-        title: what it is, in a few words.
-        remedy: what to do; where `clean` can do it, it says so.
-        cleans: true if `clean --apply CODE` knows what to do.
+        severity: `error` corrupts metrics or breaks training, `warning` costs accuracy, `info` is worth knowing.
+        title: a short description.
+        remedy: how to fix it, and whether `clean` can.
+        cleans: true if `clean --apply CODE` can fix it.
     """
 
     severity: Severity
@@ -27,131 +27,144 @@ class Code:
     cleans: bool = False
 
 
-_EXCLUDE = "`clean` leaves the photo out."
-_BEST = "`clean` keeps the best copy and leaves the others out."
-_LOOK = "Look at them; `clean` leaves them out."
+_EXCLUDE = "`clean` excludes the photo."
+_BEST = "`clean` keeps the best copy and excludes the others."
+_LOOK = "Review the photos; `clean` excludes them."
 
 CODES: Mapping[str, Code] = {
     # files
     "missing": Code(
-        "error", "photo that cannot be found", "Restore the file and import it anew, or `clean`.", cleans=True
+        "error", "missing file", "Restore the file and import it again, or exclude it with `clean`.", cleans=True
     ),
-    "empty-file": Code("error", "file of 0 bytes", _EXCLUDE, cleans=True),
-    "truncated": Code("error", "file that was cut off", "Copy it anew from the camera; " + _EXCLUDE, cleans=True),
-    "not-an-image": Code("error", "file that is no picture", _EXCLUDE, cleans=True),
-    "unsupported": Code("error", "format that is not read", "Convert it to JPEG or PNG; " + _EXCLUDE, cleans=True),
+    "empty-file": Code("error", "empty file", _EXCLUDE, cleans=True),
+    "truncated": Code("error", "truncated file", "Copy it from the camera again; " + _EXCLUDE, cleans=True),
+    "not-an-image": Code("error", "not an image file", _EXCLUDE, cleans=True),
+    "unsupported": Code("error", "unsupported format", "Convert it to JPEG or PNG; " + _EXCLUDE, cleans=True),
     "unreadable": Code("error", "damaged file", _EXCLUDE, cleans=True),
-    "wrong-extension": Code("warning", "extension and content disagree", "`clean` corrects the name.", cleans=True),
-    "extreme-size": Code("warning", "very small or very large picture", _LOOK, cleans=True),
-    "extreme-aspect": Code("warning", "very long or very tall picture", _LOOK, cleans=True),
+    "wrong-extension": Code("warning", "wrong file extension", "`clean` corrects the extension.", cleans=True),
+    "extreme-size": Code("warning", "very small or very large photo", _LOOK, cleans=True),
+    "extreme-aspect": Code("warning", "very long and narrow photo", _LOOK, cleans=True),
     "exif-rotated": Code(
-        "info", "photo that is stored turned", "Nothing: plantml turns it. Boxes drawn in other tools may be off."
+        "info", "photo stored rotated", "No action needed: plantml rotates it. Check boxes that other tools have drawn."
     ),
-    "unusual-mode": Code("info", "unusual colour mode", "Nothing: plantml reads it as 8-bit RGB."),
-    "multi-picture": Code("info", "file of several pictures", "Nothing: the first picture counts."),
+    "unusual-mode": Code("info", "unusual colour mode", "No action needed: plantml converts it to 8-bit RGB."),
+    "multi-picture": Code("info", "file with several images", "No action needed: plantml uses the first image."),
     # pictures
-    "blurry": Code("warning", "blurry picture", _LOOK, cleans=True),
-    "dark": Code("warning", "dark picture", _LOOK, cleans=True),
-    "overexposed": Code("warning", "overexposed picture", _LOOK, cleans=True),
-    "low-information": Code("warning", "picture of next to nothing", _LOOK, cleans=True),
-    "off-colour": Code("warning", "colours unlike the other pictures'", _LOOK, cleans=True),
+    "blurry": Code("warning", "blurry photo", _LOOK, cleans=True),
+    "dark": Code("warning", "dark photo", _LOOK, cleans=True),
+    "overexposed": Code("warning", "overexposed photo", _LOOK, cleans=True),
+    "low-information": Code("warning", "almost empty photo", _LOOK, cleans=True),
+    "off-colour": Code("warning", "unusual colours", _LOOK, cleans=True),
     # duplicates
-    "exact-duplicates": Code("warning", "the same file again", _BEST, cleans=True),
-    "same-pixels": Code("warning", "the same pixels in another file", _BEST, cleans=True),
-    "near-duplicates": Code("warning", "the same picture, resized, compressed or lightened", _BEST, cleans=True),
-    "turned-duplicates": Code("warning", "the same picture, flipped or turned", _BEST, cleans=True),
-    "cropped-duplicates": Code("warning", "a part of another picture", _BEST, cleans=True),
+    "exact-duplicates": Code("warning", "identical files", _BEST, cleans=True),
+    "same-pixels": Code("warning", "identical pixels in different files", _BEST, cleans=True),
+    "near-duplicates": Code("warning", "near-duplicates: resized, recompressed or brightened", _BEST, cleans=True),
+    "turned-duplicates": Code("warning", "near-duplicates: flipped or rotated", _BEST, cleans=True),
+    "cropped-duplicates": Code("warning", "crop of another photo", _BEST, cleans=True),
     "overlapping": Code(
         "warning",
-        "pictures that show the same place",
-        "Keep them in one split: `split --deep`, or give them a group.",
+        "overlapping photos",
+        "Keep them in one split: run `split --deep`, or assign a group.",
     ),
     "large-group": Code(
         "warning",
-        "very many pictures that look alike",
-        "Too many to be copies: look whether the set is what it should be.",
+        "implausibly large group of similar photos",
+        "Check the dataset: these are too many to be copies.",
     ),
     "conflicting-labels": Code(
         "error",
         "copies with different labels",
-        "Decide which is right (`relabel`); `clean` sets the whole group aside.",
+        "Correct the wrong label with `relabel`; `clean` excludes the whole group for review.",
         cleans=True,
     ),
     "split-leak": Code(
         "error",
         "copies in different splits",
-        "`split --resplit`; `clean` leaves the copies in training out.",
+        "Run `split --resplit`; `clean` excludes the copies outside the test set.",
         cleans=True,
     ),
-    "torn-group": Code("error", "one group in different splits", "`split --resplit`."),
+    "torn-group": Code("error", "group in different splits", "Run `split --resplit`."),
     # labels
     "similar-classes": Code(
         "warning",
-        "classes whose names are nearly the same",
-        "`rename-class`; `clean` does it where they differ by case, separators or a count only.",
+        "classes with almost the same name",
+        "Join them with `rename-class`; `clean` joins names that differ only in case, separators or a count.",
         cleans=True,
     ),
-    "no-photos": Code("error", "no photo to use", "Import photos, or go back to an older version: `restore`."),
-    "single-class": Code("warning", "target with one class only", "There is nothing to tell apart: add other classes."),
-    "tiny-class": Code("warning", "class with very few photos", "Collect more, or join it to another: `rename-class`."),
-    "imbalance": Code("info", "very unequal classes", "Training weighs them; look at the scores of the small ones."),
+    "no-photos": Code("error", "no usable photos", "Import photos, or go back to an older version with `restore`."),
+    "single-class": Code(
+        "warning", "target with a single class", "Add photos of other classes: there is nothing to distinguish."
+    ),
+    "tiny-class": Code(
+        "warning",
+        "class with very few photos",
+        "Collect more photos, or merge the class into another with `rename-class`.",
+    ),
+    "imbalance": Code("info", "very unequal classes", "Training weights them; check the metrics of the small classes."),
     "impossible-labels": Code(
-        "error", "labels that cannot be true together", "`relabel`; `clean` sets them aside.", cleans=True
+        "error",
+        "contradictory labels",
+        "Correct them with `relabel`; `clean` excludes the photos for review.",
+        cleans=True,
     ),
     "missing-labels": Code(
-        "info", "photos without a label", "Label them (`relabel`); training leaves them out for this target."
+        "info", "photos without a label", "Label them with `relabel`; training ignores them for this target."
     ),
     "same-name": Code(
-        "warning", "one file name in several classes", "Look whether one of them was put into the wrong folder."
+        "warning", "file name in several classes", "Check whether one of the files is in the wrong folder."
     ),
     "suspicious-label": Code(
-        "warning", "label that the picture contradicts", "Look, and `relabel`; `clean` sets them aside.", cleans=True
+        "warning",
+        "label that contradicts the photo",
+        "Review and `relabel`; `clean` excludes the photos for review.",
+        cleans=True,
     ),
     # boxes
     "annotated-size": Code(
-        "warning", "the annotation is of another picture size", "Boxes may be scaled: look at them drawn on the photo."
+        "warning", "annotation for another photo size", "Check the boxes on the photo: they may be scaled."
     ),
     "boxes-centre-as-corner": Code(
-        "error", "boxes store the centre as the corner", "`clean` moves them by half their size.", cleans=True
+        "error", "box centres stored as corners", "`clean` moves the boxes by half their size.", cleans=True
     ),
     "boxes-normalised": Code(
-        "error", "normalised values read as pixels", "`clean` multiplies them by the picture's size.", cleans=True
+        "error",
+        "normalised box coordinates stored as pixels",
+        "`clean` multiplies them by the photo size.",
+        cleans=True,
     ),
     "boxes-unrotated": Code(
-        "error", "boxes of the un-rotated picture", "`clean` turns them with the picture.", cleans=True
+        "error", "boxes of the photo before rotation", "`clean` rotates the boxes with the photo.", cleans=True
     ),
-    "box-outside": Code(
-        "warning", "box that leaves the picture", "`clean` cuts it at the picture's edge.", cleans=True
-    ),
-    "box-degenerate": Code("warning", "box without an area", "`clean` removes the box.", cleans=True),
-    "box-duplicate": Code("warning", "box drawn twice", "`clean` removes the second.", cleans=True),
+    "box-outside": Code("warning", "box outside the photo", "`clean` clips the box to the photo.", cleans=True),
+    "box-degenerate": Code("warning", "box without area", "`clean` removes the box.", cleans=True),
+    "box-duplicate": Code("warning", "box drawn twice", "`clean` removes the duplicate.", cleans=True),
     # shortcuts
     "shortcut-border": Code(
         "warning",
-        "the border alone tells the label",
-        "Photograph all classes in all places; test on photos from elsewhere.",
+        "label predictable from the border",
+        "Photograph every class in every place; test on photos from elsewhere.",
     ),
     "shortcut-file": Code(
         "warning",
-        "the file alone tells the label",
+        "label predictable from file properties",
         "Mix cameras, sizes and sources in every class; test on photos from elsewhere.",
     ),
     # outliers
-    "outlier": Code("warning", "unlike all other pictures", _LOOK, cleans=True),
-    "unlike-class": Code("info", "unlike the other pictures of its class", "Look whether the label is right."),
+    "outlier": Code("warning", "unlike all other photos", _LOOK, cleans=True),
+    "unlike-class": Code("info", "unlike the other photos of its class", "Check the label."),
 }
-"""Every code that a finding can have, in the order of reports. Codes are stable."""
+"""All codes of findings, in the order of reports. Codes are stable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong, or worth knowing.
+    """A problem, or something worth knowing.
 
     Attributes:
-        code: of `CODES`.
-        rows: numbers of the version's rows that it is about; the first is the one to keep where copies are meant.
-        evidence: a sentence with the numbers that say so.
-        score: 0 to 1, how sure or how bad, for sorting; `None` where nothing was weighed.
+        code: one of `CODES`.
+        rows: numbers of the affected rows of the version; of copies, the first is the one to keep.
+        evidence: a phrase with the numbers behind it.
+        score: 0 to 1, certainty or seriousness, for sorting; `None` if there is none.
         facts: the evidence for programs.
     """
 
@@ -163,20 +176,20 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        """Of the code."""
+        """The severity of the code."""
         return CODES[self.code].severity
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a check of a version came to.
+    """The result of checking a version.
 
     Attributes:
-        version: that was checked.
-        findings: in the order of `CODES`, surest first.
+        version: the version that was checked.
+        findings: in the order of `CODES`, most certain first.
         checked: names of the checks that ran.
-        not_checked: names of those that did not, and why, with what to do about it.
-        notes: results that are no findings, such as how much a probe can tell.
+        not_checked: the reason and the next step for each check that did not run.
+        notes: results that are not findings, such as the accuracy of a probe.
     """
 
     version: Version
@@ -186,18 +199,18 @@ class Report:
     notes: Sequence[str]
 
     def name(self, row: int) -> str:
-        """What a row is called in reports."""
+        """Return the name of a row's photo."""
         return str(self.version.rows["name"][row])
 
     def counts(self) -> dict[str, int]:
-        """Findings by code, errors first, then in the order of `CODES`."""
+        """Count findings by code, errors first, then in the order of `CODES`."""
         counts = dict.fromkeys(sorted(CODES, key=lambda code: SEVERITIES.index(CODES[code].severity)), 0)
         for finding in self.findings:
             counts[finding.code] += 1
         return {code: number for code, number in counts.items() if number}
 
     def failing(self, levels: Sequence[str]) -> list[Finding]:
-        """Findings that `--fail-on` counts: of a code that is named, or at least as severe as one that is."""
+        """Return findings with one of the given codes, or at least as severe as one of the given severities."""
         named = set(levels)
         for place, severity in enumerate(SEVERITIES):
             if severity in levels:
@@ -206,11 +219,11 @@ class Report:
 
 
 def count(number: int, one: str) -> str:
-    """`1 photo`, `3 photos`."""
+    """Return `1 photo` or `3 photos`."""
     return f"{number} {one}" if number == 1 else f"{number} {one}s"
 
 
 def in_order(findings: Sequence[Finding]) -> list[Finding]:
-    """By code as in `CODES`, surest first, then by row."""
+    """Sort by code as in `CODES`, most certain first, then by row."""
     place = {code: number for number, code in enumerate(CODES)}
     return sorted(findings, key=lambda finding: (place[finding.code], -(finding.score or 0.0), finding.rows))

@@ -1,4 +1,4 @@
-"""Findings for programs: as JSON, and as a Parquet table of one row a finding and photo."""
+"""Findings for programs: JSON, and a Parquet table with one row per finding and photo."""
 
 import io
 from typing import Any
@@ -21,7 +21,7 @@ _SCHEMA = {
 
 
 def as_json(report: Report, finding: Finding) -> dict[str, Any]:
-    """A finding as an object of the check's JSON document."""
+    """Return a finding as an object of the check's JSON document."""
     return {
         "code": finding.code,
         "severity": finding.severity,
@@ -34,14 +34,14 @@ def as_json(report: Report, finding: Finding) -> dict[str, Any]:
 
 
 def to_parquet(report: Report) -> bytes:
-    """All findings; one that is about no photo has a row without a name."""
+    """Return all findings as Parquet. A finding without photos has one row without a name."""
     photos = report.version.rows.select("source", "name", "image_id").rows()
     records = []
     for number, finding in enumerate(report.findings):
-        said = (finding.evidence, CODES[finding.code].remedy, finding.score)
+        details = (finding.evidence, CODES[finding.code].remedy, finding.score)
         for row in finding.rows or (None,):
             photo = (None, None, None) if row is None else photos[row]
-            records.append((number, finding.code, finding.severity, *photo, *said))
+            records.append((number, finding.code, finding.severity, *photo, *details))
     buffer = io.BytesIO()
     pl.DataFrame(records, schema=_SCHEMA, orient="row").write_parquet(buffer)
     return buffer.getvalue()

@@ -1,9 +1,9 @@
-"""Copies that hashes miss: crops, flips, turns and parts of one photo, found by what they show.
+"""Duplicates that hashes miss: crops, flips, rotations and overlaps, found by their keypoints.
 
-Photos that share rare keypoints are candidates (see `words`); those that a network finds alike can be added.
+Photos that share rare keypoints are candidates (see `visual_words`); neighbours by embedding can be added.
 They are verified by geometry: keypoints (Lowe 2004, "Distinctive image features from scale-invariant
 keypoints"; square-rooted as by Arandjelovic and Zisserman 2012, "Three things everyone should know to improve
-object retrieval") must agree on one similarity transform, and under it the pixels of both must be the same. Two
+object retrieval") must agree on one similarity transform, and under it the pixels of both must match. Two
 photos of one plant share keypoints, but not pixels.
 """
 
@@ -31,32 +31,32 @@ SIDE = 288
 
 KEYPOINTS = 300
 INLIERS = 12
-"""Keypoints that must agree on one transform."""
+"""Minimum number of keypoints that agree on one transform."""
 
 CORRELATION = 0.7
-"""Of the pixels under that transform, in all but the worst tenth of the blocks.
+"""Minimum correlation of the pixels under that transform, in all but the worst tenth of the blocks.
 
-Measured on crops, flips and turns of real photos: 99 of 100 copies reach 0.95, all 0.74; two photos of one leaf
-stay below 0.68.
+Measured on crops, flips and turns of real photos: 99 of 100 copies reach 0.95, and all reach 0.74. Two photos of one
+leaf stay below 0.68.
 """
 
 _RATIO = 0.85
-"""A match is kept if it is nearer than this times the second nearest (Lowe 2004, section 7.1)."""
+"""Ratio test: a match must be nearer than this times the second nearest (Lowe 2004, section 7.1)."""
 
 _REACH = 3.0
-"""Pixels that an agreeing keypoint may be off."""
+"""Maximum reprojection error of an inlier, pixels."""
 
 _BLOCK = 16
 """Side of the blocks whose pixels are correlated."""
 
 _TURNED = 5.0
-"""Degrees from which a copy counts as turned."""
+"""Degrees from which a copy counts as rotated."""
 
 _WHOLE = 0.93
-"""Share of a photo that is all of it."""
+"""Share of a photo that counts as all of it."""
 
 _SAMPLED = 100
-"""Photos whose keypoints give the words."""
+"""Photos whose keypoints define the visual words."""
 
 _MEMORY = 1 << 30
 _CELLS = 1 << 22
@@ -69,15 +69,15 @@ class Copy:
     Attributes:
         first: index of one.
         second: index of the other, larger than `first`.
-        kind: `flip` mirrored; `turn` turned by `angle`; `crop` one is a window of the other; `resize` both show
-            the same; `overlap` each shows something that the other does not.
+        kind: `flip` mirrored; `turn` rotated by `angle`; `crop` one is part of the other; `resize` both have the
+            same content; `overlap` each has content that the other has not.
         inliers: keypoints that agree on the transform from `first` to `second`.
         angle: of the transform, degrees anticlockwise, -180 to 180, after mirroring left to right if `mirrored`.
-        scale: of the transform: size of a thing in `second` relative to its size in `first`, pixels to pixels.
-        mirrored: true if left and right are exchanged (top and bottom: and turned by 180 degrees).
-        first_share: share of `first` that `second` shows, 0 to 1.
-        second_share: share of `second` that `first` shows, 0 to 1.
-        correlation: of the pixels that both show, -1 to 1: in blocks, what nine of ten reach.
+        scale: of the transform: size in `second` relative to the size in `first`, both in pixels.
+        mirrored: true if left and right are exchanged; a vertical flip is this and a rotation by 180 degrees.
+        first_share: share of `first` that `second` contains, 0 to 1.
+        second_share: share of `second` that `first` contains, 0 to 1.
+        correlation: of the common pixels, -1 to 1; nine of ten blocks reach it.
     """
 
     first: int
@@ -103,47 +103,47 @@ def find_copies(
     memory: int = _MEMORY,
     progress: Progress = silent,
 ) -> list[Copy]:
-    """Copies among photos, sorted by (first, second).
+    """Find matches among photos, sorted by (first, second).
 
     Args:
-        count: photos, N.
-        read: gives the bytes of photo 0 to N - 1; called from several threads. Photos that cannot be decoded
-            have no copies.
-        known: int64 [N], group of each photo as `near.near_duplicates` gives it: one photo of a group, that
-            with the lowest index, stands for all.
-        embeddings: float32 [N, D] of a network, of any length, for more candidates.
-        top: candidates a photo, and as many again where there are embeddings.
-        threads: photos worked on at the same time.
-        memory: bytes of keypoints to keep; beyond, they are found again when they are needed again.
-        progress: called with (photos and pairs done, photos and pairs); their number grows once.
+        count: number of photos, N.
+        read: returns the bytes of photo 0 to N - 1; called from several threads. Photos that cannot be decoded
+            have no matches.
+        known: int64 [N], group of each photo as returned by `near_duplicates`. The photo with the lowest index
+            represents its group.
+        embeddings: float32 [N, D], not necessarily normalised, for more candidates.
+        top: candidates per photo, and as many again by embeddings.
+        threads: photos processed at the same time.
+        memory: bytes of keypoints to keep; evicted keypoints are recomputed.
+        progress: called with (photos and pairs done, total); the total grows once, when the pairs are known.
 
     Raises:
         MissingExtraError: opencv is not installed.
         StorageError: a photo's bytes cannot be read.
     """
     _opencv()
-    kept = np.arange(count) if known is None else np.unique(known, return_index=True)[1]
-    kept = np.sort(kept)
+    representatives = np.arange(count) if known is None else np.unique(known, return_index=True)[1]
+    representatives = np.sort(representatives)
     views = _Views(read, memory)
-    pairs = kept[_candidates(views, kept, threads, top, progress)]
+    pairs = representatives[_candidates(views, representatives, threads, top, progress)]
     if embeddings is not None:
-        pairs = np.concatenate([pairs, kept[alike(embeddings[kept], top)]])
+        pairs = np.concatenate([pairs, representatives[alike(embeddings[representatives], top)]])
     pairs = np.unique(np.sort(pairs, axis=1), axis=0)
     jobs = list(_jobs(pairs, views.capacity))
-    done, found = len(kept), list[Copy]()
-    for job, copies in zip(jobs, in_threads(lambda job: _copies_of(views, *job), jobs, threads), strict=True):
-        found += copies
+    done, copies = len(representatives), list[Copy]()
+    for job, matches in zip(jobs, in_threads(lambda job: _copies_of(views, *job), jobs, threads), strict=True):
+        copies += matches
         done += len(job[1])
-        progress(done, len(kept) + len(pairs))
-    return sorted(found, key=lambda copy: (copy.first, copy.second))
+        progress(done, len(representatives) + len(pairs))
+    return sorted(copies, key=lambda copy: (copy.first, copy.second))
 
 
 def alike(embeddings: Floats, top: int) -> Indices:
-    """Pairs in which one is among the `top` nearest of the other by cosine: int64 [P, 2], both orders.
+    """Find pairs in which one is among the `top` nearest of the other by cosine: int64 [P, 2], both orders.
 
     Args:
         embeddings: float32 [N, D].
-        top: neighbours a photo.
+        top: neighbours per photo.
     """
     count = len(embeddings)
     top = min(top, count - 1)
@@ -151,24 +151,24 @@ def alike(embeddings: Floats, top: int) -> Indices:
         return np.zeros((0, 2), np.int64)
     vectors = np.asarray(embeddings, np.float32)
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
-    found = []
+    pairs = []
     step = max(1, _CELLS // count)
     for start in range(0, count, step):
         rows = np.arange(start, min(start + step, count))
         nearness = vectors[rows] @ vectors.T
         nearness[np.arange(len(rows)), rows] = -2
         near = np.argpartition(nearness, -top, axis=1)[:, -top:]
-        found.append(np.stack([np.repeat(rows, top), near.ravel()], axis=1))
-    return np.concatenate(found)
+        pairs.append(np.stack([np.repeat(rows, top), near.ravel()], axis=1))
+    return np.concatenate(pairs)
 
 
 @dataclass(frozen=True)
 class _View:
-    """What is kept of a photo.
+    """The keypoints of a photo.
 
     Attributes:
         size: of the thumbnail (width, height), pixels.
-        full: of the photo as it is turned upright (width, height).
+        full: size of the upright photo (width, height), pixels.
         points: float32 [K, 2], x and y in the thumbnail.
         descriptors: uint8 [K, 128], roots of the L1-normalised ones, times 512.
     """
@@ -180,7 +180,7 @@ class _View:
 
 
 class _Views:
-    """Keypoints and thumbnails by photo; the ones used last are kept. Safe to call from several threads."""
+    """An LRU cache of keypoints by photo. Thread-safe."""
 
     def __init__(self, read: Callable[[int], bytes], memory: int) -> None:
         self._read, self._lock = read, threading.Lock()
@@ -188,23 +188,23 @@ class _Views:
         self._views: OrderedDict[int, _View | None] = OrderedDict()
 
     def view(self, index: int) -> _View | None:
-        """Keypoints of a photo; `None` if it gives no pixels."""
+        """Return the keypoints of a photo; `None` if it cannot be decoded."""
         with self._lock:
             if index in self._views:
                 self._views.move_to_end(index)
                 return self._views[index]
-        found = self._look(index)
+        view = self._compute(index)
         with self._lock:
-            self._views[index] = found
+            self._views[index] = view
             while len(self._views) > self.capacity:
                 self._views.popitem(last=False)
-        return found
+        return view
 
     def grey(self, index: int) -> NDArray[np.uint8]:
-        """The thumbnail: uint8 [H, W]."""
+        """Return the thumbnail: uint8 [H, W]."""
         return np.asarray(imaging.thumbnail(self._read(index), SIDE).convert("L"))
 
-    def _look(self, index: int) -> _View | None:
+    def _compute(self, index: int) -> _View | None:
         data = self._read(index)
         try:
             facts = imaging.facts(data)
@@ -217,19 +217,19 @@ class _Views:
 
 def _keypoints(grey: NDArray[np.uint8]) -> tuple[Floats, NDArray[np.uint8]]:
     cv2 = _opencv()
-    points, found = cv2.SIFT_create(nfeatures=KEYPOINTS, contrastThreshold=0.02).detectAndCompute(grey, None)
-    if found is None:
+    points, descriptors = cv2.SIFT_create(nfeatures=KEYPOINTS, contrastThreshold=0.02).detectAndCompute(grey, None)
+    if descriptors is None:
         return np.zeros((0, 2), np.float32), _NOTHING
-    where = np.array([point.pt for point in points[:KEYPOINTS]], np.float32)
-    found = found[:KEYPOINTS]
-    rooted = np.sqrt(found / np.maximum(found.sum(1, keepdims=True), 1))
-    return where, np.minimum(rooted * 512, 255).astype(np.uint8)
+    positions = np.array([point.pt for point in points[:KEYPOINTS]], np.float32)
+    descriptors = descriptors[:KEYPOINTS]
+    rooted = np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1))
+    return positions, np.minimum(rooted * 512, 255).astype(np.uint8)
 
 
 def _mirror() -> Indices:
-    """Places of a descriptor's 4 x 4 x 8 numbers (row, column, direction) when the photo is mirrored.
+    """The permutation of a descriptor's 4 x 4 x 8 values (row, column, direction) when the photo is mirrored.
 
-    Rows run across the keypoint's own direction: their order and the sense of directions turn round (Guo and
+    Rows run across the keypoint's orientation: their order and the sense of directions are reversed (Guo and
     Cao 2012, "MIFT: a framework for feature descriptors to be mirror reflection invariant").
     """
     places = np.arange(128).reshape(4, 4, 8)
@@ -240,26 +240,26 @@ _MIRROR = _mirror()
 _NOTHING = np.zeros((0, 128), np.uint8)
 
 
-def _candidates(views: "_Views", kept: Indices, threads: int, top: int, progress: Progress) -> Indices:
-    """Pairs of places in `kept` that share words: int64 [P, 2]."""
+def _candidates(views: "_Views", representatives: Indices, threads: int, top: int, progress: Progress) -> Indices:
+    """Find pairs of indices into `representatives` that share words: int64 [P, 2]."""
 
     def words_of(index: int) -> tuple[visual_words.Words, visual_words.Words]:
         view = views.view(index)
         descriptors = _NOTHING if view is None else view.descriptors
         return book.words(descriptors), book.words(descriptors[:, _MIRROR])
 
-    sampled = in_threads(views.view, kept[:: max(1, len(kept) // _SAMPLED)].tolist(), threads)
+    sampled = in_threads(views.view, representatives[:: max(1, len(representatives) // _SAMPLED)].tolist(), threads)
     book = visual_words.Codebook(np.concatenate([_NOTHING, *(view.descriptors for view in sampled if view)]))
     plain, mirrored = [], []
-    for done, (own, turned) in enumerate(in_threads(words_of, kept.tolist(), threads), start=1):
+    for done, (own, turned) in enumerate(in_threads(words_of, representatives.tolist(), threads), start=1):
         plain.append(own)
         mirrored.append(turned)
-        progress(done, len(kept))
+        progress(done, len(representatives))
     return visual_words.nearest(plain, mirrored, top)
 
 
 def _jobs(pairs: Indices, capacity: int) -> Iterator[tuple[int, Indices]]:
-    """One photo and those to compare it with, in an order in which few photos are in use for long."""
+    """Yield a photo and those to compare it with, ordered so that few photos are in use at a time."""
     block = max(1, capacity // 3)
     first, second = pairs[:, 0], pairs[:, 1]
     order = np.lexsort((second, first, second // block, first // block))
@@ -276,7 +276,7 @@ def _copies_of(views: _Views, first: int, others: Indices) -> list[Copy]:
         return []
     ours = _unit(one.descriptors)
     both = np.concatenate([ours, ours[:, _MIRROR]])
-    found = []
+    copies = []
     for second in others.tolist():
         other = views.view(second)
         if other is None or len(other.points) < INLIERS:
@@ -285,9 +285,9 @@ def _copies_of(views: _Views, first: int, others: Indices) -> list[Copy]:
         for mirrored, part in ((False, similar[: len(ours)]), (True, similar[len(ours) :])):
             copy = _verified(views, (first, one), (second, other), _matches(part), mirrored=mirrored)
             if copy is not None:
-                found.append(copy)
+                copies.append(copy)
                 break
-    return found
+    return copies
 
 
 def _unit(descriptors: NDArray[np.uint8]) -> Floats:
@@ -297,7 +297,7 @@ def _unit(descriptors: NDArray[np.uint8]) -> Floats:
 
 
 def _matches(similar: Floats) -> tuple[Indices, Indices]:
-    """Keypoints that are each other's nearest, and much nearer than the next, by cosines float32 [K, L]."""
+    """Match keypoints that are mutual nearest neighbours and pass the ratio test, by cosines float32 [K, L]."""
     rows = np.arange(len(similar))
     best = similar.argmax(axis=1)
     nearest = similar[rows, best]
@@ -343,7 +343,7 @@ def _verified(
 
 
 def _distinct(points: Floats) -> int:
-    """Keypoints at places of their own: one place can have several directions."""
+    """Count keypoints at distinct positions: one position can have several orientations."""
     return len(np.unique(np.round(points), axis=0))
 
 
@@ -357,7 +357,7 @@ def _moved(points: Floats, matrix: NDArray[np.float64]) -> Floats:
 
 
 def _shares(one: tuple[int, int], other: tuple[int, int], matrix: NDArray[np.float64]) -> tuple[float, float]:
-    """Shares of both photos that the other shows."""
+    """Return the share of each photo that the other contains."""
     moved = _moved(_corners(one), matrix)
     both, _ = _opencv().intersectConvexConvex(moved, _corners(other))
     area = one[0] * one[1] * abs(np.linalg.det(matrix[:, :2]))
@@ -365,7 +365,7 @@ def _shares(one: tuple[int, int], other: tuple[int, int], matrix: NDArray[np.flo
 
 
 def _centred(one: tuple[int, int], other: tuple[int, int], matrix: NDArray[np.float64]) -> bool:
-    """True if the middle of one photo lies in the middle of the other, up to 5 % of its diagonal."""
+    """Return true if the centres coincide, up to 5 % of the diagonal."""
     middle = _moved(np.array([[one[0] / 2, one[1] / 2]], np.float32), matrix)[0]
     return bool(np.hypot(*(middle - np.array(other) / 2)) < 0.05 * np.hypot(*other))
 
@@ -386,16 +386,16 @@ def _kind(angle: float, shares: Sequence[float], *, centred: bool, mirrored: boo
 def _agreement(
     one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: NDArray[np.float64], *, mirrored: bool
 ) -> float:
-    """Correlation of two grey pictures where both show something: what nine of ten blocks reach; -1 if nowhere.
+    """Return the correlation of two grey photos that nine of ten textured blocks reach; -1 if there are too few.
 
-    Blocks count that have some texture in one of the pictures: a plain wall is like any other. The lowest tenth
-    is left to stamps and errors of the transform; another plant before the same wall takes more.
+    A block counts if it has texture in one of the photos: one plain wall looks like any other. The lowest tenth
+    allows for date stamps and errors of the transform; another plant in front of the same wall affects more blocks.
     """
     cv2 = _opencv()
     source = np.ascontiguousarray(one[:, ::-1]) if mirrored else one
     size = other.shape[1], other.shape[0]
     ours = cv2.warpAffine(source, matrix, size, flags=cv2.INTER_LINEAR).astype(np.float32)
-    shown = cv2.warpAffine(np.ones_like(source), matrix, size, flags=cv2.INTER_NEAREST) > 0
+    covered = cv2.warpAffine(np.ones_like(source), matrix, size, flags=cv2.INTER_NEAREST) > 0
     ours, theirs = (cv2.GaussianBlur(picture, (0, 0), 1.5) for picture in (ours, other.astype(np.float32)))
     rows, columns = other.shape[0] // _BLOCK, other.shape[1] // _BLOCK
 
@@ -403,7 +403,7 @@ def _agreement(
         cut = picture[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK)
         return cut.swapaxes(1, 2).reshape(rows * columns, -1)
 
-    inside = blocks(cv2.erode(shown.astype(np.uint8), np.ones((5, 5), np.uint8))).all(axis=1)
+    inside = blocks(cv2.erode(covered.astype(np.uint8), np.ones((5, 5), np.uint8))).all(axis=1)
     left, right = blocks(ours)[inside], blocks(theirs)[inside]
     left, right = (part - part.mean(axis=1, keepdims=True) for part in (left, right))
     power = np.maximum((left**2).mean(axis=1), (right**2).mean(axis=1))
@@ -419,6 +419,6 @@ def _opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise MissingExtraError("Crops, flips and turns need opencv", str(error), extra="curate") from error
-    cv2.setNumThreads(1)  # the threads are ours
+        raise MissingExtraError("Finding crops and rotations needs OpenCV", str(error), extra="curate") from error
+    cv2.setNumThreads(1)  # plantml runs its own threads
     return cv2

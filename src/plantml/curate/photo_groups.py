@@ -1,4 +1,4 @@
-"""Photos that show one thing, for those who must not tear them apart."""
+"""Groups of overlapping photos, which a split must keep together."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,8 @@ from plantml.data.splits import Seen
 from plantml.settings import Machine
 
 
-def seen(machine: Machine, progress: Callable[[str], Progress]) -> Seen:
-    """A function that finds crops, turns and overlaps among a version's usable photos; see `splits.split_dataset`."""
+def finder(machine: Machine, progress: Callable[[str], Progress]) -> Seen:
+    """Return a function that groups crops, rotations and overlaps of usable photos; see `splits.split_dataset`."""
 
     def find(version: Version, usable: pl.DataFrame) -> list[int | None]:
         subject = Subject(version, machine, progress=progress)
@@ -21,12 +21,12 @@ def seen(machine: Machine, progress: Callable[[str], Progress]) -> Seen:
         for group, (members, _) in enumerate(duplicates.linked(duplicates.by_keypoints(subject))):
             number.update(dict.fromkeys(members, group))
         places = {key: place for place, key in enumerate(subject.pictures.select(KEY).iter_rows())}
-        found = [number.get(places.get(key, -1)) for key in usable.select(KEY).iter_rows()]
-        # A photo stands for its copies, which are not compared themselves.
+        groups = [number.get(places.get(key, -1)) for key in usable.select(KEY).iter_rows()]
+        # One photo represents its duplicates, which are not compared themselves.
         twin = subject.twins.group
         for row, key in enumerate(usable.select(KEY).iter_rows()):
-            if found[row] is None and key in places:
-                found[row] = number.get(int(twin[places[key]]))
-        return found
+            if groups[row] is None and key in places:
+                groups[row] = number.get(int(twin[places[key]]))
+        return groups
 
     return find

@@ -1,4 +1,4 @@
-"""Probes: simple models that tell how much some features know of a label. Needs scikit-learn."""
+"""Probes: simple models that measure how well features predict a label. Needs scikit-learn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ Ints = NDArray[np.int64]
 
 _FOLDS = 5
 _MOST = 20_000
-"""Photos that a probe learns from, at most, taken at random: more would not change what it tells."""
+"""Photos that a probe is trained on at most, chosen at random; more do not change the result."""
 
 _COMPONENTS = 128
 
 
 @dataclass(frozen=True)
-class Probed:
-    """What a probe knew of photos that it had not seen.
+class ProbeResult:
+    """Out-of-fold predictions of a probe.
 
     Attributes:
         classes: in the order of the columns.
-        rows: int64 [M], places of the photos that were judged.
+        rows: int64 [M], indices of the predicted photos.
         labels: int64 [M], their classes.
-        probabilities: float32 [M, classes], calibrated, each from a model that saw neither the photo nor its group.
+        probabilities: float32 [M, classes], calibrated, each from a model trained without the photo and its group.
     """
 
     classes: tuple[str, ...]
@@ -37,12 +37,12 @@ class Probed:
 
     @property
     def accuracy(self) -> float:
-        """Share of photos whose class it names."""
+        """Share of photos whose class is predicted correctly."""
         return float((self.probabilities.argmax(1) == self.labels).mean())
 
     @property
     def commonest(self) -> float:
-        """The accuracy of always naming the commonest class."""
+        """The accuracy of always predicting the most common class."""
         return float(np.bincount(self.labels).max() / len(self.labels))
 
 
@@ -54,20 +54,20 @@ def probe(
     kind: Literal["linear", "trees"] = "linear",
     threads: int = 1,
     seed: int = 0,
-) -> Probed | None:
-    """Out-of-fold probabilities by cross-validation that never tears a group.
+) -> ProbeResult | None:
+    """Compute out-of-fold probabilities by cross-validation that keeps groups together.
 
     Args:
         features: float32 [N, D].
         labels: class of each photo, or `None`.
         groups: int64 [N]; photos of one group are in one fold.
         kind: `linear` (logistic regression on 128 principal components) for embeddings, `trees` (a random
-            forest) for facts that are not of one scale.
-        threads: at most so many.
-        seed: of folds, sample and forest.
+            forest) for features on different scales.
+        threads: maximum number of threads.
+        seed: random seed of folds, sample and forest.
 
     Returns:
-        `None` where no two classes have enough groups (two a fold) to learn from.
+        `None` unless two classes have enough groups to train on, two per fold.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
@@ -75,7 +75,7 @@ def probe(
     try:
         from sklearn.model_selection import StratifiedGroupKFold
     except ImportError as error:
-        raise MissingExtraError("Probes are not installed", str(error), extra="curate") from error
+        raise MissingExtraError("Probes need scikit-learn", str(error), extra="curate") from error
 
     rows, classes = _eligible(labels, groups)
     if len(classes) < 2:
@@ -83,38 +83,40 @@ def probe(
     index = {name: number for number, name in enumerate(classes)}
     y = np.array([index[str(labels[row])] for row in rows], np.int64)
     x, g = features[rows], groups[rows]
-    found = np.zeros((len(rows), len(classes)), np.float32)
-    for fit, judge in StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(x, y, g):
-        some = fit if len(fit) <= _MOST else np.sort(np.random.default_rng(seed).choice(fit, _MOST, replace=False))
-        model = _model(kind, x[some].shape, threads, seed).fit(x[some], y[some])
+    probabilities = np.zeros((len(rows), len(classes)), np.float32)
+    for train, held_out in StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(x, y, g):
+        sample = (
+            train if len(train) <= _MOST else np.sort(np.random.default_rng(seed).choice(train, _MOST, replace=False))
+        )
+        model = _model(kind, x[sample].shape, threads, seed).fit(x[sample], y[sample])
         columns = model.classes_
-        found[judge[:, None], columns[None, :]] = model.predict_proba(x[judge])
-    return Probed(classes, rows, y, _calibrated(found, y))
+        probabilities[held_out[:, None], columns[None, :]] = model.predict_proba(x[held_out])
+    return ProbeResult(classes, rows, y, _calibrated(probabilities, y))
 
 
 def _calibrated(probabilities: Floats, labels: Ints) -> Floats:
-    """Probabilities as sure as they are right, by one temperature (Guo et al. 2017, "On calibration")."""
+    """Calibrate probabilities by temperature scaling (Guo et al. 2017, "On calibration")."""
     from scipy.optimize import minimize_scalar
 
     logits = np.log(probabilities.astype(np.float64) + 1e-9)
-    mine = np.arange(len(labels)), labels
+    own = np.arange(len(labels)), labels
 
     def softmax(temperature: float) -> NDArray[np.float64]:
         scaled = logits / temperature
         powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
-    best = minimize_scalar(lambda t: -np.log(softmax(t)[mine] + 1e-12).mean(), bounds=(0.1, 10), method="bounded").x
+    best = minimize_scalar(lambda t: -np.log(softmax(t)[own] + 1e-12).mean(), bounds=(0.1, 10), method="bounded").x
     return softmax(float(best)).astype(np.float32)
 
 
 def _eligible(labels: Sequence[str | None], groups: Ints) -> tuple[Ints, tuple[str, ...]]:
-    """Places of photos whose class has enough groups, and these classes."""
+    """Return the indices of photos whose class has enough groups, and these classes."""
     of_class: dict[str, set[int]] = {}
     for label, group in zip(labels, groups.tolist(), strict=True):
         if label is not None:
             of_class.setdefault(label, set()).add(group)
-    classes = tuple(sorted(name for name, found in of_class.items() if len(found) >= 2 * _FOLDS))
+    classes = tuple(sorted(name for name, members in of_class.items() if len(members) >= 2 * _FOLDS))
     rows = np.array([row for row, label in enumerate(labels) if label in classes], np.int64)
     return rows, classes
 

@@ -1,4 +1,4 @@
-"""The check report as one self-contained HTML page: thumbnails inside, paged by a short script."""
+"""The check report: one self-contained HTML page with embedded thumbnails."""
 
 import base64
 import io
@@ -15,47 +15,47 @@ from plantml.reporting import documents
 
 _SIDE = 160
 _SHOWN_ROWS = 8
-"""Photos that one finding shows."""
+"""Photos shown per finding."""
 
 _OF_CODE, _IN_ALL = 120, 3000
-"""Findings of one code, and photos in all, that have thumbnails: a page of 3000 weighs about 15 MB."""
+"""Maximum number of findings per code, and of photos in total, with thumbnails; 3000 make a page of about 15 MB."""
 
 
 def render(report: Report, subject: Subject, progress: Progress = silent) -> bytes:
-    """The page as UTF-8 bytes.
+    """Render the page as UTF-8 bytes.
 
-    All findings are in it; the first ones of each code have pictures.
+    It lists all findings; the first of each code have thumbnails.
     """
-    shown = _with_pictures(report)
-    found = {}
+    rows = _rows_with_thumbnails(report)
+    thumbnails = {}
     for done, (row, data) in enumerate(
-        in_threads(lambda row: (row, _thumbnail(subject, row)), shown, subject.machine.threads), start=1
+        in_threads(lambda row: (row, _thumbnail(subject, row)), rows, subject.machine.threads), start=1
     ):
         if data is not None:
-            found[row] = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
-        progress(done, len(shown))
+            thumbnails[row] = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+        progress(done, len(rows))
     page = documents.fill(
         "plantml.curate",
         "report.html",
         title=report.version.ref,
         data=_embedded(_content(report)),
-        pictures=_embedded(found),
+        pictures=_embedded(thumbnails),
     )
     return page.encode()
 
 
-def _with_pictures(report: Report) -> list[int]:
+def _rows_with_thumbnails(report: Report) -> list[int]:
     rows: dict[int, None] = {}
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for finding in report.findings:
-        seen[finding.code] = seen.get(finding.code, 0) + 1
-        if seen[finding.code] <= _OF_CODE and len(rows) < _IN_ALL:
+        counts[finding.code] = counts.get(finding.code, 0) + 1
+        if counts[finding.code] <= _OF_CODE and len(rows) < _IN_ALL:
             rows.update(dict.fromkeys(finding.rows[:_SHOWN_ROWS]))
     return list(rows)
 
 
 def _thumbnail(subject: Subject, row: int) -> bytes | None:
-    """A small JPEG of the upright photo, its boxes drawn; `None` where it cannot be shown."""
+    """A small JPEG of the upright photo with its boxes; `None` if it cannot be shown."""
     from PIL import ImageDraw
 
     version = subject.version.rows
@@ -81,10 +81,10 @@ def _content(report: Report) -> dict[str, Any]:
     version = report.version
     targets = [target.name for target in version.targets]
     rows = sorted({row for finding in report.findings for row in finding.rows})
-    some = version.rows[rows].select("name", "split", *targets)
+    photos = version.rows[rows].select("name", "split", *targets)
     labels = [
-        [name, " · ".join(_said(value) for value in (*values, split) if value is not None)]
-        for name, split, *values in some.iter_rows()
+        [name, " · ".join(_text(value) for value in (*values, split) if value is not None)]
+        for name, split, *values in photos.iter_rows()
     ]
     return {
         "dataset": version.ref,
@@ -99,11 +99,11 @@ def _content(report: Report) -> dict[str, Any]:
     }
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return ", ".join(value) if isinstance(value, Iterable) and not isinstance(value, str) else str(value)
 
 
 def _embedded(content: Mapping[Any, Any]) -> str:
-    """JSON that can stand inside a script element, whatever texts are in it."""
+    """JSON that is safe inside a script element, whatever text it contains."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

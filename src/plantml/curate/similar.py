@@ -1,4 +1,4 @@
-"""Photos like a photo, and the set as a map."""
+"""Embeddings of a dataset, and its photos most similar to a given one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from plantml.settings import Machine
 
 
 @dataclass(frozen=True)
-class Alike:
-    """One photo of a dataset that is like the one that was asked for.
+class Match:
+    """A photo of a dataset that is similar to the query.
 
     Attributes:
-        row: number of the version's row.
+        row: row number in the version.
         name: of the photo.
-        cosine: of the two embeddings, -1 to 1.
-        labels: by target name, those that are known.
+        cosine: cosine of the two embeddings, -1 to 1.
+        labels: known labels by target.
     """
 
     row: int
@@ -41,12 +41,12 @@ class Embedded:
     """Embeddings of a version.
 
     Attributes:
-        version: whose photos they are of.
+        version: the dataset version.
         ids: SHA-256 of each distinct photo.
         vectors: float32 [N, D], of length 1, or [N, C] on principal components.
-        model: what made them.
-        digest: names the model.
-        explained: share of the variance that the components explain; 1 where none were asked for.
+        model: name of the network.
+        digest: identifies the model.
+        explained: share of the variance that the components explain; 1 without a projection.
     """
 
     version: Version
@@ -60,17 +60,19 @@ class Embedded:
 def embed(
     ref: str, machine: Machine, *, model: str | None = None, pca: float | None = None, progress: Progress = silent
 ) -> Embedded:
-    """Embeddings of all usable photos, computed once a photo and model and kept beside the versions.
+    """Compute embeddings of all usable photos, once per photo and model, and store them in the dataset.
 
     Args:
         ref: the dataset.
-        machine: whose threads and cache are used.
+        machine: the threads and the cache to use.
         model: see `embeddings.open_embedder`.
         pca: keep the principal components that explain this share of the variance, 0 to 1.
         progress: called with (photos done, photos).
     """
     if pca is not None and not 0 < pca <= 1:
-        raise UsageError(f"--pca {pca} is no share", "it is the part of the variance to keep, above 0 and up to 1")
+        raise UsageError(
+            f"--pca {pca} is out of range", "it is the share of the variance to keep", "Use a number above 0, up to 1."
+        )
     version, embedder = versions.load(ref), embeddings.open_embedder(model, machine)
     ids, vectors = embeddings.embed(version, embedder, machine, progress)
     explained = 1.0
@@ -81,15 +83,15 @@ def embed(
 
 def similar(
     image: str, ref: str, machine: Machine, *, model: str | None = None, count: int = 10, progress: Progress = silent
-) -> tuple[Version, list[Alike]]:
-    """The photos of a dataset most like one photo, the likest first.
+) -> tuple[Version, list[Match]]:
+    """Find the photos of a dataset most similar to a query photo, most similar first.
 
     Args:
-        image: URL of the photo.
+        image: URL of the query photo.
         ref: the dataset.
-        machine: whose threads and cache are used.
+        machine: the threads and the cache to use.
         model: see `embeddings.open_embedder`.
-        count: photos at most.
+        count: maximum number of photos.
         progress: called with (photos done, photos) while embeddings are computed.
     """
     version, embedder = versions.load(ref), embeddings.open_embedder(model, machine)
@@ -97,21 +99,21 @@ def similar(
     ids, vectors = embeddings.embed(version, embedder, machine, progress)
     places, cosines = nearest_neighbours.nearest(query, vectors, count)
     first = {image_id: row for row, image_id in reversed(list(enumerate(version.rows["image_id"])))}
-    found = []
+    matches = []
     for place, cosine in zip(places[0].tolist(), cosines[0].tolist(), strict=True):
         row = first[ids[place]]
         values = version.rows.row(row, named=True)
         labels = {target.name: values[target.name] for target in version.targets if values[target.name] is not None}
-        found.append(Alike(row, values["name"], float(cosine), labels))
-    return version, found
+        matches.append(Match(row, values["name"], float(cosine), labels))
+    return version, matches
 
 
-def draw(image: str, version: Version, found: Sequence[Alike]) -> bytes:
-    """A contact sheet, PNG: the photo that was asked for, then those that are like it."""
-    tiles = [Tile(partial(storage.read, image), [storage.basename(image), "asked for"], "#3a6ea5")]
-    for alike in found:
-        url = version.image_url(version.rows["path"][alike.row])
-        labels = [str(label) for label in alike.labels.values()]
-        lines = [storage.basename(alike.name), f"cosine {alike.cosine:.3f}", *labels]
+def draw(image: str, version: Version, matches: Sequence[Match]) -> bytes:
+    """Draw a contact sheet as PNG: the query photo, then the matches."""
+    tiles = [Tile(partial(storage.read, image), [storage.basename(image), "query"], "#3a6ea5")]
+    for match in matches:
+        url = version.image_url(version.rows["path"][match.row])
+        labels = [str(label) for label in match.labels.values()]
+        lines = [storage.basename(match.name), f"cosine {match.cosine:.3f}", *labels]
         tiles.append(Tile(partial(storage.read, url), lines, "#2e7d32"))
     return contact_sheet.draw(tiles)

@@ -1,4 +1,4 @@
-"""`plantml dataset drift`: what comes in, held against what was trained on."""
+"""`plantml dataset drift`: compare new photos with the training photos."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from plantml.errors import InputError, MissingExtraError
 from plantml.settings import Machine
 
 LEVEL = 0.01
-"""An index is told from chance if its p is below this, shared out among all columns (Bonferroni)."""
+"""Significance level of an index, divided by the number of columns (Bonferroni)."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One label, score or measure of quality.
+    """The comparison of one label, score or measure of quality.
 
     Attributes:
-        name: of it.
+        name: name of the column.
         kind: `label` or `number`.
-        index: how far the sides are apart.
-        sure: true if that cannot well be chance, with so many columns looked at.
+        index: the population stability index.
+        sure: true if it is significant, corrected for the number of columns.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Column:
 
     @property
     def verdict(self) -> str:
-        """`none`, `moderate` or `large`; `by chance?` where so few photos show such an index anyway."""
+        """`none`, `moderate` or `large`; `by chance?` if the index is not significant."""
         if self.index.psi < measures.MODERATE:
             return "none"
         if not self.sure:
@@ -46,26 +46,26 @@ class Column:
 
 @dataclass(frozen=True)
 class Gate:
-    """A bound that was asked for, and whether it holds."""
+    """A requested limit, whether it holds, and the numbers."""
 
     name: str
     passed: bool
-    said: str
+    evidence: str
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What a comparison found.
+    """The result of a comparison.
 
     Attributes:
-        before: what was trained on.
-        after: what comes in.
-        photos: of both.
-        columns: the largest index first.
-        embeddings: the two-sample test; `None` if there were no vectors.
-        not_compared: what could not be compared, and why.
-        gates: that were asked for.
-        seed: of the two-sample test.
+        before: the training photos.
+        after: the new photos.
+        photos: number of photos on each side.
+        columns: the largest index first, significant ones before others.
+        embeddings: the two-sample test; `None` without vectors.
+        not_compared: the reason for each column that was not compared.
+        gates: the requested gates.
+        seed: random seed of the two-sample test.
     """
 
     before: str
@@ -84,17 +84,17 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a comparison shall look at.
+class Options:
+    """What to compare, and the gates.
 
     Attributes:
-        split: of the first side, if it is a dataset.
-        model: whose embeddings datasets get; the pretrained backbone if not given.
-        vectors: look at embeddings at all.
-        files: of embeddings, for each side that has one.
-        max_psi: gate: no index may be larger, unless chance alone explains it.
-        min_p: gate: the p-value of the embeddings must be at least this.
-        seed: of the two-sample test.
+        split: split of the first side, if it is a dataset.
+        model: embeds the datasets; the pretrained backbone if not given.
+        vectors: whether to compare embeddings.
+        files: the file of embeddings of each side, if it has one.
+        max_psi: gate: the largest index that passes, unless it is not significant.
+        min_p: gate: the smallest p-value of the embeddings that passes.
+        seed: random seed of the two-sample test.
     """
 
     split: str | None = None
@@ -109,36 +109,36 @@ class Asked:
 def drift(
     before: str,
     after: str,
-    asked: Asked,
+    options: Options,
     machine: Machine,
     progress: Callable[[str], Progress] = lambda _: silent,
 ) -> Drift:
     """Compare two sides.
 
     Args:
-        before: a dataset or records: what was trained on.
-        after: the same: what comes in.
-        asked: what to look at.
-        machine: whose threads and cache are used.
-        progress: gives a progress for a named part of the work.
+        before: the training photos, as a dataset or records.
+        after: the new photos, as a dataset or records.
+        options: what to compare.
+        machine: the threads and the cache to use.
+        progress: returns the progress callback for a named part of the work.
 
     Raises:
-        InputError: a side cannot be read, or has no photo.
+        InputError: a side cannot be read, or has no photos.
     """
-    pair = (inputs.read(before, split=asked.split if not inputs.is_records(before) else None), inputs.read(after))
-    return compare(*pair, asked, machine, progress)
+    pair = (inputs.read(before, split=options.split if not inputs.is_records(before) else None), inputs.read(after))
+    return compare(*pair, options, machine, progress)
 
 
 def compare(
     before: Side,
     after: Side,
-    asked: Asked,
+    options: Options,
     machine: Machine,
     progress: Callable[[str], Progress] = lambda _: silent,
 ) -> Drift:
-    """Compare two sides that are read already; see `drift`."""
+    """Compare two sides that have been read; see `drift`."""
     columns, missing = _columns(before, after)
-    tested, why = _tested((before, after), asked, machine, progress) if asked.vectors else (None, "not asked for")
+    tested, why = _tested((before, after), options, machine, progress) if options.vectors else (None, "not requested")
     if why:
         missing["embeddings"] = why
     return Drift(
@@ -148,14 +148,14 @@ def compare(
         columns,
         tested,
         missing,
-        _gates(columns, tested, why, asked),
-        asked.seed,
+        _gates(columns, tested, why, options),
+        options.seed,
     )
 
 
 def _columns(before: Side, after: Side) -> tuple[list[Column], dict[str, str]]:
-    """Indices of all columns that both sides have, and why the others have none."""
-    found: list[tuple[str, str, Index]] = []
+    """Compute the index of all common columns, and the reason why the others have none."""
+    indices: list[tuple[str, str, Index]] = []
     missing: dict[str, str] = {}
     for name in dict.fromkeys([*before.labels, *before.numbers, *after.labels, *after.numbers]):
         kinds = [
@@ -163,27 +163,29 @@ def _columns(before: Side, after: Side) -> tuple[list[Column], dict[str, str]]:
         ]
         if kinds[0] != kinds[1]:
             only = before.ref if not kinds[1] else after.ref
-            missing[name] = f"only {only} has it" if "" in kinds else "a label on one side, a number on the other"
+            missing[name] = f"only in {only}" if "" in kinds else "a label on one side, a number on the other"
             continue
         index = _index(name, kinds[0], before, after)
         if index is None:
-            missing[name] = "no photo of one side has it"
+            missing[name] = "no photo of one side has a value"
         else:
-            found.append((name, kinds[0], index))
-    level = LEVEL / max(1, len(found))
-    columns = [Column(name, kind, index, index.p is not None and index.p < level) for name, kind, index in found]
+            indices.append((name, kinds[0], index))
+    level = LEVEL / max(1, len(indices))
+    columns = [Column(name, kind, index, index.p is not None and index.p < level) for name, kind, index in indices]
     return sorted(columns, key=lambda column: (not column.sure, -column.index.psi, column.name)), missing
 
 
 def _index(name: str, kind: str, before: Side, after: Side) -> Index | None:
     if kind == "label":
-        held = [[(at, label) for at, label in enumerate(side.labels[name]) if label is not None]
+        labelled = [[(at, label) for at, label in enumerate(side.labels[name]) if label is not None]
                 for side in (before, after)]  # fmt: skip
-        if not all(held):
+        if not all(labelled):
             return None
-        there = [[at for at, _ in each] for each in held]
+        labelled_at = [[at for at, _ in each] for each in labelled]
         return measures.labels_index(
-            [label for _, label in held[0]], [label for _, label in held[1]], _effective(before, after, there)
+            [label for _, label in labelled[0]],
+            [label for _, label in labelled[1]],
+            _effective(before, after, labelled_at),
         )
     numbers = [side.numbers[name] for side in (before, after)]
     places = [np.flatnonzero(np.isfinite(each)) for each in numbers]
@@ -201,82 +203,84 @@ def _effective(before: Side, after: Side, places: Sequence[Sequence[int]]) -> tu
 
 
 def _tested(
-    pair: tuple[Side, Side], asked: Asked, machine: Machine, progress: Callable[[str], Progress]
+    pair: tuple[Side, Side], options: Options, machine: Machine, progress: Callable[[str], Progress]
 ) -> tuple[TwoSample | None, str]:
-    """The two-sample test, or why there is none."""
+    """Run the two-sample test, or return why it cannot run."""
     try:
-        with_vectors = _with_vectors(pair, asked, machine, progress)
+        with_vectors = _with_vectors(pair, options, machine, progress)
     except MissingExtraError as error:
         return None, f"{error}. {error.hint}"
     if isinstance(with_vectors, str):
         return None, with_vectors
-    held = [side.vectors for side in with_vectors if side.vectors is not None]
-    (one, of_one), (other, of_other) = held
+    vectors = [side.vectors for side in with_vectors if side.vectors is not None]
+    (one, of_one), (other, of_other) = vectors
     if one.shape[1] != other.shape[1]:
         raise InputError(
-            "The embeddings of the two sides are of different models",
-            f"they have {one.shape[1]} and {other.shape[1]} numbers",
-            "Make both with one model.",
+            "The embeddings of the two sides come from different models",
+            f"they have {one.shape[1]} and {other.shape[1]} dimensions",
+            "Compute both with the same model.",
         )
     groups = ([pair[0].groups[at] for at in of_one], [pair[1].groups[at] for at in of_other])
-    found = measures.two_sample(one, other, groups, seed=asked.seed)
-    return found, "" if found else "a side has fewer than two groups of photos"
+    test = measures.two_sample(one, other, groups, seed=options.seed)
+    return test, "" if test else "a side has fewer than two groups of photos"
 
 
 def _with_vectors(
-    pair: tuple[Side, Side], asked: Asked, machine: Machine, progress: Callable[[str], Progress]
+    pair: tuple[Side, Side], options: Options, machine: Machine, progress: Callable[[str], Progress]
 ) -> list[Side] | str:
-    """Both sides with vectors of one network, or why that cannot be."""
-    made: list[Side] = []
-    for side, file, which in zip(pair, asked.files, "ab", strict=True):
+    """Return both sides with vectors of one network, or why that is impossible."""
+    sides: list[Side] = []
+    for side, file, which in zip(pair, options.files, "ab", strict=True):
         if file is None and side.version is None:
-            return f"{side.ref} are records: name their embeddings with --embeddings-{which} FILE"
+            return f"{side.ref} contains records: give their embeddings with --embeddings-{which} FILE"
         if file:
-            made.append(inputs.with_file(side, file))
-    if len(made) < 2:
-        if made and asked.model is None:
-            return "name the model of the embeddings, so that the dataset gets the same: --model RUN"
-        embedder = embeddings.open_embedder(asked.model, machine)
-        _same_model(pair, embedder.digest, asked.model)
-        made = [
+            sides.append(inputs.with_file(side, file))
+    if len(sides) < 2:
+        if sides and options.model is None:
+            return "give the model of the embeddings with --model RUN, so that it also embeds the dataset"
+        embedder = embeddings.open_embedder(options.model, machine)
+        _same_model(pair, embedder.digest, options.model)
+        sides = [
             inputs.with_file(side, file)
             if file
             else inputs.with_embedder(side, embedder, machine, progress("embedding"))
-            for side, file in zip(pair, asked.files, strict=True)
+            for side, file in zip(pair, options.files, strict=True)
         ]
-    return made
+    return sides
 
 
 def _same_model(pair: tuple[Side, Side], digest: str, model: str | None) -> None:
     for side in pair:
         if side.model and side.model != digest:
             raise InputError(
-                f"{side.ref} is of another model",
-                f"its records name {side.model[:12]}, and {model} is {digest[:12]}",
-                "Name the model that made the records.",
+                f"{side.ref} comes from another model",
+                f"its records state model {side.model[:12]}, and {model} is {digest[:12]}",
+                "Give the model that wrote the records with --model.",
             )
 
 
-def _gates(columns: Sequence[Column], tested: TwoSample | None, why: str, asked: Asked) -> list[Gate]:
+def _gates(columns: Sequence[Column], tested: TwoSample | None, why: str, options: Options) -> list[Gate]:
     gates = []
-    if asked.max_psi is not None:
-        over = [column for column in columns if column.sure and column.index.psi > asked.max_psi]
+    if options.max_psi is not None:
+        over = [column for column in columns if column.sure and column.index.psi > options.max_psi]
         named = ", ".join(f"{column.name} {column.index.psi:.3f}" for column in over)
-        gates.append(Gate("max_psi", not over, f"{named or 'every index'} against at most {asked.max_psi:g}"))
-    if asked.min_p is not None:
-        # A test that could not be made is no passed gate.
-        said = f"p {tested.p:.4f} against at least {asked.min_p:g}" if tested else f"embeddings not compared: {why}"
-        gates.append(Gate("min_p", tested is not None and tested.p >= asked.min_p, said))
+        gates.append(Gate("max_psi", not over, f"{named or 'all indices pass'}; the limit is {options.max_psi:g}"))
+    if options.min_p is not None:
+        # A test that could not run does not pass.
+        evidence = (
+            f"p {tested.p:.4f}; the minimum is {options.min_p:g}" if tested else f"embeddings not compared: {why}"
+        )
+        gates.append(Gate("min_p", tested is not None and tested.p >= options.min_p, evidence))
     return gates
 
 
-def as_json(found: Drift) -> dict[str, Any]:
-    """The comparison as JSON types."""
-    test = found.embeddings
+def as_json(result: Drift) -> dict[str, Any]:
+    """Return the comparison as JSON types."""
+    test = result.embeddings
     return {
-        "before": found.before,
-        "after": found.after,
-        "photos": list(found.photos),
+        "before": result.before,
+        "after": result.after,
+        "photos": list(result.photos),
         "columns": [
             {
                 "name": column.name,
@@ -286,7 +290,7 @@ def as_json(found: Drift) -> dict[str, Any]:
                 "verdict": column.verdict,
                 "bins": _bins(column.index),
             }
-            for column in found.columns
+            for column in result.columns
         ],
         "embeddings": None
         if test is None
@@ -297,10 +301,10 @@ def as_json(found: Drift) -> dict[str, Any]:
             "photos": list(test.photos),
             "groups": list(test.groups),
             "permutations": len(test.null),
-            "seed": found.seed,
+            "seed": result.seed,
         },
-        "not_compared": dict(found.not_compared),
-        "gates": [{"name": gate.name, "passed": gate.passed, "said": gate.said} for gate in found.gates],
+        "not_compared": dict(result.not_compared),
+        "gates": [{"name": gate.name, "passed": gate.passed, "evidence": gate.evidence} for gate in result.gates],
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What is compared: the photos of a dataset, or the records of a detection."""
+"""The inputs of a comparison: photos of a dataset, or records of a detection."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -21,27 +21,27 @@ from plantml.parsing import parse_json_object
 from plantml.settings import Machine
 
 RECORDS = frozenset({".jsonl", ".ndjson", ".parquet", ".csv"})
-"""Extensions of what is read as records of a detection."""
+"""Extensions of files that are read as records of a detection."""
 
 _PLAIN = frozenset({"image", "image_id", "model", "failure"})
-_HINT = "Name what plantml detect wrote."
+_HINT = "Give a file that plantml detect wrote."
 FAILED = "failed"
-"""Decision of a record that is a failure."""
+"""The decision given to failures."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two.
+    """One side of a comparison.
 
     Attributes:
-        ref: what it is.
-        ids: SHA-256 of each photo; `None` where it could not be read.
-        groups: of each photo: its group, or what names it alone.
-        labels: by name, a label of each photo or `None`.
-        numbers: by name, a number of each photo, NaN where there is none.
-        vectors: float32 [P, D], and the photo of each row; `None` if there are none.
-        model: digest of the model that looked at the photos; empty for a dataset.
-        version: of a dataset.
+        ref: name of the dataset or file.
+        ids: SHA-256 of each photo; `None` if it could not be read.
+        groups: the group of each photo, or a unique key if it has none.
+        labels: by column, the label of each photo or `None`.
+        numbers: by column, the number of each photo or NaN.
+        vectors: float32 [P, D] and the photo index of each row, or `None`.
+        model: digest of the model that wrote the records; empty for a dataset.
+        version: the dataset version, if it is one.
     """
 
     ref: str
@@ -55,34 +55,34 @@ class Side:
 
 
 def is_records(ref: str) -> bool:
-    """True for a file of records, by its extension; all else is a dataset."""
+    """Return true for a file of records, by its extension; anything else is a dataset."""
     return storage.suffix(ref) in RECORDS
 
 
 def read(ref: str, *, split: str | None = None) -> Side:
-    """A side without its vectors.
+    """Read a side, without vectors.
 
     Args:
-        ref: a dataset, or a file of records.
-        split: only this one of a dataset.
+        ref: a dataset or a file of records.
+        split: the split of a dataset to read; all if not given.
 
     Raises:
-        InputError: there is nothing, or no photo in it.
+        InputError: it cannot be read, or has no photos.
     """
     side = records(ref) if is_records(ref) else dataset(versions.load(ref), split)
     if not side.ids:
-        raise InputError(f"{side.ref} has no photo to compare", f"of split {split}" if split else "it is empty")
+        raise InputError(f"{side.ref} has no photo to compare", f"split {split} is empty" if split else "it is empty")
     return side
 
 
 def dataset(version: Version, split: str | None = None) -> Side:
-    """The usable photos of a version: labels, values, quality, sizes and cameras."""
+    """Read the usable photos of a version: labels, values, quality, sizes and cameras."""
     rows = version.usable(split).filter(pl.col("phash").is_not_null())
     return of_rows(version, rows, version.ref + (f", {split}" if split else ""))
 
 
 def of_rows(version: Version, rows: pl.DataFrame, ref: str) -> Side:
-    """Some rows of a version, as a side that is called `ref`."""
+    """Return rows of a version as a side named `ref`."""
     labels: dict[str, Sequence[str | None]] = {}
     numbers = {name: _floats(rows[name]) for name in (*QUALITY, "width", "height")}
     for target in version.targets:
@@ -91,7 +91,7 @@ def of_rows(version: Version, rows: pl.DataFrame, ref: str) -> Side:
         elif target.kind == "class":
             labels[target.name] = rows[target.name].to_list()
         else:
-            labels[target.name] = [None if found is None else _joined(found) for found in rows[target.name].to_list()]
+            labels[target.name] = [None if names is None else _joined(names) for names in rows[target.name].to_list()]
     labels["camera"] = rows["camera"].to_list()
     groups = rows.select(
         pl.when(pl.col("group").is_null()).then(pl.format("id {}", "image_id")).otherwise(pl.format("g {}", "group"))
@@ -100,16 +100,16 @@ def of_rows(version: Version, rows: pl.DataFrame, ref: str) -> Side:
 
 
 def records(url: str) -> Side:
-    """Records of a detection as JSON Lines, Parquet or CSV.
+    """Read records of a detection from JSON Lines, Parquet or CSV.
 
     Raises:
-        InputError: it holds no records.
+        InputError: it contains no records.
     """
     table = _lines(url) if storage.suffix(url) in {".jsonl", ".ndjson"} else _table(url)
     if not {"image", "image_id", "decision"} <= set(table.columns):
         raise InputError(
-            f"{url} holds no records", f"its columns are {', '.join(table.columns) or 'none'}",
-            "Name what plantml detect wrote, as .jsonl, .parquet or .csv.",
+            f"{url} contains no records", f"its columns are {', '.join(table.columns) or 'none'}",
+            "Give a file that plantml detect wrote, as .jsonl, .parquet or .csv.",
         )  # fmt: skip
     ids = table["image_id"].cast(pl.String).to_list()
     labels: dict[str, Sequence[str | None]] = {"decision": table["decision"].fill_null(FAILED).to_list()}
@@ -127,34 +127,34 @@ def records(url: str) -> Side:
 
 
 def with_file(side: Side, url: str) -> Side:
-    """The side with the vectors of a file that `detect --embeddings` or `dataset embed --out` wrote, by photo.
+    """Add the vectors of a file that `detect --embeddings` or `dataset embed --out` wrote.
 
     Raises:
-        InputError: it is no such file, or has no photo of the side.
+        InputError: it is not such a file, or has no photo of the side.
     """
     table = _table(url)
     if not {"image_id", "embedding"} <= set(table.columns):
         raise InputError(
-            f"{url} holds no embeddings", f"its columns are {', '.join(table.columns) or 'none'}",
-            "Make one: plantml detect … --embeddings FILE.parquet, or plantml dataset embed … --out FILE.parquet",
+            f"{url} contains no embeddings", f"its columns are {', '.join(table.columns) or 'none'}",
+            "Write one: plantml detect … --embeddings FILE.parquet, or plantml dataset embed … --out FILE.parquet",
         )  # fmt: skip
     known = dict(table.select("image_id", "embedding").drop_nulls().iter_rows())
-    return _with(side, known, f"{url} has no embedding of a photo of {side.ref}")
+    return _with(side, known, f"{url} has no embeddings of photos of {side.ref}")
 
 
 def with_embedder(side: Side, embedder: Embedder, machine: Machine, progress: Progress = silent) -> Side:
-    """The side of a dataset with the vectors that a network gives its photos; they are kept beside the dataset."""
+    """Add the vectors that a network computes for a dataset; they are stored in the dataset."""
     assert side.version is not None
-    wanted = pl.Series([image_id for image_id in side.ids if image_id])
-    rows = side.version.rows.filter(pl.col("image_id").is_in(wanted.implode()))
+    image_ids = pl.Series([image_id for image_id in side.ids if image_id])
+    rows = side.version.rows.filter(pl.col("image_id").is_in(image_ids.implode()))
     ids, vectors = embeddings.embed(replace(side.version, rows=rows), embedder, machine, progress)
-    return _with(side, dict(zip(ids, vectors, strict=True)), f"No photo of {side.ref} can be read any more")
+    return _with(side, dict(zip(ids, vectors, strict=True)), f"No photo of {side.ref} can be read")
 
 
 def _with(side: Side, known: Mapping[str, Any], nothing: str) -> Side:
     places = [at for at, image_id in enumerate(side.ids) if image_id in known]
     if not places:
-        raise InputError(nothing, "photos are joined by the SHA-256 of their bytes")
+        raise InputError(nothing, "photos are matched by the SHA-256 of their bytes", "Use the files of one dataset.")
     vectors = np.array([known[side.ids[at] or ""] for at in places], np.float32)
     return replace(side, vectors=(embeddings.unit(vectors), places))
 
@@ -167,24 +167,24 @@ def _lines(url: str) -> pl.DataFrame:
                 rows.append(_flat(parse_json_object(text, f"Line {number} of {url}", hint=_HINT)))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 why = f"{type(error).__name__}: {error}"
-                raise InputError(f"Line {number} of {url} is no record", why, _HINT) from error
+                raise InputError(f"Line {number} of {url} is not a record", why, _HINT) from error
     try:
         return pl.DataFrame(rows, infer_schema_length=None)
     except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{url} holds no records", str(error).splitlines()[0], _HINT) from error
+        raise InputError(f"{url} contains no records", str(error).splitlines()[0], _HINT) from error
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as one row, without the contract of its model: what an answer is, its keys tell."""
+    """Flatten a record to a row without the contract of its model: the keys tell the kind of a prediction."""
     row = {name: record[name] for name in ("image", "image_id", "model", "decision")}
     row |= {name: record.get(name) for name in ("unknown", "width", "height")}
-    for name, answer in (record["targets"] or {}).items():
-        if "label" in answer:
-            row |= {name: answer["label"], f"{name}_score": answer["score"]}
-        elif "labels" in answer:
-            row[name] = "|".join(label for label, _ in answer["labels"])
+    for name, prediction in (record["targets"] or {}).items():
+        if "label" in prediction:
+            row |= {name: prediction["label"], f"{name}_score": prediction["score"]}
+        elif "labels" in prediction:
+            row[name] = "|".join(label for label, _ in prediction["labels"])
         else:
-            row[name] = answer["value"]
+            row[name] = prediction["value"]
     return row
 
 

@@ -1,7 +1,7 @@
-"""How far two samples are apart: the population stability index, and a kernel two-sample test.
+"""Distances of two samples: the population stability index, and a kernel two-sample test.
 
-Photos of one plant are no independent witnesses. Both measures know groups: the index's p-value counts effective
-photos, and the kernel test moves whole groups.
+Photos of one plant are not independent. Both measures respect groups: the p-value of the index uses the effective
+number of photos, and the kernel test permutes whole groups.
 """
 
 from collections.abc import Hashable, Sequence
@@ -15,18 +15,18 @@ Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 
 BINS = 10
-"""Of a number, each with a tenth of the photos it is measured against (Siddiqi 2006)."""
+"""Bins of a number, each with a tenth of the first sample (Siddiqi 2006)."""
 
 MODERATE, LARGE = 0.10, 0.25
-"""An index below the first says no change, above the second a large one: the rule of thumb of Siddiqi 2006, "Credit
-Risk Scorecards". It was made for many thousands of cases; with few photos the index is large by chance, which is what
-its p-value is for."""
+"""Below the first limit there is no change, above the second a large one: the rule of thumb of Siddiqi 2006, "Credit
+Risk Scorecards". It is meant for many thousands of cases. With few photos the index is large by chance, hence the
+p-value."""
 
 FEW = 5
-"""Effective photos on a side below which nothing is said about chance."""
+"""Minimum effective number of photos on each side for a p-value."""
 
 MOST = 1000
-"""Photos a side that the kernel test looks at, drawn with its seed: its time and memory grow with their square."""
+"""Photos per side in the kernel test at most: time and memory grow with their square."""
 
 PERMUTATIONS = 1000
 _AT_ONCE = 100
@@ -38,10 +38,10 @@ class Index:
 
     Attributes:
         psi: sum over bins of (b - a) ln(b / a), for the bins' shares a before and b after.
-        p: probability of such an index if nothing changed; `None` with too few photos to say.
-        bins: their names.
-        before: photos in each.
-        after: photos in each.
+        p: probability of an index this large without a change; `None` with too few photos.
+        bins: names of the bins.
+        before: photos in each bin.
+        after: photos in each bin.
     """
 
     psi: float
@@ -53,15 +53,15 @@ class Index:
 
 @dataclass(frozen=True)
 class TwoSample:
-    """The kernel two-sample test.
+    """The result of the kernel two-sample test.
 
     Attributes:
         mmd2: unbiased estimate of the squared maximum mean discrepancy; may be below 0.
-        p: of the permutation test.
-        bandwidth: of the Gaussian kernel.
-        photos: that were looked at, on each side.
-        groups: that were moved, on each side.
-        null: what `mmd2` is where the sides are drawn anew, by permutation.
+        p: p-value of the permutation test.
+        bandwidth: bandwidth of the Gaussian kernel.
+        photos: number of photos used, on each side.
+        groups: number of groups, on each side.
+        null: `mmd2` of each permutation.
     """
 
     mmd2: float
@@ -73,42 +73,42 @@ class TwoSample:
 
 
 def effective(groups: Sequence[Hashable]) -> float:
-    """Photos that say as much as these, if those of one group all say the same: (sum of sizes)² / sum of squares.
+    """Return the effective number of photos: (sum of group sizes)² / sum of squared group sizes.
 
-    Kish 1965, "Survey Sampling", with an intraclass correlation of 1, the most careful one.
+    Kish 1965, "Survey Sampling", with an intraclass correlation of 1, the most conservative assumption.
     """
     sizes = _sizes(groups)
     return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
 
 
 def labels_index(before: Sequence[str], after: Sequence[str], photos: tuple[float, float]) -> Index:
-    """The index of labels; labels that only came after share a bin.
+    """Compute the index of labels; all labels that are new in `after` share a bin.
 
     Args:
         before: labels [N].
         after: labels [M].
-        photos: effective number of each side.
+        photos: effective number of photos of each side.
     """
     names, counts = np.unique(np.asarray(before, object).astype(str), return_counts=True)
     order = np.argsort(-counts, kind="stable")
     place = {str(names[at]): number for number, at in enumerate(order)}
-    found = np.zeros(len(names) + 1, np.int64)
+    new_counts = np.zeros(len(names) + 1, np.int64)
     for label in after:
-        found[place.get(label, len(names))] += 1
-    bins = (*place, "(new)") if found[-1] else tuple(place)
-    return _index(bins, np.append(counts[order], 0)[: len(bins)], found[: len(bins)], photos)
+        new_counts[place.get(label, len(names))] += 1
+    bins = (*place, "(new)") if new_counts[-1] else tuple(place)
+    return _index(bins, np.append(counts[order], 0)[: len(bins)], new_counts[: len(bins)], photos)
 
 
 def numbers_index(before: Floats, after: Floats, photos: tuple[float, float]) -> Index:
-    """The index of numbers in bins that each hold a tenth of those before, as far as ties allow.
+    """Compute the index of numbers, in bins that each hold a tenth of `before`, as far as ties allow.
 
     Args:
         before: float64 [N], finite.
         after: float64 [M], finite.
-        photos: effective number of each side.
+        photos: effective number of photos of each side.
     """
     marks, times = np.unique(np.quantile(before, np.arange(1, BINS) / BINS, method="lower"), return_counts=True)
-    # A value that fills whole bins gets one of its own, so that a constant that moved is seen to move.
+    # A value that fills whole bins gets its own bin, so that a shifted constant is detected.
     edges = np.unique(np.concatenate([marks, np.nextafter(marks[(times > 1) | (len(marks) == 1)], np.inf)]))
     bins = _names(edges)
     counts = [np.bincount(np.searchsorted(edges, side, side="right"), minlength=len(bins)) for side in (before, after)]
@@ -116,7 +116,7 @@ def numbers_index(before: Floats, after: Floats, photos: tuple[float, float]) ->
 
 
 def _names(edges: Floats) -> tuple[str, ...]:
-    """Of the bins between edges; one as narrow as numbers can be is a single value."""
+    """Name the bins between the edges; a bin of minimal width is a single value."""
     names = [f"< {edges[0]:.3g}"]
     before = -np.inf
     for edge, after in zip(edges, [*edges[1:], np.inf], strict=True):
@@ -133,10 +133,10 @@ def _names(edges: Floats) -> tuple[str, ...]:
 
 
 def _index(bins: tuple[str, ...], before: NDArray[Any], after: NDArray[Any], photos: tuple[float, float]) -> Index:
-    """The index, and its p: about (1/N + 1/M) chi-square with B - 1 degrees of freedom if nothing changed.
+    """Compute the index and its p-value: without a change it is about (1/N + 1/M) chi-square, B - 1 degrees of freedom.
 
-    Yurdakul 2018, "Statistical Properties of Population Stability Index". Half a photo is added to every bin, as an
-    empty one would make the index infinite.
+    Yurdakul 2018, "Statistical Properties of Population Stability Index". Half a photo is added to every bin,
+    because an empty one would make the index infinite.
     """
     from scipy.stats import chi2
 
@@ -158,47 +158,50 @@ def two_sample(
     seed: int = 0,
     permutations: int = PERMUTATIONS,
 ) -> TwoSample | None:
-    """The kernel two-sample test of Gretton et al. 2012, "A Kernel Two-Sample Test", on at most `MOST` photos a side.
+    """Run the kernel two-sample test on up to `MOST` photos per side.
 
-    The Gaussian kernel's bandwidth is the median distance. The p-value is that of the unbiased estimate (their lemma
-    6) among those where whole groups change sides.
+    See Gretton et al. 2012, "A Kernel Two-Sample Test". The Gaussian kernel's bandwidth is the median distance.
+    The p-value is the rank of the unbiased estimate (their lemma 6) among permutations of whole groups.
 
     Args:
         before: float32 [N, D].
         after: float32 [M, D].
-        groups: of the rows of each side.
-        seed: of the draw and of the permutations.
-        permutations: number of them.
+        groups: group of each row, for both sides.
+        seed: random seed of the sample and the permutations.
+        permutations: number of permutations.
 
     Returns:
-        `None` with fewer than two photos or groups on a side: then nothing can be said.
+        `None` with fewer than two groups on a side.
     """
     rng = np.random.default_rng(seed)
     units = [_numbered(each) for each in groups]
-    chosen = [np.sort(rng.permutation(len(side))[:MOST]) for side in (before, after)]
-    units = [_numbered(each[rows].tolist()) for each, rows in zip(units, chosen, strict=True)]
+    samples = [np.sort(rng.permutation(len(side))[:MOST]) for side in (before, after)]
+    units = [_numbered(each[rows].tolist()) for each, rows in zip(units, samples, strict=True)]
     sizes = [np.bincount(each) for each in units]
     if min(len(each) for each in sizes) < 2:
         return None
-    pooled = np.concatenate([before[chosen[0]], after[chosen[1]]]).astype(np.float32)
+    pooled = np.concatenate([before[samples[0]], after[samples[1]]]).astype(np.float32)
     kernel, bandwidth = _kernel(pooled)
     of_row = np.concatenate([units[0], units[1] + len(sizes[0])])
-    # Which groups are on the first side: as they are, then as chance deals them.
-    dealt = np.zeros((permutations + 1, len(sizes[0]) + len(sizes[1])), np.float32)
-    dealt[:, : len(sizes[0])] = 1
-    for row in dealt[1:]:
+    # Which groups are on the first side: the actual assignment, then the permutations.
+    assignments = np.zeros((permutations + 1, len(sizes[0]) + len(sizes[1])), np.float32)
+    assignments[:, : len(sizes[0])] = 1
+    for row in assignments[1:]:
         rng.shuffle(row)
-    found = np.concatenate(
-        [_mmd2(kernel, dealt[start : start + _AT_ONCE][:, of_row]) for start in range(0, len(dealt), _AT_ONCE)]
+    estimates = np.concatenate(
+        [
+            _mmd2(kernel, assignments[start : start + _AT_ONCE][:, of_row])
+            for start in range(0, len(assignments), _AT_ONCE)
+        ]
     )
-    null = found[1:][~np.isnan(found[1:])]
-    p = float((1 + (null >= found[0] - 1e-12).sum()) / (1 + len(null)))
-    photos, moved = (len(chosen[0]), len(chosen[1])), (len(sizes[0]), len(sizes[1]))
-    return TwoSample(float(found[0]), p, bandwidth, photos, moved, null)
+    null = estimates[1:][~np.isnan(estimates[1:])]
+    p = float((1 + (null >= estimates[0] - 1e-12).sum()) / (1 + len(null)))
+    photos, group_counts = (len(samples[0]), len(samples[1])), (len(sizes[0]), len(sizes[1]))
+    return TwoSample(float(estimates[0]), p, bandwidth, photos, group_counts, null)
 
 
 def _kernel(rows: Vectors) -> tuple[NDArray[np.float32], float]:
-    """The Gaussian kernel of all pairs, 0 on the diagonal, and its bandwidth."""
+    """Return the Gaussian kernel of all pairs, 0 on the diagonal, and its bandwidth."""
     squares = (rows.astype(np.float64) ** 2).sum(axis=1)
     distance = np.maximum(squares[:, None] + squares - 2.0 * (rows @ rows.T), 0)
     median = float(np.median(distance[np.triu_indices(len(rows), 1)]))
@@ -209,7 +212,7 @@ def _kernel(rows: Vectors) -> tuple[NDArray[np.float32], float]:
 
 
 def _mmd2(kernel: NDArray[np.float32], first: NDArray[np.float32]) -> Floats:
-    """The unbiased estimate for each row of `first`, float32 [P, N] of 1 and 0: who is on the first side."""
+    """Return the unbiased estimate for each row of `first`, float32 [P, N]: 1 if on the first side, otherwise 0."""
     reach = first @ kernel
     within = (reach * first).sum(axis=1, dtype=np.float64)
     across = reach.sum(axis=1, dtype=np.float64) - within
@@ -217,8 +220,8 @@ def _mmd2(kernel: NDArray[np.float32], first: NDArray[np.float32]) -> Floats:
     m = first.sum(axis=1, dtype=np.float64)
     n = first.shape[1] - m
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: Floats = within / (m * (m - 1)) + rest / (n * (n - 1)) - 2 * across / (m * n)
-    return np.where((m < 2) | (n < 2), np.nan, found)
+        estimates: Floats = within / (m * (m - 1)) + rest / (n * (n - 1)) - 2 * across / (m * n)
+    return np.where((m < 2) | (n < 2), np.nan, estimates)
 
 
 def _numbered(groups: Sequence[Hashable]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""A comparison as a picture, and as a page."""
+"""The drift report: a PNG picture and an HTML page."""
 
 import base64
 from typing import TYPE_CHECKING
@@ -19,39 +19,38 @@ _ROWS, _DETAILS, _BARS = 20, 4, 12
 _NAME = 22
 
 
-def picture(found: Drift) -> bytes:
-    """Every index, the test of the embeddings, and the columns that moved most, as PNG."""
-    shown = list(found.columns[:_ROWS])
-    details = shown[:_DETAILS]
-    height = max(3.2, 0.28 * len(shown) + 1.4) + (3.0 if details else 0)
+def picture(result: Drift) -> bytes:
+    """Draw all indices, the test of the embeddings, and the columns with the largest change, as PNG."""
+    columns = list(result.columns[:_ROWS])
+    details = columns[:_DETAILS]
+    height = max(3.2, 0.28 * len(columns) + 1.4) + (3.0 if details else 0)
     figure = charts.canvas(11, height)
     grid = figure.add_gridspec(
         2 if details else 1, max(2, len(details)), height_ratios=[height - 3.0, 3.0][: 2 if details else 1]
     )
     half = max(2, len(details)) // 2 + max(2, len(details)) % 2
-    _indices(figure.add_subplot(grid[0, :half]), shown)
-    _test(figure.add_subplot(grid[0, half:]), found.embeddings, found.not_compared.get("embeddings", ""))
+    _indices(figure.add_subplot(grid[0, :half]), columns)
+    _test(figure.add_subplot(grid[0, half:]), result.embeddings, result.not_compared.get("embeddings", ""))
     for number, column in enumerate(details):
         _detail(figure.add_subplot(grid[1, number]), column, legend=number == 0)
-    figure.suptitle(
-        charts.text(
-            f"{_short(found.after)} ({found.photos[1]} photos) against {_short(found.before)} ({found.photos[0]})"
-        ),
-        fontsize=11,
-    )
+    sides = [
+        f"{_short(ref)} ({photos} photos)"
+        for ref, photos in zip((result.after, result.before), result.photos[::-1], strict=True)
+    ]
+    figure.suptitle(charts.text(" compared with ".join(sides)), fontsize=11)
     return charts.png(figure)
 
 
-def _indices(axes: "Axes", shown: list[Column]) -> None:
-    at = np.arange(len(shown))[::-1]
-    axes.barh(at, [column.index.psi for column in shown], color=[_COLOURS[column.verdict] for column in shown])
-    axes.set_yticks(at, [charts.text(column.name) for column in shown], fontsize=8)
+def _indices(axes: "Axes", columns: list[Column]) -> None:
+    at = np.arange(len(columns))[::-1]
+    axes.barh(at, [column.index.psi for column in columns], color=[_COLOURS[column.verdict] for column in columns])
+    axes.set_yticks(at, [charts.text(column.name) for column in columns], fontsize=8)
     for bound, style in ((measures.MODERATE, ":"), (measures.LARGE, "--")):
         axes.axvline(bound, color="#616161", linestyle=style, linewidth=1)
     for verdict, colour in _COLOURS.items():
-        if any(column.verdict == verdict for column in shown):
+        if any(column.verdict == verdict for column in columns):
             axes.barh([0], [0], color=colour, label=verdict)
-    if shown:
+    if columns:
         axes.legend(title="change", fontsize=8, title_fontsize=8, loc="lower right")
     axes.set_xlabel(f"population stability index (dotted {measures.MODERATE}, dashed {measures.LARGE})", fontsize=9)
 
@@ -62,25 +61,25 @@ def _test(axes: "Axes", test: TwoSample | None, why: str) -> None:
         axes.text(
             0.5,
             0.5,
-            charts.text(f"Embeddings were not compared:\n{_wrapped(why)}"),
+            charts.text(f"Embeddings not compared:\n{_wrapped(why)}"),
             ha="center",
             va="center",
             fontsize=9,
         )
         return
-    axes.hist(test.null, bins=40, color=_BEFORE, label=f"by chance: {len(test.null)} permutations of groups")
-    axes.axvline(test.mmd2, color=_COLOURS["large"] if test.p < 0.01 else _AFTER, linewidth=2, label="as it is")
+    axes.hist(test.null, bins=40, color=_BEFORE, label=f"without drift: {len(test.null)} group permutations")
+    axes.axvline(test.mmd2, color=_COLOURS["large"] if test.p < 0.01 else _AFTER, linewidth=2, label="observed")
     axes.set_xlabel("MMD², embeddings", fontsize=9)
     axes.set_ylabel("permutations", fontsize=9)
     axes.set_title(f"p = {test.p:.3g}; {sum(test.groups)} groups of {sum(test.photos)} photos", fontsize=9)
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.25)  # room for the legend
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.25)  # leave room for the legend
     axes.legend(fontsize=8, loc="upper right")
 
 
 def _detail(axes: "Axes", column: Column, *, legend: bool) -> None:
     index = column.index
     order = np.arange(len(index.bins))
-    if len(order) > _BARS:  # the bins that moved most
+    if len(order) > _BARS:  # the bins with the largest change
         moved = np.abs(
             np.array(index.after) / max(1, sum(index.after)) - np.array(index.before) / max(1, sum(index.before))
         )
@@ -97,10 +96,10 @@ def _detail(axes: "Axes", column: Column, *, legend: bool) -> None:
         axes.set_ylabel("share of photos", fontsize=8)
 
 
-def page(found: Drift) -> bytes:
-    """The picture and all numbers as one HTML page, UTF-8."""
-    drawn = base64.b64encode(picture(found)).decode()
-    return documents.fill("plantml.drift", "report.html", found=found, picture=drawn).encode()
+def page(result: Drift) -> bytes:
+    """Render the picture and all numbers as one HTML page, UTF-8."""
+    drawn = base64.b64encode(picture(result)).decode()
+    return documents.fill("plantml.drift", "report.html", drift=result, picture=drawn).encode()
 
 
 def _short(ref: str) -> str:

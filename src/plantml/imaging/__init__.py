@@ -1,4 +1,4 @@
-"""From bytes to pixels, and pictures made of photos."""
+"""Decoding photos, and contact sheets."""
 
 from plantml.imaging.decode import (
     EXTENSIONS,

@@ -1,4 +1,4 @@
-"""Contact sheets: photos with a bar and a few lines each, to look at instead of reading."""
+"""Contact sheets: thumbnails, each with a coloured bar and a caption."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ _COLUMNS, _TILE, _LINE, _GAP = 6, 200, 17, 8
 
 @dataclass(frozen=True)
 class Tile:
-    """One photo of a sheet.
+    """One photo of a contact sheet.
 
     Attributes:
-        read: gives the photo's bytes; what cannot be read or shown is crossed out.
-        lines: under the photo, cut where they are too long.
-        colour: of the bar between both.
+        read: returns the bytes of the photo; one that cannot be read or decoded is crossed out.
+        lines: the caption; lines that are too long are truncated.
+        colour: of the bar below the photo.
     """
 
     read: Callable[[], bytes]
@@ -28,7 +28,7 @@ class Tile:
 
 
 def draw(tiles: Sequence[Tile]) -> bytes:
-    """The sheet as PNG bytes."""
+    """Draw the sheet as PNG."""
     height = _TILE + 6 + _LINE * max((len(tile.lines) for tile in tiles), default=1) + _GAP
     rows = -(-len(tiles) // _COLUMNS)
     columns = min(_COLUMNS, max(1, len(tiles)))
@@ -57,7 +57,7 @@ def _paste(canvas: Image.Image, pen: ImageDraw.ImageDraw, tile: Tile, left: int,
 
 
 def _short(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text cut so that it stays under its photo."""
+    """Truncate the text to the width of its photo."""
     if font.getlength(text) <= _TILE:
         return text
     while text and font.getlength(f"{text}…") > _TILE:

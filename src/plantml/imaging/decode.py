@@ -1,8 +1,8 @@
-"""The one road from bytes to pixels.
+"""Decode photos to pixels: the only code that turns a file into the input of a model.
 
-Training's evaluation, validation, detection and serving all call `decode`; nothing else in plantml
-turns a file into pixels that a model eats. The order is fixed: decode (JPEG at the smallest DCT scale
-that keeps twice the wanted size), turn upright, 8-bit RGB, one antialiased bicubic resize, padding.
+Training, validation, detection and serving all call `decode`. The order is fixed: decode (JPEG at the smallest
+DCT scale that keeps twice the target size), rotate upright, convert to 8-bit RGB, resize once (antialiased
+bicubic), pad.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from PIL import Image, UnidentifiedImageError
 from plantml.errors import InputError
 
 MAX_PIXELS = 178_956_970
-"""Images with more pixels than this are refused: width x height as the file's header claims.
+"""Images with more pixels than this, by the file header, are refused.
 
-The figure is Pillow's own: a quarter of a GiB of 24-bit pixels, times two.
+The value is the limit at which Pillow raises an error: a quarter of a GiB of 24-bit pixels, times two.
 """
 
 MAX_ASPECT = 1000
-"""Images longer than this many times their width cannot be shown to a model and are refused."""
+"""Images with a larger aspect ratio are refused, because no model input can represent them."""
 
 PAD = 128
-"""Grey level of padding: the middle, so that a network that is fed mean 0.5 sees zero."""
+"""Grey level of padding: mid-grey, which is zero after normalisation with mean 0.5."""
 
 # fmt: off
 EXTENSIONS = frozenset({
@@ -39,7 +39,7 @@ EXTENSIONS = frozenset({
     ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf",
 })
 # fmt: on
-"""File name extensions that are taken for images when a folder is searched."""
+"""File extensions of images, for searching a folder."""
 
 # fmt: off
 SUFFIXES = {
@@ -47,13 +47,13 @@ SUFFIXES = {
     "HEIF": ".heic", "AVIF": ".avif",
 }
 # fmt: on
-"""What a file of a format is called, by `Facts.format`."""
+"""The usual file extension of each `Facts.format`."""
 
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]
 FitMode = Literal["pad", "crop", "squash"]
 
-# Our own limit decides, with a reason that is written down; Pillow's warning would only be noise.
+# MAX_PIXELS applies, with a proper reason; Pillow's warning would only be noise.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _TURNS = {
@@ -67,11 +67,11 @@ _TURNS = {
 }
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 _ORIENTATION, _MAKE, _MODEL = 0x0112, 0x010F, 0x0110
-_STANDARD_SUM = 3688  # of the standard luminance table
+_STANDARD_SUM = 3688  # sum of the standard luminance table
 
 
 class ImageError(InputError):
-    """A file that gives no pixels; `code` is the stable short name of the reason.
+    """A file that cannot be decoded; `code` is the stable short name of the reason.
 
     Codes: `empty`, `not-an-image`, `truncated`, `too-large`, `too-thin`, `unsupported`, `damaged`.
     """
@@ -86,13 +86,13 @@ class ImageError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How any picture becomes a model's input.
+    """The size of a model's input, and how a photo is fitted to it.
 
     Attributes:
-        height: of the input, pixels.
-        width: of the input, pixels.
-        mode: `pad` keeps everything and the aspect (grey bars), `crop` keeps the aspect and cuts
-            the longer side, `squash` keeps everything and bends the aspect.
+        height: height of the input, pixels.
+        width: width of the input, pixels.
+        mode: `pad` keeps the whole photo and its aspect ratio (grey bars), `crop` keeps the aspect ratio and
+            crops the longer side, `squash` keeps the whole photo and distorts its aspect ratio.
     """
 
     height: int
@@ -100,7 +100,7 @@ class Fit:
     mode: FitMode = "pad"
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
-        """Size (width, height) in pixels that a picture is resized to before padding or cutting."""
+        """Return the size (width, height) in pixels to which a photo is resized before padding or cropping."""
         if self.mode == "squash":
             return self.width, self.height
         ratios = self.width / width, self.height / height
@@ -110,15 +110,15 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a file says of its picture.
+    """Properties of an image file.
 
     Attributes:
-        width: of the upright picture, pixels.
-        height: of the upright picture, pixels.
-        format: as found in the content, whatever the file's name says: `JPEG`, `MPO`, `PNG`…
+        width: width of the upright photo, pixels.
+        height: height of the upright photo, pixels.
+        format: by content, not by file name: `JPEG`, `MPO`, `PNG`…
         mode: colour mode as stored: `RGB`, `L`, `I;16`, `P`, `RGBA`, `CMYK`…
-        orientation: EXIF orientation 1 to 8; 1 where there is none, or where the decoder obeys it (TIFF, HEIF).
-        frames: pictures in the file; the first is the one that counts.
+        orientation: EXIF orientation 1 to 8; 1 if there is none, or if the decoder applies it (TIFF, HEIF).
+        frames: images in the file; the first one is used.
     """
 
     width: int
@@ -131,10 +131,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a file says of how it was made.
+    """How a photo was taken and stored.
 
     Attributes:
-        camera: make and model from EXIF; empty where there are none.
+        camera: make and model from EXIF; empty if unknown.
         quality: JPEG quality 1 to 100, estimated from the luminance table; `None` for other formats.
     """
 
@@ -143,16 +143,16 @@ class Origin:
 
 
 def decode(data: bytes, fit: Fit, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Pixels for a model: uint8 RGB, shape (fit.height, fit.width, 3), upright.
+    """Decode a photo for a model: uint8 RGB, shape (fit.height, fit.width, 3), upright.
 
     Raises:
-        ImageError: the bytes give no picture, or one that is refused.
+        ImageError: the bytes cannot be decoded, or the image is refused.
     """
     return read(data, fit, max_pixels=max_pixels)[1]
 
 
 def read(data: bytes, fit: Fit, *, max_pixels: int = MAX_PIXELS) -> tuple[Facts, Pixels]:
-    """Facts and pixels in one pass; see `decode`."""
+    """Return facts and pixels in one pass; see `decode`."""
     with _opened(data, max_pixels) as image:
         facts = _facts(image)
         upright = _upright_rgb(image, data, facts, fit.scaled(facts.width, facts.height))
@@ -160,62 +160,62 @@ def read(data: bytes, fit: Fit, *, max_pixels: int = MAX_PIXELS) -> tuple[Facts,
 
 
 def facts(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Facts:
-    """What the header says, without decoding the picture. Raises `ImageError`."""
+    """Read the header without decoding the photo. Raises `ImageError`."""
     with _opened(data, max_pixels) as image:
         return _facts(image)
 
 
 def full(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """The whole upright picture at its own size: uint8 RGB [H, W, 3]. Raises `ImageError`."""
+    """Decode the upright photo at full size: uint8 RGB [H, W, 3]. Raises `ImageError`."""
     with _opened(data, max_pixels) as image:
-        found = _facts(image)
-        return np.array(_upright_rgb(image, data, found, (found.width, found.height)))
+        image_facts = _facts(image)
+        return np.array(_upright_rgb(image, data, image_facts, (image_facts.width, image_facts.height)))
 
 
 def cut(data: bytes, boxes: Sequence[tuple[int, int, int, int]], fit: Fit) -> Iterator[Pixels]:
-    """Parts of the upright picture at its own size, as a model eats them: uint8 RGB [fit.height, fit.width, 3] each.
+    """Decode parts of the upright photo, each as input of a model: uint8 RGB [fit.height, fit.width, 3].
 
     Args:
-        data: of the file.
-        boxes: left, top, right, bottom of each part, pixels of the upright picture.
-        fit: of the model.
+        data: the bytes of the file.
+        boxes: left, top, right, bottom of each part, pixels of the upright photo.
+        fit: the geometry of the model.
 
     Raises:
-        ImageError: the bytes give no picture, or one that is refused.
+        ImageError: the bytes cannot be decoded, or the image is refused.
     """
     with _opened(data, MAX_PIXELS) as image:
-        found = _facts(image)
-        upright = _upright_rgb(image, data, found, (found.width, found.height))
+        image_facts = _facts(image)
+        upright = _upright_rgb(image, data, image_facts, (image_facts.width, image_facts.height))
         for box in boxes:
             part = upright.crop(box)
-            yield _fitted(part, replace(found, width=part.width, height=part.height), fit)
+            yield _fitted(part, replace(image_facts, width=part.width, height=part.height), fit)
 
 
 def thumbnail(data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The upright RGB picture, at most `side` pixels wide and high, its aspect kept, never enlarged."""
+    """Return the upright RGB photo, at most `side` pixels wide and high; never enlarged."""
     with _opened(data, max_pixels) as image:
-        found = _facts(image)
-        scale = min(1.0, side / max(found.width, found.height))
-        size = max(1, round(found.width * scale)), max(1, round(found.height * scale))
-        upright = _upright_rgb(image, data, found, size)
+        image_facts = _facts(image)
+        scale = min(1.0, side / max(image_facts.width, image_facts.height))
+        size = max(1, round(image_facts.width * scale)), max(1, round(image_facts.height * scale))
+        upright = _upright_rgb(image, data, image_facts, size)
         return _shielded(lambda: upright.resize(size, Image.Resampling.BICUBIC))
 
 
 def look(data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> tuple[Facts, Origin, Image.Image]:
-    """Facts, origin and the upright RGB picture in one pass.
+    """Return facts, origin and the upright RGB photo in one pass.
 
-    Made for looking at many photos fast: JPEGs are decoded at the smallest DCT scale that keeps `side` pixels,
-    half of what `decode` takes, and nothing is resized.
+    This is a fast path for scans: JPEGs are decoded at the smallest DCT scale that keeps `side` pixels, half of
+    what `decode` needs, and nothing is resized.
     """
-    image = _opened(data, max_pixels).image  # left open: it may be the picture itself
-    found, origin = _facts(image), _origin(image)
-    scale = min(1.0, side / max(found.width, found.height))
-    size = max(1, round(found.width * scale)), max(1, round(found.height * scale))
-    return found, origin, _upright_rgb(image, data, found, (-(-size[0] // 2), -(-size[1] // 2)))
+    image = _opened(data, max_pixels).image  # left open: it may be returned
+    image_facts, origin = _facts(image), _origin(image)
+    scale = min(1.0, side / max(image_facts.width, image_facts.height))
+    size = max(1, round(image_facts.width * scale)), max(1, round(image_facts.height * scale))
+    return image_facts, origin, _upright_rgb(image, data, image_facts, (-(-size[0] // 2), -(-size[1] // 2)))
 
 
 class _opened:  # noqa: N801 - reads as a verb where it is used
-    """An open Pillow image that every reason for refusal has let through."""
+    """An open Pillow image that passed all checks."""
 
     def __init__(self, data: bytes, max_pixels: int) -> None:
         if not data:
@@ -226,13 +226,13 @@ class _opened:  # noqa: N801 - reads as a verb where it is used
             self.image = Image.open(io.BytesIO(data))
         except Image.DecompressionBombError as error:
             raise _too_large(str(error), max_pixels) from error
-        except Exception as error:  # an untrusted file can make a decoder raise anything
+        except Exception as error:  # a decoder may raise anything on an untrusted file
             raise _unreadable(data, error) from error
         width, height = self.image.size
         if width * height > max_pixels:
             raise _too_large(f"{width} x {height} pixels", max_pixels)
         if max(width, height) > MAX_ASPECT * max(1, min(width, height)):
-            raise ImageError("too-thin", f"{width} x {height}: one side is over {MAX_ASPECT} times the other")
+            raise ImageError("too-thin", f"{width} x {height}: the aspect ratio is over {MAX_ASPECT}")
 
     def __enter__(self) -> Image.Image:
         return self.image
@@ -252,12 +252,12 @@ def _facts(image: Image.Image) -> Facts:
 
 def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
-        return 1  # Pillow turns TIFFs upright on its own
+        return 1  # Pillow rotates TIFFs itself
     if image.format == "JPEG" and not {"exif", "xmp"} & image.info.keys():
-        return 1  # asking would cost as much as opening did
+        return 1  # reading EXIF would cost as much as opening
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - broken EXIF is common and says nothing of the pixels
+    except Exception:  # noqa: BLE001 - broken EXIF is common and does not affect the pixels
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -269,14 +269,14 @@ def _origin(image: Image.Image) -> Origin:
             exif = image.getexif()
             make, model = (str(exif.get(tag, "")).strip("\0 ") for tag in (_MAKE, _MODEL))
             camera = model if model.startswith(make) else f"{make} {model}".strip()
-        except Exception:  # noqa: BLE001 - broken EXIF is common and says nothing of the pixels
+        except Exception:  # noqa: BLE001 - broken EXIF is common and does not affect the pixels
             camera = ""
     tables = getattr(image, "quantization", None)
     return Origin(camera, _quality(tables[0]) if tables and len(tables.get(0, ())) == 64 else None)
 
 
 def _quality(table: Sequence[int]) -> int:
-    """The quality whose scaled standard table (ITU-T T.81, K.1) has this table's sum; the scaling is libjpeg's."""
+    """Estimate the quality from the sum of the table: standard table of ITU-T T.81, K.1, scaled as libjpeg does."""
     percent = sum(table) * 100 / _STANDARD_SUM
     quality = (200 - percent) / 2 if percent <= 100 else 5000 / percent
     return int(min(100, max(1, round(quality))))
@@ -292,7 +292,7 @@ def _frames(image: Image.Image) -> int:
 
 
 def _upright_rgb(image: Image.Image, data: bytes, facts: Facts, size: tuple[int, int]) -> Image.Image:
-    """The whole picture, upright and RGB, not smaller than twice `size` (unless it is)."""
+    """Return the photo upright and in RGB, at least twice `size` if the original is."""
 
     def work() -> Image.Image:
         width, height = size if facts.orientation < 5 else size[::-1]
@@ -309,19 +309,19 @@ def _upright_rgb(image: Image.Image, data: bytes, facts: Facts, size: tuple[int,
 
 
 def _check_png(data: bytes) -> None:
-    """Pillow does not check the checksums of a PNG's pixels, and may give damaged ones as black."""
+    """Check what Pillow does not: the checksums of the pixels of a PNG. It may return damaged ones as black."""
     start = 8
     while start + 12 <= len(data):
         end = start + 8 + int.from_bytes(data[start : start + 4], "big")
         if data[start + 4 : start + 8] == b"IDAT" and end + 4 <= len(data):
-            wanted = int.from_bytes(data[end : end + 4], "big")
-            if zlib.crc32(memoryview(data)[start + 4 : end]) != wanted:
-                raise ImageError("damaged", "the checksum of its pixels does not fit")
+            checksum = int.from_bytes(data[end : end + 4], "big")
+            if zlib.crc32(memoryview(data)[start + 4 : end]) != checksum:
+                raise ImageError("damaged", "the checksum of its pixels does not match")
         start = end + 4
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB from any mode: alpha over white, 16 bits by their upper 8, inks by Pillow's inverse."""
+    """Convert any mode to 8-bit RGB: alpha over white, 16 bits scaled to 8, CMYK as Pillow does."""
     mode = image.mode
     if mode == "RGB" and "transparency" not in image.info:
         return image
@@ -351,7 +351,7 @@ def _fitted(upright: Image.Image, facts: Facts, fit: Fit) -> Pixels:
 
 
 def _middle(size: tuple[int, int], fit: Fit) -> tuple[float, float, float, float]:
-    """The largest box of the input's aspect in the middle of a picture: left, top, right, bottom."""
+    """Return the largest centred box with the input's aspect ratio: left, top, right, bottom."""
     scale = max(fit.width / size[0], fit.height / size[1])
     width, height = fit.width / scale, fit.height / scale
     left, top = max(0.0, (size[0] - width) / 2), max(0.0, (size[1] - height) / 2)
@@ -367,7 +367,7 @@ def _padded(pixels: Pixels, fit: Fit) -> Pixels:
 
 
 def _shielded(work: Callable[[], T]) -> T:
-    """Run a decoder on untrusted bytes; whatever it raises becomes an `ImageError`."""
+    """Run a decoder on untrusted bytes; any exception becomes an `ImageError`."""
     try:
         return work()
     except ImageError:
@@ -382,14 +382,14 @@ def _shielded(work: Callable[[], T]) -> T:
         raise ImageError(code, text) from error
 
 
-def _too_large(found: str, limit: int) -> ImageError:
-    return ImageError("too-large", f"{found}; the limit is {limit / 1e6:.0f} million pixels")
+def _too_large(size: str, limit: int) -> ImageError:
+    return ImageError("too-large", f"{size}; the limit is {limit / 1e6:.0f} million pixels")
 
 
 def _unreadable(data: bytes, error: Exception) -> ImageError:
-    """Say what the bytes are instead, as far as their first bytes tell: the kind, and never the content.
+    """Report the kind of file by its first bytes, never its content.
 
-    A list may name any file of the machine, and reasons are written into records that travel.
+    A list may name any file on the machine, and reasons are written into records that are shared.
     """
     head = data[:512]
     for code, why, hint, recognised in _SIGNATURES:
@@ -443,13 +443,13 @@ def _is_text(head: bytes) -> bool:
     try:
         head.decode()
     except UnicodeDecodeError as error:
-        return error.start >= len(head) - 3 > 0  # a character that the cut tore apart
+        return error.start >= len(head) - 3 > 0  # a character truncated at the end of the head
     return True
 
 
 @functools.cache
 def _register_heif() -> None:
-    """Let Pillow read HEIC photos if the `[heif]` extra is installed; called when the first one is met."""
+    """Register the HEIC decoder of the `[heif]` extra, if installed; called for the first HEIC photo."""
     with contextlib.suppress(ImportError):
         import pillow_heif
 

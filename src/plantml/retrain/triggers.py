@@ -187,13 +187,13 @@ def _drift(config: RetrainConfig, machine: Machine) -> tuple[bool, str]:
     bundle = references.find(f"{config.model}@{in_service.number}")
     origin, options = bundle.contract.dataset, config.drift
     assert options.records is not None
-    shape = drifts.Asked(split="train", max_psi=options.max_psi, vectors=False)
+    shape = drifts.Options(split="train", max_psi=options.max_psi, vectors=False)
     if options.embeddings:
         shape = replace(shape, vectors=True, model=bundle.url, files=(None, options.embeddings), min_p=options.min_p)
     training = inputs.read(f"{origin.url}@{origin.version}", split=shape.split)
     records = inputs.read(options.records)
     comparison = drifts.compare(training, records, shape, machine)
-    failed = [gate.said for gate in comparison.gates if not gate.passed] + _unknown_share(records)
+    failed = [gate.evidence for gate in comparison.gates if not gate.passed] + _unknown_share(records)
     return bool(failed), f"drift: {'; '.join(failed)}" if failed else f"no drift in {options.records}"
 
 

@@ -57,7 +57,7 @@ def drift(
     from plantml.drift import drift as run
     from plantml.drift import report as pages
 
-    asked = run.Asked(split, model, not skip_embeddings, (embeddings_a, embeddings_b), max_psi, min_p, seed)
+    asked = run.Options(split, model, not skip_embeddings, (embeddings_a, embeddings_b), max_psi, min_p, seed)
     found = run.drift(before, after, asked, console.machine, console.progress)
     if picture:
         storage.write(picture, pages.picture(found))
@@ -66,7 +66,7 @@ def drift(
     content = run.as_json(found) | {"picture": picture, "html": html}
     console.result("dataset drift", content, lambda page: _show(page, found, [picture, html]))
     if not found.passed:
-        failed = [gate.said for gate in found.gates if not gate.passed]
+        failed = [gate.evidence for gate in found.gates if not gate.passed]
         raise GateError(
             f"{after} is unlike {before}",
             "; ".join(failed),
@@ -87,7 +87,7 @@ def _show(page: Page, found: "Drift", written: "list[str | None]") -> None:
     for name, why in found.not_compared.items():
         page.line(f"Not compared: {name} ({why})")
     for gate in found.gates:
-        page.line(f"{'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.said}")
+        page.line(f"{'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.evidence}")
     for file in written:
         if file:
             page.line(f"Wrote {file}")

@@ -58,7 +58,7 @@ def split(
         groups=groups,
         group_by=group_by,
         near=near,
-        seen=photo_groups.seen(console.machine, console.progress) if deep else None,
+        seen=photo_groups.finder(console.machine, console.progress) if deep else None,
         seed=seed,
         keep=keep,
         resplit=resplit,

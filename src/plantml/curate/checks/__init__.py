@@ -1,1 +1,1 @@
-"""Checks: one file a kind, each a function from a subject to findings."""
+"""Checks: one file per kind, each with functions from a subject to findings."""

@@ -1,4 +1,4 @@
-"""Files: what cannot be read, and what is not what its name or its neighbours say."""
+"""Files: unreadable, misnamed, or unusual ones."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ _REASONS = {
     "too-thin": "extreme-aspect",
     "not-found": "missing",
 }
-"""Reasons for which an import excludes a row, and the code of their finding."""
+"""The finding code for each reason why an import excludes a row."""
 
 _FORMATS = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
@@ -39,7 +39,7 @@ _SMALL, _LARGE, _LONG = 64, 100_000_000, 4.0
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    """Files that give no pixels, and facts of those that do."""
+    """Report files that cannot be decoded, and unusual properties of the others."""
     yield from _unreadable(subject)
     yield from _names(subject)
     yield from _shapes(subject.pictures)
@@ -57,23 +57,25 @@ def _names(subject: Subject) -> Iterator[Finding]:
     for row, name, format_ in subject.pictures.select("row", "name", "format").iter_rows():
         suffix = storage.suffix(name)
         if format_ in _FORMATS and suffix in imaging.EXTENSIONS and suffix not in _FORMATS[format_]:
-            yield Finding("wrong-extension", (row,), f"called {suffix}, but it is {format_}", facts={"format": format_})
+            yield Finding(
+                "wrong-extension", (row,), f"extension {suffix}, content {format_}", facts={"format": format_}
+            )
 
 
 def _shapes(rows: pl.DataFrame) -> Iterator[Finding]:
     for row, width, height in rows.select("row", "width", "height").iter_rows():
         longer, shorter = max(width, height), max(1, min(width, height))
         if longer > _LONG * shorter:
-            yield Finding("extreme-aspect", (row,), f"{width} x {height} pixels, {longer / shorter:.1f} to 1")
+            yield Finding("extreme-aspect", (row,), f"{width} x {height} pixels, aspect ratio {longer / shorter:.1f}:1")
         if shorter < _SMALL or width * height > _LARGE:
             yield Finding("extreme-size", (row,), f"{width} x {height} pixels")
 
 
 def _facts(rows: pl.DataFrame) -> Iterator[Finding]:
-    turned = rows.filter(pl.col("orientation") > 1)
-    for row, orientation in turned.select("row", "orientation").iter_rows():
+    rotated = rows.filter(pl.col("orientation") > 1)
+    for row, orientation in rotated.select("row", "orientation").iter_rows():
         yield Finding("exif-rotated", (row,), f"EXIF orientation {orientation}", facts={"orientation": orientation})
     for row, mode in rows.filter(~pl.col("mode").is_in(_USUAL_MODES)).select("row", "mode").iter_rows():
         yield Finding("unusual-mode", (row,), f"mode {mode}", facts={"mode": mode})
     for row, format_, frames in rows.filter(pl.col("frames") > 1).select("row", "format", "frames").iter_rows():
-        yield Finding("multi-picture", (row,), f"{frames} pictures in one {format_} file", facts={"frames": frames})
+        yield Finding("multi-picture", (row,), f"{frames} images in one {format_} file", facts={"frames": frames})

@@ -1,4 +1,4 @@
-"""Labels: names that mean one class, classes too small to learn, and labels that contradict each other."""
+"""Labels: class names with one meaning, very small classes, and contradictory labels."""
 
 import re
 from collections import defaultdict
@@ -16,13 +16,13 @@ _TINY = 10
 _UNEQUAL = 20.0
 _COUNT = re.compile(r"[\s_(]+\d{2,}\)?$")
 _NUMBERED = 0.2
-"""Share of file names that repeat over classes from which the files are just numbered class by class."""
+"""Share of file names in several classes from which files are assumed to be numbered class by class."""
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    """What the labels alone tell."""
+    """Check the labels of every class target."""
     if subject.usable.is_empty():
-        yield Finding("no-photos", (), "every photo is left out, or there is none", 1.0)
+        yield Finding("no-photos", (), "all photos are excluded, or there are none", 1.0)
         return
     for target in subject.class_targets:
         counts = dict(subject.usable[target.name].drop_nulls().value_counts().sort(target.name).iter_rows())
@@ -34,7 +34,7 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 
 def canonical(name: str) -> str:
-    """A class name without case, separators and a stray count at its end: what it surely means."""
+    """Normalise a class name: no case, no separators, and no stray count at its end."""
     words = re.sub(r"[\s_\-./]+", " ", name.casefold()).strip()
     return re.sub(r"[ (]*\d+\)?$", "", words) or words
 
@@ -47,22 +47,24 @@ def _similar(rows: pl.DataFrame, target: Target, counts: dict[str, int]) -> Iter
     clusters: dict[str, list[str]] = defaultdict(list)
     for name in counts:
         clusters[canonical(name)].append(name)
-    # The name to keep: without a count, and that of most photos.
-    kept = {
+    # Keep a name without a count, and the one with the most photos.
+    names = {
         meant: min(names, key=lambda name: (bool(_COUNT.search(name)), -counts[name], name))
         for meant, names in clusters.items()
     }
-    order = sorted(kept, key=lambda meant: (-counts[kept[meant]], meant))
+    order = sorted(names, key=lambda meant: (-counts[names[meant]], meant))
     for place, one in enumerate(order):
-        mine = kept[one]
-        for name in sorted(set(clusters[one]) - {mine}):
-            why = "differ by case, separators or a count only"
-            yield _alike(rows, target, counts, (name, mine), why, sure=True)
+        preferred = names[one]
+        for name in sorted(set(clusters[one]) - {preferred}):
+            why = "differ only in case, separators or a count"
+            yield _alike(rows, target, counts, (name, preferred), why, sure=True)
         other = next((two for two in order[:place] if _nearly(one, two)), None)
         if other is not None:
-            yield _alike(rows, target, counts, (mine, kept[other]), "are nearly spelled the same", sure=False)
-        elif (stripped := _COUNT.sub("", mine)) != mine:
-            yield _alike(rows, target, counts, (mine, stripped), "ends in a number that looks like a count", sure=True)
+            yield _alike(rows, target, counts, (preferred, names[other]), "have almost the same spelling", sure=False)
+        elif (stripped := _COUNT.sub("", preferred)) != preferred:
+            yield _alike(
+                rows, target, counts, (preferred, stripped), "ends in a number that looks like a count", sure=True
+            )
 
 
 def _nearly(one: str, two: str) -> bool:
@@ -82,14 +84,14 @@ def _alike(
 
 
 def _edits(one: str, two: str) -> int:
-    """Letters to insert, remove or change, at most."""
+    """An upper bound of the edit distance."""
     steps = SequenceMatcher(None, one, two, autojunk=False).get_opcodes()
     return sum(max(i2 - i1, j2 - j1) for tag, i1, i2, j1, j2 in steps if tag != "equal")
 
 
 def _sizes(rows: pl.DataFrame, target: Target, counts: dict[str, int]) -> Iterator[Finding]:
     if len(counts) == 1:
-        evidence = f"{target.name}: all photos with a label are {next(iter(counts))!r}"
+        evidence = f"{target.name}: all labelled photos are {next(iter(counts))!r}"
         yield Finding("single-class", (), evidence, facts={"target": target.name})
     for name, number in counts.items():
         if number < _TINY:
@@ -102,7 +104,7 @@ def _sizes(rows: pl.DataFrame, target: Target, counts: dict[str, int]) -> Iterat
         most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
         ratio = counts[most] / counts[least]
         evidence = (
-            f"{target.name}: {counts[most]} photos of {most!r}, {counts[least]} of {least!r}, {ratio:.0f} times as many"
+            f"{target.name}: {counts[most]} photos of {most!r}, {counts[least]} of {least!r}, a ratio of {ratio:.0f}"
         )
         yield Finding("imbalance", (), evidence, facts={"target": target.name, "ratio": ratio})
 
@@ -136,7 +138,7 @@ def _same_names(subject: Subject) -> Iterator[Finding]:
     several = {name: rows for name, rows in by_name.items() if len({labels for _, labels in rows}) > 1}
     if len(several) > _NUMBERED * len(by_name) and len(several) > 3:
         subject.notes.append(
-            f"{len(several)} of {len(by_name)} file names repeat over classes: files are numbered class by class."
+            f"{len(several)} of {len(by_name)} file names occur in several classes: files are numbered class by class."
         )
         return
     for name, rows in several.items():

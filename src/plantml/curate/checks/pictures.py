@@ -1,7 +1,7 @@
-"""Pictures: blurry, dark, overexposed, empty or off-colour, judged by themselves and against the set.
+"""Photo quality: blurry, dark, overexposed, almost empty or off-colour photos.
 
-A measure is compared with the set's median in robust deviations (1.4826 times the median absolute deviation,
-Iglewicz and Hoaglin 1993, "How to detect and handle outliers").
+A measure is compared with fixed limits and with the dataset's median in robust deviations
+(1.4826 times the median absolute deviation; Iglewicz and Hoaglin 1993, "How to detect and handle outliers").
 """
 
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ from plantml.data import duplicates
 Floats = NDArray[np.float64]
 
 _FAR = 4.0
-"""Robust deviations from the median that are out of the ordinary."""
+"""Robust deviations from the median that count as unusual."""
 
 _ENOUGH = 20
-"""Pictures that a set must have to say what is ordinary."""
+"""Photos needed to estimate what is usual."""
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    """Pictures that a grower could not judge either."""
+    """Find photos of a quality that even a person could not judge."""
     rows = subject.pictures
     if rows.is_empty():
         return
     empty = duplicates.plain(rows).fill_null(value=False).to_numpy()
     for row, entropy, contrast in rows.filter(pl.Series(empty)).select("row", "entropy", "contrast").iter_rows():
-        evidence = f"{entropy:.1f} bits of grey levels, contrast {contrast:.3f}"
+        evidence = f"entropy {entropy:.1f} bits, contrast {contrast:.3f}"
         yield Finding("low-information", (row,), evidence, 1 - entropy / 8)
     rows = rows.filter(pl.Series(~empty))
     numbers = [int(row) for row in rows["row"]]
@@ -40,7 +40,7 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 
 def deviations(values: Floats) -> Floats:
-    """Distance of each value from the median, in robust standard deviations; 0 where the set is too small."""
+    """Deviation of each value from the median, in robust standard deviations; 0 if there are too few values."""
     if len(values) < _ENOUGH:
         return np.zeros_like(values)
     median = np.median(values)
@@ -57,12 +57,12 @@ def _column(rows: pl.DataFrame, name: str) -> Floats:
 
 def _blurry(rows: pl.DataFrame) -> Judged:
     sharpness = _column(rows, "sharpness")
-    # Smooth pictures have little to be sharp at: edges are measured against the contrast there is.
+    # Smooth photos have few edges: relate sharpness to the contrast.
     edges = np.log(sharpness + 1) - 2 * np.log(_column(rows, "contrast") * 255 + 1)
     far = deviations(edges)
     usual = float(np.median(sharpness)) if len(sharpness) else 0.0
     bad = ((far < -_FAR) & (sharpness < 0.2 * usual)) | (sharpness < 3.0)
-    evidence = [f"sharpness {value:.1f}; the set's median is {usual:.1f}" for value in sharpness]
+    evidence = [f"sharpness {value:.1f}; the median is {usual:.1f}" for value in sharpness]
     return "blurry", bad, evidence, _score(-far)
 
 
@@ -71,15 +71,15 @@ def _dark(rows: pl.DataFrame) -> Judged:
     far = deviations(brightness)
     bad = (brightness < 0.08) | ((far < -_FAR) & (brightness < 0.2)) | ((share > 0.85) & (brightness < 0.15))
     median = float(np.median(brightness)) if len(brightness) else 0.0
-    evidence = [f"brightness {value:.2f} of 1; the set's median is {median:.2f}" for value in brightness]
+    evidence = [f"brightness {value:.2f} of 1; the median is {median:.2f}" for value in brightness]
     return "dark", bad, evidence, _score(-far)
 
 
 def _white(rows: pl.DataFrame) -> Judged:
     share, contrast = _column(rows, "white"), _column(rows, "contrast")
-    # On white paper most of a picture is white too, but the leaf stands out; too much light bleaches the leaf.
+    # On white paper most of a photo is white too, but the leaf has contrast; overexposure bleaches the leaf.
     bad = (share > 0.3) & (contrast < 0.1) | (share > 0.97)
-    evidence = [f"{white:.0%} of it is white, contrast {c:.2f}" for white, c in zip(share, contrast, strict=True)]
+    evidence = [f"{white:.0%} white, contrast {c:.2f}" for white, c in zip(share, contrast, strict=True)]
     return "overexposed", bad, evidence, share
 
 
@@ -88,11 +88,11 @@ def _colour(rows: pl.DataFrame) -> Judged:
     far = np.hypot(deviations(red), deviations(blue))
     away = np.hypot(red - np.median(red), blue - np.median(blue)) if len(red) else red
     middle = (float(np.median(red)), float(np.median(blue))) if len(red) else (0.0, 0.0)
-    # Greener than usual in both is a leaf that fills the picture.
+    # A photo that is greener than usual in both is one filled by a leaf.
     leaf = (red < middle[0]) & (blue < middle[1])
     bad = (far > 1.5 * _FAR) & (away > np.where(leaf, 0.4, 0.15))
     evidence = [
-        f"red {r:+.2f} and blue {b:+.2f} against green; the set's medians are {middle[0]:+.2f} and {middle[1]:+.2f}"
+        f"red {r:+.2f} and blue {b:+.2f} relative to green; the medians are {middle[0]:+.2f} and {middle[1]:+.2f}"
         for r, b in zip(red, blue, strict=True)
     ]
     return "off-colour", bad, evidence, _score(far)
