@@ -8,11 +8,11 @@ from plantml.concurrency import Progress
 from plantml.curate.checks import duplicates
 from plantml.curate.context import Subject
 from plantml.data.manifest import KEY, Version
-from plantml.data.splits import Seen
+from plantml.data.splits import PixelGroups
 from plantml.settings import Machine
 
 
-def seen(machine: Machine, progress: Callable[[str], Progress]) -> Seen:
+def seen(machine: Machine, progress: Callable[[str], Progress]) -> PixelGroups:
     """A function that finds crops, turns and overlaps among a version's usable photos; see `splits.split_dataset`."""
 
     def find(version: Version, usable: pl.DataFrame) -> list[int | None]:

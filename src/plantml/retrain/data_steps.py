@@ -199,8 +199,8 @@ def _new(version: Version, base: Version | None) -> pl.DataFrame:
     """Rows that the base has not, also not under the name that they came in with."""
     if base is None:
         return version.rows
-    rows = version.rows.with_columns(came=manifest.came_as(version.rows))
-    known = base.rows.select("source", came=manifest.came_as(base.rows))
+    rows = version.rows.with_columns(came=manifest.import_name(version.rows))
+    known = base.rows.select("source", came=manifest.import_name(base.rows))
     return rows.join(known, on=["source", "came"], how="anti", maintain_order="left").drop("came")
 
 
