@@ -1,7 +1,7 @@
-"""What is predicted: targets, their kinds, and classes that are joined by name.
+"""Targets: what is predicted, and of which kind. Classes are always matched by name.
 
-Three targets have a meaning that plantml knows: `category` (which plant), `health` and `disease`.
-Any other name is the user's own.
+plantml knows the meaning of three targets: `category` (which plant), `health` and `disease`.
+Users may define any others.
 """
 
 import re
@@ -22,7 +22,7 @@ HEALTHY, DISEASED, NO_DISEASE = "healthy", "diseased", "none"
 RESERVED = frozenset(
     {"image", "image_id", "width", "height", "model", "targets", "boxes", "decision", "unknown", "failure"}
 )
-"""Keys of a record, which no target may take."""
+"""Keys of a record; a target cannot have such a name."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
@@ -49,17 +49,17 @@ class Target:
         return 1 if self.kind == "value" else len(self.classes)
 
     def encode(self, labels: Sequence[Any]) -> NDArray[Any]:
-        """Labels as numbers, joined by name.
+        """Labels as numbers, matched by class name.
 
         Args:
-            labels: one a photo; `None` means not labelled.
+            labels: one per photo; `None` means not labelled.
 
         Returns:
             `class`: int64 [N], -1 where not labelled. `multilabel`: float32 [N, classes], and
             `value`: float32 [N], both NaN where not labelled.
 
         Raises:
-            InputError: a label is not among the classes; it is named.
+            InputError: a label is not one of the classes.
         """
         if self.kind == "value":
             return np.array([np.nan if label is None else label for label in labels], np.float32)
@@ -74,7 +74,7 @@ class Target:
         return hot
 
     def labelled(self, encoded: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which photos have a label: bool [N], from labels as `encode` gives them."""
+        """Which photos have a label: bool [N], from the result of `encode`."""
         if self.kind == "class":
             return np.asarray(encoded >= 0, np.bool_)
         return np.asarray(~np.isnan(encoded).reshape(len(encoded), -1).any(axis=1), np.bool_)
@@ -84,26 +84,26 @@ class Target:
             return index[label]
         except KeyError:
             raise InputError(
-                f"{self.name} {label!r} is unknown to this model or dataset",
-                f"it knows {', '.join(self.classes)}",
+                f"{self.name} {label!r} is not a class of this model or dataset",
+                f"it has {', '.join(self.classes)}",
                 "Rename the class, or train on a version that has it.",
             ) from None
 
 
 def check_name(name: str, reserved: Iterable[str] = ()) -> str:
-    """`name` if it can name a target. Raises `InputError` with the reason if not."""
+    """`name` if it is a valid target name. Raises `InputError` if not."""
     if not _NAME.fullmatch(name):
-        raise InputError(f"A target cannot be called {name!r}", "names are lower-case letters, digits and underscores")
+        raise InputError(f"A target cannot be named {name!r}", "names are lower-case letters, digits and underscores")
     if name in RESERVED or name in reserved:
-        raise InputError(f"A target cannot be called {name!r}", "datasets or records have a column of that name")
+        raise InputError(f"A target cannot be named {name!r}", "datasets or records have a column of that name")
     return name
 
 
 def valid_combinations(health: Target, disease: Target) -> NDArray[np.bool_]:
-    """Which pairs of health and disease can be true together: bool [health classes, disease classes].
+    """Which pairs of health and disease are consistent: bool [health classes, disease classes].
 
-    Healthy goes with no disease and with nothing else; `diseased` goes with every disease but `none`.
-    Other states (`stressed`, `dead`) go with everything.
+    `healthy` allows only the disease `none`; `diseased` allows every disease except `none`.
+    Other states (`stressed`, `dead`) allow every disease.
     """
     no_disease = np.array([name == NO_DISEASE for name in disease.classes])
     rows = []
@@ -118,7 +118,7 @@ def valid_combinations(health: Target, disease: Target) -> NDArray[np.bool_]:
 
 
 def tied(targets: Sequence[Target]) -> tuple[Target, Target] | None:
-    """The health and disease targets if both are there and their words tie them together."""
+    """The health and disease targets, if both exist with the classes that tie them together."""
     by_name = {target.name: target for target in targets}
     health, disease = by_name.get("health"), by_name.get("disease")
     if health is None or disease is None or health.kind != "class" or disease.kind != "class":

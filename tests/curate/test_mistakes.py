@@ -62,7 +62,7 @@ def test_wrong_order_names_the_dataset_that_is_not_there(leaves, cli):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("image,disease\nwrong/P00_0.jpg,rust\n", "names no photo"),
+        ("image,disease\nwrong/P00_0.jpg,rust\n", "matches no photo"),
         ("image,disese\nnone/P00_0.jpg,rust\n", "corrects nothing"),
         ("image,disease\nnone/P00_0.jpg,rust\nnone/P00_0.jpg,none\n", "twice"),
     ],

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from plantml.data import editing, versions
-from plantml.data.importers import Item, Listing
+from plantml.data.importers import ImportListing, Item
 from plantml.errors import InputError, UsageError
 from plantml.targets import Target
 
@@ -15,7 +15,7 @@ DISEASE = (Target("disease", "class", ("none", "rust")),)
 
 
 def listing(*items):
-    return Listing(tuple(items), DISEASE, "", {})
+    return ImportListing(tuple(items), DISEASE, "", {})
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_a_list_corrects_what_it_names_and_nothing_else(leaves):
 @pytest.mark.parametrize(
     ("item", "match"),
     [
-        (Item("a/9.jpg", "", {"disease": "none"}), "names no photo"),
-        (Item("2.jpg", "", {"disease": "none"}), "names 2 photos"),
+        (Item("a/9.jpg", "", {"disease": "none"}), "matches no photo"),
+        (Item("2.jpg", "", {"disease": "none"}), "matches 2 photos"),
         (Item("a/1.jpg", "", {"disease": "rusty"}), "'rusty'"),
         (Item("a/1.jpg", "", {"mood": "good"}), "no target 'mood'"),
     ],

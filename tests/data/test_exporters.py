@@ -59,7 +59,8 @@ def dataset(tmp_path, pictures, make_rows):
             size = {"width": SIZE[0], "height": SIZE[1], "bytes": len(data)}
             full.append({"image_id": image_id, "path": path, **size, **record, "boxes": rows})
         rows = make_rows(full, targets)
-        return versions.commit(Version(str(root), 0, rows, tuple(targets)), "import", {}, 0).ref
+        classes = manifest.derive_targets(rows, targets)
+        return versions.commit(Version(str(root), 0, rows, classes), "import", {}, 0).ref
 
     return make
 
@@ -431,10 +432,10 @@ def test_an_export_that_was_cut_off_is_not_taken_for_a_whole_one(format_, datase
     ref = dataset(RECORDS)
     gone = versions.load(ref).usable()["path"][1]
     Path(versions.load(ref).image_url(gone)).unlink()
-    with pytest.raises(InputError, match="not at"):
+    with pytest.raises(InputError, match="no longer at"):
         export_dataset(ref, str(tmp_path / "out"), format=format_)
     assert (tmp_path / "out" / sidecar.INCOMPLETE).exists()
-    with pytest.raises(InputError, match="not finished"):
+    with pytest.raises(InputError, match="unfinished"):
         list_source(str(tmp_path / "out"))
 
 
@@ -452,7 +453,7 @@ def test_a_photo_that_changed_is_not_exported(dataset, tmp_path):
         ("out", {"format": "folder", "splits": ["holdout"]}, "splits: train", UsageError),
         ("out", {"format": "bundle"}, "zip file", InputError),
         ("out.zip", {"format": "coco"}, "like an archive", InputError),
-        ("dataset/out", {"format": "coco"}, "inside each other", InputError),
+        ("dataset/out", {"format": "coco"}, "are nested", InputError),
         ("photos/out", {"format": "coco"}, "never written to", InputError),
     ],
 )

@@ -336,7 +336,7 @@ def test_a_list_that_cannot_be_used_says_why(text, name, said, table):
     [
         ("y", "no column 'y'"),
         ("x:number", "'number'"),
-        ("x:value", "not a number"),
+        ("x:value", "not numeric"),
         ("split", "column of that name"),
         ("Path", "lower-case"),
     ],

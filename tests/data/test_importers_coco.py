@@ -88,7 +88,7 @@ def test_a_polygon_without_a_box_becomes_the_box_around_it(coco):
     polygon = {"image_id": 0, "category_id": 7, "segmentation": [[1, 1, 4, 2, 3, 9]]}
     listing = list_source(coco("c.json", [{"file_name": "a.jpg"}], [polygon], ["a.jpg"]))
     assert listing.items[0].boxes == (Box(1, 1, 3, 8, RUST),)
-    assert listing.notes == ("Polygons that came in as the box around them: 1.",)
+    assert listing.notes == ("Polygons imported as their bounding box: 1.",)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_voc_beside_the_photo_and_without_a_size(files):
 @pytest.mark.parametrize(
     ("xml", "said"),
     [
-        ("<annotation><object>", "no XML"),
+        ("<annotation><object>", "not XML"),
         (voc("a.jpg", [("rust", ("", 0, 1, 1))]), "without a xmin"),
         ('<!DOCTYPE x [<!ENTITY a "b">]><annotation>&a;</annotation>', "Entities"),
     ],
@@ -143,7 +143,7 @@ def test_label_studio(files):
         (80, 50, 20, 20)
     ]
     assert [(found[name].labels, found[name].boxes) for name in ("d.jpg", "e.jpg")] == [({}, None)] * 2
-    assert listing.notes == ("Turned rectangles that came in as the box around them: 1.",)
+    assert listing.notes == ("Rotated rectangles imported as their bounding box: 1.",)
 
 
 def test_several_choices_make_a_target_of_several(files):
@@ -188,7 +188,7 @@ COCO = json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [
 
 def test_several_fitting_formats_are_named(files):
     root = files({"c.json": COCO, "classes.txt": "x\n", "a.jpg": "", "a.txt": ""})
-    with pytest.raises(InputError, match="several formats: there is what makes yolo and coco") as caught:
+    with pytest.raises(InputError, match="several formats: it has the files of yolo and coco") as caught:
         list_source(root)
     assert "--format yolo" in caught.value.hint
     assert list_source(root, format="coco").items[0].boxes is None

@@ -2,7 +2,7 @@ import pytest
 
 from plantml.data.boxes import Box
 from plantml.data.formats import list_source
-from plantml.data.importers import Item, Listing
+from plantml.data.importers import ImportListing, Item
 from plantml.data.importers.vetting import vetted
 from plantml.errors import InputError
 from plantml.targets import Target
@@ -11,7 +11,7 @@ TARGETS = (Target("disease", "class"), Target("signs", "multilabel"), Target("se
 
 
 def vet(*items):
-    return vetted(Listing(items, TARGETS, "", {})).items
+    return vetted(ImportListing(items, TARGETS, "", {})).items
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_polygons_become_the_box_around_them(yolo):
     root = yolo({"data.yaml": YAML, "a.jpg": None, "a.txt": "2 0.1 0.2 0.5 0.2 0.3 0.8\n"})
     listing = list_source(root)
     assert places(listing.items[0]) == [[4, 4, 16, 12]]
-    assert listing.notes == ("Polygons that came in as the box around them: 1.",)
+    assert listing.notes == ("Polygons imported as their bounding box: 1.",)
 
 
 def test_numbers_are_taken_as_they_are(yolo):
@@ -112,7 +112,7 @@ def test_a_line_that_makes_no_sense_excludes_its_photo(line, yolo):
 
 def test_a_class_without_a_name_is_an_error_that_names_it(yolo):
     root = yolo({"data.yaml": YAML, "a.jpg": None, "a.txt": "0 .5 .5 .5 .5\n"})
-    with pytest.raises(InputError, match="class 0 in line 1: the set names 2 classes: 5 rust, 2 spot"):
+    with pytest.raises(InputError, match="class 0 in line 1: the dataset names 2 classes: 5 rust, 2 spot"):
         list_source(root)
 
 
@@ -125,7 +125,7 @@ def test_a_photo_that_cannot_be_read_keeps_no_boxes(yolo):
     root = yolo({"data.yaml": YAML, "a.jpg": "text", "a.txt": LINE})
     listing = list_source(root)
     assert listing.items[0].boxes is None
-    assert listing.notes == ("Photos that have boxes and cannot be read: 1.",)
+    assert listing.notes == ("Photos with boxes that cannot be read: 1.",)
 
 
 def test_its_description_alone_may_be_named(yolo):

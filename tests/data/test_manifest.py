@@ -294,7 +294,7 @@ def test_a_version_whose_row_names_another_file_is_refused(make_rows, path):
         [{"source": "/photos", "name": "good.jpg"}, {"source": "/photos", "name": "bad.jpg", "path": path}]
     )
     data = to_parquet(Version("memory://d", 1, rows, ()), "import", {}, 0)[1]
-    with pytest.raises(InputError, match="none of its own") as error:
+    with pytest.raises(InputError, match="outside the dataset") as error:
         from_parquet("memory://d", 1, data)
     assert "'bad.jpg'" in error.value.why
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from plantml import imaging
-from plantml.data.near_duplicates import UPRIGHT, VARIANTS, correlated, laid, near_duplicates, variant
+from plantml.data.near_duplicates import UPRIGHT, VARIANTS, correlated, near_duplicates, transform, variant
 from plantml.data.scan import phash, scan
 
 hashes_of = st.integers(0, 2**64 - 1)
@@ -163,16 +163,16 @@ def test_what_there_is_not_is_refused(distance, variants):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_hash_is_laid_as_its_picture_is(name):
     grey = np.random.default_rng(1).integers(0, 256, (5, 32, 32)).astype(np.uint8)
-    of_pictures = [phash(picture.astype(np.float32)) for picture in laid(grey, name)]
+    of_pictures = [phash(picture.astype(np.float32)) for picture in transform(grey, name)]
     own = np.array([phash(picture.astype(np.float32)) for picture in grey], np.uint64)
     assert variant(own, name).tolist() == of_pictures
 
 
 def test_turns_are_anticlockwise():
     grey = np.random.default_rng(1).integers(0, 256, (1, 8, 8)).astype(np.uint8)
-    assert (laid(grey, "turn-90")[0] == np.rot90(grey[0])).all()
-    assert (laid(grey, "turn-270")[0] == np.rot90(grey[0], 3)).all()
-    assert (laid(grey, "flip")[0] == np.fliplr(grey[0])).all()
+    assert (transform(grey, "turn-90")[0] == np.rot90(grey[0])).all()
+    assert (transform(grey, "turn-270")[0] == np.rot90(grey[0], 3)).all()
+    assert (transform(grey, "flip")[0] == np.fliplr(grey[0])).all()
 
 
 @given(hashes_of, st.sampled_from(VARIANTS))
@@ -199,7 +199,7 @@ def test_pairs_that_are_not_confirmed_are_not_joined():
     looks = rng.integers(0, 256, (4, 32, 32)).astype(np.uint8)
     of = np.array([0, 1, 0, 1, 2, 0, 3, 3])
     thumbnails = looks[of]
-    thumbnails[5] = laid(thumbnails[5:6], "flip")[0]
+    thumbnails[5] = transform(thumbnails[5:6], "flip")[0]
     centre = random_hashes(1)
     hashes = np.repeat(centre, 8)
     hashes[5] = variant(centre, "flip")[0]

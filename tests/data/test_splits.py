@@ -356,7 +356,7 @@ def test_a_table_of_other_photos_is_told(dataset, table):
 @pytest.mark.parametrize("header", ["photo,group", "path", "path,a,b"])
 def test_a_table_without_the_two_columns_is_told(header, dataset, table):
     row = ",".join(["00.jpg", "x", "y"][: header.count(",") + 1])
-    with pytest.raises(InputError, match="no group table"):
+    with pytest.raises(InputError, match="not a group table"):
         split_dataset(dataset, groups=table(f"{header}\n{row}\n"))
 
 
@@ -460,7 +460,7 @@ def test_the_twin_of_a_test_photo_is_held_back(make_rows, seen, tmp_path):
     url = committed(tmp_path, rows, CATEGORY)
     report = split_dataset(url, keep=True)
     after = {row["name"]: row for row in versions.load(url).rows.iter_rows(named=True)}
-    assert report.held == {"twin-of-test": 1}
+    assert report.left_out == {"twin-of-test": 1}
     assert after["00020.jpg"]["status"] == "excluded"
     assert after["00020.jpg"]["reason"].startswith("twin-of-test: 00000.jpg")
     assert after["00021.jpg"]["split"] in {"train", "val"}

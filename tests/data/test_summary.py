@@ -180,7 +180,7 @@ def boxed(*names):
         ([{"disease": "rust"}, {"disease": "none"}], "split D", ""),
         ([{"disease": "rust", "split": "train"}, {"disease": "none"}], "split D --keep", ""),
         ([{"disease": "rust", "split": "train"}, {"disease": "none", "split": "val"}], "plantml train D", ""),
-        ([{}, {"boxes": []}], "--format label-studio", "no photo has a label"),
+        ([{}, {"boxes": []}], "--format label-studio", "No photo has a label"),
         ([{"disease": "rust"}, {"disease": "rust"}], "import PHOTOS-OF-ANOTHER-CLASS D", "disease is rust"),
         ([{"boxes": boxed("apple", "pear")}], "--format crops", "Boxes are the only labels"),
         ([{"boxes": boxed("apple", "apple")}], "--format yolo", "Boxes are the only labels"),

@@ -206,7 +206,7 @@ def test_a_change_that_never_wins_ends_with_an_error(memory_url, add, monkeypatc
         raise AlreadyExistsError("taken")
 
     monkeypatch.setattr(versions, "commit", lose)
-    with pytest.raises(StorageError, match="faster") as caught:
+    with pytest.raises(StorageError, match="committed first") as caught:
         add(memory_url, "a.jpg")
     assert not isinstance(caught.value, AlreadyExistsError)
     assert caught.value.hint

@@ -12,7 +12,7 @@ from plantml import imaging, storage
 from plantml.concurrency import Progress, silent
 from plantml.curate import embeddings
 from plantml.data import duplicates
-from plantml.data.duplicates import Twins
+from plantml.data.duplicates import DuplicateGroups
 from plantml.data.manifest import OK, Version
 from plantml.data.scan import small_grey
 from plantml.errors import InputError
@@ -65,7 +65,7 @@ class Subject:
         return [target for target in self.version.targets if target.kind == "class"]
 
     @cached_property
-    def twins(self) -> Twins:
+    def twins(self) -> DuplicateGroups:
         """Exact and near-duplicates among `pictures`; almost empty photos are not compared."""
         rows = self.pictures["row"].to_list()
         by_place: dict[int, NDArray[np.uint8]] = {}

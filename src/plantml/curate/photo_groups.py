@@ -8,11 +8,11 @@ from plantml.concurrency import Progress
 from plantml.curate.checks import duplicates
 from plantml.curate.context import Subject
 from plantml.data.manifest import KEY, Version
-from plantml.data.splits import Seen
+from plantml.data.splits import PixelGroups
 from plantml.settings import Machine
 
 
-def finder(machine: Machine, progress: Callable[[str], Progress]) -> Seen:
+def finder(machine: Machine, progress: Callable[[str], Progress]) -> PixelGroups:
     """Return a function that groups crops, rotations and overlaps of usable photos; see `splits.split_dataset`."""
 
     def find(version: Version, usable: pl.DataFrame) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""Boxes around what is to be seen in a photo."""
+"""Bounding boxes."""
 
 import json
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle with straight sides, in pixels of the upright photo.
+    """An axis-aligned rectangle, in pixels of the upright photo.
 
     Attributes:
-        x: of the left side.
-        y: of the upper side.
+        x: left edge.
+        y: top edge.
         w: width.
         h: height.
         labels: class by target name.

@@ -1,6 +1,6 @@
-"""Photos that are one photo: exact copies, and copies that were resized, compressed, lightened, flipped or turned.
+"""Exact and near-duplicates: copies that were resized, recompressed, lightened, flipped or rotated.
 
-Found by what import wrote down of each photo, so that nothing is read again.
+They are found by what the import stored about each photo, so nothing is read again.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,17 +15,17 @@ from plantml.data.near_duplicates import VARIANTS, Broken, correlated, near_dupl
 Ints = NDArray[np.int64]
 
 PLAIN_ENTROPY, PLAIN_CONTRAST = 2.5, 0.02
-"""A picture with fewer bits of entropy, or less contrast, holds too little for its hash to mean anything."""
+"""The hash of a photo with fewer bits of entropy, or less contrast, means nothing."""
 
-_SEEN_DISTANCE, _ALIKE = 7, 0.97
-"""With thumbnails hashes may be further apart, as pictures must then correlate: two photos of one leaf do at 0.963."""
+_CONFIRMED_DISTANCE, _ALIKE = 7, 0.97
+"""Hashes may differ more if thumbnails must correlate too; two photos of one leaf correlate at 0.963."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """Two rows that are one photo. `distance` is -1 for equal bytes, else bits in which the hashes differ.
+    """Two rows that are copies. `distance` is -1 for equal bytes, otherwise the Hamming distance of their hashes.
 
-    `variant` is what makes `second` of `first`, of `near.VARIANTS`.
+    `variant` is what turns `first` into `second`, one of `near_duplicates.VARIANTS`.
     """
 
     first: int
@@ -35,14 +35,14 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Twins:
-    """Groups among N rows.
+class DuplicateGroups:
+    """Groups of duplicates among N rows.
 
     Attributes:
-        group: int64 [N], the first row of each row's group; its own number where it is alone.
-        links: what holds the groups together; one fewer than a group's rows, for each group.
-        plain: rows with too little in them to be compared, except by their bytes.
-        broken: groups that were too large to be believed, with row numbers.
+        group: int64 [N], the first row of each row's group; its own number if it has no duplicates.
+        links: a spanning tree of each group: one fewer than its rows.
+        plain: rows with too little content to be compared, except by their bytes.
+        broken: groups that were implausibly large, with row numbers.
     """
 
     group: Ints
@@ -52,21 +52,21 @@ class Twins:
 
 
 def plain(rows: pl.DataFrame) -> pl.Series:
-    """True for rows whose picture holds next to nothing."""
+    """True for rows whose photo has next to no content."""
     return rows.select((pl.col("entropy") < PLAIN_ENTROPY) | (pl.col("contrast") < PLAIN_CONTRAST)).to_series()
 
 
 Thumbnails = Callable[[Ints], NDArray[np.uint8]]
-"""Gives small grey pictures, uint8 [P, S, S], of rows int64 [P]."""
+"""From rows int64 [P] to small grey images uint8 [P, S, S]."""
 
 
-def find(rows: pl.DataFrame, *, turned: bool = True, thumbnails: Thumbnails | None = None) -> Twins:
-    """Group rows of a manifest that give pixels.
+def find(rows: pl.DataFrame, *, turned: bool = True, thumbnails: Thumbnails | None = None) -> DuplicateGroups:
+    """Group the duplicates among manifest rows that can be decoded.
 
     Args:
         rows: with `image_id`, `phash`, `entropy` and `contrast`.
-        turned: copies may be flipped or turned by right angles.
-        thumbnails: if given, two rows whose hashes are close must look alike too.
+        turned: copies may be flipped or rotated by right angles.
+        thumbnails: if given, rows with close hashes must also correlate.
     """
     _, places, of_id = np.unique(rows["image_id"].to_numpy(), return_index=True, return_inverse=True)
     first = places[of_id].astype(np.int64)
@@ -78,7 +78,7 @@ def find(rows: pl.DataFrame, *, turned: bool = True, thumbnails: Thumbnails | No
         near = near_duplicates(hashes, variants=variants)
     else:
         confirm = correlated(lambda items: thumbnails(alone[items]), _ALIKE)
-        near = near_duplicates(hashes, distance=_SEEN_DISTANCE, variants=variants, confirm=confirm)
+        near = near_duplicates(hashes, distance=_CONFIRMED_DISTANCE, variants=variants, confirm=confirm)
     group = first.copy()
     group[alone] = alone[near.group]
     group = group[first]
@@ -88,4 +88,4 @@ def find(rows: pl.DataFrame, *, turned: bool = True, thumbnails: Thumbnails | No
     broken = [
         Broken(int(alone[item.first]), item.size, item.distance, item.groups, item.largest) for item in near.broken
     ]
-    return Twins(group, links, [int(row) for row in np.flatnonzero(empty)], broken)
+    return DuplicateGroups(group, links, [int(row) for row in np.flatnonzero(empty)], broken)

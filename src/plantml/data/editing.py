@@ -1,4 +1,4 @@
-"""Changes by hand, each a new version: corrected labels, renamed classes, parts of a dataset, one into another."""
+"""Edits, each a new version: corrected labels, renamed classes, subsets, merges, restored versions."""
 
 import json
 from collections import defaultdict
@@ -14,7 +14,7 @@ from plantml.concurrency import Progress, batched, in_threads, silent
 from plantml.data import manifest, versions
 from plantml.data.filters import where
 from plantml.data.formats import list_source
-from plantml.data.importers import Item, Listing
+from plantml.data.importers import ImportListing, Item
 from plantml.data.importers.table import is_table, read_table
 from plantml.data.manifest import EXCLUDED, OK, Version
 from plantml.data.versions import Committed
@@ -26,13 +26,13 @@ _COPIED_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Relabelled:
-    """What a list of corrections came to.
+    """The result of a relabelling.
 
     Attributes:
         committed: the version, and whether it is new.
-        listed: photos that the list names.
-        changed: photos whose labels or boxes are different now.
-        back: photos that were set aside for review, and are in use again.
+        listed: photos in the list.
+        changed: photos with new labels or boxes.
+        back: photos that were excluded for review, and are back in use.
     """
 
     committed: Committed
@@ -41,40 +41,40 @@ class Relabelled:
     back: int
 
 
-def corrections(url: str, version: Version, rule: str = "auto", image_column: str | None = None) -> Listing:
+def corrections(url: str, version: Version, rule: str = "auto", image_column: str | None = None) -> ImportListing:
     """A list of corrections for a version: a table with columns of its targets, or any format of annotations."""
     columns = read_table(url).columns if is_table(url) else []
     targets = [f"{target.name}:{target.kind}:{target.unit}" for target in version.targets if target.name in columns]
     listing = list_source(url, rule=rule, targets=targets, image_column=image_column)
     if not columns:
         return listing
-    # Health that was only worked out from the disease is no correction where the dataset does not speak of it.
-    wanted = {*columns, *(target.name for target in version.targets)}
+    # Health that was only derived from the disease corrects nothing in a dataset without that target.
+    known = {*columns, *(target.name for target in version.targets)}
     items = tuple(
-        replace(item, labels={name: label for name, label in item.labels.items() if name in wanted})
+        replace(item, labels={name: label for name, label in item.labels.items() if name in known})
         for item in listing.items
     )
     return replace(listing, items=items)
 
 
-def relabel(ref: str, listing: Listing, *, new_classes: bool = False) -> Relabelled:
-    """Take labels and boxes from a list of corrections; what it does not say stays as it is.
+def relabel(ref: str, listing: ImportListing, *, new_classes: bool = False) -> Relabelled:
+    """Take labels and boxes from a list of corrections; everything else stays.
 
-    Photos that were set aside for review are in use again once they are named in the list.
+    Photos that were excluded for review are back in use once the list names them.
 
     Args:
         ref: the dataset.
-        listing: of photos by their names; see `corrections`.
+        listing: photos by name; see `corrections`.
         new_classes: allow classes that the dataset does not have.
 
     Raises:
-        InputError: a photo, target or class is not in the dataset, or a name is that of several photos.
+        InputError: a photo, target or class is not in the dataset, or a name matches several photos.
     """
     if not any(item.labels or item.boxes is not None for item in listing.items):
         raise InputError(
             "The list corrects nothing",
-            "no column of it is a target of the dataset, and there are no boxes",
-            f"Call a column as a target is called: {', '.join(target.name for target in versions.load(ref).targets)}.",
+            "none of its columns is a target of the dataset, and it has no boxes",
+            f"Name a column after a target: {', '.join(target.name for target in versions.load(ref).targets)}.",
         )
     seen: dict[str, Relabelled] = {}
 
@@ -103,11 +103,11 @@ def relabel(ref: str, listing: Listing, *, new_classes: bool = False) -> Relabel
     return Relabelled(committed, done.listed, done.changed, done.back)
 
 
-def check_known(version: Version, listing: Listing, *, new_classes: bool) -> list[str]:
-    """Names of the targets that a list speaks of.
+def check_known(version: Version, listing: ImportListing, *, new_classes: bool) -> list[str]:
+    """Names of the targets in a list of corrections.
 
     Raises:
-        InputError: the dataset has no such target, or not that class, and new ones are not allowed; it is named.
+        InputError: the dataset lacks a target or class of the list, and new ones are not allowed.
     """
     names = sorted({name for item in listing.items for name in item.labels})
     if new_classes:
@@ -115,22 +115,22 @@ def check_known(version: Version, listing: Listing, *, new_classes: bool) -> lis
     for name in names:
         target = version.target(name)
         for item in listing.items if target.kind != "value" else ():
-            said = item.labels.get(name, [])
-            for label in said if isinstance(said, list) else [said]:
+            labels = item.labels.get(name, [])
+            for label in labels if isinstance(labels, list) else [labels]:
                 if label not in target.classes:
                     near = get_close_matches(str(label), target.classes, n=1)
                     raise InputError(
-                        f"{name} {label!r} of {item.name} is no class of {version.ref}",
+                        f"{name} {label!r} of {item.name} is not a class of {version.ref}",
                         f"it has {', '.join(target.classes)}",
-                        f"Did you mean {near[0]!r}? A new class needs --new-classes."
+                        f"Did you mean {near[0]!r}? To add a class: --new-classes."
                         if near
-                        else "If a new class is meant: --new-classes.",
+                        else "To add a class: --new-classes.",
                     )
     return names
 
 
 def _places(version: Version, items: Sequence[Item]) -> list[int]:
-    """Row of each item: by its name, or by its file name where that is enough."""
+    """Row of each item: by its name, or by its file name if that is unambiguous."""
     by_name: dict[str, list[int]] = defaultdict(list)
     by_file: dict[str, list[int]] = defaultdict(list)
     for row, (source, name) in enumerate(version.rows.select(manifest.KEY).iter_rows()):
@@ -140,22 +140,22 @@ def _places(version: Version, items: Sequence[Item]) -> list[int]:
     places: list[int] = []
     taken: set[int] = set()
     for item in items:
-        found = by_name.get(item.name) or ([] if "/" in item.name else by_file.get(item.name, []))
-        if len(found) != 1:
+        matches = by_name.get(item.name) or ([] if "/" in item.name else by_file.get(item.name, []))
+        if len(matches) != 1:
             raise InputError(
-                f"{item.name} names {'no photo' if not found else f'{len(found)} photos'} of {version.ref}",
+                f"{item.name} matches {'no photo' if not matches else f'{len(matches)} photos'} of {version.ref}",
                 f"the dataset's names look like {version.rows['name'][0]!r}" if version.rows.height else "it is empty",
                 "Name photos by their path relative to their source.",
             )
-        if found[0] in taken:
-            raise InputError(f"{item.name} is named twice", "a photo has one label", "Keep one of its rows.")
-        taken.add(found[0])
-        places.append(found[0])
+        if matches[0] in taken:
+            raise InputError(f"{item.name} is listed twice", "a photo has one label", "Keep one of its rows.")
+        taken.add(matches[0])
+        places.append(matches[0])
     return places
 
 
 def rename_class(ref: str, target: str, old: str, new: str) -> tuple[Committed, int]:
-    """Call a class otherwise, in labels and boxes; if the new name is a class already, the two become one.
+    """Rename a class in labels and boxes; if the new name is a class already, the two are merged.
 
     Returns:
         The version, and how many photos had the old name.
@@ -164,8 +164,8 @@ def rename_class(ref: str, target: str, old: str, new: str) -> tuple[Committed, 
         InputError: there is no such target or class.
     """
     if not new.strip() or new != new.strip():
-        raise UsageError(f"{new!r} cannot be a class", "a name is not empty, and has no space at its ends")
-    versions.load(ref)  # a dataset that is not there has no classes to rename
+        raise UsageError(f"{new!r} cannot be a class", "a name is not empty and does not start or end with a space")
+    versions.load(ref)  # `change` would start a missing dataset empty
     counted = {}
 
     def apply(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
@@ -176,13 +176,13 @@ def rename_class(ref: str, target: str, old: str, new: str) -> tuple[Committed, 
             drawn = version.rows["boxes"].to_list()
             counted["photos"] = sum(any(_class_of(box, target) == old for box in boxes or []) for boxes in drawn)
             return version.rows.with_columns(_renamed_boxes(version.rows, target, old, new)), version.targets
-        found = version.target(target)
-        if found.kind == "value":
+        known = version.target(target)
+        if known.kind == "value":
             raise InputError(f"{target} is a number", "it has no classes")
-        if old not in found.classes and old not in in_boxes:
-            raise InputError(f"{target} has no class {old!r}", f"it has {', '.join(found.classes)}")
+        if old not in known.classes and old not in in_boxes:
+            raise InputError(f"{target} has no class {old!r}", f"it has {', '.join(known.classes)}")
         column = pl.col(target)
-        if found.kind == "class":
+        if known.kind == "class":
             had = version.rows.select((column == old).fill_null(value=False)).to_series()
             renamed = pl.when(column == old).then(pl.lit(new)).otherwise(column).alias(target)
         else:
@@ -192,7 +192,7 @@ def rename_class(ref: str, target: str, old: str, new: str) -> tuple[Committed, 
         if old in in_boxes:
             rows = rows.with_columns(_renamed_boxes(rows, target, old, new))
         counted["photos"] = int(had.sum())
-        classes = tuple(dict.fromkeys(new if name == old else name for name in found.classes))
+        classes = tuple(dict.fromkeys(new if name == old else name for name in known.classes))
         targets = tuple(
             Target(item.name, item.kind, classes, item.unit) if item.name == target else item
             for item in version.targets
@@ -210,40 +210,40 @@ def _box_classes(rows: pl.DataFrame, target: str) -> set[str]:
 
 
 def _class_of(box: Mapping[str, Any], target: str) -> str | None:
-    found: str | None = json.loads(box["labels"] or "{}").get(target)
-    return found
+    name: str | None = json.loads(box["labels"] or "{}").get(target)
+    return name
 
 
 def _renamed_boxes(rows: pl.DataFrame, target: str, old: str, new: str) -> pl.Series:
-    found: list[Any] = []
+    renamed: list[Any] = []
     for boxes in rows["boxes"].to_list():
         for box in boxes or []:
             if _class_of(box, target) == old:
                 labels = json.loads(box["labels"]) | {target: new}
                 box["labels"] = json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        found.append(boxes)
-    return pl.Series("boxes", found, rows.schema["boxes"])
+        renamed.append(boxes)
+    return pl.Series("boxes", renamed, rows.schema["boxes"])
 
 
 def restore(ref: str, number: int) -> Committed:
-    """Make an older version the newest again, as a version of its own."""
+    """Commit an older version again as the newest."""
     url, at = versions.parse_reference(ref)
     if at is not None:
-        raise InputError(f"{ref} cannot be changed", "versions are immutable", f"Name the dataset alone: {url}")
+        raise InputError(f"{ref} cannot be changed", "versions are immutable", f"Leave out the version: {url}")
     old = versions.load(f"{url}@{number}")
     return versions.change(url, "restore", {"version": number}, lambda _: (old.rows, old.targets), over_damage=True)
 
 
 @dataclass(frozen=True)
-class Merged:
-    """What merging came to.
+class MergeResult:
+    """The result of a merge.
 
     Attributes:
         committed: the version, and whether it is new.
-        added: rows that are new.
-        known: rows that were there already, by source and name.
-        copied: files that were copied.
-        conflicts: rows that were there with other bytes or labels: their names; nothing of them was changed.
+        added: new rows.
+        known: rows that the dataset had already, by source and name.
+        copied: files copied.
+        conflicts: names of rows that the dataset had with other bytes or labels; they were not changed.
     """
 
     committed: Committed
@@ -253,13 +253,13 @@ class Merged:
     conflicts: Sequence[str]
 
 
-def merge(ref: str, other: str, *, splits: bool = False, threads: int = 8, progress: Progress = silent) -> Merged:
-    """Bring all rows of another dataset into this one, which is made if it is not there.
+def merge(ref: str, other: str, *, splits: bool = False, threads: int = 8, progress: Progress = silent) -> MergeResult:
+    """Add all rows of another dataset to this one, which is created if it is missing.
 
     Args:
         ref: the dataset that grows.
         other: reference of the other.
-        splits: keep the other's splits; else its photos come without, for `split --keep` to place.
+        splits: keep the other's splits; otherwise its photos arrive unsplit, for `split --keep` to place.
         threads: files copied at the same time.
         progress: called with (files done, files to copy).
 
@@ -272,26 +272,26 @@ def merge(ref: str, other: str, *, splits: bool = False, threads: int = 8, progr
     return _bring(url, source, rows, "merge", {"from": source.ref}, threads=threads, progress=progress)
 
 
-def subset(ref: str, out: str, condition: str, *, threads: int = 8, progress: Progress = silent) -> Merged:
-    """A new dataset of the rows for which a condition holds, with their photos, labels and splits.
+def subset(ref: str, out: str, condition: str, *, threads: int = 8, progress: Progress = silent) -> MergeResult:
+    """Create a dataset from the rows that match a condition, with their photos, labels and splits.
 
     Args:
         ref: the dataset.
-        out: URL of the new one, which must not be there yet.
-        condition: see `where.where`.
+        out: URL of the new one, which must not exist yet.
+        condition: see `filters.where`.
         threads: files copied at the same time.
         progress: called with (files done, files to copy).
 
     Raises:
-        InputError: nothing fits, or there is a dataset at `out`.
+        InputError: no row matches, or there is a dataset at `out`.
     """
     source, (url, _) = versions.load(ref), versions.parse_reference(out)
     versions.check_place(url)
     if versions.numbers(url):
-        raise InputError(f"There is a dataset at {url} already", "a subset makes a new one", "Choose another place.")
+        raise InputError(f"There is a dataset at {url} already", "a subset is a new dataset", "Choose another path.")
     rows = where(source.rows, condition)
     if rows.is_empty():
-        raise InputError(f"No row of {source.ref} fits {condition!r}")
+        raise InputError(f"No row of {source.ref} matches {condition!r}")
     parameters = {"from": source.ref, "where": condition}
     return _bring(url, source, rows, "subset", parameters, threads=threads, progress=progress)
 
@@ -305,7 +305,7 @@ def _bring(
     *,
     threads: int,
     progress: Progress,
-) -> Merged:
+) -> MergeResult:
     copied = _copy(url, source, rows, threads, progress)
     seen: dict[str, tuple[int, int, list[str]]] = {}
 
@@ -324,19 +324,19 @@ def _bring(
 
     committed = versions.change(url, operation, parameters, apply)
     added, known, conflicts = seen["done"]
-    return Merged(committed, added, known, copied, conflicts)
+    return MergeResult(committed, added, known, copied, conflicts)
 
 
 def _copy(url: str, source: Version, rows: pl.DataFrame, threads: int, progress: Progress) -> int:
-    """Copy the files of some rows that the dataset at `url` does not have; how many."""
+    """Copy the files of `rows` that the dataset at `url` lacks. Returns how many."""
     stored = rows.filter(pl.col("path").str.starts_with("images/"))
     files = dict(stored.select("path", "image_id").unique().sort("path").iter_rows())
     have = {entry.name for entry in storage.list_files(storage.join(url, "images"))} if _has_images(url) else set()
     todo = [path for path in files if path.removeprefix("images/") not in have]
 
-    def some(paths: list[str]) -> int:
-        found = storage.read_many(source.image_url(path) for path in paths)
-        for path, (place, data) in zip(paths, found, strict=True):
+    def copy_batch(paths: list[str]) -> int:
+        contents = storage.read_many(source.image_url(path) for path in paths)
+        for path, (place, data) in zip(paths, contents, strict=True):
             if isinstance(data, PlantmlError):
                 raise data
             storage.check_sha256(data, files[path], place)
@@ -344,7 +344,7 @@ def _copy(url: str, source: Version, rows: pl.DataFrame, threads: int, progress:
         return len(paths)
 
     done = 0
-    for number in in_threads(some, batched(todo, _COPIED_AT_ONCE), threads):
+    for number in in_threads(copy_batch, batched(todo, _COPIED_AT_ONCE), threads):
         done += number
         progress(done, len(todo))
     return done

@@ -1,4 +1,4 @@
-"""Export: a dataset's photos and labels in the formats that others read; the table of those formats."""
+"""Export a dataset's photos and labels; the table of formats."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from plantml import storage
 from plantml.concurrency import Progress, silent
 from plantml.data import boxes, manifest, versions
 from plantml.data.exporters import (
-    Photo,
-    Set,
+    ExportPhoto,
+    ExportSet,
     Written,
     bundle,
     coco,
@@ -30,7 +30,7 @@ from plantml.errors import InputError, UsageError
 
 BUNDLE = "bundle"
 
-FORMATS: Mapping[str, Callable[[Set, Output], Written]] = {
+FORMATS: Mapping[str, Callable[[ExportSet, Output], Written]] = {
     "folder": folder.write,
     "csv": table.write_csv,
     "parquet": table.write_parquet,
@@ -42,23 +42,23 @@ FORMATS: Mapping[str, Callable[[Set, Output], Written]] = {
     "crops": crops.write,
     "croissant": croissant.write,
 }
-"""Every format that is a directory, by its name; a bundle is one file."""
+"""Exporters that fill a directory, by format name; a bundle is a single file."""
 
 NAMES = (*FORMATS, BUNDLE)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export came to.
+    """The result of an export.
 
     Attributes:
         version: that was exported.
-        out: URL of what was written.
+        out: URL of the export.
         format: one of `NAMES`.
-        counts: of what was written, by what it is: `photos`, `boxes`…
-        files: number of them.
+        counts: what was written: `photos`, `boxes`…
+        files: number of files.
         bytes: of all files.
-        notes: sentences that the user should see.
+        notes: sentences for the user.
     """
 
     version: Version
@@ -74,7 +74,7 @@ def export_dataset(
     ref: str,
     out: str,
     *,
-    format: str,  # noqa: A002 - the option is called so
+    format: str,  # noqa: A002 - the name of the option
     splits: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Exported:
@@ -91,8 +91,7 @@ def export_dataset(
 
     Raises:
         UsageError: there is no such format or split.
-        InputError: there is no such dataset, nothing to write, or `out` lies where the photos come from.
-        InputError: there is something at `out`.
+        InputError: there is no such dataset, nothing to write, or `out` is not empty or lies in a source.
         StorageError: a photo cannot be read, or `out` cannot be written.
     """
     if format not in NAMES:
@@ -108,37 +107,39 @@ def export_dataset(
         rows = rows.filter(pl.col("split").is_in(list(splits)))
     if rows.is_empty():
         raise InputError(f"{version.ref} has nothing to export", f"no usable photos {' or '.join(splits)}".rstrip())
-    content = Set(version, _photos(version, rows))
+    content = ExportSet(version, _photos(version, rows))
     if format == BUNDLE:
         return _export_bundle(content, out, progress)
     if storage.inside(out):
-        raise InputError(f"{out} would be a folder that is called like an archive", "", "Choose another name.")
+        raise InputError(
+            f"{out} is named like an archive", "this format is written as a folder", "Choose another name."
+        )
     with Output(out, progress, len(content.photos)) as output:
         written = FORMATS[format](content, output)
         output.finish(written)
     return Exported(version, out, format, written.counts, output.files, output.size, written.notes)
 
 
-def _export_bundle(content: Set, out: str, progress: Progress) -> Exported:
+def _export_bundle(content: ExportSet, out: str, progress: Progress) -> Exported:
     if storage.suffix(out) != ".zip":
         raise InputError(
-            f"A bundle cannot be called {storage.basename(out)}", "it is a zip file", f"Write to {out}.zip"
+            f"A bundle cannot be named {storage.basename(out)}", "it is a zip file", f"Export to {out}.zip"
         )
     if storage.exists(out):
-        raise InputError(f"{out} exists already", "", "Export to a new place.")
+        raise InputError(f"{out} exists already", "an export never overwrites files", "Export to a new path.")
     with storage.staged(out) as file:
         written = bundle.write(content, file, progress)
         size = file.stat().st_size
     return Exported(content.version, out, BUNDLE, written.counts, 1, size, written.notes)
 
 
-def _photos(version: Version, rows: pl.DataFrame) -> tuple[Photo, ...]:
-    found = list(rows.sort(manifest.KEY).iter_rows(named=True))
+def _photos(version: Version, rows: pl.DataFrame) -> tuple[ExportPhoto, ...]:
+    sorted_rows = list(rows.sort(manifest.KEY).iter_rows(named=True))
     photos = []
-    for row, file in zip(found, file_names(found), strict=True):
+    for row, file in zip(sorted_rows, file_names(sorted_rows), strict=True):
         drawn = row["boxes"]
         photos.append(
-            Photo(
+            ExportPhoto(
                 file,
                 version.image_url(row["path"] or ""),
                 row,
@@ -153,14 +154,14 @@ def _check_apart(version: Version, out: str) -> None:
     dataset = version.url
     if out == dataset or out.startswith(f"{dataset}/") or dataset.startswith(f"{out}/"):
         raise InputError(
-            f"The dataset {dataset} and the export {out} lie inside each other",
-            "a dataset holds nothing but itself",
-            "Choose another place for the export.",
+            f"The dataset {dataset} and the export {out} are nested",
+            "a dataset's folder contains no other files",
+            "Choose another path for the export.",
         )
     for source in version.rows["source"].unique():
         if out == source or out.startswith(f"{source}/"):
             raise InputError(
                 f"The export {out} would lie in {source}",
-                "photos came from there, and a source is never written to",
-                "Choose another place for the export.",
+                "photos were imported from there, and a source is never written to",
+                "Choose another path for the export.",
             )

@@ -1,4 +1,4 @@
-"""`--where`: rows by a condition, written as one writes it in Python, and nothing else that Python can do."""
+"""`--where`: filter rows by a condition in a small subset of Python."""
 
 import ast
 from collections.abc import Callable, Mapping
@@ -20,13 +20,13 @@ _EXAMPLE = """--where 'source == "lab" and disease in ["rust", "blight"] and not
 
 
 def where(rows: pl.DataFrame, condition: str) -> pl.DataFrame:
-    """Rows for which a condition holds.
+    """Rows that match a condition.
 
-    It may use columns by name (`meta_camera` also as `camera` where that is no column), texts, numbers, `None`,
-    `==`, `!=`, `<`, `<=`, `>`, `>=`, `in` a list, text `in` a column or among its labels, `and`, `or`, `not`.
+    It may use columns by name (`meta_camera` also as `camera` if that is not a column), strings, numbers, `None`,
+    `==`, `!=`, `<`, `<=`, `>`, `>=`, `in` a list, a string `in` a column or among its labels, `and`, `or`, `not`.
 
     Raises:
-        UsageError: it is not such a condition, or names a column that is not there.
+        UsageError: the condition is invalid, or names an unknown column.
     """
     try:
         tree = ast.parse(condition.strip(), mode="eval")
@@ -63,8 +63,8 @@ class _Reader:
 
     def _compare(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> pl.Expr:
         if isinstance(operator, ast.In | ast.NotIn):
-            found = self._inside(left, right)
-            return ~found if isinstance(operator, ast.NotIn) else found
+            is_inside = self._inside(left, right)
+            return ~is_inside if isinstance(operator, ast.NotIn) else is_inside
         if isinstance(operator, ast.Is | ast.IsNot) and isinstance(right, ast.Constant) and right.value is None:
             column: pl.Expr = self.read(left)
             return column.is_null() if isinstance(operator, ast.Is) else column.is_not_null()
@@ -81,13 +81,13 @@ class _Reader:
                 return pl.col(name).list.contains(left.value).fill_null(value=False)
             column = pl.col(name).cast(pl.String)
             return column.str.contains(left.value, literal=True).fill_null(value=False)
-        raise self._error("`in` needs a list on its right, or a text on its left and a column on its right")
+        raise self._error("`in` needs a list on its right, or a string on its left and a column on its right")
 
     def _column(self, name: str) -> str:
         for column in (name, f"meta_{name}"):
             if column in self._columns:
                 return column
-        raise self._error(f"there is no column {name!r}; columns are {', '.join(self._columns)}")
+        raise self._error(f"there is no column {name!r}; the columns are {', '.join(self._columns)}")
 
     def _error(self, why: str) -> UsageError:
         return UsageError(f"--where {self._condition!r} cannot be read", why, f"Write it like {_EXAMPLE}.")

@@ -1,11 +1,11 @@
-"""From what a user names to a listing: the table of formats that plantml reads."""
+"""List a source's photos and labels: the table of formats that plantml imports."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from plantml import storage
 from plantml.data import manifest
-from plantml.data.importers import Listing, bundle, coco, folder, hf, label_studio, sidecar, voc, yolo
+from plantml.data.importers import ImportListing, bundle, coco, folder, hf, label_studio, sidecar, voc, yolo
 from plantml.data.importers.annotations import Reading, understood
 from plantml.data.importers.table import is_table, list_rows, read_table
 from plantml.data.importers.tree import Tree
@@ -22,29 +22,29 @@ _FILES = {".json", ".yaml", ".yml"}
 
 @dataclass(frozen=True)
 class _Format:
-    """How a format is told and read.
+    """How a format is detected and read.
 
     Attributes:
-        fits: true if a tree looks like it.
-        read: a tree's listing.
-        read_file: the listing of a single annotation file, where the format has such.
+        fits: true if a tree is in this format.
+        read: lists a tree.
+        read_file: lists a single annotation file, if the format has such files.
     """
 
     fits: Callable[[Tree], bool]
-    read: Callable[[Tree, Reading], Listing]
-    read_file: Callable[[Tree, Reading, str], Listing] | None = None
+    read: Callable[[Tree, Reading], ImportListing]
+    read_file: Callable[[Tree, Reading, str], ImportListing] | None = None
 
 
 def _tables(tree: Tree) -> list[str]:
     return [name for name in tree.files if "/" not in name and is_table(name)]
 
 
-def _read_table(tree: Tree, reading: Reading, file: str | None = None) -> Listing:
+def _read_table(tree: Tree, reading: Reading, file: str | None = None) -> ImportListing:
     files = [file] if file else _tables(tree)
     if len(files) != 1:
         raise InputError(
             f"{tree.url} has {len(files)} lists of photos",
-            ", ".join(files) or "none at its top ends in .csv, .jsonl, .ndjson or .parquet",
+            ", ".join(files) or "no file at its top level ends in .csv, .jsonl, .ndjson or .parquet",
             "Name the list itself as the source.",
         )
     if reading.sidecar is not None and not reading.targets:
@@ -63,47 +63,47 @@ FORMATS: Mapping[str, _Format] = {
     "table": _Format(lambda _: False, _read_table, _read_table),
     "folder": _Format(lambda _: False, folder.list_tree),
 }
-"""Every format that is read, by its name. One that no content tells for sure is taken only where no other fits."""
+"""Importers by format name. `table` and `folder` are never detected; `folder` is the fallback."""
 
 
 def list_source(
     source: str,
     *,
-    format: str = AUTO,  # noqa: A002 - the option is called so
+    format: str = AUTO,  # noqa: A002 - the name of the option
     rule: str = "auto",
     taxonomy: Taxonomy | None = None,
     targets: Sequence[str] = (),
     image_column: str | None = None,
     group_column: str | None = None,
     trust: Trust | None = None,
-) -> Listing:
-    """All photos that a source names, with their labels, without decoding a photo.
+) -> ImportListing:
+    """List all photos of a source with their labels, without decoding a photo.
 
-    A source is a folder, an archive of one (zip or tar), or a single annotation file. A photo that it names at an
-    address that is not to be opened is listed with the reason.
+    A source is a folder, an archive (zip or tar), or a single annotation file. A photo at an address that must not
+    be opened is listed with the reason.
 
     Args:
         source: its URL.
-        format: one of `FORMATS`, or `auto`: what plantml exported is told by its sidecar, other formats by
-            their content; folders of photos are what is left.
+        format: one of `FORMATS`, or `auto`: plantml's own exports are recognized by their sidecar, other formats
+            by their content; the fallback is `folder`.
         rule: how class names are read; see `labels.read_names`.
         taxonomy: used instead of the rule.
         targets: columns of a table to predict: `name`, `name:kind` or `name:value:unit`.
         image_column: of a table.
         group_column: of a table.
-        trust: what the source may name beyond what lies in it or around it.
+        trust: which addresses the source may name outside itself and its folder.
 
     Raises:
-        UsageError: there is no format of that name.
-        InputError: there is nothing, no format fits, or several do.
+        UsageError: there is no such format.
+        InputError: there is nothing at `source`, no format fits, or several do.
     """
     if not source.strip():
-        raise UsageError("No source is named", "the text is empty", "Name a folder, an archive or a list.")
+        raise UsageError("No source is named", "its name is empty", "Name a folder, an archive or a list.")
     if format not in {AUTO, *FORMATS}:
         raise UsageError(f"There is no format {format!r}", f"formats: {AUTO}, {', '.join(sorted(FORMATS))}")
     source = storage.absolute(source)
     if not storage.is_unicode(source):
-        raise InputError(f"{source} cannot be imported", "its name is not UTF-8, and a manifest is", "Rename it.")
+        raise InputError(f"{source} cannot be imported", "its name is not UTF-8, as manifests are", "Rename it.")
     reading, trust = Reading(rule, taxonomy, targets, image_column, group_column), trust or Trust()
     listing = vetted(_list(source, format, reading, trust.roots))
     for target in listing.targets:
@@ -111,10 +111,10 @@ def list_source(
     return _judged(listing, source, trust)
 
 
-def _judged(listing: Listing, source: str, trust: Trust) -> Listing:
-    judged = ((at, trust.refusal(item.url, addresses.own_roots(source, item.name)))
+def _judged(listing: ImportListing, source: str, trust: Trust) -> ImportListing:
+    reasons = ((at, trust.refusal(item.url, addresses.own_roots(source, item.name)))
               for at, item in enumerate(listing.items))  # fmt: skip
-    refusals = {at: why for at, why in judged if why}
+    refusals = {at: why for at, why in reasons if why}
     if not refusals:
         return listing
     items = tuple(
@@ -123,10 +123,10 @@ def _judged(listing: Listing, source: str, trust: Trust) -> Listing:
     return replace(listing, items=items)
 
 
-def _list(source: str, name: str, reading: Reading, roots: Sequence[str]) -> Listing:
+def _list(source: str, name: str, reading: Reading, roots: Sequence[str]) -> ImportListing:
     ends, place = storage.suffix(source), storage.inside(source)
     if not is_table(source):
-        # A web server is not asked if an archive is a folder: it would send all of it for an answer.
+        # Do not ask a web server whether an archive is a folder: it would answer with the whole file.
         called_a_file = bool(place) or ends in _FILES
         if (storage.is_local(source) or not called_a_file) and storage.is_dir(source):
             return _list_tree(Tree(source, roots=roots), name, reading)
@@ -146,7 +146,7 @@ def _list(source: str, name: str, reading: Reading, roots: Sequence[str]) -> Lis
     return _list_file(around, storage.basename(source), name, reading)
 
 
-def _list_file(around: Tree, file: str, name: str, reading: Reading) -> Listing:
+def _list_file(around: Tree, file: str, name: str, reading: Reading) -> ImportListing:
     url = around.url_of(file)
     if name == AUTO and is_table(file):
         name = "table"
@@ -161,41 +161,39 @@ def _list_file(around: Tree, file: str, name: str, reading: Reading) -> Listing:
             f"single files are read as {', '.join(known)}",
             "Name the folder around it as the source.",
         )
-    said = _sidecar(around) if is_table(file) else None
-    return _with(said, read(around, replace(reading, sidecar=said), file), reading)
+    export_sidecar = _sidecar(around) if is_table(file) else None
+    return _with(export_sidecar, read(around, replace(reading, sidecar=export_sidecar), file), reading)
 
 
-def _list_tree(tree: Tree, name: str, reading: Reading) -> Listing:
+def _list_tree(tree: Tree, name: str, reading: Reading) -> ImportListing:
     if tree.has(sidecar.INCOMPLETE):
-        raise InputError(
-            f"{tree.url} is an export that was not finished", f"it holds {sidecar.INCOMPLETE}", "Export it again."
-        )
+        raise InputError(f"{tree.url} is an unfinished export", f"it contains {sidecar.INCOMPLETE}", "Export it again.")
     if tree.has("versions/000001.parquet"):
         raise InputError(
             f"{tree.url} is a dataset",
-            "its photos are called by their hashes",
-            f"Bring it in: merge DATASET {tree.url}",
+            "its photos are named by their hashes",
+            f"Merge it: plantml dataset merge DATASET {tree.url}",
         )
-    said = _sidecar(tree)
+    export_sidecar = _sidecar(tree)
     notes: list[str] = []
     if name == AUTO:
-        name = said.format if said and said.format in FORMATS else _detect(tree)
+        name = export_sidecar.format if export_sidecar and export_sidecar.format in FORMATS else _detect(tree)
         if name == "folder" and (lists := _tables(tree)):
-            notes.append(f"{', '.join(lists)} was not read: name it as the source to import what it lists.")
-    listing = FORMATS[name].read(tree, replace(reading, sidecar=said))
+            notes.append(f"{', '.join(lists)} was not read: to import what it lists, name it as the source.")
+    listing = FORMATS[name].read(tree, replace(reading, sidecar=export_sidecar))
     listing = replace(listing, notes=(*listing.notes, *notes, *tree.notes))
-    return _with(said, listing, reading)
+    return _with(export_sidecar, listing, reading)
 
 
-def _with(said: sidecar.Sidecar | None, listing: Listing, reading: Reading) -> Listing:
-    if said is None:
+def _with(export_sidecar: sidecar.Sidecar | None, listing: ImportListing, reading: Reading) -> ImportListing:
+    if export_sidecar is None:
         return listing
     with understood(sidecar.FILE):
-        return said.over(listing, labels=reading.rule == AUTO and reading.taxonomy is None)
+        return export_sidecar.over(listing, labels=reading.rule == AUTO and reading.taxonomy is None)
 
 
 def _opened(tree: Tree) -> Tree:
-    """An archive's tree, from the one folder that somebody packed with what plantml wrote in it."""
+    """An archive's tree, starting at its single top folder if that is a plantml export."""
     top = next(iter(tree.files), "").partition("/")[0]
     own = {f"{top}/{name}" for name in (sidecar.FILE, sidecar.INCOMPLETE, bundle.FILE)}
     if not own & set(tree.files) or not all(name.startswith(f"{top}/") for name in tree.files):
@@ -216,13 +214,13 @@ def _detect(tree: Tree) -> str:
     if len(fitting) > 1 and fitting[0] != "bundle":
         raise InputError(
             f"{tree.url} fits several formats",
-            f"there is what makes {' and '.join(fitting)}",
-            f"Say which: --format {fitting[0]}; or name one annotation file as the source.",
+            f"it has the files of {' and '.join(fitting)}",
+            f"Choose one, such as --format {fitting[0]}, or name one annotation file as the source.",
         )
     if fitting:
         return fitting[0]
     if not tree.photos:
-        raise tree.without_photos(f"Name a folder of photos, or say the format: {', '.join(FORMATS)}")
+        raise tree.without_photos(f"Name a folder of photos, or set --format: {', '.join(FORMATS)}")
     return "folder"
 
 

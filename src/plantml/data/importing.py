@@ -1,8 +1,7 @@
 """Import: photos and their labels from a source into a dataset, copied or referenced, never changed.
 
-Each photo is read once, but for files that were not whole and are others now. Rows that the dataset has
-already, by source and name, are left as they are, so that importing the same source twice adds nothing and what
-was curated since stays curated.
+Each photo is read once; only incomplete files that have changed are read again. Rows that the dataset has already,
+by source and name, stay as they are: importing a source twice adds nothing and keeps what was curated since.
 """
 
 from collections import Counter
@@ -14,7 +13,7 @@ import polars as pl
 from plantml import storage
 from plantml.concurrency import Progress, silent
 from plantml.data import manifest, versions
-from plantml.data.importers import Item, Listing
+from plantml.data.importers import ImportListing, Item
 from plantml.data.importers.tree import AMBIGUOUS
 from plantml.data.importers.vetting import BAD_ANNOTATION
 from plantml.data.ingest import Bringer
@@ -25,34 +24,34 @@ from plantml.targets import Target
 
 _UNFINISHED = ("not-found", "missing", "empty", "empty-file", "truncated", "not-an-image", "damaged", "unreadable",
                NOT_ALLOWED)  # fmt: skip
-"""Codes of files that may be whole another time, as photos that were being copied, or that may be read then."""
+"""Reason codes of files that may be complete, or readable, at the next import."""
 
 _MISREAD = (BAD_ANNOTATION, AMBIGUOUS)
-"""Codes of photos of which the source may say another time what can be read."""
+"""Reason codes of photos whose annotation may be fixed by the next import."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import came to.
+    """The result of an import.
 
     Attributes:
         source: URL, absolute.
         version: the dataset afterwards.
         changed: false if there was nothing new.
-        usable: photos of the source that the dataset has now, and that are not excluded.
+        usable: photos of the source in the dataset that are not excluded.
         listed: photos that the source names.
-        added: rows that are new in the dataset.
-        mended: rows that were left out for what was wrong at the source, and is not any more: their names.
-        known: rows that were there already.
-        copies: new rows whose bytes another row has too.
-        conflicts: new rows whose bytes the dataset knows under another label: name, target, both labels.
-        excluded: new rows that came in excluded: name and reason.
-        refused: how many of them lie where the source may not name photos.
-        relabelled: rows that were there, and whose labels at the source are different now: their names.
-        replaced: rows that were there, and whose files at the source have another length now: their names.
-        skipped: files passed over, by reason.
+        added: new rows.
+        mended: names of excluded rows that are fixed at the source and were imported again.
+        known: rows that the dataset had already.
+        copies: new rows with the bytes of another row.
+        conflicts: new rows with the bytes of a row with another label: name, target, both labels.
+        excluded: new rows that are excluded: name and reason.
+        refused: how many of them are at addresses that the source may not name.
+        relabelled: names of known rows whose labels at the source have changed.
+        replaced: names of known rows whose files at the source have another size.
+        skipped: skipped files, by reason.
         rule: how labels were read.
-        notes: sentences that the user should see.
+        notes: sentences for the user.
     """
 
     source: str
@@ -77,29 +76,29 @@ class Imported:
 def import_source(
     source: str,
     dataset: str,
-    listing: Listing,
+    listing: ImportListing,
     *,
     reference: bool = False,
     threads: int = 2,
     progress: Progress = silent,
 ) -> Imported:
-    """Bring a listing's photos into a dataset.
+    """Import a listing's photos into a dataset.
 
     Args:
-        source: URL that the listing was made of.
-        dataset: URL of the dataset; a missing one is made.
-        listing: see `sources.list_source`.
-        reference: leave the photos where they are and write down their URLs.
-        threads: photos read and decoded at the same time.
+        source: URL of the listed source.
+        dataset: URL of the dataset; a missing one is created.
+        listing: see `formats.list_source`.
+        reference: leave the photos where they are and store their URLs.
+        threads: photos to read and decode at the same time.
         progress: called with (photos done, photos to read).
 
     Raises:
-        InputError: the dataset lies inside the source, or the other way round.
+        InputError: the dataset lies inside the source, or the source inside the dataset.
         StorageError: the source or the dataset cannot be reached.
     """
     source, (url, at) = storage.absolute(source), versions.parse_reference(dataset)
     if at is not None:
-        raise InputError(f"{dataset} cannot be changed", "versions are immutable", f"Name the dataset alone: {url}")
+        raise InputError(f"{dataset} cannot be changed", "versions are immutable", f"Leave out the version: {url}")
     _check_apart(source, url)
     versions.check_place(url)
     head = versions.load(url) if versions.numbers(url) else Version(url, 0, manifest.empty_rows(), ())
@@ -110,18 +109,18 @@ def import_source(
     bringer = Bringer(source, url, reference=reference, threads=threads, stored=stored)
     fresh = _labelled(source, new, listing.targets).join(bringer.bring(new, progress), on="name", how="left")
     bad = pl.col("status") == manifest.EXCLUDED
-    # A source may say itself that a photo is left out, and why; else its bytes say it.
+    # The source's own reason to exclude a photo wins over what its bytes show.
     fresh = fresh.with_columns(
-        split=pl.when(~bad | pl.col("_said").is_not_null()).then("split"),
-        status=pl.when(pl.col("_said").is_null()).then("status").otherwise(pl.lit(manifest.EXCLUDED)),
-        reason=pl.coalesce("_said", "reason"),
-    ).drop("_said")
+        split=pl.when(~bad | pl.col("_source_reason").is_not_null()).then("split"),
+        status=pl.when(pl.col("_source_reason").is_null()).then("status").otherwise(pl.lit(manifest.EXCLUDED)),
+        reason=pl.coalesce("_source_reason", "reason"),
+    ).drop("_source_reason")
 
     def add(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
         theirs = (pl.col("source") == source) & pl.col("name").is_in(again) & _left_out_for((*_UNFINISHED, *_MISREAD))
         version = replace(version, rows=version.rows.filter(~theirs.fill_null(value=False)))
         missing = fresh.join(version.rows.select(manifest.KEY), on=manifest.KEY, how="anti", maintain_order="left")
-        if missing.is_empty():  # a target without a label would be no gain
+        if missing.is_empty():  # do not add a target without labels
             return version.rows, version.targets
         targets = manifest.union(version.targets, listing.targets)
         both = pl.concat([manifest.conform(version.rows, targets), manifest.conform(missing, targets)], how="diagonal")
@@ -153,17 +152,16 @@ def import_source(
 
 
 def reasons(done: Imported) -> str:
-    """How many photos of an import's source are excluded for what, the most frequent first: `not-found 3, empty 1`."""
+    """Excluded photos of an import's source by reason, most frequent first: `not-found 3, empty 1`."""
     rows = done.version.rows.filter((pl.col("source") == done.source) & (pl.col("status") == manifest.EXCLUDED))
     codes = Counter(rows["reason"].fill_null("no reason").str.split(":").list.first())
     return ", ".join(f"{code} {number}" for code, number in codes.most_common())
 
 
-def awaited(head: Version, source: str, listing: Listing) -> tuple[list[Item], list[Item]]:
-    """What an import would read: photos that the dataset does not know, and those whose file is another one now.
+def awaited(head: Version, source: str, listing: ImportListing) -> tuple[list[Item], list[Item]]:
+    """What an import would read: photos new to the dataset, and excluded ones to try again.
 
-    The latter are files that were not whole when they were read, or not there, and those of which the source could
-    not be understood and can be now.
+    The latter were incomplete or missing and their file has changed, or their annotation could not be read and now can.
     """
     known = manifest.imported_names(head, source)
     rows = head.rows.filter(pl.col("source") == source)
@@ -180,13 +178,13 @@ def awaited(head: Version, source: str, listing: Listing) -> tuple[list[Item], l
 
 
 def _left_out_for(codes: Sequence[str]) -> pl.Expr:
-    """Rows that were left out for one of the reasons, and not by anybody's decision."""
+    """True for rows that an import or `clean` excluded for one of the reason codes."""
     code = pl.col("reason").str.strip_prefix("cleaned ").str.split(":").list.first()
     return (pl.col("status") == manifest.EXCLUDED) & code.is_in(codes)
 
 
 def _length(item: Item) -> int | None:
-    """Bytes of the file at the source, as far as that can be told without reading it."""
+    """Size of the file at the source in bytes; `None` if it is unknown without reading it."""
     if item.refusal:
         return None
     if item.bytes >= 0:
@@ -198,7 +196,7 @@ def _length(item: Item) -> int | None:
 
 
 def _labelled(source: str, items: Sequence[Item], targets: Sequence[Target]) -> pl.DataFrame:
-    """What the source says of each photo, as columns of a manifest."""
+    """What the source says about each photo, as manifest columns."""
     metas = sorted({key for item in items for key in item.meta})
     kinds = manifest.empty_rows(targets).schema
     columns = {
@@ -206,7 +204,7 @@ def _labelled(source: str, items: Sequence[Item], targets: Sequence[Target]) -> 
         "name": pl.Series([item.name for item in items], dtype=pl.String),
         "split": pl.Series([item.split for item in items], dtype=pl.String),
         "group": pl.Series([item.group for item in items], dtype=pl.String),
-        "_said": pl.Series(
+        "_source_reason": pl.Series(
             [item.reason if item.status == manifest.EXCLUDED else None for item in items], dtype=pl.String
         ),
         "boxes": pl.Series(
@@ -230,22 +228,22 @@ def _copies(head: Version, fresh: pl.DataFrame) -> int:
 
 
 def _conflicts(head: Version, fresh: pl.DataFrame) -> list[tuple[str, str, str]]:
-    """New photos whose very bytes the dataset knows under another label: name, target, and what differs."""
-    found = []
+    """New photos with the bytes of a photo with another label: name, target, and both labels."""
+    conflicts = []
     for target in head.targets:
         if target.name in fresh.columns and target.kind == "class":
             known = head.rows.filter(pl.col(target.name).is_not_null()).select("image_id", known=target.name).unique()
             both = fresh.join(known, on="image_id").filter(pl.col(target.name) != pl.col("known"))
             pairs = both.select("name", target.name, "known").iter_rows()
-            found += [(name, target.name, f"{new}, known as {old}") for name, new, old in pairs]
-    return sorted(found)
+            conflicts += [(name, target.name, f"{new}, known as {old}") for name, new, old in pairs]
+    return sorted(conflicts)
 
 
-def relabelled(head: Version, source: str, listing: Listing) -> list[str]:
-    """Names of photos that the dataset has, and that the source labels otherwise now."""
+def relabelled(head: Version, source: str, listing: ImportListing) -> list[str]:
+    """Names of photos in the dataset whose labels at the source have changed."""
     rows = head.rows.filter(pl.col("source") == source)
-    shown = [target.name for target in listing.targets if target.name in rows.columns]
-    have = {row["name"]: row for row in rows.select("name", *shown).iter_rows(named=True)}
+    names = [target.name for target in listing.targets if target.name in rows.columns]
+    have = {row["name"]: row for row in rows.select("name", *names).iter_rows(named=True)}
     return [
         item.name
         for item in listing.items
@@ -253,7 +251,7 @@ def relabelled(head: Version, source: str, listing: Listing) -> list[str]:
     ]
 
 
-def _replaced(head: Version, source: str, listing: Listing) -> list[str]:
+def _replaced(head: Version, source: str, listing: ImportListing) -> list[str]:
     have = dict(head.rows.filter(pl.col("source") == source).select("name", "bytes").iter_rows())
     return [item.name for item in listing.items if item.bytes >= 0 and have.get(item.name) not in (None, item.bytes)]
 
@@ -261,7 +259,7 @@ def _replaced(head: Version, source: str, listing: Listing) -> list[str]:
 def _check_apart(source: str, dataset: str) -> None:
     if dataset == source or dataset.startswith(f"{source}/") or source.startswith(f"{dataset}/"):
         raise InputError(
-            f"The dataset {dataset} and its source {source} lie inside each other",
+            f"The dataset {dataset} and its source {source} are nested",
             "a source is never written to",
-            "Choose another place for the dataset.",
+            "Choose another path for the dataset.",
         )

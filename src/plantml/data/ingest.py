@@ -1,4 +1,4 @@
-"""Photos of a source, read once each: scanned, stored under their hash, and remembered if the work is cut off."""
+"""Read each photo of a source once: scan it, store it under its hash, and keep notes to resume from."""
 
 import hashlib
 import os
@@ -22,21 +22,21 @@ _REMOTE_THREADS = 16
 _SEGMENT_ROWS = 4096
 _SEGMENT_SECONDS = 20.0
 
-_SEEN = ("path", "image_id", "width", "height", "format", "mode", "orientation", "frames", "bytes", "camera",
+_COLUMNS = ("path", "image_id", "width", "height", "format", "mode", "orientation", "frames", "bytes", "camera",
          "jpeg_quality", "phash", *QUALITY, "border", "status", "reason")  # fmt: skip
-SCHEMA: dict[str, Any] = {"name": pl.String, **{column: manifest.SYSTEM[column] for column in _SEEN}}
-"""What reading a photo tells, as columns of a manifest."""
+SCHEMA: dict[str, Any] = {"name": pl.String, **{column: manifest.SYSTEM[column] for column in _COLUMNS}}
+"""What reading a photo yields, as manifest columns."""
 
 
 class Bringer:
-    """Brings photos of one source into one dataset.
+    """Reads photos of one source into one dataset.
 
     Args:
         source: URL, absolute.
         dataset: URL, absolute.
         reference: leave the photos where they are.
-        threads: photos read and decoded at the same time, where all is local.
-        stored: SHA-256 of the files that the dataset holds.
+        threads: photos to read and decode at the same time, if all is local.
+        stored: SHA-256 of the files that the dataset has.
     """
 
     def __init__(self, source: str, dataset: str, *, reference: bool, threads: int, stored: Iterable[str]) -> None:
@@ -47,48 +47,48 @@ class Bringer:
         self._notes = _Notes(dataset, f"{source} {reference}")
 
     def bring(self, items: Sequence[Item], progress: Progress) -> pl.DataFrame:
-        """Read what was not read before an earlier call was cut off.
+        """Read all items that an interrupted call did not read already.
 
         Returns:
-            One row an item, in any order, with the columns of `SCHEMA`.
+            One row per item, in any order, with the columns of `SCHEMA`.
         """
         known = self._notes.read()
         names = set(known["name"])
         todo = [item for item in items if item.name not in names]
         done = len(items) - len(todo)
         try:
-            for rows in in_threads(self._some, batched(todo, _BATCH), self._threads):
+            for rows in in_threads(self._rows_of, batched(todo, _BATCH), self._threads):
                 self._notes.add(rows)
                 done += len(rows)
                 progress(done, len(items))
         except BaseException:
             self._notes.write()
             raise
-        wanted = {item.name for item in items}
-        return pl.concat([known.filter(pl.col("name").is_in(wanted)), *self._notes.frames()])
+        listed = {item.name for item in items}
+        return pl.concat([known.filter(pl.col("name").is_in(listed)), *self._notes.frames()])
 
     def forget(self) -> None:
-        """Remove the notes: the photos are in a version now."""
+        """Remove the notes, once the photos are in a version."""
         self._notes.remove()
 
-    def _some(self, items: list[Item]) -> list[dict[str, Any]]:
+    def _rows_of(self, items: list[Item]) -> list[dict[str, Any]]:
         trusted = [item for item in items if not item.refusal]
-        found = storage.read_many((item.url for item in trusted), storage.MAX_PHOTO)
-        rows = [self._row(item, data) for item, (_, data) in zip(trusted, found, strict=True)]
+        contents = storage.read_many((item.url for item in trusted), storage.MAX_PHOTO)
+        rows = [self._row(item, data) for item, (_, data) in zip(trusted, contents, strict=True)]
         return rows + [_refused(item) for item in items if item.refusal]
 
     def _row(self, item: Item, data: bytes | PlantmlError) -> dict[str, Any]:
         row: dict[str, Any] = {"name": item.name, "status": manifest.OK}
         if isinstance(data, PlantmlError):
             if not isinstance(data, InputError):
-                raise data  # the storage is in trouble, not the photo
+                raise data  # a failure of the storage, not of the photo
             code = "not-found" if isinstance(data, NotFoundError) else "unreadable"
             return row | {"status": manifest.EXCLUDED, "reason": f"{code}: {data}"}
-        found = scan(data)
-        row |= found.columns() | {"bytes": len(data)}
-        if found.reason:
-            row |= {"status": manifest.EXCLUDED, "reason": found.reason}
-        row["path"] = item.url if self.reference else self._store(item, found.image_id, row["format"], data)
+        photo = scan(data)
+        row |= photo.columns() | {"bytes": len(data)}
+        if photo.reason:
+            row |= {"status": manifest.EXCLUDED, "reason": photo.reason}
+        row["path"] = item.url if self.reference else self._store(item, photo.image_id, row["format"], data)
         return row
 
     def _store(self, item: Item, image_id: str, format_: str | None, data: bytes) -> str | None:
@@ -97,7 +97,7 @@ class Bringer:
         extension = imaging.SUFFIXES.get(format_ or "", storage.suffix(item.name))
         path = f"images/{image_id[:2]}/{image_id}{extension}"
         url, key = storage.join(self.dataset, path), bytes.fromhex(image_id)
-        # The name is the content's hash: whoever wrote it before wrote the same bytes.
+        # The name is the content's hash: an existing file has the same bytes.
         if not (storage.exists(url) if self._local else key in self._stored):
             storage.write(url, data)
         self._stored.add(key)
@@ -109,7 +109,7 @@ def _refused(item: Item) -> dict[str, Any]:
 
 
 class _Notes:
-    """Rows of photos that were read, kept in segments under `derived/` until they are in a version."""
+    """Rows of the photos read so far, in segments under `derived/` until they are in a version."""
 
     def __init__(self, dataset: str, purpose: str) -> None:
         key = hashlib.sha256(purpose.encode()).hexdigest()[:16]
@@ -120,7 +120,7 @@ class _Notes:
         self._last = time.monotonic()
 
     def read(self) -> pl.DataFrame:
-        """What earlier calls noted; photos that gave no pixels are looked at again."""
+        """Notes of earlier calls, without photos that could not be decoded: those are read again."""
         try:
             urls = [entry.url for entry in storage.list_files(self._folder) if entry.name.endswith(".parquet")]
         except NotFoundError:
@@ -131,8 +131,8 @@ class _Notes:
                 self._urls.append(url)
                 rows = sealed_tables.unpack(data, pl.Schema(SCHEMA))
                 frames += [] if rows is None else [rows]  # photos of a damaged file are read again
-        found = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
-        return found.filter(pl.col("status") == manifest.OK).unique("name")
+        notes = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
+        return notes.filter(pl.col("status") == manifest.OK).unique("name")
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         self._rows += rows

@@ -1,8 +1,8 @@
-"""From the names that people give their folders to targets: a readable rule, or a taxonomy to edit.
+"""From class names to labels: by a rule, or by a taxonomy that the user edits.
 
-`Apple___black_rot`, `Pepper_bell___healthy` and "Tomato leaf late blight" all say a category, a health
-and a disease. A rule reads them all the same way; where it guesses wrong, `draft` writes the guesses
-down as a YAML file, the user mends that, and the import takes it instead.
+`Apple___black_rot`, `Pepper_bell___healthy` and "Tomato leaf late blight" each name a category, a health and a
+disease. A rule reads them all the same way. If it guesses wrong, `draft` writes the guesses to a YAML file that
+the user corrects and passes to the import.
 """
 
 import re
@@ -15,7 +15,7 @@ from plantml.parsing import dump_yaml, parse_yaml
 from plantml.targets import DISEASED, HEALTHY, NO_DISEASE, check_name
 
 Labels = Mapping[str, str]
-"""Class by target name; a target that is not named is not labelled."""
+"""Class by target name; missing targets are not labelled."""
 
 _ALIASES = {"crop": "category", "plant": "category", "species": "category"}
 _HEALTHY_WORDS = {"healthy", "normal", "sano", "sain", "gesund"}
@@ -173,19 +173,19 @@ _WORD = re.compile(r"[^\s_\-,()]+")
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """What each class name means. `rule` says in words how it was read."""
+    """The labels of each class name. `rule` is a description of how they were read."""
 
     meaning: Mapping[str, Labels]
     rule: str
 
     def __call__(self, name: str) -> Labels:
-        """The labels of one class name. Raises `InputError` for a name it does not know."""
+        """The labels of one class name. Raises `InputError` for an unknown name."""
         try:
             return self.meaning[name]
         except KeyError:
             raise InputError(
-                f"The taxonomy does not know the class {name!r}",
-                f"it knows {len(self.meaning)} others",
+                f"The taxonomy lacks the class {name!r}",
+                f"it has {len(self.meaning)} others",
                 "Add it.",
             ) from None
 
@@ -204,7 +204,7 @@ def read_names(names: Iterable[str], rule: str = "auto") -> Taxonomy:
             of target names and separators (`crop___disease`, `category/disease`).
 
     Raises:
-        InputError: the rule makes no sense, or a name does not follow it.
+        InputError: the rule is invalid, or a name does not follow it.
     """
     distinct = sorted(set(names))
     if rule == "none":
@@ -215,14 +215,14 @@ def read_names(names: Iterable[str], rule: str = "auto") -> Taxonomy:
 
 
 def load_taxonomy(url: str) -> Taxonomy:
-    """A taxonomy from YAML: `class name: {target: class, …}`. Raises `InputError` that says what is wrong."""
+    """A taxonomy from YAML: `class name: {target: class, …}`. Raises `InputError`."""
     content = parse_yaml(storage.read(url), url)
     if not isinstance(content, dict):
-        raise InputError(f"{url} is no taxonomy", "it must map class names to their targets")
+        raise InputError(f"{url} is not a taxonomy", "it must map class names to their targets")
     meaning: dict[str, Labels] = {}
     for name, labels in content.items():
         if not isinstance(labels, dict):
-            raise InputError(f"{url} is no taxonomy", f"{name!r} must be followed by target: class pairs")
+            raise InputError(f"{url} is not a taxonomy", f"{name!r} must be followed by target: class pairs")
         meaning[str(name)] = {check_name(str(key)): str(value) for key, value in labels.items() if value is not None}
     return Taxonomy(meaning, url)
 
@@ -230,15 +230,15 @@ def load_taxonomy(url: str) -> Taxonomy:
 def draft(taxonomy: Taxonomy) -> str:
     """The taxonomy as YAML to edit."""
     head = (
-        "# What each class name means. Edit, then: plantml dataset import SRC DATASET --taxonomy THIS-FILE\n"
-        "# Leave a target out where it is not known. A healthy plant has the disease `none`.\n"
+        "# The labels of each class name. Edit them, then: plantml dataset import SRC DATASET --taxonomy THIS-FILE\n"
+        "# Leave out a target that is unknown. A healthy plant has the disease `none`.\n"
     )
     body = {name: dict(labels) for name, labels in taxonomy.meaning.items()}
     return head + dump_yaml(body, sort_keys=True)
 
 
 def with_health(labels: Labels) -> dict[str, str]:
-    """`labels` with health told by the disease, and a "healthy" disease called `none`."""
+    """`labels` with health derived from the disease, and a "healthy" disease named `none`."""
     disease = labels.get("disease")
     if disease is None:
         return dict(labels)
@@ -254,12 +254,12 @@ def _by_pattern(name: str, rule: str) -> dict[str, str]:
     values = []
     rest = name
     for separator in separators:
-        value, found, rest = rest.partition(separator)
-        if not found:
+        value, has_separator, rest = rest.partition(separator)
+        if not has_separator:
             raise InputError(
                 f"The class name {name!r} does not follow the rule {rule}",
                 f"it has no {separator!r}",
-                "Draft a taxonomy and mend it: --draft-taxonomy map.yaml",
+                "Draft a taxonomy and edit it: --draft-taxonomy map.yaml",
             )
         values.append(value)
     values.append(rest)
@@ -272,8 +272,8 @@ def _guess(names: list[str]) -> Taxonomy:
     if all("___" in name for name in names):
         return Taxonomy({name: _by_pattern(name, "category___disease") for name in names}, "category___disease")
     parsed = {name: _split_words(name) for name in names}
-    # A crop in some names only ("bean_rust" beside "healthy") belongs to the disease's name: taken out, it
-    # would leave the other photos without a category.
+    # A crop in only some names ("bean_rust" beside "healthy") stays in the disease: splitting it off would leave
+    # the other photos without a category.
     if all(crop for crop, _ in parsed.values()):
         meaning = {name: _with_crop(crop, rest) for name, (crop, rest) in parsed.items()}
         return Taxonomy(meaning, "the plant's name, then the disease's")
@@ -289,7 +289,7 @@ def _with_crop(crop: str, rest: str) -> dict[str, str]:
 
 
 def _split_words(name: str) -> tuple[str, str]:
-    """The plant's name and what follows, both as written; empty where there is none."""
+    """The plant's name and the rest, both as written; empty if there is no plant's name."""
     words = list(_WORD.finditer(name))
     lower = [word.group().lower() for word in words]
     start = next((i for i, word in enumerate(lower) if word in _CROPS), None)

@@ -1,4 +1,4 @@
-"""Looking after a dataset's files: are they still what they were, and which of them does nobody need."""
+"""Maintain a dataset's files: verify checksums, and remove unused files."""
 
 import contextlib
 import time
@@ -18,9 +18,9 @@ _AT_ONCE = 16
 
 
 def verify(ref: str, *, threads: int = 2, progress: Progress = silent) -> Verified:
-    """Read every file that a version names, the version itself and its labels too, and compare its hash.
+    """Verify the SHA-256 of every file of a version, including the version's own file.
 
-    Without a number all versions and tags are read; photos are those of the newest version.
+    Without a number, all versions and tags are verified, and the photos of the newest version.
 
     Args:
         ref: the dataset.
@@ -47,18 +47,18 @@ def verify(ref: str, *, threads: int = 2, progress: Progress = silent) -> Verifi
 
 
 def _photos(url: str, number: int, threads: int, progress: Progress) -> Verified:
-    """State of the files that a version names: of none if it is damaged itself."""
-    wanted = {}
+    """State of a version's photos; of none if the version is damaged."""
+    expected = {}
     with contextlib.suppress(InputError):
         version = versions.load(f"{url}@{number}")
         named = version.rows.filter(pl.col("path").is_not_null() & pl.col("image_id").is_not_null())
         files = named.select("path", "image_id").unique().sort("path").iter_rows()
-        wanted = {path: (version.image_url(path), image_id) for path, image_id in files}
-    return checksums.verify(f"{url}@{number}", wanted, threads=threads, at_once=_AT_ONCE, progress=progress)
+        expected = {path: (version.image_url(path), image_id) for path, image_id in files}
+    return checksums.verify(f"{url}@{number}", expected, threads=threads, at_once=_AT_ONCE, progress=progress)
 
 
 def _version_states(url: str, numbers: Sequence[int]) -> Iterator[tuple[str, str]]:
-    """File and state of versions; of one without a checksum the fingerprint is compared, which says less."""
+    """File and state of versions. Without a checksum only the fingerprint is compared, which proves less."""
     for number in numbers:
         file = versions.file_of(url, number)
         data = storage.read(file)
@@ -87,12 +87,12 @@ def _tag_states(url: str) -> Iterator[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class Collected:
-    """What nobody needs.
+class UnusedFiles:
+    """Unused files.
 
     Attributes:
-        images: files that no version names, left by imports that never ended.
-        derived: files that can be made again: embeddings, notes of imports.
+        images: files that no version names, left by unfinished imports.
+        derived: files that can be rebuilt: embeddings, notes of imports.
         bytes: size of both.
         removed: false after a dry run.
     """
@@ -103,21 +103,21 @@ class Collected:
     removed: bool
 
 
-def collect(ref: str, *, dry_run: bool = False, derived: bool = False, min_age: float = 86_400.0) -> Collected:
+def collect(ref: str, *, dry_run: bool = False, derived: bool = False, min_age: float = 86_400.0) -> UnusedFiles:
     """Remove files that no version of a dataset names.
 
     Args:
         ref: the dataset.
         dry_run: remove nothing.
-        derived: remove what can be made again, too.
-        min_age: seconds; younger files are left, as they may belong to an import that is under way.
+        derived: also remove files that can be rebuilt.
+        min_age: seconds; younger files stay, as they may belong to a running import.
 
     Raises:
-        InputError: there is no dataset, or a version was named.
+        InputError: there is no dataset, or `ref` names a version.
     """
     url, at = versions.parse_reference(ref)
     if at is not None:
-        raise InputError(f"{ref} names a version", "files belong to all versions", f"Name the dataset alone: {url}")
+        raise InputError(f"{ref} names a version", "files belong to all versions", f"Leave out the version: {url}")
     named: set[str] = set()
     for number in versions.numbers(url) or [versions.load(url).number]:
         named |= set(versions.load(f"{url}@{number}").rows["path"].drop_nulls())
@@ -129,7 +129,7 @@ def collect(ref: str, *, dry_run: bool = False, derived: bool = False, min_age: 
         for entry in old:
             storage.remove(entry.url)
     gone = {entry.url for entry in old}
-    return Collected(
+    return UnusedFiles(
         [entry.name for entry in loose if entry.url in gone],
         [entry.name for entry in spare if entry.url in gone],
         sum(entry.size for entry in old),

@@ -1,7 +1,7 @@
 """One version of a dataset: its rows, its targets, and where they came from.
 
-A version is a Parquet file. The rows are one an imported file; the commit record is in the file's
-key-value metadata under `plantml`, and ends with the checksum of the file. `docs/dataset.md` describes the columns.
+A version is a Parquet file with one row per imported file. The commit record is in its key-value metadata
+under `plantml`, and ends with the checksum of the file. `docs/dataset.md` describes the columns.
 """
 
 import hashlib
@@ -64,13 +64,13 @@ _KINDS: dict[Kind, pl.DataType | type[pl.DataType]] = {
 }
 
 _OF_PIXELS = ("image_id", "path", "width", "height")
-"""What is known of every photo that is not excluded."""
+"""Columns that are set for every photo that is not excluded."""
 
 _RECORD = "plantml"
 """Key of the commit record in the file's metadata."""
 
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-"""How polars ends on bytes that are no Parquet file."""
+"""What polars raises on bytes that are not Parquet."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Commit:
     Attributes:
         operation: the verb: `import`, `split`, `tag`…
         parameters: of the operation, as text values.
-        parent: number of the version it was made from; 0 for the first.
+        parent: number of the version it is based on; 0 for the first.
         time: ISO 8601, UTC.
         plantml: version of plantml that wrote it.
         targets: with their kind and classes in order.
@@ -127,7 +127,7 @@ class Version:
         return rows if split is None else rows.filter(pl.col("split") == split)
 
     def target(self, name: str) -> Target:
-        """One target by name. Raises `InputError` that lists what there is."""
+        """One target by name. Raises `InputError` that lists the known ones."""
         for target in self.targets:
             if target.name == name:
                 return target
@@ -139,15 +139,15 @@ class Version:
         return storage.join(self.url, path) if path.startswith("images/") else path
 
 
-def came_as(rows: pl.DataFrame) -> pl.Expr:
-    """The name that a photo came in under, which is another one where `clean` mended its ending."""
+def import_name(rows: pl.DataFrame) -> pl.Expr:
+    """The name under which a photo was imported; it differs from `name` if `clean` fixed the extension."""
     return pl.coalesce(IMPORTED_AS, "name") if IMPORTED_AS in rows.columns else pl.col("name")
 
 
 def imported_names(version: Version, source: str) -> set[str]:
-    """Names that a source's photos came in under, and that they have now."""
+    """Names of a source's photos: as imported and as they are now."""
     rows = version.rows.filter(pl.col("source") == source)
-    return set(rows["name"]) | set(rows.select(came_as(rows)).to_series())
+    return set(rows["name"]) | set(rows.select(import_name(rows)).to_series())
 
 
 def empty_rows(targets: Iterable[Target] = ()) -> pl.DataFrame:
@@ -156,7 +156,7 @@ def empty_rows(targets: Iterable[Target] = ()) -> pl.DataFrame:
 
 
 def conform(rows: pl.DataFrame, targets: Iterable[Target]) -> pl.DataFrame:
-    """`rows` with every column there, in its place and of its type; `meta_*` columns last, by name.
+    """`rows` with every column in its place and type; `meta_*` columns last, by name.
 
     Raises:
         InputError: a column's values do not fit its type.
@@ -170,11 +170,11 @@ def conform(rows: pl.DataFrame, targets: Iterable[Target]) -> pl.DataFrame:
     try:
         return rows.select(*columns, *(pl.col(name).cast(pl.String) for name in metas))
     except pl.exceptions.InvalidOperationError as error:
-        raise InputError("A column does not hold what its target needs", str(error).splitlines()[0]) from error
+        raise InputError("A column does not fit the type of its target", str(error).splitlines()[0]) from error
 
 
 def derive_targets(rows: pl.DataFrame, targets: Iterable[Target]) -> tuple[Target, ...]:
-    """The targets with their classes as the rows hold them: known ones first, new ones after, sorted."""
+    """The targets with the classes that the rows contain: known classes first, then new ones, sorted."""
     return tuple(_with_classes(rows, target) for target in targets)
 
 
@@ -198,16 +198,16 @@ def _with_classes(rows: pl.DataFrame, target: Target) -> Target:
     return replace(target, classes=(*target.classes, *new))
 
 
-def union(have: Iterable[Target], come: Iterable[Target]) -> tuple[Target, ...]:
-    """Targets of both, by name. Raises `InputError` where one has two kinds."""
-    by_name = {target.name: target for target in have}
-    for target in come:
+def union(targets: Iterable[Target], others: Iterable[Target]) -> tuple[Target, ...]:
+    """The targets of both, joined by name. Raises `InputError` if a target has two kinds."""
+    by_name = {target.name: target for target in targets}
+    for target in others:
         known = by_name.setdefault(target.name, target)
         if known.kind != target.kind:
             raise InputError(
-                f"The dataset predicts {target.name} as {known.kind}, the source gives it as {target.kind}",
-                "one target has one kind",
-                f"Name the kind: --target {target.name}:{known.kind}",
+                f"{target.name} is a {known.kind} target in the dataset, but a {target.kind} target in the source",
+                "a target has one kind",
+                f"Set the kind: --target {target.name}:{known.kind}",
             )
     return tuple(by_name.values())
 
@@ -219,8 +219,8 @@ def fingerprint(rows: pl.DataFrame, targets: Iterable[Target]) -> str:
     do not. The same content has the same fingerprint wherever it is stored.
     """
     names = sorted(target.name for target in targets)
-    seen = rows.select("image_id", "boxes", "group", "split", "status", *names)
-    lines = sorted(_canonical([_unordered(value) for value in row]) for row in seen.iter_rows())
+    content = rows.select("image_id", "boxes", "group", "split", "status", *names)
+    lines = sorted(_canonical([_unordered(value) for value in row]) for row in content.iter_rows())
     digest = hashlib.sha256(json.dumps(names).encode())
     for line in lines:
         digest.update(b"\n" + line.encode())
@@ -232,7 +232,7 @@ def _canonical(value: object) -> str:
 
 
 def _unordered(value: object) -> object:
-    """Labels and boxes of one photo have no order."""
+    """Labels and boxes of a photo are unordered."""
     return sorted(value, key=_canonical) if isinstance(value, list) else value
 
 
@@ -240,11 +240,11 @@ def to_parquet(version: Version, operation: str, parameters: Mapping[str, Any], 
     """The version as the bytes of its Parquet file, and the commit record in it.
 
     Raises:
-        InputError: a row is not what a row can be, and could not be read again.
+        InputError: a row is invalid, and could not be read back.
     """
     if fault := first_fault(version.rows, version.targets):
         raise InputError(
-            f"No new version of {version.url} was written", fault, "Mend the source, and repeat the command."
+            f"No new version of {version.url} was written", fault, "Fix the source and repeat the command."
         )
     counts = dict(sorted(version.rows["status"].value_counts().iter_rows()))
     commit = Commit(
@@ -267,7 +267,7 @@ def from_parquet(url: str, number: int, data: bytes) -> Version:
     """A version from the bytes of its file.
 
     Raises:
-        InputError: they are not one, are not those that were written, or a row is not what a row can be.
+        InputError: they are not a version file, fail the checksum, or contain an invalid row.
     """
     ref = f"{url}@{number}"
     commit = read_commit(ref, data)
@@ -282,13 +282,12 @@ def from_parquet(url: str, number: int, data: bytes) -> Version:
 
 
 def check_paths(ref: str, rows: pl.DataFrame) -> None:
-    """Raise `InputError` if a row names a file that is neither one of the dataset's own nor of the row's source.
+    """Raise `InputError` if a row names a file outside both the dataset and the row's source.
 
-    A photo that was left where it is lies in its source or around it (see `addresses.around`), or at the address that
-    the row's name is.
+    A reference lies in its source or around it (see `addresses.around`), or at the address in the row's name.
     """
     stored = pl.col("path").str.contains(_STORED) & ~pl.col("path").str.contains("::", literal=True)
-    others = rows.filter(pl.col("path").is_not_null() & ~stored).with_columns(came=came_as(rows))
+    others = rows.filter(pl.col("path").is_not_null() & ~stored).with_columns(came=import_name(rows))
     for source in others["source"].unique():
         theirs = others.filter(pl.col("source").eq_missing(source)).select("name", "came", "path")
         root = addresses.around(source or "")
@@ -297,14 +296,14 @@ def check_paths(ref: str, rows: pl.DataFrame) -> None:
                 path, addresses.own_roots(source or "", came), lookup=_nowhere
             ):
                 raise InputError(
-                    f"{ref} names a file that is none of its own",
-                    f"row {name!r} of {source} has the path {path!r}, which lies neither in images/ nor in its source",
-                    f"The file was changed by hand. Go back to a version before: plantml dataset log {ref}",
+                    f"{ref} names a file outside the dataset",
+                    f"row {name!r} of {source} has the path {path!r}, which is neither in images/ nor in its source",
+                    f"The file was edited by hand. Find an older version to restore: plantml dataset log {ref}",
                 )
 
 
 def _lies_in(root: str) -> pl.Expr:
-    """True for paths that lie under a root for sure: all at once, as there may be a million of them."""
+    """True for paths that certainly lie under a root; vectorised, as there may be a million of them."""
     head, chain, outer = root.partition("::")
     head = head if head.endswith("/") else f"{head}/"
     rest = pl.col("path").str.strip_prefix(head).str.strip_suffix(chain + outer)
@@ -313,7 +312,7 @@ def _lies_in(root: str) -> pl.Expr:
 
 
 def _named_places(source: str, name: str) -> set[str]:
-    """Where a list's name of a photo leads."""
+    """The places that a photo's name in a list can mean."""
     return {name} if _ABSOLUTE.match(name) else {storage.join(storage.split(source)[0], name)}
 
 
@@ -322,7 +321,7 @@ def _nowhere(_: str) -> tuple[str, ...]:
 
 
 def read_commit(ref: str, data: bytes) -> Commit:
-    """The commit record of a version's file, whose checksum is compared if it has one. Raises `InputError`."""
+    """The commit record of a version's file; verifies the checksum if there is one. Raises `InputError`."""
     try:
         text = pl.read_parquet_metadata(io.BytesIO(data))[_RECORD]
         record = parse_json_object(text, "its commit record")
@@ -349,16 +348,16 @@ def _damaged(ref: str, why: str) -> InputError:
 def _next(ref: str) -> str:
     url = ref.rpartition("@")[0]
     return (
-        f"plantml dataset log {url} shows the versions; plantml dataset restore {url} N goes on from version N. "
-        "Or bring the file back from a backup."
+        f"plantml dataset log {url} shows the versions; plantml dataset restore {url} N continues from version N. "
+        "Or restore the file from a backup."
     )
 
 
-# --- what holds of every row ------------------------------------------------------------------
+# --- rules for every row ----------------------------------------------------------------------
 
 
 def first_fault(rows: pl.DataFrame, targets: Iterable[Target]) -> str:
-    """The row, the column, and what is wrong, if rows are not what those of a version can be; else nothing."""
+    """The first invalid row, its column and what is wrong; empty if all rows are valid."""
     targets = tuple(targets)
     schema: dict[str, Any] = {**SYSTEM, **{target.name: _KINDS[target.kind] for target in targets}}
     if missing := sorted(set(schema) - set(rows.columns)):
@@ -371,25 +370,25 @@ def first_fault(rows: pl.DataFrame, targets: Iterable[Target]) -> str:
     for is_broken, (column, why, wrong) in zip(broken, rules, strict=True):
         if is_broken:
             row = int(rows.select(wrong.fill_null(value=False).arg_max()).item())
-            return f"row {row + 1} ({rows['name'][row]}), column {column}: {_shown(rows[column][row])} {why}"
+            return f"row {row + 1} ({rows['name'][row]}), column {column}: {_abbreviated(rows[column][row])} {why}"
     return ""
 
 
 def _rules(rows: pl.DataFrame, targets: Iterable[Target]) -> Iterator[tuple[str, str, pl.Expr]]:
-    """A column, what is wrong with a value of it, and of which rows that is so.
+    """Rules as (column, what is wrong, expression that is true for invalid rows).
 
-    What a quick look at a whole column rules out is left out: all of it takes a tenth of the time of reading the rows.
+    Rules that a quick check of the whole column rules out are left out: all checks take a tenth of the reading time.
     """
     for name in (*KEY, "status"):
-        yield name, "is not allowed there", pl.col(name).is_null()
+        yield name, "is not allowed here", pl.col(name).is_null()
     for name in _OF_PIXELS:
         if rows[name].null_count():
             is_used = pl.col("status") == OK
-            yield name, "is not allowed of a photo that is not excluded", is_used & pl.col(name).is_null()
+            yield name, "is not allowed unless the photo is excluded", is_used & pl.col(name).is_null()
     yield "status", f"is neither {OK} nor {EXCLUDED}", _is_none_of("status", (OK, EXCLUDED))
     yield "split", f"is none of {', '.join(SPLITS)}", _is_none_of("split", SPLITS)
     if rows["name"].n_unique() < rows.height:  # names alone are compared much faster
-        yield "name", "is there twice, of one source", pl.struct(KEY).is_duplicated()
+        yield "name", "appears twice in one source", pl.struct(KEY).is_duplicated()
     for target in targets:
         if target.kind == "value":
             yield target.name, "is not a finite number", ~pl.col(target.name).is_finite()
@@ -407,9 +406,9 @@ def _label_rules(rows: pl.DataFrame, target: Target) -> Iterator[tuple[str, str,
     is_list = target.kind == "multilabel"
     if strange := _labels_in(rows, target) - set(target.classes):
         is_strange = column.list.eval(pl.element().is_in(strange)).list.any() if is_list else column.is_in(strange)
-        yield target.name, f"is no class of {target.name}, which has {', '.join(target.classes[:20])}", is_strange
+        yield target.name, f"is not a class of {target.name}, which has {', '.join(target.classes[:20])}", is_strange
     if is_list and labels.explode(empty_as_null=False, keep_nulls=False).null_count():
-        yield target.name, "holds a label that is null", column.list.eval(pl.element().is_null()).list.any()
+        yield target.name, "contains a null label", column.list.eval(pl.element().is_null()).list.any()
 
 
 def _box_rules(rows: pl.DataFrame) -> Iterator[tuple[str, str, pl.Expr]]:
@@ -417,10 +416,10 @@ def _box_rules(rows: pl.DataFrame) -> Iterator[tuple[str, str, pl.Expr]]:
     if not all(boxes.struct.field(side).is_finite().all(ignore_nulls=False) for side in "xywh"):
         sides = [pl.element().struct.field(side) for side in "xywh"]
         has_all = pl.all_horizontal(side.is_finite().fill_null(value=False) for side in sides)
-        yield "boxes", "holds a box without four finite numbers", column.list.eval(~has_all).list.any()
+        yield "boxes", "contains a box without four finite numbers", column.list.eval(~has_all).list.any()
     if strange := [text for text in boxes.struct.field("labels").unique() if text and not _are_labels(text)]:
         has_strange = column.list.eval(pl.element().struct.field("labels").is_in(strange)).list.any()
-        yield "boxes", "holds a box whose labels are no JSON object of names and classes", has_strange
+        yield "boxes", "contains a box whose labels are not a JSON object of targets and classes", has_strange
 
 
 def _are_labels(text: str) -> bool:
@@ -430,6 +429,6 @@ def _are_labels(text: str) -> bool:
         return False
 
 
-def _shown(value: object) -> str:
+def _abbreviated(value: object) -> str:
     text = "null" if value is None else str(value.to_list() if isinstance(value, pl.Series) else value)
     return text if len(text) <= 80 else f"{text[:77]}…"

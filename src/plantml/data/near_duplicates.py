@@ -1,9 +1,9 @@
-"""Near-duplicates: groups of photos whose 64-bit perceptual hashes lie close together, turned copies included.
+"""Near-duplicates: groups of photos whose 64-bit perceptual hashes are close, flipped and rotated copies included.
 
 The search is exact and needs no pairs in memory. Two hashes within distance d agree on one of four bands of
 16 bits up to d // 4 bits (pigeonhole; Norouzi et al. 2012, "Fast search in Hamming space with multi-index
 hashing"), so only hashes of neighbouring buckets are compared. A bucket that is too full is searched by the
-other bits in the same way, and hashes that are known to hang together are not compared with each other again.
+other bits in the same way, and hashes that are already in one group are not compared again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -53,25 +53,25 @@ _LOT = 256
 """Items of one side that are compared at a time, where each is compared with each."""
 
 _MANY, _FULL = 1 << 18, 1 << 23
-"""Two buckets with more pairs than the one are asked what is known of them; with more than the other, they are
+"""Two buckets with more pairs than the one are checked for known groups first; with more than the other, they are
 searched by their other bits."""
 
-_KEPT = 1 << 18
-"""Pairs that are kept before they are joined."""
+_MAX_PAIRS = 1 << 18
+"""Pairs collected before they are joined."""
 
 Confirm = Callable[[Indices, Indices, Indices], Bools]
-"""Says for pairs (first, second, variant), int64 [P] each, which are copies in truth: bool [P]."""
+"""From pairs (first, second, variant), int64 [P] each, to which of them are copies: bool [P]."""
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A group that was too large to be believed, and was broken up.
+    """A group that was implausibly large and was broken up.
 
     Attributes:
         first: its smallest item.
         size: items it had.
-        distance: what it was lowered to; 0 means that only equal hashes are left together.
-        groups: of two or more items that it came to.
+        distance: to which it was lowered; 0 means that only equal hashes stay together.
+        groups: resulting groups of two or more items.
         largest: items of the largest of them.
     """
 
@@ -87,11 +87,11 @@ class Near:
     """Groups of near-duplicates.
 
     Attributes:
-        group: int64 [N], the smallest item of each item's group: its own number where it is alone.
-        first: int64 [E]; with `second` the edges that hold the groups together, one fewer than a group's items.
+        group: int64 [N], the smallest item of each item's group: its own number if it is alone.
+        first: int64 [E]; with `second` the edges of a spanning tree of each group.
         second: int64 [E], larger than `first`.
         distance: uint8 [E], bits in which the edge's hashes differ.
-        variant: uint8 [E], place in `VARIANTS` of what makes `second` of `first`.
+        variant: uint8 [E], place in `VARIANTS` of what turns `first` into `second`.
         broken: groups that were too large.
     """
 
@@ -111,56 +111,56 @@ def near_duplicates(
     confirm: Confirm | None = None,
     limit: int | None = None,
 ) -> Near:
-    """Group the items whose hashes lie within `distance` bits of each other, directly or over others.
+    """Group the items whose hashes lie within `distance` bits of each other, directly or through others.
 
     Photos with next to no content (plain black ones) should be left out: their hashes mean nothing.
 
     Args:
         hashes: uint64 [N], of `scan.phash`.
         distance: bits, 0 to 15.
-        variants: of `VARIANTS`, ways in which a copy may lie; the inverse of one that is named counts too.
-        confirm: second opinion on pairs that are close; see `correlated`.
+        variants: of `VARIANTS`, how copies may be transformed; the inverse of each counts too.
+        confirm: second check of close pairs; see `correlated`.
         limit: items of a group above which it is broken up, by lowering the distance inside it until
             its parts are small enough or their hashes equal; `None` takes 1 % of N, at least 10.
 
     Raises:
-        ValueError: a distance or variant that there is not.
+        ValueError: an invalid distance or variant.
     """
     if not 0 <= distance <= 15:
         raise ValueError(f"distance is {distance}; it can be 0 to 15")
     search = _Search(np.asarray(hashes, np.uint64), _numbers(variants), confirm)
     limit = max(10, len(hashes) // 100) if limit is None else limit
     tree = search.tree(np.arange(len(hashes)), distance)
-    kept, broken = [], []
+    trees, broken = [], []
     for too_large in tree.larger_than(limit):
         parts, lowered = search.parts(too_large, distance - 1, limit)
-        kept.append(parts)
+        trees.append(parts)
         sizes = parts.sizes()
         broken.append(Broken(int(too_large[0]), len(too_large), lowered, len(sizes), max(sizes, default=1)))
         tree = tree.without(too_large)
-    return _result(len(hashes), [tree, *kept], tuple(broken))
+    return _result(len(hashes), [tree, *trees], tuple(broken))
 
 
 def variant(hashes: Hashes, name: str) -> Hashes:
-    """Hashes of the same photos laid otherwise: uint64 [N] in and out; `name` of `VARIANTS`.
+    """Hashes of the same photos, transformed: uint64 [N] in and out; `name` of `VARIANTS`.
 
     Flipping a photo changes the sign of every other DCT coefficient, transposing it transposes them.
     """
     transposed, flips = _ACROSS[name]
-    found = _transposed(hashes) if transposed else hashes
+    transformed = _transposed(hashes) if transposed else hashes
     mask = (_ODD_COLUMNS if flips & 1 else np.uint64(0)) ^ (_ODD_ROWS if flips & 2 else np.uint64(0))
-    return found ^ mask
+    return transformed ^ mask
 
 
-def laid(pictures: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
-    """Square pictures [P, S, S] laid otherwise; `name` of `VARIANTS`."""
+def transform(pictures: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    """Square images [P, S, S], transformed; `name` of `VARIANTS`."""
     transposed, flips = _ACROSS[name]
-    found = pictures.swapaxes(1, 2) if transposed else pictures
-    return found[:, :: -1 if flips & 2 else 1, :: -1 if flips & 1 else 1]
+    transformed = pictures.swapaxes(1, 2) if transposed else pictures
+    return transformed[:, :: -1 if flips & 2 else 1, :: -1 if flips & 1 else 1]
 
 
 def correlated(thumbnails: Callable[[Indices], NDArray[np.uint8]], threshold: float) -> Confirm:
-    """A second opinion: the normalised correlation of two grey thumbnails is `threshold` at least.
+    """Confirm pairs whose grey thumbnails have a normalised correlation of at least `threshold`.
 
     Args:
         thumbnails: gives uint8 [P, S, S] for items int64 [P]: whole photos, squeezed to S x S (32 is enough).
@@ -173,7 +173,7 @@ def correlated(thumbnails: Callable[[Indices], NDArray[np.uint8]], threshold: fl
             of_kind = np.flatnonzero(variants == number)
             for start in range(0, len(of_kind), 4096):
                 at = of_kind[start : start + 4096]
-                ours = _standardised(laid(thumbnails(first[at]), VARIANTS[number]))
+                ours = _standardised(transform(thumbnails(first[at]), VARIANTS[number]))
                 theirs = _standardised(thumbnails(second[at]))
                 answers[at] = np.einsum("pd,pd->p", ours, theirs) >= threshold
         return answers
@@ -200,11 +200,11 @@ def _numbers(variants: tuple[str, ...]) -> tuple[int, ...]:
 
 def _transposed(hashes: Hashes) -> Hashes:
     """The 8 x 8 bits with rows and columns exchanged (Warren 2012, "Hacker's Delight", section 7-3)."""
-    found = hashes
+    bits = hashes
     for shift, mask in ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0)):
-        differ = (found ^ (found >> np.uint64(shift))) & np.uint64(mask)
-        found = found ^ differ ^ (differ << np.uint64(shift))
-    return found
+        differ = (bits ^ (bits >> np.uint64(shift))) & np.uint64(mask)
+        bits = bits ^ differ ^ (differ << np.uint64(shift))
+    return bits
 
 
 @dataclass(frozen=True)
@@ -234,8 +234,8 @@ class _Tree:
     def without(self, items: Indices) -> "_Tree":
         return self._where(~np.isin(self.first, items))
 
-    def _where(self, kept: Bools) -> "_Tree":
-        return _Tree(self.first[kept], self.second[kept], self.distance[kept], self.variant[kept])
+    def _where(self, mask: Bools) -> "_Tree":
+        return _Tree(self.first[mask], self.second[mask], self.distance[mask], self.variant[mask])
 
 
 class _Search:
@@ -294,13 +294,13 @@ class _Forest:
 
     def roots(self, items: Indices) -> Indices:
         """The item that stands for each item's group: int64 [P]."""
-        found = self._parent[items]
+        roots = self._parent[items]
         while True:
-            above = self._parent[found]
-            if np.array_equal(above, found):
-                self._parent[items] = found
-                return found
-            found = above
+            above = self._parent[roots]
+            if np.array_equal(above, roots):
+                self._parent[items] = roots
+                return roots
+            roots = above
 
     def join(self, first: Indices, second: Indices, number: int) -> None:
         """Join pairs that are close when variant `number` of `first` is taken: int64 [P] each."""
@@ -319,9 +319,9 @@ class _Forest:
             self._edges.append((first[accepted], second[accepted], distance[accepted], kind))
             if self._confirm is None:
                 return
-            asked = np.zeros(len(first), np.bool_)
-            asked[spanning] = True
-            first, second = first[~asked], second[~asked]
+            is_tried = np.zeros(len(first), np.bool_)
+            is_tried[spanning] = True
+            first, second = first[~is_tried], second[~is_tried]
 
     def tree(self) -> _Tree:
         """All edges so far, the smaller item first."""
@@ -363,17 +363,17 @@ class _Side:
 
 
 class _Join:
-    """Finds the close pairs of two sides and hands them to the forest in lots.
+    """Finds the close pairs of two sides and passes them to the forest in lots.
 
     Args:
-        forest: that is told.
-        number: variant that the left side's hashes were turned by.
+        forest: that collects the pairs.
+        number: variant applied to the left side's hashes.
         distance: bits.
     """
 
     def __init__(self, forest: _Forest, number: int, distance: int) -> None:
         self._forest, self._number, self._distance = forest, number, distance
-        self._kept: list[tuple[Indices, Indices]] = []
+        self._pairs: list[tuple[Indices, Indices]] = []
         self._count = 0
 
     def search(self, left: _Side, right: _Side, distance: int, width: int = 64) -> None:
@@ -383,7 +383,7 @@ class _Join:
         """
         wide, near = width // 4, distance // 4
         bits = [1 << bit for bit in range(wide)]
-        masks = [sum(chosen) for count in range(near + 1) for chosen in combinations(bits, count)]
+        masks = [sum(flipped) for count in range(near + 1) for flipped in combinations(bits, count)]
         for low in range(0, width, wide):
             ours = _Buckets(left, low, wide)
             theirs = ours if left is right else _Buckets(right, low, wide)
@@ -391,10 +391,10 @@ class _Join:
                 self._neighbours(ours, theirs, mask, (distance, width))
 
     def flush(self) -> None:
-        """Hand over what is kept."""
-        if self._kept:
-            first, second = (np.concatenate(part) for part in zip(*self._kept, strict=True))
-            self._kept, self._count = [], 0
+        """Pass the collected pairs to the forest."""
+        if self._pairs:
+            first, second = (np.concatenate(part) for part in zip(*self._pairs, strict=True))
+            self._pairs, self._count = [], 0
             self._forest.join(first, second, self._number)
 
     def _neighbours(self, ours: "_Buckets", theirs: "_Buckets", mask: int, of: tuple[int, int]) -> None:
@@ -434,10 +434,10 @@ class _Join:
 
     def _common(self, left: _Side, right: _Side) -> tuple[Bools, Bools]:
         """Which items on the left are of the group most common there, and which on the right are not."""
-        found = self._forest.roots(left.items)
-        roots, counts = np.unique(found, return_counts=True)
+        left_roots = self._forest.roots(left.items)
+        roots, counts = np.unique(left_roots, return_counts=True)
         common = roots[counts.argmax()]
-        return found == common, self._forest.roots(right.items) != common
+        return left_roots == common, self._forest.roots(right.items) != common
 
     def _each_with_each(self, left: _Side, right: _Side) -> None:
         """All pairs that do not hang together yet, a lot of the left side's items at a time."""
@@ -468,9 +468,9 @@ class _Join:
                 self._keep(left.items[i], right.items[j[close]])
 
     def _keep(self, first: Indices, second: Indices) -> None:
-        self._kept.append((first, second))
+        self._pairs.append((first, second))
         self._count += len(first)
-        if self._count >= _KEPT:
+        if self._count >= _MAX_PAIRS:
             self.flush()
 
 
@@ -505,14 +505,14 @@ def joined(first: Sequence[int], second: Sequence[int], count: int) -> list[int]
     number, labels = _components(np.asarray(first, np.int64), np.asarray(second, np.int64), count)
     lowest = np.full(number, count)
     np.minimum.at(lowest, labels, np.arange(count))
-    found: list[int] = lowest[labels].tolist()
-    return found
+    smallest: list[int] = lowest[labels].tolist()
+    return smallest
 
 
 def _components(first: Indices, second: Indices, count: int) -> tuple[int, Indices]:
     graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
-    found, labels = connected_components(graph, directed=False)
-    return int(found), labels.astype(np.int64)
+    groups, labels = connected_components(graph, directed=False)
+    return int(groups), labels.astype(np.int64)
 
 
 def _spanning(ours: Indices, theirs: Indices, distance: Indices) -> Indices:
@@ -525,8 +525,8 @@ def _spanning(ours: Indices, theirs: Indices, distance: Indices) -> Indices:
     # A weight of zero would be no edge.
     graph = coo_array((distance[shortest] + 1, (low[shortest], high[shortest])), shape=(len(roots), len(roots)))
     tree = minimum_spanning_tree(graph.tocsr()).tocoo()
-    chosen = np.minimum(tree.row, tree.col).astype(np.int64) * len(roots) + np.maximum(tree.row, tree.col)
-    return np.sort(shortest[np.searchsorted(key[shortest], chosen)])
+    tree_key = np.minimum(tree.row, tree.col).astype(np.int64) * len(roots) + np.maximum(tree.row, tree.col)
+    return np.sort(shortest[np.searchsorted(key[shortest], tree_key)])
 
 
 def _merged(trees: list[_Tree]) -> _Tree:
@@ -541,8 +541,8 @@ def _result(count: int, trees: list[_Tree], broken: tuple[Broken, ...]) -> Near:
     first, second = np.minimum(tree.first, tree.second), np.maximum(tree.first, tree.second)
     kind = np.where(swapped, _INVERSE[tree.variant], tree.variant)
     order = np.lexsort((second, first))
-    found, labels = _components(first, second, count)
-    lowest = np.full(found, count)
+    groups, labels = _components(first, second, count)
+    lowest = np.full(groups, count)
     np.minimum.at(lowest, labels, np.arange(count))
     return Near(
         group=lowest[labels],

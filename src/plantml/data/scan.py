@@ -1,4 +1,4 @@
-"""Reading one photo once: hash, facts, perceptual hash and quality together."""
+"""Scan a photo in one read: SHA-256, header facts, perceptual hash and quality."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ _SIDE = 256
 """Quality is measured at this size, so that it means the same for every camera."""
 
 _GRID = 64
-"""Light and colour are measured on so many times so many pixels, taken at even distances."""
+"""Light and colour are measured on an even grid of 64 x 64 pixels."""
 
 _DARK, _WHITE = 16, 250
-"""Grey levels up to which a pixel is black, and from which it is white."""
+"""Grey levels below the first count as black; levels from the second on count as white."""
 
 _DCT = dct(np.eye(32, dtype=np.float32), axis=0, norm="ortho")[:8]
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What a picture looks like, at most 256 pixels wide and high.
+    """Image quality measures, at most 256 pixels wide and high.
 
     Attributes:
         brightness: mean grey level, 0 to 1.
@@ -34,8 +34,8 @@ class Quality:
         sharpness: mean square of the Laplacian of the grey picture (after Pech-Pacheco et al. 2000, "Diatom
             autofocusing in brightfield microscopy"), grey levels squared.
         entropy: of the grey levels' histogram, bits, 0 to 8.
-        dark: share of pixels that are as good as black.
-        white: share of pixels that are as good as white.
+        dark: share of nearly black pixels.
+        white: share of nearly white pixels.
         redness: mean of red minus green, -1 to 1.
         blueness: mean of blue minus green, -1 to 1.
     """
@@ -56,16 +56,16 @@ QUALITY = tuple(Quality.__slots__)
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What one read of a photo's bytes tells.
+    """What one read of a photo's bytes yields.
 
     Attributes:
         image_id: SHA-256 of the bytes.
-        facts: of the header; `None` if the file is no picture.
-        origin: how the file was made; `None` if it gives no pixels.
-        phash: 64-bit perceptual hash; `None` if it has no pixels.
-        quality: how it looks; `None` if it has no pixels.
+        facts: from the header; `None` if the file is not an image.
+        origin: how the file was made; `None` if it cannot be decoded.
+        phash: 64-bit perceptual hash; `None` if it cannot be decoded.
+        quality: `None` if it cannot be decoded.
         border: RGB of 8 pixels, those in the corners and in the middle of each side, row by row.
-        reason: why it gives no pixels; empty if it does.
+        reason: why it cannot be decoded; empty if it can.
     """
 
     image_id: str
@@ -78,15 +78,15 @@ class Scan:
 
     def columns(self) -> dict[str, Any]:
         """The scan as columns of a manifest row."""
-        found, origin = self.facts, self.origin
+        facts, origin = self.facts, self.origin
         return {
             "image_id": self.image_id,
-            "width": found and found.width,
-            "height": found and found.height,
-            "format": found and found.format,
-            "mode": found and found.mode,
-            "orientation": found and found.orientation,
-            "frames": found and found.frames,
+            "width": facts and facts.width,
+            "height": facts and facts.height,
+            "format": facts and facts.format,
+            "mode": facts and facts.mode,
+            "orientation": facts and facts.orientation,
+            "frames": facts and facts.frames,
             "camera": origin and origin.camera,
             "jpeg_quality": origin and origin.quality,
             "phash": self.phash,
@@ -96,17 +96,17 @@ class Scan:
 
 
 def scan(data: bytes) -> Scan:
-    """Scan one file's bytes. Never raises for what is in them."""
+    """Scan one file's bytes. Never raises, whatever they contain."""
     image_id = hashlib.sha256(data).hexdigest()
-    found = None
+    facts = None
     try:
-        found, origin, picture = imaging.look(data, _SIDE)
+        facts, origin, picture = imaging.look(data, _SIDE)
     except ImageError as error:
         try:
-            found = imaging.facts(data)
+            facts = imaging.facts(data)
         except ImageError:
-            found = None
-        return Scan(image_id, found, None, None, None, None, f"{error.code}: {error.why}")
+            facts = None
+        return Scan(image_id, facts, None, None, None, None, f"{error.code}: {error.why}")
     grey = picture.convert("L")
     scale = _SIDE / max(grey.size)
     if scale < 1:
@@ -114,7 +114,7 @@ def scan(data: bytes) -> Scan:
         grey = grey.resize(size, Image.Resampling.BOX)
     sample = np.asarray(picture.resize((_GRID, _GRID), Image.Resampling.NEAREST))
     border = sample[_BORDER].tobytes()
-    return Scan(image_id, found, origin, phash(small_grey(grey)), _quality(sample, grey), border, "")
+    return Scan(image_id, facts, origin, phash(small_grey(grey)), _quality(sample, grey), border, "")
 
 
 def small_grey(grey: Image.Image) -> NDArray[np.float32]:
@@ -129,7 +129,7 @@ def phash(grey: NDArray[np.float32]) -> int:
 
     The signs of its lowest 8 x 8 DCT coefficients (after Zauner 2010, "Implementation and benchmarking of
     perceptual image hash functions", who takes their median in place of zero). Signs make the hash of a flipped
-    or turned photo a rearrangement of the photo's own: see `near.variant`.
+    or rotated photo a permutation of the photo's own: see `near_duplicates.variant`.
     """
     bits = (_DCT @ grey @ _DCT.T).ravel() > 0
     return int.from_bytes(np.packbits(bits).tobytes(), "big")

@@ -1,4 +1,4 @@
-"""Splits that keep groups whole, hold the class shares, and come out the same on every machine."""
+"""Grouped, stratified splits that are identical on every machine."""
 
 import hashlib
 import re
@@ -18,43 +18,43 @@ from plantml.errors import InputError, UsageError
 from plantml.targets import Target
 
 _VALUE_BINS = 5
-_HELD = "held"
+_LEFT_OUT = "held"
 
-Seen = Callable[[Version, pl.DataFrame], Sequence[int | None]]
-"""Numbers the rows that show one thing, as somebody found who looked at the photos; `None` for a row alone."""
+PixelGroups = Callable[[Version, pl.DataFrame], Sequence[int | None]]
+"""Gives each row a group number from its pixels, `None` for a row on its own: (version, usable rows) to numbers."""
 
 Label = tuple[str, str]
-"""A target and one of its classes; two empty texts stand for being a photo at all."""
+"""A target and one of its classes; two empty strings stand for any photo."""
 
 
-RULES = {"group": "groups", "image_id": "exact copies", "twin": "near-duplicates",
-         "seen": "crops, turns and overlaps"}  # fmt: skip
-"""What keeps photos together, by the column that tells it."""
+RULES = {"group": "groups", "image_id": "exact copies", "near": "near-duplicates",
+         "pixels": "crops, turns and overlaps"}  # fmt: skip
+"""Why photos stay together, by the column with the group numbers."""
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What a split came to.
+    """The result of a split.
 
     Attributes:
         committed: the version, and whether it is new.
         counts: photos by split.
-        wanted: share of each split that was asked for.
-        groups: number of groups, photos alone in theirs included.
-        joined: photos that a rule put into one group with others, by rule.
-        matched: rows of the group table that named a photo of the dataset; `None` without a table.
-        held: photos left out because their like is in the frozen test set, by reason.
+        ratios: requested share of each split.
+        groups: number of groups, single photos included.
+        joined: photos that share a group with others, by rule.
+        matched: photos that the group table names; `None` without a table.
+        left_out: photos excluded because a photo of their group is in the frozen test set, by reason.
         placed: photos that had no split before, with `keep`.
-        warnings: sentences on what came out as nobody would want it.
+        warnings: sentences about empty splits and missing classes.
     """
 
     committed: Committed
     counts: Mapping[str, int]
-    wanted: Mapping[str, float]
+    ratios: Mapping[str, float]
     groups: int
     joined: Mapping[str, int]
     matched: int | None
-    held: Mapping[str, int]
+    left_out: Mapping[str, int]
     placed: int
     warnings: Sequence[str]
 
@@ -66,7 +66,7 @@ def parse_ratios(text: str) -> tuple[Fraction, ...]:
     except (ValueError, ZeroDivisionError):
         parts = []
     if len(parts) != len(SPLITS) or any(part < 0 for part in parts) or not sum(parts):
-        raise UsageError(f"{text!r} are no ratios", "", "Write train/val/test like 0.7/0.15/0.15 or 8/1/1.")
+        raise UsageError(f"{text!r} are not ratios", "", "Write train/val/test like 0.7/0.15/0.15 or 8/1/1.")
     total = sum(parts)
     return tuple(part / total for part in parts)
 
@@ -78,7 +78,7 @@ def split_dataset(
     groups: str | None = None,
     group_by: str | None = None,
     near: bool = True,
-    seen: Seen | None = None,
+    by_pixels: PixelGroups | None = None,
     seed: int = 0,
     keep: bool = False,
     resplit: bool = False,
@@ -89,19 +89,23 @@ def split_dataset(
         ref: the dataset.
         ratios: shares of train, val and test.
         groups: URL of a table with a photo column and a group column, joined by name.
-        group_by: a column whose values are groups, or a regular expression that is searched in names: what its
-            first group matches (the whole match, if it has none) is the group.
-        near: keep near-duplicates together, as their hashes tell.
-        seen: finds more that must stay together, by looking at the usable photos.
-        seed: another seed gives another, equally good split.
-        keep: move no photo that has a split; place new ones in train and val, around the frozen test set.
-        resplit: replace a split that is there already.
+        group_by: a column of groups, or a regular expression that is searched in names: the group is what its
+            first capture group matches, or the whole match if it has none.
+        near: keep near-duplicates together, by their hashes.
+        by_pixels: finds more groups by looking at the usable photos.
+        seed: random seed; another seed gives another, equally good split.
+        keep: keep existing splits; place new photos in train and val, around the frozen test set.
+        resplit: replace an existing split.
 
     Raises:
-        InputError: there are splits already and neither `keep` nor `resplit` was asked for, or nothing to split.
+        InputError: there are splits already and neither `keep` nor `resplit` is set, or there is nothing to split.
     """
     if keep and resplit:
-        raise UsageError("--keep and --resplit contradict each other", "one moves no photo, the other may move all")
+        raise UsageError(
+            "--keep and --resplit contradict each other",
+            "one moves no photo, the other may move all",
+            "Use one of them.",
+        )
     shares = parse_ratios(ratios)
     table = _group_table(groups) if groups else None
     made: dict[str, SplitReport] = {}
@@ -113,7 +117,7 @@ def split_dataset(
             if not matched:
                 raise InputError(
                     f"No row of {groups} names a photo of {version.ref}",
-                    "photos are joined by the path relative to their source",
+                    "photos are matched by their path relative to the source",
                     f"The dataset's names look like {rows['name'][0]!r}.",
                 )
         usable = rows.filter(pl.col("status") == OK)
@@ -123,8 +127,8 @@ def split_dataset(
             rows = _grouped(rows, group_by)
             usable = rows.filter(pl.col("status") == OK)
         linked = usable.with_columns(
-            twin=_twins(usable) if near else pl.lit(None),
-            seen=pl.Series(seen(version, usable), dtype=pl.Int64) if seen else pl.lit(None),
+            near=_near_groups(usable) if near else pl.lit(None),
+            pixels=pl.Series(by_pixels(version, usable), dtype=pl.Int64) if by_pixels else pl.lit(None),
         )
         keys, together = group_keys(linked, list(RULES))
         fixed = usable["split"].to_list() if keep else [None] * usable.height
@@ -147,26 +151,28 @@ def split_dataset(
         return result, version.targets
 
     parameters = {"ratios": ratios, "groups": groups, "group_by": group_by, "near": near,
-                  "deep": seen is not None, "seed": seed, "keep": keep}  # fmt: skip
+                  "deep": by_pixels is not None, "seed": seed, "keep": keep}  # fmt: skip
     committed = versions.change(ref, "split", parameters, apply)
     return replace(made["report"], committed=committed)
 
 
 def _warnings(rows: pl.DataFrame, targets: Iterable[Target], shares: Sequence[Fraction]) -> list[str]:
-    """Splits that came out empty, and classes that a split lacks."""
-    found = []
-    wanted = [name for name, share in zip(SPLITS, shares, strict=True) if share]
-    for split in wanted:
+    """Warnings about empty splits, and classes that a split lacks."""
+    warnings = []
+    expected = [name for name, share in zip(SPLITS, shares, strict=True) if share]
+    for split in expected:
         of_split = rows.filter(pl.col("split") == split)
         if of_split.is_empty():
-            found.append(f"No photo is in {split}: there are too few groups.")
+            warnings.append(f"{split} is empty: there are too few groups.")
             continue
         for target in targets:
             if target.kind == "class":
                 lacking = sorted(set(rows[target.name].drop_nulls()) - set(of_split[target.name]))
                 if lacking:
-                    found.append(f"{split} lacks {target.name} {', '.join(lacking[:5])}{' …' if lacking[5:] else ''}.")
-    return found
+                    warnings.append(
+                        f"{split} lacks {target.name} {', '.join(lacking[:5])}{' …' if lacking[5:] else ''}."
+                    )
+    return warnings
 
 
 def _refuse_to_move(version: Version, usable: pl.DataFrame, result: pl.DataFrame) -> None:
@@ -174,23 +180,23 @@ def _refuse_to_move(version: Version, usable: pl.DataFrame, result: pl.DataFrame
     if len(before) and not result["split"].equals(version.rows["split"]):
         counts = ", ".join(f"{name} {n}" for name, n in sorted(before.value_counts().iter_rows()))
         raise InputError(
-            f"{version.ref} has splits already ({counts})",
-            "a model trained on them would be tested on photos that it has seen",
-            "To place new photos only: --keep. To replace them all: --resplit.",
+            f"{version.ref} is split already ({counts})",
+            "a new split would test existing models on photos that they were trained on",
+            "Place only new photos with --keep, or replace the split with --resplit.",
         )
 
 
 def _with_splits(
     rows: pl.DataFrame, usable: pl.DataFrame, assigned: Sequence[str], keys: Sequence[int], fixed: Sequence[str | None]
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """All rows with their new split; those that must stay out of it left out with the reason."""
+    """All rows with their new split, those of a frozen test group excluded; and how many those are, by reason."""
     test = {keys[i]: i for i in reversed(range(len(keys))) if fixed[i] == "test"}
     names, ids = usable["name"].to_list(), usable["image_id"].to_list()
-    alike_by = [usable[name].to_list() for name in ("twin", "seen")]
+    alike_by = [usable[name].to_list() for name in ("near", "pixels")]
     reasons: list[str | None] = []
     for i, split in enumerate(assigned):
         reason = None
-        if split == _HELD:
+        if split == _LEFT_OUT:
             other = test[keys[i]]
             alike = ids[i] == ids[other] or any(
                 column[i] is not None and column[i] == column[other] for column in alike_by
@@ -198,38 +204,38 @@ def _with_splits(
             reason = f"{'twin-of-test' if alike else 'group-of-test'}: {names[other]} is in the test set"
         reasons.append(reason)
     news = usable.select("source", "name").with_columns(
-        pl.Series("_split", [None if split == _HELD else split for split in assigned], pl.String),
+        pl.Series("_split", [None if split == _LEFT_OUT else split for split in assigned], pl.String),
         pl.Series("_why", reasons, pl.String),
     )
-    held = pl.col("_why").is_not_null()
+    is_left_out = pl.col("_why").is_not_null()
     result = rows.join(news, on=["source", "name"], how="left", maintain_order="left").with_columns(
         split=pl.col("_split"),
-        status=pl.when(held).then(pl.lit(EXCLUDED)).otherwise("status"),
-        reason=pl.when(held).then("_why").otherwise("reason"),
+        status=pl.when(is_left_out).then(pl.lit(EXCLUDED)).otherwise("status"),
+        reason=pl.when(is_left_out).then("_why").otherwise("reason"),
     )
     counts = Counter(reason.partition(":")[0] for reason in reasons if reason)
     return result.drop("_split", "_why"), dict(sorted(counts.items()))
 
 
-def _twins(rows: pl.DataFrame) -> pl.Series:
-    """A number for each row with near-duplicates, the same for all of them; null for those without."""
+def _near_groups(rows: pl.DataFrame) -> pl.Series:
+    """A group number for each row with near-duplicates; null for the others."""
     with_pixels = rows.with_row_index("_at").filter(pl.col("phash").is_not_null() & pl.col("entropy").is_not_null())
-    found: list[int | None] = [None] * rows.height
+    numbers: list[int | None] = [None] * rows.height
     if with_pixels.height:
         places = with_pixels["_at"].to_list()
         group = duplicates.find(with_pixels).group.tolist()
         sizes = Counter(group)
-        for place, number in zip(places, group, strict=True):
-            found[place] = number if sizes[number] > 1 else None
-    return pl.Series("twin", found, pl.Int64)
+        for place, group_number in zip(places, group, strict=True):
+            numbers[place] = group_number if sizes[group_number] > 1 else None
+    return pl.Series("near", numbers, pl.Int64)
 
 
 def _grouped(rows: pl.DataFrame, rule: str) -> pl.DataFrame:
-    """Rows whose `group` holds what the rule finds too, so that a later split, or a check, knows it."""
-    found = rows.with_columns(by=_by(rows, rule))
-    keys, _ = group_keys(found, ("group", "by"))
+    """Rows with the rule's groups merged into `group`, so that later splits and checks know them."""
+    with_both = rows.with_columns(by=_by(rows, rule))
+    keys, _ = group_keys(with_both, ("group", "by"))
     names: dict[int, str] = {}
-    for key, group, by in zip(keys, found["group"], found["by"], strict=True):
+    for key, group, by in zip(keys, with_both["group"], with_both["by"], strict=True):
         for name in (group, by):
             if name is not None:
                 names[key] = min(names.get(key, name), name)
@@ -237,27 +243,27 @@ def _grouped(rows: pl.DataFrame, rule: str) -> pl.DataFrame:
 
 
 def _by(rows: pl.DataFrame, rule: str) -> pl.Series:
-    """Groups by a column, or by what a regular expression finds in the names."""
+    """Groups by a column, or by a regular expression on the names."""
     for column in (rule, f"meta_{rule}"):
         if column in rows.columns:
             return rows[column].cast(pl.String).rename("by")
     try:
         pattern = re.compile(rule)
     except re.error as error:
-        raise UsageError(f"--group-by {rule!r} is no column and no regular expression", str(error)) from error
-    found = [pattern.search(name) for name in rows["name"]]
-    values = [None if match is None else match[1 if pattern.groups else 0] or None for match in found]
+        raise UsageError(f"--group-by {rule!r} is neither a column nor a regular expression", str(error)) from error
+    matches = [pattern.search(name) for name in rows["name"]]
+    values = [None if match is None else match[1 if pattern.groups else 0] or None for match in matches]
     if not any(value is not None for value in values):
         raise InputError(
             f"--group-by {rule!r} matches no photo",
-            f"names look like {rows['name'][0]!r}; columns are {', '.join(rows.columns)}",
+            f"names look like {rows['name'][0]!r}; the columns are {', '.join(rows.columns)}",
         )
     return pl.Series("by", values, pl.String)
 
 
 def linked_groups(rows: pl.DataFrame) -> list[int]:
     """A group number for each row: groups, exact copies and near-duplicates, as a split keeps them together."""
-    return group_keys(rows.with_columns(twin=_twins(rows)), ("group", "image_id", "twin"))[0]
+    return group_keys(rows.with_columns(near=_near_groups(rows)), ("group", "image_id", "near"))[0]
 
 
 def group_keys(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[list[int], dict[str, int]]:
@@ -291,16 +297,16 @@ def assign(
     *,
     fixed: Sequence[str | None] | None = None,
 ) -> list[str]:
-    """A split for each row, whole groups at a time, near the wanted shares for every class of every target.
+    """A split for each row: groups stay whole, and every class of every target comes near its share.
 
     Groups are placed one by one, those with rare classes and many photos first, each where it lowers the
-    chi-square distance to the wanted counts most: the greedy order of Sechidis et al. 2011, "On the
+    chi-square distance to the target counts most: the greedy order of Sechidis et al. 2011, "On the
     stratification of multi-label data", on groups. Ties and order come from the photos' hashes, and every sum
     is made of single IEEE 754 operations in a fixed order, so that row order, storage and processor do not
     matter.
 
-    Where `fixed` names splits, these stay. The others of such a group go with it, or are `held` back if one of
-    it is in test; new groups go to train and val only.
+    Splits in `fixed` stay. Other photos of such a group follow it, or are left out if one of the group is in
+    test; new groups go to train and val only.
     """
     fixed = [None] * rows.height if fixed is None else fixed
     if any(fixed):
@@ -311,9 +317,9 @@ def assign(
         members[key].append(i)
     result = [split or "" for split in fixed]
     for rows_ in members.values():
-        kept = {fixed[i] for i in rows_} - {None}
-        if kept:
-            follow = _HELD if "test" in kept else "val" if "val" in kept else "train"
+        splits = {fixed[i] for i in rows_} - {None}
+        if splits:
+            follow = _LEFT_OUT if "test" in splits else "val" if "val" in splits else "train"
             for i in rows_:
                 result[i] = fixed[i] or follow
     return _placed(rows["image_id"].to_list(), strata, members, shares=shares, seed=seed, result=result)
@@ -328,8 +334,8 @@ def _placed(
     seed: int,
     result: list[str],
 ) -> list[str]:
-    """`result` with the groups that have no split yet placed."""
-    counted = [i for i, split in enumerate(result) if split not in {"test", _HELD}]
+    """`result` with every group placed that has no split yet."""
+    counted = [i for i, split in enumerate(result) if split not in {"test", _LEFT_OUT}]
     totals = Counter(label for i in counted for label in strata[i])
     groups: list[tuple[int, int, str, list[int], list[tuple[Label, int]]]] = []
     for rows_ in members.values():
@@ -343,29 +349,29 @@ def _placed(
     groups.sort(key=lambda group: group[:3])
 
     total = sum(shares)
-    wanted = [{label: float(share / total * number) for label, number in totals.items()} for share in shares]
+    goals = [{label: float(share / total * number) for label, number in totals.items()} for share in shares]
     placed: list[Counter[Label]] = [
         Counter(label for i in counted if result[i] == name for label in strata[i]) for name in SPLITS
     ]
     possible = [number for number, share in enumerate(shares) if share > 0]
     for _, _, _, rows_, labels in groups:
-        best = min(possible, key=lambda number: _cost(labels, placed[number], wanted[number]))
+        best = min(possible, key=lambda number: _cost(labels, placed[number], goals[number]))
         placed[best].update(dict(labels))
         for i in rows_:
             result[i] = SPLITS[best]
     return result
 
 
-def _cost(counts: Sequence[tuple[Label, int]], placed: Mapping[Label, int], wanted: Mapping[Label, float]) -> float:
+def _cost(counts: Sequence[tuple[Label, int]], placed: Mapping[Label, int], goals: Mapping[Label, float]) -> float:
     """By how much chi-square changes if the group goes here: sum of ((p + c - w)^2 - (p - w)^2) / w."""
     total = 0.0
     for label, count in counts:
-        total += count * (2 * (placed[label] - wanted[label]) + count) / wanted[label]
+        total += count * (2 * (placed[label] - goals[label]) + count) / goals[label]
     return total
 
 
 def _strata(rows: pl.DataFrame, targets: Iterable[Target]) -> list[list[Label]]:
-    """For each row what is to be spread evenly: every class it has, and that it is a photo at all."""
+    """For each row what to spread evenly: each of its classes, and the photo itself."""
     strata: list[list[Label]] = [[("", "")] for _ in range(rows.height)]
     for target in targets:
         values = rows[target.name]
@@ -382,7 +388,7 @@ def _strata(rows: pl.DataFrame, targets: Iterable[Target]) -> list[list[Label]]:
 
 
 def _binned(values: pl.Series) -> pl.Series:
-    """Numbers as the fifth of all numbers that they fall into."""
+    """Values as their quintile."""
     rank = values.rank("dense")
     top = rank.max()
     if not isinstance(top, int) or top < 1:
@@ -397,16 +403,16 @@ def _group_table(url: str) -> dict[str, str]:
     group = "group" if "group" in others else others[0] if len(others) == 1 else None
     if image is None or group is None:
         raise InputError(
-            f"{url} is no group table",
+            f"{url} is not a group table",
             f"its columns: {', '.join(table.columns)}",
-            "It needs two columns: `path` for the photo and `group` for what belongs together.",
+            "It needs two columns: `path` with the photo and `group` with its group.",
         )
     pairs = table.select(pl.col(image).cast(pl.String), pl.col(group).cast(pl.String)).drop_nulls()
     return {name: value for name, value in pairs.iter_rows() if value}
 
 
 def _with_groups(rows: pl.DataFrame, table: Mapping[str, str]) -> tuple[pl.DataFrame, int]:
-    found = [table.get(name) for name in rows["name"]]
+    groups = [table.get(name) for name in rows["name"]]
     matched = len({name for name in rows["name"] if name in table})
-    new = pl.Series("group", found, pl.String)
+    new = pl.Series("group", groups, pl.String)
     return rows.with_columns(group=new.fill_null(rows["group"])), matched

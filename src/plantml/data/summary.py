@@ -1,4 +1,4 @@
-"""What a version holds, and how two versions differ."""
+"""Counts of a version, its next step, and the differences of two versions."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ class Info:
         version: the version.
         rows: all rows.
         usable: rows that are not excluded.
-        distinct: different files among the usable.
+        distinct: distinct files among the usable rows.
         excluded: rows by reason code.
         splits: usable rows by split; `none` for those without.
         classes: for each class and multilabel target, each class's usable rows by split.
-        boxes: boxes of usable rows by what they are called.
+        boxes: boxes of usable rows by class name.
         values: for each value target: count, minimum, mean, maximum.
         unlabelled: usable rows without a label, by target.
         sizes: smallest and largest width and height, pixels.
@@ -50,7 +50,7 @@ class Info:
 
 
 def info(ref: str) -> Info:
-    """Count what a version holds."""
+    """Count the contents of a version."""
     version = versions.load(ref)
     usable = version.usable().with_columns(pl.col("split").fill_null(UNSPLIT))
     excluded = version.rows.filter(pl.col("status") != OK)["reason"].fill_null("").str.split(":").list.first()
@@ -79,11 +79,11 @@ def info(ref: str) -> Info:
 
 @dataclass(frozen=True)
 class NextStep:
-    """What a dataset needs next.
+    """The next command for a dataset.
 
     Attributes:
-        why: a sentence, where there is nothing to learn from; else empty.
-        command: of plantml, with words in capitals for what the user has to name.
+        why: a sentence, if there is nothing to learn from; otherwise empty.
+        command: with placeholders in capitals.
     """
 
     why: str
@@ -91,7 +91,7 @@ class NextStep:
 
 
 def next_step(version: Version, url: str) -> NextStep:
-    """What to do next with a version, so that a model can learn from it; `url` as the user names the dataset."""
+    """The next step towards a trained model; `url` is the dataset as the user names it."""
     rows = version.usable()
     if rows.is_empty():
         return NextStep("No photo can be used.", f"plantml dataset check {url}")
@@ -102,17 +102,17 @@ def next_step(version: Version, url: str) -> NextStep:
         return NextStep("", _split_or_train(url, rows))
     boxes = count_boxes(rows)
     if boxes:
-        why = "Boxes are the only labels, and training on boxes is not there yet"
+        why = "Boxes are the only labels, and training on boxes is not supported yet"
         if len(boxes) > 1:
             return NextStep(
-                f"{why}; their crops can be learned from, once imported.",
+                f"{why}; export crops and import them to train on.",
                 f"plantml dataset export {url} CROPS --format crops",
             )
-        return NextStep(f"{why}; another program can learn them.", f"plantml dataset export {url} OUT --format yolo")
+        return NextStep(f"{why}; export them for another program.", f"plantml dataset export {url} OUT --format yolo")
     if single := [f"{name} is {names[0]}" for name, names in classes.items() if names]:
-        why = f"There is nothing to tell apart: {', '.join(single)} in every photo that has a label."
+        why = f"There is only one class: {', '.join(single)} in every labelled photo."
         return NextStep(why, f"plantml dataset import PHOTOS-OF-ANOTHER-CLASS {url}")
-    why = "There is nothing to learn from: no photo has a label."
+    why = "No photo has a label."
     return NextStep(why, f"plantml dataset export {url} OUT --format label-studio")
 
 
@@ -129,16 +129,16 @@ def _split_or_train(url: str, rows: pl.DataFrame) -> str:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """From one version to another; names are `source/name` keys.
+class VersionDiff:
+    """The differences of two versions; rows are named by `source/name`.
 
     Attributes:
         before: reference of the first.
         after: reference of the second.
         added: rows only in the second.
         removed: rows only in the first.
-        changed: for each column with a difference, the rows and their (before, after) values as text.
-        classes: for each target, classes that came (`+name`) and went (`-name`).
+        changed: for each changed column (row, before, after), as text.
+        classes: for each target, added (`+name`) and removed (`-name`) classes.
     """
 
     before: str
@@ -154,7 +154,7 @@ class Difference:
         return not (self.added or self.removed or self.changed or self.classes)
 
 
-def diff(before: str, after: str) -> Difference:
+def diff(before: str, after: str) -> VersionDiff:
     """Compare two versions row by row and column by column."""
     first, second = versions.load(before), versions.load(after)
     added = second.rows.join(first.rows, on=KEY, how="anti").sort(KEY)
@@ -167,7 +167,7 @@ def diff(before: str, after: str) -> Difference:
         if not differs.is_empty():
             pairs = differs.select(*KEY, name, f"{name}_after").iter_rows()
             changed[name] = [(f"{source}/{key}", _text(old), _text(new)) for source, key, old, new in pairs]
-    return Difference(first.ref, second.ref, _names(added), _names(removed), changed, _class_changes(first, second))
+    return VersionDiff(first.ref, second.ref, _names(added), _names(removed), changed, _class_changes(first, second))
 
 
 def _class_changes(first: Version, second: Version) -> dict[str, list[str]]:
@@ -175,9 +175,9 @@ def _class_changes(first: Version, second: Version) -> dict[str, list[str]]:
     new = {target.name: set(target.classes) for target in second.targets}
     changes = {}
     for name in {**old, **new}:
-        came, went = new.get(name, set()) - old.get(name, set()), old.get(name, set()) - new.get(name, set())
-        if came or went or (name in old) != (name in new):
-            changes[name] = [*(f"+{item}" for item in sorted(came)), *(f"-{item}" for item in sorted(went))]
+        added, removed = new.get(name, set()) - old.get(name, set()), old.get(name, set()) - new.get(name, set())
+        if added or removed or (name in old) != (name in new):
+            changes[name] = [*(f"+{item}" for item in sorted(added)), *(f"-{item}" for item in sorted(removed))]
     return changes
 
 
@@ -205,7 +205,7 @@ def _by_class(rows: pl.DataFrame, target: str, classes: Sequence[str]) -> dict[s
 
 
 def count_boxes(rows: pl.DataFrame) -> dict[str, int]:
-    """Boxes of rows by what they are called; an empty name for those without a class."""
+    """Boxes of rows by class name; an empty name for those without a class."""
     drawn = rows["boxes"].drop_nulls().explode().drop_nulls()
     if drawn.is_empty():
         return {}

@@ -1,7 +1,7 @@
 """The versions of a dataset: read one, list them, commit the next.
 
-A commit is the exclusive creation of the next number, so that of two writers one wins and the other
-is told so. Nothing is ever changed or removed.
+A commit creates the next number exclusively: of two writers one wins and the other gets an error. Versions are
+never changed or removed.
 """
 
 import re
@@ -21,12 +21,12 @@ from plantml.targets import Target
 _TAG = r"[A-Za-z][A-Za-z0-9._-]{0,63}"
 _TRIES = 20
 _DIGITS = 12
-"""Of the longest number that is looked up."""
+"""A longer version number is not looked up."""
 
 
 @dataclass(frozen=True)
 class Committed:
-    """What a change of a dataset came to. `changed` is false where there was nothing to do."""
+    """The version after a change; `changed` is false if there was nothing to do."""
 
     version: Version
     changed: bool
@@ -43,16 +43,16 @@ def numbers(url: str) -> list[int]:
 
 
 def check_place(url: str) -> None:
-    """Raise `InputError` if a dataset would be made among files that are not its own."""
+    """Raise `InputError` if a new dataset would share its folder with other files."""
     if numbers(url) or not storage.exists(url):
         return
     if not storage.is_dir(url):
-        raise InputError(f"{url} is a file", "a dataset is a folder", "Choose another place for the dataset.")
+        raise InputError(f"{url} is a file", "a dataset is a folder", "Choose another path for the dataset.")
     own = ("images/", "versions/", "tags/", "derived/")
     foreign = next((entry.name for entry in storage.list_files(url) if not entry.name.startswith(own)), None)
     if foreign is not None:
         raise InputError(
-            f"{url} holds other files", f"such as {foreign}", "Choose a new or empty folder for the dataset."
+            f"{url} contains other files", f"such as {foreign}", "Choose a new or empty folder for the dataset."
         )
 
 
@@ -74,21 +74,21 @@ def find(ref: str) -> tuple[str, int]:
         raise NotFoundError(
             f"There is no dataset at {url}",
             "it has no versions",
-            f"Make one: plantml dataset import PHOTOS {url}",
+            f"Create one: plantml dataset import PHOTOS {url}",
         )
     if at is None:
         return url, known[-1]
     number = _tagged(url, at) if not at.isdecimal() else int(at) if len(at) <= _DIGITS else -1
     if number not in known:
         raise InputError(
-            f"{url} has no version {number if number >= 0 else at}", f"it has {known[0]} to {known[-1]}",
-            f"plantml dataset log {url} shows them.",
+            f"{url} has no version {number if number >= 0 else at}", f"it has versions {known[0]} to {known[-1]}",
+            f"List them: plantml dataset log {url}",
         )  # fmt: skip
     return url, number
 
 
 def history(ref: str) -> list[tuple[int, Commit | InputError]]:
-    """All versions up to the one that a reference names, newest first: the commit record of each, or what is wrong.
+    """All versions up to the one that a reference names, newest first: each commit record, or what is wrong with it.
 
     Raises:
         InputError: there is no dataset, or no such version or tag.
@@ -107,7 +107,7 @@ def history(ref: str) -> list[tuple[int, Commit | InputError]]:
 
 
 def log(ref: str) -> list[tuple[int, Commit]]:
-    """As `history`, of a dataset without damage. Raises `InputError` for any other."""
+    """As `history`, but raises `InputError` if a version is damaged."""
     commits = []
     for number, record in history(ref):
         if isinstance(record, InputError):
@@ -120,7 +120,7 @@ def commit(version: Version, operation: str, parameters: Mapping[str, Any], pare
     """Write the version after `parent`.
 
     Raises:
-        AlreadyExistsError: another writer made that version first; nothing was changed.
+        AlreadyExistsError: another writer committed that number first; nothing was changed.
     """
     number = parent + 1
     record, data = manifest.to_parquet(version, operation, parameters, parent)
@@ -150,7 +150,7 @@ def change(
     """
     url, at = parse_reference(ref)
     if at is not None:
-        raise InputError(f"{ref} cannot be changed", "versions are immutable", f"Name the dataset alone: {url}")
+        raise InputError(f"{ref} cannot be changed", "versions are immutable", f"Leave out the version: {url}")
     for _ in range(_TRIES):
         head = _head(url, over_damage=over_damage)
         rows, targets = apply(head)
@@ -163,7 +163,7 @@ def change(
             continue
     raise StorageError(
         f"Could not commit to {url}",
-        f"other writers were faster {_TRIES} times",
+        f"other writers committed first, {_TRIES} times",
         "Repeat the command; nothing was lost.",
     )
 
@@ -181,7 +181,9 @@ def _head(url: str, *, over_damage: bool) -> Version:
 def tag(ref: str, name: str) -> int:
     """Name a version; the newest tag of a name wins. Returns the version's number."""
     if not re.fullmatch(_TAG, name):
-        raise InputError(f"{name!r} cannot be a tag", "a tag starts with a letter and has letters, digits, . _ -")
+        raise InputError(
+            f"{name!r} cannot be a tag", "a tag starts with a letter and contains only letters, digits, . _ -"
+        )
     version = load(ref)
     for _ in range(_TRIES):
         known = tag_numbers(version.url)
@@ -192,7 +194,7 @@ def tag(ref: str, name: str) -> int:
         except AlreadyExistsError:
             continue
         return version.number
-    raise StorageError(f"Could not tag {ref}", f"other writers were faster {_TRIES} times", "Repeat the command.")
+    raise StorageError(f"Could not tag {ref}", f"other writers committed first, {_TRIES} times", "Repeat the command.")
 
 
 def tags(url: str) -> dict[str, int]:
@@ -207,18 +209,18 @@ def tags(url: str) -> dict[str, int]:
 
 
 def read_tag(file: str, data: bytes) -> tuple[str, int]:
-    """Name and version from the bytes of a tag's file. Raises `InputError` if they are not one."""
+    """Name and version from the bytes of a tag's file. Raises `InputError` if the file is damaged."""
     url = storage.split(storage.split(file)[0])[0]
-    hint = f"Bring it back from a backup; or remove it, and give its tag again: plantml dataset tag {url}@N NAME"
+    hint = f"Restore it from a backup, or remove it and tag again: plantml dataset tag {url}@N NAME"
     record = checksums.from_json(data, file, hint)
     name, number = record.get("name"), record.get("version")
     if not isinstance(name, str) or type(number) is not int:
-        raise InputError(f"{file} is damaged", "it names no tag and version", hint)
+        raise InputError(f"{file} is damaged", "it does not name a tag and a version", hint)
     return name, number
 
 
 def tag_numbers(url: str) -> list[int]:
-    """Numbers of all tags ever given, ascending."""
+    """Numbers of all tag files, ascending."""
     return list(storage.numbered(storage.join(url, "tags"), ".json"))
 
 
@@ -228,10 +230,10 @@ def tag_file(url: str, number: int) -> str:
 
 
 def _tagged(url: str, name: str) -> int:
-    found = tags(url)
-    if name not in found:
-        raise InputError(f"{url} has no tag {name!r}", f"its tags: {', '.join(sorted(found)) or 'none'}")
-    return found[name]
+    numbers_by_tag = tags(url)
+    if name not in numbers_by_tag:
+        raise InputError(f"{url} has no tag {name!r}", f"its tags: {', '.join(sorted(numbers_by_tag)) or 'none'}")
+    return numbers_by_tag[name]
 
 
 def file_of(url: str, number: int) -> str:

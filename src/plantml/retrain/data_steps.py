@@ -203,8 +203,8 @@ def _new(version: Version, base: Version | None) -> pl.DataFrame:
     """Rows that the base lacks, also under their original name."""
     if base is None:
         return version.rows
-    rows = version.rows.with_columns(original=manifest.came_as(version.rows))
-    known = base.rows.select("source", original=manifest.came_as(base.rows))
+    rows = version.rows.with_columns(original=manifest.import_name(version.rows))
+    known = base.rows.select("source", original=manifest.import_name(base.rows))
     return rows.join(known, on=["source", "original"], how="anti", maintain_order="left").drop("original")
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from plantml import storage
 from plantml.data import editing, importing, manifest, versions
 from plantml.data.formats import list_source
-from plantml.data.importers import Listing
+from plantml.data.importers import ImportListing
 from plantml.data.labels import load_taxonomy
 from plantml.data.manifest import Version
 from plantml.errors import InputError, NotFoundError
@@ -57,7 +57,7 @@ class News:
                 "changed": self.changed, "relabelled": dict(self.relabelled), "photos": self.photos}  # fmt: skip
 
 
-def list_feed(feed: Feed, *, offline: bool) -> Listing:
+def list_feed(feed: Feed, *, offline: bool) -> ImportListing:
     """List the photos of a feed. Raises `InputError`."""
     return list_source(
         feed.source,
@@ -71,7 +71,7 @@ def list_feed(feed: Feed, *, offline: bool) -> Listing:
     )
 
 
-def list_admissible(feed: Feed, head: Version | None, *, offline: bool = False) -> Listing:
+def list_admissible(feed: Feed, head: Version | None, *, offline: bool = False) -> ImportListing:
     """List a feed that the dataset can accept. Raises `InputError` that names an unknown class."""
     listing = list_feed(feed, offline=offline)
     if head is not None:

@@ -128,8 +128,8 @@ def _zero_bytes(case: _Case) -> Faulty:
 
 def _truncated(case: _Case) -> Faulty:
     data = encode_jpeg(case.photo)
-    kept = int(len(data) * case.rng.uniform(0.4, 0.85))
-    return Faulty(case.photo, data[:kept], detail=f"bytes={kept} of={len(data)}")
+    size = int(len(data) * case.rng.uniform(0.4, 0.85))
+    return Faulty(case.photo, data[:size], detail=f"bytes={size} of={len(data)}")
 
 
 def _wrong_label(case: _Case) -> Faulty:
@@ -202,16 +202,16 @@ def plan_faults(spec: SynthSpec) -> Mapping[int, Fault]:
     """
     count = max(1, round(spec.defects * spec.images)) if spec.defects else 0
     rng = np.random.default_rng((spec.seed, 3))
-    chosen = {int(index) for index in rng.permutation(spec.images)[:count]}
+    faulty = {int(index) for index in rng.permutation(spec.images)[:count]}
     kinds = cycle(kind for kind in FAULTS if len(spec.classes) > 1 or kind not in _RELABELLED)
-    plan = {index: _fault_at(spec, index, next(kinds), chosen) for index in sorted(chosen)}
+    plan = {index: _fault_at(spec, index, next(kinds), faulty) for index in sorted(faulty)}
     return MappingProxyType(plan)
 
 
-def _fault_at(spec: SynthSpec, index: int, kind: str, chosen: set[int]) -> Fault:
+def _fault_at(spec: SynthSpec, index: int, kind: str, faulty: set[int]) -> Fault:
     if kind not in _COPIES:
         return Fault(kind)
-    source = _source_for(spec, index, kind, chosen)
+    source = _source_for(spec, index, kind, faulty)
     if kind == "leak" and _same_plant(spec, index, source):
         return Fault("near_duplicate", source)  # no other plant to claim
     return Fault(kind, source)

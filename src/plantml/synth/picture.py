@@ -75,8 +75,8 @@ def unit(image: Image.Image) -> Plane:
 
 def clipped(plane: Plane) -> Plane:
     """The plane with its values held within 0..1."""
-    held: Plane = np.clip(plane, np.float32(0), np.float32(1))
-    return held
+    inside: Plane = np.clip(plane, np.float32(0), np.float32(1))
+    return inside
 
 
 def column(colour: Colour) -> Colours:

@@ -26,7 +26,7 @@ _LEAST_SHOWN = 0.004
 
 @dataclass(frozen=True)
 class SynthPhoto:
-    """A photo that no one took, and everything that is true of it.
+    """A synthetic photo and the truth about it.
 
     Attributes:
         pixels: uint8 RGB, shape (H, W, 3).
@@ -195,8 +195,8 @@ def _colour(picture: Picture, canvas: Canvas, plant: _Plant, look: str) -> tuple
     )
     sick = None
     if look in symptoms.PAINTERS:
-        wanted = plant.severity * math.exp(rng.normal(0, 0.35))
-        sick = symptoms.PAINTERS[look](patient, min(max(wanted, SEVERITIES[0]), SEVERITIES[1]))
+        severity = plant.severity * math.exp(rng.normal(0, 0.35))
+        sick = symptoms.PAINTERS[look](patient, min(max(severity, SEVERITIES[0]), SEVERITIES[1]))
     surface.add_distractions(patient)
     return colours, sick
 

@@ -1,4 +1,4 @@
-"""What a synthetic dataset shall hold, and which plant each of its photos shows."""
+"""The specification of a synthetic dataset, and the plant in each of its photos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from plantml.errors import InputError
 
 LOOKS = ("healthy", "spot", "blight", "rust", "mildew")
-"""What can be drawn. Every disease name is one of these or a synonym of one."""
+"""Looks that can be drawn. Every disease name ends with one of these or a synonym."""
 
 DEFAULT_CLASSES = (
     "tomato___healthy",
@@ -60,18 +60,18 @@ class SynthSpec:
     """A synthetic dataset, complete: two equal specs give the same bytes.
 
     Attributes:
-        images: how many.
+        images: number of images.
         classes: names like `tomato___leaf_spot`: category, three underscores, disease.
-        seed: 0 or more.
+        seed: random seed, 0 or more.
         size: width of the photos in pixels.
-        defects: share of the images that get a planted fault, 0 to 0.5.
+        defects: share of images with a planted fault, 0 to 0.5.
         height: in pixels; the same as the width if it is None.
         severity: the least and the largest share of its leaves that a sick plant has symptoms on, about; its single
             photos vary around it.
         zoom: how many times as large leaves are in the picture.
 
     Raises:
-        InputError: the values make no dataset.
+        InputError: the values are invalid.
     """
 
     images: int
@@ -92,12 +92,14 @@ class SynthSpec:
         if max(self.shape) > MAX_ASPECT * min(self.shape):
             raise InputError(
                 f"Photos of {self.size} by {self.height} pixels are too narrow",
-                f"one side may be {MAX_ASPECT} times the other at most",
-                "Give another size.",
+                f"one side may be at most {MAX_ASPECT} times the other",
+                "Choose another size.",
             )
         _check_range("defects", self.defects, 0.0, 0.5)
         if not self.classes:
-            raise InputError("No class was given", "a dataset needs at least one", "Give tomato___healthy.")
+            raise InputError(
+                "There are no classes", "a dataset needs at least one", "Add one, such as tomato___healthy."
+            )
         folded = [name.casefold() for name in self.classes]
         if len(set(folded)) != len(folded):
             raise InputError("A class is named twice", ", ".join(self.classes), "Name every class once.")
@@ -105,7 +107,7 @@ class SynthSpec:
             raise InputError(
                 "One image cannot have planted faults",
                 why="most faults are made from another image of the dataset",
-                hint="Ask for more images, or for no defects.",
+                hint="Use more images, or no defects.",
             )
         for name in self.classes:
             parse_class(name)
@@ -150,14 +152,14 @@ class Sitting:
 
 def parse_class(name: str) -> PlantClass:
     """Take `category___disease` apart. Raises InputError for other forms and for diseases without a look."""
-    found = _CLASS.fullmatch(name)
-    if not found:
+    match = _CLASS.fullmatch(name)
+    if not match:
         raise InputError(
-            f"The class {name!r} is not of the form category___disease",
+            f"The class {name!r} does not look like category___disease",
             why="three underscores join category and disease, and the whole names a folder",
             hint="Write it like tomato___healthy or bean___leaf_rust.",
         )
-    category, disease = found.groups()
+    category, disease = match.groups()
     if disease == "healthy":
         return PlantClass(name, category, "none", "healthy")
     return PlantClass(name, category, disease, look_of(disease))
@@ -169,7 +171,7 @@ def look_of(disease: str) -> str:
     known = [look for word in words if (look := _SYNONYMS.get(word, word)) in LOOKS[1:]]
     if not known:
         raise InputError(
-            f"No look is known for the disease {disease!r}",
+            f"The disease {disease!r} cannot be drawn",
             why=f"leaves can be drawn with {', '.join(LOOKS)} and their synonyms",
             hint="End the name with one of these, as in gray_leaf_spot.",
         )
@@ -177,10 +179,10 @@ def look_of(disease: str) -> str:
 
 
 def sitting(spec: SynthSpec, index: int) -> Sitting:
-    """Who is in photo `index`, without looking at any other photo.
+    """The plant in photo `index`, independent of all other photos.
 
-    The classes take turns, so every class has its share in a dataset of any length. Within a class, blocks of
-    20 photos are cut into five plants of 2, 3, 4, 5 and 6 photos, in an order of the block's own.
+    The classes alternate, so every class has its share in a dataset of any length. Within a class, each block of
+    20 photos has five plants with 2, 3, 4, 5 and 6 photos, in random order.
     """
     place = index % len(spec.classes)
     block, offset = divmod(index // len(spec.classes), _BLOCK)
@@ -202,5 +204,5 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
         raise InputError(
             f"{name} is {value}",
             why=f"it must be from {low} to {high}",
-            hint=f"Give another value for {name}.",
+            hint=f"Choose another value for {name}.",
         )

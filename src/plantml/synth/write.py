@@ -27,16 +27,16 @@ LABEL_COLUMNS = ("image", "category", "health", "disease", "severity", "plant", 
 TRUTH_COLUMNS = ("image", "defect", "of", "detail")
 
 _LOOK = 1
-"""Counted up whenever the same spec would give other photos, so that two looks do not mix in one folder."""
+"""Incremented when a spec gives other photos than before, so that two looks do not mix in one folder."""
 
 _ADDED = {"severity": [0.015, 0.55], "zoom": 1.0}
-"""What earlier versions did not write into `synth.json`, with the values that they drew by."""
+"""Keys that earlier versions did not write into `synth.json`, with the values they used."""
 
 _SPAWN_PAYS = 200 * 256 * 256
-"""Pixels in all from which starting worker processes costs less than it saves."""
+"""Total pixels above which worker processes pay off."""
 
 _CHUNK = 64 * 256 * 256
-"""Pixels that a worker makes before it reports."""
+"""Pixels per chunk of work."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class SynthSummary:
         url: the dataset.
         images: number of image files, faulty ones included.
         plants: number of plant ids in the labels.
-        classes: images a class, as delivered.
-        defects: planted faults a kind.
+        classes: images per class, as labelled.
+        defects: planted faults per kind.
         bytes: size of all image files.
     """
 
@@ -62,7 +62,7 @@ class SynthSummary:
 
 @dataclass(frozen=True)
 class _Delivered:
-    """One image file as the tables know it. `defect` is empty for a sound photo."""
+    """One image file as in the tables. `defect` is empty for a photo without a fault."""
 
     image: str
     category: str
@@ -81,24 +81,24 @@ class _Delivered:
 
 
 def write(spec: SynthSpec, out: str, *, workers: int | None = None, progress: Progress | None = None) -> SynthSummary:
-    """Make the dataset that `spec` describes at the URL `out`.
+    """Write the dataset of `spec` to the URL `out`.
 
     ```
     out/synth.json                                 the spec; written first
     out/images/<category>___<disease>/<name>.jpg
     out/boxes.json                                 COCO; boxes in pixels of the upright image
-    out/truth.csv                                  planted faults, if any were asked for
-    out/labels.csv                                 labels as a person would deliver them; written last
+    out/truth.csv                                  planted faults, if there are any
+    out/labels.csv                                 labels with the planted errors; written last
     ```
 
-    The bytes depend on the spec alone, not on `workers`. `None` takes one process for little work and all
-    cores for much. Repeating a call that was cut off, or one that was not, ends in the same files.
+    The bytes depend on the spec alone, not on `workers`. `None` uses one process for little work and all cores for
+    much. Repeating an interrupted or finished call gives the same files.
 
-    The labels hold the wrong ones that were planted. A copy has the labels of its source, its plant included;
-    only a leak claims another plant.
+    The labels include planted wrong ones. A copy has the labels and the plant of its source; only a leak claims
+    another plant.
 
     Raises:
-        InputError: `out` holds something else than (a part of) this very dataset.
+        InputError: `out` contains anything but (a part of) this dataset.
         StorageError: a file could not be written.
     """
     _claim(spec, out)
@@ -127,20 +127,20 @@ def write(spec: SynthSpec, out: str, *, workers: int | None = None, progress: Pr
 
 
 def _claim(spec: SynthSpec, out: str) -> None:
-    """Write the spec down, or refuse a place where another dataset lives."""
+    """Write the spec, or refuse a folder with another dataset."""
     mine = {"plantml_synth": _LOOK, **asdict(spec), "classes": list(spec.classes), "severity": list(spec.severity)}
     note = storage.join(out, "synth.json")
-    other = "Choose another folder, or remove what is there."
+    other = "Choose another folder, or remove its files."
     if storage.exists(note):
         text = storage.read(note)
         try:
-            there = parse_json(text, note)
+            existing = parse_json(text, note)
         except InputError:
-            there = None
-        if not isinstance(there, dict) or _ADDED | there != mine:
-            raise InputError(f"{out} holds another synthetic dataset", f"its synth.json says {there}", other)
+            existing = None
+        if not isinstance(existing, dict) or _ADDED | existing != mine:
+            raise InputError(f"{out} contains another synthetic dataset", f"its synth.json says {existing}", other)
     elif storage.exists(storage.join(out, "labels.csv")):
-        raise InputError(f"{out} holds another dataset", "it has a labels.csv, but no synth.json", other)
+        raise InputError(f"{out} contains another dataset", "it has a labels.csv, but no synth.json", other)
     else:
         storage.write(note, json.dumps(mine, indent=1).encode())
 
@@ -165,7 +165,7 @@ def _photos(spec: SynthSpec, out: str, workers: int | None) -> Iterator[list[_De
     except BrokenProcessPool as error:
         raise PlantmlError(
             "A worker process died",
-            "out of memory, killed, or started by a script that does not guard its main part",
+            "it ran out of memory, was killed, or belongs to a script without a main guard",
             "Repeat the call with workers=1, or in a script under: if __name__ == '__main__'.",
         ) from error
     finally:

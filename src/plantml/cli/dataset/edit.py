@@ -8,7 +8,7 @@ from plantml.cli.arguments import Dataset
 from plantml.cli.console import Console, Page, count
 
 if TYPE_CHECKING:
-    from plantml.data.editing import Merged
+    from plantml.data.editing import MergeResult
 
 RELABEL_EXAMPLES = [
     "plantml dataset relabel leaves corrections.csv",
@@ -121,7 +121,7 @@ def subset(
     _told(console, "dataset subset", done, f"plantml dataset info {out}")
 
 
-def _told(console: Console, command: str, done: "Merged", after: str) -> None:
+def _told(console: Console, command: str, done: "MergeResult", after: str) -> None:
     version = done.committed.version
     content = {
         "dataset": version.ref,

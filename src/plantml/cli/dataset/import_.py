@@ -10,7 +10,7 @@ from plantml.cli.console import Console, Page, count, show_next
 from plantml.errors import AlreadyExistsError, InputError
 
 if TYPE_CHECKING:
-    from plantml.data.importers import Listing
+    from plantml.data.importers import ImportListing
     from plantml.data.importing import Imported
 
 IMPORT_EXAMPLES = [
@@ -163,7 +163,9 @@ def add(
     _bring(console, "add", source, dataset, listing, reference=reference)
 
 
-def _bring(console: Console, verb: str, source: str, dataset: str, listing: "Listing", *, reference: bool) -> None:
+def _bring(
+    console: Console, verb: str, source: str, dataset: str, listing: "ImportListing", *, reference: bool
+) -> None:
     from plantml.data import importing
 
     done = importing.import_source(

@@ -10,7 +10,7 @@ from plantml.errors import PlantmlError
 
 if TYPE_CHECKING:
     from plantml.data.manifest import Commit
-    from plantml.data.summary import Difference, Info
+    from plantml.data.summary import Info, VersionDiff
     from plantml.errors import InputError
 
 INFO_EXAMPLES = ["plantml dataset info leaves", "plantml dataset info leaves@3 --json"]
@@ -136,7 +136,7 @@ def diff(
     console.result("dataset diff", content, lambda page: _show_diff(page, found))
 
 
-def _show_diff(page: Page, found: "Difference") -> None:
+def _show_diff(page: Page, found: "VersionDiff") -> None:
     page.line(f"{found.before} -> {found.after}", style="bold")
     if found.same:
         page.line("No difference.")

@@ -58,7 +58,7 @@ def split(
         groups=groups,
         group_by=group_by,
         near=near,
-        seen=photo_groups.finder(console.machine, console.progress) if deep else None,
+        by_pixels=photo_groups.finder(console.machine, console.progress) if deep else None,
         seed=seed,
         keep=keep,
         resplit=resplit,
@@ -72,7 +72,7 @@ def split(
         "groups": found.groups,
         "joined": dict(found.joined),
         "matched": found.matched,
-        "held": dict(found.held),
+        "held": dict(found.left_out),
         "placed": found.placed,
         "warnings": list(found.warnings),
     }
@@ -84,7 +84,7 @@ def _show_split(page: Page, found: "SplitReport", dataset: str) -> None:
     page.line(f"{found.committed.version.ref}: {count(total, 'photo')} in {count(found.groups, 'group')}")
     if not found.committed.changed:
         page.line("Nothing to do: the dataset has this very split.")
-    rows = [[name, n, f"{n / max(total, 1):.1%}", f"{found.wanted[name]:.1%}"] for name, n in found.counts.items()]
+    rows = [[name, n, f"{n / max(total, 1):.1%}", f"{found.ratios[name]:.1%}"] for name, n in found.counts.items()]
     page.table(("split", "photos", "share", "wanted"), rows)
     for rule, number in found.joined.items():
         if number:
@@ -93,7 +93,7 @@ def _show_split(page: Page, found: "SplitReport", dataset: str) -> None:
         page.line(f"Photos that had no split before: {found.placed}")
     for warning in found.warnings:
         page.line(f"Warning: {warning}", style="yellow")
-    for reason, number in found.held.items():
+    for reason, number in found.left_out.items():
         page.line(f"Left out, {reason}: {count(number, 'photo')}")
     if found.matched is not None:
         page.line(f"Photos that the group table names: {found.matched}")

@@ -1,7 +1,7 @@
-"""From a dataset to the formats of others: one file a format, one table of them in `plantml.data.exporting`.
+"""Exporters: one file per format; their table is in `plantml.data.exporting`.
 
-An exporter is a function from a `Set` and an `Output` to `Written`. It puts photos and files there as it
-goes; what a reader looks for first it hands back, to be written last.
+An exporter is a function from an `ExportSet` and an `Output` to `Written`. It writes photos and files as it goes.
+The file that marks the export as complete is returned, to be written last.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ from plantml.targets import Target
 
 KNOWN = ("category", "health", "disease")
 UNASSIGNED = "unassigned"
-"""The folder of photos without a split, where others have one."""
+"""The folder of photos without a split, if others have one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
+class ExportPhoto:
     """One row to export.
 
     Attributes:
         file: its file name in the export, without folders; no other photo has the same stem.
         url: where its bytes are.
         row: of the manifest.
-        labels: by target name; only where it is labelled.
-        boxes: `None` if nobody drew any.
+        labels: by target name; only those that are set.
+        boxes: `None` if not annotated.
     """
 
     file: str
@@ -49,26 +49,26 @@ class Photo:
 
     @property
     def group(self) -> str | None:
-        """What a split must not tear apart."""
+        """Photos of a group stay in one split."""
         group: str | None = self.row["group"]
         return group
 
 
 @dataclass(frozen=True)
-class Set:
-    """What is exported of a version.
+class ExportSet:
+    """The photos of a version to export.
 
     Attributes:
-        version: that it is of.
-        photos: in the order of their file names.
+        version: whose photos they are.
+        photos: sorted by file name.
     """
 
     version: Version
-    photos: tuple[Photo, ...]
+    photos: tuple[ExportPhoto, ...]
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """Of the version."""
+        """The targets of the version."""
         return self.version.targets
 
     @property
@@ -81,20 +81,20 @@ class Set:
         """True if some photo has a box."""
         return any(photo.boxes for photo in self.photos)
 
-    def folder(self, photo: Photo) -> str:
-        """The folder of the photo's split, or an empty string where the set has none."""
+    def folder(self, photo: ExportPhoto) -> str:
+        """The folder of the photo's split, or an empty string without splits."""
         return (photo.split or UNASSIGNED) if self.is_split else ""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What an exporter did.
+    """The result of an exporter.
 
     Attributes:
-        main: name and bytes of the file that is written last; `None` if the sidecar is it.
-        sidecar: what the format cannot say; `None` if it says all, or is not read back.
-        counts: of what was written, by what it is: `photos`, `boxes`…
-        notes: sentences that the user should see.
+        main: name and bytes of the file to write last; `None` if that is the sidecar.
+        sidecar: what the format cannot express; `None` if it is complete, or not imported again.
+        counts: what was written: `photos`, `boxes`…
+        notes: sentences for the user.
     """
 
     main: tuple[str, bytes] | None
@@ -104,20 +104,20 @@ class Written:
 
 
 def path(*parts: str) -> str:
-    """A name in an export from its parts; empty ones are left out."""
+    """A path in the export from its parts; empty ones are left out."""
     return "/".join(part for part in parts if part)
 
 
-def rest(
-    photo: Photo, *, targets: Sequence[str] = (), split: str | None = None, boxes: Sequence[Box] | None = None
+def sidecar_entry(
+    photo: ExportPhoto, *, targets: Sequence[str] = (), split: str | None = None, boxes: Sequence[Box] | None = None
 ) -> dict[str, Any]:
-    """What a sidecar must say of a photo, given what a reader of the format alone finds.
+    """A photo's entry in the sidecar: what the format does not express. Empty if it expresses all.
 
     Args:
-        photo: as it is in the dataset.
-        targets: whose labels the format says.
-        split: that the format says.
-        boxes: that the format says; only whether there are some, none, or nobody drew any matters.
+        photo: to export.
+        targets: whose labels the format expresses.
+        split: that the format expresses.
+        boxes: that the format expresses; only whether there are some, none, or `None` matters.
     """
     content: dict[str, Any] = {}
     labels = {name: label for name, label in photo.labels.items() if name not in targets}

@@ -1,23 +1,24 @@
-"""COCO: `annotations/instances_train.json` and `images/train/`, one of each a split.
+"""COCO: `annotations/instances_train.json` and `images/train/` per split.
 
-Photos without any box in the set are labelled as a whole: annotations without `bbox`. Where there are
-boxes, readers expect one in every annotation, and the labels of whole photos go to the sidecar.
+Without boxes, annotations label whole photos and have no `bbox`. With boxes, readers expect one in every
+annotation, so labels of whole photos go to the sidecar.
 """
 
 import json
 from typing import Any
 
-from plantml.data.exporters import Photo, Set, Written, path, rest
+from plantml.data.exporters import ExportPhoto, ExportSet, Written, path, sidecar_entry
 from plantml.data.exporters.naming import OBJECT, ClassNames, main_targets
 from plantml.data.exporters.output import Output
 from plantml.data.importers.sidecar import Sidecar
 
 
-def write(content: Set, out: Output) -> Written:
-    """One JSON file a split, or one in all."""
-    said = () if content.has_boxes else main_targets(content.targets)
+def write(content: ExportSet, out: Output) -> Written:
+    """Write one JSON file per split, or one for an unsplit dataset."""
+    class_targets = () if content.has_boxes else main_targets(content.targets)
     whole = {
-        photo.file: {name: photo.labels[name] for name in said if name in photo.labels} for photo in content.photos
+        photo.file: {name: photo.labels[name] for name in class_targets if name in photo.labels}
+        for photo in content.photos
     }
     boxes = [box.labels for photo in content.photos for box in photo.boxes or ()]
     names = ClassNames([*boxes, *(labels for labels in whole.values() if labels)], empty=OBJECT)
@@ -27,7 +28,7 @@ def write(content: Set, out: Output) -> Written:
     for number, (photo, data) in enumerate(out.read(content.photos), start=1):
         folder = content.folder(photo)
         name = path("images", folder, photo.file)
-        out.put(name, data)
+        out.write(name, data)
         file = files.setdefault(folder, {"images": [], "annotations": []})
         file["images"].append(_image(number, photo))
         for box in photo.boxes or ():
@@ -36,26 +37,28 @@ def write(content: Set, out: Output) -> Written:
         if whole[photo.file]:
             category = ids[names[whole[photo.file]]]
             file["annotations"].append({"id": number, "image_id": number, "category_id": category})
-        left = rest(photo, targets=said, split=photo.split, boxes=(photo.boxes or ()) if content.has_boxes else None)
-        if left:
-            images[name] = left
+        entry = sidecar_entry(
+            photo, targets=class_targets, split=photo.split, boxes=(photo.boxes or ()) if content.has_boxes else None
+        )
+        if entry:
+            images[name] = entry
     categories = [{"id": number, "name": name, "supercategory": ""} for name, number in ids.items()]
     info = {"description": content.version.ref.rpartition("/")[2], "version": content.version.fingerprint}
-    found = {
+    texts = {
         f"annotations/instances{f'_{folder}' if folder else ''}.json": json.dumps(
             {"info": info, "licenses": [], **file, "categories": categories}, ensure_ascii=False
         ).encode()
         for folder, file in files.items()
     }
-    last = max(found)
-    for name, text in found.items():
+    last = max(texts)
+    for name, text in texts.items():
         if name != last:
-            out.put(name, text)
+            out.write(name, text)
     sidecar = Sidecar("coco", content.targets, names.meaning, images)
-    return Written((last, found[last]), sidecar, {"photos": len(content.photos), "boxes": drawn})
+    return Written((last, texts[last]), sidecar, {"photos": len(content.photos), "boxes": drawn})
 
 
-def _image(number: int, photo: Photo) -> dict[str, Any]:
+def _image(number: int, photo: ExportPhoto) -> dict[str, Any]:
     return {"id": number, "file_name": photo.file, "width": photo.row["width"], "height": photo.row["height"]}
 
 

@@ -1,4 +1,4 @@
-"""Croissant 1.1: `metadata.json` that says what each file is, with its hash, and how records are put together.
+"""Croissant 1.1: `metadata.json` describes each file, with its hash, and how to read the records.
 
 Specification: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html.
 """
@@ -7,9 +7,9 @@ import hashlib
 import json
 from typing import Any
 
-from plantml.data.exporters import Set, Written, path
+from plantml.data.exporters import ExportSet, Written, path
 from plantml.data.exporters.output import Output
-from plantml.data.exporters.table import record, to_csv, unsaid
+from plantml.data.exporters.table import missing_from_table, record, to_csv
 from plantml.data.importers.sidecar import Sidecar
 
 _CONTEXT: dict[str, Any] = {
@@ -55,21 +55,21 @@ _SPLITS = {"train": "cr:TrainingSplit", "val": "cr:ValidationSplit", "test": "cr
 _MIME = {"JPEG": "image/jpeg", "MPO": "image/jpeg"}
 
 
-def write(content: Set, out: Output) -> Written:
-    """Photos, `labels.csv` with their hashes and labels, and the description of both."""
+def write(content: ExportSet, out: Output) -> Written:
+    """Write photos, `labels.csv` with their hashes and labels, and `metadata.json`."""
     rows, files, images = [], [], {}
     for photo, data in out.read(content.photos):
         name = path("images", photo.file)
-        out.put(name, data)
+        out.write(name, data)
         kind = photo.row["format"] or "JPEG"
         files.append(_file(name, data, _MIME.get(kind, f"image/{kind.lower()}")))
         rows.append({**record(name, photo, content.targets, is_csv=True), "sha256": photo.row["image_id"]})
-        left = unsaid(photo, content.targets, is_csv=True)
-        if left:
-            images[name] = left
+        entry = missing_from_table(photo, content.targets, is_csv=True)
+        if entry:
+            images[name] = entry
     columns = ["image", "split", "group", *(target.name for target in content.targets), "sha256"]
     table = to_csv(columns, rows)
-    out.put(_CSV, table)
+    out.write(_CSV, table)
     name = content.version.url.rstrip("/").rpartition("/")[2]
     labels = ", ".join(target.name for target in content.targets) or "none"
     described = {
@@ -114,7 +114,7 @@ def _splits() -> dict[str, Any]:
     }
 
 
-def _records(content: Set) -> dict[str, Any]:
+def _records(content: ExportSet) -> dict[str, Any]:
     kinds = {target.name: target.kind for target in content.targets}
     fields = [_field(name, kinds.get(name, "")) for name in ("image", "sha256", "group", *kinds)]
     split = _field("split", "") | {"references": {"field": {"@id": "splits/name"}}}
@@ -122,7 +122,7 @@ def _records(content: Set) -> dict[str, Any]:
         "@type": "cr:RecordSet",
         "@id": "photos",
         "name": "photos",
-        "description": "One record a photo: where it is, its SHA-256, its split and its labels.",
+        "description": "One record per photo: its path, SHA-256, split and labels.",
         "key": {"@id": "photos/image"},
         "field": [*fields, split],
     }

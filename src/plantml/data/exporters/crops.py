@@ -1,4 +1,4 @@
-"""Crops: each box as a photo of its own, in class folders, to train a classifier on what detectors find."""
+"""Crops: each box as a separate photo in class folders, to train a classifier on boxes."""
 
 import io
 
@@ -6,7 +6,7 @@ from PIL import Image
 
 from plantml import imaging
 from plantml.data.boxes import Box
-from plantml.data.exporters import Set, Written, path
+from plantml.data.exporters import ExportSet, Written, path
 from plantml.data.exporters.naming import NO_LABEL, ClassNames
 from plantml.data.exporters.output import Output
 from plantml.data.importers.sidecar import Sidecar
@@ -16,16 +16,16 @@ from plantml.targets import Target
 _QUALITY = 95
 
 
-def write(content: Set, out: Output) -> Written:
-    """The upright pixels inside each box, as JPEG; what lies outside the photo is cut off.
+def write(content: ExportSet, out: Output) -> Written:
+    """Write the upright pixels inside each box as JPEG, cut at the edges of the photo.
 
-    Crops of one photo share a group: the photo's own, or else its name, so that no split tears them apart.
+    Crops of one photo share a group, the photo's group or else its name, so that a split keeps them together.
     """
     if not content.has_boxes:
-        raise InputError(f"{content.version.ref} has no boxes", "crops are cut along boxes")
+        raise InputError(f"{content.version.ref} has no boxes", "crops are made from boxes")
     every = [box.labels for photo in content.photos for box in photo.boxes or ()]
     names = ClassNames(every, empty=NO_LABEL, folders=True)
-    kept, outside = {}, 0
+    entries, outside = {}, 0
     drawn = [photo for photo in content.photos if photo.boxes]
     for photo, data in out.read(drawn):
         upright = imaging.thumbnail(data, max(photo.row["width"], photo.row["height"]))
@@ -35,13 +35,13 @@ def write(content: Set, out: Output) -> Written:
                 outside += 1
                 continue
             name = path(photo.split or "", names[box.labels], f"{photo.stem}_{number:03d}.jpg")
-            out.put(name, _jpeg(crop))
-            kept[name] = {"group": photo.group or photo.row["name"]}
+            out.write(name, _jpeg(crop))
+            entries[name] = {"group": photo.group or photo.row["name"]}
     known = {target.name: target for target in content.targets if target.kind == "class"}
     targets = {name: known.get(name, Target(name, "class")) for labels in every for name in labels}
-    notes = [f"Boxes without a pixel inside their photo, of which there is no crop: {outside}."] if outside else []
-    counts = {"photos": len(drawn), "crops": len(kept)}
-    return Written(None, Sidecar("folder", tuple(targets.values()), names.meaning, kept), counts, notes)
+    notes = [f"Boxes entirely outside their photo, without a crop: {outside}."] if outside else []
+    counts = {"photos": len(drawn), "crops": len(entries)}
+    return Written(None, Sidecar("folder", tuple(targets.values()), names.meaning, entries), counts, notes)
 
 
 def _cut(upright: Image.Image, box: Box) -> Image.Image | None:

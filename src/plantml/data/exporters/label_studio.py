@@ -1,7 +1,6 @@
-"""Label Studio: tasks with the labels that are there as predictions, and the interface to change them in.
+"""Label Studio: tasks with the current labels as predictions, and a labelling interface to correct them.
 
-Serve the export's folder with local file serving (LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT), and its photos are
-found by the tasks' URLs.
+The tasks' URLs need local file serving of the export's folder (LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT).
 """
 
 import json
@@ -10,7 +9,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from plantml.data.boxes import Box
-from plantml.data.exporters import Photo, Set, Written, path, rest
+from plantml.data.exporters import ExportPhoto, ExportSet, Written, path, sidecar_entry
 from plantml.data.exporters.naming import OBJECT, ClassNames
 from plantml.data.exporters.output import Output
 from plantml.data.importers.sidecar import Sidecar
@@ -18,25 +17,25 @@ from plantml.data.importers.sidecar import Sidecar
 _URL = "/data/local-files/?d="
 
 
-def write(content: Set, out: Output) -> Written:
-    """`tasks.json`: choices for classes, rectangles for boxes, in percent of the upright photo."""
+def write(content: ExportSet, out: Output) -> Written:
+    """Write `tasks.json`: choices for classes, and rectangles for boxes in percent of the upright photo."""
     names = ClassNames((box.labels for photo in content.photos for box in photo.boxes or ()), empty=OBJECT)
-    said = [target.name for target in content.targets if target.kind != "value"]
+    label_targets = [target.name for target in content.targets if target.kind != "value"]
     tasks, images = [], {}
     for number, (photo, data) in enumerate(out.read(content.photos), start=1):
         name = path("images", content.folder(photo), photo.file)
-        out.put(name, data)
-        results = _results(photo, said, names)
+        out.write(name, data)
+        results = _results(photo, label_targets, names)
         task: dict[str, Any] = {"id": number, "data": {"image": f"{_URL}{quote(name)}"}}
         if results or photo.boxes is not None:
             task["predictions"] = [{"model_version": "plantml", "result": results}]
         tasks.append(task)
-        told = [target for target in said if photo.labels.get(target) != []]
-        seen = photo.boxes or () if content.has_boxes and "predictions" in task else None
-        left = rest(photo, targets=told, split=photo.split, boxes=seen)
-        if left:
-            images[name] = left
-    out.put("interface.xml", _interface(content, names))
+        exported = [target for target in label_targets if photo.labels.get(target) != []]
+        boxes = photo.boxes or () if content.has_boxes and "predictions" in task else None
+        entry = sidecar_entry(photo, targets=exported, split=photo.split, boxes=boxes)
+        if entry:
+            images[name] = entry
+    out.write("interface.xml", _interface(content, names))
     return Written(
         ("tasks.json", json.dumps(tasks, ensure_ascii=False).encode()),
         Sidecar("label-studio", content.targets, names.meaning, images),
@@ -45,10 +44,10 @@ def write(content: Set, out: Output) -> Written:
     )
 
 
-def _results(photo: Photo, said: list[str], names: ClassNames) -> list[dict[str, Any]]:
+def _results(photo: ExportPhoto, targets: list[str], names: ClassNames) -> list[dict[str, Any]]:
     size = {"original_width": photo.row["width"], "original_height": photo.row["height"]}
     results: list[dict[str, Any]] = []
-    for target in said:
+    for target in targets:
         label = photo.labels.get(target)
         if label:
             value: dict[str, Any] = {"choices": label if isinstance(label, list) else [label]}
@@ -62,7 +61,7 @@ def _results(photo: Photo, said: list[str], names: ClassNames) -> list[dict[str,
     return results
 
 
-def _percent(box: Box, photo: Photo) -> dict[str, float]:
+def _percent(box: Box, photo: ExportPhoto) -> dict[str, float]:
     width, height = photo.row["width"], photo.row["height"]
     return {
         "x": box.x / width * 100,
@@ -72,7 +71,7 @@ def _percent(box: Box, photo: Photo) -> dict[str, float]:
     }
 
 
-def _interface(content: Set, names: ClassNames) -> bytes:
+def _interface(content: ExportSet, names: ClassNames) -> bytes:
     view = ET.Element("View")
     ET.SubElement(view, "Image", name="image", value="$image")
     for target in content.targets:

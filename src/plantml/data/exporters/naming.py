@@ -1,4 +1,4 @@
-"""Names of files and classes that any reader and any file system can take."""
+"""File and class names that every reader and file system accepts."""
 
 import json
 import posixpath
@@ -21,17 +21,17 @@ OBJECT = "object"
 """The class name of boxes without a label."""
 
 _LONGEST = 180
-"""Bytes of a file's or folder's name, which leave room for a number and an extension below 255."""
+"""Longest name in bytes; leaves room for a number and an extension below 255."""
 
 _NO_FILE = re.compile(r'[<>:"/\\|?*%#]')
 _RESERVED = {"images", "labels", *SPLIT_NAMES}
 
 
 def file_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A file name for each row, no two with the same stem whatever the case.
+    """A file name for each row; no two have the same stem, ignoring case.
 
-    It is the last part of the row's name. Where several rows share that, their folders come before it, and
-    where that is not enough the number of their source.
+    It is the last part of the row's name. If several rows share that, their folders are prepended, and if
+    that is not enough the number of their source.
     """
     plain = [_file(posixpath.basename(row["name"]), row) for row in rows]
     whole = [_file(row["name"].replace("/", "__"), row) for row in rows]
@@ -39,8 +39,8 @@ def file_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     last = [f"{numbers[row['source']]}-{name}" for row, name in zip(rows, whole, strict=True)]
     names = plain
     for better in (whole, last):
-        seen = Counter(_key(name) for name in names)
-        names = [b if seen[_key(a)] > 1 else a for a, b in zip(names, better, strict=True)]
+        counts = Counter(_key(name) for name in names)
+        names = [b if counts[_key(a)] > 1 else a for a, b in zip(names, better, strict=True)]
     return _unique(names)
 
 
@@ -49,18 +49,18 @@ def _key(name: str) -> str:
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """The names, with a number where one is taken all the same."""
+    """The names, with a number appended to repeated ones."""
     taken: set[str] = set()
-    found = []
+    unique = []
     for name in names:
         stem, extension = posixpath.splitext(name)
-        tried, number = name, 1
-        while _key(tried) in taken:
+        candidate, number = name, 1
+        while _key(candidate) in taken:
             number += 1
-            tried = f"{stem}-{number}{extension}"
-        taken.add(_key(tried))
-        found.append(tried)
-    return found
+            candidate = f"{stem}-{number}{extension}"
+        taken.add(_key(candidate))
+        unique.append(candidate)
+    return unique
 
 
 def _file(name: str, row: Mapping[str, Any]) -> str:
@@ -83,7 +83,7 @@ def safe(name: str) -> str:
 
 
 def main_targets(targets: Iterable[Target]) -> tuple[str, ...]:
-    """The targets that one class name says together: category, health and disease, else the first class."""
+    """The targets that make up a class name: category, health and disease, or else the first class target."""
     classes = [target.name for target in targets if target.kind == "class"]
     return tuple(name for name in KNOWN if name in classes) or tuple(classes[:1])
 
@@ -93,7 +93,7 @@ class ClassNames:
 
     Args:
         every: all combinations that occur.
-        empty: the name of no labels at all.
+        empty: the name for no labels.
         folders: true if the names become folders.
     """
 
@@ -128,7 +128,7 @@ def _canonical(labels: Labels) -> str:
 def _class_name(labels: Labels, empty: str, *, folders: bool) -> str:
     left = dict(labels)
     if "disease" in left and left.get("health") == with_health({"disease": left["disease"]})["health"]:
-        del left["health"]  # the disease says it
+        del left["health"]  # the disease implies it
     if left.get("disease") == NO_DISEASE:
         left["disease"] = HEALTHY
     order = [name for name in KNOWN if name in left]

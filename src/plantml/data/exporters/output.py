@@ -1,4 +1,4 @@
-"""Where an export goes: files are put as they come, and it is whole only when it is finished."""
+"""The directory of an export: files are written as they come; a marker shows that it is unfinished."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from typing import Self
 
 from plantml import storage
 from plantml.concurrency import Progress
-from plantml.data.exporters import Photo, Written
+from plantml.data.exporters import ExportPhoto, Written
 from plantml.data.importers import sidecar
 from plantml.errors import InputError, NotFoundError, PlantmlError
 
@@ -20,8 +20,8 @@ _THREADS = 8
 class Output:
     """A new or empty directory that an export fills; use it as a context.
 
-    A marker lies there from the first file to the last: of two exports to one place one is refused, and one
-    that was cut off is not taken for a whole one.
+    A marker file stays until the export is complete. It stops a second export to the same place, and shows that
+    an interrupted one is incomplete.
 
     Args:
         url: of the directory.
@@ -39,7 +39,7 @@ class Output:
 
     def __enter__(self) -> Self:
         if not self._is_new():
-            raise InputError(f"{self.url} is not empty", "", "Export to a new place.")
+            raise InputError(f"{self.url} is not empty", "an export never overwrites files", "Export to a new path.")
         storage.create(self._marker, b"")
         return self
 
@@ -58,8 +58,8 @@ class Output:
     def _marker(self) -> str:
         return storage.join(self.url, sidecar.INCOMPLETE)
 
-    def put(self, name: str, data: bytes) -> None:
-        """Write a file; to a remote place some are under way at a time, and an error shows later."""
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file. Remote writes run in the background, so an error may be raised by a later call."""
         self.files += 1
         self.size += len(data)
         url = storage.join(self.url, name)
@@ -78,7 +78,7 @@ class Output:
             self.files += 1
             self.size += file.stat().st_size
 
-    def read(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, bytes]]:
+    def read(self, photos: Sequence[ExportPhoto]) -> Iterator[tuple[ExportPhoto, bytes]]:
         """The photos with their bytes, a batch at a time; see `read`."""
         for photo, data in read(photos):
             yield photo, data
@@ -86,7 +86,7 @@ class Output:
             self._progress(self._done, self._total)
 
     def finish(self, written: Written) -> None:
-        """Write what makes the export whole."""
+        """Write the last files and remove the marker."""
         while self._under_way:
             self._under_way.popleft().result()
         last = [written.main] if written.main else []
@@ -100,18 +100,18 @@ class Output:
         storage.remove(self._marker)
 
 
-def read(photos: Sequence[Photo]) -> Iterator[tuple[Photo, bytes]]:
+def read(photos: Sequence[ExportPhoto]) -> Iterator[tuple[ExportPhoto, bytes]]:
     """Photos with their bytes, which are checked against the hash that the dataset has.
 
     Raises:
-        InputError: a photo is not there any more.
-        StorageError: it cannot be read, or its bytes are others.
+        InputError: a photo is missing.
+        StorageError: it cannot be read, or its bytes have changed.
     """
     for photo, (url, data) in zip(photos, storage.read_many(photo.url for photo in photos), strict=True):
         if isinstance(data, NotFoundError):
             raise InputError(
-                f"The photo {photo.row['name']} is not at {url} any more",
-                f"its row came from {photo.row['source']}",
+                f"The photo {photo.row['name']} is no longer at {url}",
+                f"it was imported from {photo.row['source']}",
                 "Put it back, or exclude its row.",
             ) from data
         if isinstance(data, PlantmlError):

@@ -1,4 +1,4 @@
-"""A list of photos, as CSV or Parquet, beside them."""
+"""Table: photos and a CSV or Parquet list of their labels."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from plantml.data.exporters import Photo, Set, Written, path, rest
+from plantml.data.exporters import ExportPhoto, ExportSet, Written, path, sidecar_entry
 from plantml.data.exporters.output import Output
 from plantml.data.importers.sidecar import Sidecar
 from plantml.targets import Target
@@ -14,33 +14,33 @@ from plantml.targets import Target
 _SEPARATOR = "|"
 
 
-def write_csv(content: Set, out: Output) -> Written:
-    """`labels.csv`: image, split, group and a column a target; several labels are joined by `|`."""
+def write_csv(content: ExportSet, out: Output) -> Written:
+    """Write `labels.csv`: image, split, group and one column per target; several labels are joined by `|`."""
     return _write(content, out, "labels.csv")
 
 
-def write_parquet(content: Set, out: Output) -> Written:
-    """`labels.parquet`: the same with their types; several labels are a list."""
+def write_parquet(content: ExportSet, out: Output) -> Written:
+    """Write `labels.parquet`: the same columns with their types; several labels are a list."""
     return _write(content, out, "labels.parquet")
 
 
-def _write(content: Set, out: Output, file: str) -> Written:
+def _write(content: ExportSet, out: Output, file: str) -> Written:
     is_csv = file.endswith(".csv")
     rows, images = [], {}
     for photo, data in out.read(content.photos):
         name = path("images", photo.file)
-        out.put(name, data)
+        out.write(name, data)
         rows.append(record(name, photo, content.targets, is_csv=is_csv))
-        left = unsaid(photo, content.targets, is_csv=is_csv)
-        if left:
-            images[name] = left
+        entry = missing_from_table(photo, content.targets, is_csv=is_csv)
+        if entry:
+            images[name] = entry
     columns = ["image", "split", "group", *(target.name for target in content.targets)]
     sidecar = Sidecar("table", content.targets, {}, images)
     data = to_csv(columns, rows) if is_csv else _to_parquet(content, columns, rows)
     return Written((file, data), sidecar, {"photos": len(rows)})
 
 
-def record(name: str, photo: Photo, targets: tuple[Target, ...], *, is_csv: bool) -> dict[str, Any]:
+def record(name: str, photo: ExportPhoto, targets: tuple[Target, ...], *, is_csv: bool) -> dict[str, Any]:
     """One row of the list."""
     row: dict[str, Any] = {"image": name, "split": photo.split, "group": photo.group}
     for target in targets:
@@ -49,17 +49,17 @@ def record(name: str, photo: Photo, targets: tuple[Target, ...], *, is_csv: bool
     return row
 
 
-def unsaid(photo: Photo, targets: tuple[Target, ...], *, is_csv: bool) -> dict[str, Any]:
-    """What the list does not say of a photo: boxes, and labels that would come back as others."""
-    said = [target.name for target in targets if _comes_back(photo.labels.get(target.name), is_csv=is_csv)]
-    left = rest(photo, targets=said, split=photo.split)
+def missing_from_table(photo: ExportPhoto, targets: tuple[Target, ...], *, is_csv: bool) -> dict[str, Any]:
+    """The photo's entry in the sidecar: boxes, and labels that the list would change."""
+    complete = [target.name for target in targets if _comes_back(photo.labels.get(target.name), is_csv=is_csv)]
+    entry = sidecar_entry(photo, targets=complete, split=photo.split)
     if photo.group and photo.group == photo.group.strip():
-        del left["group"]
-    return left
+        del entry["group"]
+    return entry
 
 
 def to_csv(columns: list[str], rows: list[dict[str, Any]]) -> bytes:
-    """Rows as CSV, nothing for null."""
+    """Rows as CSV; null is an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -67,7 +67,7 @@ def to_csv(columns: list[str], rows: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _to_parquet(content: Set, columns: list[str], rows: list[dict[str, Any]]) -> bytes:
+def _to_parquet(content: ExportSet, columns: list[str], rows: list[dict[str, Any]]) -> bytes:
     schema = {name: content.version.rows.schema[name] for name in columns if name != "image"}
     buffer = io.BytesIO()
     pl.DataFrame(rows, schema={"image": pl.String, **schema}).write_parquet(buffer)
@@ -75,7 +75,7 @@ def _to_parquet(content: Set, columns: list[str], rows: list[dict[str, Any]]) ->
 
 
 def _comes_back(label: Any, *, is_csv: bool) -> bool:
-    """True if a reader of the list finds the very label."""
+    """True if the label survives the list unchanged."""
     if isinstance(label, list):
         return not is_csv or (bool(label) and all(one == one.strip() != "" and _SEPARATOR not in one for one in label))
     return not isinstance(label, str) or label == label.strip() != ""

@@ -3,15 +3,15 @@
 from xml.etree import ElementTree as ET
 
 from plantml.data.boxes import Box
-from plantml.data.exporters import Photo, Set, Written, path, rest
+from plantml.data.exporters import ExportPhoto, ExportSet, Written, path, sidecar_entry
 from plantml.data.exporters.naming import OBJECT, ClassNames
 from plantml.data.exporters.output import Output
 from plantml.data.importers.sidecar import Sidecar
 from plantml.errors import InputError
 
 
-def write(content: Set, out: Output) -> Written:
-    """An XML file a photo; a photo where nobody drew boxes has none."""
+def write(content: ExportSet, out: Output) -> Written:
+    """Write one XML file per photo; photos that were not annotated have none."""
     if not content.has_boxes:
         raise InputError(
             f"{content.version.ref} has no boxes", "VOC's labels are boxes", "Export it with --format folder."
@@ -20,24 +20,24 @@ def write(content: Set, out: Output) -> Written:
     images = {}
     for photo, data in out.read(content.photos):
         name = path("JPEGImages", photo.file)
-        out.put(name, data)
+        out.write(name, data)
         if photo.boxes is not None:
-            out.put(f"Annotations/{photo.stem}.xml", _xml(photo, photo.boxes, names))
-        left = rest(photo, split=photo.split, boxes=photo.boxes or ())
-        if left:
-            images[name] = left
+            out.write(f"Annotations/{photo.stem}.xml", _xml(photo, photo.boxes, names))
+        entry = sidecar_entry(photo, split=photo.split, boxes=photo.boxes or ())
+        if entry:
+            images[name] = entry
     lists = {
         split: "".join(f"{photo.stem}\n" for photo in content.photos if photo.split == split).encode()
         for split in ("train", "val", "test")
     }
     for split, stems in lists.items():
         if stems:
-            out.put(f"ImageSets/Main/{split}.txt", stems)
+            out.write(f"ImageSets/Main/{split}.txt", stems)
     counts = {"photos": len(content.photos), "boxes": sum(len(photo.boxes or ()) for photo in content.photos)}
     return Written(None, Sidecar("voc", content.targets, names.meaning, images), counts)
 
 
-def _xml(photo: Photo, boxes: tuple[Box, ...], names: ClassNames) -> bytes:
+def _xml(photo: ExportPhoto, boxes: tuple[Box, ...], names: ClassNames) -> bytes:
     root = ET.Element("annotation")
     _add(root, "folder", "JPEGImages")
     _add(root, "filename", photo.file)

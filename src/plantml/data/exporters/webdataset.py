@@ -1,6 +1,6 @@
-"""WebDataset: tar shards a split, each photo with a `.json` of all that the dataset knows of it beside it.
+"""WebDataset: tar shards per split; beside each photo a `.json` with everything that the dataset knows about it.
 
-Format: https://github.com/webdataset/webdataset. `index.json` lists the shards as `wids` wants them.
+Format: https://github.com/webdataset/webdataset. `index.json` lists the shards for `wids`.
 """
 
 import contextlib
@@ -11,19 +11,19 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from plantml.data.exporters import Photo, Set, Written
+from plantml.data.exporters import ExportPhoto, ExportSet, Written
 from plantml.data.exporters.output import Output
 
 SHARD_BYTES = 256 << 20
-"""A shard is closed when it has grown to this size."""
+"""A shard is closed at this size."""
 
 _NAMES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "HEIF": "heic"}
 _ALL = "data"
 
 
-def write(content: Set, out: Output) -> Written:
-    """Shards `train-000000.tar` and so on, each filled once and published whole."""
-    by_split: dict[str, list[Photo]] = {}
+def write(content: ExportSet, out: Output) -> Written:
+    """Write shards `train-000000.tar` and so on, each published complete."""
+    by_split: dict[str, list[ExportPhoto]] = {}
     for photo in content.photos:
         by_split.setdefault(content.folder(photo) or _ALL, []).append(photo)
     shards: list[dict[str, Any]] = []
@@ -62,7 +62,7 @@ def _shard(out: Output, name: str) -> Iterator[tarfile.TarFile]:
         yield tar
 
 
-def _add(tar: tarfile.TarFile, key: str, photo: Photo, data: bytes) -> None:
+def _add(tar: tarfile.TarFile, key: str, photo: ExportPhoto, data: bytes) -> None:
     record = {
         "name": photo.row["name"],
         "image_id": photo.row["image_id"],
@@ -74,11 +74,11 @@ def _add(tar: tarfile.TarFile, key: str, photo: Photo, data: bytes) -> None:
         "boxes": None if photo.boxes is None else [asdict(box) for box in photo.boxes],
     }
     kind = photo.row["format"] or "JPEG"
-    _put(tar, f"{key}.{_NAMES.get(kind, kind.lower())}", data)
-    _put(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
+    _add_member(tar, f"{key}.{_NAMES.get(kind, kind.lower())}", data)
+    _add_member(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
 
 
-def _put(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))

@@ -1,6 +1,6 @@
 """YOLO: `data.yaml`, `images/train/` and `labels/train/`, as Ultralytics reads them."""
 
-from plantml.data.exporters import Photo, Set, Written, path, rest
+from plantml.data.exporters import ExportPhoto, ExportSet, Written, path, sidecar_entry
 from plantml.data.exporters.naming import OBJECT, ClassNames
 from plantml.data.exporters.output import Output
 from plantml.data.importers.sidecar import Sidecar
@@ -8,8 +8,8 @@ from plantml.errors import InputError
 from plantml.parsing import dump_yaml
 
 
-def write(content: Set, out: Output) -> Written:
-    """A text file a photo with `class x y w h` a line; a photo where nobody drew boxes has none."""
+def write(content: ExportSet, out: Output) -> Written:
+    """Write one text file per photo with `class x y w h` lines; photos that were not annotated have none."""
     if not content.has_boxes:
         raise InputError(
             f"{content.version.ref} has no boxes", "YOLO's labels are boxes", "Export it with --format folder."
@@ -22,18 +22,18 @@ def write(content: Set, out: Output) -> Written:
     for photo, data in out.read(content.photos):
         folder = content.folder(photo)
         name = path("images", folder, photo.file)
-        out.put(name, data)
+        out.write(name, data)
         if photo.boxes is not None:
-            out.put(path("labels", folder, f"{photo.stem}.txt"), _lines(photo, names, ids).encode())
-        told = list(places.values()).count(path("images", folder)) == 1  # else the folder serves as two splits
-        left = rest(photo, split=photo.split if told else None, boxes=photo.boxes or ())
-        if left:
-            images[name] = left
+            out.write(path("labels", folder, f"{photo.stem}.txt"), _lines(photo, names, ids).encode())
+        is_own_folder = list(places.values()).count(path("images", folder)) == 1  # otherwise it serves two splits
+        entry = sidecar_entry(photo, split=photo.split if is_own_folder else None, boxes=photo.boxes or ())
+        if entry:
+            images[name] = entry
     described = {**places, "names": {number: name for name, number in ids.items()}}
     notes = (
         []
         if {"train", "val"} <= there
-        else ["data.yaml must name train and val: where one has no photos it names those of another."]
+        else ["data.yaml must name both train and val; one has no photos and points to another split."]
     )
     return Written(
         ("data.yaml", dump_yaml(described).encode()),
@@ -44,13 +44,13 @@ def write(content: Set, out: Output) -> Written:
 
 
 def _places(there: set[str]) -> dict[str, str]:
-    """Folder by split; readers want train and val, so one that is missing is another one too."""
+    """Folder by split; readers need train and val, so a missing one points to another split."""
     first = next((split for split in ("train", "val", "test") if split in there), "")
     places = {split: path("images", split if split in there else first) for split in ("train", "val")}
     return {**places, **({"test": "images/test"} if "test" in there else {})}
 
 
-def _lines(photo: Photo, names: ClassNames, ids: dict[str, int]) -> str:
+def _lines(photo: ExportPhoto, names: ClassNames, ids: dict[str, int]) -> str:
     width, height = photo.row["width"], photo.row["height"]
     return "".join(
         f"{ids[names[box.labels]]} {(box.x + box.w / 2) / width:.12g} {(box.y + box.h / 2) / height:.12g}"

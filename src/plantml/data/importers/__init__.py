@@ -1,6 +1,6 @@
-"""From a source to items: one file a format, one table of them.
+"""Importers: one file per format.
 
-An importer is a function from a source and options to an `Listing`; it reads labels and names, never pixels.
+An importer is a function from a tree and options to an `ImportListing`; it reads labels and names, never pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,21 +13,21 @@ from plantml.targets import Target
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One file that a source names.
+    """One photo of a source.
 
     Attributes:
         name: its path relative to the source.
         url: where its bytes are.
-        labels: by target name; a target that is not named is not labelled.
+        labels: by target name; missing targets are not labelled.
         split: `train`, `val`, `test`, or `None`.
-        group: what must not be torn apart, or `None`.
-        boxes: in pixels of the upright photo; `None` if nobody drew any, empty if there is nothing to draw.
-        size: (width, height) that the annotation claims for the photo, or `None`.
-        meta: other columns that came along, as text.
-        status: `ok`, or `excluded` where the source itself says that the photo is not to be used.
+        group: photos of a group stay in one split; `None` for none.
+        boxes: in pixels of the upright photo; `None` if not annotated, empty if annotated without boxes.
+        size: (width, height) of the photo according to the annotation, or `None`.
+        meta: other columns, as text.
+        status: `ok`, or `excluded` if the source itself rules the photo out.
         reason: why it is excluded; empty if it is not.
-        bytes: how long the file is, where the listing tells; else -1.
-        refusal: why its bytes are not read, as `addresses.refusal` says; empty if they are.
+        bytes: size of the file; -1 if the listing does not give it.
+        refusal: why its bytes must not be read, see `addresses.refusal`; empty if they may.
     """
 
     name: str
@@ -45,16 +45,16 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Listing:
-    """All that a source names, and what was passed over.
+class ImportListing:
+    """All photos of a source, and what was skipped.
 
     Attributes:
         items: in the order of their names.
         targets: kinds and units; classes are filled in later, from the rows.
-        rule: in words, how labels were read.
-        skipped: number of files passed over, by reason.
-        notes: sentences that the user should see.
-        classes: the names that the rule or taxonomy read, as the source writes them.
+        rule: how labels were read, as text.
+        skipped: number of skipped files, by reason.
+        notes: sentences for the user.
+        classes: the class names of the source, before the rule or taxonomy.
     """
 
     items: tuple[Item, ...]
@@ -75,10 +75,10 @@ SPLIT_NAMES: Mapping[str, str] = {
     "test": "test",
     "testing": "test",
 }
-"""The words that name a split, and the split they name."""
+"""Split by the words that people use for it."""
 
 
 def split_of(path: str) -> str | None:
-    """The split that a path's folders name: the first one that is called like a split."""
+    """The split in a path: that of the first folder named like a split."""
     words = (folder.lower() for folder in path.split("/")[:-1])
     return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)

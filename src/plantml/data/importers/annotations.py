@@ -1,4 +1,4 @@
-"""What annotations say, still by class name, and how it becomes items."""
+"""Annotations with class names, and their conversion to items."""
 
 import contextlib
 from collections import Counter
@@ -10,7 +10,7 @@ import polars as pl
 
 from plantml.data import labels as label_rules
 from plantml.data.boxes import Box
-from plantml.data.importers import Item, Listing
+from plantml.data.importers import ImportListing, Item
 from plantml.data.importers.sidecar import Sidecar
 from plantml.data.importers.vetting import MAX_PIXELS
 from plantml.data.labels import Labels, Taxonomy
@@ -20,7 +20,7 @@ from plantml.targets import Target
 
 @dataclass(frozen=True)
 class Reading:
-    """How a user wants a source to be read.
+    """Options for reading a source.
 
     Attributes:
         rule: how class names are read; see `labels.read_names`.
@@ -28,7 +28,7 @@ class Reading:
         targets: columns of a table to predict: `name`, `name:kind` or `name:value:unit`.
         image_column: of a table.
         group_column: of a table.
-        sidecar: what plantml wrote beside a set that it exported.
+        sidecar: of an export by plantml.
     """
 
     rule: str = "auto"
@@ -46,12 +46,12 @@ class Reading:
             return label_rules.read_names(names, self.rule)
         others = set(names) - set(self.sidecar.classes)
         meaning = {**self.sidecar.classes, **label_rules.read_names(others).meaning}
-        return Taxonomy(meaning, "as plantml wrote them down when it exported the set")
+        return Taxonomy(meaning, "from the export's plantml.json")
 
 
 @dataclass(frozen=True, slots=True)
 class NamedBox:
-    """A box as an annotation has it: pixels of the upright photo, and a class name or `None`."""
+    """An annotated box: pixels of the upright photo, and a class name or `None`."""
 
     x: float
     y: float
@@ -62,16 +62,16 @@ class NamedBox:
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """What an annotation says of one photo.
+    """The annotation of one photo.
 
     Attributes:
         name: relative to the source.
         url: where its bytes are.
         classes: of the whole photo, as the source writes them.
-        labels: of the whole photo, where the source names their targets too.
-        boxes: `None` if nobody drew any, empty if there is nothing to draw.
+        labels: of the whole photo, if the source names their targets too.
+        boxes: `None` if not annotated, empty if annotated without boxes.
         split: `train`, `val`, `test` or `None`.
-        size: (width, height) that the annotation claims.
+        size: (width, height) according to the annotation.
         reason: why the photo cannot be used; empty if it can.
     """
 
@@ -87,18 +87,18 @@ class Annotated:
 
 def assemble(
     photos: Iterable[Annotated], reading: Reading, skipped: Mapping[str, int], notes: Iterable[str] = ()
-) -> Listing:
+) -> ImportListing:
     """Items of annotated photos: class names become labels, of photos and of boxes alike.
 
-    A target of which some photo has two different classes is one with several labels for all.
+    A target becomes multilabel as soon as one photo has two classes of it.
     """
     photos = sorted(photos, key=lambda photo: photo.name)
     names = {name for photo in photos for name in photo.classes}
     names |= {box.name for photo in photos for box in photo.boxes or () if box.name is not None}
     taxonomy = reading.names(names)
-    said = [_by_target([taxonomy(name) for name in photo.classes], photo.labels) for photo in photos]
+    labels_of_photos = [_by_target([taxonomy(name) for name in photo.classes], photo.labels) for photo in photos]
     kinds: dict[str, Literal["class", "multilabel"]] = {}
-    for labels in said:
+    for labels in labels_of_photos:
         for target, classes in labels.items():
             several = len(classes) != 1 or kinds.get(target) == "multilabel"
             kinds[target] = "multilabel" if several else "class"
@@ -114,20 +114,20 @@ def assemble(
             status="excluded" if photo.reason else "ok",
             reason=photo.reason,
         )
-        for photo, labels in zip(photos, said, strict=True)
+        for photo, labels in zip(photos, labels_of_photos, strict=True)
     )
     targets = tuple(Target(name, kind) for name, kind in kinds.items())
-    return Listing(items, targets, taxonomy.rule, dict(skipped), tuple(notes), tuple(sorted(names)))
+    return ImportListing(items, targets, taxonomy.rule, dict(skipped), tuple(notes), tuple(sorted(names)))
 
 
-def _by_target(classes: Iterable[Labels], given: Mapping[str, Any]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for labels in [*classes, *({key: value} for key, value in given.items())]:
+def _by_target(classes: Iterable[Labels], labels_of_photo: Mapping[str, Any]) -> dict[str, list[str]]:
+    by_target: dict[str, list[str]] = {}
+    for labels in [*classes, *({key: value} for key, value in labels_of_photo.items())]:
         for target, value in labels.items():
-            wanted = value if isinstance(value, list) else [value]
-            known = found.setdefault(target, [])
-            known += [one for one in wanted if one not in known]
-    return found
+            new = value if isinstance(value, list) else [value]
+            known = by_target.setdefault(target, [])
+            known += [label for label in new if label not in known]
+    return by_target
 
 
 def _box(box: NamedBox, taxonomy: Taxonomy) -> Box:
@@ -135,7 +135,7 @@ def _box(box: NamedBox, taxonomy: Taxonomy) -> Box:
 
 
 def size_of(width: Any, height: Any) -> tuple[int, int] | None:
-    """The size that an annotation claims, or `None` where it claims none that can be."""
+    """The size according to an annotation; `None` if it is missing or impossible."""
     try:
         size = round(float(width)), round(float(height))
     except (TypeError, ValueError, OverflowError):
@@ -144,11 +144,11 @@ def size_of(width: Any, height: Any) -> tuple[int, int] | None:
 
 
 def counted(notes: Counter[str]) -> list[str]:
-    """Notes of what was met how often."""
+    """Notes with their counts."""
     return [f"{text}: {number}." for text, number in notes.items()]
 
 
-_MISUNDERSTOOD = (
+_MALFORMED = (
     KeyError,
     TypeError,
     ValueError,
@@ -159,17 +159,17 @@ _MISUNDERSTOOD = (
     pl.exceptions.PolarsError,
     pl.exceptions.PanicException,
 )
-"""How reading ends that takes foreign data for what it should be."""
+"""What reading malformed foreign data raises."""
 
 
 @contextlib.contextmanager
 def understood(url: str) -> Iterator[None]:
-    """What a reader stumbles over in a foreign file becomes an `InputError` that names the file."""
+    """Turn an exception over malformed foreign data into an `InputError` that names the file."""
     try:
         yield
-    except _MISUNDERSTOOD as error:
+    except _MALFORMED as error:
         raise InputError(
-            f"{url} is not what its format asks for",
+            f"{url} does not follow its format",
             f"{type(error).__name__}: {error}".splitlines()[0][:300],
             "Compare it with docs/formats.md.",
         ) from error

@@ -9,7 +9,7 @@ import polars as pl
 
 from plantml import storage
 from plantml.data import boxes, manifest
-from plantml.data.importers import Item, Listing
+from plantml.data.importers import ImportListing, Item
 from plantml.data.importers.annotations import Reading, understood
 from plantml.data.importers.tree import Tree
 from plantml.data.importers.vetting import targets_of
@@ -30,14 +30,14 @@ def fits(tree: Tree) -> bool:
     return FILE in tree.files
 
 
-def list_bundle(tree: Tree, reading: Reading) -> Listing:
-    """List every row of a bundle as it was, excluded ones too. Class names have been read already."""
+def list_bundle(tree: Tree, reading: Reading) -> ImportListing:
+    """List every row of a bundle unchanged, excluded rows too. Labels are stored, so no rule applies."""
     del reading
     targets, rows = _content(tree)
     with understood(tree.url):
         items = _items(tree, targets, rows)
-    return Listing(
-        tuple(sorted(items, key=lambda item: item.name)), targets, "as the bundle has them", dict(tree.skipped)
+    return ImportListing(
+        tuple(sorted(items, key=lambda item: item.name)), targets, "stored in the bundle", dict(tree.skipped)
     )
 
 
@@ -82,6 +82,6 @@ def _item(tree: Tree, name: str, row: Mapping[str, Any], targets: tuple[Target, 
 
 
 def member(row: Mapping[str, Any]) -> str | None:
-    """The name of a row's photo in a bundle: by the hash of its bytes; `None` where none were ever read."""
+    """The name of a row's photo in a bundle, from its SHA-256; `None` if its bytes were never read."""
     identity = row["image_id"]
     return f"images/{identity[:2]}/{identity}{storage.suffix(row['name'])}" if identity else None

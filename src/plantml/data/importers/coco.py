@@ -1,4 +1,4 @@
-"""COCO: one JSON file, or several (one a split), of images, categories and annotations.
+"""COCO: one JSON file, or one per split, of images, categories and annotations.
 
 Format: https://cocodataset.org/#format-data. Boxes are [x, y, width, height] in pixels of the photo.
 """
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from plantml.data.importers import SPLIT_NAMES, Listing, split_of
+from plantml.data.importers import SPLIT_NAMES, ImportListing, split_of
 from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, size_of, understood
 from plantml.data.importers.tree import UNNAMED, Tree
 from plantml.data.importers.vetting import name_of
@@ -19,7 +19,7 @@ _FOLDERS = ("", "images", "..", "../images", "../JPEGImages", "../photos")
 
 
 def is_coco(content: Any) -> bool:
-    """True if parsed JSON has the parts of a COCO file."""
+    """True if parsed JSON has the keys of a COCO file."""
     return (
         isinstance(content, dict)
         and isinstance(content.get("images"), list)
@@ -33,15 +33,14 @@ def fits(tree: Tree) -> bool:
     return any(is_coco(content) for _, content in tree.annotation_files())
 
 
-def list_coco(tree: Tree, reading: Reading, file: str | None = None) -> Listing:
-    """List the photos of a tree's COCO files, or of the one that is named.
+def list_coco(tree: Tree, reading: Reading, file: str | None = None) -> ImportListing:
+    """List the photos of a tree's COCO files, or of one file.
 
     Category ids are looked up, whatever their order. An annotation without a box labels the whole photo. A
-    photo without annotations has no boxes, which is not the same as not being looked at. Boxes are taken
-    as they are written.
+    photo without annotations counts as annotated without boxes. Boxes are kept as written.
 
     Raises:
-        InputError: a photo is named twice, or an annotation refers to a category that is not there.
+        InputError: a photo is named twice, or an annotation refers to an undefined category.
     """
     files = [file] if file else [name for name, content in tree.annotation_files() if is_coco(content)]
     if not files:
@@ -78,13 +77,13 @@ def _photos(tree: Tree, file: str, notes: Counter[str], *, drawn: bool) -> Itera
     by_image: dict[Any, list[Mapping[str, Any]]] = {number: [] for number in _by_id(content["images"])}
     for each in content.get("annotations") or ():
         if each.get("image_id") not in by_image:
-            notes["Annotations of images that the file does not name"] += 1
+            notes["Annotations of images that are not in the file"] += 1
         else:
             by_image[each["image_id"]].append(each)
     looked_at = drawn and "annotations" in content
     split = _split(file)
-    found = tree.locate([name_of(image["file_name"]) for image in content["images"]], _folders(file))
-    for image, name in zip(content["images"], found, strict=True):
+    locations = tree.locate([name_of(image["file_name"]) for image in content["images"]], _folders(file))
+    for image, name in zip(content["images"], locations, strict=True):
         boxes, classes = [], []
         for each in by_image[image["id"]]:
             label = _category(tree.url_of(file), names, each)
@@ -105,14 +104,14 @@ def _photos(tree: Tree, file: str, notes: Counter[str], *, drawn: bool) -> Itera
 
 
 def _by_id(things: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[str, Any]]:
-    """Images or categories by their ids. Raises `TypeError` or `ValueError` for what is no id, or is there twice."""
+    """Images or categories by id. Raises `TypeError` or `ValueError` for an invalid or repeated id."""
     by_id: dict[Any, Mapping[str, Any]] = {}
     for thing in things:
         number = thing["id"]
         if not isinstance(number, int | float | str):
-            raise TypeError(f"an id is a number or text, not {number!r}")
+            raise TypeError(f"an id is a number or a string, not {number!r}")
         if number in by_id:
-            raise ValueError(f"the id {number!r} is there twice")
+            raise ValueError(f"the id {number!r} appears twice")
         by_id[number] = thing
     return by_id
 
@@ -136,7 +135,7 @@ def _box(annotation: Mapping[str, Any], notes: Counter[str]) -> tuple[float, flo
     polygons = annotation.get("segmentation")
     if not isinstance(polygons, list) or not polygons:
         return None
-    notes["Polygons that came in as the box around them"] += 1
+    notes["Polygons imported as their bounding box"] += 1
     flat = [value for polygon in polygons for value in polygon]
     return around(flat[::2], flat[1::2])
 
@@ -155,7 +154,7 @@ def _category(file: str, names: Mapping[Any, str], annotation: Mapping[str, Any]
     except KeyError:
         raise InputError(
             f"{file} does not define category {number}",
-            f"annotation {annotation.get('id')} has it; the file defines {len(names)} others",
+            f"annotation {annotation.get('id')} uses it; the file defines {len(names)} others",
             "Add it to categories, with its name.",
         ) from None
 
@@ -171,7 +170,7 @@ def _split(file: str) -> str | None:
 
 
 def _folders(file: str) -> list[str]:
-    """Folders that file names may be relative to: the file's own, images beside it, one of the split's name."""
+    """Folders that file names may be relative to: the file's own, `images` beside it, or one named like the split."""
     here, split = posixpath.dirname(file), _split(file)
     words = [*_words(file)[:-1], *(word for word, name in SPLIT_NAMES.items() if name == split)]
     tried = [*_FOLDERS, *(f"{folder}/{word}" for word in words for folder in ("..", "../images", "images", "."))]

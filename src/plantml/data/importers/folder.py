@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from plantml import storage
-from plantml.data.importers import SPLIT_NAMES, Item, Listing
+from plantml.data.importers import SPLIT_NAMES, ImportListing, Item
 from plantml.data.importers.annotations import Reading
 from plantml.data.importers.tree import NO_IMAGE, Tree
 from plantml.data.labels import Taxonomy
@@ -12,36 +12,36 @@ from plantml.targets import Target
 
 
 @dataclass(frozen=True)
-class _Found:
+class _FolderPhoto:
     entry: storage.Entry
     split: str | None
     folder: str
 
 
-def list_folder(source: str, *, rule: str = "auto", taxonomy: Taxonomy | None = None) -> Listing:
+def list_folder(source: str, *, rule: str = "auto", taxonomy: Taxonomy | None = None) -> ImportListing:
     """List the photos of a directory tree; the folder's name is the class, `train`/`val`/`test` the split.
 
-    Hidden files and files without an image's extension are passed over and counted.
+    Hidden files and files without an image's extension are skipped and counted.
     """
     return list_tree(Tree(source), Reading(rule, taxonomy))
 
 
-def list_tree(tree: Tree, reading: Reading) -> Listing:
+def list_tree(tree: Tree, reading: Reading) -> ImportListing:
     """List the photos of a tree; see `list_folder`."""
     rule, taxonomy = reading.rule, reading.taxonomy
     skipped = Counter(tree.skipped)
-    found = [_place(tree.files[name]) for name in tree.photos]
-    if len(found) < len(tree.files):
-        skipped[NO_IMAGE] += len(tree.files) - len(found)
-    if not found:
+    photos = [_place(tree.files[name]) for name in tree.photos]
+    if len(photos) < len(tree.files):
+        skipped[NO_IMAGE] += len(tree.files) - len(photos)
+    if not photos:
         raise tree.without_photos()
     nested = "/" in rule
-    folders = {photo.folder for photo in found}
+    folders = {photo.folder for photo in photos}
     notes: list[str] = []
     if taxonomy is None and reading.sidecar is None and rule == "auto" and len(folders - {""}) < 2:
-        notes.append("There is only one folder of photos, so they came in without labels.")
+        notes.append("There is only one folder of photos, so they were imported without labels.")
         rule = "none"
-    names = {photo.entry.name: photo.folder if nested else photo.folder.rpartition("/")[2] for photo in found}
+    names = {photo.entry.name: photo.folder if nested else photo.folder.rpartition("/")[2] for photo in photos}
     distinct = {name for name in names.values() if name}
     if taxonomy is None:
         taxonomy = replace(reading, rule=rule).names(distinct)
@@ -54,20 +54,20 @@ def list_tree(tree: Tree, reading: Reading) -> Listing:
             meta={"class": name} if name and rule != "none" else {},
             bytes=photo.entry.size,
         )
-        for photo in found
+        for photo in photos
     )
     targets = tuple(Target(name, "class") for name in taxonomy.targets)
-    return Listing(items, targets, taxonomy.rule, dict(skipped), tuple(notes), tuple(sorted(distinct)))
+    return ImportListing(items, targets, taxonomy.rule, dict(skipped), tuple(notes), tuple(sorted(distinct)))
 
 
-def _place(entry: storage.Entry) -> _Found:
-    """Split and class folder of a file: the first folder that is called like a split is one."""
+def _place(entry: storage.Entry) -> _FolderPhoto:
+    """Split and class folder of a file; the first folder named like a split is its split."""
     folders = entry.name.split("/")[:-1]
     split = None
-    kept = []
+    names = []
     for folder in folders:
         if split is None and folder.lower() in SPLIT_NAMES:
             split = SPLIT_NAMES[folder.lower()]
         else:
-            kept.append(folder)
-    return _Found(entry, split, "/".join(kept))
+            names.append(folder)
+    return _FolderPhoto(entry, split, "/".join(names))

@@ -1,4 +1,4 @@
-"""Image folders of Hugging Face: `metadata.csv`, `.jsonl` or `.parquet` beside the photos, one a split or one in all.
+"""Hugging Face image folders: `metadata.csv`, `.jsonl` or `.parquet` beside the photos, one file or one per split.
 
 Format: https://huggingface.co/docs/datasets/image_dataset. `file_name` names the photo; `objects` may hold
 boxes (x, y, width, height in pixels) and their categories.
@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from plantml.data.boxes import Box
-from plantml.data.importers import Item, Listing, split_of
+from plantml.data.importers import ImportListing, Item, split_of
 from plantml.data.importers.annotations import Reading, understood
 from plantml.data.importers.table import list_rows, read_table
 from plantml.data.importers.tree import UNNAMED, Tree
@@ -25,15 +25,15 @@ _CATEGORIES = ("categories", "category", "labels", "label")
 
 
 def fits(tree: Tree) -> bool:
-    """True if there is such a file, with a column `file_name`."""
+    """True if there is a metadata file with a column `file_name`."""
     return any("file_name" in read_table(tree.url_of(name)).columns for name in _files(tree))
 
 
-def list_hf(tree: Tree, reading: Reading) -> Listing:
+def list_hf(tree: Tree, reading: Reading) -> ImportListing:
     """List the photos that the tree's metadata files name, each relative to its own file."""
     files = _files(tree)
     if not files:
-        raise InputError(f"No metadata.csv or metadata.jsonl in {tree.url}", "they name the photos")
+        raise InputError(f"No metadata.csv or metadata.jsonl in {tree.url}", "they list the photos")
     tables = [_table(tree, name) for name in files]
     table = pl.concat(tables, how="diagonal_relaxed")
     objects = dict(zip(table["file_name"], table["objects"], strict=True)) if "objects" in table.columns else {}
@@ -65,17 +65,17 @@ def _table(tree: Tree, name: str) -> pl.DataFrame:
     return table
 
 
-def _with_boxes(listing: Listing, objects: Mapping[str, Any], reading: Reading) -> Listing:
-    said = {name: _boxes(found) for name, found in objects.items() if found is not None}
-    names = {label for boxes in said.values() for _, label in boxes if label is not None}
+def _with_boxes(listing: ImportListing, objects: Mapping[str, Any], reading: Reading) -> ImportListing:
+    boxes_of = {name: _boxes(content) for name, content in objects.items() if content is not None}
+    names = {label for boxes in boxes_of.values() for _, label in boxes if label is not None}
     taxonomy = reading.names(names)
 
     def drawn(item: Item) -> tuple[Box, ...] | None:
-        if item.name not in said:
+        if item.name not in boxes_of:
             return None
         return tuple(
             Box(box[0], box[1], box[2], box[3], {} if label is None else dict(taxonomy(label)))
-            for box, label in said[item.name]
+            for box, label in boxes_of[item.name]
         )
 
     items = tuple(replace(item, boxes=drawn(item)) for item in listing.items)
@@ -83,9 +83,9 @@ def _with_boxes(listing: Listing, objects: Mapping[str, Any], reading: Reading) 
     return replace(listing, items=items, classes=classes)
 
 
-def _boxes(found: Mapping[str, Any]) -> list[tuple[list[float], str | None]]:
-    boxes = found.get("bbox") or []
-    labels = next((found[key] for key in _CATEGORIES if found.get(key) is not None), [None] * len(boxes))
+def _boxes(content: Mapping[str, Any]) -> list[tuple[list[float], str | None]]:
+    boxes = content.get("bbox") or []
+    labels = next((content[key] for key in _CATEGORIES if content.get(key) is not None), [None] * len(boxes))
     if any(len(box) != 4 for box in boxes):
         raise ValueError("a box needs four numbers")
     return [

@@ -1,7 +1,7 @@
 """Label Studio's JSON export: a list of tasks with the results of their annotations.
 
 Format: https://labelstud.io/guide/export. Choices label the whole photo; rectangles are boxes, written in
-percent of a photo whose size stands beside them.
+percent of the photo's size, which stands beside them.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from plantml import imaging, storage
-from plantml.data.importers import Listing, split_of
+from plantml.data.importers import ImportListing, split_of
 from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, size_of, understood
 from plantml.data.importers.table import KNOWN_TARGETS
 from plantml.data.importers.tree import UNNAMED, Tree
@@ -39,15 +39,14 @@ def fits(tree: Tree) -> bool:
     return any(is_label_studio(content) for _, content in tree.annotation_files())
 
 
-def list_label_studio(tree: Tree, reading: Reading, file: str | None = None) -> Listing:
-    """List the photos of the tree's tasks, or of those in the file that is named.
+def list_label_studio(tree: Tree, reading: Reading, file: str | None = None) -> ImportListing:
+    """List the photos of the tree's tasks, or of one file's tasks.
 
-    Choices of a control that is called `category`, `health` or `disease` label that target; others are
-    read like any class name. Of several annotations of a task the first that was not cancelled counts. A
-    task without one is not labelled, and predictions are no labels: only those that plantml wrote itself
-    come back.
+    Choices of a control named `category`, `health` or `disease` label that target; others are read like any
+    class name. Of several annotations the first that was not cancelled counts. A task without one is not
+    labelled. Predictions are not labels, except in an export by plantml.
     """
-    files = [file] if file else [name for name, found in tree.annotation_files() if is_label_studio(found)]
+    files = [file] if file else [name for name, content in tree.annotation_files() if is_label_studio(content)]
     if not files:
         raise InputError(f"No tasks of Label Studio in {tree.url}", "none of its .json files is a list of tasks")
     notes: Counter[str] = Counter()
@@ -55,16 +54,16 @@ def list_label_studio(tree: Tree, reading: Reading, file: str | None = None) -> 
     for name in files:
         if not is_label_studio(tree.json(name)):
             raise InputError(
-                f"{tree.url_of(name)} is no export of Label Studio", "it must be a list of tasks with data"
+                f"{tree.url_of(name)} is not a Label Studio export", "it must be a list of tasks with data"
             )
         with understood(tree.url_of(name)):
             photos += _photos(tree, name, reading, notes)
-    seen = Counter(photo.name for photo in photos)
-    twice = next((name for name, number in seen.items() if number > 1), None)
+    counts = Counter(photo.name for photo in photos)
+    twice = next((name for name, number in counts.items() if number > 1), None)
     if twice:
-        raise InputError(f"{twice} is named by {seen[twice]} tasks", "a photo has one row", "Merge the tasks.")
+        raise InputError(f"{twice} is named by {counts[twice]} tasks", "a photo has one row", "Merge the tasks.")
     skipped = Counter(tree.skipped)
-    unnamed = len(set(tree.photos) - set(seen))
+    unnamed = len(set(tree.photos) - set(counts))
     if unnamed:
         skipped[UNNAMED] += unnamed
     return assemble(photos, reading, skipped, counted(notes + tree.decisions))
@@ -73,35 +72,35 @@ def list_label_studio(tree: Tree, reading: Reading, file: str | None = None) -> 
 def _photos(tree: Tree, file: str, reading: Reading, notes: Counter[str]) -> Iterator[Annotated]:
     tasks = tree.json(file)
     results = [_results(task, reading, notes) for task in tasks]
-    drawn = any(each.get("type") == "rectanglelabels" for found in results for each in found or ())
+    drawn = any(each.get("type") == "rectanglelabels" for task_results in results for each in task_results or ())
     here = posixpath.dirname(file)
-    said = [_image(task["data"]) for task in tasks]
+    images = [_image(task["data"]) for task in tasks]
     folders = [posixpath.join(here, folder) for folder in _FOLDERS] + [""]
-    places = tree.locate([_path(each) for each in said], folders)
-    for found, image, place in zip(results, said, places, strict=True):
+    places = tree.locate([_path(each) for each in images], folders)
+    for task_results, image, place in zip(results, images, places, strict=True):
         name = place
         if not tree.has(place):
             name = tree.locate([_UPLOADED.sub("", posixpath.basename(place))], folders)[0]
-        # A photo that is elsewhere, and said so by its whole URL, is read from there.
-        away = not storage.is_local(image) and "::" not in image and not tree.has(name)
-        boxes, classes, labels, size = _read(found or [], reading, notes)
+        # A photo with a full URL elsewhere is read from there.
+        is_elsewhere = not storage.is_local(image) and "::" not in image and not tree.has(name)
+        boxes, classes, labels, size = _read(task_results or [], reading, notes)
         yield Annotated(
-            image if away else name,
-            image if away else tree.url_of(name),
+            image if is_elsewhere else name,
+            image if is_elsewhere else tree.url_of(name),
             classes,
             labels,
-            boxes=boxes if drawn and found is not None else None,
-            split=None if away else split_of(name),
+            boxes=boxes if drawn and task_results is not None else None,
+            split=None if is_elsewhere else split_of(name),
             size=size,
-            reason="" if away else tree.ambiguous.get(name, ""),
+            reason="" if is_elsewhere else tree.ambiguous.get(name, ""),
         )
 
 
 def _results(task: Mapping[str, Any], reading: Reading, notes: Counter[str]) -> list[dict[str, Any]] | None:
-    """The results that count, or `None` where nobody has annotated the task."""
+    """The results that count; `None` if the task is not annotated."""
     done = [each for each in task.get("annotations") or () if not each.get("was_cancelled")]
     if len(done) > 1:
-        notes["Tasks with several annotations, of which the first counts"] += 1
+        notes["Tasks with several annotations (the first counts)"] += 1
     if not done and reading.sidecar is not None:
         done = task.get("predictions") or []
     return list(done[0].get("result") or []) if done else None
@@ -120,12 +119,12 @@ def _read(
         if "original_width" in each:
             size = size_of(each["original_width"], each.get("original_height"))
         if each.get("type") == "choices":
-            chosen = [name_of(choice) for choice in value["choices"]]
+            choices = [name_of(choice) for choice in value["choices"]]
             control = str(each.get("from_name"))
             if control in own or (control in KNOWN_TARGETS and reading.rule == "auto" and reading.taxonomy is None):
-                labels[control] = chosen if len(chosen) != 1 else chosen[0]
+                labels[control] = choices if len(choices) != 1 else choices[0]
             else:
-                classes += [choice for choice in chosen if choice not in classes]
+                classes += [choice for choice in choices if choice not in classes]
         elif each.get("type") == "rectanglelabels":
             boxes.append(_box(each, value, notes))
         else:
@@ -141,10 +140,10 @@ def _box(result: Mapping[str, Any], value: Mapping[str, Any], notes: Counter[str
     w, h = float(value["width"]) * width / 100, float(value["height"]) * height / 100
     names = value.get("rectanglelabels") or [None]
     if len(names) > 1:
-        notes["Rectangles with several labels, of which the first counts"] += 1
+        notes["Rectangles with several labels (the first counts)"] += 1
     turn = math.radians(float(value.get("rotation") or 0))
     if turn:
-        notes["Turned rectangles that came in as the box around them"] += 1
+        notes["Rotated rectangles imported as their bounding box"] += 1
         corners = [(0.0, 0.0), (w, 0.0), (0.0, h), (w, h)]
         xs = [x + a * math.cos(turn) - b * math.sin(turn) for a, b in corners]
         ys = [y + a * math.sin(turn) + b * math.cos(turn) for a, b in corners]
@@ -153,20 +152,20 @@ def _box(result: Mapping[str, Any], value: Mapping[str, Any], notes: Counter[str
 
 
 def _image(data: Mapping[str, Any]) -> str:
-    """What a task says of its photo: the value that ends like an image, or the one called so."""
+    """The photo of a task: its `image` value, or else the first value with an image's extension."""
     texts = {key: value for key, value in data.items() if isinstance(value, str)}
-    ends = [value for value in texts.values() if storage.suffix(_path(value)) in imaging.EXTENSIONS]
-    found = texts.get("image") or (ends[0] if ends else "")
-    if not found:
+    images = [value for value in texts.values() if storage.suffix(_path(value)) in imaging.EXTENSIONS]
+    image = texts.get("image") or (images[0] if images else "")
+    if not image:
         raise ValueError(f"a task without a photo; its data: {', '.join(data) or 'none'}")
-    return found
+    return image
 
 
 def _path(image: str) -> str:
     """The path in `/data/local-files/?d=a/b.jpg`, `/data/upload/1/b.jpg`, `https://x/a/b.jpg?size=1`, `a/b.jpg`."""
     try:
         parts = urlsplit(image)
-    except ValueError:  # a text with brackets, which only hosts may have
+    except ValueError:  # brackets are allowed in hosts only
         return image
     if "d" in (query := parse_qs(parts.query)):
         return query["d"][0]

@@ -1,6 +1,6 @@
-"""`plantml.json`: what plantml writes beside an exported set because the set's format cannot say it.
+"""`plantml.json`: what plantml adds to an export because its format cannot express it.
 
-Where it lies in a source, the import gives back what was exported. A foreign set never has it.
+An import that finds it restores what was exported.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from plantml.data import boxes
-from plantml.data.importers import Item, Listing
+from plantml.data.importers import ImportListing, Item
 from plantml.data.importers.vetting import name_of, targets_of
 from plantml.data.labels import Labels
 from plantml.errors import InputError
@@ -16,21 +16,21 @@ from plantml.targets import Target, check_name
 
 FILE = "plantml.json"
 INCOMPLETE = "plantml-export-incomplete"
-"""Lies in an export until the last file is written."""
+"""Marks an export until its last file is written."""
 
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What a format cannot say of a set.
+    """What a format cannot express.
 
     Attributes:
         format: the exporter that wrote it.
         targets: with kind, classes in order, and unit.
-        classes: what each class name of the set means.
-        images: by the photo's name in the set: any of `labels`, `split`, `group`, and `boxes` (rows of a
-            manifest, or null for "nobody drew any"). What is not named there the format says itself.
+        classes: labels of each class name.
+        images: by the photo's name in the export: any of `labels`, `split`, `group` and `boxes` (rows of a
+            manifest, or null for "not annotated"). The format itself expresses what is missing here.
     """
 
     format: str
@@ -48,8 +48,8 @@ class Sidecar:
             "images": {name: dict(content) for name, content in self.images.items()},
         }
 
-    def over(self, listing: Listing, *, labels: bool = True) -> Listing:
-        """The listing with what the format could not say; without labels where the user reads them otherwise."""
+    def over(self, listing: ImportListing, *, labels: bool = True) -> ImportListing:
+        """The listing with the sidecar's content added; without its labels if the user reads them by another rule."""
         if not labels:
             items = tuple(
                 _over(item, {**self.images.get(item.name, {}), "labels": {}}, set()) for item in listing.items
@@ -63,7 +63,7 @@ class Sidecar:
 
 
 def parse(url: str, content: Any) -> Sidecar:
-    """A sidecar from its parsed JSON. Raises `InputError` if it is none, or from a newer plantml."""
+    """A sidecar from its parsed JSON. Raises `InputError` if it is malformed, or from a newer plantml."""
     try:
         version = content["plantml_sidecar"]
         if version != _VERSION:
@@ -73,9 +73,9 @@ def parse(url: str, content: Any) -> Sidecar:
         return Sidecar(name_of(content["format"]), targets_of(content["targets"]), classes, images)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{url} is not what plantml writes beside an export",
+            f"{url} is not a plantml sidecar",
             f"{type(error).__name__}: {error}",
-            "Remove it to import the set as its format alone describes it.",
+            "Remove it to import the photos by their format alone.",
         ) from error
 
 
@@ -83,13 +83,13 @@ def _labels(content: Any) -> Labels:
     return {check_name(name_of(target)): name_of(label) for target, label in content.items()}
 
 
-def _over(item: Item, said: Mapping[str, Any], many: set[str]) -> Item:
-    labels = {**item.labels, **said.get("labels", {})}
+def _over(item: Item, entry: Mapping[str, Any], many: set[str]) -> Item:
+    labels = {**item.labels, **entry.get("labels", {})}
     labels = {key: [value] if key in many and isinstance(value, str) else value for key, value in labels.items()}
     drawn = item.boxes
-    if "boxes" in said:
-        rows = said["boxes"]
+    if "boxes" in entry:
+        rows = entry["boxes"]
         drawn = None if rows is None else tuple(boxes.from_row(row) for row in rows)
     return replace(
-        item, labels=labels, split=said.get("split", item.split), group=said.get("group", item.group), boxes=drawn
+        item, labels=labels, split=entry.get("split", item.split), group=entry.get("group", item.group), boxes=drawn
     )

@@ -10,7 +10,7 @@ import polars as pl
 
 from plantml import storage
 from plantml.data import labels as label_rules
-from plantml.data.importers import SPLIT_NAMES, Item, Listing
+from plantml.data.importers import SPLIT_NAMES, ImportListing, Item
 from plantml.data.importers.annotations import Reading
 from plantml.data.importers.tree import as_utf8
 from plantml.data.labels import Taxonomy
@@ -49,54 +49,54 @@ def list_table(
     targets: Sequence[str] = (),
     image_column: str | None = None,
     group_column: str | None = None,
-) -> Listing:
-    """List the photos that a table names, relative to the table's place.
+) -> ImportListing:
+    """List the photos of a table, relative to its folder.
 
     Args:
         source: URL of the table.
         rule: how a `label` or `class` column is read; see `labels.read_names`.
         taxonomy: used instead of the rule.
-        targets: `name`, `name:kind` or `name:value:unit`; `category`, `health` and `disease` are found alone.
-        image_column: which column names the photo; found by its usual names if not given.
-        group_column: which column names the group; `group` if not given.
+        targets: `name`, `name:kind` or `name:value:unit`; `category`, `health` and `disease` need no option.
+        image_column: column of the photos; by default the first of the usual names.
+        group_column: column of the groups; by default `group`.
     """
     base = storage.split(source)[0] or "."
     reading = Reading(rule, taxonomy, targets, image_column, group_column)
     return list_rows(source, read_table(source), base, reading)
 
 
-def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> Listing:
-    """List the photos that a table's rows name, relative to `base`; see `list_table`."""
+def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> ImportListing:
+    """List the photos of a table's rows, relative to `base`; see `list_table`."""
     targets, image_column, group_column = reading.targets, reading.image_column, reading.group_column
-    exported = reading.sidecar is not None  # then what is not in the table was not there
+    exported = reading.sidecar is not None  # then the table is complete
     image_column = _image_column(source, table, image_column)
-    wanted = _targets(source, table, targets)
+    to_predict = _targets(source, table, targets)
     group_column = _column(source, table, group_column) if group_column else "group"
     class_column = next((name for name in CLASS_COLUMNS if name in table.columns), None)
-    if class_column and class_column not in {target.name for target in wanted}:
+    if class_column and class_column not in {target.name for target in to_predict}:
         names = {str(name) for name in table[class_column].drop_nulls()}
         taxonomy = reading.names(names)
     else:
         class_column, taxonomy, names = None, None, set()
 
-    one_disease = any(target.name == "disease" and target.kind == "class" for target in wanted)
+    one_disease = any(target.name == "disease" and target.kind == "class" for target in to_predict)
     derives_health = one_disease and "health" not in table.columns and not exported
     metas = [
         name
         for name in table.columns
-        if name not in {image_column, group_column, "split", *(target.name for target in wanted)}
+        if name not in {image_column, group_column, "split", *(target.name for target in to_predict)}
     ]
     items = []
     for row in table.iter_rows(named=True):
         name = row[image_column]
         if name is None:
             raise InputError(f"{source} has a row without a photo", f"column {image_column!r} is empty")
-        labels = {target.name: _label(target, row[target.name]) for target in wanted}
+        labels = {target.name: _label(target, row[target.name]) for target in to_predict}
         if derives_health:
             labels = dict(label_rules.with_health(labels))
         if taxonomy is not None and class_column and row[class_column] is not None:
-            said = {key: value for key, value in labels.items() if value is not None}
-            labels = {**taxonomy(str(row[class_column])), **said}
+            known = {key: value for key, value in labels.items() if value is not None}
+            labels = {**taxonomy(str(row[class_column])), **known}
         items.append(
             Item(
                 str(name),
@@ -110,12 +110,12 @@ def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> 
     if not items:
         raise InputError(f"No photos in {source}", "the list has no rows")
     _check_names(source, items)
-    named = [*wanted]
+    named = [*to_predict]
     named += [Target("health", "class")] if derives_health else []
     named += [Target(name, "class") for name in (taxonomy.targets if taxonomy else ())]
     unique = {target.name: target for target in named}
-    notes = [f"Columns kept beside the photos, not predicted: {', '.join(metas)}."] if metas else []
-    return Listing(
+    notes = [f"Columns kept as metadata, not predicted: {', '.join(metas)}."] if metas else []
+    return ImportListing(
         tuple(sorted(items, key=lambda item: item.name)),
         tuple(unique.values()),
         taxonomy.rule if taxonomy else "columns: " + (", ".join(unique) or "no labels"),
@@ -169,9 +169,9 @@ def _column(source: str, table: pl.DataFrame, name: str) -> str:
     return name
 
 
-def _targets(source: str, table: pl.DataFrame, given: Sequence[str]) -> list[Target]:
-    found = [Target(name, "class") for name in KNOWN_TARGETS if name in table.columns]
-    for text in given:
+def _targets(source: str, table: pl.DataFrame, options: Sequence[str]) -> list[Target]:
+    by_column = [Target(name, "class") for name in KNOWN_TARGETS if name in table.columns]
+    for text in options:
         name, kind, unit = ([*text.split(":"), "", ""])[:3]
         check_name(name, SYSTEM)
         column = table[_column(source, table, name)]
@@ -180,14 +180,14 @@ def _targets(source: str, table: pl.DataFrame, given: Sequence[str]) -> list[Tar
         if kind not in get_args(Kind):
             raise InputError(f"Unknown kind {kind!r} in {text!r}", f"kinds: {', '.join(get_args(Kind))}")
         if kind == "value" and not numeric:
-            raise InputError(f"Column {name!r} of {source} is not a number", f"it holds {column.dtype}")
-        found = [target for target in found if target.name != name]
-        found.append(Target(name, kind, unit=unit))  # type: ignore[arg-type]
-    return found
+            raise InputError(f"Column {name!r} of {source} is not numeric", f"its type is {column.dtype}")
+        by_column = [target for target in by_column if target.name != name]
+        by_column.append(Target(name, kind, unit=unit))  # type: ignore[arg-type]
+    return by_column
 
 
 def _numbers(column: pl.Series) -> tuple[bool, bool]:
-    """Whether all values are numbers, and whether they are written with fractions."""
+    """Whether all values are numbers, and whether some have a fraction."""
     if column.dtype != pl.String:
         return column.dtype.is_numeric() or column.dtype == pl.Null, column.dtype.is_float()
     numeric = column.cast(pl.Float64, strict=False).null_count() == column.null_count()
@@ -224,12 +224,12 @@ def _url(base: str, name: str) -> str:
 
 
 def _check_names(source: str, items: list[Item]) -> None:
-    seen: set[str] = set()
+    names: set[str] = set()
     for item in items:
-        if item.name in seen:
+        if item.name in names:
             raise InputError(
                 f"{source} names {item.name} twice",
                 "a photo has one row",
-                "Merge its rows, or import them apart.",
+                "Merge its rows, or import them from separate tables.",
             )
-        seen.add(item.name)
+        names.add(item.name)

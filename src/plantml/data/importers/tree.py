@@ -1,4 +1,4 @@
-"""The files of a directory or an archive, listed once, as importers look at them."""
+"""The files of a directory or an archive, listed once, for importers."""
 
 import codecs
 import contextlib
@@ -20,10 +20,10 @@ NOT_UNICODE = "its name is not UTF-8: rename it"
 _SAMPLE, _LISTED_SAMPLE = 3, 200
 
 _LOOKED_AT = 200_000
-"""Files of the folder above an annotation file that are looked through for its photos."""
+"""How many files above an annotation file are searched for its photos."""
 
 AMBIGUOUS = "ambiguous"
-"""Code of the reason for which a photo is excluded that may be one of several files."""
+"""Reason code of a photo whose name matches several files."""
 
 
 class Tree:
@@ -31,17 +31,17 @@ class Tree:
 
     Args:
         url: of a directory, or of an archive as `storage.inside` writes it.
-        listed: false to look files up one by one as they are asked for: what lies around a single
-            annotation file may be somebody's whole home.
+        listed: false to look up files one by one: the folder of a single annotation file may be somebody's
+            whole home.
         roots: folders elsewhere that links in this one may lead to.
 
     Attributes:
         url: of the directory.
         files: entries by name, in the order of their names; empty if it was not listed.
-        skipped: what was passed over, by reason.
-        notes: sentences on it that the user should see.
-        decisions: how many photos were found by their names alone, by a sentence that says where.
-        ambiguous: why a name could mean several photos, by the name that `locate` gave it.
+        skipped: number of skipped files, by reason.
+        notes: sentences about them for the user.
+        decisions: photos found by their file name alone, counted by a sentence that says where.
+        ambiguous: why a name matches several photos, by the name that `locate` returned.
     """
 
     def __init__(self, url: str, *, listed: bool = True, roots: Sequence[str] = ()) -> None:
@@ -59,7 +59,7 @@ class Tree:
         for entry in storage.list_files(url, links):
             if is_hidden(entry.name):
                 self.skipped[HIDDEN] += 1
-            elif not storage.is_unicode(entry.name):  # no manifest can hold it
+            elif not storage.is_unicode(entry.name):  # a manifest cannot hold it
                 self.skipped[NOT_UNICODE] += 1
             else:
                 self.files[entry.name] = entry
@@ -69,38 +69,38 @@ class Tree:
 
     @functools.cached_property
     def photos(self) -> list[str]:
-        """Names of the files that are images by their names."""
+        """Names of the files with an image's extension."""
         return [name for name in self.files if storage.suffix(name) in imaging.EXTENSIONS]
 
     @functools.cached_property
     def _by_basename(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        by_basename: dict[str, list[str]] = {}
         for name in self.photos:
-            found.setdefault(posixpath.basename(name), []).append(name)
-        return found
+            by_basename.setdefault(posixpath.basename(name), []).append(name)
+        return by_basename
 
     def without_photos(self, hint: str = "Name a folder of photos.") -> InputError:
-        """The error of a tree in which there is nothing to import."""
+        """The error for a tree without photos."""
         passed = dict(self.skipped)
         if others := len(self.files) - len(self.photos):
             passed[NO_IMAGE] = others
         counts = ", ".join(f"{number} {reason}" for reason, number in passed.items()) or "none"
-        why = f"{sum(passed.values())} other files were passed over: {counts}"
+        why = f"{sum(passed.values())} other files were skipped: {counts}"
         return InputError(f"No photos in {self.url}", why, " ".join(self.notes) or hint)
 
     @property
     def _is_bare(self) -> bool:
-        """True if photos of these annotations may lie elsewhere under the folder above."""
+        """True if the photos may lie elsewhere under the parent folder."""
         return "::" not in self.url and (not self.listed or not self.photos)
 
     @functools.cached_property
     def _around(self) -> dict[str, list[str]]:
-        """Photos under the folder above, by the last part of their names."""
+        """Photos under the parent folder, by file name."""
         above, own = storage.split(self.url)
         by_basename: dict[str, list[str]] = {}
-        if above in {"", "/"}:  # all of a disk is not what lies around a file
+        if above in {"", "/"}:  # a whole disk is not the surroundings of a file
             return by_basename
-        with contextlib.suppress(PlantmlError):  # a folder that cannot be listed holds nothing that can be read
+        with contextlib.suppress(PlantmlError):  # a folder that cannot be listed has nothing to read
             for entry in itertools.islice(storage.list_files(above), _LOOKED_AT):
                 if storage.suffix(entry.name) in imaging.EXTENSIONS and not is_hidden(entry.name):
                     name = (
@@ -111,7 +111,7 @@ class Tree:
         return by_basename
 
     def with_suffix(self, *suffixes: str) -> list[str]:
-        """Names of the files that end so."""
+        """Names of the files with one of the extensions."""
         return [name for name in self.files if storage.suffix(name) in suffixes]
 
     def has(self, name: str) -> bool:
@@ -125,7 +125,7 @@ class Tree:
         return self._looked[name]
 
     def url_of(self, name: str) -> str:
-        """Where a file is, or would be; a name may lead up by `..` only where the tree was not listed."""
+        """Where a file is, or would be; `..` may lead up only in a tree that was not listed."""
         if name in self.files:
             return self.files[name].url
         url = self.url
@@ -138,29 +138,29 @@ class Tree:
         return storage.read(self.url_of(name))
 
     def read_many(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """The bytes of many files, in order. Raises the first error there is."""
+        """The bytes of many files, in order. Raises the first error."""
         for name, (_, data) in zip(names, storage.read_many(map(self.url_of, names)), strict=True):
             if isinstance(data, PlantmlError):
                 raise data
             yield name, data
 
     def text(self, name: str) -> str:
-        """One text file. Raises `InputError` with the line that is no UTF-8."""
+        """One text file. Raises `InputError` with the first line that is not UTF-8."""
         data = as_utf8(self.read(name), self.url_of(name))
         try:
             return data.decode()
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
-            raise InputError(f"{self.url_of(name)} is not UTF-8", f"line {line}", "Write it anew, as UTF-8.") from error
+            raise InputError(f"{self.url_of(name)} is not UTF-8", f"line {line}", "Save it as UTF-8.") from error
 
     def json(self, name: str) -> Any:
-        """One JSON file, parsed once. Raises `InputError` if it is none."""
+        """One JSON file, parsed once. Raises `InputError` if it is not JSON."""
         if name not in self._parsed:
             self._parsed[name] = parse_json(self.read(name), self.url_of(name))
         return self._parsed[name]
 
     def annotation_files(self) -> Iterator[tuple[str, Any]]:
-        """JSON files that may describe the whole set, parsed: not those that lie one beside each photo."""
+        """JSON files that may annotate all photos, parsed; not those that belong to a single photo."""
         stems = {posixpath.splitext(name)[0] for name in self._by_basename}
         for name in self.with_suffix(".json"):
             if posixpath.splitext(posixpath.basename(name))[0] in stems:
@@ -171,15 +171,15 @@ class Tree:
                 continue
 
     def locate(self, names: Sequence[str], folders: Iterable[str]) -> list[str]:
-        """Where the photos lie that an annotation names.
+        """Locate the photos that an annotation names.
 
         Args:
-            names: as the annotation writes them.
-            folders: relative to which they may be meant.
+            names: as written in the annotation.
+            folders: that they may be relative to.
 
         Returns:
-            Names in this tree. One that is nowhere is given where most of the others are. One that only its last
-            part finds is counted in `decisions`; one that could be several photos is in `ambiguous`.
+            Names in this tree. A missing photo is placed where most others are. One found by its file name alone is
+            counted in `decisions`; one that matches several photos is in `ambiguous`.
         """
         plain = [_plain(name) for name in names]
         sample = plain[: _LISTED_SAMPLE if self.listed or storage.is_local(self.url) else _SAMPLE]
@@ -201,14 +201,14 @@ class Tree:
             self.decisions[f"Photos found by their names in {posixpath.dirname(alike[0]) or self.url}"] += 1
             return alike[0]
         path = _join(folders[0] if folders else "", name)
-        while self.listed and path.startswith("../"):  # a set says nothing of what lies around it
+        while self.listed and path.startswith("../"):  # a listed tree has no parent
             path = path[3:]
         if alike:
             self.ambiguous[path] = f"{AMBIGUOUS}: {name} may be {' or '.join(alike[:3])}"
         return path
 
     def _alike(self, name: str) -> list[str]:
-        """Photos with the last part of a name; of several those that share most of its folders."""
+        """Photos with the same file name; of several, those that share most folders."""
         by_basename = self._around if self._is_bare else self._by_basename
         alike = by_basename.get(posixpath.basename(name), [])
         shared = [_shared_end(name, other) for other in alike]
@@ -216,10 +216,10 @@ class Tree:
 
 
 def as_utf8(data: bytes, url: str) -> bytes:
-    """A text file's bytes without a byte order mark; from UTF-16, which such a mark tells, to UTF-8.
+    """A text file as UTF-8 without a byte order mark; UTF-16 is recognized by its mark.
 
     Raises:
-        InputError: it has the mark of UTF-16, and is not.
+        InputError: it has the mark of UTF-16, but is not UTF-16.
     """
     if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.removeprefix(codecs.BOM_UTF8)
@@ -227,12 +227,12 @@ def as_utf8(data: bytes, url: str) -> bytes:
         return data.decode("utf-16").encode()
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{url} is not UTF-16", f"its mark says so; byte {error.start}", "Write it as UTF-8."
+            f"{url} is not UTF-16", f"its byte order mark says so, but byte {error.start} is not", "Save it as UTF-8."
         ) from error
 
 
 def is_hidden(name: str) -> bool:
-    """True for what systems leave behind beside photos: `.DS_Store`, `__MACOSX/…`."""
+    """True for hidden files and system files such as `.DS_Store` and `__MACOSX/…`."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
@@ -241,11 +241,11 @@ def _join(folder: str, name: str) -> str:
 
 
 def _shared_end(name: str, other: str) -> int:
-    """How many parts two paths share at their ends."""
+    """How many trailing parts two paths share."""
     pairs = zip(reversed(name.split("/")), reversed(other.split("/")), strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _plain(name: str) -> str:
-    """A name as annotation tools write it, with forward slashes and relative."""
+    """A name from an annotation tool as a relative path with forward slashes."""
     return posixpath.normpath(name.replace("\\", "/")).lstrip("/")

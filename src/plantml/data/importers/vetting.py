@@ -1,7 +1,7 @@
-"""What a name, a label and a box may be: one rule for all that comes in, whatever its format.
+"""Validate names, labels and boxes of all imports by one rule, whatever the format.
 
-Names, labels and groups are texts without control characters that UTF-8 can encode; a box has four numbers below
-`MAX_PIXELS`. Of a photo that breaks the rule the row comes in excluded, with the reason.
+Names, labels and groups are valid UTF-8 without control characters; a box has four numbers below `MAX_PIXELS`.
+A photo that breaks the rule is imported as excluded, with the reason.
 """
 
 import re
@@ -12,30 +12,30 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from plantml.data.boxes import Box
-from plantml.data.importers import Item, Listing
+from plantml.data.importers import ImportListing, Item
 from plantml.data.manifest import SPLITS, SYSTEM
 from plantml.errors import InputError
 from plantml.targets import Kind, Target, check_name
 
 MAX_PIXELS = 10**9
-"""No box and no photo reaches that far."""
+"""No valid box or photo is this large."""
 
 MAX_NAME, MAX_PART = 4096, 255
-"""Bytes of a photo's name, and of each part of one that is no URL: what file systems allow at most."""
+"""Limits of a photo's name, and of each part of a path, in bytes: those of file systems."""
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-"""Control characters, halves of surrogate pairs, and what XML cannot hold: in no name and in no label."""
+"""Control characters, lone surrogates and what XML cannot contain: not allowed in names and labels."""
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 BAD_NAME, BAD_ANNOTATION = "bad-name", "bad-annotation"
-"""Codes of the reasons for which a photo comes in excluded."""
+"""Reason codes of photos that are excluded at import."""
 
-_SHOWN = 80
+_MAX_SHOWN = 80
 
 
-def vetted(listing: Listing) -> Listing:
-    """The listing, with each photo excluded of which the source says what cannot be.
+def vetted(listing: ImportListing) -> ImportListing:
+    """The listing with every invalid photo excluded.
 
     Raises:
         InputError: a photo is named twice.
@@ -50,7 +50,7 @@ def vetted(listing: Listing) -> Listing:
 
 
 def name_of(value: Any) -> str:
-    """A name as a file of annotations has it; a number is taken as it is written.
+    """A name from an annotation file; a number becomes its text.
 
     Raises:
         ValueError: it is neither text nor a number.
@@ -59,22 +59,24 @@ def name_of(value: Any) -> str:
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    raise ValueError(f"a name is text, not {_shown(value)}")
+    raise ValueError(f"a name is text, not {_abbreviated(value)}")
 
 
 def targets_of(content: Any) -> tuple[Target, ...]:
     """Targets as plantml writes them into JSON.
 
     Raises:
-        InputError: a target has a name that it cannot have.
-        KeyError, TypeError, ValueError: the content is something else.
+        InputError: a target has an invalid name.
+        KeyError, TypeError, ValueError: the content is malformed.
     """
     targets = tuple(Target(**{**each, "classes": tuple(each["classes"])}) for each in content)
     for target in targets:
         check_name(name_of(target.name), SYSTEM)
         faults = [fault for name in target.classes if (fault := text_fault(name))]
         if target.kind not in get_args(Kind) or not isinstance(target.unit, str):
-            faults.append(f"no target has the kind {_shown(target.kind)} and the unit {_shown(target.unit)}")
+            faults.append(
+                f"no target has the kind {_abbreviated(target.kind)} and the unit {_abbreviated(target.unit)}"
+            )
         if faults or len(set(target.classes)) < len(target.classes):
             raise ValueError(f"target {target.name}: {faults[0] if faults else 'a class is there twice'}")
     return targets
@@ -83,8 +85,8 @@ def targets_of(content: Any) -> tuple[Target, ...]:
 def text_fault(text: Any) -> str:
     """What is wrong with a name or a label; empty if nothing is."""
     if not isinstance(text, str):
-        return f"{_shown(text)} is no text"
-    return f"{_shown(text)} holds a character that no text has" if UNPRINTABLE.search(text) else ""
+        return f"{_abbreviated(text)} is not text"
+    return f"{_abbreviated(text)} contains a character that is not allowed" if UNPRINTABLE.search(text) else ""
 
 
 def name_fault(name: str) -> str:
@@ -95,7 +97,7 @@ def name_fault(name: str) -> str:
         return fault
     longest = max(len(part.encode()) for part in name.split("/"))
     if len(name.encode()) > MAX_NAME or (longest > MAX_PART and "://" not in name):
-        return f"it is longer than a file's name can be: {_shown(name)}"
+        return f"it is too long for a file name: {_abbreviated(name)}"
     return ""
 
 
@@ -124,7 +126,7 @@ def _faults(item: Item, kinds: Mapping[str, Kind]) -> Iterator[str]:
     if item.group is not None and (fault := text_fault(item.group)):
         yield f"the group: {fault}"
     if item.split is not None and item.split not in SPLITS:
-        yield f"{_shown(item.split)} is no split"
+        yield f"{_abbreviated(item.split)} is not a split"
 
 
 def _meta_fault(text: str) -> str:
@@ -137,18 +139,22 @@ def _label_fault(label: Any, kind: Kind) -> str:
         return text_fault(label)
     if kind == "multilabel":
         if not isinstance(label, list | tuple):
-            return f"{_shown(label)} is no list of labels"
+            return f"{_abbreviated(label)} is not a list of labels"
         return next((fault for each in label if (fault := text_fault(each))), "")
-    return "" if _is_number(label) and abs(label) <= sys.float_info.max else f"{_shown(label)} is no finite number"
+    return (
+        ""
+        if _is_number(label) and abs(label) <= sys.float_info.max
+        else f"{_abbreviated(label)} is not a finite number"
+    )
 
 
 def _box_fault(box: Box) -> str:
     sides = (box.x, box.y, box.w, box.h)
     if not all(_is_number(side) and abs(side) < MAX_PIXELS for side in sides):
-        return f"a box at {', '.join(map(_shown, sides))}; a box has four numbers below {MAX_PIXELS:,}"
+        return f"a box at {', '.join(map(_abbreviated, sides))}; a box has four numbers below {MAX_PIXELS:,}"
     labels: Any = box.labels  # which a bundle may hold as anything
     if not isinstance(labels, Mapping):
-        return f"a box with the labels {_shown(labels)}"
+        return f"a box with the labels {_abbreviated(labels)}"
     faults = (text_fault(text) for pair in labels.items() for text in pair)
     return next((f"a label of a box: {fault}" for fault in faults if fault), "")
 
@@ -157,12 +163,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _shown(value: Any) -> str:
+def _abbreviated(value: Any) -> str:
     try:
         text = ascii(value)
     except ValueError:  # an integer of thousands of digits
         return "a number of thousands of digits"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def _escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file a photo, boxes by their corners in pixels.
+"""Pascal VOC: one XML file per photo, with boxes by their corners in pixels.
 
 Format: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html. Corners are taken as edges,
 as most tools write them; the original VOC counted pixels from 1.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from plantml import storage
-from plantml.data.importers import SPLIT_NAMES, Listing, split_of
+from plantml.data.importers import SPLIT_NAMES, ImportListing, split_of
 from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, size_of
 from plantml.data.importers.tree import Tree
 from plantml.errors import InputError
@@ -23,7 +23,7 @@ _PROBED = 5
 
 
 def fits(tree: Tree) -> bool:
-    """True if one of the first XML files is VOC's."""
+    """True if one of the first XML files is VOC."""
     for name in tree.with_suffix(".xml")[:_PROBED]:
         try:
             if _parse(tree.read(name)).tag == "annotation":
@@ -33,16 +33,16 @@ def fits(tree: Tree) -> bool:
     return False
 
 
-def list_voc(tree: Tree, reading: Reading) -> Listing:
+def list_voc(tree: Tree, reading: Reading) -> ImportListing:
     """List a tree's photos with the boxes of their XML files.
 
-    The photo of `a.xml` is the one that is called `a`, else the one that the file names. An object without
-    a box labels the whole photo. A photo without an XML file has no boxes: it is a true negative. A file
-    that cannot be understood leaves its photo excluded, with the reason.
+    The photo of `a.xml` is the one named `a`, or else the one in its `filename`. An object without a box
+    labels the whole photo. A photo without an XML file has no boxes: it is a true negative. The photo of a
+    malformed file is excluded, with the reason.
     """
     files = tree.with_suffix(".xml")
     if not files:
-        raise InputError(f"No VOC files in {tree.url}", "there is no .xml file")
+        raise InputError(f"No VOC files in {tree.url}", "it has no .xml file")
     splits = _splits(tree)
     by_stem: dict[str, list[str]] = {}
     for name in tree.photos:
@@ -53,16 +53,18 @@ def list_voc(tree: Tree, reading: Reading) -> Listing:
         try:
             root = _parse(data)
             if root.tag != "annotation":
-                notes["XML files that are no annotations"] += 1
+                notes["XML files that are not annotations"] += 1
                 continue
             photo = _photo(tree, file, root, by_stem)
-            found = _annotated(tree, photo, root, splits)
+            annotated = _annotated(tree, photo, root, splits)
         except ValueError as error:
             photo = _photo(tree, file, None, by_stem)
-            found = Annotated(photo, tree.url_of(photo), split=_split(photo, splits), reason=f"bad-annotation: {error}")
+            annotated = Annotated(
+                photo, tree.url_of(photo), split=_split(photo, splits), reason=f"bad-annotation: {error}"
+            )
         if photo in photos:
             raise InputError(f"{photo} has two XML files", f"{file} is the second", "Remove one.")
-        photos[photo] = found
+        photos[photo] = annotated
     for name in tree.photos:
         if name not in photos:
             photos[name] = Annotated(name, tree.url_of(name), boxes=(), split=_split(name, splits))
@@ -70,13 +72,13 @@ def list_voc(tree: Tree, reading: Reading) -> Listing:
 
 
 def _parse(data: bytes) -> "Element":
-    """The root of an XML file. Raises `ValueError` if it is none, or holds what only an attack needs."""
+    """The root of an XML file. Raises `ValueError` if it is malformed, or an attack on the parser."""
     from defusedxml import ElementTree  # type: ignore[import-untyped]
 
     try:
         root: Element = ElementTree.fromstring(data)
-    except (ElementTree.ParseError, LookupError) as error:  # an encoding that is not known is a LookupError
-        raise ValueError(f"no XML: {error}") from error
+    except (ElementTree.ParseError, LookupError) as error:  # an unknown encoding is a LookupError
+        raise ValueError(f"not XML: {error}") from error
     return root
 
 
@@ -111,18 +113,18 @@ def _number(corners: "Element", side: str) -> float:
 
 
 def _photo(tree: Tree, file: str, root: "Element | None", by_stem: Mapping[str, list[str]]) -> str:
-    """The photo of an XML file, nearest first; where none is, the place where it would be."""
+    """The nearest photo of an XML file; without one, the path where it should be."""
     own = by_stem.get(_stem(file), [])
     if own:
         return max(own, key=lambda name: len(posixpath.commonprefix([name, file])))
     parent, folder = posixpath.split(posixpath.dirname(file))
     beside = [posixpath.join(parent, _PHOTO_FOLDERS.get(folder.lower(), folder)), posixpath.dirname(file), ""]
-    said = (root.findtext("filename") or "").strip() if root is not None else ""
-    return tree.locate([said or f"{_stem(file)}.jpg"], beside)[0]
+    filename = (root.findtext("filename") or "").strip() if root is not None else ""
+    return tree.locate([filename or f"{_stem(file)}.jpg"], beside)[0]
 
 
 def _splits(tree: Tree) -> dict[str, str]:
-    """Split by the photo's stem, as `ImageSets/Main/train.txt` and its like give it."""
+    """Split by the photo's stem, from `ImageSets/Main/train.txt` and the like."""
     splits: dict[str, str] = {}
     for name in tree.with_suffix(".txt"):
         word = _stem(name).lower()

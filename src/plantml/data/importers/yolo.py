@@ -1,4 +1,4 @@
-"""YOLO: one text file a photo, `class x y w h` a line, centres and sizes as shares of the photo.
+"""YOLO: one text file per photo with `class x y w h` lines: centres and sizes as fractions of the photo.
 
 Format: https://docs.ultralytics.com/datasets/detect/. Class names come from `data.yaml`, or from
 `classes.txt` or `*.names` in the order of their lines.
@@ -13,7 +13,7 @@ from typing import Any
 
 from plantml import imaging, storage
 from plantml.concurrency import in_threads
-from plantml.data.importers import SPLIT_NAMES, Listing, split_of
+from plantml.data.importers import SPLIT_NAMES, ImportListing, split_of
 from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, understood
 from plantml.data.importers.coco import around
 from plantml.data.importers.tree import Tree, as_utf8
@@ -30,7 +30,7 @@ _REMOTE_THREADS = 16
 
 @dataclass(frozen=True)
 class _Config:
-    """What `data.yaml` or `classes.txt` says: names by id, splits by photo, and if points follow a box."""
+    """From `data.yaml` or `classes.txt`: names by id, splits by photo, and whether keypoints follow a box."""
 
     names: Mapping[int, str]
     splits: Mapping[str, str]
@@ -38,47 +38,47 @@ class _Config:
 
 
 def fits(tree: Tree) -> bool:
-    """True if class names are there, and label files or a `data.yaml` that names folders of photos."""
+    """True if there are class names, and label files or a `data.yaml` that names folders of photos."""
     if _yaml(tree):
         return True
     return bool(_names_file(tree)) and any(_label_file(tree, name) for name in tree.photos)
 
 
-def list_yolo(tree: Tree, reading: Reading) -> Listing:
+def list_yolo(tree: Tree, reading: Reading) -> ImportListing:
     """List a tree's photos with their boxes.
 
-    A photo without a label file has no boxes: it is a true negative. Polygons become the box around them.
-    Only the header of a photo with boxes is read, for its size. A photo whose label file makes no sense
-    comes in excluded, with the line that does not.
+    A photo without a label file has no boxes: it is a true negative. Polygons become their bounding box.
+    Only the headers of photos with boxes are read, for their size. A photo with a malformed label file is
+    excluded, and the reason names the line.
 
     Raises:
-        InputError: there are no class names, or a label file has a class that they do not name.
+        InputError: there are no class names, or a label file has a class without a name.
     """
     config = _config(tree)
     notes: Counter[str] = Counter()
-    wanted = {name: label for name in tree.photos if (label := _label_file(tree, name))}
+    label_files = {name: label for name in tree.photos if (label := _label_file(tree, name))}
     lines = {
         name: as_utf8(text, tree.url_of(name)).decode("utf-8", "replace").splitlines()
-        for name, (_, text) in zip(wanted, tree.read_many(list(wanted.values())), strict=True)
+        for name, (_, text) in zip(label_files, tree.read_many(list(label_files.values())), strict=True)
     }
-    drawn = [name for name, found in lines.items() if any(line.strip() for line in found)]
+    with_boxes = [name for name, label_lines in lines.items() if any(line.strip() for line in label_lines)]
     threads = _THREADS if storage.is_local(tree.url) else _REMOTE_THREADS
-    sizes = dict(zip(drawn, in_threads(lambda name: _size(tree.url_of(name)), drawn, threads), strict=True))
+    sizes = dict(zip(with_boxes, in_threads(lambda name: _size(tree.url_of(name)), with_boxes, threads), strict=True))
     photos = []
     for name in tree.photos:
         boxes: list[NamedBox] | None = []
         reason = ""
         if name in sizes:
-            boxes, reason = _boxes(wanted[name], lines[name], sizes[name], config, notes)
+            boxes, reason = _boxes(label_files[name], lines[name], sizes[name], config, notes)
         split = config.splits.get(name) if config.splits else split_of(name)
         photos.append(Annotated(name, tree.url_of(name), boxes=boxes, split=split, reason=reason))
     if not photos:
         raise InputError(
             f"No photos in {tree.url}",
-            "there are class names, and nothing that they are of",
-            "Name the folder above, if they lie beside it.",
+            "there are class names, but no photos",
+            "If the photos are beside this folder, name the folder above.",
         )
-    unused = len(set(_label_files(tree)) - set(wanted.values()))
+    unused = len(set(_label_files(tree)) - set(label_files.values()))
     if unused:
         notes["Label files without a photo"] += unused
     return assemble(photos, reading, tree.skipped, counted(notes))
@@ -88,12 +88,12 @@ def list_yolo(tree: Tree, reading: Reading) -> Listing:
 
 
 def _yaml(tree: Tree) -> tuple[str, dict[str, Any]] | None:
-    """The file that describes the set, if there is one, and its content."""
+    """The dataset's description file and its content, if there is one."""
     for name in tree.with_suffix(".yaml", ".yml"):
         data = tree.read(name)
         try:
             content = parse_yaml(data, tree.url_of(name))
-        except InputError:  # it may have nothing to do with the photos
+        except InputError:  # it may be unrelated to the photos
             continue
         if isinstance(content, dict) and "names" in content and {"train", "val", "test", "nc", "path"} & set(content):
             return name, content
@@ -102,8 +102,8 @@ def _yaml(tree: Tree) -> tuple[str, dict[str, Any]] | None:
 
 def _names_file(tree: Tree) -> str | None:
     by_base = {posixpath.basename(name): name for name in reversed(tree.with_suffix(".txt", ".names"))}
-    found = [by_base[name] for name in _NAMES if name in by_base] + tree.with_suffix(".names")
-    return found[0] if found else None
+    files = [by_base[name] for name in _NAMES if name in by_base] + tree.with_suffix(".names")
+    return files[0] if files else None
 
 
 def _config(tree: Tree) -> _Config:
@@ -118,34 +118,34 @@ def _config(tree: Tree) -> _Config:
     file = _names_file(tree)
     if file is None:
         for name in tree.with_suffix(".yaml", ".yml"):
-            parse_yaml(tree.read(name), tree.url_of(name))  # one that cannot be read is the likeliest reason
+            parse_yaml(tree.read(name), tree.url_of(name))  # an unreadable one is the likeliest reason
         raise InputError(
             f"{tree.url} does not name its classes",
             "YOLO's label files have only numbers",
-            "Add data.yaml, or classes.txt with one name a line.",
+            "Add data.yaml, or classes.txt with one name per line.",
         )
     names_ = [line.strip() for line in tree.text(file).splitlines()]
     return _Config({number: each for number, each in enumerate(names_) if each}, _splits(tree, file, {}))
 
 
 def _splits(tree: Tree, file: str, content: Mapping[str, Any]) -> dict[str, str]:
-    """Split by photo, as the description or lists like `train.txt` give it; empty if nothing does."""
+    """Split by photo, from the description or lists like `train.txt`; empty without either."""
     here = posixpath.dirname(file)
     root = str(content.get("path") or "")
-    found: dict[str, set[str]] = {}
-    said = [
+    splits_of: dict[str, set[str]] = {}
+    paths = [
         (split, str(path))
         for split in ("train", "val", "test")
         for path in _listed(content.get(split) or (content.get("valid") if split == "val" else None))
     ]
-    if not said:
+    if not paths:
         lists = [name for name in tree.with_suffix(".txt") if posixpath.basename(name) in _LISTS]
-        said = [(_LISTS[posixpath.basename(name)], posixpath.relpath(name, here or ".")) for name in lists]
-    for split, path in said:
+        paths = [(_LISTS[posixpath.basename(name)], posixpath.relpath(name, here or ".")) for name in lists]
+    for split, path in paths:
         for name in _photos_at(tree, here, root, path):
-            found.setdefault(name, set()).add(split)
-    # A folder that serves as two splits says nothing of its photos.
-    return {name: min(splits) for name, splits in found.items() if len(splits) == 1}
+            splits_of.setdefault(name, set()).add(split)
+    # A folder that serves as two splits does not split its photos.
+    return {name: min(splits) for name, splits in splits_of.items() if len(splits) == 1}
 
 
 def _listed(value: Any) -> list[Any]:
@@ -153,9 +153,9 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _photos_at(tree: Tree, here: str, root: str, path: str) -> Iterable[str]:
-    """Photos that a path of a description means: those in a folder, or those in a list.
+    """The photos that a path in a description means: those in a folder, or those in a list.
 
-    Descriptions are often written for another machine, so a path may also be meant from where they lie.
+    Descriptions are often written for another machine, so a path may also be relative to their own folder.
     """
     bare = path.replace("\\", "/")
     while bare.startswith(("../", "./")):
@@ -183,7 +183,7 @@ def _label_files(tree: Tree) -> Iterator[str]:
 
 
 def _label_file(tree: Tree, photo: str) -> str | None:
-    """The text file of a photo: in `labels` where the photo is in `images`, or beside it."""
+    """The label file of a photo: in `labels` if the photo is in `images`, or beside it."""
     stem = posixpath.splitext(photo)[0] + ".txt"
     parts = stem.split("/")
     tried = [stem, f"labels/{stem}"]
@@ -195,23 +195,23 @@ def _label_file(tree: Tree, photo: str) -> str | None:
 
 
 def _size(url: str) -> tuple[int, int] | None:
-    """Width and height of the upright photo, from its first bytes where they tell; `None` if it has none."""
+    """Width and height of the upright photo, from its first bytes if possible; `None` if it cannot be read."""
     try:
         try:
-            found = imaging.facts(storage.read_head(url, _HEAD))
+            facts = imaging.facts(storage.read_head(url, _HEAD))
         except imaging.ImageError:
-            found = imaging.facts(storage.read(url))
+            facts = imaging.facts(storage.read(url))
     except PlantmlError:
         return None
-    return found.width, found.height
+    return facts.width, facts.height
 
 
 def _boxes(
     file: str, lines: Sequence[str], size: tuple[int, int] | None, config: _Config, notes: Counter[str]
 ) -> tuple[list[NamedBox] | None, str]:
     if size is None:
-        notes["Photos that have boxes and cannot be read"] += 1
-        return None, ""  # the import reads it again, and says why it cannot
+        notes["Photos with boxes that cannot be read"] += 1
+        return None, ""  # the import reads it again and reports why
     boxes = []
     for number, line in enumerate(lines, start=1):
         fields = line.split()
@@ -223,12 +223,12 @@ def _boxes(
             return None, f"bad-annotation: {file}, line {number}: not numbers"
         box = _box(values, config, notes)
         if box is None:
-            return None, f"bad-annotation: {file}, line {number}: {len(fields)} values that make no box"
+            return None, f"bad-annotation: {file}, line {number}: {len(fields)} values do not make a box"
         name = config.names.get(int(number_of_class)) if number_of_class.is_integer() else None
         if name is None:
             raise InputError(
                 f"{file} has class {fields[0][:40]} in line {number}",
-                f"the set names {len(config.names)} classes: {_short(config.names)}",
+                f"the dataset names {len(config.names)} classes: {_short(config.names)}",
                 "Add its name to data.yaml or classes.txt.",
             )
         x, y, w, h = box
@@ -237,7 +237,7 @@ def _boxes(
 
 
 def _box(values: list[float], config: _Config, notes: Counter[str]) -> tuple[float, float, float, float] | None:
-    """x, y, w, h of one line's numbers, as shares: of a box, a box with its score, or a polygon."""
+    """x, y, w, h as fractions, from a line with a box, a box and its score, or a polygon."""
     if not all(map(math.isfinite, values)):
         return None
     if len(values) in {4, 5} or (config.keypoints and len(values) > 4):
@@ -245,7 +245,7 @@ def _box(values: list[float], config: _Config, notes: Counter[str]) -> tuple[flo
         return x - w / 2, y - h / 2, w, h
     if len(values) < 6 or len(values) % 2:
         return None
-    notes["Polygons that came in as the box around them"] += 1
+    notes["Polygons imported as their bounding box"] += 1
     return around(values[::2], values[1::2])
 
 
