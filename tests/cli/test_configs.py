@@ -14,7 +14,8 @@ from plantml.cli.app import build
 from plantml.data.labels import load_taxonomy
 from plantml.detect.detect import DetectConfig
 from plantml.errors import Exit
-from plantml.retrain.config import DriftConfig, Feed, GateConfig, RetrainConfig, check
+from plantml.retrain.config import DriftConfig, Feed, GateConfig, RetrainConfig
+from plantml.retrain.consistency import check
 from plantml.retrain.lease import HeldStop
 from plantml.retrain.manual_commands import of_step
 from plantml.retrain.round_context import Work

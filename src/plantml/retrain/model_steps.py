@@ -49,7 +49,7 @@ def train(work: Work) -> Result:
         stop=work.stop,
         listener=training.Listener(work.say, work.progress),
     )
-    assert done is not None  # one process only, see `config.check`
+    assert done is not None  # one process only, see `consistency.check`
     scores = {name: value for name, value in done.scores.items() if "[" not in name}
     return {"run": done.run, "bundle": done.bundle.url, "digest": done.bundle.digest, "val": scores}
 

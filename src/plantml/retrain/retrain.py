@@ -10,7 +10,7 @@ from plantml import registry, storage
 from plantml.concurrency import Progress, silent
 from plantml.errors import InputError, StoppedError, StorageError, UsageError
 from plantml.registry import ledger
-from plantml.retrain import config, data_steps, manual_commands, model_steps, report, rounds, triggers
+from plantml.retrain import consistency, data_steps, manual_commands, model_steps, report, rounds, triggers
 from plantml.retrain.config import RetrainConfig
 from plantml.retrain.lease import HeldStop, Lease
 from plantml.retrain.round_context import Result, Work
@@ -104,7 +104,7 @@ def retrain(
         StorageError: the step was not done, as somebody else works on the round.
         StoppedError: a signal came, or another machine took over; repeating the call goes on.
     """
-    config.check(asked)
+    consistency.check(asked)
     if step is not None and step not in STEPS:
         raise UsageError(f"There is no step {step!r}", "", f"Steps: {', '.join(STEPS)}.")
     listener = listener or Listener()
@@ -144,7 +144,7 @@ def abandon(asked: RetrainConfig, stop: HeldStop) -> Retrained:
 
 def planned(asked: RetrainConfig, machine: Machine) -> tuple[Retrained, dict[str, list[str]]]:
     """What a call would do, and the ordinary commands of the steps that are left; nothing is changed."""
-    config.check(asked)
+    consistency.check(asked)
     _check_work(asked)
     idle, why = _look(asked, machine, None)
     state = rounds.state(asked.work)

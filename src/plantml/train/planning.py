@@ -12,8 +12,9 @@ from plantml.errors import InputError
 from plantml.imaging import Fit, FitMode
 from plantml.model.bundle import Bundle
 from plantml.targets import Target
-from plantml.train import config as recipe
-from plantml.train.config import Balance, Mode, Plan, Precision, Preset, TrainConfig
+from plantml.train import plan as plans
+from plantml.train.config import Balance, Mode, Precision, Preset, TrainConfig
+from plantml.train.plan import Plan
 from plantml.train.weights import DEFAULT
 
 T = TypeVar("T")
@@ -133,7 +134,7 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
     augment = choices.pick("augment", config.augment, *_strength(train))
     gentle = {"probe": "the backbone stays as it is", "full": "all layers learn alike"}
     made = Plan(
-        **{key: getattr(config, key) for key in recipe.FIXED},
+        **{key: getattr(config, key) for key in plans.FIXED},
         dataset=facts.dataset.url,
         dataset_version=facts.dataset.number,
         fingerprint=facts.dataset.fingerprint,
@@ -177,7 +178,7 @@ def plan(config: TrainConfig, facts: Facts) -> Plan:
         device=choices.pick("device", config.device, facts.hardware.device, "the best that is here"),
         step_seconds=round(step, 4),
         seconds=0.0,
-        versions=recipe.versions(),
+        versions=plans.versions(),
     )
     return made.model_copy(update={**_times(made, facts.speed), "reasons": choices.reasons})
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from plantml.concurrency import Progress, Stop, batched, silent
 from plantml.model.network import PlantNet
 from plantml.train.batches import PhotoDataset, Photos, augmentation
-from plantml.train.config import Plan
 from plantml.train.embedding_store import Parts, Rows
 from plantml.train.evaluation import judge
 from plantml.train.history import History
 from plantml.train.losses import total_loss
+from plantml.train.plan import Plan
 from plantml.train.planning import HEADS_FIRST
 
 _BATCH = 32

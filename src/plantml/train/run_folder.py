@@ -23,8 +23,9 @@ from plantml.model.bundle import Bundle
 from plantml.parsing import dump_yaml, parse_yaml
 from plantml.settings import Machine
 from plantml.storage import checksums
-from plantml.train import config as recipe
-from plantml.train.config import Plan, TrainConfig
+from plantml.train import plan as plans
+from plantml.train.config import TrainConfig
+from plantml.train.plan import Plan
 
 PLAN, HISTORY, METRICS = "plan.yaml", "history.csv", "metrics.json"
 _PLAN_HEAD = b"# What was asked for, and every choice of the run. Not to be edited: its last line is its checksum.\n"
@@ -83,7 +84,7 @@ class RunFolder:
         if not storage.exists(storage.join(self.url, PLAN)):
             return None
         plan = self.plan()
-        changed = recipe.differences(plan, config, version.url, version.number, version.fingerprint)
+        changed = plans.differences(plan, config, version.url, version.number, version.fingerprint)
         if changed:
             raise InputError(
                 f"{self.url} holds a run with another configuration or dataset",

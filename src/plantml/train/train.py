@@ -36,9 +36,10 @@ from plantml.train import (
 from plantml.train.batch_preview import example_batch
 from plantml.train.batches import evaluation_loader, training_loader
 from plantml.train.checkpoint import Hearing, Keeper
-from plantml.train.config import Plan, TrainConfig
+from plantml.train.config import TrainConfig
 from plantml.train.history import History
 from plantml.train.lightning_module import PlantModule
+from plantml.train.plan import Plan
 from plantml.train.planning import Facts
 from plantml.train.run_folder import HISTORY, RunFolder
 from plantml.train.selection import select

@@ -1,36 +1,45 @@
-"""What can be set for `plantml validate`."""
+"""Settings of `plantml validate`."""
 
 from pydantic import Field
 
-from plantml.metrics.bootstrap import RESAMPLES, SEED
-from plantml.settings import Config, MaxFailures, Seed
+from plantml.settings import Config, MaxFailures, Seed, option
 
 
 class ValidateConfig(Config):
-    """What can be set for `plantml validate`."""
+    """Settings of `plantml validate`."""
 
-    model: str | None = Field(None, description="run, bundle, exported file or REGISTRY/NAME@ALIAS to judge")
-    against: str | None = Field(None, description="another model, judged on the same photos")
-    split: str = Field("test", description="split to judge on: train, val, test, or all")
-    where: str | None = Field(None, description="only photos for which this condition holds")
-    map: str | None = Field(None, description="CSV file that renames classes of the dataset: target,from,to")
-    shared_classes: bool = Field(False, description="leave out photos whose class the model does not know")
-    out: str | None = Field(None, description="URL of a folder for metrics.json, predictions and plots")
-    report: str | None = Field(None, description="URL of a report, one HTML file")
-    markdown: str | None = Field(None, description="URL of a summary in Markdown")
-    junit: str | None = Field(None, description="URL of the gates as JUnit XML")
-    review: int = Field(0, ge=0, le=100_000, description="photos to label next, written to OUT/review")
-    robustness: bool = Field(False, description="judge on changed photos too: blur, noise, light and the like")
-    robustness_photos: int = Field(500, ge=1, le=1_000_000, description="photos at most that are changed")
-    runtime: str = Field("auto", description="what runs it, such as onnxruntime or torch; auto chooses")
-    device: str = Field("cpu", description="cpu, or a device as torch names it")
-    batch: int = Field(8, ge=1, le=1024, description="images a call of the model")
-    fresh: bool = Field(False, description="predict again what an earlier validation predicted")
-    max_failures: MaxFailures = Field("0", description="unreadable photos that still end well: a number, or a share")
-    min: tuple[str, ...] = Field((), description="gates NAME=NUMBER: the score must be at least this")
-    max: tuple[str, ...] = Field((), description="gates NAME=NUMBER: the score must be at most this")
-    max_drop: float | None = Field(
-        None, ge=0, le=1, description="gate: macro-F1, or a class's F1, may be so much lower than the other model's"
+    model: str | None = option(
+        None, "Model to validate: a run, a bundle, an exported file or REGISTRY/NAME@N.", metavar="MODEL"
     )
-    resamples: int = Field(RESAMPLES, ge=100, le=100_000, description="of the bootstrap over groups")
-    seed: Seed = Field(SEED, description="of the bootstrap and of the choice of photos")
+    against: str | None = option(None, "Compare with another model on the same photos.", metavar="MODEL")
+    split: str = option("test", "Split to validate on: train, val, test or all.")
+    where: str | None = option(None, "Use only photos that match a condition on columns.", metavar="CONDITION")
+    map: str | None = option(None, "Rename classes of the dataset by a CSV file: [target,]from,to.", metavar="FILE")
+    shared_classes: bool = option(default=False, description="Leave out photos whose class the model does not know.")
+    out: str | None = option(None, "Folder for metrics.json, predictions and charts.", metavar="DIR")
+    report: str | None = option(None, "Write a report as one HTML file.", metavar="FILE")
+    markdown: str | None = option(None, "Write a summary in Markdown.", metavar="FILE")
+    junit: str | None = option(None, "Write the gates as JUnit XML.", metavar="FILE")
+    review: int = option(
+        0, "Select N photos to label next and write them to OUT/review as Label Studio tasks.",
+        metavar="N", shown="none", ge=0, le=100_000,
+    )  # fmt: skip
+    robustness: bool = option(
+        default=False, description="Also validate on perturbed photos: blur, noise, brightness and more."
+    )
+    robustness_photos: int = Field(500, ge=1, le=1_000_000, description="Maximum number of photos to perturb.")
+    min: tuple[str, ...] = option((), "Gate: exit code 4 if the metric is lower. Repeatable.", metavar="METRIC=NUMBER")
+    max: tuple[str, ...] = option((), "Gate: exit code 4 if the metric is higher. Repeatable.", metavar="METRIC=NUMBER")
+    max_drop: float | None = option(
+        None, "Gate: exit code 4 if macro-F1 or a class's F1 drops by more than this below --against.",
+        metavar="NUMBER", ge=0, le=1,
+    )  # fmt: skip
+    max_failures: MaxFailures = option(
+        "0", "Failures tolerated before the exit code is 5, as a number or a share.", metavar="N|N%"
+    )
+    batch: int = option(8, "Batch size.", ge=1, le=1024)
+    runtime: str = option("auto", "Runtime: auto, onnxruntime, torch or openvino.")
+    device: str = option("cpu", "Device: cpu, or a torch device name.")
+    fresh: bool = option(default=False, description="Ignore cached predictions of earlier validations.")
+    resamples: int = Field(2000, ge=100, le=100_000, description="Bootstrap resamples over groups.")
+    seed: Seed = Field(0, description="Random seed of the bootstrap and of photo sampling.")
