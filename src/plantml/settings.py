@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from plantml import constraints, storage
 from plantml.errors import InputError, StorageError, UsageError
@@ -30,6 +31,9 @@ _log = logging.getLogger(__name__)
 
 _SECONDS = (604_800, 86_400, 3600, 60, 1)
 _WRITTEN = "a time like 90s, 20m, 1h30m, 7d or 2w"
+FLAG = "flag"
+"""Origin of a value that was given by a command-line flag."""
+
 _DEEPEST = 8
 """Parts of a dotted key; no setting has as many."""
 
@@ -66,6 +70,23 @@ class Config(BaseModel):
     """Base of every command's configuration: strict about keys, frozen, and without NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+def option(
+    default: Any, description: str, *, flag: str = "", metavar: str = "", shown: str = "", **constraints: Any
+) -> Any:
+    """A field of a `Config` that has a command-line flag.
+
+    Args:
+        default: value of a setting that is given nowhere.
+        description: one line for the help page and the page of settings.
+        flag: its spelling, where it differs from the field's name.
+        metavar: placeholder of the value; `A,B` splits the value at commas.
+        shown: the default in words, where the value itself says too little.
+        constraints: further arguments of pydantic's `Field`.
+    """
+    extra: dict[str, Any] = {"flag": {"name": flag, "metavar": metavar, "shown": shown}}
+    return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
 class Machine(Config):
@@ -200,7 +221,7 @@ def resolve(
         layers.append((file, _from_yaml(file)))
     layers.append(("environment", _from_environment(section)))
     layers += [(f"--set {_brief(text)}", _from_set(text)) for text in sets]
-    layers.append(("flag", {key: value for key, value in (flags or {}).items() if value is not None}))
+    layers.append((FLAG, {key: value for key, value in (flags or {}).items() if value is not None}))
 
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -271,6 +292,13 @@ def _flat(config: BaseModel, at: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
+def flag_name(name: str, field: FieldInfo) -> str:
+    """The flag of a setting, `--batch-size`; empty for a setting that has none."""
+    extra = field.json_schema_extra
+    flag = extra.get("flag") if isinstance(extra, dict) else None
+    return f"--{flag['name'] or name.replace('_', '-')}" if isinstance(flag, dict) else ""
+
+
 def _explained(error: ValidationError, model: type[BaseModel], origins: Mapping[str, str]) -> InputError:
     first = error.errors(include_url=False)[0]
     if first["type"] in {"extra_forbidden", "invalid_key"}:
@@ -283,6 +311,9 @@ def _explained(error: ValidationError, model: type[BaseModel], origins: Mapping[
     why = str(first["ctx"]["error"]) if first["type"] == "value_error" else allowed
     if not key:
         return InputError("The settings do not fit together", why, hint)
+    name = key.partition(".")[0]
+    if _origin(origins, name) == FLAG:
+        return InputError(f"The value of {flag_name(name, model.model_fields[name])} does not fit", why)
     return InputError(f"Setting {key}{_where(origins, key)} does not fit", why, hint)
 
 

@@ -351,7 +351,7 @@ def test_a_signal_saves_the_work_and_says_how_to_go_on(start, cli, trained, many
     assert process.returncode == code, err
     assert printed == ""
     assert f"of {PHOTOS} images" in err
-    assert "Repeat the same command to go on" in err
+    assert "Repeat the same command to resume" in err
     assert "Traceback" not in err
     assert not out.exists()
     # Everything that was finished is in the journal, the part of a segment too.

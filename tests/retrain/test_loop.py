@@ -239,7 +239,7 @@ def test_what_cannot_work_is_told_before_anything_is_done(loop, paint_feed, hone
         ({"every": "soon"}, Exit.INPUT, "90s, 20m, 1h30m, 7d"),
         ({"alias": "my alias"}, Exit.INPUT, "is not a valid alias"),
         ({"alias": "stage", "challenger": "stage"}, Exit.USAGE, "are both 'stage'"),
-        ({"challenger": "Production"}, Exit.USAGE, "passed its gates"),
+        ({"challenger": "Production"}, Exit.USAGE, "require passed gates"),
         ({"clean": "rubbish"}, Exit.USAGE, "rubbish"),
         ({"ratios": "0.7/0.3"}, Exit.USAGE, "ratios"),
         ({"gates": {"min": ["macro_f1"]}}, Exit.USAGE, "no gate"),

@@ -6,7 +6,8 @@ import torch
 
 from plantml.imaging import Fit
 from plantml.targets import Target
-from plantml.train.config import Plan, TrainConfig
+from plantml.train.config import TrainConfig
+from plantml.train.plan import Plan
 
 
 @pytest.fixture(scope="session")

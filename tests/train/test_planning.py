@@ -10,8 +10,9 @@ from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.targets import Target
 from plantml.train import budget, planning
-from plantml.train import config as recipe
-from plantml.train.config import Plan, TrainConfig
+from plantml.train import plan as plans
+from plantml.train.config import TrainConfig
+from plantml.train.plan import Plan
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
 
 
@@ -214,8 +215,8 @@ def test_an_unknown_target_is_named() -> None:
 
 def test_differences_are_described() -> None:
     first = plan(TrainConfig(epochs=3), TWO)
-    same = recipe.differences(first, TrainConfig(epochs=3, workers=2), "data", 3, TWO.fingerprint)
-    other = recipe.differences(first, TrainConfig(epochs=4), "data", 4, TWO.fingerprint)
+    same = plans.differences(first, TrainConfig(epochs=3, workers=2), "data", 3, TWO.fingerprint)
+    other = plans.differences(first, TrainConfig(epochs=4), "data", 4, TWO.fingerprint)
     assert same == []
     assert other == ["dataset_version was 3 and is 4", "epochs was 3 and is 4"]
 

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn, TextIO
 
 import typer
@@ -18,26 +18,39 @@ from plantml.cli.console import RESULT_FORMAT, Streams
 from plantml.concurrency import terminable
 from plantml.errors import Exit, InputError, PlantmlError, StorageError
 
-_HELP = """From a folder of plant photos to a model that a machine can trust.
+_HELP = """Train and run image models for plant photos, from dataset to production.
 
-Every path may be a URL: a local path, s3://, gs://, az://, https://, memory://.
+Every path can be a URL: s3://, gs://, az://, https:// or memory://.
 """
 _SIGPIPE = 141
 
-COMMANDS = ("dataset", "train", "validate", "export", "detect", "models", "retrain", "demo", "doctor")
-"""Modules of `plantml.cli`, each with the command of its name, as the help page lists them."""
+COMMANDS = {
+    "dataset": "Import, inspect, clean, split and compare datasets of photos.",
+    "train": "Train a model on a dataset with splits.",
+    "validate": "Validate a model on a split, with the same code as detect.",
+    "export": "Export a model to another format, and verify it.",
+    "detect": "Classify images, one record per image.",
+    "models": "Register, compare, promote and distribute models.",
+    "retrain": "Train a challenger on new photos; promote it if it is better.",
+    "demo": "Run the whole workflow on synthetic plant photos.",
+    "doctor": "Check this machine and the storage that you name.",
+}
+"""Modules of `plantml.cli`, each with the command of its name, and the first line of its help page."""
 
 
-def build(only: str = "") -> typer.Typer:
-    """The whole command line; or only one of `COMMANDS`, which does not wait for the others' imports."""
+def build(names: Collection[str] = COMMANDS) -> typer.Typer:
+    """The command line; commands whose names are not given are listed, but not imported."""
     app = group("plantml", _HELP)
-    for name in [only] if only in COMMANDS else COMMANDS:
-        importlib.import_module(f"plantml.cli.{name}").register(app)
+    for name, summary in COMMANDS.items():
+        if name in names:
+            importlib.import_module(f"plantml.cli.{name}").register(app)
+        else:
+            app.command(name, help=summary)(lambda: None)
 
     @app.callback(invoke_without_command=True)
     def root(
         ctx: typer.Context,
-        version: bool = typer.Option(False, "--version", help="Show the version and stop."),
+        version: bool = typer.Option(False, "--version", help="Show the version and exit."),
     ) -> None:
         if version:
             print(f"plantml {plantml.__version__}", file=ctx.obj.stdout)
@@ -52,62 +65,62 @@ def run(argv: Sequence[str], streams: Streams | None = None) -> int:
     streams = streams or Streams()
     # Help pages are printed by typer, which knows the real streams only.
     with terminable(), contextlib.redirect_stdout(streams.stdout), contextlib.redirect_stderr(streams.stderr):
-        code = _ending(streams, argv, lambda: _run(argv, streams))
-        # What is still in a buffer is lost if it cannot be written: that is an error too, and not the interpreter's.
-        return _ending(streams, argv, lambda: _flushed(streams, code))
+        code = _exit_code(streams, argv, lambda: _run(argv, streams))
+        # Output that is still in a buffer may fail to be written; that is an error, too.
+        return _exit_code(streams, argv, lambda: _flush(streams, code))
 
 
 def _run(argv: Sequence[str], streams: Streams) -> int:
     try:
-        result = build(argv[0] if argv else "")(list(argv), standalone_mode=False, obj=streams, prog_name="plantml")
+        result = build(argv[:1])(list(argv), standalone_mode=False, obj=streams, prog_name="plantml")
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # which typer takes for itself, and ends with code 1
+        if isinstance(end.__context__, BrokenPipeError):  # which typer turns into exit code 1
             raise end.__context__ from None
         raise
     return result if isinstance(result, int) else int(Exit.DONE)
 
 
-def _flushed(streams: Streams, code: int) -> int:
+def _flush(streams: Streams, code: int) -> int:
     streams.stdout.flush()
     return code
 
 
-def _ending(streams: Streams, argv: Sequence[str], work: Callable[[], int]) -> int:
-    """The exit code of the work, also where nobody can be told how it ended."""
+def _exit_code(streams: Streams, argv: Sequence[str], work: Callable[[], int]) -> int:
+    """The exit code of the work, even if the streams are closed."""
     try:
-        return _told(streams, argv, work)
-    except BrokenPipeError:  # whoever read our output has enough
+        return _report(streams, argv, work)
+    except BrokenPipeError:  # the reader of our output left
         code = _SIGPIPE
     except OSError:
         code = int(Exit.STORAGE)
     for stream in (streams.stdout, streams.stderr):
-        _silenced(stream)
+        _redirect_if_closed(stream)
     return code
 
 
-def _told(streams: Streams, argv: Sequence[str], work: Callable[[], int]) -> int:
-    """The exit code of the work, whose error is printed."""
+def _report(streams: Streams, argv: Sequence[str], work: Callable[[], int]) -> int:
+    """The exit code of the work; prints its error."""
     asks_json, debug = "--json" in argv, "--debug" in argv
     try:
         return work()
     except PlantmlError as error:
-        return _tell(streams, error, asks_json=asks_json, debug=debug)
+        return _print_error(streams, error, asks_json=asks_json, debug=debug)
     except typer.TyperException as error:
-        return _tell_usage(streams, error)
+        return _print_usage_error(streams, error)
     except (KeyboardInterrupt, typer.Abort):
         print("Interrupted.", file=streams.stderr)
         return int(Exit.INTERRUPTED)
     except BrokenPipeError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever comes here is a bug, or this machine has no more to give
-        limit = _limit(error, of_stdout=_silenced(streams.stdout))
+    except Exception as error:  # noqa: BLE001 - anything else is a bug or a limit of this machine
+        limit = _limit(error, of_stdout=_redirect_if_closed(streams.stdout))
         if limit is None:
-            return _tell_bug(streams, error, debug=debug)
-        return _tell(streams, limit, asks_json=asks_json, debug=debug)
+            return _print_bug(streams, error, debug=debug)
+        return _print_error(streams, limit, asks_json=asks_json, debug=debug)
 
 
-def _silenced(stream: TextIO) -> bool:
-    """True if a stream takes nothing more; it then points elsewhere, so that its last flush does not fail again."""
+def _redirect_if_closed(stream: TextIO) -> bool:
+    """Redirect a stream that can no longer be written, so that its last flush does not fail; true if so."""
     try:
         stream.flush()
     except OSError:
@@ -118,33 +131,35 @@ def _silenced(stream: TextIO) -> bool:
 
 
 def _limit(error: Exception, *, of_stdout: bool) -> PlantmlError | None:
-    """What the machine or its operating system refused, for all that nothing closer explained; `None` for a bug."""
+    """An error for a limit of the machine or its operating system; `None` for a bug."""
     from plantml import storage
 
     if isinstance(error, MemoryError):
         return StorageError("Out of memory", str(error), _HINTS[errno.ENOMEM])
     if isinstance(error, RecursionError):
-        return InputError("The input is nested too deep", str(error), f"If no file here is like that: {_REPORT}")
+        return InputError(
+            "The input is nested too deeply", str(error), f"If no input file is nested like that: {_REPORT}"
+        )
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return StorageError("No more threads can be started", str(error), _HINTS[errno.EAGAIN])
     if isinstance(error, UnicodeEncodeError) and not storage.is_unicode(error.object):
         return InputError("A name is not UTF-8", error.object[:300], "Rename the file or folder.")
     if isinstance(error, OSError) and error.errno is not None:
         what = "Could not write to standard output" if of_stdout else "The operating system refused a request"
-        return StorageError(what, str(error), _HINTS.get(error.errno, f"If that explains nothing: {_REPORT}"))
+        return StorageError(what, str(error), _HINTS.get(error.errno, f"If the reason is unclear: {_REPORT}"))
     return None
 
 
 _REPORT = "repeat with --debug and report what it shows."
-_MORE_FILES = "Raise the limit (ulimit -n), or work with fewer --threads."
+_MORE_FILES = "Raise the limit (ulimit -n), or use fewer --threads."
 _HINTS = {
-    errno.ENOSPC: "Make room on the disk, or name another place. What was finished is kept.",
-    errno.EDQUOT: "Make room within the quota, or name another place. What was finished is kept.",
+    errno.ENOSPC: "Make room on the disk, or choose another location. Finished work is kept.",
+    errno.EDQUOT: "Make room within the quota, or choose another location. Finished work is kept.",
     errno.EMFILE: _MORE_FILES,
     errno.ENFILE: _MORE_FILES,
-    errno.EAGAIN: "Raise the limit on processes (ulimit -u), or work with fewer --threads.",
-    errno.ENOMEM: "Close other programs, or work on less at once: a smaller --batch, --size or --threads.",
-    errno.EROFS: "Name a place that can be written.",
+    errno.EAGAIN: "Raise the limit on processes (ulimit -u), or use fewer --threads.",
+    errno.ENOMEM: "Close other programs, or use a smaller --batch, --size or --threads.",
+    errno.EROFS: "Choose a writable location.",
     errno.EACCES: "Check the permissions of the file.",
 }
 
@@ -152,19 +167,19 @@ _HINTS = {
 def main() -> NoReturn:
     """The console script."""
     _use_utf8()
-    # pydantic would read what every installed package says of itself, to look for plug-ins.
+    # pydantic would read the metadata of every installed package to look for plug-ins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     code = run(sys.argv[1:])
-    if "torch" not in sys.modules:  # whose compiler counts what is left at the end, and calls it leaked
-        gc.freeze()  # else the interpreter looks through all objects several times before it ends, for up to 70 ms
+    if "torch" not in sys.modules:  # its compiler would report frozen objects as leaks
+        gc.freeze()  # saves up to 70 ms of garbage collection at exit
     sys.exit(code)
 
 
 def _use_utf8() -> None:
-    """Start again in Python's UTF-8 mode where a locale such as C or latin-1 gives file names another encoding.
+    """Restart in Python's UTF-8 mode if the locale, such as C or latin-1, gives file names another encoding.
 
-    Names in a manifest must not depend on the locale that it was made in, and every name must be possible. What is
-    printed keeps the encoding of the terminal.
+    Names in a manifest must not depend on the locale, and every name must be possible. Printed text keeps the
+    encoding of the terminal.
     """
     if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
         return
@@ -174,7 +189,7 @@ def _use_utf8() -> None:
     os.execv(sys.executable, [os.fsencode(word) for word in sys.orig_argv])  # noqa: S606 - no shell is wanted
 
 
-def _tell(streams: Streams, error: PlantmlError, *, asks_json: bool, debug: bool) -> int:
+def _print_error(streams: Streams, error: PlantmlError, *, asks_json: bool, debug: bool) -> int:
     if debug:
         traceback.print_exc(file=streams.stderr)
     if asks_json and not error.answered:  # one document on stdout, not two
@@ -197,7 +212,7 @@ def _tell(streams: Streams, error: PlantmlError, *, asks_json: bool, debug: bool
     return int(error.exit_code)
 
 
-def _tell_usage(streams: Streams, error: typer.TyperException) -> int:
+def _print_usage_error(streams: Streams, error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
     message = error.format_message().rstrip(".")
     if message:
@@ -207,7 +222,7 @@ def _tell_usage(streams: Streams, error: typer.TyperException) -> int:
     return int(Exit.USAGE)
 
 
-def _tell_bug(streams: Streams, error: Exception, *, debug: bool) -> int:
+def _print_bug(streams: Streams, error: Exception, *, debug: bool) -> int:
     if debug:
         traceback.print_exc(file=streams.stderr)
     print(f"Error: plantml has a bug: {type(error).__name__}: {error}", file=streams.stderr)

@@ -1,10 +1,10 @@
-"""How a function becomes a command: shared options are added, a console is passed in."""
+"""Turns a function, and the settings that it takes, into a command."""
 
 import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -12,32 +12,37 @@ from typer.core import TyperGroup
 from plantml.cli.console import Console, Streams
 from plantml.errors import Exit, PlantmlError, UsageError
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Open no socket except to URLs that are named.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+if TYPE_CHECKING:
+    from plantml.settings import Config
 
-ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML file of settings.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key; may be repeated.")]
-PrintConfig = Annotated[
-    bool, typer.Option("--print-config", help="Show every setting and where it came from, and stop.")
-]
+ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE", help="Read settings from a YAML file.")]
+Annotations = Mapping[str, Any]
 
-_SHARED = {"json": Json, "quiet": Quiet, "verbose": Verbose, "offline": Offline, "debug": Debug}
+_OUTPUT: Annotations = {
+    "json": Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")],
+    "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Print more details.")],
+    "offline": Annotated[bool, typer.Option("--offline", help="Use no network except for URLs that you name.")],
+    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
+}
+_SETTINGS: Annotations = {
+    "sets": Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set any setting; see docs/settings.md. Repeatable."),
+    ],
+    "print_config": Annotated[
+        bool, typer.Option("--print-config", help="Show every setting and where it came from, then exit.")
+    ],
+}
 
 
-class _InOrder(TyperGroup):
-    """Lists commands in the order of the work, groups of commands among them."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Names as the help page shows them."""
-        return sorted(super().list_commands(ctx), key=lambda name: name != "dataset")
+class _HelpGroup(TyperGroup):
+    """A group that shows its help page if no command is given."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """With nothing to parse, the help page and the code of wrong usage, by typer's own convention.
+        """Without arguments, print the help page and exit with the code of wrong usage, as typer does.
 
-        Typer raises an error that holds the page, which would go to stderr.
+        Typer would raise an error that holds the page, which would go to stderr.
         """
         if not args:
             typer.echo(ctx.get_help())
@@ -49,7 +54,7 @@ def group(name: str, help_: str) -> typer.Typer:
     """A Typer that holds commands and shows plain help."""
     return typer.Typer(
         name=name,
-        cls=_InOrder,
+        cls=_HelpGroup,
         help=help_,
         rich_markup_mode=None,
         add_completion=False,
@@ -59,59 +64,107 @@ def group(name: str, help_: str) -> typer.Typer:
 
 
 def command(
-    app: typer.Typer, name: str, *, examples: Sequence[str]
+    app: typer.Typer,
+    name: str,
+    *,
+    examples: Sequence[str],
+    config: "type[Config] | None" = None,
+    config_file: Any = ConfigFile,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function `f(console, …)` as a command.
+    """Register a function `f(console, …)`, or `f(console, resolved, …)` with a `config`, as a command.
 
-    The options of output that every command has are added to its own, and a `Console` made of them is
-    passed as its first argument.
+    The function declares its arguments, and the flags that are no settings. Flags of output are added, and a
+    `Console` made of them is passed first. The flags of `config` are made from its fields, and passed as one
+    `settings.Resolved`.
 
     Args:
         app: the group it belongs to.
         name: of the command.
         examples: command lines for the end of the help page.
+        config: the settings of the command.
+        config_file: annotation of the parameter that names a file of settings.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        call, parameters = _plain(function) if config is None else _configured(function, name, config, config_file)
 
         @functools.wraps(function)
-        def call(ctx: typer.Context, **given: Any) -> None:
-            shared = {key: given.pop(key) for key in _SHARED}
-            shared.pop("debug")  # the handler of errors reads it from the command line itself
-            streams = ctx.obj if isinstance(ctx.obj, Streams) else Streams()
-            console = Console(streams, **shared)
+        def run(ctx: typer.Context, **values: Any) -> None:
+            output = {key: values.pop(key) for key in _OUTPUT}
+            output.pop("debug")  # the handler of errors reads it from the command line itself
+            console = Console(ctx.obj if isinstance(ctx.obj, Streams) else Streams(), **output)
             try:
-                with console.hearing():
-                    _check_numbers(given)
-                    function(console, **given)
+                with console.relaying_log():
+                    _check_numbers(values)
+                    call(console, values)
             except PlantmlError as error:
                 error.answered = console.answered
                 raise
             finally:
                 console.close()
 
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        added = [inspect.Parameter(key, keyword, default=False, annotation=kind) for key, kind in _SHARED.items()]
         context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-        parameters = [context, *(parameter.replace(kind=keyword) for parameter in own), *added]
-        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        parameters = [context, *parameters, *_parameters(_OUTPUT, default=False)]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples)
-        app.command(name, help=inspect.getdoc(function), epilog=epilog)(call)
+        app.command(name, help=inspect.getdoc(function), epilog=epilog)(run)
         return function
 
     return register
 
 
-def _check_numbers(given: Mapping[str, Any]) -> None:
+Call = Callable[[Console, dict[str, Any]], None]
+
+
+def _plain(function: Callable[..., None]) -> tuple[Call, list[inspect.Parameter]]:
+    """A call of a function with the values of its parameters, and these parameters."""
+    return lambda console, values: function(console, **values), _own(function)[1:]
+
+
+def _configured(
+    function: Callable[..., None], name: str, config: "type[Config]", config_file: Any
+) -> tuple[Call, list[inspect.Parameter]]:
+    """The same of a function that takes resolved settings, with parameters for these."""
+    from plantml import settings
+    from plantml.cli import flags  # pydantic would make every other help page wait
+
+    annotations = flags.annotations(config)
+
+    def call(console: Console, values: dict[str, Any]) -> None:
+        chosen = flags.split_lists(config, {key: values.pop(key) for key in annotations})
+        file, sets, print_config = (values.pop(key) for key in ("config_file", *_SETTINGS))
+        resolved = settings.resolve(config, name, flags=chosen, sets=sets or (), file=file)
+        if print_config:
+            for line in resolved.lines():
+                print(line, file=console.streams.stdout)
+        else:
+            function(console, resolved, **values)
+
+    own = _own(function)[2:]
+    options = [each for each in own if each.default is not inspect.Parameter.empty]
+    file = inspect.Parameter("config_file", inspect.Parameter.KEYWORD_ONLY, annotation=config_file)
+    return call, [
+        *(each for each in own if each.default is inspect.Parameter.empty),
+        *_parameters(annotations),
+        *options,
+        file.replace(default=None) if config_file is ConfigFile else file,
+        *_parameters(_SETTINGS),
+    ]
+
+
+def _own(function: Callable[..., None]) -> list[inspect.Parameter]:
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    return [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+
+
+def _parameters(annotations: Annotations, default: Any = None) -> list[inspect.Parameter]:
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [inspect.Parameter(key, keyword, default=default, annotation=kind) for key, kind in annotations.items()]
+
+
+def _check_numbers(values: Mapping[str, Any]) -> None:
     """Raise `UsageError` for `nan` and `inf`, which pass every bound of an option."""
-    for name, value in given.items():
+    for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"--{name.rstrip('_').replace('_', '-')} cannot be {value}", "it is no finite number")
-
-
-def show_config(console: Console, lines: Sequence[str]) -> None:
-    """Print resolved settings, one a line."""
-    for line in lines:
-        print(line, file=console.streams.stdout)
+            raise UsageError(f"--{name.rstrip('_').replace('_', '-')} cannot be {value}", "it is not a finite number")

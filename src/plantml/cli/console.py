@@ -1,4 +1,4 @@
-"""What a command sees of the outside: streams, output options, progress. Passed in, never global."""
+"""Streams, output options and progress of a command. Passed in, never global."""
 
 import codecs
 import contextlib
@@ -26,13 +26,13 @@ _PLAIN_EVERY = 10.0
 _BAR_AFTER = 1.0
 
 _PLAIN_TEXT, _JSON_TEXT = "plantml.text", "plantml.json"
-"""Names of the two ways to write what the encoding of a stream lacks."""
+"""Names of the two ways to write characters that the encoding of a stream lacks."""
 _SIMILAR = {"–": "-", "—": "-", "−": "-", "…": "...", "→": "->", "×": "x", "±": "+-", "≥": ">=", "≤": "<=",
             "·": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "²": "2", "°": " deg"}  # fmt: skip
 
 
 def _as_text(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Bytes of a file name that are no Unicode as they are; else a similar character or a backslash escape."""
+    """Raw bytes of a file name that is not UTF-8; else a similar character or a backslash escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character, after = error.object[error.start], error.start + 1
@@ -53,9 +53,9 @@ codecs.register_error(_JSON_TEXT, _as_json)
 
 
 def _writable(stream: TextIO | None) -> TextIO:
-    """A standard stream that takes every text; one that was closed from outside (`>&-`) is a hole."""
+    """A standard stream that accepts every text; one that was closed (`>&-`) discards it."""
     if stream is None:
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - open for as long as the process
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - stays open until the process exits
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors=_PLAIN_TEXT)
     return stream
@@ -63,9 +63,9 @@ def _writable(stream: TextIO | None) -> TextIO:
 
 @dataclass(frozen=True)
 class Streams:
-    """Standard input, output and error, so that tests can bring their own.
+    """Standard input, output and error, which tests can replace.
 
-    Whatever the encoding of output and error, writing to them fails for no text.
+    Writing text to output and error never fails because of their encoding.
     """
 
     stdin: BinaryIO = field(default_factory=lambda: sys.stdin.buffer if sys.stdin else io.BytesIO())
@@ -73,7 +73,7 @@ class Streams:
     stderr: TextIO = field(default_factory=lambda: _writable(sys.stderr))
 
     def json_stdout(self) -> TextIO:
-        """Standard output for a command that writes nothing but JSON to it, which stays valid in every encoding."""
+        """Standard output for a command that writes only JSON, which stays valid in every encoding."""
         if isinstance(self.stdout, io.TextIOWrapper):
             self.stdout.reconfigure(errors=_JSON_TEXT)
         return self.stdout
@@ -83,11 +83,11 @@ class Console:
     """One command's output: results to stdout, everything else to stderr.
 
     Args:
-        streams: where it goes.
+        streams: standard input, output and error.
         json: print the result as one JSON document.
-        quiet: say nothing but results and errors.
-        verbose: say more.
-        offline: open no socket except to URLs that were named.
+        quiet: print only results and errors.
+        verbose: print more details.
+        offline: use no network except for URLs that the user named.
     """
 
     def __init__(
@@ -107,35 +107,35 @@ class Console:
 
     @functools.cached_property
     def machine(self) -> "Machine":
-        """What this machine gives."""
+        """Threads, cache and network access of this machine."""
         from plantml.settings import machine  # pydantic would make every help page wait
 
         return machine(offline=self.offline)
 
     @property
     def interactive(self) -> bool:
-        """True if a person watches stderr."""
+        """True if stderr is a terminal."""
         return self.streams.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
     def say(self, text: str) -> None:
-        """A line for the person, unless `--quiet`."""
+        """Print a message to stderr, unless `--quiet`."""
         if not self.quiet:
             self.warn(text)
 
     def warn(self, text: str) -> None:
-        """A line that somebody must see, also with `--quiet`: cron mails it."""
+        """Print a message to stderr even with `--quiet`: cron mails it."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=self.streams.stderr, flush=True)
 
     def detail(self, text: str) -> None:
-        """A line for `--verbose`."""
+        """Print a message to stderr with `--verbose`."""
         if self.verbose:
             self.say(text)
 
     def result(self, command: str, content: Mapping[str, Any], show: Callable[["Page"], None]) -> None:
-        """The command's result: one JSON document with `--json`, else as `show` draws it."""
+        """Print the result: one JSON document with `--json`, else the page that `show` writes."""
         self.close()
         if self.json:
             document = {"plantml_result": RESULT_FORMAT, "command": command, **content}
@@ -146,9 +146,9 @@ class Console:
         self.answered = True
 
     @contextlib.contextmanager
-    def hearing(self) -> Iterator[None]:
-        """Say what the library writes into its log meanwhile: that it tries again, or does without something."""
-        log, handler = logging.getLogger("plantml"), _Said(self)
+    def relaying_log(self) -> Iterator[None]:
+        """Print warnings that the library logs meanwhile, such as retries."""
+        log, handler = logging.getLogger("plantml"), _LogHandler(self)
         log.addHandler(handler)
         try:
             yield
@@ -156,13 +156,13 @@ class Console:
             log.removeHandler(handler)
 
     def progress(self, what: str) -> Progress:
-        """A progress to give to long work: a bar on a terminal, else a plain line every ten seconds."""
+        """Progress of long work: a bar on a terminal, else a line every ten seconds."""
         if self.quiet:
             return silent
         return self._drawn(what) if self.interactive else self._plain(what)
 
     def close(self) -> None:
-        """Take the progress bar off the terminal."""
+        """Remove the progress bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -170,7 +170,7 @@ class Console:
     def _plain(self, what: str) -> Progress:
         started = last = time.monotonic()
 
-        def tell(done: int, total: int) -> None:
+        def update(done: int, total: int) -> None:
             nonlocal last
             now = time.monotonic()
             if now - last >= _PLAIN_EVERY:
@@ -179,13 +179,13 @@ class Console:
                 left = f", about {_duration((total - done) / rate)} left" if total and rate else ""
                 self.say(f"{what}: {done} of {total or '?'}, {rate:.3g}/s{left}")
 
-        return tell
+        return update
 
     def _drawn(self, what: str) -> Progress:
         started = time.monotonic()
         task = None
 
-        def tell(done: int, total: int) -> None:
+        def update(done: int, total: int) -> None:
             nonlocal task
             if task is None:
                 if time.monotonic() - started < _BAR_AFTER:
@@ -198,7 +198,7 @@ class Console:
                 if done >= total > 0:
                     self._bar.update(task, visible=False)
 
-        return tell
+        return update
 
     def _make_bar(self) -> "RichProgress":
         from rich.console import Console as RichConsole
@@ -229,24 +229,24 @@ class Console:
         return bar
 
 
-class _Said(logging.Handler):
-    """Lines of a log on a console."""
+class _LogHandler(logging.Handler):
+    """Prints log records on a console."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.WARNING)
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say one line."""
+        """Print one record."""
         self._console.say(record.getMessage())
 
 
 class Page:
-    """A result as a person reads it.
+    """A result as text.
 
     Args:
-        stream: where it goes.
-        hints: name the next command.
+        stream: to write to.
+        hints: show next commands.
     """
 
     def __init__(self, stream: TextIO, *, hints: bool = True) -> None:
@@ -254,7 +254,7 @@ class Page:
 
         self._hints = hints
 
-        # Rich takes 80 columns where it cannot ask; a pipe has no width, so nothing is cut there.
+        # Rich assumes 80 columns if there is no terminal; a pipe has no width, so nothing is cut there.
         width = None if stream.isatty() else 200
         self._rich: RichConsole = RichConsole(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
@@ -263,7 +263,7 @@ class Page:
         self._rich.print(text, style=style, soft_wrap=True)
 
     def next(self, *commands: str) -> None:
-        """The commands that people run after this one."""
+        """The commands to run next."""
         for number, command in enumerate(commands):
             self.hint(f"{'      ' if number else 'Next: '}{command}")
 
@@ -273,16 +273,16 @@ class Page:
             self.line(text)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
-        """A table; numbers are set to the right."""
+        """A table; numbers are right-aligned."""
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
-        found = [[_cell(value) for value in row] for row in rows]
+        cells = [[_cell(value) for value in row] for row in rows]
         table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
         for number, name in enumerate(columns):
-            numeric = bool(found) and all(_is_number(row[number]) for row in found)
+            numeric = bool(cells) and all(_is_number(row[number]) for row in cells)
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-        for row in found:
+        for row in cells:
             table.add_row(*row)
         self._rich.print(table)
 
@@ -304,7 +304,7 @@ def _duration(seconds: float) -> str:
 
 
 def show_next(page: Page, version: "Version", dataset: str) -> None:
-    """The next command of a dataset, and why, where there is nothing to learn from."""
+    """The next command for a dataset, and why it cannot be trained on yet."""
     from plantml.data import summary
 
     step = summary.next_step(version, dataset)

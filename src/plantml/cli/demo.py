@@ -24,14 +24,14 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     console: Console,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for everything it makes.")] = Path("demo"),
-    images: Annotated[int, typer.Option(min=60, help="Photos to make and to train on.")] = 900,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over them.")] = 3,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for all files.")] = Path("demo"),
+    images: Annotated[int, typer.Option(min=60, help="Number of photos.")] = 900,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs.")] = 3,
 ) -> None:
-    """Go the whole way on photos that it makes itself.
+    """Run the whole workflow on synthetic plant photos.
 
-    Synth, import, split, train, validate, export, detect, in about two minutes on two cores. Each step is
-    printed as the command that you would type.
+    Synth, import, split, train, validate, export and detect, in about two minutes on two cores. Each step is printed
+    as the command that you would type.
     """
     from plantml import demo as library
     from plantml.cli.extras import need_train
@@ -42,13 +42,13 @@ def demo(
     def call(step: Step) -> int:
         console.say(f"\n# {step.why}\n$ plantml {shlex.join(step.arguments)}")
         command = [sys.executable, "-m", "plantml", *step.arguments, *(["--quiet"] if console.quiet else [])]
-        # The command is our own, and its arguments are ours but for the folder that the user named.
+        # Only the folder comes from the user.
         done = subprocess.run(command, stdout=subprocess.DEVNULL if console.json else None, check=False)  # noqa: S603
         return done.returncode
 
     code = library.run(folder, images, epochs, call)
     if code:
-        error = PlantmlError("A step of the demo failed", "its own message is above")
+        error = PlantmlError("A step of the demo failed", "its message is above")
         error.exit_code = code  # type: ignore[assignment]
         raise error
     sheet = folder / "sheet.png"
@@ -60,6 +60,6 @@ def demo(
             f"Done in {seconds:.0f} s. Look at {sheet}, {folder}/run/plots and {folder}/validation.",
             style="bold",
         )
-        page.next("your own photos: plantml dataset import PHOTOS DATASET")
+        page.next("plantml dataset import PHOTOS DATASET, with your own photos")
 
     console.result("demo", {"folder": str(folder), "sheet": str(sheet), "seconds": round(seconds, 1)}, show)

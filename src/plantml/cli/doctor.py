@@ -25,16 +25,16 @@ def register(app: typer.Typer) -> None:
 def doctor(
     console: Console,
     urls: Annotated[
-        list[str] | None, typer.Argument(metavar="[URL]...", help="Datasets, photos or buckets to look at.")
+        list[str] | None, typer.Argument(metavar="[URL]...", help="Datasets, photos or buckets to check.")
     ] = None,
     write: Annotated[
-        bool, typer.Option("--write", help="Create a small file under each URL, and remove it again.")
+        bool, typer.Option("--write", help="Also test writing: create a small file under each URL and delete it.")
     ] = False,
 ) -> None:
-    """Check this machine: software, processor, GPU, cache, settings, and storage that is named.
+    """Check this machine and the storage that you name.
 
-    No socket is opened but to the URLs. Ends with code 4 if a URL cannot be used, else with 0: all other
-    findings are advice.
+    Covers software, processor, GPU, cache and settings. Uses the network only for the URLs. The exit code is 4 if a
+    URL cannot be used; all other findings are advice.
     """
     from plantml import doctor as library
 
@@ -58,4 +58,4 @@ def doctor(
 
     console.result("doctor", content, show)
     if diagnosis.unusable:
-        raise GateError(f"Cannot use {', '.join(diagnosis.unusable)}", "its finding says why")
+        raise GateError(f"Cannot use {', '.join(diagnosis.unusable)}", "the findings above show the reason")

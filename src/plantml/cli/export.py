@@ -27,47 +27,47 @@ def register(app: typer.Typer) -> None:
 
 def export(
     console: Console,
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A run, a bundle, or REGISTRY/NAME@ALIAS.")],
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Model: a run, a bundle or REGISTRY/NAME@ALIAS.")],
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="URL", help="The file to write (.onnx, .xml, .pt2), or a folder for it."),
+        typer.Option("--to", metavar="URL", help="Output file (.onnx, .xml or .pt2), or a folder for it."),
     ] = None,
     format_: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="F", help="onnx, onnx-int8, openvino or pt2; by the file's extension if not given."
+            "--format", metavar="FORMAT", help="Format: onnx, onnx-int8, openvino or pt2. [default: by file extension]"
         ),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="DATASET", help="Photos to compare on, and to calibrate int8; the model's own if not given."
+            metavar="DATASET", help="Photos for verification and int8 calibration. [default: the model's dataset]"
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the dataset to compare on.")] = "test",
-    samples: Annotated[int, typer.Option(min=1, help="Photos to compare at most.")] = 500,
+    split: Annotated[str, typer.Option(help="Split of the dataset to use.")] = "test",
+    samples: Annotated[int, typer.Option(min=1, help="Maximum number of photos to compare.")] = 500,
     max_drop: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="What int8 may cost: macro-F1, mean over targets.")
+        float, typer.Option(min=0.0, max=1.0, help="Tolerated drop of macro-F1 for int8, as a mean over targets.")
     ] = 0.01,
     benchmark: Annotated[
-        bool, typer.Option("--benchmark", help="Make and compare all formats, print the table, write nothing.")
+        bool, typer.Option("--benchmark", help="Compare all formats and print a table; write nothing.")
     ] = False,
 ) -> None:
-    """Write a model in another form, proven equal.
+    """Export a model to another format, and verify it.
 
-    The file needs its runtime and nothing of ours. It answers for held-out photos first, beside the network. If
-    its answers are not the same (int8: if it costs more than --max-drop), nothing is written and the exit code is 4.
+    The file needs its runtime, but not plantml. Its predictions on held-out photos are compared with the network's.
+    If they differ (int8: if macro-F1 drops by more than --max-drop), nothing is written and the exit code is 4.
     """
     from plantml.cli.extras import need_train
 
     if benchmark and (to or format_):
-        raise UsageError("--benchmark compares all formats and writes none", "", "Leave out --to and --format.")
+        raise UsageError("--benchmark compares all formats and writes none", "", "Remove --to and --format.")
     if not benchmark and not to:
-        raise UsageError("No target is named", "", "Name a file: --to leaf.onnx, or compare all formats: --benchmark")
+        raise UsageError("No output is given", "", "Choose a file: --to leaf.onnx, or compare all formats: --benchmark")
     need_train()
-    from plantml.export import export as run
+    from plantml.export import export as library
 
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "data": data,
         "split": split,
         "limit": samples,
@@ -77,45 +77,45 @@ def export(
         "progress": console.progress("comparing"),
     }
     if benchmark or to is None:
-        found = run.benchmark(bundle, **asked)
-        console.result("export", run.as_json(found), lambda page: _show(page, found))
+        result = library.benchmark(bundle, **options)
+        console.result("export", library.as_json(result), lambda page: _show(page, result))
         return
     try:
-        done = run.export(bundle, to, form=format_, **asked)
-    except run.RefusedError as error:
+        result = library.export(bundle, to, form=format_, **options)
+    except library.RefusedError as error:
         if error.found is not None:
             refused = error.found
-            console.result("export", run.as_json(refused), lambda page: _show(page, refused))
+            console.result("export", library.as_json(refused), lambda page: _show(page, refused))
         raise
-    console.result("export", run.as_json(done), lambda page: _show(page, done))
+    console.result("export", library.as_json(result), lambda page: _show(page, result))
 
 
-def _show(page: Page, found: "Compared") -> None:
-    if found.url:
-        written = found.rows[-1]
-        page.line(f"Wrote {found.url}, {written.size / 1e6:.1f} MB, model {written.model[:12]}", style="bold")
-    proven = [row for row in found.rows if row.proof is not None]
-    if proven and proven[0].proof is not None:
-        page.line(f"Compared on {proven[0].proof.photos} photos of {found.photos}, with the network in torch:")
+def _show(page: Page, result: "Compared") -> None:
+    if result.url:
+        written = result.rows[-1]
+        page.line(f"Wrote {result.url}, {written.size / 1e6:.1f} MB, model {written.model[:12]}", style="bold")
+    compared = [row for row in result.rows if row.proof is not None]
+    if compared and compared[0].proof is not None:
+        page.line(f"Compared with the network in torch, on {compared[0].proof.photos} photos of {result.photos}:")
         page.table(
             ("format", "labels", "decisions", "difference", "score", "change", "95 % interval", "MB", ""),
-            [_proof_cells(row) for row in found.rows],
+            [_proof_cells(row) for row in result.rows],
         )
-    if any(row.speed for row in found.rows):
-        page.line(f"Speed, in turns in one run; images/s with {found.threads} callers:")
-        batches = list(found.rows[0].speed)
+    if any(row.speed for row in result.rows):
+        page.line(f"Speed, measured alternately; images/s with {result.threads} callers:")
+        batches = list(result.rows[0].speed)
         page.table(
             ("format", *(f"{name} at {batch}" for batch in batches for name in ("ms", "images/s", "ratio"))),
-            [(row.name, *_speed_cells(row, batches)) for row in found.rows if row.speed],
+            [(row.name, *_speed_cells(row, batches)) for row in result.rows if row.speed],
         )
-    for name, why in (found.missing or {}).items():
+    for name, why in (result.missing or {}).items():
         page.line(f"{name}: {why}")
-    for row in found.rows:
+    for row in result.rows:
         if row.settings:
-            kept = ", ".join(row.settings["in_float"]) or "none"
-            page.line(f"{row.name}: ranges by {row.settings['method']}, layers left in float: {kept}")
-    if found.url:
-        page.next(f"plantml detect PHOTOS --model {found.url} --out records.jsonl")
+            float_layers = ", ".join(row.settings["in_float"]) or "none"
+            page.line(f"{row.name}: ranges by {row.settings['method']}, layers kept in float: {float_layers}")
+    if result.url:
+        page.next(f"plantml detect PHOTOS --model {result.url} --out records.jsonl")
 
 
 def _proof_cells(row: "Row") -> tuple[Any, ...]:

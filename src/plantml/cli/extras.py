@@ -1,4 +1,4 @@
-"""Telling early, and in one line, that an optional part is not installed."""
+"""Early checks for optional parts that are not installed."""
 
 from importlib.util import find_spec
 

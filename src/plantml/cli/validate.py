@@ -4,14 +4,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plantml.cli.command import ConfigFile, PrintConfig, Sets, command, show_config
+from plantml.cli.command import command
 from plantml.cli.console import Console, Page
 from plantml.errors import FailuresError, GateError, UsageError
+from plantml.settings import Resolved
+from plantml.validate.config import ValidateConfig
 
 if TYPE_CHECKING:
     from plantml.metrics import Interval
     from plantml.model.pipeline import Pipeline
-    from plantml.validate.config import ValidateConfig
     from plantml.validate.results import ValidationResult
 
 EXAMPLES = [
@@ -29,209 +30,126 @@ _WORST = 8
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "validate", examples=EXAMPLES)(validate)
+    command(app, "validate", examples=EXAMPLES, config=ValidateConfig)(validate)
 
 
 def validate(
     console: Console,
+    resolved: Resolved[ValidateConfig],
     datasets: Annotated[
-        list[str], typer.Argument(metavar="DATASET...", help="URLs of datasets; @N or @TAG for a version.")
+        list[str], typer.Argument(metavar="DATASET", help="URLs of datasets; append @N or @TAG for a version.")
     ],
-    model: Annotated[
-        str | None, typer.Option(metavar="M", help="Run, bundle, exported file or REGISTRY/NAME@N to judge.")
-    ] = None,
-    against: Annotated[
-        str | None, typer.Option(metavar="M", help="Another model to compare with, on the same photos.")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="train, val, test or all. [default: test]")] = None,
-    where: Annotated[
-        str | None, typer.Option(metavar="CONDITION", help="Only photos for which this holds, by columns.")
-    ] = None,
-    map_: Annotated[
-        str | None,
-        typer.Option("--map", metavar="FILE", help="CSV that renames the dataset's classes: [target,]from,to."),
-    ] = None,
-    shared_classes: Annotated[
-        bool | None, typer.Option("--shared-classes", help="Leave out photos whose class the model does not know.")
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder for metrics.json, predictions and charts.")
-    ] = None,
-    report: Annotated[str | None, typer.Option(metavar="FILE", help="Write a report, one HTML file.")] = None,
-    markdown: Annotated[str | None, typer.Option(metavar="FILE", help="Write a summary in Markdown.")] = None,
-    junit: Annotated[str | None, typer.Option(metavar="FILE", help="Write the gates as JUnit XML.")] = None,
-    review: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Write what to label next to OUT/review, as tasks for Label Studio."),
-    ] = None,
-    robustness: Annotated[
-        bool | None, typer.Option("--robustness", help="Judge on blurred, noisy, dark… photos too.")
-    ] = None,
-    min_: Annotated[
-        list[str] | None,
-        typer.Option("--min", metavar="NAME=NUMBER", help="Gate: exit code 4 if the score is lower."),
-    ] = None,
-    max_: Annotated[
-        list[str] | None,
-        typer.Option("--max", metavar="NAME=NUMBER", help="Gate: exit code 4 if the score is higher."),
-    ] = None,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="Gate: exit code 4 if macro-F1, or a class's F1, is lower than the other model's by more.",
-        ),
-    ] = None,
-    max_failures: Annotated[
-        str | None, typer.Option(metavar="N|N%", help="Unreadable photos that still end with exit code 0. [default: 0]")
-    ] = None,
-    batch: Annotated[int | None, typer.Option(help="Images a call of the model. [default: 8]")] = None,
-    runtime: Annotated[str | None, typer.Option(help="auto, onnxruntime, torch, openvino. [default: auto]")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, or as torch names it. [default: cpu]")] = None,
-    fresh: Annotated[
-        bool | None, typer.Option("--fresh", help="Predict again what an earlier validation predicted.")
-    ] = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    print_config: PrintConfig = False,
 ) -> None:
-    """Judge a model on a split, by the very code that detect runs.
+    """Validate a model on a split, with the same code as detect.
 
-    Every score has a 95 % interval, from a bootstrap over groups of photos. A validation that was interrupted
-    or killed goes on where it was.
+    Every metric has a 95 % interval, by bootstrap over groups of photos. Repeat an interrupted command to resume it.
     """
-    from plantml import settings
     from plantml.concurrency import Stop
     from plantml.validate import results
-    from plantml.validate import validate as run
-    from plantml.validate.config import ValidateConfig
+    from plantml.validate import validate as library
 
-    flags = {
-        "model": model,
-        "against": against,
-        "split": split,
-        "where": where,
-        "map": map_,
-        "shared_classes": shared_classes,
-        "out": out,
-        "report": report,
-        "markdown": markdown,
-        "junit": junit,
-        "review": review,
-        "robustness": robustness,
-        "min": min_,
-        "max": max_,
-        "max_drop": max_drop,
-        "max_failures": max_failures,
-        "batch": batch,
-        "runtime": runtime,
-        "device": device,
-        "fresh": fresh,
-    }
-    resolved = settings.resolve(ValidateConfig, "validate", flags=flags, sets=sets or (), file=config)
-    if print_config:
-        show_config(console, resolved.lines())
-        return
-    chosen = resolved.value
-    if chosen.model is None:
-        raise UsageError("No model is named", "", "Name one: --model RUN")
-    pipeline = _open(console, chosen.model, chosen)
-    other = _open(console, chosen.against, chosen) if chosen.against else None
+    config = resolved.value
+    if config.model is None:
+        raise UsageError("No model is given", "", "Choose one: --model RUN")
+    pipeline = _open(console, config.model, config)
+    other = _open(console, config.against, config) if config.against else None
     with Stop() as stop:
-        machine = run.Machine(console.machine.cache_dir, stop, console.progress)
-        found = run.validate(datasets, pipeline, chosen, machine=machine, other=other)
-    console.result("validate", results.as_json(found), lambda page: _show(page, found))
-    if not found.passed:
-        failed = [gate for gate in found.gates if not gate.passed]
-        raise GateError(f"{len(failed)} of {len(found.gates)} gates failed", "; ".join(str(gate) for gate in failed))
-    if len(found.failed) > found.allowed:
+        machine = library.Machine(console.machine.cache_dir, stop, console.progress)
+        result = library.validate(datasets, pipeline, config, machine=machine, other=other)
+    console.result("validate", results.as_json(result), lambda page: _show(page, result))
+    if not result.passed:
+        failed = [gate for gate in result.gates if not gate.passed]
+        raise GateError(f"{len(failed)} of {len(result.gates)} gates failed", "; ".join(str(gate) for gate in failed))
+    if len(result.failed) > result.allowed:
         raise FailuresError(
-            f"{len(found.failed)} of {found.photos} photos gave no answer, {found.allowed} were allowed",
-            "the scores are those of the others",
-            "Mend or exclude them; --max-failures allows more.",
+            f"{len(result.failed)} of {result.photos} photos failed, but only {result.allowed} are tolerated",
+            "the metrics are those of the other photos",
+            "Repair or exclude them, or raise --max-failures.",
         )
 
 
-def _open(console: Console, ref: str, chosen: "ValidateConfig") -> "Pipeline":
+def _open(console: Console, ref: str, config: ValidateConfig) -> "Pipeline":
     from plantml.model.pipeline import Pipeline
     from plantml.registry.references import open_model
 
-    bundle, opened = open_model(ref, runtime=chosen.runtime, device=chosen.device, cache=console.machine.cache())
-    return Pipeline(bundle, opened, threads=console.machine.threads, batch=chosen.batch)
+    bundle, opened = open_model(ref, runtime=config.runtime, device=config.device, cache=console.machine.cache())
+    return Pipeline(bundle, opened, threads=console.machine.threads, batch=config.batch)
 
 
-def _show(page: Page, found: "ValidationResult") -> None:
+def _show(page: Page, result: "ValidationResult") -> None:
     from plantml.metrics import ValueReport
 
-    page.line(f"{found.dataset}, split {found.split}: {found.photos} photos, model {found.model[:12]}", style="bold")
-    scores = [[name, value, _around(found.intervals.get(name))] for name, value in found.scores.items()]
-    page.table(("score", "number", f"95 % interval, {found.groups} groups"), scores)
-    for report in found.reports:
+    page.line(
+        f"{result.dataset}, split {result.split}: {result.photos} photos, model {result.model[:12]}", style="bold"
+    )
+    scores = [[name, value, _interval(result.intervals.get(name))] for name, value in result.scores.items()]
+    page.table(("metric", "value", f"95 % interval, {result.groups} groups"), scores)
+    for report in result.reports:
         if not isinstance(report, ValueReport):
             head = [name for name in next(iter(report.per_class.values()), {}) if name != "support"]
             rows = []
             for name, row in report.per_class.items():
-                around = _around(found.intervals.get(f"{report.target}.f1[{name}]"))
+                around = _interval(result.intervals.get(f"{report.target}.f1[{name}]"))
                 rows.append([name, *(row[score] for score in head), around, row["support"]])
             page.table((report.target, *head, "f1, 95 %", "photos"), rows)
-    _show_slices(page, found)
-    _show_comparison(page, found)
-    page.line("Decisions: " + ", ".join(f"{name} {number}" for name, number in found.decisions.items()))
-    for target, number in found.left_out.items():
-        page.line(f"Left out: {number} photos whose {target} a model does not know")
-    for name, reason in found.failed[:10]:
-        page.line(f"No answer: {name} ({reason})")
-    for gate in found.gates:
+    _show_slices(page, result)
+    _show_comparison(page, result)
+    page.line("Decisions: " + ", ".join(f"{name} {number}" for name, number in result.decisions.items()))
+    for target, number in result.left_out.items():
+        page.line(f"Left out: {number} photos with a {target} that a model does not know")
+    for name, reason in result.failed[:10]:
+        page.line(f"Failed: {name} ({reason})")
+    for gate in result.gates:
         page.line(str(gate))
-    for url in [*found.written, *([found.out] if found.out else [])]:
+    for url in [*result.written, *([result.out] if result.out else [])]:
         page.line(f"Written: {url}")
-    if found.review:
-        page.line(f"To label next: {found.review} photos in {found.out}/review")
+    if result.review:
+        page.line(f"To label next: {result.review} photos in {result.out}/review")
 
 
-def _show_slices(page: Page, found: "ValidationResult") -> None:
-    worst = [each for each in found.slices if each.gap > 0][:_WORST]
+def _show_slices(page: Page, result: "ValidationResult") -> None:
+    worst = [each for each in result.slices if each.gap > 0][:_WORST]
     if worst:
         rows = [
-            [f"{each.by}: {each.value}", each.target, each.number, _around(each.interval), each.rest, each.photos]
+            [f"{each.by}: {each.value}", each.target, each.number, _interval(each.interval), each.rest, each.photos]
             for each in worst
         ]
-        page.table(("worst slices", "target", "score", "95 % interval", "others", "photos"), rows)
-    if found.leaks and found.leaks.leaked:
-        first = next(iter(found.leaks.clean.items()), None)
-        without = f"; without them {first[0]} is {first[1]:.4f}" if first else "; no photo is left without"
+        page.table(("worst slices", "target", "metric", "95 % interval", "other photos", "photos"), rows)
+    if result.leaks and result.leaks.leaked:
+        first = next(iter(result.leaks.clean.items()), None)
+        without = f"; without them {first[0]} is {first[1]:.4f}" if first else "; no photo is left without them"
         page.line(
-            f"{found.leaks.leaked} of {found.leaks.photos} photos are near-duplicates of training photos{without}"
+            f"{result.leaks.leaked} of {result.leaks.photos} photos are near-duplicates of training photos{without}"
         )
-    if found.robustness:
-        rows = [[name, *scores] for name, scores in found.robustness.scores.items()]
-        page.table((f"{found.robustness.score} under", "none", "mild", "strong"), rows)
+    if result.robustness:
+        rows = [[name, *scores] for name, scores in result.robustness.scores.items()]
+        page.table((f"{result.robustness.score} under", "none", "mild", "strong"), rows)
 
 
-def _show_comparison(page: Page, found: "ValidationResult") -> None:
+def _show_comparison(page: Page, result: "ValidationResult") -> None:
     from plantml.validate.compare import percent
 
-    against = found.comparison
+    against = result.comparison
     if against is None:
         return
     page.table(
         (f"against {against.ref}", "other", "this", "difference", "95 % interval", "sure", "this is"),
         [
-            [each.name, each.other, each.value, f"{each.difference:+.4f}", _around(each.interval),
+            [each.name, each.other, each.value, f"{each.difference:+.4f}", _interval(each.interval),
              "" if each.probability is None else percent(max(each.probability, 1 - each.probability)), each.verdict]
             for each in against.differences
         ],
     )  # fmt: skip
     page.table(
-        ("target", "class", "photos", "only this right", "only the other right", "McNemar's p"),
+        ("target", "class", "photos", "only this one correct", "only the other correct", "McNemar's p"),
         [
             [duel.target, duel.label or "all", duel.paired.photos, duel.paired.wins, duel.paired.losses, duel.paired.p]
             for duel in against.duels
         ],
     )
-    page.line(f"{len(against.changed)} photos are answered differently")
+    page.line(f"{len(against.changed)} predictions differ")
     page.line(against.verdict, style="bold")
 
 
-def _around(interval: "Interval | None") -> str:
+def _interval(interval: "Interval | None") -> str:
     return f"{interval.low:.4f} – {interval.high:.4f}" if interval else ""

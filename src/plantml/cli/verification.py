@@ -1,4 +1,4 @@
-"""How `dataset verify` and `models verify` tell what they found."""
+"""The result of `dataset verify` and `models verify`."""
 
 from plantml.cli.console import Console, Page, count
 from plantml.errors import GateError
@@ -7,35 +7,42 @@ from plantml.storage.checksums import Verified
 _SHOWN = 20
 
 
-def tell(console: Console, command: str, found: Verified, *, kind: str, came: str, hint: str) -> None:
+def report(console: Console, command: str, result: Verified, *, kind: str, stored: str, hint: str) -> None:
     """Show the result; raise `GateError` if a file is missing or damaged.
 
     Args:
         console: of the command.
         command: its name.
-        found: what it found.
+        result: of the verification.
         kind: key of the reference in the JSON result.
-        came: how the files came: `imported`, `added`.
-        hint: what to do about a file that is not sound.
+        stored: the operation that stored the files: `imported`, `added`.
+        hint: what to do about a damaged file.
     """
-    wrong = len(found.missing) + len(found.damaged)
-    content = {kind: found.ref, "files": found.files, "missing": list(found.missing), "damaged": list(found.damaged),
-               "not_checksummed": list(found.unchecked), "sound": found.sound}  # fmt: skip
+    wrong = len(result.missing) + len(result.damaged)
+    content = {
+        kind: result.ref,
+        "files": result.files,
+        "missing": list(result.missing),
+        "damaged": list(result.damaged),
+        "not_checksummed": list(result.unchecked),
+        "sound": result.sound,
+    }
 
     def show(page: Page) -> None:
-        unchecked = f", {len(found.unchecked)} not checksummed" if found.unchecked else ""
+        unchecked = f", {len(result.unchecked)} not checksummed" if result.unchecked else ""
         page.line(
-            f"{found.ref}: {count(found.files, 'file')}, {len(found.missing)} missing, {len(found.damaged)} damaged"
+            f"{result.ref}: {count(result.files, 'file')}, {len(result.missing)} missing, {len(result.damaged)} damaged"
             + unchecked
         )
-        shown = ("missing", found.missing), ("damaged", found.damaged), ("not checksummed", found.unchecked)
+        shown = ("missing", result.missing), ("damaged", result.damaged), ("not checksummed", result.unchecked)
         for what, names in shown:
             for name in names[:_SHOWN]:
                 page.line(f"  {what}: {name}")
             if len(names) > _SHOWN:
-                page.line(f"  {what}: {len(names) - _SHOWN} more; --json has them all")
+                page.line(f"  {what}: {len(names) - _SHOWN} more; --json lists all")
 
     console.result(command, content, show)
-    if not found.sound:
-        what = f"{count(wrong, 'file')} of {found.ref} {'is' if wrong == 1 else 'are'} not what was {came}"
+    if not result.sound:
+        since = f"has changed since it was {stored}" if wrong == 1 else f"have changed since they were {stored}"
+        what = f"{count(wrong, 'file')} of {result.ref} {since}"
         raise GateError(what, "", hint)

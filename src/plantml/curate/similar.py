@@ -13,6 +13,8 @@ from plantml.concurrency import Progress, silent
 from plantml.curate import embeddings, nearest_neighbours
 from plantml.data import versions
 from plantml.data.manifest import Version
+from plantml.detect.config import DetectConfig
+from plantml.detect.similar import Similar
 from plantml.errors import UsageError
 from plantml.imaging import contact_sheet
 from plantml.imaging.contact_sheet import Tile
@@ -106,6 +108,23 @@ def similar(
         labels = {target.name: values[target.name] for target in version.targets if values[target.name] is not None}
         matches.append(Match(row, values["name"], float(cosine), labels))
     return version, matches
+
+
+def for_detection(config: DetectConfig, machine: Machine, progress: Progress) -> Similar:
+    """The photos of the dataset `config.similar`, embedded by the model that detects."""
+    embedded = embed(str(config.similar), machine, model=config.model, progress=progress)
+    version = embedded.version
+    names = [target.name for target in version.targets]
+    rows = {row["image_id"]: row for row in version.usable().iter_rows(named=True)}
+    photos = [
+        {
+            "name": rows[image_id]["name"],
+            "url": version.image_url(rows[image_id]["path"]),
+            "labels": {name: rows[image_id][name] for name in names if rows[image_id][name] is not None},
+        }
+        for image_id in embedded.ids
+    ]
+    return Similar(version.ref, photos, embedded.vectors, config.neighbours)
 
 
 def draw(image: str, version: Version, matches: Sequence[Match]) -> bytes:

@@ -1,60 +1,68 @@
-"""What can be set for `plantml detect`."""
+"""Settings of `plantml detect`."""
 
 from typing import Literal
 
-from pydantic import Field
-
-from plantml.settings import Config, Duration, MaxFailures
+from plantml.settings import Config, Duration, MaxFailures, option
 
 STDOUT = "-"
 
 
 class DetectConfig(Config):
-    """What can be set for `plantml detect`."""
+    """Settings of `plantml detect`."""
 
-    model: str | None = Field(None, description="run, bundle, exported file or REGISTRY/NAME@ALIAS to use")
-    out: str = Field(STDOUT, description="URL of the output (.jsonl, .csv, .parquet), or - for JSON Lines on stdout")
-    format: str | None = Field(
-        None, description="jsonl, csv, parquet, coco or megadetector; by the output's extension if not set"
+    model: str | None = option(
+        None, "Model to use: a run, a bundle, an exported file or REGISTRY/NAME@ALIAS.", metavar="MODEL"
     )
-    split: str | None = Field(None, description="of datasets among the sources: only this split")
-    column: str | None = Field(None, description="of tables among the sources: the column of paths or URLs")
-    since: str | None = Field(
-        None, description="of folders and globs: only files changed since an age like 24h or 7d, or a date"
+    out: str = option(STDOUT, "Output file: .jsonl, .csv or .parquet; - writes JSON Lines to stdout.", metavar="URL")
+    format: str | None = option(
+        None, "Output format: jsonl, csv, parquet, coco or megadetector.", metavar="FORMAT", shown="by file extension"
     )
-    allow_root: tuple[str, ...] = Field(
-        (), description="folders and URLs under which lists may name images, and links to folders may lead"
+    split: str | None = option(None, "Read only this split of datasets.")
+    column: str | None = option(None, "Column of tables that holds paths or URLs.", metavar="NAME")
+    since: str | None = option(
+        None, "Read only files changed since: an age like 24h or 7d, or a date (folders and globs).", metavar="WHEN"
     )
-    runtime: str = Field("auto", description="auto, onnxruntime, torch or openvino")
-    device: str = Field("cpu", description="cpu, or a device as torch names it")
-    batch: int | None = Field(
-        None, ge=1, le=1024, description="images a call of the model; 8, or for long runs what is measured, if not set"
+    allow_root: tuple[str, ...] = option(
+        (), "Also read images listed under this folder or URL, and follow links into it. Repeatable.", metavar="URL"
     )
-    threads: int | None = Field(
-        None, ge=1, le=1024, description="images worked on at once; all usable cores, or what is measured, if not set"
+    where: str | None = option(
+        None, "Write only records that match a condition: 'decision == \"review\"'.", metavar="CONDITION"
     )
-    top_k: int = Field(5, ge=1, le=10_000, description="classes named for each class target, best first")
-    tta: bool = Field(default=False, description="average over mirrored and turned forms; 4 or 8 times as slow")
-    tile: int | None = Field(None, ge=16, le=65_536, description="also answer for each tile of so many pixels")
-    overlap: float = Field(0.2, ge=0, le=0.9, description="share of a tile that its neighbour shows too")
-    similar: str | None = Field(None, description="dataset whose most similar photos are added to each record")
-    neighbours: int = Field(5, ge=1, le=100, description="similar photos named in each record")
-    advice: str | None = Field(None, description="YAML of texts by target and label that are added to the records")
-    where: str | None = Field(None, description="condition on records; only those that fit are written and drawn")
-    embeddings: str | None = Field(None, description="URL of the images' embeddings, .parquet or .npy")
-    sheet: str | None = Field(None, description="PNG of a contact sheet of the first images and their answers")
-    annotate: str | None = Field(None, description="folder of the photos with their answers drawn under them")
-    sort_into: str | None = Field(None, description="folder that gets a folder of photos for each label")
-    sort_by: str | None = Field(None, description="class target that photos are sorted by; the first one if not set")
-    sort_how: Literal["link", "copy"] = Field("link", description="link (local files) or copy sorted photos")
-    max_failures: MaxFailures = Field(
-        "0", description="failed images that still end well: a number, or a share like 2%"
+    top_k: int = option(5, "Number of classes listed per target, best first.", ge=1, le=10_000)
+    tta: bool = option(
+        default=False, description="Use test-time augmentation: average over flips and rotations. 4 to 8 times slower."
     )
-    retry_failed: bool = Field(default=False, description="look again at images that failed in an earlier run")
-    changed_only: bool = Field(
-        default=False, description="write only images that are new or changed since the output was last written"
+    tile: int | None = option(
+        None, "Also predict on tiles of this size, in pixels.", metavar="PIXELS", ge=16, le=65_536
     )
-    journal: str | None = Field(None, description="URL of the journal's folder; beside the output if not set")
-    shard: str | None = Field(None, description="do only part i of n, written i/n, for `--merge` to put together")
-    watch: bool = Field(default=False, description="go on with files as they arrive, until stopped")
-    interval: Duration = Field(5.0, description="seconds between two looks for new files")
+    overlap: float = option(0.2, "Overlap of neighbouring tiles, as a share of the tile size.", ge=0, le=0.9)
+    similar: str | None = option(None, "Add the most similar photos of a dataset to each record.", metavar="DATASET")
+    neighbours: int = option(5, "Number of similar photos per record.", ge=1, le=100)
+    advice: str | None = option(
+        None, "Add texts by target and label to the records; see configs/advice.yaml.", metavar="YAML"
+    )
+    embeddings: str | None = option(None, "Write embeddings to a .parquet or .npy file.", metavar="URL")
+    sheet: str | None = option(None, "Draw a contact sheet of the first predictions, as PNG.", metavar="URL")
+    annotate: str | None = option(
+        None, "Draw each photo with its predictions, boxes and tiles into a folder.", metavar="DIR"
+    )
+    sort_into: str | None = option(None, "Sort photos into one folder per predicted label.", metavar="DIR")
+    sort_by: str | None = option(None, "Target to sort by.", metavar="TARGET", shown="the first class target")
+    sort_how: Literal["link", "copy"] = option("link", "Link or copy sorted photos; links need local files.")
+    max_failures: MaxFailures = option(
+        "0", "Failures tolerated before the exit code is 5, as a number or a share.", metavar="N|N%"
+    )
+    batch: int | None = option(None, "Batch size.", shown="8, or measured in long runs", ge=1, le=1024)
+    threads: int | None = option(
+        None, "Worker threads.", shown="all usable cores, or measured in long runs", ge=1, le=1024
+    )
+    runtime: str = option("auto", "Runtime: auto, onnxruntime, torch or openvino.")
+    device: str = option("cpu", "Device: cpu, or a torch device name.")
+    retry_failed: bool = option(default=False, description="Retry images that failed in an earlier run.")
+    changed_only: bool = option(
+        default=False, description="Write only records that are new or changed since --out was last written."
+    )
+    journal: str | None = option(None, "Folder of the journal.", metavar="DIR", shown="beside --out")
+    shard: str | None = option(None, "Process only shard I of N; join the outputs with --merge.", metavar="I/N")
+    watch: bool = option(default=False, description="Keep running and process new files as they arrive.")
+    interval: Duration = option(5.0, "Polling interval of --watch, such as 5s or 1m.", metavar="TIME", shown="5s")

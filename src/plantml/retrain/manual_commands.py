@@ -8,7 +8,7 @@ from plantml.data import versions
 from plantml.parsing import dump_yaml
 from plantml.retrain import data_steps, model_steps
 from plantml.retrain.round_context import Work
-from plantml.train import config as recipe
+from plantml.train import plan as plans
 
 Lines = list[list[str]]
 
@@ -49,7 +49,7 @@ def _production(work: Work) -> Lines:
 
 
 def _train(work: Work) -> Lines:
-    settings = recipe.chosen(work.config.train.model_dump(mode="json"))
+    settings = plans.non_defaults(work.config.train.model_dump(mode="json"))
     sets = [f"{key}={dump_yaml(value, one_line=True)}" for key, value in settings.items()]
     line = ["train", _dataset(work), "--out", work.round.place(model_steps.CHALLENGER)]
     if work.config.start == "warm" and "production" in work.round.results and work.model:

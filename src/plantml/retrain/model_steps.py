@@ -50,7 +50,7 @@ def train(work: Work) -> Result:
         stop=work.stop,
         listener=Listener(work.say, work.progress),
     )
-    assert run is not None  # one process only, see `config.check`
+    assert run is not None  # one process only, see `consistency.check`
     scores = {name: value for name, value in run.scores.items() if "[" not in name}
     return {"run": run.run, "bundle": run.bundle.url, "digest": run.bundle.digest, "val": scores}
 

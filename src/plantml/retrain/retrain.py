@@ -10,8 +10,8 @@ from plantml import registry, storage
 from plantml.concurrency import Progress, silent
 from plantml.errors import InputError, StoppedError, StorageError, UsageError
 from plantml.registry import ledger
-from plantml.retrain import data_steps, manual_commands, model_steps, report, rounds, triggers
-from plantml.retrain.config import RetrainConfig, check
+from plantml.retrain import consistency, data_steps, manual_commands, model_steps, report, rounds, triggers
+from plantml.retrain.config import RetrainConfig
 from plantml.retrain.lease import Lease, LeaseStop
 from plantml.retrain.round_context import Result, Work
 from plantml.retrain.rounds import Round
@@ -105,7 +105,7 @@ def retrain(
         StorageError: the single step did not run, as another process works on the round.
         StoppedError: a signal arrived, or another machine took over; repeating the call resumes.
     """
-    check(config)
+    consistency.check(config)
     if step is not None and step not in STEPS:
         raise UsageError(f"There is no step {step!r}", "", f"Steps: {', '.join(STEPS)}.")
     listener = listener or Listener()
@@ -145,7 +145,7 @@ def abandon(config: RetrainConfig, stop: LeaseStop) -> RetrainResult:
 
 def plan(config: RetrainConfig, machine: Machine) -> tuple[RetrainResult, dict[str, list[str]]]:
     """What a call would do, and the command lines of the remaining steps; changes nothing."""
-    check(config)
+    consistency.check(config)
     _check_work(config)
     idle, why = _find_reason(config, machine, None)
     state = rounds.state(config.work)

@@ -17,9 +17,9 @@ from plantml.parsing import dump_yaml
 from plantml.reporting import charts
 from plantml.settings import usable_cores
 from plantml.train import calibration_report
-from plantml.train.config import Plan
 from plantml.train.history import History
 from plantml.train.packaging import PackagedModel
+from plantml.train.plan import Plan
 from plantml.train.run_folder import HISTORY, METRICS, RunFolder
 
 METRICS_FORMAT = 1

@@ -8,8 +8,8 @@ from torch.utils.data import default_collate
 
 from plantml.targets import Target
 from plantml.train.batches import PhotoDataset, Photos, StepSampler, augmentation
-from plantml.train.config import Plan
 from plantml.train.mixup import MixedBatch, mix
+from plantml.train.plan import Plan
 
 _COLUMNS, _GAP, _LINE = 4, 6, 15
 

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from plantml.train.config import Mode, Plan, Preset, TrainConfig
+from plantml.train.config import Mode, Preset, TrainConfig
+from plantml.train.plan import Plan
 from plantml.train.plan_inputs import PlanInputs, Speed
 
 BUDGET_SHARE = 0.95

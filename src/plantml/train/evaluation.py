@@ -14,8 +14,8 @@ from plantml.model.network import PlantNet
 from plantml.targets import Target
 from plantml.train import distributed
 from plantml.train.batches import Batch
-from plantml.train.config import Plan
 from plantml.train.losses import total_loss
+from plantml.train.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from plantml.model.network import PlantNet
 from plantml.train import distributed, prepare, probe
 from plantml.train.batches import evaluation_loader, training_loader
 from plantml.train.checkpoint import CheckpointCallback, TrainingEvents
-from plantml.train.config import Plan
 from plantml.train.history import History
 from plantml.train.lightning_module import PlantModule
+from plantml.train.plan import Plan
 from plantml.train.run_folder import HISTORY
 from plantml.train.session import Session
 

@@ -11,9 +11,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from plantml.model.network import PlantNet
 from plantml.train import distributed
 from plantml.train.batches import Batch
-from plantml.train.config import Plan
 from plantml.train.losses import counts, total_loss
 from plantml.train.mixup import mix
+from plantml.train.plan import Plan
 
 
 class PlantModule(pl.LightningModule):

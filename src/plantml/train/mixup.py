@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from plantml.train.batches import Batch
-from plantml.train.config import Plan
+from plantml.train.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from plantml.targets import Target, tied, valid_combinations
 from plantml.train import calibration_report, prepare
 from plantml.train.batches import PixelSource
 from plantml.train.calibration_report import ConfidenceReport
-from plantml.train.config import Plan
 from plantml.train.model_card import model_card, train_counts
+from plantml.train.plan import Plan
 from plantml.validate.scoring import Outcomes
 from plantml.validate.selection import DATASET, groups_of
 from plantml.validate.slices import slices

@@ -12,7 +12,8 @@ from plantml.imaging import Fit, FitMode
 from plantml.model.bundle import Bundle
 from plantml.targets import Target
 from plantml.train import budget, class_balance
-from plantml.train.config import FIXED, Mode, Plan, Precision, Preset, TrainConfig, versions
+from plantml.train.config import Mode, Precision, Preset, TrainConfig
+from plantml.train.plan import FIXED, Plan, versions
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
 from plantml.train.weights import DEFAULT
 

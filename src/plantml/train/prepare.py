@@ -17,8 +17,8 @@ from plantml.model.network import PlantNet
 from plantml.settings import Machine
 from plantml.train import pixel_cache, weights
 from plantml.train.batches import Photos
-from plantml.train.config import Plan
 from plantml.train.pixel_cache import Photo
+from plantml.train.plan import Plan
 
 BANK = 1000
 """Largest number of training photos whose embeddings are the reference for the unknown score."""

@@ -12,11 +12,11 @@ from plantml.concurrency import Progress, Stop, batched, silent
 from plantml.model.network import PlantNet
 from plantml.train.batches import PhotoDataset, Photos, augmentation
 from plantml.train.budget import WARM_UP_PHOTOS
-from plantml.train.config import Plan
 from plantml.train.embedding_store import EmbeddingStore, StoredEmbeddings
 from plantml.train.evaluation import evaluate_logits
 from plantml.train.history import History
 from plantml.train.losses import total_loss
+from plantml.train.plan import Plan
 
 _BATCH = 32
 """Batch size of embedding."""

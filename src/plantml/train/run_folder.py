@@ -23,7 +23,8 @@ from plantml.model.bundle import Bundle
 from plantml.parsing import dump_yaml, parse_yaml
 from plantml.settings import Machine
 from plantml.storage import checksums
-from plantml.train.config import Plan, TrainConfig, differences
+from plantml.train.config import TrainConfig
+from plantml.train.plan import Plan, differences
 
 PLAN, HISTORY, METRICS = "plan.yaml", "history.csv", "metrics.json"
 _PLAN_HEAD = b"# What was asked for, and every choice of the run. Not to be edited: its last line is its checksum.\n"

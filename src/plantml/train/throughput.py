@@ -20,8 +20,9 @@ from plantml.parsing import parse_json
 from plantml.settings import Machine
 from plantml.train import pixel_cache, prepare
 from plantml.train.batches import augmentation
-from plantml.train.config import Plan, Precision
+from plantml.train.config import Precision
 from plantml.train.lightning_module import PlantModule
+from plantml.train.plan import Plan
 from plantml.train.plan_inputs import Hardware, Speed
 
 _STEPS, _SECONDS, _DECODED = 6, 4.0, 8

@@ -28,8 +28,9 @@ from plantml.train import (
     warm_start,
 )
 from plantml.train.batch_preview import example_batch
-from plantml.train.config import Plan, TrainConfig
+from plantml.train.config import TrainConfig
 from plantml.train.history import History
+from plantml.train.plan import Plan
 from plantml.train.plan_inputs import PlanInputs
 from plantml.train.run_folder import RunFolder
 from plantml.train.selection import select

@@ -10,7 +10,7 @@ from plantml.model import bundle as bundles
 from plantml.model.bundle import Bundle
 from plantml.model.network import PlantNet, read_weights
 from plantml.registry import references
-from plantml.train.config import Plan
+from plantml.train.plan import Plan
 
 Renamed = Mapping[str, Mapping[str, str]]
 """The new name of each old class, by target."""

@@ -2,40 +2,44 @@
 
 from pydantic import Field
 
-from plantml.metrics.bootstrap import RESAMPLES, SEED
-from plantml.settings import Config, MaxFailures, Seed
+from plantml.settings import Config, MaxFailures, Seed, option
 
 
 class ValidateConfig(Config):
     """Settings of `plantml validate`."""
 
-    model: str | None = Field(None, description="run, bundle, exported file or REGISTRY/NAME@ALIAS to validate")
-    against: str | None = Field(None, description="another model to compare with, on the same photos")
-    split: str = Field("test", description="split to validate on: train, val, test, or all")
-    where: str | None = Field(None, description="only photos that match this condition")
-    map: str | None = Field(None, description="CSV file that renames classes of the dataset: target,from,to")
-    shared_classes: bool = Field(False, description="leave out photos whose class the model does not know")
-    out: str | None = Field(None, description="URL of a folder for metrics.json, predictions and plots")
-    report: str | None = Field(None, description="URL of the HTML report, a single file")
-    markdown: str | None = Field(None, description="URL of a summary in Markdown")
-    junit: str | None = Field(None, description="URL of the gates as JUnit XML")
-    review: int = Field(0, ge=0, le=100_000, description="photos to label next, written to OUT/review")
-    robustness: bool = Field(False, description="score perturbed photos too: blur, noise, brightness and others")
-    robustness_photos: int = Field(500, ge=1, le=1_000_000, description="maximum number of photos to perturb")
-    runtime: str = Field("auto", description="onnxruntime, torch, openvino, or auto")
-    device: str = Field("cpu", description="cpu, or a torch device such as cuda:0")
-    batch: int = Field(8, ge=1, le=1024, description="batch size")
-    fresh: bool = Field(False, description="ignore cached predictions")
-    max_failures: MaxFailures = Field(
-        "0", description="failures tolerated before the exit code is 5: a number, or a percentage"
+    model: str | None = option(
+        None, "Model to validate: a run, a bundle, an exported file or REGISTRY/NAME@N.", metavar="MODEL"
     )
-    min: tuple[str, ...] = Field((), description="gates NAME=NUMBER: the score must be at least this")
-    max: tuple[str, ...] = Field((), description="gates NAME=NUMBER: the score must be at most this")
-    max_drop: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="gate: the largest allowed drop of macro-F1, and of each class's F1, against the other model",
+    against: str | None = option(None, "Compare with another model on the same photos.", metavar="MODEL")
+    split: str = option("test", "Split to validate on: train, val, test or all.")
+    where: str | None = option(None, "Use only photos that match a condition on columns.", metavar="CONDITION")
+    map: str | None = option(None, "Rename classes of the dataset by a CSV file: [target,]from,to.", metavar="FILE")
+    shared_classes: bool = option(default=False, description="Leave out photos whose class the model does not know.")
+    out: str | None = option(None, "Folder for metrics.json, predictions and charts.", metavar="DIR")
+    report: str | None = option(None, "Write a report as one HTML file.", metavar="FILE")
+    markdown: str | None = option(None, "Write a summary in Markdown.", metavar="FILE")
+    junit: str | None = option(None, "Write the gates as JUnit XML.", metavar="FILE")
+    review: int = option(
+        0, "Select N photos to label next and write them to OUT/review as Label Studio tasks.",
+        metavar="N", shown="none", ge=0, le=100_000,
+    )  # fmt: skip
+    robustness: bool = option(
+        default=False, description="Also validate on perturbed photos: blur, noise, brightness and more."
     )
-    resamples: int = Field(RESAMPLES, ge=100, le=100_000, description="bootstrap resamples, over groups")
-    seed: Seed = Field(SEED, description="random seed of the bootstrap and of sampling")
+    robustness_photos: int = Field(500, ge=1, le=1_000_000, description="Maximum number of photos to perturb.")
+    min: tuple[str, ...] = option((), "Gate: exit code 4 if the metric is lower. Repeatable.", metavar="METRIC=NUMBER")
+    max: tuple[str, ...] = option((), "Gate: exit code 4 if the metric is higher. Repeatable.", metavar="METRIC=NUMBER")
+    max_drop: float | None = option(
+        None, "Gate: exit code 4 if macro-F1 or a class's F1 drops by more than this below --against.",
+        metavar="NUMBER", ge=0, le=1,
+    )  # fmt: skip
+    max_failures: MaxFailures = option(
+        "0", "Failures tolerated before the exit code is 5, as a number or a share.", metavar="N|N%"
+    )
+    batch: int = option(8, "Batch size.", ge=1, le=1024)
+    runtime: str = option("auto", "Runtime: auto, onnxruntime, torch or openvino.")
+    device: str = option("cpu", "Device: cpu, or a torch device name.")
+    fresh: bool = option(default=False, description="Ignore cached predictions of earlier validations.")
+    resamples: int = Field(2000, ge=100, le=100_000, description="Bootstrap resamples over groups.")
+    seed: Seed = Field(0, description="Random seed of the bootstrap and of photo sampling.")

@@ -33,7 +33,7 @@ COMMANDS = (
 
 def register(app: typer.Typer) -> None:
     """Add the group and its commands."""
-    dataset = group("dataset", "Import, look at, split and compare datasets of photos.")
+    dataset = group("dataset", "Import, inspect, clean, split and compare datasets of photos.")
     for name, function, examples in COMMANDS:
         command(dataset, name, examples=examples)(function)
     app.add_typer(dataset)

@@ -24,27 +24,24 @@ _STYLES = {"error": "red", "warning": "yellow", "info": "blue"}
 def check(
     console: Console,
     dataset: Dataset,
-    html: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write a report to look through: one page, pictures inside.")
-    ] = None,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a report as one HTML file.")] = None,
     findings: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write all findings as Parquet, one row a finding and photo.")
+        str | None, typer.Option(metavar="FILE", help="Write all findings as Parquet, one row per finding and photo.")
     ] = None,
     fail_on: Annotated[
         str | None,
         typer.Option(
-            metavar="LEVELS", help="Exit code 4 on any finding so severe (error, warning, info) or of these codes."
+            metavar="LEVELS", help="Exit code 4 on findings of these severities (error, warning, info) or codes."
         ),
     ] = None,
-    only: Annotated[str | None, typer.Option(metavar="A,B", help="Run these checks only.")] = None,
-    skip: Annotated[str | None, typer.Option(metavar="A,B", help="Leave these checks out.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="A,B", help="Run only these checks.")] = None,
+    skip: Annotated[str | None, typer.Option(metavar="A,B", help="Skip these checks.")] = None,
     model: Embedding = None,
 ) -> None:
-    """Find what is wrong with a dataset.
+    """Find problems in a dataset.
 
-    Files, pictures, copies, labels, boxes, shortcuts and outliers; each finding with its evidence and what to do
-    about it. Nothing is changed: `plantml dataset clean` does that. The checks are files, pictures, duplicates,
-    groups, labels, boxes, shortcuts, suspicious, outliers and crops.
+    Each finding has its evidence and a remedy. Nothing is changed; use `plantml dataset clean` to fix findings. The
+    checks are files, pictures, duplicates, groups, labels, boxes, shortcuts, suspicious, outliers and crops.
     """
     from plantml import storage
     from plantml.curate import check as library
@@ -52,67 +49,67 @@ def check(
     from plantml.curate.context import Subject
 
     levels = library.levels(fail_on) if fail_on else ()
-    found = library.run(
+    result = library.run(
         dataset, console.machine, only=_names(only), skip=_names(skip), model=model, progress=console.progress
     )
     if findings:
-        storage.write(findings, findings_table.to_parquet(found))
+        storage.write(findings, findings_table.to_parquet(result))
     if html:
-        subject = Subject(found.version, console.machine)
-        storage.write(html, report.render(found, subject, console.progress("drawing")))
-    failing = found.failing(levels)
+        subject = Subject(result.version, console.machine)
+        storage.write(html, report.render(result, subject, console.progress("drawing")))
+    failing = result.failing(levels)
     content = {
-        "dataset": found.version.ref,
-        "fingerprint": found.version.fingerprint,
-        "counts": found.counts(),
-        "findings": [findings_table.as_json(found, finding) for finding in found.findings],
-        "checked": list(found.checked),
-        "not_checked": dict(found.not_checked),
-        "notes": list(found.notes),
+        "dataset": result.version.ref,
+        "fingerprint": result.version.fingerprint,
+        "counts": result.counts(),
+        "findings": [findings_table.as_json(result, finding) for finding in result.findings],
+        "checked": list(result.checked),
+        "not_checked": dict(result.not_checked),
+        "notes": list(result.notes),
         "failing": len(failing),
     }
-    console.result("dataset check", content, lambda shown: _show(shown, found, dataset, html))
+    console.result("dataset check", content, lambda shown: _show(shown, result, dataset, html))
     if failing:
         raise GateError(f"{count(len(failing), 'finding')} of {fail_on}", _by_code(failing), _next(dataset))
 
 
-def _show(shown: Page, found: "Report", dataset: str, html: str | None) -> None:
+def _show(shown: Page, result: "Report", dataset: str, html: str | None) -> None:
     from plantml.curate.findings import CODES
 
-    usable = found.version.usable().height
+    usable = result.version.usable().height
     shown.line(
-        f"{found.version.ref}: {count(len(found.findings), 'finding')} in {count(usable, 'photo')}", style="bold"
+        f"{result.version.ref}: {count(len(result.findings), 'finding')} in {count(usable, 'photo')}", style="bold"
     )
-    for code, number in found.counts().items():
+    for code, number in result.counts().items():
         kind = CODES[code]
         shown.line()
         shown.line(f"{kind.severity}: {number} x {kind.title} ({code})", style=_STYLES[kind.severity])
-        some = [finding for finding in found.findings if finding.code == code]
-        for finding in some[:3]:
-            shown.line(f"  {_where(found, finding)}{finding.evidence}")
+        findings = [finding for finding in result.findings if finding.code == code]
+        for finding in findings[:3]:
+            shown.line(f"  {_where(result, finding)}{finding.evidence}")
         if number > 3:
             shown.line(f"  … and {number - 3} more")
         shown.line(f"  -> {kind.remedy}")
-    if found.notes or found.not_checked:
+    if result.notes or result.not_checked:
         shown.line()
-    for note in found.notes:
+    for note in result.notes:
         shown.line(note)
-    for name, why in found.not_checked.items():
+    for name, why in result.not_checked.items():
         shown.line(f"Not checked: {name}. {why}")
     if html:
-        shown.line(f"The report is in {html}")
-    elif found.findings:
-        shown.line(f"Look at them: plantml dataset check {dataset} --html report.html")
-    codes = [code for code in found.counts() if CODES[code].cleans]
+        shown.line(f"Report: {html}")
+    elif result.findings:
+        shown.line(f"Browse the findings: plantml dataset check {dataset} --html report.html")
+    codes = [code for code in result.counts() if CODES[code].cleans]
     if codes:
         shown.next(f"{_next(dataset)}")
 
 
-def _where(found: "Report", finding: "Finding") -> str:
+def _where(result: "Report", finding: "Finding") -> str:
     if not finding.rows:
         return ""
     more = f" and {len(finding.rows) - 1} more" if len(finding.rows) > 1 else ""
-    return f"{found.name(finding.rows[0])}{more}: "
+    return f"{result.name(finding.rows[0])}{more}: "
 
 
 def _by_code(findings: "list[Finding]") -> str:

@@ -22,48 +22,52 @@ def clean(
     dataset: Dataset,
     apply: Annotated[
         str,
-        typer.Option(metavar="CODE,…", help="Codes of findings to put right; error or warning for all of these."),
+        typer.Option(metavar="CODE,…", help="Codes of findings to fix; error or warning for all of that severity."),
     ],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
     model: Embedding = None,
 ) -> None:
-    """Put findings right, in a new version.
+    """Fix findings, in a new version.
 
-    Photos are left out with the reason, or mended; of copies the best stays, and copies with different labels
-    are set aside for review, never guessed. Nothing is deleted: `plantml dataset restore` goes back.
+    Photos are excluded with a reason, or repaired. Of exact duplicates, the best is kept; those with different labels
+    are set aside for review. Nothing is deleted: undo with `plantml dataset restore`.
     """
     from plantml.curate import clean as library
 
     codes = library.codes(apply)
-    done = library.clean(dataset, codes, console.machine, model=model, dry_run=dry_run, progress=console.progress)
-    version = done.committed.version
+    result = library.clean(dataset, codes, console.machine, model=model, dry_run=dry_run, progress=console.progress)
+    version = result.committed.version
     content = {
         "dataset": version.ref,
         "fingerprint": version.fingerprint,
-        "changed": done.committed.changed,
+        "changed": result.committed.changed,
         "dry_run": dry_run,
-        "excluded": dict(done.excluded),
-        "review": dict(done.review),
-        "mended": dict(done.mended),
-        "undecided": done.undecided,
+        "excluded": dict(result.excluded),
+        "review": dict(result.review),
+        "mended": dict(result.mended),
+        "undecided": result.undecided,
     }
-    console.result("dataset clean", content, lambda page: _show(page, done, dataset, dry_run=dry_run))
+    console.result("dataset clean", content, lambda page: _show(page, result, dataset, dry_run=dry_run))
 
 
-def _show(page: Page, done: "Cleaned", dataset: str, *, dry_run: bool) -> None:
+def _show(page: Page, result: "Cleaned", dataset: str, *, dry_run: bool) -> None:
     would = "would be " if dry_run else ""
-    page.line(f"{done.committed.version.ref}{' (nothing changed: a dry run)' if dry_run else ''}", style="bold")
-    for what, counts in (("left out", done.excluded), ("set aside for review", done.review), ("mended", done.mended)):
+    page.line(f"{result.committed.version.ref}{' (dry run, nothing changed)' if dry_run else ''}", style="bold")
+    for what, counts in (
+        ("excluded", result.excluded),
+        ("set aside for review", result.review),
+        ("repaired", result.mended),
+    ):
         for code, number in counts.items():
             page.line(f"{count(number, 'photo')} {would}{what}: {code}")
-    if not (done.excluded or done.review or done.mended):
+    if not (result.excluded or result.review or result.mended):
         page.line("Nothing to do.")
-    if done.undecided:
+    if result.undecided:
         page.line(
-            f"{count(done.undecided, 'copy', 'copies')} with different labels not touched: decide with `relabel`,"
+            f"{count(result.undecided, 'copy', 'copies')} with different labels unchanged: correct them with `relabel`,"
             " or set them aside with --apply conflicting-labels."
         )
-    if not dry_run and done.committed.changed:
-        before = done.committed.version.number - 1
-        page.line(f"Compare: plantml dataset diff {dataset}@{before} {done.committed.version.ref}")
-        show_next(page, done.committed.version, dataset)
+    if not dry_run and result.committed.changed:
+        before = result.committed.version.number - 1
+        page.line(f"Compare: plantml dataset diff {dataset}@{before} {result.committed.version.ref}")
+        show_next(page, result.committed.version, dataset)

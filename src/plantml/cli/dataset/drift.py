@@ -25,68 +25,70 @@ def drift(
     console: Console,
     before: Annotated[
         str,
-        typer.Argument(metavar="A", help="What was trained on: a dataset, or records of detect (.jsonl, .parquet)."),
+        typer.Argument(metavar="A", help="Training photos: a dataset, or records of detect (.jsonl, .parquet)."),
     ],
-    after: Annotated[str, typer.Argument(metavar="B", help="What comes in: the same.")],
-    split: Annotated[str | None, typer.Option(help="Only this split of A; all usable photos if not given.")] = None,
+    after: Annotated[str, typer.Argument(metavar="B", help="New photos: a dataset or records.")],
+    split: Annotated[str | None, typer.Option(help="Use only this split of A. [default: all usable photos]")] = None,
     model: Embedding = None,
     embeddings_a: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Embeddings of A, as detect --embeddings writes them (.parquet).")
+        str | None, typer.Option(metavar="FILE", help="Embeddings of A, written by detect --embeddings (.parquet).")
     ] = None,
     embeddings_b: Annotated[str | None, typer.Option(metavar="FILE", help="Embeddings of B.")] = None,
     skip_embeddings: Annotated[
-        bool, typer.Option("--skip-embeddings", help="Compare labels, scores and quality only.")
+        bool, typer.Option("--skip-embeddings", help="Compare only labels, scores and quality.")
     ] = False,
     max_psi: Annotated[
         float | None,
-        typer.Option(min=0, help="Gate: exit code 4 if an index is larger, and not by chance. 0.1 is a small change."),
+        typer.Option(
+            min=0, help="Gate: exit code 4 if a significant stability index is larger. 0.1 is a small change."
+        ),
     ] = None,
     min_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Gate: exit code 4 if the embeddings' p-value is smaller.")
+        float | None, typer.Option(min=0, max=1, help="Gate: exit code 4 if the p-value of the embeddings is smaller.")
     ] = None,
-    picture: Annotated[str | None, typer.Option(metavar="FILE", help="Draw it, as PNG.")] = None,
-    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write it as one HTML page.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the test's draws and permutations.")] = 0,
+    picture: Annotated[str | None, typer.Option(metavar="FILE", help="Draw a chart, as PNG.")] = None,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a report as one HTML file.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed of the two-sample test.")] = 0,
 ) -> None:
-    """Compare what comes in with what was trained on.
+    """Compare new photos with the training photos.
 
-    The population stability index of every label, score and measure of quality, and a kernel two-sample test on
-    embeddings. Photos of one group count as what they are: not independent. Changes nothing.
+    Computes the population stability index of every label, score and quality measure, and a kernel two-sample test on
+    embeddings. Photos of one group are not treated as independent.
     """
     from plantml import storage
-    from plantml.drift import drift as run
+    from plantml.drift import drift as library
     from plantml.drift import report as pages
 
-    asked = run.Options(split, model, not skip_embeddings, (embeddings_a, embeddings_b), max_psi, min_p, seed)
-    found = run.drift(before, after, asked, console.machine, console.progress)
+    options = library.Options(split, model, not skip_embeddings, (embeddings_a, embeddings_b), max_psi, min_p, seed)
+    result = library.drift(before, after, options, console.machine, console.progress)
     if picture:
-        storage.write(picture, pages.picture(found))
+        storage.write(picture, pages.picture(result))
     if html:
-        storage.write(html, pages.page(found))
-    content = run.as_json(found) | {"picture": picture, "html": html}
-    console.result("dataset drift", content, lambda page: _show(page, found, [picture, html]))
-    if not found.passed:
-        failed = [gate.evidence for gate in found.gates if not gate.passed]
+        storage.write(html, pages.page(result))
+    content = library.as_json(result) | {"picture": picture, "html": html}
+    console.result("dataset drift", content, lambda page: _show(page, result, [picture, html]))
+    if not result.passed:
+        failed = [gate.evidence for gate in result.gates if not gate.passed]
         raise GateError(
-            f"{after} is unlike {before}",
+            f"{after} differs from {before}",
             "; ".join(failed),
-            "Look at it with --html FILE, and label some of the new photos.",
+            "Inspect it with --html FILE, and label some of the new photos.",
         )
 
 
-def _show(page: Page, found: "Drift", written: "list[str | None]") -> None:
-    page.line(f"{found.after} ({found.photos[1]} photos) against {found.before} ({found.photos[0]})", style="bold")
-    rows = [[column.name, column.index.psi, _chance(column.index.p), column.verdict] for column in found.columns]
+def _show(page: Page, result: "Drift", written: "list[str | None]") -> None:
+    page.line(f"{result.after} ({result.photos[1]} photos) against {result.before} ({result.photos[0]})", style="bold")
+    rows = [[column.name, column.index.psi, _chance(column.index.p), column.verdict] for column in result.columns]
     page.table(("column", "PSI", "p", "change"), rows[:_SHOWN])
     if len(rows) > _SHOWN:
-        page.line(f"… and {len(rows) - _SHOWN} more; --json has them all")
-    test = found.embeddings
+        page.line(f"… and {len(rows) - _SHOWN} more; --json lists all")
+    test = result.embeddings
     if test is not None:
-        said = f"p {test.p:.3g} by {len(test.null)} permutations of {sum(test.groups)} groups"
-        page.line(f"Embeddings: MMD² {test.mmd2:.5f}, {said}")
-    for name, why in found.not_compared.items():
+        detail = f"p {test.p:.3g} by {len(test.null)} permutations of {sum(test.groups)} groups"
+        page.line(f"Embeddings: MMD² {test.mmd2:.5f}, {detail}")
+    for name, why in result.not_compared.items():
         page.line(f"Not compared: {name} ({why})")
-    for gate in found.gates:
+    for gate in result.gates:
         page.line(f"{'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.evidence}")
     for file in written:
         if file:

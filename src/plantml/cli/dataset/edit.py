@@ -1,4 +1,4 @@
-"""`plantml dataset relabel`, `rename-class`, `merge`, `subset` and `restore`: changes by hand."""
+"""`plantml dataset relabel`, `rename-class`, `merge`, `subset` and `restore`: manual changes."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,36 +23,38 @@ def relabel(
         str, typer.Argument(metavar="LIST", help="CSV, JSONL, Parquet or Label Studio file of photos and labels.")
     ],
     labels: Annotated[
-        str, typer.Option(metavar="RULE", help="How a column `label` or `class` is read; as in import.")
+        str, typer.Option(metavar="RULE", help="Rule for reading a column `label` or `class`, as in import.")
     ] = "auto",
-    image_column: Annotated[str | None, typer.Option(metavar="NAME", help="A list's column of photos.")] = None,
+    image_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of the list that holds photos.")
+    ] = None,
     new_classes: Annotated[
-        bool, typer.Option("--new-classes", help="Allow classes that the dataset does not have.")
+        bool, typer.Option("--new-classes", help="Allow classes that are new to the dataset.")
     ] = False,
 ) -> None:
     """Correct labels from a list, in a new version.
 
-    Photos are named by their path relative to their source, or by their file name where it is unique. Empty
-    cells change nothing. A photo that was set aside for review is in use again once the list names it.
+    Photos are matched by their path relative to their source, or by a unique file name. Empty cells change nothing.
+    A photo that was set aside for review is used again if the list contains it.
     """
     from plantml.data import editing, versions
 
     listing = editing.corrections(corrections, versions.load(dataset), labels, image_column)
-    done = editing.relabel(dataset, listing, new_classes=new_classes)
-    ref = done.committed.version.ref
+    result = editing.relabel(dataset, listing, new_classes=new_classes)
+    ref = result.committed.version.ref
     content = {
         "dataset": ref,
-        "fingerprint": done.committed.version.fingerprint,
-        "changed": done.committed.changed,
-        "listed": done.listed,
-        "relabelled": done.changed,
-        "back_in_use": done.back,
+        "fingerprint": result.committed.version.fingerprint,
+        "changed": result.committed.changed,
+        "listed": result.listed,
+        "relabelled": result.changed,
+        "back_in_use": result.back,
     }
 
     def show(page: Page) -> None:
-        page.line(f"{ref}: {done.changed} of {count(done.listed, 'photo')} in the list have other labels now")
-        if done.back:
-            page.line(f"Back in use after review: {count(done.back, 'photo')}")
+        page.line(f"{ref}: {result.changed} of {count(result.listed, 'photo')} in the list relabelled")
+        if result.back:
+            page.line(f"Used again after review: {count(result.back, 'photo')}")
 
     console.result("dataset relabel", content, show)
 
@@ -63,11 +65,11 @@ RENAME_EXAMPLES = ["plantml dataset rename-class leaves disease 'Leaf Crinckle 1
 def rename_class(
     console: Console,
     dataset: Dataset,
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="Whose class it is.")],
-    old: Annotated[str, typer.Argument(metavar="OLD", help="The name as it is.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The name as it shall be.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Target of the class.")],
+    old: Annotated[str, typer.Argument(metavar="OLD", help="Current name.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="New name.")],
 ) -> None:
-    """Rename a class, in labels and boxes; a name that is taken joins the two."""
+    """Rename a class in labels and boxes; an existing name merges the two classes."""
     from plantml.data import editing
 
     committed, photos = editing.rename_class(dataset, target, old, new)
@@ -77,7 +79,7 @@ def rename_class(
     console.result(
         "dataset rename-class",
         content,
-        lambda page: page.line(f"{ref}: {target} {old!r} is {new!r} now, on {count(photos, 'photo')}"),
+        lambda page: page.line(f"{ref}: {target} {old!r} renamed to {new!r} on {count(photos, 'photo')}"),
     )
 
 
@@ -90,15 +92,15 @@ MERGE_EXAMPLES = [
 def merge(
     console: Console,
     dataset: Dataset,
-    other: Annotated[str, typer.Argument(metavar="OTHER", help="Reference of the dataset that is brought in.")],
-    splits: Annotated[bool, typer.Option("--splits", help="Keep the splits of the other.")] = False,
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="Dataset to merge into DATASET.")],
+    splits: Annotated[bool, typer.Option("--splits", help="Keep the splits of OTHER.")] = False,
 ) -> None:
-    """Bring another dataset into this one, photos and all."""
+    """Merge another dataset, with its photos, into this one."""
     from plantml.data import editing
 
     threads = 4 * console.machine.threads
-    done = editing.merge(dataset, other, splits=splits, threads=threads, progress=console.progress("copying"))
-    _told(console, "dataset merge", done, f"plantml dataset check {dataset} --only files,duplicates")
+    result = editing.merge(dataset, other, splits=splits, threads=threads, progress=console.progress("copying"))
+    _show_merged(console, "dataset merge", result, f"plantml dataset check {dataset} --only files,duplicates")
 
 
 SUBSET_EXAMPLES = [
@@ -111,35 +113,39 @@ def subset(
     console: Console,
     dataset: Dataset,
     out: Annotated[str, typer.Argument(metavar="OUT", help="URL of the new dataset.")],
-    where: Annotated[str, typer.Option(metavar="CONDITION", help="Which rows, by columns, as in Python.")],
+    where: Annotated[
+        str, typer.Option(metavar="CONDITION", help="Rows to keep, by a condition on columns in Python syntax.")
+    ],
 ) -> None:
-    """Make a new dataset of some rows, with their photos, labels and splits."""
+    """Create a dataset from selected rows, with their photos, labels and splits."""
     from plantml.data import editing
 
     threads = 4 * console.machine.threads
-    done = editing.subset(dataset, out, where, threads=threads, progress=console.progress("copying"))
-    _told(console, "dataset subset", done, f"plantml dataset info {out}")
+    result = editing.subset(dataset, out, where, threads=threads, progress=console.progress("copying"))
+    _show_merged(console, "dataset subset", result, f"plantml dataset info {out}")
 
 
-def _told(console: Console, command: str, done: "MergeResult", after: str) -> None:
-    version = done.committed.version
+def _show_merged(console: Console, command: str, result: "MergeResult", after: str) -> None:
+    version = result.committed.version
     content = {
         "dataset": version.ref,
         "fingerprint": version.fingerprint,
-        "changed": done.committed.changed,
-        "added": done.added,
-        "known": done.known,
-        "copied": done.copied,
-        "conflicts": list(done.conflicts),
+        "changed": result.committed.changed,
+        "added": result.added,
+        "known": result.known,
+        "copied": result.copied,
+        "conflicts": list(result.conflicts),
     }
 
     def show(page: Page) -> None:
         if version.number == 1:
             page.line(f"{version.url} is a new dataset")
-        page.line(f"{version.ref}: {count(done.added, 'row')} added, {done.known} were there already")
-        page.line(f"Files copied: {done.copied}")
-        if done.conflicts:
-            page.line(f"{count(len(done.conflicts), 'row')} differ and stay as they were, such as {done.conflicts[0]}")
+        page.line(f"{version.ref}: {count(result.added, 'row')} added, {result.known} already present")
+        page.line(f"Files copied: {result.copied}")
+        if result.conflicts:
+            page.line(
+                f"{count(len(result.conflicts), 'row')} differ and were left unchanged, such as {result.conflicts[0]}"
+            )
         page.next(after)
 
     console.result(command, content, show)
@@ -151,9 +157,9 @@ RESTORE_EXAMPLES = ["plantml dataset restore leaves 3"]
 def restore(
     console: Console,
     dataset: Dataset,
-    number: Annotated[int, typer.Argument(metavar="N", min=1, help="The version to go back to.")],
+    number: Annotated[int, typer.Argument(metavar="N", min=1, help="Version to restore.")],
 ) -> None:
-    """Go back to an older version, as a new one: nothing is lost."""
+    """Restore an older version, as a new version; no version is deleted."""
     from plantml.data import editing
 
     committed = editing.restore(dataset, number)
@@ -163,6 +169,8 @@ def restore(
         "dataset restore",
         content,
         lambda page: page.line(
-            f"{version.ref} is version {number} again" if committed.changed else f"{version.ref} is the same already"
+            f"{version.ref} restores version {number}"
+            if committed.changed
+            else f"Nothing to do: {version.ref} is the same"
         ),
     )

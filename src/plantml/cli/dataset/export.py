@@ -21,46 +21,49 @@ EXPORT_EXAMPLES = [
 def export(
     console: Console,
     dataset: Dataset,
-    out: Annotated[str, typer.Argument(metavar="OUT", help="URL of a new or empty folder; of a .zip for a bundle.")],
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="URL of a new or empty folder, or of a .zip file for a bundle.")
+    ],
     format_: Annotated[
         str,
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="folder, csv, parquet, coco, yolo, voc, label-studio, webdataset, crops, croissant or bundle.",
+            help="Format: folder, csv, parquet, coco, yolo, voc, label-studio, webdataset, crops, croissant or bundle.",
         ),
     ],
     split: Annotated[
-        list[str] | None, typer.Option(metavar="SPLIT", help="Only train, val or test. May be repeated.")
+        list[str] | None, typer.Option(metavar="SPLIT", help="Export only this split. Repeatable.")
     ] = None,
 ) -> None:
-    """Write photos and labels in a format that others read.
+    """Export photos and labels to another format.
 
-    Photos are copied, excluded ones left out. What a format cannot hold is written beside it to plantml.json,
-    so that importing the export again gives the same labels, boxes, groups and splits. A bundle holds
-    everything, excluded photos too.
+    Photos are copied, except for excluded ones. Data that the format cannot hold is written to plantml.json, so that
+    importing the export restores labels, boxes, groups and splits. A bundle holds everything, even excluded photos.
     """
     from plantml.data import exporting
 
-    done = exporting.export_dataset(
+    result = exporting.export_dataset(
         dataset, out, format=format_, splits=split or (), progress=console.progress("exporting")
     )
     content = {
-        "dataset": done.version.ref,
-        "fingerprint": done.version.fingerprint,
-        "out": done.out,
-        "format": done.format,
-        "counts": dict(done.counts),
-        "files": done.files,
-        "bytes": done.bytes,
-        "notes": list(done.notes),
+        "dataset": result.version.ref,
+        "fingerprint": result.version.fingerprint,
+        "out": result.out,
+        "format": result.format,
+        "counts": dict(result.counts),
+        "files": result.files,
+        "bytes": result.bytes,
+        "notes": list(result.notes),
     }
-    console.result("dataset export", content, lambda page: _show(page, done))
+    console.result("dataset export", content, lambda page: _show(page, result))
 
 
-def _show(page: Page, done: "Exported") -> None:
-    counts = ", ".join(f"{number} {name}" for name, number in done.counts.items())
-    size = f"{done.bytes / 1e6:.1f} MB"
-    page.line(f"{done.out}: {counts} of {done.version.ref} as {done.format} ({count(done.files, 'file')}, {size})")
-    for note in done.notes:
+def _show(page: Page, result: "Exported") -> None:
+    counts = ", ".join(f"{number} {name}" for name, number in result.counts.items())
+    size = f"{result.bytes / 1e6:.1f} MB"
+    page.line(
+        f"{result.out}: {counts} of {result.version.ref} as {result.format} ({count(result.files, 'file')}, {size})"
+    )
+    for note in result.notes:
         page.line(note)

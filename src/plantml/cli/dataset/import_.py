@@ -31,43 +31,45 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="folder, table, coco, yolo, voc, label-studio, hf or bundle; auto tells by the content.",
+        help="Format: folder, table, coco, yolo, voc, label-studio, hf or bundle; auto detects it.",
     ),
 ]
 Rule = Annotated[
     str,
     typer.Option(
         metavar="RULE",
-        help="How class names are read: auto, none, one target's name, or a pattern like crop___disease"
+        help="Rule for reading class names: auto, none, a target's name, or a pattern like crop___disease"
         " or category/disease.",
     ),
 ]
 TaxonomyFile = Annotated[
-    str | None, typer.Option(metavar="FILE", help="YAML of what each class name means; instead of a rule.")
+    str | None, typer.Option(metavar="FILE", help="YAML file that maps class names to labels; replaces --labels.")
 ]
 Targets = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME[:KIND[:UNIT]]",
-        help="A list's column to predict; kinds are class, multilabel, value. May be repeated.",
+        help="Column of the list to predict; kinds are class, multilabel and value. Repeatable.",
     ),
 ]
-ImageColumn = Annotated[str | None, typer.Option(metavar="NAME", help="A list's column of photos.")]
+ImageColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Column of the list that holds photos.")]
 GroupColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", help="A list's column of what a split must keep together.")
+    str | None, typer.Option(metavar="NAME", help="Column of the list whose groups a split keeps together.")
 ]
-Reference = Annotated[bool, typer.Option("--reference", help="Leave photos where they are; copy nothing.")]
+Reference = Annotated[bool, typer.Option("--reference", help="Reference photos in place; copy nothing.")]
 
 
 def import_(
     console: Console,
     source: Source,
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="URL of the dataset; made if it is not there.")],
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="URL of the dataset; created if it does not exist.")
+    ],
     format_: Format = "auto",
     labels: Rule = "auto",
     taxonomy: TaxonomyFile = None,
     draft_taxonomy: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write the guessed taxonomy there to edit, and stop.")
+        str | None, typer.Option(metavar="FILE", help="Write a draft taxonomy to edit, then exit.")
     ] = None,
     target: Targets = None,
     image_column: ImageColumn = None,
@@ -75,23 +77,22 @@ def import_(
     reference: Reference = False,
     allow_root: AllowRoot = None,
 ) -> None:
-    """Bring photos and their labels into a dataset.
+    """Import photos and their labels into a dataset.
 
-    Folders named train, val or test give the split, the folder around a photo its class. Photos that cannot
-    be read come in as excluded rows with the reason. The source is only read. Importing it again adds
-    what is new.
+    Folders named train, val or test define the split; the folder of a photo defines its class. Photos that cannot be
+    read become excluded rows with the reason. The source is never changed. Repeat the import to add new photos.
     """
     from plantml import storage
     from plantml.data import formats
     from plantml.data import labels as label_rules
     from plantml.storage.addresses import Trust
 
-    given = label_rules.load_taxonomy(taxonomy) if taxonomy else None
+    classes = label_rules.load_taxonomy(taxonomy) if taxonomy else None
     listing = formats.list_source(
         source,
         format=format_,
         rule=labels,
-        taxonomy=given,
+        taxonomy=classes,
         targets=target or (),
         image_column=image_column,
         group_column=group_column,
@@ -99,12 +100,12 @@ def import_(
     )
     if draft_taxonomy:
         names = listing.classes
-        drafted_text = label_rules.draft(given or label_rules.read_names(names, labels))
+        drafted_text = label_rules.draft(classes or label_rules.read_names(names, labels))
         try:
             storage.create(draft_taxonomy, drafted_text.encode())
         except AlreadyExistsError as error:
-            why = "it may have been edited"
-            raise InputError(f"{draft_taxonomy} exists already", why, "Choose another name, or remove it.") from error
+            why = "it may contain your edits"
+            raise InputError(f"{draft_taxonomy} already exists", why, "Choose another name, or remove it.") from error
         drafted = {"taxonomy": draft_taxonomy, "classes": len(set(names))}
         console.result(
             "dataset import",
@@ -115,7 +116,7 @@ def import_(
             ),
         )
         return
-    _bring(console, "import", source, dataset, listing, reference=reference)
+    _import(console, "import", source, dataset, listing, reference=reference)
 
 
 ADD_EXAMPLES = [
@@ -129,7 +130,7 @@ def add(
     dataset: Dataset,
     source: Source,
     new_classes: Annotated[
-        bool, typer.Option("--new-classes", help="Allow targets and classes that the dataset does not have.")
+        bool, typer.Option("--new-classes", help="Allow targets and classes that are new to the dataset.")
     ] = False,
     format_: Format = "auto",
     labels: Rule = "auto",
@@ -140,10 +141,10 @@ def add(
     reference: Reference = False,
     allow_root: AllowRoot = None,
 ) -> None:
-    """Add new labelled photos to a dataset that is there.
+    """Add new labelled photos to an existing dataset.
 
-    Only photos with new names are read. Classes must be known, so that a typing error is no new class; photos
-    whose very bytes are known under another label are told, and `check` finds them.
+    Only photos with new names are read. Unknown classes are refused, so that a typo does not become a class. Exact
+    duplicates with another label are reported, and found by `check`.
     """
     from plantml.data import editing, formats, versions
     from plantml.data import labels as label_rules
@@ -160,15 +161,15 @@ def add(
         trust=Trust.of(allow_root, offline=console.machine.offline),
     )
     editing.check_known(versions.load(dataset), listing, new_classes=new_classes)
-    _bring(console, "add", source, dataset, listing, reference=reference)
+    _import(console, "add", source, dataset, listing, reference=reference)
 
 
-def _bring(
+def _import(
     console: Console, verb: str, source: str, dataset: str, listing: "ImportListing", *, reference: bool
 ) -> None:
     from plantml.data import importing
 
-    done = importing.import_source(
+    result = importing.import_source(
         source,
         dataset,
         listing,
@@ -176,92 +177,92 @@ def _bring(
         threads=console.machine.threads,
         progress=console.progress(f"{verb}ing"),
     )
-    console.result(f"dataset {verb}", _imported(done), lambda page: _show_imported(page, done, dataset))
-    if done.listed and not done.usable:
+    console.result(f"dataset {verb}", _imported(result), lambda page: _show_imported(page, result, dataset))
+    if result.listed and not result.usable:
         raise InputError(
             f"No photo of {source} can be used",
-            f"of {count(done.listed, 'photo')} all are excluded: {importing.reasons(done)}",
-            f"Mend the source and import it again; plantml dataset info {dataset} counts the reasons.",
+            f"all of {count(result.listed, 'photo')} are excluded: {importing.reasons(result)}",
+            f"Repair the source and import it again; plantml dataset info {dataset} counts the reasons.",
         )
 
 
-def _imported(done: "Imported") -> dict[str, Any]:
+def _imported(result: "Imported") -> dict[str, Any]:
     from plantml.data import summary
 
-    version = done.version
+    version = result.version
     return {
         "dataset": version.ref,
         "fingerprint": version.fingerprint,
-        "changed": done.changed,
-        "listed": done.listed,
-        "usable": done.usable,
-        "added": done.added,
-        "mended": list(done.mended),
-        "known": done.known,
-        "copies": done.copies,
-        "conflicts": [{"name": name, "target": target, "labels": said} for name, target, said in done.conflicts],
-        "excluded": [{"name": name, "reason": reason} for name, reason in done.excluded],
-        "refused": done.refused,
-        "relabelled": list(done.relabelled),
-        "replaced": list(done.replaced),
-        "skipped": dict(done.skipped),
-        "labels": done.rule,
+        "changed": result.changed,
+        "listed": result.listed,
+        "usable": result.usable,
+        "added": result.added,
+        "mended": list(result.mended),
+        "known": result.known,
+        "copies": result.copies,
+        "conflicts": [{"name": name, "target": target, "labels": labels} for name, target, labels in result.conflicts],
+        "excluded": [{"name": name, "reason": reason} for name, reason in result.excluded],
+        "refused": result.refused,
+        "relabelled": list(result.relabelled),
+        "replaced": list(result.replaced),
+        "skipped": dict(result.skipped),
+        "labels": result.rule,
         "targets": [asdict(target) for target in version.targets],
         "boxes": summary.count_boxes(version.usable()),
-        "notes": list(done.notes),
+        "notes": list(result.notes),
     }  # fmt: skip
 
 
-def _show_imported(page: Page, done: "Imported", dataset: str) -> None:
-    version = done.version
-    page.line(f"{version.ref}: {done.added} of {count(done.listed, 'photo')} added, {done.known} were there already")
-    page.line(f"Labels: {done.rule}")
+def _show_imported(page: Page, result: "Imported", dataset: str) -> None:
+    version = result.version
+    page.line(f"{version.ref}: {result.added} of {count(result.listed, 'photo')} added, {result.known} already present")
+    page.line(f"Labels: {result.rule}")
     for target in version.targets:
         shown = ", ".join(target.classes[:12]) + (" …" if len(target.classes) > 12 else "") or target.unit
         page.line(
             f"  {target.name}: {count(len(target.classes), 'class', 'classes') if target.classes else 'value'}: {shown}"
         )
-    _show_boxes(page, done)
-    if done.copies:
-        page.line(f"Exact copies of other photos: {done.copies}")
-    for name, target_name, said in done.conflicts[:10]:
-        page.line(f"Conflict: {name}: {target_name} {said}")
-    if len(done.conflicts) > 10:
-        page.line(f"Conflict: {len(done.conflicts) - 10} more; --json has them all")
-    for name, reason in done.excluded[:10]:
+    _show_boxes(page, result)
+    if result.copies:
+        page.line(f"Exact duplicates of other photos: {result.copies}")
+    for name, target_name, labels in result.conflicts[:10]:
+        page.line(f"Conflict: {name}: {target_name} {labels}")
+    if len(result.conflicts) > 10:
+        page.line(f"Conflict: {len(result.conflicts) - 10} more; --json lists all")
+    for name, reason in result.excluded[:10]:
         page.line(f"Excluded: {name} ({reason})")
-    if len(done.excluded) > 10:
-        page.line(f"Excluded: {len(done.excluded) - 10} more; plantml dataset info {dataset}")
-    if done.refused:
-        page.line(f"Not read: {count(done.refused, 'photo')} named outside the source; --allow-root URL allows more")
-    for reason, number in done.skipped.items():
-        page.line(f"Passed over: {count(number, 'file')} ({reason})")
-    _show_changed(page, done)
-    for note in done.notes:
+    if len(result.excluded) > 10:
+        page.line(f"Excluded: {len(result.excluded) - 10} more; plantml dataset info {dataset}")
+    if result.refused:
+        page.line(f"Not read: {count(result.refused, 'photo')} outside of the source; allow them with --allow-root URL")
+    for reason, number in result.skipped.items():
+        page.line(f"Skipped: {count(number, 'file')} ({reason})")
+    _show_changed(page, result)
+    for note in result.notes:
         page.line(note)
     show_next(page, version, dataset)
 
 
-def _show_boxes(page: Page, done: "Imported") -> None:
+def _show_boxes(page: Page, result: "Imported") -> None:
     from plantml.data import summary
 
-    counts = sorted(summary.count_boxes(done.version.usable()).items(), key=lambda pair: -pair[1])
+    counts = sorted(summary.count_boxes(result.version.usable()).items(), key=lambda pair: -pair[1])
     if counts:
         names = ", ".join(f"{name or 'no class'} {number}" for name, number in counts[:12])
         more = " …" if len(counts) > 12 else ""
         page.line(f"Boxes: {sum(number for _, number in counts)}: {names}{more}")
 
 
-def _show_changed(page: Page, done: "Imported") -> None:
-    """Photos that were there already, and are not what they were."""
-    if done.mended:
-        again = count(len(done.mended), "photo")
-        page.line(f"{again} could not be read before and came anew, such as {done.mended[0]}.")
-    if done.relabelled:
-        others = count(len(done.relabelled), "photo has", "photos have")
-        page.line(f"{others} other labels at the source now; the dataset keeps its own.")
-    if done.replaced:
+def _show_changed(page: Page, result: "Imported") -> None:
+    """Known photos that have changed at the source."""
+    if result.mended:
+        repaired = count(len(result.mended), "photo")
+        page.line(f"{repaired} could not be read before and can be now, such as {result.mended[0]}.")
+    if result.relabelled:
+        relabelled = count(len(result.relabelled), "photo has", "photos have")
+        page.line(f"{relabelled} different labels at the source; the dataset keeps its labels.")
+    if result.replaced:
         page.line(
-            f"{count(len(done.replaced), 'photo')} at the source are other files now, such as {done.replaced[0]}; "
-            "the dataset keeps those that it has. Give new photos new names."
+            f"{count(len(result.replaced), 'photo')} at the source have changed, such as {result.replaced[0]}; "
+            "the dataset keeps its copies. Give new photos new names."
         )

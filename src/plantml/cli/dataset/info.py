@@ -1,4 +1,4 @@
-"""`plantml dataset info`, `log` and `diff`: looking without changing."""
+"""`plantml dataset info`, `log` and `diff`: read-only commands."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,58 +17,59 @@ INFO_EXAMPLES = ["plantml dataset info leaves", "plantml dataset info leaves@3 -
 
 
 def info(console: Console, dataset: Dataset) -> None:
-    """Count what a version holds, by target, class and split."""
+    """Count the photos of a version by target, class and split."""
     from plantml.data import summary
 
-    found = summary.info(dataset)
+    result = summary.info(dataset)
     content = {
-        "dataset": found.version.ref,
-        "fingerprint": found.version.fingerprint,
-        "rows": found.rows,
-        "usable": found.usable,
-        "distinct": found.distinct,
-        "excluded": found.excluded,
-        "splits": found.splits,
-        "classes": found.classes,
-        "boxes": found.boxes,
-        "values": found.values,
-        "unlabelled": found.unlabelled,
-        "sizes": found.sizes,
-        "formats": found.formats,
-        "bytes": found.total_bytes,
-        "tags": found.tags,
+        "dataset": result.version.ref,
+        "fingerprint": result.version.fingerprint,
+        "rows": result.rows,
+        "usable": result.usable,
+        "distinct": result.distinct,
+        "excluded": result.excluded,
+        "splits": result.splits,
+        "classes": result.classes,
+        "boxes": result.boxes,
+        "values": result.values,
+        "unlabelled": result.unlabelled,
+        "sizes": result.sizes,
+        "formats": result.formats,
+        "bytes": result.total_bytes,
+        "tags": result.tags,
     }
-    console.result("dataset info", content, lambda page: _show_info(page, found))
+    console.result("dataset info", content, lambda page: _show_info(page, result))
 
 
-def _show_info(page: Page, found: "Info") -> None:
-    version = found.version
-    tags = f"  tags: {', '.join(found.tags)}" if found.tags else ""
+def _show_info(page: Page, result: "Info") -> None:
+    version = result.version
+    tags = f"  tags: {', '.join(result.tags)}" if result.tags else ""
     page.line(f"{version.ref}{tags}", style="bold")
     page.line(
-        f"{found.rows} rows, {found.usable} usable, {found.distinct} distinct files, {found.total_bytes / 1e6:.1f} MB"
+        f"{result.rows} rows, {result.usable} usable, {result.distinct} distinct files,"
+        f" {result.total_bytes / 1e6:.1f} MB"
     )
     page.line(f"fingerprint {version.fingerprint}")
-    if found.sizes:
-        wide, high = (f"{found.sizes[f'min_{side}']} to {found.sizes[f'max_{side}']}" for side in ("width", "height"))
-        formats = ", ".join(f"{name} {number}" for name, number in found.formats.items())
+    if result.sizes:
+        wide, high = (f"{result.sizes[f'min_{side}']} to {result.sizes[f'max_{side}']}" for side in ("width", "height"))
+        formats = ", ".join(f"{name} {number}" for name, number in result.formats.items())
         page.line(f"{wide} pixels wide, {high} high; {formats}")
-    if found.excluded:
-        page.table(("excluded because", "rows"), found.excluded.items())
-    splits = list(found.splits)
-    for target, classes in found.classes.items():
+    if result.excluded:
+        page.table(("excluded because", "rows"), result.excluded.items())
+    splits = list(result.splits)
+    for target, classes in result.classes.items():
         rows = [[name, *(by.get(split, 0) for split in splits), sum(by.values())] for name, by in classes.items()]
-        if found.unlabelled[target]:
-            rows.append(["(not labelled)", *("" for _ in splits), found.unlabelled[target]])
+        if result.unlabelled[target]:
+            rows.append(["(not labelled)", *("" for _ in splits), result.unlabelled[target]])
         page.table((target, *splits, "all"), rows)
-    for target, values in found.values.items():
+    for target, values in result.values.items():
         page.table(
             (target, "photos", "min", "mean", "max"),
             [[version.target(target).unit or "value", *_numbers(values)]],
         )
-    if found.boxes:
-        page.table(("boxes", "number"), found.boxes.items())
-    page.table(("split", "photos"), found.splits.items())
+    if result.boxes:
+        page.table(("boxes", "number"), result.boxes.items())
+    page.table(("split", "photos"), result.splits.items())
 
 
 def _numbers(values: Any) -> list[Any]:
@@ -79,7 +80,7 @@ LOG_EXAMPLES = ["plantml dataset log leaves", "plantml dataset log leaves@7   # 
 
 
 def log(console: Console, dataset: Dataset) -> None:
-    """Show how a dataset came about, newest version first."""
+    """Show the history of a dataset, newest version first."""
     from plantml.data import versions
 
     records = versions.history(dataset)
@@ -117,35 +118,35 @@ def diff(
     before: Annotated[str, typer.Argument(metavar="BEFORE", help="A version.")],
     after: Annotated[str, typer.Argument(metavar="AFTER", help="Another version, of this or of another dataset.")],
 ) -> None:
-    """Show what differs between two versions."""
+    """Show the differences between two versions."""
     from plantml.data import summary
 
-    found = summary.diff(before, after)
+    result = summary.diff(before, after)
     content = {
-        "before": found.before,
-        "after": found.after,
-        "same": found.same,
-        "added": found.added,
-        "removed": found.removed,
+        "before": result.before,
+        "after": result.after,
+        "same": result.same,
+        "added": result.added,
+        "removed": result.removed,
         "changed": {
             name: [{"name": key, "before": old, "after": new} for key, old, new in rows]
-            for name, rows in found.changed.items()
+            for name, rows in result.changed.items()
         },
-        "classes": found.classes,
+        "classes": result.classes,
     }
-    console.result("dataset diff", content, lambda page: _show_diff(page, found))
+    console.result("dataset diff", content, lambda page: _show_diff(page, result))
 
 
-def _show_diff(page: Page, found: "VersionDiff") -> None:
-    page.line(f"{found.before} -> {found.after}", style="bold")
-    if found.same:
+def _show_diff(page: Page, result: "VersionDiff") -> None:
+    page.line(f"{result.before} -> {result.after}", style="bold")
+    if result.same:
         page.line("No difference.")
-    for sign, names in (("+", found.added), ("-", found.removed)):
+    for sign, names in (("+", result.added), ("-", result.removed)):
         if names:
             page.line(f"{sign} {count(len(names), 'row')}, such as {names[0]}")
-    for target, changes in found.classes.items():
-        page.line(f"{target}: {' '.join(changes) or 'came or went'}")
-    for column, rows in found.changed.items():
+    for target, changes in result.classes.items():
+        page.line(f"{target}: {' '.join(changes) or 'added or removed'}")
+    for column, rows in result.changed.items():
         page.table((column, "before", "after"), rows[:8])
         if len(rows) > 8:
-            page.line(f"… and {len(rows) - 8} more; --json has them all")
+            page.line(f"… and {len(rows) - 8} more; --json lists all")

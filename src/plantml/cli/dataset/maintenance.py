@@ -1,4 +1,4 @@
-"""`plantml dataset verify` and `gc`: the files themselves."""
+"""`plantml dataset verify` and `gc`: stored files."""
 
 from typing import Annotated
 
@@ -11,20 +11,20 @@ VERIFY_EXAMPLES = ["plantml dataset verify leaves", "plantml dataset verify s3:/
 
 
 def verify(console: Console, dataset: Dataset) -> None:
-    """Read every photo of a version, and all versions and tags, and compare hashes: damage ends with exit code 4.
+    """Verify the checksums of all photos, versions and tags; exit code 4 if a file is damaged.
 
-    DATASET@7 reads that version alone. Files of an older plantml that hold no checksum are listed.
+    DATASET@7 reads only that version. Files of older plantml versions without a checksum are listed.
     """
     from plantml.cli import verification
     from plantml.data import maintenance
 
     threads = 4 * console.machine.threads
-    found = maintenance.verify(dataset, threads=threads, progress=console.progress("verifying"))
+    result = maintenance.verify(dataset, threads=threads, progress=console.progress("verifying"))
     hint = (
-        f"Restore them from a backup; a missing photo also comes back with plantml dataset merge {dataset} COPY. "
-        f"Without the newest version: plantml dataset restore {dataset} N goes on from version N."
+        f"Restore them from a backup; or copy missing photos with plantml dataset merge {dataset} COPY. "
+        f"To continue from version N: plantml dataset restore {dataset} N."
     )
-    verification.tell(console, "dataset verify", found, kind="dataset", came="imported", hint=hint)
+    verification.report(console, "dataset verify", result, kind="dataset", stored="imported", hint=hint)
 
 
 GC_EXAMPLES = ["plantml dataset gc leaves --dry-run", "plantml dataset gc leaves --derived"]
@@ -33,29 +33,28 @@ GC_EXAMPLES = ["plantml dataset gc leaves --dry-run", "plantml dataset gc leaves
 def gc(
     console: Console,
     dataset: Dataset,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed; remove nothing.")] = False,
     derived: Annotated[
-        bool, typer.Option("--derived", help="Also what can be made again: embeddings, notes of imports.")
+        bool, typer.Option("--derived", help="Also remove files that can be recomputed: embeddings, import caches.")
     ] = False,
     min_age: Annotated[
-        float, typer.Option(metavar="HOURS", min=0, help="Leave files that are younger: an import may be under way.")
+        float, typer.Option(metavar="HOURS", min=0, help="Keep younger files; an import may be running.")
     ] = 24.0,
 ) -> None:
-    """Remove files that no version names: what killed imports left behind."""
+    """Remove files that no version uses, such as those of interrupted imports."""
     from plantml.data import maintenance
 
-    found = maintenance.collect(dataset, dry_run=dry_run, derived=derived, min_age=3600 * min_age)
+    result = maintenance.collect(dataset, dry_run=dry_run, derived=derived, min_age=3600 * min_age)
     content = {
-        "removed": found.removed,
-        "images": list(found.images),
-        "derived": list(found.derived),
-        "bytes": found.bytes,
+        "removed": result.removed,
+        "images": list(result.images),
+        "derived": list(result.derived),
+        "bytes": result.bytes,
     }
-    number = len(found.images) + len(found.derived)
+    number = len(result.images) + len(result.derived)
+    action = "removed" if result.removed else "would be removed"
     console.result(
         "dataset gc",
         content,
-        lambda page: page.line(
-            f"{count(number, 'file')}, {found.bytes / 1e6:.1f} MB, {'removed' if found.removed else 'would be removed'}"
-        ),
+        lambda page: page.line(f"{count(number, 'file')}, {result.bytes / 1e6:.1f} MB, {action}"),
     )

@@ -18,35 +18,37 @@ SYNTH_EXAMPLES = [
 def synth(
     console: Console,
     out: Annotated[str, typer.Argument(metavar="OUT", help="URL of a folder for photos and labels.")],
-    images: Annotated[int, typer.Option(min=1, help="Photos to make.")] = 200,
+    images: Annotated[int, typer.Option(min=1, help="Number of photos.")] = 200,
     classes: Annotated[
-        str | None, typer.Option(metavar="A,B,…", help="Classes like tomato___rust; twelve if not given.")
+        str | None, typer.Option(metavar="A,B,…", help="Classes like tomato___rust. [default: twelve classes]")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed makes the same bytes.")] = 0,
-    size: Annotated[int, typer.Option(min=32, max=8192, help="Height and width, pixels.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed; equal seeds give equal bytes.")] = 0,
+    size: Annotated[int, typer.Option(min=32, max=8192, help="Height and width, in pixels.")] = 256,
     defects: Annotated[
         float,
-        typer.Option(min=0, max=0.5, help="Share of photos with a planted fault; truth.csv names them."),
+        typer.Option(min=0, max=0.5, help="Share of photos with a planted defect; truth.csv lists them."),
     ] = 0.0,
     severity: Annotated[
         tuple[float, float],
-        typer.Option(metavar="LOW HIGH", help="Share of its leaves that a sick plant has symptoms on: from, to."),
+        typer.Option(
+            metavar="LOW HIGH", help="Lowest and highest share of leaf area with symptoms on diseased plants."
+        ),
     ] = (0.015, 0.55),
-    zoom: Annotated[float, typer.Option(help="How many times as large leaves are in the picture, 0.5 to 3.")] = 1.0,
+    zoom: Annotated[float, typer.Option(help="Magnification of the leaves, 0.5 to 3.")] = 1.0,
 ) -> None:
-    """Make photos of plants that no one took, with known labels, boxes and severity."""
+    """Generate synthetic plant photos with known labels, boxes and severity."""
     from plantml import synth as library
 
-    chosen = tuple(name.strip() for name in classes.split(",")) if classes else library.DEFAULT_CLASSES
+    class_names = tuple(name.strip() for name in classes.split(",")) if classes else library.DEFAULT_CLASSES
     spec = library.SynthSpec(
-        images=images, classes=chosen, seed=seed, size=size, defects=defects, severity=severity, zoom=zoom
+        images=images, classes=class_names, seed=seed, size=size, defects=defects, severity=severity, zoom=zoom
     )
-    made = library.write(spec, out, workers=console.machine.threads, progress=console.progress("drawing"))
+    dataset = library.write(spec, out, workers=console.machine.threads, progress=console.progress("drawing"))
 
     def show(page: Page) -> None:
-        page.line(f"Made {count(images, 'photo')} of {count(len(spec.classes), 'class', 'classes')} in {out}")
+        page.line(f"Generated {count(images, 'photo')} of {count(len(spec.classes), 'class', 'classes')} in {out}")
         if defects:
-            page.line(f"The planted faults are in {out}/truth.csv")
+            page.line(f"The planted defects are listed in {out}/truth.csv")
         page.next(f"plantml dataset import {out}/labels.csv DATASET --group-column plant")
 
-    console.result("dataset synth", {"out": out, "images": made.images, "classes": list(spec.classes)}, show)
+    console.result("dataset synth", {"out": out, "images": dataset.images, "classes": list(spec.classes)}, show)

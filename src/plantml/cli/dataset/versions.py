@@ -1,4 +1,4 @@
-"""`plantml dataset split` and `tag`: making and naming versions."""
+"""`plantml dataset split` and `tag`: split and name versions."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,33 +26,33 @@ def split(
     ratios: Annotated[str, typer.Option(metavar="T/V/T", help="Shares of train, val and test.")] = "0.7/0.15/0.15",
     groups: Annotated[
         str | None,
-        typer.Option(metavar="TABLE", help="Table of photo and group; photos of one group stay together."),
+        typer.Option(metavar="TABLE", help="Table of photos and groups; each group stays in one split."),
     ] = None,
     group_by: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN|REGEX", help="Group by a column, or by what a pattern finds in the names."),
+        typer.Option(metavar="COLUMN|REGEX", help="Group by a column, or by a regex on photo names."),
     ] = None,
-    near: Annotated[bool, typer.Option("--near/--no-near", help="Keep near-duplicates together.")] = True,
+    near: Annotated[bool, typer.Option("--near/--no-near", help="Keep near-duplicates in one split.")] = True,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Look at the photos for crops, turns and overlaps too; needs [curate].")
+        bool, typer.Option("--deep", help="Also detect crops, rotations and overlaps; needs [curate].")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Another seed, another split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed.")] = 0,
     keep: Annotated[
         bool,
-        typer.Option("--keep", help="Move no photo that has a split: place new ones around it."),
+        typer.Option("--keep", help="Assign only new photos; move no other photo."),
     ] = False,
-    resplit: Annotated[bool, typer.Option("--resplit", help="Replace the splits that are there.")] = False,
+    resplit: Annotated[bool, typer.Option("--resplit", help="Replace the existing splits.")] = False,
 ) -> None:
-    """Give every photo to train, val or test.
+    """Assign every photo to train, val or test.
 
-    Groups, exact copies and near-duplicates stay together, every class of every target is spread evenly, and
-    the result depends on the photos' content alone: not on their order, place or machine. With --keep a new
-    photo whose near-duplicate is in the test set is left out, with the reason twin-of-test.
+    Groups, exact duplicates and near-duplicates stay in one split, and every class of every target is spread evenly.
+    The result depends only on the content of the photos, not on their order or location. With --keep, a new photo
+    with a near-duplicate in the test set is excluded, with the reason twin-of-test.
     """
     from plantml.curate import photo_groups
     from plantml.data import splits
 
-    found = splits.split_dataset(
+    result = splits.split_dataset(
         dataset,
         ratios=ratios,
         groups=groups,
@@ -63,41 +63,41 @@ def split(
         keep=keep,
         resplit=resplit,
     )
-    version = found.committed.version
+    version = result.committed.version
     content = {
         "dataset": version.ref,
         "fingerprint": version.fingerprint,
-        "changed": found.committed.changed,
-        "splits": dict(found.counts),
-        "groups": found.groups,
-        "joined": dict(found.joined),
-        "matched": found.matched,
-        "held": dict(found.left_out),
-        "placed": found.placed,
-        "warnings": list(found.warnings),
+        "changed": result.committed.changed,
+        "splits": dict(result.counts),
+        "groups": result.groups,
+        "joined": dict(result.joined),
+        "matched": result.matched,
+        "held": dict(result.left_out),
+        "placed": result.placed,
+        "warnings": list(result.warnings),
     }
-    console.result("dataset split", content, lambda page: _show_split(page, found, dataset))
+    console.result("dataset split", content, lambda page: _show_split(page, result, dataset))
 
 
-def _show_split(page: Page, found: "SplitReport", dataset: str) -> None:
-    total = sum(found.counts.values())
-    page.line(f"{found.committed.version.ref}: {count(total, 'photo')} in {count(found.groups, 'group')}")
-    if not found.committed.changed:
-        page.line("Nothing to do: the dataset has this very split.")
-    rows = [[name, n, f"{n / max(total, 1):.1%}", f"{found.ratios[name]:.1%}"] for name, n in found.counts.items()]
-    page.table(("split", "photos", "share", "wanted"), rows)
-    for rule, number in found.joined.items():
+def _show_split(page: Page, result: "SplitReport", dataset: str) -> None:
+    total = sum(result.counts.values())
+    page.line(f"{result.committed.version.ref}: {count(total, 'photo')} in {count(result.groups, 'group')}")
+    if not result.committed.changed:
+        page.line("Nothing to do: the dataset already has this split.")
+    rows = [[name, n, f"{n / max(total, 1):.1%}", f"{result.ratios[name]:.1%}"] for name, n in result.counts.items()]
+    page.table(("split", "photos", "share", "target share"), rows)
+    for rule, number in result.joined.items():
         if number:
             page.line(f"Kept together by {rule}: {count(number, 'photo')}")
-    if found.placed:
-        page.line(f"Photos that had no split before: {found.placed}")
-    for warning in found.warnings:
+    if result.placed:
+        page.line(f"Photos without a split before: {result.placed}")
+    for warning in result.warnings:
         page.line(f"Warning: {warning}", style="yellow")
-    for reason, number in found.left_out.items():
-        page.line(f"Left out, {reason}: {count(number, 'photo')}")
-    if found.matched is not None:
-        page.line(f"Photos that the group table names: {found.matched}")
-    show_next(page, found.committed.version, dataset)
+    for reason, number in result.left_out.items():
+        page.line(f"Excluded, {reason}: {count(number, 'photo')}")
+    if result.matched is not None:
+        page.line(f"Photos in the group table: {result.matched}")
+    show_next(page, result.committed.version, dataset)
 
 
 TAG_EXAMPLES = ["plantml dataset tag leaves@7 frozen-test"]
@@ -106,9 +106,9 @@ TAG_EXAMPLES = ["plantml dataset tag leaves@7 frozen-test"]
 def tag(
     console: Console,
     dataset: Dataset,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, dots and dashes.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Tag: letters, digits, dots and dashes.")],
 ) -> None:
-    """Give a version a name; DATASET@NAME means it from then on."""
+    """Tag a version, so that DATASET@NAME refers to it."""
     from plantml.data import versions
 
     number = versions.tag(dataset, name)

@@ -1,0 +1,160 @@
+"""`plantml models list`, `show` and `diff`: read-only commands."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from plantml.cli.console import Console, Page
+from plantml.cli.models.arguments import Ref
+from plantml.cli.models.history import EVENT_COLUMNS, event_row
+
+if TYPE_CHECKING:
+    from plantml.registry.inspection import ModelComparison, ModelDetails
+    from plantml.registry.ledger import Ledger
+
+
+LIST_EXAMPLES = ["plantml models list s3://bucket/models", "plantml models list models/leaf --json"]
+
+
+def list_(
+    console: Console,
+    url: Annotated[str, typer.Argument(metavar="REGISTRY[/NAME]", help="URL of a registry or of a registered model.")],
+) -> None:
+    """List the models of a registry, or the versions of one model."""
+    from plantml.registry import inspection
+
+    ledgers = inspection.models(url)
+    content = {"models": [_ledger_json(state) for state in ledgers]}
+
+    def show(page: Page) -> None:
+        if not ledgers:
+            page.line(f"No model is registered at {url}.")
+            page.next(f"plantml models add RUN {url.rstrip('/')}/NAME")
+        for state in ledgers:
+            page.line(state.url, style="bold")
+            page.table(("version", "aliases", "model", "added", "by", "MB", "trained on", "metric", ""), _rows(state))
+
+    console.result("models list", content, show)
+
+
+def _ledger_json(state: "Ledger") -> dict[str, Any]:
+    return {
+        "model": state.url,
+        "aliases": dict(state.aliases),
+        "versions": [
+            {
+                "version": entry.number,
+                "url": entry.url,
+                "digest": entry.digest,
+                "bytes": entry.size,
+                "aliases": state.names(entry.number),
+                "time": entry.event.time,
+                "by": entry.event.content["by"],
+                "why": entry.event.content["why"],
+                "dataset": entry.event.content["dataset"],
+                "metrics": entry.event.content["metrics"],
+            }
+            for entry in state.entries.values()
+        ],
+    }
+
+
+def _rows(state: "Ledger") -> list[list[Any]]:
+    rows = []
+    for entry in reversed(state.entries.values()):
+        content = entry.event.content
+        name, score = next(iter(content["metrics"].items()), ("", None))
+        data = f"{content['dataset']['url']}@{content['dataset']['version']}"
+        aliases = ", ".join(state.names(entry.number))
+        rows.append([entry.number, aliases, entry.digest[:12], entry.event.time, content["by"],
+                     f"{entry.size / 1e6:.1f}", data, score, name])  # fmt: skip
+    return rows
+
+
+SHOW_EXAMPLES = ["plantml models show models/leaf@production", "plantml models show models/leaf@3 --card"]
+
+
+def show(
+    console: Console,
+    ref: Ref,
+    card: Annotated[bool, typer.Option("--card", help="Also print the model card.")] = False,
+) -> None:
+    """Show the targets, metrics, lineage and history of a model."""
+    from plantml.registry import inspection
+
+    result = inspection.show(ref, console.machine.cache())
+    console.result("models show", result.as_json(), lambda page: _show(page, result, card=card))
+
+
+def _show(page: Page, result: "ModelDetails", *, card: bool) -> None:
+    contract = result.bundle.contract
+    names = result.state.names(result.entry.number) if result.state and result.entry else []
+    url, aliases = result.bundle.url.removeprefix("zip://::"), f" ({', '.join(names)})" if names else ""
+    page.line(f"{url}: model {result.bundle.digest[:12]}{aliases}", style="bold")
+    targets = [[each.name, each.kind, ", ".join(each.classes) or each.unit] for each in contract.targets]
+    page.table(("target", "kind", "classes or unit"), targets)
+    page.table(("validation split", "metric"), [pair for pair in contract.metrics.items() if "[" not in pair[0]])
+    data = contract.dataset
+    page.table(
+        ("lineage", ""),
+        [
+            ["dataset", f"{data.url}@{data.version}"],
+            ["fingerprint", data.fingerprint],
+            ["parent model", result.parent or "none" if result.plan else "not known"],
+            ["digest", result.bundle.digest],
+            ["made with", ", ".join(f"{name} {version}" for name, version in contract.versions.items())],
+        ],
+    )
+    if result.config:
+        page.table(("config", ""), [[key, str(value)] for key, value in result.config.items()])
+    if result.state and result.entry:
+        page.table(EVENT_COLUMNS, [event_row(event) for event in result.events()])
+    if card:
+        page.line(result.card)
+    elif result.card:
+        page.line(f"Model card: --card, or {result.bundle.url}/README.md")
+
+
+DIFF_EXAMPLES = ["plantml models diff models/leaf@production models/leaf@challenger"]
+
+
+def diff(console: Console, first: Ref, second: Ref) -> None:
+    """Compare the metrics, classes, settings and data of two models.
+
+    For a comparison on the same photos, use `plantml validate --against`.
+    """
+    from plantml.registry import inspection
+
+    result = inspection.diff(first, second)
+    console.result("models diff", result.as_json(), lambda page: _show_diff(page, result, first, second))
+
+
+def _show_diff(page: Page, result: "ModelComparison", first: str, second: str) -> None:
+    if result.first.bundle.digest == result.second.bundle.digest:
+        page.line("Both are the same model.", style="bold")
+        return
+    rows = [
+        [name, *pair, "" if None in pair else f"{pair[1] - pair[0]:+.4f}"]  # type: ignore[operator]
+        for name, pair in result.metrics.items()
+        if "[" not in name
+    ]
+    page.table(("validation split", first, second, "difference"), rows)
+    for target, pair in result.classes.items():
+        for name, classes in zip((first, second), pair, strict=True):
+            if classes:
+                page.line(f"{target}: only {name} knows {', '.join(classes)}")
+    if not result.classes:
+        page.line("Both predict the same targets and classes.")
+    one, other = (each.bundle.contract.dataset for each in (result.first, result.second))
+    if result.same_data:
+        page.line(f"Both were trained on the same content: {one.url}@{one.version}")
+    else:
+        page.line(
+            f"Data: {one.url}@{one.version} and {other.url}@{other.version}; the metrics are from different photos."
+        )
+        page.next(f"plantml dataset diff {one.url}@{one.version} {other.url}@{other.version}")
+    if result.config:
+        page.table(
+            ("config", first, second),
+            [[key, *(None if each is None else str(each) for each in pair)] for key, pair in result.config.items()],
+        )
