@@ -83,8 +83,8 @@ def export(
     try:
         done = run.export(bundle, to, form=format_, **asked)
     except run.RefusedError as error:
-        if error.found is not None:
-            refused = error.found
+        if error.comparison is not None:
+            refused = error.comparison
             console.result("export", run.as_json(refused), lambda page: _show(page, refused))
         raise
     console.result("export", run.as_json(done), lambda page: _show(page, done))
