@@ -48,14 +48,14 @@ def test_detect_and_validate_say_the_same_of_a_form(cli, trained, publish, name,
     leaves = sorted(Path(trained.photos).rglob("*.jpg"))[:24]
     records = tmp_path / "records.jsonl"
     assert cli("detect", *leaves, "--model", to, "--out", records).code == Exit.DONE
-    found = {Path(record["image"]).name: record for record in map(json.loads, records.read_text().splitlines())}
-    assert {record["model"] for record in found.values()} == {opened.digest}
+    outcome = {Path(record["image"]).name: record for record in map(json.loads, records.read_text().splitlines())}
+    assert {record["model"] for record in outcome.values()} == {opened.digest}
     if FORMS[name].exact:
-        assert labels(list(found.values())) == labels(plantml.load(trained.run).predict(leaves))
+        assert labels(list(outcome.values())) == labels(plantml.load(trained.run).predict(leaves))
         assert opened.digest == plantml.load(trained.run).digest
     validated = cli("validate", trained.data, "--model", to, "--split", "all", "--out", tmp_path / "judged", "--json")
     assert validated.code == Exit.DONE, validated.err
-    assert labels(list(found.values())) == validated_labels(tmp_path / "judged", found)
+    assert labels(list(outcome.values())) == validated_labels(tmp_path / "judged", outcome)
 
 
 def labels(records):
@@ -82,11 +82,11 @@ def test_the_proof_is_inside_the_file(publish, name):
         notes = runtimes.OpenVinoRuntime(data, to.with_suffix(".bin").read_bytes()).metadata
     else:
         notes = torch_programs.unpack(str(to), data).notes
-    told = json.loads(notes[runtimes.PROOF_KEY])
-    assert told["photos"] == result.json["photos"] > 0
-    assert told["agreement"] == result.json["agreement"]
-    assert told["format"] == name
-    assert set(told["speed"]) == {"1", "32"}
+    messages = json.loads(notes[runtimes.PROOF_KEY])
+    assert messages["photos"] == result.json["photos"] > 0
+    assert messages["agreement"] == result.json["agreement"]
+    assert messages["format"] == name
+    assert set(messages["speed"]) == {"1", "32"}
     assert b"/plantml/network.py" not in data, "the file names places of the machine that made it"
 
 

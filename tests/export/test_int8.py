@@ -96,12 +96,12 @@ def test_layers_that_hurt_stay_in_float(every_form, quantised, photos, monkeypat
     monkeypatch.setattr(int8, "METHODS", {"min-max": ("MinMax", {})})
     wanted = every_form.made["onnx-int8"].settings["noise"] * 0.7
     monkeypatch.setattr(int8, "NOISE", wanted)
-    found = quantise(every_form, photos)
-    assert len(every_form.made["onnx-int8"].settings["in_float"]) < len(found.in_float) < 40
-    assert found.noise <= wanted
+    result = quantise(every_form, photos)
+    assert len(every_form.made["onnx-int8"].settings["in_float"]) < len(result.in_float) < 40
+    assert result.noise <= wanted
     kept, before = (
         {entry.name for entry in model.graph.initializer if entry.data_type == onnx.TensorProto.INT8}
-        for model in (onnx.load_from_string(found.model), quantised[0])
+        for model in (onnx.load_from_string(result.model), quantised[0])
     )
     assert len(kept) < len(before)
 

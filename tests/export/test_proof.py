@@ -54,9 +54,9 @@ def compared(reference=None, **changes):
 
 
 def test_the_same_answers_are_the_same_model():
-    found = compared()
-    assert (found.photos, found.agreement, found.difference) == (3, 1.0, 0.0)
-    assert proof.require(found, "model.onnx") is found
+    result = compared()
+    assert (result.photos, result.agreement, result.difference) == (3, 1.0, 0.0)
+    assert proof.require(result, "model.onnx") is result
 
 
 @pytest.mark.parametrize(
@@ -70,19 +70,19 @@ def test_the_same_answers_are_the_same_model():
     ],
 )
 def test_any_other_number_is_another_model(changes, difference):
-    found = compared(**changes)
-    assert found.difference == pytest.approx(difference, rel=1e-4)
-    assert not found.holds
+    result = compared(**changes)
+    assert result.difference == pytest.approx(difference, rel=1e-4)
+    assert not result.holds
     with pytest.raises(GateError, match="is not the same model"):
-        proof.require(found, "model.onnx")
+        proof.require(result, "model.onnx")
 
 
 def test_another_label_counts_even_where_the_numbers_are_near():
     level = Says(disease=[0.5, 0.49999])
-    found = compared(level, disease=[0.49999, 0.5])
-    assert found.difference < proof.MAX_DIFFERENCE
-    assert found.agreement == 0
-    assert not found.holds
+    result = compared(level, disease=[0.49999, 0.5])
+    assert result.difference < proof.MAX_DIFFERENCE
+    assert result.agreement == 0
+    assert not result.holds
 
 
 def test_agreement_is_a_share_of_photos():
@@ -156,11 +156,11 @@ def answers(right):
 
 def test_the_change_of_the_score_is_that_of_macro_f1():
     right, fewer = np.ones(60, bool), np.arange(60) % 10 != 0
-    found = proof.change([TARGET], LABELS, answers(right), answers(fewer))
-    assert found.photos == 60
-    assert found.before == 1.0
-    assert found.after == pytest.approx(0.9)
-    assert found.low < found.change < found.high < 0
+    result = proof.change([TARGET], LABELS, answers(right), answers(fewer))
+    assert result.photos == 60
+    assert result.before == 1.0
+    assert result.after == pytest.approx(0.9)
+    assert result.low < result.change < result.high < 0
 
 
 def test_equal_models_change_nothing_and_groups_widen_the_interval():
@@ -178,9 +178,9 @@ def test_equal_models_change_nothing_and_groups_widen_the_interval():
 
 def test_the_point_estimate_decides_what_may_be_lost():
     fewer = answers(np.arange(60) % 10 != 0)
-    found = proof.Proof(60, 0.9, 0.9, 1.0, 0.0, proof.change([TARGET], LABELS, answers(np.ones(60, bool)), fewer))
-    assert not found.costs_too_much(0.11)
-    assert "0.9000 instead of 1.0000" in found.costs_too_much(0.09)
+    result = proof.Proof(60, 0.9, 0.9, 1.0, 0.0, proof.change([TARGET], LABELS, answers(np.ones(60, bool)), fewer))
+    assert not result.costs_too_much(0.11)
+    assert "0.9000 instead of 1.0000" in result.costs_too_much(0.09)
     assert "no labels" in proof.Proof(60, 1.0, 1.0, 0.0).costs_too_much(1.0)
-    assert "squared error" in proof.Proof(60, 1.0, 1.0, 1.0, 0.4, found.change).costs_too_much(1.0)
-    assert "not a number" in proof.Proof(60, 1.0, 1.0, np.inf, 0.0, found.change).costs_too_much(1.0)
+    assert "squared error" in proof.Proof(60, 1.0, 1.0, 1.0, 0.4, result.change).costs_too_much(1.0)
+    assert "not a number" in proof.Proof(60, 1.0, 1.0, np.inf, 0.0, result.change).costs_too_much(1.0)

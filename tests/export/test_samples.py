@@ -15,14 +15,14 @@ def bundle(trained):
 
 def test_photos_come_with_labels_and_groups(trained, bundle):
     version = samples.version_of(bundle, None)
-    found = samples.held_out(version, bundle.contract, "test", 500)
+    result = samples.held_out(version, bundle.contract, "test", 500)
     rows = versions.load(trained.data).usable("test").sort("image_id")
-    assert found.pixels.shape == (rows.height, 64, 64, 3)
-    assert found.labels.keys() == {target.name for target in bundle.contract.targets}
+    assert result.pixels.shape == (rows.height, 64, 64, 3)
+    assert result.labels.keys() == {target.name for target in bundle.contract.targets}
     health = next(target for target in bundle.contract.targets if target.name == "health")
-    assert [health.classes[number] for number in found.labels["health"]] == rows["health"].to_list()
-    assert len(set(found.groups.tolist())) == rows["group"].n_unique()
-    assert sum(len(batch) for batch in found.batches(7)) == rows.height
+    assert [health.classes[number] for number in result.labels["health"]] == rows["health"].to_list()
+    assert len(set(result.groups.tolist())) == rows["group"].n_unique()
+    assert sum(len(batch) for batch in result.batches(7)) == rows.height
 
 
 def test_a_class_that_the_model_does_not_have_is_no_label(bundle):
@@ -31,8 +31,8 @@ def test_a_class_that_the_model_does_not_have_is_no_label(bundle):
         for target in bundle.contract.targets
     )
     contract = bundle.contract.model_copy(update={"targets": targets})
-    found = samples.held_out(samples.version_of(bundle, None), contract, "train", 500)
-    assert set(np.unique(found.labels["category"])) == {-1, 0}
+    result = samples.held_out(samples.version_of(bundle, None), contract, "train", 500)
+    assert set(np.unique(result.labels["category"])) == {-1, 0}
 
 
 def test_a_split_that_is_not_there_is_told(bundle):

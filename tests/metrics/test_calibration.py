@@ -47,21 +47,21 @@ def test_accepted_answers_keep_the_risk_and_a_lower_threshold_would_not(photos, 
 
 @pytest.mark.parametrize(("photos", "provisional"), [(199, True), (200, False)])
 def test_a_threshold_from_few_photos_is_provisional(photos, provisional) -> None:
-    found = calibration.threshold(np.linspace(0.5, 1, photos), np.ones(photos, bool), 0.05)
-    assert (found.photos, found.provisional, found.coverage) == (photos, provisional, 1.0)
+    result = calibration.threshold(np.linspace(0.5, 1, photos), np.ones(photos, bool), 0.05)
+    assert (result.photos, result.provisional, result.coverage) == (photos, provisional, 1.0)
 
 
 def test_nothing_is_accepted_where_every_answer_is_wrong() -> None:
-    found = calibration.threshold(np.array([0.9, 1.0]), np.zeros(2, bool), 0.05)
-    assert found == calibration.Threshold(calibration.NOTHING, 0.0, 0.0, 1.0, 2, provisional=True)
+    result = calibration.threshold(np.array([0.9, 1.0]), np.zeros(2, bool), 0.05)
+    assert result == calibration.Threshold(calibration.NOTHING, 0.0, 0.0, 1.0, 2, provisional=True)
 
 
 def test_thresholds_are_of_labelled_photos_only() -> None:
     answers = {"disease": np.array([[0.8, 0.1, 0.1], [0.1, 0.9, 0.0], [0.6, 0.2, 0.2]], np.float32)}
     labels = {"disease": np.array([0, -1, 1])}
-    found = calibration.accept_thresholds([DISEASE], answers, labels, 0.05)["disease"]
-    assert found.photos == 2
-    assert found.score == pytest.approx(0.8, abs=1e-5)
+    result = calibration.accept_thresholds([DISEASE], answers, labels, 0.05)["disease"]
+    assert result.photos == 2
+    assert result.score == pytest.approx(0.8, abs=1e-5)
     assert calibration.accept_thresholds([DISEASE], answers, {"disease": np.full(3, -1)}, 0.05) == {}
 
 
@@ -100,17 +100,17 @@ def test_the_range_of_chance_is_that_of_95_in_100_calibrated_models() -> None:
     confidence = draw.uniform(0.4, 1, 60)
     inside = 0
     for _ in range(300):
-        found = calibration.reliability(confidence, draw.random(60) < confidence, draws=200)
-        inside += found.low <= found.ece <= found.high
+        result = calibration.reliability(confidence, draw.random(60) < confidence, draws=200)
+        inside += result.low <= result.ece <= result.high
     assert 0.90 < inside / 300 < 0.99
 
 
 def test_reliability_is_the_error_that_metrics_report_and_the_same_every_time() -> None:
     logits, labels = calibrated(90, 6)
-    found = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    once = calibration.reliability(*calibration.confidences(DISEASE, found, labels))
-    assert once.ece == pytest.approx(metrics.calibration_error(found, labels))
-    assert once == calibration.reliability(*calibration.confidences(DISEASE, found, labels))
+    result = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    once = calibration.reliability(*calibration.confidences(DISEASE, result, labels))
+    assert once.ece == pytest.approx(metrics.calibration_error(result, labels))
+    assert once == calibration.reliability(*calibration.confidences(DISEASE, result, labels))
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_reliability_is_the_error_that_metrics_report_and_the_same_every_time() 
     [([], [], 0.0), ([1.0], [True], 0.0), ([1.0], [False], 1.0), ([0.0], [False], 0.0), ([0.5], [True], 0.5)],
 )
 def test_degenerate_inputs_have_a_calibration_error(confidence, right, ece) -> None:
-    found = calibration.reliability(np.array(confidence), np.array(right, bool))
-    assert (found.ece, found.photos) == (pytest.approx(ece), len(confidence))
+    result = calibration.reliability(np.array(confidence), np.array(right, bool))
+    assert (result.ece, result.photos) == (pytest.approx(ece), len(confidence))
 
 
 @pytest.mark.parametrize("photos", [1, 30, 60, 150, 250, 660])

@@ -54,8 +54,8 @@ ONE_PHOTO_WRONG = case(4, [2], [0])
 
 
 def degenerate(test):
-    for found in (ONE_CLASS_MISSING, NAMED_BUT_NEVER_THERE, ALL_WRONG, ONE_PHOTO_RIGHT, ONE_PHOTO_WRONG):
-        test = example(found)(test)
+    for result in (ONE_CLASS_MISSING, NAMED_BUT_NEVER_THERE, ALL_WRONG, ONE_PHOTO_RIGHT, ONE_PHOTO_WRONG):
+        test = example(result)(test)
     return test
 
 
@@ -160,9 +160,9 @@ def test_all_wrong_is_the_worst_risk_and_no_coverage(found):
 
 def test_shared_classes_are_those_that_means_are_over():
     size, truth, predicted, outputs = NAMED_BUT_NEVER_THERE
-    found = metrics.report_encoded(class_target(size), truth, outputs, shared={"none", "rust"})
+    result = metrics.report_encoded(class_target(size), truth, outputs, shared={"none", "rust"})
     theirs = sk.f1_score(truth, predicted, labels=[0, 1], average="macro", zero_division=0)
-    assert found.scores["macro_f1"] == pytest.approx(theirs)
+    assert result.scores["macro_f1"] == pytest.approx(theirs)
 
 
 def test_the_joint_score_wants_every_target_right():
@@ -176,8 +176,8 @@ def test_right_answers_leave_out_what_is_not_labelled():
     outputs = probabilities([0, 1, 0], [0.9, 0.8, 0.7], 2)
     assert metrics.correct_predictions(class_target(2), np.array([0, 0, -1]), outputs).tolist() == [True, False, False]
     spots = Target("symptoms", "multilabel", ("spots",))
-    found = metrics.correct_predictions(spots, np.array([[1.0], [np.nan]]), np.array([[0.9], [0.9]]))
-    assert found.tolist() == [True, False]
+    result = metrics.correct_predictions(spots, np.array([[1.0], [np.nan]]), np.array([[0.9], [0.9]]))
+    assert result.tolist() == [True, False]
     with pytest.raises(ValueError, match="not right or wrong"):
         metrics.correct_predictions(VALUE, np.zeros(1), np.zeros((1, 1)))
 
@@ -264,8 +264,8 @@ def test_average_precision_is_that_of_scikit_learn(found):
     target = Target("symptoms", "multilabel", CLASSES[: truth.shape[1]])
     report = metrics.multilabel_report(target, truth, outputs)
     there = []
-    for name, true, said in zip(target.classes, truth.T, outputs.T, strict=True):
-        theirs = sk.average_precision_score(true, said)
+    for name, true, predicted in zip(target.classes, truth.T, outputs.T, strict=True):
+        theirs = sk.average_precision_score(true, predicted)
         assert report.per_class[name]["average_precision"] == pytest.approx(theirs)
         if true.any():
             there.append(theirs)
@@ -287,12 +287,14 @@ days = st.floats(-1000, 1000, width=32)
 @given(st.lists(st.tuples(days, days), min_size=2, max_size=12))
 @many
 def test_value_scores_are_those_of_scikit_learn(pairs):
-    truth, said = np.array(pairs, np.float32).T
-    scores = metrics.report(VALUE, truth.tolist(), said[:, None]).scores
-    assert scores["mae"] == pytest.approx(sk.mean_absolute_error(truth, said), rel=1e-5)
-    assert scores["mse"] == pytest.approx(sk.mean_squared_error(truth, said), rel=1e-5)
+    truth, predicted = np.array(pairs, np.float32).T
+    scores = metrics.report(VALUE, truth.tolist(), predicted[:, None]).scores
+    assert scores["mae"] == pytest.approx(sk.mean_absolute_error(truth, predicted), rel=1e-5)
+    assert scores["mse"] == pytest.approx(sk.mean_squared_error(truth, predicted), rel=1e-5)
     if np.ptp(truth) > 1e-2:  # below, the float32 labels themselves are rounding
-        assert scores["r2"] == pytest.approx(sk.r2_score(truth.astype(float), said.astype(float)), rel=1e-3, abs=1e-3)
+        assert scores["r2"] == pytest.approx(
+            sk.r2_score(truth.astype(float), predicted.astype(float)), rel=1e-3, abs=1e-3
+        )
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 5.3, -123.4])
@@ -374,7 +376,7 @@ def test_checkpoints_are_chosen_by_f1_and_r2_alike(reports):
 
 
 def test_reports_are_plain_json(reports):
-    disease, symptoms, severity = (json.loads(json.dumps(metrics.as_json(found))) for found in reports)
+    disease, symptoms, severity = (json.loads(json.dumps(metrics.as_json(result))) for result in reports)
     assert disease["confusion"] == [[1, 0], [1, 0]]
     assert disease["classes"] == ["none", "rust"]
     assert disease["per_class"]["rust"]["support"] == 1
@@ -416,21 +418,21 @@ def drawn_photos(groups, draw, row):
 def test_every_resample_has_the_scores_of_the_photos_in_it(answered):
     groups, targets = answered
     statistics = [bootstrap.of_target(*each, groups) for each in targets]
-    found = metrics.replicate(statistics, groups, resamples=40, seed=5)
+    result = metrics.replicate(statistics, groups, resamples=40, seed=5)
     (draw,) = groups.draws(40, 5)
     compared = 0
     for row in range(40):
         photos = drawn_photos(groups, draw, row)
         reports = [metrics.report_encoded(target, truth[photos], outputs[photos]) for target, truth, outputs in targets]
         scores = metrics.every_score(reports)
-        assert set(found) <= set(scores)
-        for name, values in found.items():
+        assert set(result) <= set(scores)
+        for name, values in result.items():
             if not np.isnan(values[row]):  # where the report says 0 for want of photos
                 assert values[row] == pytest.approx(scores[name], abs=2e-4), name
                 compared += 1
-    assert compared > 40 * len(found) * 0.9
+    assert compared > 40 * len(result) * 0.9
     headline = metrics.headline(reports)
-    assert {name for name in headline if "." in name} <= set(found)
+    assert {name for name in headline if "." in name} <= set(result)
 
 
 def test_groups_are_drawn_whole():
@@ -464,33 +466,33 @@ def test_photos_of_one_group_make_the_interval_wider():
     widths = {}
     for name, keys in (("plants", np.repeat(np.arange(60), 10)), ("photos", np.arange(600))):
         groups = metrics.Groups(keys)
-        found = metrics.replicate([bootstrap.of_target(class_target(2), truth, outputs, groups)], groups)
-        widths[name] = metrics.interval("disease.accuracy", right.mean(), found["disease.accuracy"]).width
+        result = metrics.replicate([bootstrap.of_target(class_target(2), truth, outputs, groups)], groups)
+        widths[name] = metrics.interval("disease.accuracy", right.mean(), result["disease.accuracy"]).width
     assert widths["plants"] == pytest.approx(widths["photos"] * np.sqrt(10), rel=0.15)
 
 
 @pytest.mark.parametrize("plants", [40, 150])
 def test_intervals_hold_the_truth_about_as_often_as_they_say(plants):
-    held = 0
+    content = 0
     for seed in range(150):
         rng = np.random.default_rng(seed)
         skill = rng.beta(8, 2, plants)  # each plant is easier or harder, 0.8 on average
         right = rng.random((plants, 5)) < skill[:, None]
         groups = metrics.Groups(np.repeat(np.arange(plants), 5))
         whole = np.ones(plants * 5, bool)
-        found = metrics.replicate([bootstrap.MeanStatistic({"accuracy": (right.ravel(), whole)}, groups)], groups,
+        result = metrics.replicate([bootstrap.MeanStatistic({"accuracy": (right.ravel(), whole)}, groups)], groups,
                                   resamples=500, seed=seed)  # fmt: skip
-        interval = metrics.interval("accuracy", right.mean(), found["accuracy"])
-        held += interval.low <= 0.8 <= interval.high
-    assert held >= 0.9 * 150
+        interval = metrics.interval("accuracy", right.mean(), result["accuracy"])
+        content += interval.low <= 0.8 <= interval.high
+    assert content >= 0.9 * 150
 
 
 def test_no_mistake_among_few_is_not_certainty():
     groups = metrics.Groups(range(20))
     outputs = probabilities([0, 1] * 10, [0.9] * 20, 2)
     statistic = bootstrap.of_target(class_target(2), np.array([0, 1] * 10), outputs, groups)
-    found = metrics.replicate([statistic], groups, resamples=100)
-    interval = metrics.interval("disease.accuracy", 1.0, found["disease.accuracy"], groups=20)
+    result = metrics.replicate([statistic], groups, resamples=100)
+    interval = metrics.interval("disease.accuracy", 1.0, result["disease.accuracy"], groups=20)
     assert interval.high == 1
     assert interval.low == pytest.approx(stats.binomtest(20, 20).proportion_ci(method="exact").low)
     worst = metrics.interval("disease.recall[none]", 0.0, np.zeros(100), groups=20)
@@ -516,9 +518,9 @@ def test_one_group_has_no_interval():
 def test_one_photo_and_a_missing_class_go_through(answered):
     groups = metrics.Groups(["a", "b"])
     statistic = bootstrap.of_target(class_target(3), np.array([0, -1]), probabilities([0, 1], [0.9, 0.9], 3), groups)
-    found = metrics.replicate([statistic], groups, resamples=20)
-    assert np.isnan(found["disease.recall[rust]"]).all()
-    assert np.nanmin(found["disease.accuracy"]) == 1
+    result = metrics.replicate([statistic], groups, resamples=20)
+    assert np.isnan(result["disease.recall[rust]"]).all()
+    assert np.nanmin(result["disease.accuracy"]) == 1
 
 
 def test_ten_thousand_photos_take_seconds():
@@ -538,14 +540,14 @@ def test_ten_thousand_photos_take_seconds():
 def test_mcnemar_is_the_exact_binomial_test():
     first = np.array([True] * 9 + [False] * 2 + [True] * 30)
     second = np.array([False] * 9 + [True] * 2 + [True] * 30)
-    found = metrics.mcnemar(first, second)
-    assert (found.photos, found.wins, found.losses) == (41, 9, 2)
-    assert found.p == pytest.approx(2 * stats.binom.cdf(2, 11, 0.5))
+    result = metrics.mcnemar(first, second)
+    assert (result.photos, result.wins, result.losses) == (41, 9, 2)
+    assert result.p == pytest.approx(2 * stats.binom.cdf(2, 11, 0.5))
     assert metrics.mcnemar(first, first).p == 1
     assert metrics.mcnemar(np.zeros(0, bool), np.zeros(0, bool)).p == 1
 
 
 def test_mcnemar_of_many_is_close_to_exact():
     first = np.r_[np.ones(600, bool), np.zeros(500, bool)]
-    found = metrics.mcnemar(first, ~first)
-    assert found.p == pytest.approx(stats.binomtest(600, 1100).pvalue, rel=0.02)
+    result = metrics.mcnemar(first, ~first)
+    assert result.p == pytest.approx(stats.binomtest(600, 1100).pvalue, rel=0.02)

@@ -33,10 +33,10 @@ def test_each_point_of_the_curve_is_what_its_threshold_accepts(photos) -> None:
 @given(ANSWERS, st.sampled_from([0.0, 0.05, 0.3, 1.0]))
 def test_coverage_at_a_risk_is_the_largest_that_keeps_it(photos, risk) -> None:
     scores, right = arrays(photos)
-    found = selective.coverage_at(scores, right, risk)
+    result = selective.coverage_at(scores, right, risk)
     curve = selective.risk_coverage(scores, right)
     kept = [c for c, r in zip(curve.coverage, curve.risk, strict=True) if r <= risk]
-    assert found == max(kept, default=0.0)
+    assert result == max(kept, default=0.0)
 
 
 def test_no_photos_cover_nothing() -> None:

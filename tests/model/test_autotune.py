@@ -52,9 +52,9 @@ def test_what_was_asked_for_is_taken_unmeasured(timed, machine):
 
 def test_few_images_are_not_worth_measuring(timed, machine):
     pipeline = timed(lambda images: 0)
-    found = autotune.choose(pipeline, machine, MANY - 1, threads=1)
-    assert (found.threads, found.batch) == (1, BATCH)
-    assert str(MANY) in found.why
+    result = autotune.choose(pipeline, machine, MANY - 1, threads=1)
+    assert (result.threads, result.batch) == (1, BATCH)
+    assert str(MANY) in result.why
     assert pipeline.runtime.calls == []
     assert not machine.cache_dir.exists()
 
@@ -62,10 +62,10 @@ def test_few_images_are_not_worth_measuring(timed, machine):
 def test_a_clearly_faster_batch_is_found_and_kept(timed, machine):
     pipeline = timed(lambda images: 0.004)  # the same for any number: the largest wins
     began = time.monotonic()
-    found = autotune.choose(pipeline, machine, MANY)
+    result = autotune.choose(pipeline, machine, MANY)
     assert time.monotonic() - began < 4  # a second and a half, on a busy machine
-    assert (found.threads, found.batch) == (2, 16)
-    assert "measured" in found.why
+    assert (result.threads, result.batch) == (2, 16)
+    assert "measured" in result.why
     pipeline.runtime.calls.clear()
     again = autotune.choose(pipeline, machine, MANY)
     assert (again.threads, again.batch) == (2, 16)
@@ -141,8 +141,8 @@ def test_the_answers_do_not_depend_on_it(trained, threads, batch):
     urls = sorted(Path(trained.photos).rglob("*.jpg"))[:19]
 
     def answers(**given):
-        found = Pipeline(bundle, runtime, **given).run([*map(str, urls), "missing.jpg"])
-        return [json.dumps(prediction.record.as_json()) for prediction in found]
+        result = Pipeline(bundle, runtime, **given).run([*map(str, urls), "missing.jpg"])
+        return [json.dumps(prediction.record.as_json()) for prediction in result]
 
     assert answers(threads=threads, batch=batch) == answers(threads=2, batch=BATCH)
 

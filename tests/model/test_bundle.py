@@ -101,11 +101,11 @@ def test_a_run_means_its_bundle(folder):
 
 
 def test_a_trained_run_is_found(trained):
-    found = bundle.find(trained.run)
-    assert found == bundle.find(f"{trained.run}/bundle")
-    assert sorted(found.files) == ["README.md", "model.onnx", "model.safetensors"]
-    for name in found.files:
-        assert found.read(name)
+    result = bundle.find(trained.run)
+    assert result == bundle.find(f"{trained.run}/bundle")
+    assert sorted(result.files) == ["README.md", "model.onnx", "model.safetensors"]
+    for name in result.files:
+        assert result.read(name)
 
 
 def test_nothing_there_is_an_error_that_says_what_to_name(tmp_path):
@@ -185,15 +185,15 @@ def test_a_file_that_was_never_there_lists_those_that_are(folder):
 
 
 def test_remote_files_are_fetched_once_and_checked(memory_url, tmp_path):
-    found, cache = bundle.find(written(memory_url)), storage.Cache(tmp_path, 10_000)
-    assert found.read("model.onnx", cache) == FILES["model.onnx"]
+    result, cache = bundle.find(written(memory_url)), storage.Cache(tmp_path, 10_000)
+    assert result.read("model.onnx", cache) == FILES["model.onnx"]
     storage.write(f"{memory_url}/model.onnx", b"other")
-    assert found.read("model.onnx", cache) == FILES["model.onnx"]
+    assert result.read("model.onnx", cache) == FILES["model.onnx"]
     with pytest.raises(StorageError, match="damaged"):
-        found.read("model.onnx", storage.Cache(tmp_path / "empty", 10_000))
-    next(tmp_path.glob(f"*/{found.files['model.onnx']}")).write_bytes(b"damaged")
+        result.read("model.onnx", storage.Cache(tmp_path / "empty", 10_000))
+    next(tmp_path.glob(f"*/{result.files['model.onnx']}")).write_bytes(b"damaged")
     with pytest.raises(StorageError, match="in the cache is damaged"):
-        found.read("model.onnx", cache)
+        result.read("model.onnx", cache)
 
 
 # --- what is believed: nothing ----------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_remote_files_are_fetched_once_and_checked(memory_url, tmp_path):
 def leaves(value, path=()):
     """The path of each scalar, and of each empty list or object."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    paths = [found for key, part in inner for found in leaves(part, (*path, key))]
+    paths = [result for key, part in inner for result in leaves(part, (*path, key))]
     return paths or [path]
 
 
@@ -252,9 +252,9 @@ FULL = CONTRACT.model_copy(
 def opens(folder):
     """The exit code of opening a bundle for any runtime: what `find` and reading each of its files end with."""
     try:
-        found = bundle.find(folder)
-        for name in found.files:
-            found.read(name)
+        result = bundle.find(folder)
+        for name in result.files:
+            result.read(name)
     except PlantmlError as error:
         return error.exit_code
     return Exit.DONE
@@ -284,7 +284,7 @@ def test_every_value_of_model_json_is_checked(full):
 
 def test_every_missing_or_further_key_of_model_json_is_noticed(full):
     folder, content = full
-    for path in {found[:end] for found in leaves(content) for end in range(len(found))}:
+    for path in {result[:end] for result in leaves(content) for end in range(len(result))}:
         parent = at(content, path)
         for key in parent if isinstance(parent, dict) else range(len(parent)):
             less = [part for number, part in enumerate(parent) if number != key]

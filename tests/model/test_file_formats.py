@@ -129,8 +129,8 @@ def test_what_has_no_seal_stays_and_is_refused():
 
 
 def test_tensors_are_their_bytes():
-    found = file_formats.tensors("leaf", WEIGHTS)
-    assert {name: bytes(data) for name, data in found.items()} == {
+    result = file_formats.tensors("leaf", WEIGHTS)
+    assert {name: bytes(data) for name, data in result.items()} == {
         "head": np.arange(6, dtype=np.float32).tobytes(),
         "bank": bytes(range(3)),
     }

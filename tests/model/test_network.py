@@ -93,8 +93,8 @@ def test_values_stay_within_the_range_of_the_training_labels():
     made = net([SEVERITY])
     made.get_buffer("scale_severity")[2:] = torch.tensor([0.0, 1.0])
     deployed = Deployed(made, {}, torch.ones(1, 3))
-    said = deployed.answers({"severity": torch.tensor([[-0.2], [0.4], [7.0]])})["severity"]
-    assert said.tolist() == [[0.0], [pytest.approx(0.4)], [1.0]]
+    predicted = deployed.answers({"severity": torch.tensor([[-0.2], [0.4], [7.0]])})["severity"]
+    assert predicted.tolist() == [[0.0], [pytest.approx(0.4)], [1.0]]
 
 
 def test_temperatures_and_biases_calibrate_classes_and_sets_and_leave_values():
@@ -208,18 +208,18 @@ def test_seen_combinations_have_the_marginals_of_their_renormalised_joint(catego
         mask[tuple(target.classes.index(name) for target, name in zip(THREE, names, strict=True))] = 1
     joint = (joint + np.finfo(np.float32).tiny) * mask
     joint /= joint.sum()
-    found = restricted(seen)(answered(category, health, disease))
+    result = restricted(seen)(answered(category, health, disease))
     for axis, target in enumerate(THREE):
         wanted = joint.sum(axis=tuple({0, 1, 2} - {axis}))
-        np.testing.assert_allclose(found[target.name][0].numpy(), wanted, atol=1e-5)
-        assert found[target.name].sum().item() == pytest.approx(1, abs=1e-5)
+        np.testing.assert_allclose(result[target.name][0].numpy(), wanted, atol=1e-5)
+        assert result[target.name].sum().item() == pytest.approx(1, abs=1e-5)
 
 
 def test_a_class_that_no_seen_combination_has_is_never_answered():
     sure = answered(torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0, 1.0]]))
-    found = restricted([("bean", "healthy", "none"), ("tomato", "diseased", "rust")])(sure)
-    assert found["category"][0, 2] == 0
-    assert found["disease"][0, 0] == 0
+    result = restricted([("bean", "healthy", "none"), ("tomato", "diseased", "rust")])(sure)
+    assert result["category"][0, 2] == 0
+    assert result["disease"][0, 0] == 0
 
 
 def test_seen_answers_do_not_depend_on_the_batch():
@@ -235,9 +235,9 @@ def test_seen_answers_do_not_depend_on_the_batch():
 def test_what_is_not_combined_is_left_as_it_is():
     combinations = Combinations(targets=("health", "disease"), seen=(("healthy", "none"),))
     image = photos(3)
-    free, held = (Deployed(net(), {}, torch.ones(1, 3), found)(image) for found in (None, combinations))
-    assert torch.equal(free[0], held[0])
-    assert_close(held[1], torch.tensor([[0.0, 1.0]]).repeat(3, 1))
+    free, content = (Deployed(net(), {}, torch.ones(1, 3), result)(image) for result in (None, combinations))
+    assert torch.equal(free[0], content[0])
+    assert_close(content[1], torch.tensor([[0.0, 1.0]]).repeat(3, 1))
 
 
 # --- unknown ----------------------------------------------------------------------------------
@@ -263,8 +263,8 @@ def test_unknown_is_one_minus_the_mean_cosine_to_the_five_nearest(size):
     ).T
     nearest = np.sort(cosine, axis=1)[:, -min(5, size) :]
     deployed = Deployed(net(), {}, torch.from_numpy(bank))
-    found = deployed.unknown(torch.from_numpy(embedding).float())
-    assert_close(found.double(), torch.from_numpy(1 - nearest.mean(axis=1)), atol=1e-6, rtol=0)
+    result = deployed.unknown(torch.from_numpy(embedding).float())
+    assert_close(result.double(), torch.from_numpy(1 - nearest.mean(axis=1)), atol=1e-6, rtol=0)
 
 
 # --- from files -------------------------------------------------------------------------------
@@ -309,12 +309,12 @@ def test_a_restricted_network_is_rebuilt_from_its_contract_and_weights(made):
         targets=("category", "health", "disease"),
         seen=(("bean", "healthy", "none"), ("bean", "diseased", "rust"), ("maize", "diseased", "blight")),
     )
-    held = Deployed(deployed.net, contract.temperatures, deployed.bank, combinations).eval()
-    again = network.rebuild(contract.model_copy(update={"combinations": combinations}), held.state_dict())
+    content = Deployed(deployed.net, contract.temperatures, deployed.bank, combinations).eval()
+    again = network.rebuild(contract.model_copy(update={"combinations": combinations}), content.state_dict())
     image = photos(3, 64, 64, seed=1)
-    for before, after in zip(held(image), again(image), strict=True):
+    for before, after in zip(content(image), again(image), strict=True):
         assert torch.equal(before, after)
-    assert not torch.equal(held(image)[0], deployed(image)[0])
+    assert not torch.equal(content(image)[0], deployed(image)[0])
 
 
 @pytest.mark.parametrize("lost", ["bank", "net.heads.disease.weight", "net.scale_severity", "net.mean"])

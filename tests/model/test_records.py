@@ -36,8 +36,8 @@ def contract(*targets, thresholds=None, unknown=0.5):
 
 
 def outputs(unknown=0.1, **answers):
-    found = {f"target.{name}": np.array([answer], np.float32) for name, answer in answers.items()}
-    return found | {"unknown": np.array([unknown], np.float32)}
+    result = {f"target.{name}": np.array([answer], np.float32) for name, answer in answers.items()}
+    return result | {"unknown": np.array([unknown], np.float32)}
 
 
 def read(of_contract, found, **options):
@@ -72,10 +72,10 @@ def test_a_value_has_its_unit():
 
 
 def test_each_row_of_a_batch_is_read_for_itself():
-    found = {"target.disease": np.array([[0.9, 0.1], [0.2, 0.8]], np.float32), "unknown": np.array([0.1, 0.9])}
+    result = {"target.disease": np.array([[0.9, 0.1], [0.2, 0.8]], np.float32), "unknown": np.array([0.1, 0.9])}
     reader = Reader(contract(DISEASE))
-    assert [reader.read(found, row)[0]["disease"]["label"] for row in (0, 1)] == ["none", "rust"]
-    assert [reader.read(found, row)[2] for row in (0, 1)] == [0.1, 0.9]
+    assert [reader.read(result, row)[0]["disease"]["label"] for row in (0, 1)] == ["none", "rust"]
+    assert [reader.read(result, row)[2] for row in (0, 1)] == [0.1, 0.9]
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3), st.integers(1, 5))
@@ -124,8 +124,8 @@ def test_a_set_is_as_sure_as_its_least_sure_label():
 @settings(deadline=None)
 def test_the_order_of_targets_decides_nothing(targets, category, disease, unknown):
     thresholds = {"category": category, "disease": disease}
-    found = outputs(unknown, **SURE)
-    made = read(contract(*targets, thresholds=thresholds), found)[1]
+    result = outputs(unknown, **SURE)
+    made = read(contract(*targets, thresholds=thresholds), result)[1]
     doubtful = category > 0.9 or disease > 0.8
     assert made == ("unknown" if round(float(np.float32(unknown)), 6) > 0.5 else "review" if doubtful else "accept")
 
@@ -155,11 +155,11 @@ def test_a_failure_keeps_the_hash_of_bytes_that_were_read():
 
 
 def test_labels_that_were_never_seen_together_are_for_review_where_only_such_may_be():
-    held = contract(CATEGORY, DISEASE).model_copy(
+    content = contract(CATEGORY, DISEASE).model_copy(
         update={
             "combinations": Combinations(targets=("category", "disease"), seen=(("bean", "none"), ("bean", "rust")))
         }
     )
-    assert read(held, outputs(category=[0.9, 0.1, 0.0], disease=[0.2, 0.8]))[1] == "accept"
-    assert read(held, outputs(category=[0.1, 0.9, 0.0], disease=[0.2, 0.8]))[1] == "review"
+    assert read(content, outputs(category=[0.9, 0.1, 0.0], disease=[0.2, 0.8]))[1] == "accept"
+    assert read(content, outputs(category=[0.1, 0.9, 0.0], disease=[0.2, 0.8]))[1] == "review"
     assert read(contract(CATEGORY, DISEASE), outputs(category=[0.1, 0.9, 0.0], disease=[0.2, 0.8]))[1] == "accept"

@@ -83,7 +83,7 @@ def test_threads_change_no_bit(opened, batch):
     fast = opened[1]
     whole = fast.run(batch)
     with ThreadPoolExecutor(4) as pool:
-        assert all(same(whole, found) for found in pool.map(fast.run, [batch] * 12))
+        assert all(same(whole, result) for result in pool.map(fast.run, [batch] * 12))
 
 
 def test_device_and_runtime_auto(trained):
@@ -184,18 +184,18 @@ def test_openvino_gives_the_answers_of_onnxruntime(trained, opened, converted, b
     _, of_bundle = runtimes.open_model(trained.run, runtime="openvino")
     wanted = opened[1].run(batch)
     for session in (alone, of_bundle):
-        found = session.run(batch)
-        assert list(found) == list(wanted)
+        result = session.run(batch)
+        assert list(result) == list(wanted)
         for name, numbers in wanted.items():
             scale = max(1, float(np.abs(numbers).max()))
-            np.testing.assert_allclose(found[name], numbers, atol=2e-5 * scale, err_msg=name)
+            np.testing.assert_allclose(result[name], numbers, atol=2e-5 * scale, err_msg=name)
 
 
 def test_openvino_answers_many_threads_at_once(converted, batch):
     _, session = runtimes.open_model(str(converted))
     whole = session.run(batch)
     with ThreadPoolExecutor(4) as pool:
-        assert all(same(whole, found) for found in pool.map(session.run, [batch] * 12))
+        assert all(same(whole, result) for result in pool.map(session.run, [batch] * 12))
 
 
 def test_a_bin_of_another_model_is_refused(converted, tmp_path):
@@ -237,10 +237,10 @@ del first
 gc.collect()
 del second
 gc.collect()
-said = []
-signal.signal(signal.SIGTERM, lambda *_: said.append("asked to end"))
+messages = []
+signal.signal(signal.SIGTERM, lambda *_: messages.append("asked to end"))
 signal.raise_signal(signal.SIGTERM)
-print(*said)
+print(*messages)
 """
     process = run_python(code, converted)
     out, err = process.communicate(timeout=100)
@@ -287,13 +287,13 @@ def test_an_edited_contract_opens_in_no_runtime(trained, tmp_path, choice):
 
 
 def test_weights_of_another_type_or_shape_do_not_run(trained):
-    found = bundle.find(trained.run)
-    weights = network.read_weights(found.read(bundle.WEIGHTS))
+    result = bundle.find(trained.run)
+    weights = network.read_weights(result.read(bundle.WEIGHTS))
     name = next(name for name, tensor in weights.items() if tensor.dtype == torch.float32 and tensor.dim() > 1)
     for other in (weights[name].view(torch.int32), weights[name][:1], None):
         changed = {key: tensor for key, tensor in {**weights, name: other}.items() if tensor is not None}
         with pytest.raises(InputError, match="do not match the model's contract"):
-            network.rebuild(found.contract, changed)
+            network.rebuild(result.contract, changed)
 
 
 def test_unknown_runtime_lists_those_that_there_are(trained):

@@ -51,7 +51,7 @@ def archive(parts):
 
 def changed(packed, name, work):
     parts = members(packed)
-    key = next(found for found in parts if found.endswith(name))
+    key = next(result for result in parts if result.endswith(name))
     return archive(parts | {key: work(parts[key])})
 
 
@@ -76,10 +76,10 @@ def test_what_was_packed_answers_as_it_did(net, packed, size):
 
 
 def test_notes_and_tensors_are_read_without_torch(net, packed):
-    found = torch_programs.unpack("leaf.pt2", torch_programs.annotated(packed, {"more": "text", "plantml": "other"}))
-    assert found.notes == {"plantml": "other", "more": "text"}
-    assert found.tensors.keys() == {"head.weight", "head.bias"}
-    assert found.tensors["head.weight"] == net.head.weight.detach().numpy().tobytes()
+    result = torch_programs.unpack("leaf.pt2", torch_programs.annotated(packed, {"more": "text", "plantml": "other"}))
+    assert result.notes == {"plantml": "other", "more": "text"}
+    assert result.tensors.keys() == {"head.weight", "head.bias"}
+    assert result.tensors["head.weight"] == net.head.weight.detach().numpy().tobytes()
 
 
 def test_nothing_of_ours_is_a_pickle_or_names_a_place(packed):
@@ -241,10 +241,10 @@ def test_bytes_changed_by_chance_are_noticed(packed, data):
     for place in data.draw(st.lists(st.integers(1, 1500), min_size=many, max_size=many)):
         spoilt[-place] = data.draw(st.integers(0, 255))
     try:
-        found = torch_programs.unpack("leaf.pt2", bytes(spoilt))
+        result = torch_programs.unpack("leaf.pt2", bytes(spoilt))
     except InputError:
         return
-    assert found == torch_programs.unpack("leaf.pt2", packed)
+    assert result == torch_programs.unpack("leaf.pt2", packed)
 
 
 json_values = st.recursive(

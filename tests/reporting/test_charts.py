@@ -88,18 +88,18 @@ def answers(count, seed=0):
 
 
 def diagram(found, threshold=None):
-    told = calibration.reliability(*found, draws=20)
-    return charts.reliability("disease", found, told, told, threshold)
+    messages = calibration.reliability(*found, draws=20)
+    return charts.reliability("disease", found, messages, messages, threshold)
 
 
 @pytest.mark.parametrize("count", [0, 1, 60])
 def test_confidence_is_drawn_however_few_answers_there_are(count):
-    found = answers(count)
-    chosen = calibration.threshold(*found, 0.05)
+    result = answers(count)
+    chosen = calibration.threshold(*result, 0.05)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        opened(diagram(found, chosen))
-        opened(charts.risk_coverage("disease", selective.risk_coverage(*found), 0.05, chosen))
+        opened(diagram(result, chosen))
+        opened(charts.risk_coverage("disease", selective.risk_coverage(*result), 0.05, chosen))
 
 
 def test_a_reliability_diagram_shows_the_gap_and_the_threshold():
@@ -110,8 +110,8 @@ def test_a_reliability_diagram_shows_the_gap_and_the_threshold():
 
 
 def test_a_risk_coverage_curve_marks_the_risk_that_was_asked_for_and_the_choice():
-    found = answers(200)
-    curve, chosen = selective.risk_coverage(*found), calibration.threshold(*found, 0.05)
+    result = answers(200)
+    curve, chosen = selective.risk_coverage(*result), calibration.threshold(*result, 0.05)
     plain = charts.risk_coverage("disease", curve, 0.05)
     assert charts.risk_coverage("disease", curve, 0.05, chosen) != plain
     assert charts.risk_coverage("disease", curve, 0.1) != plain

@@ -42,7 +42,7 @@ def test_numbers_are_those_of_scikit_learn_and_everything_is_written(data, paint
     model, other = painted([SYMPTOMS, SEVERITY]), painted([SYMPTOMS, SEVERITY], digest="other")
     answer = other.runtime.run
     other.runtime.run = lambda batch: answer(255 - batch)
-    found = judged(
+    result = judged(
         data, model, other, against="old", max_drop=0.5, out=str(tmp_path / "out"), report=str(tmp_path / "r.html"),
         markdown=str(tmp_path / "r.md"), robustness=True, review=3, max=("severity.mae=2",),
     )  # fmt: skip
@@ -51,7 +51,7 @@ def test_numbers_are_those_of_scikit_learn_and_everything_is_written(data, paint
     assert known.height == 17
     true = np.array([[name in text.split("|") for name in SYMPTOMS.classes] for text in known["symptoms_true"]])
     probabilities = known.select(f"symptoms[{name}]" for name in SYMPTOMS.classes).to_numpy()
-    scores = found.scores
+    scores = result.scores
     assert scores["symptoms.accuracy"] == pytest.approx(sk.accuracy_score(true, probabilities >= 0.5))
     macro = sk.f1_score(true, probabilities >= 0.5, average="macro", zero_division=0)
     assert scores["symptoms.macro_f1"] == pytest.approx(macro)
@@ -62,10 +62,10 @@ def test_numbers_are_those_of_scikit_learn_and_everything_is_written(data, paint
     assert scores["severity.r2"] == pytest.approx(
         sk.r2_score(table["severity_true"], table["severity_predicted"]), abs=1e-3
     )
-    assert found.intervals["severity.r2"].low < scores["severity.r2"] < found.intervals["severity.r2"].high
-    names = {gate.name for gate in found.gates}
+    assert result.intervals["severity.r2"].low < scores["severity.r2"] < result.intervals["severity.r2"].high
+    names = {gate.name for gate in result.gates}
     assert {"symptoms.macro_f1", "symptoms.f1[holes]", "severity.r2", "severity.mae"} <= names
-    assert found.robustness.score == "macro_f1"
+    assert result.robustness.score == "macro_f1"
     assert (tmp_path / "out" / "reliability_symptoms.png").exists()
     for name in ("r.html", "r.md", "out/review/interface.xml"):
         assert "symptoms" in (tmp_path / name).read_text()
@@ -74,15 +74,18 @@ def test_numbers_are_those_of_scikit_learn_and_everything_is_written(data, paint
     assert (tmp_path / "out" / "agreement_severity.png").exists()
     furthest = table.sort((pl.col("severity_true") - pl.col("severity_predicted")).abs())[-1]
     _, _, section = page.partition('<section id="furthest">')
-    name, said = furthest["name"].item().split("/")[-1], f"said {furthest['severity_predicted'].item():.3g} fraction"
-    assert section.index(name) < section.index(said) < section.index("</figure>")
+    name, predicted = (
+        furthest["name"].item().split("/")[-1],
+        f"predicted {furthest['severity_predicted'].item():.3g} fraction",
+    )
+    assert section.index(name) < section.index(predicted) < section.index("</figure>")
 
 
 def test_a_value_alone_is_decided_by_r2(data, painted, judged):
     model, other = painted([SEVERITY]), painted([SEVERITY], digest="other")
     answer = other.runtime.run
     other.runtime.run = lambda batch: answer(255 - batch)
-    found = judged(data, model, other, against="old", robustness=True)
-    assert found.comparison.differences[0].name == "severity.r2"
-    assert found.robustness.score == "r2"
-    assert found.slices == sorted(found.slices, key=lambda each: (each.photos < 10, -each.gap, -each.photos))
+    result = judged(data, model, other, against="old", robustness=True)
+    assert result.comparison.differences[0].name == "severity.r2"
+    assert result.robustness.score == "r2"
+    assert result.slices == sorted(result.slices, key=lambda each: (each.photos < 10, -each.gap, -each.photos))

@@ -16,17 +16,17 @@ def leaky(paint):
 
 
 def test_copies_and_photos_of_a_training_plant_are_left_out(leaky, painted, judged):
-    found = judged(leaky, painted())
-    assert (found.leaks.photos, found.leaks.leaked, found.leaks.trained) == (8, 3, 4)
-    assert found.leaks.raw["disease.accuracy"] == found.scores["disease.accuracy"] == 6 / 8
-    assert found.leaks.clean["disease.accuracy"] == 3 / 5
-    assert found.leaks.intervals["disease.accuracy"].low < 3 / 5
+    result = judged(leaky, painted())
+    assert (result.leaks.photos, result.leaks.leaked, result.leaks.trained) == (8, 3, 4)
+    assert result.leaks.raw["disease.accuracy"] == result.scores["disease.accuracy"] == 6 / 8
+    assert result.leaks.clean["disease.accuracy"] == 3 / 5
+    assert result.leaks.intervals["disease.accuracy"].low < 3 / 5
 
 
 def test_nothing_leaked_is_said(paint, painted, judged):
     data = paint([("rust", "rust", {"split": "train"}), ("rust", "rust", {}), ("none", "none", {})])
-    found = judged(data, painted())
-    assert (found.leaks.leaked, found.leaks.clean) == (0, {})
+    result = judged(data, painted())
+    assert (result.leaks.leaked, result.leaks.clean) == (0, {})
 
 
 def test_what_the_model_learnt_from_counts_wherever_it_is(paint, painted, judged, leaky):
@@ -44,8 +44,8 @@ def test_a_training_set_that_is_gone_is_no_error(paint, painted, judged, tmp_pat
 
 def test_no_photo_left_has_no_clean_score(paint, painted, judged):
     data = paint([("rust", "rust", {"split": "train"}), ("rust", "rust", {"copy_of": 0})])
-    found = judged(data, painted())
-    assert (found.leaks.leaked, found.leaks.clean) == (1, {})
+    result = judged(data, painted())
+    assert (result.leaks.leaked, result.leaks.clean) == (1, {})
 
 
 def test_a_dataset_that_is_named_by_a_relative_path_is_the_same(leaky, painted, judged, monkeypatch, tmp_path):

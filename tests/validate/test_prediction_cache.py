@@ -64,8 +64,8 @@ def test_a_stopped_validation_goes_on_where_it_was(paint, painted, judged):
     with pytest.raises(StoppedError, match="after 20 of 36") as error:
         judged(data, pipeline, stop=StopsAfter(20))
     assert "resume" in error.value.hint
-    found = judged(data, pipeline)
-    assert found.new == 16
+    result = judged(data, pipeline)
+    assert result.new == 16
     assert pipeline.runtime.seen == 36
 
 
@@ -153,5 +153,5 @@ def test_a_photo_left_in_place_is_asked_for_again_if_it_changed(cli, painted, ju
     os.utime(home / "rust" / "1.png", (1, 1))
     assert judged(str(tmp_path / "data"), pipeline, split="all").new == 1
     (home / "none" / "2.png").unlink()
-    found = judged(str(tmp_path / "data"), pipeline, split="all")
-    assert [name for name, _ in found.failed] == ["none/2.png"]
+    result = judged(str(tmp_path / "data"), pipeline, split="all")
+    assert [name for name, _ in result.failed] == ["none/2.png"]

@@ -18,12 +18,12 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
+        result = dict(attrs)
         if tag == "section":
-            self.sections.append(found["id"])
+            self.sections.append(result["id"])
         if tag == "img":
-            self.pictures.append(found["src"])
-        self.links += [found[key] for key in ("src", "href") if key in found]
+            self.pictures.append(result["src"])
+        self.links += [result[key] for key in ("src", "href") if key in result]
         if tag not in {"meta", "img", "br"}:
             self.open.append(tag)
 
@@ -45,14 +45,14 @@ def page(paint, painted, judged, tmp_path):
 
 
 def test_the_page_is_complete_in_itself(page):
-    found = Page(page(PHOTOS * 2, robustness=True, against="runs/old", max_drop=0.1, min=("macro_f1=0.2",)))
-    assert found.open == []
-    assert found.sections == [
+    result = Page(page(PHOTOS * 2, robustness=True, against="runs/old", max_drop=0.1, min=("macro_f1=0.2",)))
+    assert result.open == []
+    assert result.sections == [
         "scores", "gates", "against", "target-health", "target-disease", "slices", "robustness",
         "worst", "next", "about",
     ]  # fmt: skip
-    assert all(link.startswith(("#", "data:image/")) for link in found.links)
-    for source in found.pictures:
+    assert all(link.startswith(("#", "data:image/")) for link in result.links)
+    for source in result.pictures:
         Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).verify()
 
 

@@ -13,15 +13,15 @@ def tasks(folder):
 
 def test_photos_without_labels_come_first(paint, painted, judged, tmp_path):
     data = paint([("rust", "rust", {})] * 4 + [("", "blight", {"split": ""})] * 3)
-    found = judged(data, painted(), review=5, out=str(tmp_path / "out"))
-    assert found.review == 3
+    outcome = judged(data, painted(), review=5, out=str(tmp_path / "out"))
+    assert outcome.review == 3
     written = tasks(tmp_path / "out")
     assert {task["data"]["name"] for task in written} == {"004.png", "005.png", "006.png"}
     assert {task["data"]["why"] for task in written} <= {"uncertain", "novel"}
     for task in written:
         (prediction,) = task["predictions"]
-        said = {result["from_name"]: result["value"]["choices"] for result in prediction["result"]}
-        assert said == {"health": ["diseased"], "disease": ["blight"]}
+        predicted = {result["from_name"]: result["value"]["choices"] for result in prediction["result"]}
+        assert predicted == {"health": ["diseased"], "disease": ["blight"]}
         assert 0 <= prediction["score"] <= 1
         file = tmp_path / "out" / "review" / task["data"]["image"].partition("?d=")[2]
         assert file.is_file()
@@ -29,8 +29,8 @@ def test_photos_without_labels_come_first(paint, painted, judged, tmp_path):
 
 def test_where_all_are_labelled_the_judged_ones_are_looked_at_again(paint, painted, judged, tmp_path):
     photos = [("rust", name, {}) for name in ("rust", "none", "blight")] * 4
-    found = judged(paint(photos), painted(), review=4, out=str(tmp_path / "out"))
-    assert found.review == 4
+    result = judged(paint(photos), painted(), review=4, out=str(tmp_path / "out"))
+    assert result.review == 4
     margins = [task["data"]["how"] for task in tasks(tmp_path / "out") if task["data"]["why"] == "uncertain"]
     assert margins == sorted(margins)
 

@@ -34,13 +34,13 @@ def test_blur_and_light_are_what_they_are_called(leaf):
 
 
 def test_scores_by_change(paint, painted, judged):
-    found = judged(paint(PHOTOS), painted(), robustness=True).robustness
-    assert (found.photos, found.score) == (18, "macro_f1")
-    assert set(found.scores) == set(CHANGES)
-    assert all(scores[0] == 1.0 for scores in found.scores.values())
+    result = judged(paint(PHOTOS), painted(), robustness=True).robustness
+    assert (result.photos, result.score) == (18, "macro_f1")
+    assert set(result.scores) == set(CHANGES)
+    assert all(scores[0] == 1.0 for scores in result.scores.values())
     # The model looks at colours, which light and blur leave in their order.
-    assert found.scores["darker"] == [1.0, 1.0, 1.0]
-    assert found.strengths["blur"] == ("deviation 1 px", "deviation 3 px")
+    assert result.scores["darker"] == [1.0, 1.0, 1.0]
+    assert result.strengths["blur"] == ("deviation 1 px", "deviation 3 px")
 
 
 def test_a_model_that_needs_light_loses_it(paint, painted, judged):

@@ -26,17 +26,17 @@ def test_an_unknown_class_is_refused_and_a_table_renames_it(field, tmp_path):
         select([field], MODEL, config())
     table = tmp_path / "classes.csv"
     table.write_text("from,to\nleaf rust,rust\nscorch,\n")
-    found = select([field], MODEL, config(map=str(table)))
-    assert found.rows["disease"].to_list() == ["none", "rust", "blight", "rust", None]
-    assert found.rows["health"].to_list() == ["healthy", "diseased", "diseased", "diseased", "diseased"]
+    result = select([field], MODEL, config(map=str(table)))
+    assert result.rows["disease"].to_list() == ["none", "rust", "blight", "rust", None]
+    assert result.rows["health"].to_list() == ["healthy", "diseased", "diseased", "diseased", "diseased"]
 
 
 def test_a_table_may_name_the_target(field, tmp_path):
     table = tmp_path / "classes.csv"
     table.write_text("target,from,to\ndisease,leaf rust,rust\ndisease,scorch,blight\nhealth,healthy,diseased\n")
-    found = select([field], MODEL, config(map=str(table)))
-    assert found.rows["disease"].to_list() == ["none", "rust", "blight", "rust", "blight"]
-    assert set(found.rows["health"]) == {"diseased"}
+    result = select([field], MODEL, config(map=str(table)))
+    assert result.rows["disease"].to_list() == ["none", "rust", "blight", "rust", "blight"]
+    assert set(result.rows["health"]) == {"diseased"}
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,17 @@ def test_a_table_that_means_nothing_is_refused(field, tmp_path, content, said):
 
 
 def test_shared_classes_leave_out_what_the_model_does_not_know(field):
-    found = select([field], MODEL, config(shared_classes=True))
-    assert found.rows["disease"].to_list() == ["none", "rust", "blight", None, None]
-    assert found.left_out == {"disease": 2}
-    assert found.shared["disease"] == {"none", "rust", "blight"}
+    result = select([field], MODEL, config(shared_classes=True))
+    assert result.rows["disease"].to_list() == ["none", "rust", "blight", None, None]
+    assert result.left_out == {"disease": 2}
+    assert result.shared["disease"] == {"none", "rust", "blight"}
 
 
 def test_shared_classes_are_those_of_both_models(field):
     other = [Target("disease", "class", ("rust", "none", "scorch"))]
-    found = select([field], [*MODEL, other], config(shared_classes=True))
-    assert found.rows["disease"].to_list() == ["none", "rust", None, None, None]
-    assert found.shared["disease"] == {"none", "rust"}
+    result = select([field], [*MODEL, other], config(shared_classes=True))
+    assert result.rows["disease"].to_list() == ["none", "rust", None, None, None]
+    assert result.shared["disease"] == {"none", "rust"}
 
 
 def test_nothing_shared_is_told(paint):
@@ -71,8 +71,8 @@ def test_nothing_shared_is_told(paint):
 
 
 def test_a_condition_chooses_photos(field):
-    found = select([field], MODEL, config(where='site in ["none", "rust"]'))
-    assert found.rows["disease"].to_list() == ["none", "rust"]
+    result = select([field], MODEL, config(where='site in ["none", "rust"]'))
+    assert result.rows["disease"].to_list() == ["none", "rust"]
     with pytest.raises(InputError, match="No photos are left"):
         select([field], MODEL, config(where='site == "no"'))
 
@@ -83,12 +83,12 @@ def test_several_datasets_are_judged_together(cli, paint, write_photos, tmp_path
     two = tmp_path / "two"
     assert cli("dataset", "import", home, two, "--labels", "category").code == 0
     plant = Target("category", "class", ("bean", "tomato"))
-    found = select([one, str(two)], [[HEALTH, DISEASE, plant]], config())
-    assert found.rows["dataset"].to_list() == [f"{one}@1", f"{one}@1", f"{two}@1"]
-    assert found.rows["health"].to_list() == ["healthy", "diseased", None]
-    assert found.rows["category"].to_list() == [None, None, "bean"]
-    assert found.groups().number.tolist()[0] == found.groups().number.tolist()[1]
-    assert found.groups().count == 2  # the groups of two datasets have nothing to do with each other
+    result = select([one, str(two)], [[HEALTH, DISEASE, plant]], config())
+    assert result.rows["dataset"].to_list() == [f"{one}@1", f"{one}@1", f"{two}@1"]
+    assert result.rows["health"].to_list() == ["healthy", "diseased", None]
+    assert result.rows["category"].to_list() == [None, None, "bean"]
+    assert result.groups().number.tolist()[0] == result.groups().number.tolist()[1]
+    assert result.groups().count == 2  # the groups of two datasets have nothing to do with each other
 
 
 def test_photos_without_a_group_are_their_own_and_copies_are_one(paint):

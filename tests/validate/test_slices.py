@@ -15,12 +15,12 @@ def sites(paint):
 
 
 def test_the_worst_slice_comes_first(sites, painted, judged):
-    found = judged(sites, painted())
-    first = found.slices[0]
+    result = judged(sites, painted())
+    first = result.slices[0]
     assert (first.by, first.value) == ("site", "field")
     assert (first.number, first.rest, first.photos) == (0.5, 1.0, 20)
     assert 0.2 < first.interval.low < 0.5 < first.interval.high < 0.8
-    gaps = [each.gap for each in found.slices if each.photos >= 10]
+    gaps = [each.gap for each in result.slices if each.photos >= 10]
     assert gaps == sorted(gaps, reverse=True)
 
 
@@ -34,10 +34,10 @@ def test_slices_of_a_measure_are_its_quarters(sites, painted, judged):
 
 def test_small_slices_come_last(paint, painted, judged):
     data = paint([("rust", "rust", {"site": "a"})] * 20 + [("rust", "none", {"site": "b"})] * 3)
-    found = judged(data, painted())
-    small = [each.photos < 10 for each in found.slices]
+    result = judged(data, painted())
+    small = [each.photos < 10 for each in result.slices]
     assert small == sorted(small)
-    assert by(found, "site")["b", "disease"].number == 0
+    assert by(result, "site")["b", "disease"].number == 0
 
 
 def test_a_column_that_only_repeats_the_label_is_no_slice(paint, painted, judged):
@@ -61,12 +61,12 @@ def test_rare_classes_are_a_slice_by_what_there_was_to_learn_from(paint, painted
 def test_datasets_are_slices(paint, painted, judged):
     good = paint([("rust", "rust", {})] * 12, "good")
     bad = paint([("rust", "none", {})] * 12, "bad")
-    found = judged([good, bad], painted())
-    assert {value: each.number for (value, target), each in by(found, "dataset").items() if target == "disease"} == {
+    result = judged([good, bad], painted())
+    assert {value: each.number for (value, target), each in by(result, "dataset").items() if target == "disease"} == {
         f"{good}@1": 1.0,
         f"{bad}@1": 0.0,
     }
-    assert [photos for _, _, photos in found.versions] == [12, 12]
+    assert [photos for _, _, photos in result.versions] == [12, 12]
 
 
 def test_intervals_of_slices_are_over_groups(paint, painted, judged):
@@ -82,7 +82,7 @@ def test_intervals_of_slices_are_over_groups(paint, painted, judged):
             for at, good in enumerate(right)
         ]
         photos += [("rust", "rust", {"site": "b"})] * 10
-        found = judged(paint(photos, groups), painted())
-        return by(found, "site")["a", "disease"].interval.width
+        result = judged(paint(photos, groups), painted())
+        return by(result, "site")["a", "disease"].interval.width
 
     assert width("plant") > 1.5 * width("photo")

@@ -61,15 +61,16 @@ def test_answers_are_those_that_detect_gives(cli, trained, table, tmp_path):
 def test_scores_are_those_of_the_predictions(validated, table):
     scores = validated[0]["scores"]
     for name, classes in CLASSES.items():
-        truth, said = table[f"{name}_true"].to_list(), table[f"{name}_predicted"].to_list()
-        assert scores[f"{name}.accuracy"] == pytest.approx(sk.accuracy_score(truth, said))
-        assert scores[f"{name}.macro_f1"] == pytest.approx(sk.f1_score(truth, said, average="macro", zero_division=0))
-        found = validated[0]["targets"][name]
-        assert found["confusion"] == sk.confusion_matrix(truth, said, labels=classes).tolist()
-        assert found["classes"] == classes
-    truth, said = table["severity_true"], table["severity_predicted"]
-    assert scores["severity.mae"] == pytest.approx(sk.mean_absolute_error(truth, said), rel=1e-4)
-    assert scores["severity.r2"] == pytest.approx(sk.r2_score(truth, said), abs=1e-3)
+        truth, predicted = table[f"{name}_true"].to_list(), table[f"{name}_predicted"].to_list()
+        assert scores[f"{name}.accuracy"] == pytest.approx(sk.accuracy_score(truth, predicted))
+        macro_f1 = sk.f1_score(truth, predicted, average="macro", zero_division=0)
+        assert scores[f"{name}.macro_f1"] == pytest.approx(macro_f1)
+        result = validated[0]["targets"][name]
+        assert result["confusion"] == sk.confusion_matrix(truth, predicted, labels=classes).tolist()
+        assert result["classes"] == classes
+    truth, predicted = table["severity_true"], table["severity_predicted"]
+    assert scores["severity.mae"] == pytest.approx(sk.mean_absolute_error(truth, predicted), rel=1e-4)
+    assert scores["severity.r2"] == pytest.approx(sk.r2_score(truth, predicted), abs=1e-3)
     mean = sum(scores[f"{name}.macro_f1"] for name in CLASSES) / len(CLASSES)
     assert scores["macro_f1"] == pytest.approx(mean)
 

@@ -83,8 +83,8 @@ def export(
     try:
         result = library.export(bundle, to, form=format_, **options)
     except library.RefusedError as error:
-        if error.found is not None:
-            refused = error.found
+        if error.comparison is not None:
+            refused = error.comparison
             console.result("export", library.as_json(refused), lambda page: _show(page, refused))
         raise
     console.result("export", library.as_json(result), lambda page: _show(page, result))

@@ -68,11 +68,11 @@ class Compared:
 
 
 class RefusedError(GateError):
-    """A form did not pass. `found` has the numbers."""
+    """A form did not pass. `comparison` has the numbers."""
 
-    def __init__(self, what: str, why: str = "", hint: str = "", found: Compared | None = None) -> None:
+    def __init__(self, what: str, why: str = "", hint: str = "", comparison: Compared | None = None) -> None:
         super().__init__(what, why, hint)
-        self.found = found
+        self.comparison = comparison
 
 
 def export(
@@ -220,7 +220,7 @@ class _Bench:
             return _Candidate(name, form, made, "", None, None, str(error))
         sample = self._sample
         try:
-            found = proof.compare(
+            equality = proof.compare(
                 self.source.bundle.contract,
                 self._reference,
                 running,
@@ -231,8 +231,8 @@ class _Bench:
             )
         except GateError as error:
             return _Candidate(name, form, made, opened.digest, running, None, str(error))
-        refused = found.unequal if form.exact else found.costs_too_much(self.source.max_drop)
-        return _Candidate(name, form, made, opened.digest, running, found, refused)
+        refused = equality.unequal if form.exact else equality.costs_too_much(self.source.max_drop)
+        return _Candidate(name, form, made, opened.digest, running, equality, refused)
 
     def compared(self, candidates: Sequence[_Candidate], threads: int) -> Compared:
         """The candidates as rows, with the speed of those that passed."""
@@ -316,11 +316,11 @@ def row_json(row: Row) -> dict[str, Any]:
     )
 
 
-def as_json(found: Compared) -> dict[str, Any]:
+def as_json(comparison: Compared) -> dict[str, Any]:
     """The result as JSON types. Of one export the form's own numbers stand at the top."""
-    content: dict[str, Any] = {"compared_on": found.photos, "threads": found.threads}
-    if found.missing is None:
-        content |= {"url": found.url or None, **row_json(found.rows[-1])}
+    content: dict[str, Any] = {"compared_on": comparison.photos, "threads": comparison.threads}
+    if comparison.missing is None:
+        content |= {"url": comparison.url or None, **row_json(comparison.rows[-1])}
     else:
-        content["missing"] = dict(found.missing)
-    return content | {"rows": [row_json(row) for row in found.rows]}
+        content["missing"] = dict(comparison.missing)
+    return content | {"rows": [row_json(row) for row in comparison.rows]}

@@ -64,7 +64,7 @@ class Quantised:
         contract: with its own calibration.
         digest: its own.
         model: ONNX bytes with both in the metadata.
-        method: of `METHODS`, by which ranges were found.
+        method: of `METHODS`, of the ranges.
         in_float: names of layers that were left in float.
         before: score of the network on the validation photos.
         after: score of the quantised one there.

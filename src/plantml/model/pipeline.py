@@ -114,18 +114,8 @@ class Pipeline:
         outputs = self.runtime.run(np.stack([pixels for *_, pixels in decoded]))
         for row, (url, image_id, facts, _) in enumerate(decoded):
             targets, decision, unknown = self._reader.read(outputs, row)
-            record = Record(
-                url,
-                image_id,
-                facts.width,
-                facts.height,
-                self.bundle.digest,
-                targets,
-                (),
-                decision,
-                unknown,
-                None,
-            )
+            size = facts.width, facts.height
+            record = Record(url, image_id, *size, self.bundle.digest, targets, (), decision, unknown, None)
             probabilities = {
                 target.name: outputs[f"target.{target.name}"][row] for target in self.bundle.contract.targets
             }

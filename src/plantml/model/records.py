@@ -58,19 +58,8 @@ class Record:
 
     def as_json(self) -> dict[str, Any]:
         """The record as JSON types, keys in their documented order."""
-        return {
-            "plantml_record": FORMAT,
-            "image": self.image,
-            "image_id": self.image_id,
-            "width": self.width,
-            "height": self.height,
-            "model": self.model,
-            "targets": self.targets,
-            "boxes": list(self.boxes),
-            "decision": self.decision,
-            "unknown": self.unknown,
-            "failure": self.failure,
-        }
+        keys = {name: getattr(self, name) for name in self.__slots__}
+        return {"plantml_record": FORMAT, **keys, "boxes": list(self.boxes)}
 
 
 def failed(image: str, model: str, reason: str, image_id: str | None = None) -> Record:

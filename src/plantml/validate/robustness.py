@@ -45,32 +45,32 @@ class Robustness:
     scores: Mapping[str, Sequence[float]]
 
 
-def _blur(pixels: Pixels, sigma: float) -> Pixels:
+def _blur(sigma: float, pixels: Pixels) -> Pixels:
     picture = Image.fromarray(pixels)
     return np.asarray(picture.filter(ImageFilter.GaussianBlur(sigma * min(pixels.shape[:2]) / _SIDE)))
 
 
-def _noise(pixels: Pixels, deviation: float) -> Pixels:
+def _noise(deviation: float, pixels: Pixels) -> Pixels:
     rng = np.random.default_rng(zlib.crc32(pixels.tobytes()))  # the same photo, the same noise
     return _levels(pixels + rng.normal(0, deviation, pixels.shape))
 
 
-def _light(pixels: Pixels, factor: float) -> Pixels:
+def _light(factor: float, pixels: Pixels) -> Pixels:
     return _levels(pixels * factor)
 
 
-def _jpeg(pixels: Pixels, quality: int) -> Pixels:
+def _jpeg(quality: int, pixels: Pixels) -> Pixels:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
-def _rotation(pixels: Pixels, degrees: float) -> Pixels:
+def _rotation(degrees: float, pixels: Pixels) -> Pixels:
     fill = (imaging.PAD,) * 3
     return np.asarray(Image.fromarray(pixels).rotate(degrees, Image.Resampling.BICUBIC, fillcolor=fill))
 
 
-def _resize(pixels: Pixels, factor: float) -> Pixels:
+def _resize(factor: float, pixels: Pixels) -> Pixels:
     picture = Image.fromarray(pixels)
     small = picture.resize((max(1, round(picture.width / factor)), max(1, round(picture.height / factor))))
     return np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC))
@@ -81,7 +81,7 @@ def _levels(numbers: Any) -> Pixels:
     return pixels
 
 
-CHANGES: Mapping[str, tuple[Callable[[Pixels, Any], Pixels], tuple[Any, Any], str]] = {
+CHANGES: Mapping[str, tuple[Callable[[Any, Pixels], Pixels], tuple[Any, Any], str]] = {
     "blur": (_blur, (1.0, 3.0), "deviation {} px"),
     "noise": (_noise, (10.0, 30.0), "deviation {} grey levels"),
     "darker": (_light, (0.7, 0.4), "light × {}"),
@@ -98,12 +98,8 @@ def changes() -> dict[str, Change]:
     by_name: dict[str, Change] = {"none": lambda pixels: pixels}
     for name, (change, strengths, _) in CHANGES.items():
         for level, strength in zip(LEVELS[1:], strengths, strict=True):
-            by_name[f"{name}:{level}"] = partial(_apply, change, strength)
+            by_name[f"{name}:{level}"] = partial(change, strength)
     return by_name
-
-
-def _apply(change: Callable[[Pixels, Any], Pixels], strength: Any, pixels: Pixels) -> Pixels:
-    return change(pixels, strength)
 
 
 def robustness(
