@@ -279,7 +279,7 @@ def test_advice_is_attached_by_label_only_where_the_answer_is_accepted(run, phot
     assert by_name["tomato.png"]["advice"] == {}
     assert by_name["unsure.png"]["advice"] == {"decision": "Ask somebody."}
     assert by_name["bad.png"]["advice"] == {}
-    assert texts.idle == ["category: maize"]
+    assert texts.unused == ["category: maize"]
 
 
 def test_changed_advice_needs_no_new_look(run, photos, texts, tmp_path, formula):
