@@ -46,11 +46,11 @@ class Registry:
 
 @pytest.fixture
 def models(tmp_path):
-    found = Registry(f"{tmp_path}/models/leaf")
-    found.add(1)
-    found.add(2)
-    found.promote(1)
-    return found
+    models_registry = Registry(f"{tmp_path}/models/leaf")
+    models_registry.add(1)
+    models_registry.add(2)
+    models_registry.promote(1)
+    return models_registry
 
 
 @pytest.fixture

@@ -39,8 +39,8 @@ def records(out):
     return [json.loads(line) for line in Path(out).read_text().splitlines()]
 
 
-def names(found):
-    return [Path(record["image"]).name for record in found]
+def names(lines):
+    return [Path(record["image"]).name for record in lines]
 
 
 # --- records ----------------------------------------------------------------------------------
@@ -50,9 +50,9 @@ def test_every_image_gets_its_record_and_failures_say_why(detect, folder, tmp_pa
     gone = folder / "gone.jpg"
     result = detect(folder, gone, "--out", tmp_path / "records.jsonl", "--json", "--max-failures", 4)
     assert result.code == Exit.DONE, result.err
-    found = records(tmp_path / "records.jsonl")
-    assert names(found) == [*sorted([*GOOD, *BROKEN]), "gone.jpg"]
-    codes = {Path(one["image"]).name: one["failure"].split(":")[0] for one in found if one["failure"]}
+    lines = records(tmp_path / "records.jsonl")
+    assert names(lines) == [*sorted([*GOOD, *BROKEN]), "gone.jpg"]
+    codes = {Path(one["image"]).name: one["failure"].split(":")[0] for one in lines if one["failure"]}
     assert codes == {
         "b-empty.jpg": "empty",
         "d-text.jpg": "not-an-image",

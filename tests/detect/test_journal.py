@@ -181,17 +181,17 @@ runs = st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 99)), max_s
 @settings(max_examples=40, deadline=None)
 def test_the_last_word_on_each_image_counts(written):
     out = f"memory://{uuid.uuid4().hex}/records.jsonl"
-    said = {}
+    widths = {}
     for run in written:
         journal = Journal.open(out, ASKED)
         for number, width in run:
             journal.add(LEAVES[number], line(LEAVES[number], width=width))
-            said[number] = width
+            widths[number] = width
         journal.flush()
-        assert list(journal.lines(LEAVES)) == [line(LEAVES[number], width=said[number]) for number in sorted(said)]
+        assert list(journal.lines(LEAVES)) == [line(LEAVES[number], width=widths[number]) for number in sorted(widths)]
     again = Journal.open(out, ASKED)
-    assert [leaf in again for leaf in LEAVES] == [number in said for number in range(4)]
-    assert list(again.lines(LEAVES)) == [line(LEAVES[number], width=said[number]) for number in sorted(said)]
+    assert [leaf in again for leaf in LEAVES] == [number in widths for number in range(4)]
+    assert list(again.lines(LEAVES)) == [line(LEAVES[number], width=widths[number]) for number in sorted(widths)]
 
 
 # --- damage -----------------------------------------------------------------------------------

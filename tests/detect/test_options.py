@@ -97,9 +97,9 @@ def test_embeddings_belong_to_their_images_and_survive_a_repeat(run, photos, tmp
     table, array = tmp_path / "vectors.parquet", tmp_path / "vectors.npy"
     _, records = run(photos, out=tmp_path / "out.jsonl", embeddings=table)
     run(photos, out=tmp_path / "out.jsonl", embeddings=array)
-    found = pl.read_parquet(table)
-    assert found["image_id"].to_list() == [one["image_id"] for one in records if one["failure"] is None]
-    assert found.schema["embedding"] == pl.Array(pl.Float32, 3)
+    by_name = pl.read_parquet(table)
+    assert by_name["image_id"].to_list() == [one["image_id"] for one in records if one["failure"] is None]
+    assert by_name.schema["embedding"] == pl.Array(pl.Float32, 3)
     vectors = np.load(array)
     assert vectors.shape == (4, 3)
     assert vectors.dtype == np.float32
@@ -109,7 +109,7 @@ def test_embeddings_belong_to_their_images_and_survive_a_repeat(run, photos, tmp
         else:
             green = np.asarray(Image.open(record["image"]))[0, 0, 1] / 255
             assert vector[1] == pytest.approx(green, abs=1e-3)
-    assert np.array_equal(vectors[~np.isnan(vectors[:, 0])], np.stack(found["embedding"].to_list()))
+    assert np.array_equal(vectors[~np.isnan(vectors[:, 0])], np.stack(by_name["embedding"].to_list()))
     with pytest.raises(InputError, match="embeddings was True"):
         run(photos, out=tmp_path / "out.jsonl")
     with pytest.raises(UsageError, match="cannot hold embeddings"):
@@ -119,14 +119,14 @@ def test_embeddings_belong_to_their_images_and_survive_a_repeat(run, photos, tmp
 def test_photos_are_linked_into_a_folder_for_each_label(run, photos, tmp_path, contents):
     before = contents(photos)
     done, records = run(photos, out=tmp_path / "out.jsonl", sort_into=tmp_path / "sorted")
-    found = {str(file.relative_to(tmp_path / "sorted")): file for file in (tmp_path / "sorted").rglob("*.png")}
+    by_name = {str(file.relative_to(tmp_path / "sorted")): file for file in (tmp_path / "sorted").rglob("*.png")}
     short = {one["image"]: one["image_id"][:8] for one in records if one["failure"] is None}
-    assert set(found) == {
+    assert set(by_name) == {
         f"bean/bean.{short[f'{photos}/bean.png']}.png",
         f"tomato/tomato.{short[f'{photos}/deep/tomato.png']}.png",
         f"_unsure/bean/unsure.{short[f'{photos}/unsure.png']}.png",
     }
-    assert all(file.is_symlink() and file.resolve().is_relative_to(photos) for file in found.values())
+    assert all(file.is_symlink() and file.resolve().is_relative_to(photos) for file in by_name.values())
     assert done.sorted == {"bean": 1, "tomato": 1, "_unsure/bean": 1}
     assert run(photos, out=tmp_path / "out.jsonl", sort_into=tmp_path / "sorted")[0].sorted == {}
     assert contents(photos) == before
@@ -236,12 +236,12 @@ def test_turned_answers_are_the_mean_over_all_forms(run, tmp_path, formula):
 def test_similar_photos_are_named_the_likest_first(run, photos):
     vectors = np.array([[0, 1, 0], [1, 0, 0], [0.6, 0.8, 0]], np.float32)
     known = Similar("beans@3", [{"name": name, "url": name, "labels": {}} for name in "abc"], vectors, 2)
-    found = {Path(record["image"]).name: record for record in run(photos, extras=Extras(similar=known))[1]}
-    assert [one["name"] for one in found["bean.png"]["similar"]] == ["c", "a"]
-    assert [one["name"] for one in found["tomato.png"]["similar"]] == ["b", "c"]
-    assert found["bean.png"]["similar"][0]["cosine"] == pytest.approx((0.6 * 100 + 0.8 * 255) / np.hypot(
+    by_name = {Path(record["image"]).name: record for record in run(photos, extras=Extras(similar=known))[1]}
+    assert [one["name"] for one in by_name["bean.png"]["similar"]] == ["c", "a"]
+    assert [one["name"] for one in by_name["tomato.png"]["similar"]] == ["b", "c"]
+    assert by_name["bean.png"]["similar"][0]["cosine"] == pytest.approx((0.6 * 100 + 0.8 * 255) / np.hypot(
         np.hypot(100, 255), 40), abs=1e-3)  # fmt: skip
-    assert found["bad.png"]["similar"] is None
+    assert by_name["bad.png"]["similar"] is None
 
 
 def test_the_nearest_training_photo_of_a_training_photo_is_itself(cli, trained, tmp_path):
@@ -274,12 +274,12 @@ def texts(tmp_path, contract):
 
 
 def test_advice_is_attached_by_label_only_where_the_answer_is_accepted(run, photos, texts):
-    found = {Path(record["image"]).name: record for record in run(photos, extras=Extras(advice=texts))[1]}
-    assert found["bean.png"]["advice"] == {"category": "Stake it.", "symptoms": "Look below the leaves."}
-    assert found["tomato.png"]["advice"] == {}
-    assert found["unsure.png"]["advice"] == {"decision": "Ask somebody."}
-    assert found["bad.png"]["advice"] == {}
-    assert texts.idle == ["category: maize"]
+    by_name = {Path(record["image"]).name: record for record in run(photos, extras=Extras(advice=texts))[1]}
+    assert by_name["bean.png"]["advice"] == {"category": "Stake it.", "symptoms": "Look below the leaves."}
+    assert by_name["tomato.png"]["advice"] == {}
+    assert by_name["unsure.png"]["advice"] == {"decision": "Ask somebody."}
+    assert by_name["bad.png"]["advice"] == {}
+    assert texts.unused == ["category: maize"]
 
 
 def test_changed_advice_needs_no_new_look(run, photos, texts, tmp_path, formula):

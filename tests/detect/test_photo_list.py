@@ -98,13 +98,13 @@ def test_memory_hardly_grows_with_the_number_of_images(configured, tmp_path, mon
             with Stop() as stop:
                 work.fill(journal, listing, stop, silent)
             work.publish(journal, listing)
-            found = tracemalloc.get_traced_memory()[1]
+            peak_bytes = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
         if name.endswith(".jsonl"):
             with out.open() as file:
                 assert sum(1 for line in file if json.loads(line)["failure"] is None) == count
-        return found
+        return peak_bytes
 
     peak(500)  # what is loaded once
     few, many = peak(3000), peak(9000)

@@ -150,9 +150,9 @@ def test_a_table_names_images_in_a_column(folder, inside, name):
         rows.write_parquet(name)
     else:
         rows.write_csv(name, separator="\t" if name.endswith(".tsv") else ",")
-    wanted = ["deep/c.tif", "s3://bucket/far.jpg", "b.jpg"]
-    assert names(collect([name])) == wanted
-    assert names(collect([name], selection=Selection(column="URL"))) == wanted
+    expected = ["deep/c.tif", "s3://bucket/far.jpg", "b.jpg"]
+    assert names(collect([name])) == expected
+    assert names(collect([name], selection=Selection(column="URL"))) == expected
     with pytest.raises(InputError, match="has no column 'where'") as error:
         collect([name], selection=Selection(column="where"))
     assert "plant, URL" in error.value.why
@@ -167,12 +167,13 @@ def test_a_path_of_a_table_is_from_here_or_else_from_beside_it(folder, monkeypat
 @pytest.mark.parametrize("name", ["list.txt", "list.csv", "list.jsonl"])
 def test_a_list_names_what_lies_around_it_or_under_an_allowed_root(folder, tmp_path_factory, monkeypatch, name):
     monkeypatch.chdir(tmp_path_factory.mktemp("work"))
-    wanted = ["b.jpg", f"{folder}/a.PNG", "../x.jpg", "/etc/passwd", "http://127.1/a.jpg", "s3://other/a.jpg", "a\0b"]
-    wanted = wanted[:-1] if name == "list.txt" else wanted
-    rows = {"list.txt": wanted, "list.csv": ["image", *wanted]}.get(name) or [json.dumps({"image": w}) for w in wanted]
+    expected = ["b.jpg", f"{folder}/a.PNG", "../x.jpg", "/etc/passwd", "http://127.1/a.jpg", "s3://other/a.jpg", "a\0b"]
+    expected = expected[:-1] if name == "list.txt" else expected
+    records = [json.dumps({"image": url}) for url in expected]
+    rows = {"list.txt": expected, "list.csv": ["image", *expected]}.get(name, records)
     (folder / name).write_text("\n".join(rows))
     found = collect([str(folder / name)]).photos
-    assert [bool(source.refusal) for source in found] == [False, False, *[True] * (len(wanted) - 2)]
+    assert [bool(source.refusal) for source in found] == [False, False, *[True] * (len(expected) - 2)]
     assert found[3].stamp.startswith("not-allowed: ")
     assert "--allow-root /etc" in found[3].stamp
     trust = Trust.of(["/etc", "http://127.1", "s3://other"])

@@ -81,8 +81,8 @@ def test_what_is_moved_away_or_overwritten_stays_in_the_output(watched, paint):
         other.unlink()
 
     _, records, _ = watched(Looks(file.parent, None, None, next_photo, None, None))
-    said = [(Path(record["image"]).name, record["targets"]["category"]["label"]) for record in records]
-    assert said == [("latest.png", "bean"), ("other.png", "bean"), ("latest.png", "tomato")]
+    labels = [(Path(record["image"]).name, record["targets"]["category"]["label"]) for record in records]
+    assert labels == [("latest.png", "bean"), ("other.png", "bean"), ("latest.png", "tomato")]
     # Another watch goes on from there.
     paint("new.png", 0)
     done, records, _ = watched(Looks(file.parent, None, None, None))

@@ -34,10 +34,10 @@ def test_from_a_run_to_service_and_back(cli, trained, tmp_path, s3_url):
     listed = cli("models", "list", f"{s3_url}/models", "--json").json["models"]
     assert [(each["model"], each["aliases"]) for each in listed] == [(model, {"production": 1})]
     assert "production" in cli("models", "list", model).out
-    told = cli("models", "show", f"{model}@production", "--json").json
-    assert (told["digest"], told["lineage"]["dataset"]["version"]) == (digest, 2)
-    assert told["config"]["epochs"] == 2
-    assert [act["act"] for act in told["acts"]] == ["add", "promote"]
+    details = cli("models", "show", f"{model}@production", "--json").json
+    assert (details["digest"], details["lineage"]["dataset"]["version"]) == (digest, 2)
+    assert details["config"]["epochs"] == 2
+    assert [act["act"] for act in details["acts"]] == ["add", "promote"]
     assert "# " in cli("models", "show", f"{model}@1", "--card").out
     same = cli("models", "diff", f"{model}@1", trained.run)
     assert "the same model" in same.out
@@ -71,10 +71,10 @@ def test_two_models_beside_each_other(cli, make_bundle, tmp_path):
     model = tmp_path / "models/leaf"
     cli("models", "add", make_bundle(1), model)
     cli("models", "add", make_bundle(2, classes=("bean", "fig"), dataset=("other", 3, "ab")), model)
-    found = cli("models", "diff", f"{model}@1", f"{model}@2", "--json").json
-    assert found["metrics"]["macro_f1"] == [0.501, 0.502]
-    assert found["classes"] == {"category": [["tomato"], ["fig"]]}
-    assert not found["same_data"]
+    difference = cli("models", "diff", f"{model}@1", f"{model}@2", "--json").json
+    assert difference["metrics"]["macro_f1"] == [0.501, 0.502]
+    assert difference["classes"] == {"category": [["tomato"], ["fig"]]}
+    assert not difference["same_data"]
     page = cli("models", "diff", f"{model}@1", f"{model}@2").out
     assert f"category: only {model}@2 knows fig" in page
     assert "+0.0010" in page

@@ -82,11 +82,11 @@ def test_a_version_is_an_onnx_model_there_with_the_same_aliases(server, cli, tmp
     graph = importlib.import_module("mlflow.onnx").load_model("models:/leaf@production")
     assert {each.key: each.value for each in graph.metadata_props}["plantml_digest"] == digest
     batch = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3), np.uint8)
-    said = mlflow.pyfunc.load_model("models:/leaf@production").predict({"image": batch})
+    outputs = mlflow.pyfunc.load_model("models:/leaf@production").predict({"image": batch})
     from plantml.registry.references import open_model
 
     ours = open_model(f"{model}@2")[1].run(batch)
-    assert np.allclose(said["target.category"], ours["target.category"], atol=1e-6)
+    assert np.allclose(outputs["target.category"], ours["target.category"], atol=1e-6)
 
 
 @pytest.mark.slow

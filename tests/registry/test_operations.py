@@ -60,9 +60,9 @@ def test_a_passed_comparison_promotes_and_is_kept(model, judged, tmp_path):
     (tmp_path / "evidence/metrics.json").write_text(json.dumps(shown))
     done = registry.promote(model, 2, "production", evidence=str(tmp_path / "evidence"), expected=1, **ME)
     assert (done.number, done.before, done.changed) == (2, 1, True)
-    kept = registry.history(model)[-1].content["evidence"]
-    assert json.loads(storage.read(f"{model}/evidence/{kept['sha256']}.json")) == shown
-    assert kept["test_sets"][0]["ref"].endswith("data@1")
+    stored = registry.history(model)[-1].content["evidence"]
+    assert json.loads(storage.read(f"{model}/evidence/{stored['sha256']}.json")) == shown
+    assert stored["test_sets"][0]["ref"].endswith("data@1")
     assert not registry.promote(model, 2, "production", evidence=shown, expected=1, **ME).changed
 
 

@@ -82,8 +82,8 @@ def test_a_pack_is_called_like_one(tmp_path, make_bundle):
 
 @pytest.mark.parametrize("name", ["../../escaped", "/etc/escaped", "a/../../escaped", "..\\escaped", "C:/escaped"])
 def test_a_path_that_escapes_is_refused(tmp_path, write_pack, name):
-    said = refused(write_pack(infos=[(zipfile.ZipInfo(name), b"x")]), tmp_path)
-    assert "unsafe name" in said or "does not belong" in said
+    message = refused(write_pack(infos=[(zipfile.ZipInfo(name), b"x")]), tmp_path)
+    assert "unsafe name" in message or "does not belong" in message
     assert not list(tmp_path.rglob("*escaped*"))
 
 
@@ -206,8 +206,8 @@ def test_a_graph_that_reads_files_beside_it_is_refused(tmp_path, write_pack, bun
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="../../../etc/passwd")
-    said = refused(write_pack({"model.onnx": seal(model.SerializeToString())}, rehash=True), tmp_path)
-    assert "onnxruntime cannot load the file" in said
+    message = refused(write_pack({"model.onnx": seal(model.SerializeToString())}, rehash=True), tmp_path)
+    assert "onnxruntime cannot load the file" in message
 
 
 def test_bytes_that_were_changed_by_chance_are_never_a_bug(tmp_path, write_pack, bundle_files):

@@ -53,23 +53,23 @@ def many_at_once(model, pool, start_python, processes, seconds):
         for worker in workers:
             worker.stdin.write("\n")
             worker.stdin.flush()
-        told = {}
+        counts = {}
         for name, worker in zip(names, workers, strict=True):
             out, err = worker.communicate(timeout=seconds + 120)
             assert worker.returncode == 0, err
-            told[name] = json.loads(out)
+            counts[name] = json.loads(out)
     finally:
         for worker in workers:
             worker.kill()
-    return told
+    return counts
 
 
-def check_history(model, told):
+def check_history(model, counts):
     """Every act that a machine was told of is there, as its own; and each was allowed by all before it."""
     events = registry.history(model)
     assert [event.number for event in events] == list(range(1, len(events) + 1))
     by = {event.number: event.content["by"] for event in events}
-    for name, (numbers, _) in told.items():
+    for name, (numbers, _) in counts.items():
         assert len(set(numbers)) == len(numbers)
         assert {by[number] for number in numbers} <= {name}
         own = {event.number for event in events if event.content["by"] == name and event.content["act"] in MOVES}
@@ -98,8 +98,8 @@ MOVES = {"promote", "rollback", "remove"}
 
 def test_machines_act_at_once_and_none_unknowingly(tmp_path, make_bundle, start_python):
     pool, model = [make_bundle(seed) for seed in range(8)], f"{tmp_path}/models/leaf"
-    told = many_at_once(model, pool, start_python, processes=4, seconds=2)
-    events = check_history(model, told)
+    counts = many_at_once(model, pool, start_python, processes=4, seconds=2)
+    events = check_history(model, counts)
     assert len({event.content["by"] for event in events}) > 3
 
 
@@ -107,9 +107,9 @@ def test_machines_act_at_once_and_none_unknowingly(tmp_path, make_bundle, start_
 @pytest.mark.timeout(600)
 def test_eight_machines_act_for_a_minute_on_an_object_store(s3_url, make_bundle, start_python):
     pool, model = [make_bundle(seed) for seed in range(40)], f"{s3_url}/models/leaf"
-    told = many_at_once(model, pool, start_python, processes=8, seconds=60)
-    events = check_history(model, told)
-    refused = sum(number for _, number in told.values())
+    counts = many_at_once(model, pool, start_python, processes=8, seconds=60)
+    events = check_history(model, counts)
+    refused = sum(number for _, number in counts.values())
     sys.stdout.write(f"{len(events)} events, {refused} acts refused\n")
     assert len(events) > 50
     assert refused > 0
@@ -134,11 +134,11 @@ def killed(start_python, share, *arguments):
     """Runs `ADD` and kills it after so large a share of its usual time; false if it ended before."""
     process = start_python(ADD, *arguments)
     try:
-        told = process.stdout.readline()
-        assert told, process.communicate()
+        counts = process.stdout.readline()
+        assert counts, process.communicate()
         process.stdin.write("\n")
         process.stdin.flush()
-        time.sleep(share * float(told))
+        time.sleep(share * float(counts))
         alive = process.poll() is None
         process.kill()
         _, err = process.communicate()

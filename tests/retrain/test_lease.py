@@ -46,8 +46,8 @@ time.sleep(2)
 """
     start = time.time() + 4
     processes = [run_python(code, tmp_path / "events", start) for _ in range(4)]
-    said = [process.communicate(timeout=60)[0].strip() for process in processes]
-    assert sorted(said) == ["mine", "theirs", "theirs", "theirs"]
+    answers = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert sorted(answers) == ["mine", "theirs", "theirs", "theirs"]
 
 
 def test_it_is_renewed_while_it_is_held_and_runs_out_when_it_is_not(tmp_path) -> None:

@@ -268,8 +268,8 @@ def test_a_feed_that_the_dataset_may_not_take_is_left_out_and_told(loop, paint_f
 def test_times_may_be_in_days(text, seconds) -> None:
     from plantml.retrain.config import RetrainConfig
 
-    given = {"dataset": "a", "model": "b", "work": "c", "every": text}
-    config = RetrainConfig.model_validate(given)
+    settings = {"dataset": "a", "model": "b", "work": "c", "every": text}
+    config = RetrainConfig.model_validate(settings)
     assert config.every == seconds
     assert RetrainConfig.model_validate(config.model_dump(mode="json")) == config
 

@@ -33,13 +33,13 @@ PASSED = FAILED | {"value": 0.01, "passed": True}
 
 
 def test_better_and_all_gates_passed_is_promoted() -> None:
-    found = decide({"all": compared(gates=[PASSED]), "frozen": compared(), "recent": compared()})
-    assert found["decision"] == "promote"
-    assert found["reasons"] == ["macro_f1 0.9000 against 0.8500, better in 90.0% of resamples"]
+    choice = decide({"all": compared(gates=[PASSED]), "frozen": compared(), "recent": compared()})
+    assert choice["decision"] == "promote"
+    assert choice["reasons"] == ["macro_f1 0.9000 against 0.8500, better in 90.0% of resamples"]
 
 
 @pytest.mark.parametrize(
-    ("sets", "said"),
+    ("sets", "reason"),
     [
         ({"all": compared(gates=[PASSED, FAILED])}, "drop of disease.f1[rust] is 0.3000, required at most 0.05"),
         ({"all": compared(this=0.84, sure=0.3)}, "it is not better"),
@@ -49,10 +49,10 @@ def test_better_and_all_gates_passed_is_promoted() -> None:
         ({"all": compared(), "recent": compared(this=0.7)}, "on the recent test set is 0.7000"),
     ],
 )
-def test_refused_with_the_reason(sets, said) -> None:
-    found = decide(sets)
-    assert found["decision"] == "refuse"
-    assert said in found["reasons"][0]
+def test_refused_with_the_reason(sets, reason) -> None:
+    choice = decide(sets)
+    assert choice["decision"] == "refuse"
+    assert reason in choice["reasons"][0]
 
 
 def test_gates_decide_how_sure_and_how_much_worse() -> None:
@@ -67,8 +67,8 @@ def test_a_first_model_needs_its_own_gates_only() -> None:
     alone = {"differences": [], "gates": [], "groups": 40}
     assert decide({"all": alone}, model="")["decision"] == "promote"
     gate = {"name": "macro_f1", "min": 0.8, "value": 0.5, "passed": False}
-    found = decide({"all": alone | {"gates": [gate]}}, model="")
-    assert (found["decision"], found["reasons"]) == ("refuse", ["macro_f1 is 0.5000, required at least 0.8"])
+    choice = decide({"all": alone | {"gates": [gate]}}, model="")
+    assert (choice["decision"], choice["reasons"]) == ("refuse", ["macro_f1 is 0.5000, required at least 0.8"])
 
 
 def test_a_model_among_more_classes_gives_them_nothing() -> None:
