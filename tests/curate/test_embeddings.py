@@ -1,6 +1,7 @@
 """Embeddings, neighbours, maps: with a network small enough to look at photos in no time."""
 
 import io
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +117,14 @@ def test_components_explain_the_share_that_is_asked_for():
     total = vectors.var(axis=0).sum()
     assert explained == pytest.approx(found.var(axis=0).sum() / total, abs=1e-3)
     assert 0.95 <= explained < 1
+
+
+def test_a_changed_photo_is_left_out_wherever_it_is_stored(dataset, embedder):
+    remote = f"memory://{uuid.uuid4().hex}/dataset"
+    for entry in list(storage.list_files(dataset)):
+        storage.write(storage.join(remote, entry.name), storage.read(entry.url))
+    version, network = versions.load(remote), embeddings.open_embedder(embedder, machine())
+    image_id, path = version.rows.select("image_id", "path").row(0)
+    storage.write(version.image_url(path), b"other bytes")
+    ids, _ = embeddings.embed(version, network, machine())
+    assert ids == sorted(set(version.rows["image_id"]) - {image_id})

@@ -182,7 +182,7 @@ def test_datasets_alike_pass_their_gates_and_unlike_ones_end_with_exit_code_4(cl
     alike = cli("dataset", "drift", home / "data-a", home / "data-b", "--skip-embeddings", "--max-psi", "0.1", "--json")
     assert alike.code == 0, alike.err
     assert alike.json["gates"][0]["passed"]
-    assert alike.json["not_compared"]["embeddings"] == "not asked for"
+    assert alike.json["not_compared"]["embeddings"] == "not requested"
     other = cli("dataset", "drift", home / "data-a", home / "data-c", "--skip-embeddings", "--max-psi", "0.1", "--json")
     assert other.code == Exit.GATE
     verdicts = {column["name"]: column["verdict"] for column in other.json["columns"]}

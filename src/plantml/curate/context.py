@@ -8,14 +8,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from plantml import imaging, storage
+from plantml import imaging
 from plantml.concurrency import Progress, silent
 from plantml.curate import embeddings
-from plantml.data import duplicates
+from plantml.data import duplicates, photos
 from plantml.data.duplicates import DuplicateGroups
 from plantml.data.manifest import OK, Version
 from plantml.data.scan import small_grey
-from plantml.errors import InputError
 from plantml.settings import Machine
 from plantml.targets import Target
 
@@ -95,14 +94,11 @@ class Subject:
         """A photo as grey levels, uint8 [32, 32]; black if it can no longer be read."""
         try:
             _, _, picture = imaging.look(self.read(row), 64)
-        except InputError:
+        except photos.UNREADABLE:
             return np.zeros((32, 32), np.uint8)
         return small_grey(picture.convert("L")).astype(np.uint8)
 
     def read(self, row: int) -> bytes:
-        """The bytes of a row's photo. Raises what storage raises."""
+        """Read the photo of a row; raises as `photos.read`."""
         image_id, path = self.version.rows["image_id"][row], self.version.rows["path"][row]
-        url = self.version.image_url(path)
-        if storage.is_local(url):
-            return storage.read(url, storage.MAX_PHOTO)
-        return self.machine.cache().read(image_id, url, storage.MAX_PHOTO)
+        return photos.read(image_id, self.version.image_url(path), self.machine.cache())

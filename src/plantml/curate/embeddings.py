@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from plantml import imaging, storage
 from plantml.concurrency import Progress, batched, in_threads, silent
+from plantml.data import photos
 from plantml.data.manifest import Version
 from plantml.errors import InputError, MissingExtraError, NotFoundError, StorageError
 from plantml.imaging import Fit, Pixels
@@ -139,24 +140,20 @@ def embed(
     local = not todo or (storage.is_local(todo[0][1]) and storage.is_local(version.url))
     cache = machine.cache()
 
-    def some(batch: list[tuple[str, str]]) -> tuple[list[str], Vectors]:
+    def embed_batch(batch: list[tuple[str, str]]) -> tuple[list[str], Vectors]:
         names, pixels = [], []
         for image_id, url in batch:
             try:
-                photo = storage.MAX_PHOTO
-                data = storage.read(url, photo) if storage.is_local(url) else cache.read(image_id, url, photo)
-                if hashlib.sha256(data).hexdigest() != image_id:
-                    continue  # another picture by now: its vector must not go by this name
-                pixels.append(imaging.decode(data, embedder.fit))
+                pixels.append(imaging.decode(photos.read(image_id, url, cache), embedder.fit))
                 names.append(image_id)
-            except InputError:
-                continue  # `verify` tells of photos that are gone or damaged since
+            except photos.UNREADABLE:
+                continue  # `verify` reports missing and damaged photos
         return names, embedder(np.stack(pixels)) if pixels else np.zeros((0, 0), np.float32)
 
     done = len(known)
     threads = machine.threads if local else max(machine.threads, _REMOTE_THREADS)
     try:
-        for names, vectors in in_threads(some, batched(todo, _BATCH), threads):
+        for names, vectors in in_threads(embed_batch, batched(todo, _BATCH), threads):
             stored.add(names, vectors)
             known.update(zip(names, vectors.astype(np.float16), strict=True))
             done += len(names)

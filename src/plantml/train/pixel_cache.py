@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from plantml import imaging, storage
 from plantml.concurrency import Progress, Stop, batched, in_threads, silent
-from plantml.errors import DamagedError, NotFoundError, PlantmlError, StorageError
+from plantml.data.photos import UNREADABLE
+from plantml.data.photos import read as read_photo
+from plantml.errors import PlantmlError, StorageError
 from plantml.imaging import Fit, Pixels
 
 _PIXELS, _PHOTOS = ".pixels", ".photos"
@@ -210,7 +212,7 @@ class _Decoder:
                 for photo in todo[row]:
                     try:
                         pixels[row] = imaging.decode(fetch(photo, self.cache), self.fit)
-                    except (imaging.ImageError, DamagedError, NotFoundError) as error:
+                    except UNREADABLE as error:
                         first = first or error
                     else:
                         return None
@@ -322,9 +324,5 @@ def _full(folder: Path, needed: int, why: str) -> StorageError:
 
 
 def fetch(photo: Photo, cache: storage.Cache | None) -> bytes:
-    """The bytes of a photo, checked against its hash; remote photos go through the cache."""
-    if cache is not None and not storage.is_local(photo.url):
-        return cache.read(photo.image_id, photo.url, storage.MAX_PHOTO)
-    data = storage.read(photo.url, storage.MAX_PHOTO)
-    storage.check_sha256(data, photo.image_id, photo.url)
-    return data
+    """Read a photo; see `photos.read`."""
+    return read_photo(photo.image_id, photo.url, cache)

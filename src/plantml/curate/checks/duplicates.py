@@ -12,10 +12,10 @@ from plantml.curate import keypoint_matches
 from plantml.curate.context import Subject
 from plantml.curate.findings import Finding
 from plantml.curate.keypoint_matches import Copy
+from plantml.data import photos
 from plantml.data.duplicates import Link
 from plantml.data.manifest import SPLITS
 from plantml.data.near_duplicates import joined
-from plantml.errors import InputError
 
 _TURNS = {
     "flip": "flipped horizontally",
@@ -64,7 +64,7 @@ def by_keypoints(subject: Subject) -> list[Pair]:
     def read(place: int) -> bytes:
         try:
             return subject.read(rows[place])
-        except InputError:
+        except photos.UNREADABLE:
             return b""  # missing since the import: `verify` reports it
 
     copies = keypoint_matches.find_copies(
@@ -117,7 +117,7 @@ def _same_pixels(subject: Subject, link: Link) -> bool:
     rows = subject.pictures["row"]
     try:
         one, two = (imaging.full(subject.read(rows[at])) for at in (link.first, link.second))
-    except InputError:
+    except photos.UNREADABLE:
         return False
     return np.array_equal(one, two)
 
