@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import BinaryIO
 
 from plantml import imaging, storage
-from plantml.detect import tables
+from plantml.data import tables
 from plantml.detect.photo_list import PhotoList, Source
 from plantml.errors import InputError, NotFoundError, StorageError, UsageError
 from plantml.storage.addresses import ANYWHERE, NOT_ALLOWED, Trust, around
@@ -144,9 +144,9 @@ class _Finder:
             self._note_links(links)
         elif storage.suffix(name) in LISTS:
             yield from self._listed(name, _lines(storage.read(name)))
-        elif storage.suffix(name) in tables.EXTENSIONS:
+        elif tables.is_table(name):
             self._tables += 1
-            yield from self._listed(name, tables.urls(name, self._selection.column))
+            yield from self._listed(name, tables.image_urls(name, self._selection.column))
         else:
             yield from self._inside(name)
 
