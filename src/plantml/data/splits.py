@@ -163,7 +163,7 @@ def _warnings(rows: pl.DataFrame, targets: Iterable[Target], shares: Sequence[Fr
     for split in expected:
         of_split = rows.filter(pl.col("split") == split)
         if of_split.is_empty():
-            warnings.append(f"{split} is empty: there are too few groups.")
+            warnings.append(f"No photo is in {split}: there are too few groups.")
             continue
         for target in targets:
             if target.kind == "class":
