@@ -38,7 +38,7 @@ _DEEPEST = 8
 """Parts of a dotted key; no setting has as many."""
 
 
-def _seconds(value: Any) -> Any:
+def seconds(value: Any) -> Any:
     """`90s`, `20m`, `1h30m`, `7d` or `2w` as seconds; numbers are seconds already."""
     if isinstance(value, bool):
         raise ValueError(_WRITTEN)  # noqa: TRY004 - pydantic tells of this error, not of the other
@@ -52,7 +52,7 @@ def _seconds(value: Any) -> Any:
 
 Duration = Annotated[
     float,
-    BeforeValidator(_seconds),
+    BeforeValidator(seconds),
     Field(gt=0, le=366 * 86_400, json_schema_extra={"words": f"{_WRITTEN}, above 0 and at most 366d"}),
 ]
 """A time in seconds, a year at most, which people write like `20m`, `1h30m` or `7d`."""

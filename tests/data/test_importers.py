@@ -7,8 +7,9 @@ import pytest
 from plantml import storage
 from plantml.data.formats import list_source
 from plantml.data.importers.folder import list_folder
-from plantml.data.importers.table import is_table, list_table, read_table
+from plantml.data.importers.table import list_table
 from plantml.data.labels import Taxonomy
+from plantml.data.tables import is_table, read_table
 from plantml.errors import InputError, NotFoundError
 from plantml.targets import Target
 

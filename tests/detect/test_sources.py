@@ -237,7 +237,7 @@ def test_what_is_not_allowed_gets_a_record_in_its_place_and_is_counted(tmp_path,
 
 def test_a_table_without_a_telling_column_says_so(tmp_path):
     (tmp_path / "list.csv").write_text("plant,photo\n1,a.jpg\n")
-    with pytest.raises(InputError, match="names no images") as error:
+    with pytest.raises(InputError, match="does not say which column") as error:
         collect([str(tmp_path / "list.csv")])
     assert "--column" in error.value.hint
     (tmp_path / "one.csv").write_text("photo\na.jpg\n")

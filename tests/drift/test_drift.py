@@ -283,5 +283,5 @@ def test_records_whose_columns_are_of_two_kinds_are_told(tmp_path):
     record = {"image": "a", "image_id": "b", "model": "m", "decision": "accept", "targets": None, "width": 3}
     lines = [json.dumps(record | {"width": width}) for width in (3, [1], {"a": "b"})]
     (tmp_path / "records.jsonl").write_text("\n".join(lines))
-    with pytest.raises(InputError, match="holds no records"):
+    with pytest.raises(InputError, match="contains no records"):
         inputs.records(f"{tmp_path}/records.jsonl")

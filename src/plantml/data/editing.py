@@ -15,8 +15,8 @@ from plantml.data import manifest, versions
 from plantml.data.filters import where
 from plantml.data.formats import list_source
 from plantml.data.importers import ImportListing, Item
-from plantml.data.importers.table import is_table, read_table
 from plantml.data.manifest import EXCLUDED, OK, Version
+from plantml.data.tables import is_table, read_table
 from plantml.data.versions import Committed
 from plantml.errors import InputError, PlantmlError, UsageError
 from plantml.targets import Target

@@ -7,10 +7,11 @@ from plantml import storage
 from plantml.data import manifest
 from plantml.data.importers import ImportListing, bundle, coco, folder, hf, label_studio, sidecar, voc, yolo
 from plantml.data.importers.annotations import Reading, understood
-from plantml.data.importers.table import is_table, list_rows, read_table
+from plantml.data.importers.table import list_rows
 from plantml.data.importers.tree import Tree
 from plantml.data.importers.vetting import vetted
 from plantml.data.labels import Taxonomy
+from plantml.data.tables import is_table, read_table
 from plantml.errors import InputError, UsageError
 from plantml.storage import addresses
 from plantml.storage.addresses import Trust
@@ -44,7 +45,7 @@ def _read_table(tree: Tree, reading: Reading, file: str | None = None) -> Import
     if len(files) != 1:
         raise InputError(
             f"{tree.url} has {len(files)} lists of photos",
-            ", ".join(files) or "no file at its top level ends in .csv, .jsonl, .ndjson or .parquet",
+            ", ".join(files) or "no file at its top level ends in .csv, .tsv, .jsonl, .ndjson or .parquet",
             "Name the list itself as the source.",
         )
     if reading.sidecar is not None and not reading.targets:
@@ -140,7 +141,7 @@ def _list(source: str, name: str, reading: Reading, roots: Sequence[str]) -> Imp
         raise InputError(
             f"{source} is neither a folder, nor an archive, nor a list",
             "",
-            "Lists end in .csv, .jsonl, .ndjson, .parquet or .json; archives in .zip, .tar, .tar.gz or .tgz.",
+            "Lists end in .csv, .tsv, .jsonl, .ndjson, .parquet or .json; archives in .zip, .tar, .tar.gz or .tgz.",
         )
     around = Tree(storage.split(source)[0] or ".", listed=False)
     return _list_file(around, storage.basename(source), name, reading)

@@ -10,9 +10,9 @@ from fractions import Fraction
 import polars as pl
 
 from plantml.data import duplicates, versions
-from plantml.data.importers.table import IMAGE_COLUMNS, read_table
 from plantml.data.manifest import EXCLUDED, OK, SPLITS, Version
 from plantml.data.near_duplicates import joined
+from plantml.data.tables import find_image_column, read_table
 from plantml.data.versions import Committed
 from plantml.errors import InputError, UsageError
 from plantml.targets import Target
@@ -163,7 +163,7 @@ def _warnings(rows: pl.DataFrame, targets: Iterable[Target], shares: Sequence[Fr
     for split in expected:
         of_split = rows.filter(pl.col("split") == split)
         if of_split.is_empty():
-            warnings.append(f"{split} is empty: there are too few groups.")
+            warnings.append(f"No photo is in {split}: there are too few groups.")
             continue
         for target in targets:
             if target.kind == "class":
@@ -398,7 +398,7 @@ def _binned(values: pl.Series) -> pl.Series:
 
 def _group_table(url: str) -> dict[str, str]:
     table = read_table(url)
-    image = next((name for name in IMAGE_COLUMNS if name in table.columns), None)
+    image = find_image_column(table.columns)
     others = [name for name in table.columns if name != image]
     group = "group" if "group" in others else others[0] if len(others) == 1 else None
     if image is None or group is None:

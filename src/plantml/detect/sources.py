@@ -1,5 +1,6 @@
 """Sources of a detection: files, folders, globs, lists, tables, datasets and archives, in any mix."""
 
+import contextlib
 import re
 import sys
 import time
@@ -10,9 +11,10 @@ from datetime import datetime
 from typing import BinaryIO
 
 from plantml import imaging, storage
-from plantml.detect import tables
+from plantml.data import tables
 from plantml.detect.photo_list import PhotoList, Source
 from plantml.errors import InputError, NotFoundError, StorageError, UsageError
+from plantml.settings import seconds
 from plantml.storage.addresses import ANYWHERE, NOT_ALLOWED, Trust, around
 
 LISTS = frozenset({".txt", ".lst"})
@@ -22,7 +24,6 @@ HIDDEN, OTHER, TWICE, OLD = "hidden", "no image extension", "named twice", "olde
 
 _VERSION = re.compile(r"\d{6}\.parquet")
 _REFERENCE = re.compile(r".@(\d+|[A-Za-z][A-Za-z0-9._-]{0,63})$")
-_AGES = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,10 @@ def collect(
 
 def parse_since(text: str, now: float | None = None) -> float:
     """Parse `24h`, `7d` or a date and time (ISO 8601, local time) to seconds since 1970. Raises `UsageError`."""
-    if match := re.fullmatch(r"(\d+)([smhdw])", text.strip()):
-        return (time.time() if now is None else now) - int(match[1]) * _AGES[match[2]]
-    try:
+    with contextlib.suppress(ValueError):
         return datetime.fromisoformat(text.strip()).timestamp()
+    try:
+        return (time.time() if now is None else now) - float(seconds(text))
     except ValueError:
         raise UsageError(
             f"--since {text!r} is not a time", "", "Write an age like 24h or 7d, or a date like 2026-05-01T18:00."
@@ -144,9 +145,9 @@ class _Finder:
             self._note_links(links)
         elif storage.suffix(name) in LISTS:
             yield from self._listed(name, _lines(storage.read(name)))
-        elif storage.suffix(name) in tables.EXTENSIONS:
+        elif tables.is_table(name):
             self._tables += 1
-            yield from self._listed(name, tables.urls(name, self._selection.column))
+            yield from self._listed(name, tables.image_urls(name, self._selection.column))
         else:
             yield from self._inside(name)
 

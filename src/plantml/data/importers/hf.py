@@ -15,9 +15,10 @@ import polars as pl
 from plantml.data.boxes import Box
 from plantml.data.importers import ImportListing, Item, split_of
 from plantml.data.importers.annotations import Reading, understood
-from plantml.data.importers.table import list_rows, read_table
+from plantml.data.importers.table import list_rows
 from plantml.data.importers.tree import UNNAMED, Tree
 from plantml.data.importers.vetting import name_of
+from plantml.data.tables import read_table
 from plantml.errors import InputError
 
 _FILES = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}

@@ -1,44 +1,24 @@
-"""Lists of photos with labels: CSV, JSON Lines, Parquet."""
+"""Tables of photos with labels."""
 
-import csv
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import polars as pl
 
 from plantml import storage
 from plantml.data import labels as label_rules
+from plantml.data import tables
 from plantml.data.importers import SPLIT_NAMES, ImportListing, Item
 from plantml.data.importers.annotations import Reading
-from plantml.data.importers.tree import as_utf8
 from plantml.data.labels import Taxonomy
 from plantml.data.manifest import SYSTEM
 from plantml.errors import InputError
 from plantml.targets import Kind, Target, check_name
 
-IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name", "image_path", "filepath", "url", "name")
 CLASS_COLUMNS = ("label", "class", "class_name")
 KNOWN_TARGETS = ("category", "health", "disease")
 _LIST_SEPARATOR = "|"
-
-
-def is_table(source: str) -> bool:
-    """True if the name says that it is a list and not a folder."""
-    return storage.suffix(source) in _READERS
-
-
-def read_table(url: str) -> pl.DataFrame:
-    """A table by its extension. Raises `InputError` with the reader's own words if it cannot be read."""
-    data = storage.read(url)
-    if storage.suffix(url) != ".parquet":
-        data = as_utf8(data, url)
-    try:
-        return _READERS[storage.suffix(url)](io.BytesIO(data))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        why = (storage.suffix(url) == ".csv" and _open_quote(data)) or str(error).splitlines()[0]
-        raise InputError(f"{url} cannot be read as a table", why, "Write it anew, as UTF-8.") from error
 
 
 def list_table(
@@ -62,14 +42,14 @@ def list_table(
     """
     base = storage.split(source)[0] or "."
     reading = Reading(rule, taxonomy, targets, image_column, group_column)
-    return list_rows(source, read_table(source), base, reading)
+    return list_rows(source, tables.read_table(source), base, reading)
 
 
 def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> ImportListing:
     """List the photos of a table's rows, relative to `base`; see `list_table`."""
     targets, image_column, group_column = reading.targets, reading.image_column, reading.group_column
     exported = reading.sidecar is not None  # then the table is complete
-    image_column = _image_column(source, table, image_column)
+    image_column = tables.image_column(source, table.columns, image_column, "--image-column")
     to_predict = _targets(source, table, targets)
     group_column = _column(source, table, group_column) if group_column else "group"
     class_column = next((name for name in CLASS_COLUMNS if name in table.columns), None)
@@ -122,44 +102,6 @@ def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> 
         {},
         tuple(notes),
         tuple(sorted(names)),
-    )
-
-
-def _csv(data: io.BytesIO) -> pl.DataFrame:
-    # All as text: a photo, plant or class that is called 007 is not number 7.
-    return pl.read_csv(data, infer_schema=False, null_values=[""])
-
-
-_READERS: dict[str, Callable[[io.BytesIO], pl.DataFrame]] = {
-    ".csv": _csv,
-    ".jsonl": pl.read_ndjson,
-    ".ndjson": pl.read_ndjson,
-    ".parquet": pl.read_parquet,
-}
-
-
-def _open_quote(data: bytes) -> str:
-    """Where a cell starts whose quotation mark is never closed; empty if there is none."""
-    reader = csv.reader(io.StringIO(data.decode("utf-8", "replace"), newline=""), strict=True)
-    line = 1
-    try:
-        for _ in reader:
-            line = reader.line_num + 1
-    except csv.Error as error:
-        return f"line {line}: {error}; a quotation mark that is not closed, or stands inside a cell"
-    return ""
-
-
-def _image_column(source: str, table: pl.DataFrame, given: str | None) -> str:
-    if given:
-        return _column(source, table, given)
-    for name in IMAGE_COLUMNS:
-        if name in table.columns:
-            return name
-    raise InputError(
-        f"{source} does not say which column names the photos",
-        f"its columns: {', '.join(table.columns)}",
-        "Name it: --image-column COLUMN",
     )
 
 

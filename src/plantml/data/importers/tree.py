@@ -1,6 +1,5 @@
 """The files of a directory or an archive, listed once, for importers."""
 
-import codecs
 import contextlib
 import functools
 import itertools
@@ -11,6 +10,7 @@ from typing import Any
 
 from plantml import imaging, storage
 from plantml.data.importers.vetting import text_fault
+from plantml.data.tables import as_utf8
 from plantml.errors import InputError, PlantmlError
 from plantml.parsing import parse_json
 
@@ -213,22 +213,6 @@ class Tree:
         alike = by_basename.get(posixpath.basename(name), [])
         shared = [_shared_end(name, other) for other in alike]
         return [other for other, parts in zip(alike, shared, strict=True) if parts == max(shared)]
-
-
-def as_utf8(data: bytes, url: str) -> bytes:
-    """A text file as UTF-8 without a byte order mark; UTF-16 is recognized by its mark.
-
-    Raises:
-        InputError: it has the mark of UTF-16, but is not UTF-16.
-    """
-    if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.removeprefix(codecs.BOM_UTF8)
-    try:
-        return data.decode("utf-16").encode()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{url} is not UTF-16", f"its byte order mark says so, but byte {error.start} is not", "Save it as UTF-8."
-        ) from error
 
 
 def is_hidden(name: str) -> bool:

@@ -16,8 +16,9 @@ from plantml.concurrency import in_threads
 from plantml.data.importers import SPLIT_NAMES, ImportListing, split_of
 from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, understood
 from plantml.data.importers.coco import around
-from plantml.data.importers.tree import Tree, as_utf8
+from plantml.data.importers.tree import Tree
 from plantml.data.importers.vetting import name_of
+from plantml.data.tables import as_utf8
 from plantml.errors import InputError, PlantmlError
 from plantml.parsing import parse_yaml
 

@@ -1,0 +1,33 @@
+import pytest
+
+from plantml import storage
+from plantml.data.importers.table import list_table
+from plantml.data.tables import image_urls
+from plantml.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "url,path\nhttp://h/b.jpg,a.jpg\n"),
+        ("a.tsv", "url\tPath\nhttp://h/b.jpg\ta.jpg\n"),
+        ("a.jsonl", '{"url": "http://h/b.jpg", "path": "a.jpg"}\n'),
+        ("a.csv", "picture\na.jpg\n"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_import_and_detection_read_the_same_column(name, text, encoding, memory_url):
+    table = storage.join(memory_url, name)
+    storage.write(table, text.encode(encoding))
+    assert [item.name for item in list_table(table).items] == list(image_urls(table)) == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("read", "option"), [(list_table, "--image-column NAME"), (lambda url: list(image_urls(url)), "--column NAME")]
+)
+def test_a_table_without_a_column_of_photos_names_the_option(read, option, memory_url):
+    table = storage.join(memory_url, "a.csv")
+    storage.write(table, b"a,b\n1,2\n")
+    with pytest.raises(InputError) as caught:
+        read(table)
+    assert option in caught.value.hint
