@@ -312,8 +312,9 @@ def _explained(error: ValidationError, model: type[BaseModel], origins: Mapping[
     if not key:
         return InputError("The settings do not fit together", why, hint)
     name = key.partition(".")[0]
-    if _origin(origins, name) == FLAG:
-        return InputError(f"The value of {flag_name(name, model.model_fields[name])} does not fit", why)
+    flag = flag_name(name, model.model_fields[name])
+    if flag and _origin(origins, name) == FLAG:
+        return InputError(f"The value of {flag} does not fit", why)
     return InputError(f"Setting {key}{_where(origins, key)} does not fit", why, hint)
 
 

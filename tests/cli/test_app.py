@@ -11,25 +11,23 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from plantml.cli import app
 from plantml.errors import Exit
 
-COMMANDS = [
-    ("dataset", "synth"),
-    ("dataset", "import"),
-    ("dataset", "info"),
-    ("dataset", "log"),
-    ("dataset", "diff"),
-    ("dataset", "split"),
-    ("dataset", "tag"),
-    ("train",),
-    ("validate",),
-    ("export",),
-    ("detect",),
-    ("demo",),
-    ("doctor",),
-]
+
+def commands(command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The words of every command, without groups."""
+    inner = getattr(command, "commands", None)
+    return [path] if inner is None else [line for name in inner for line in commands(inner[name], (*path, name))]
+
+
+COMMANDS = commands(typer.main.get_command(app.build()))
+PHRASES = re.compile(
+    r"a call of the model|(?:one|1) \w+ an? \w+|of every random choice|put (?:findings )?right|the whole way"
+    r"|so many|from which on|goes on|that no one took|proven equal|two looks|still end with|are others now"
+)
 ESCAPE = "\x1b["
 
 
@@ -41,6 +39,23 @@ def test_help_shows_examples_that_the_command_understands(cli, command) -> None:
     for example in examples:
         for option in re.findall(r"(?<= )--[a-z-]+", example):
             assert option in page.split("Examples:")[0], example
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_is_plain_english(cli, command) -> None:
+    text = " ".join(cli(*command, "--help").out.split())
+    assert PHRASES.findall(text) == []
+
+
+def test_the_list_of_commands_matches_their_help_pages(cli) -> None:
+    for name, summary in app.COMMANDS.items():
+        assert summary in " ".join(cli(name, "--help").out.split())
+
+
+def test_a_flag_that_does_not_fit_is_named_as_typed(cli) -> None:
+    result = cli("train", "d", "--batch-size", "0")
+    assert result.code == Exit.INPUT
+    assert "The value of --batch-size does not fit" in result.err
 
 
 def test_version(cli) -> None:

@@ -24,7 +24,7 @@ def annotations(model: type[Config]) -> dict[str, Any]:
 def split_lists(model: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of flags, `None` where a flag was not given, with `A,B` split at the commas."""
     return {
-        name: None if not value else [part.strip() for text in value for part in text.split(",")]
+        name: None if value in (None, []) else [part.strip() for text in value for part in text.split(",")]
         if isinstance(value, list) and _extra(model.model_fields[name])["metavar"] == "A,B" else value
         for name, value in values.items()
     }  # fmt: skip
