@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
+from plantml.errors import InputError
 from plantml.imaging import Fit
 from plantml.model import network
 from plantml.model.contract import Architecture, Combinations, Contract, Origin
@@ -321,5 +322,6 @@ def test_a_restricted_network_is_rebuilt_from_its_contract_and_weights(made):
 def test_weights_that_lack_a_tensor_are_refused(made, lost):
     contract, deployed = made
     weights = {name: tensor for name, tensor in deployed.state_dict().items() if name != lost}
-    with pytest.raises(RuntimeError, match=lost):
+    with pytest.raises(InputError, match="do not match the model's contract") as caught:
         network.rebuild(contract, weights)
+    assert lost in str(caught.value.__cause__)

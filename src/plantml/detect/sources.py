@@ -233,10 +233,18 @@ def _lines(text: bytes) -> Iterator[str]:
 
 def _resolve(url: str, folder: str) -> str:
     """Resolve a relative path of a list in `folder`."""
-    if not folder or (storage.is_local(folder) and storage.exists(url)):
+    if not folder or (storage.is_local(folder) and _exists(url)):
         return url
     beside = storage.join(folder, url)
-    return beside if not storage.is_local(folder) or storage.exists(beside) else url
+    return beside if not storage.is_local(folder) or _exists(beside) else url
+
+
+def _exists(path: str) -> bool:
+    """True if there is such a file; False for what cannot be a name, which is reported when it is read."""
+    try:
+        return storage.exists(path)
+    except InputError:
+        return False
 
 
 def _is_web_page(name: str) -> bool:
