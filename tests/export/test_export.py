@@ -1,4 +1,3 @@
-import json
 import shutil
 from pathlib import Path
 
@@ -20,14 +19,12 @@ def exported(cli, trained, untimed, tmp_path_factory):
 
 
 @pytest.fixture
-def moved(trained, tmp_path):
-    """The bundle on a machine that has never seen its dataset."""
-    shutil.copytree(f"{trained.run}/bundle", tmp_path / "bundle")
-    file = tmp_path / "bundle" / "model.json"
-    content = json.loads(file.read_text())
-    content["contract"]["dataset"]["url"] = str(tmp_path / "elsewhere")
-    file.write_text(json.dumps(content))
-    return tmp_path / "bundle"
+def elsewhere(trained, tmp_path):
+    """The dataset in another place than the one that the bundle names."""
+    place = tmp_path / "elsewhere"
+    Path(trained.data).rename(place)
+    yield place
+    place.rename(trained.data)
 
 
 def test_the_result_says_what_was_compared(trained, exported):
@@ -71,17 +68,18 @@ def test_samples_and_split_choose_the_photos(cli, trained, tmp_path):
     assert result.json["url"] == str(tmp_path / "model.onnx")
 
 
-def test_a_lost_dataset_is_an_error_that_names_data(cli, moved, tmp_path):
-    result = cli("export", moved, "--to", tmp_path / "leaf.onnx")
+@pytest.mark.usefixtures("elsewhere")
+def test_a_lost_dataset_is_an_error_that_names_data(cli, trained, tmp_path):
+    result = cli("export", trained.run, "--to", tmp_path / "leaf.onnx")
     assert result.code == Exit.INPUT
-    assert f"is not at {tmp_path / 'elsewhere'}" in result.err
+    assert f"is not at {trained.data}" in result.err
     assert "--data DATASET" in result.err
     assert not (tmp_path / "leaf.onnx").exists()
 
 
 @pytest.mark.usefixtures("untimed")
-def test_another_dataset_can_take_its_place(cli, trained, moved, tmp_path):
-    result = cli("export", moved, "--to", tmp_path / "leaf.onnx", "--data", trained.data, "--samples", 2, "--json")
+def test_another_dataset_can_take_its_place(cli, trained, elsewhere, tmp_path):
+    result = cli("export", trained.run, "--to", tmp_path / "leaf.onnx", "--data", elsewhere, "--samples", 2, "--json")
     assert result.code == Exit.DONE, result.err
     assert result.json["photos"] == 2
 
