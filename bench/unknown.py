@@ -113,7 +113,7 @@ def judge(run: str, photos: Path, skimage: Path) -> list[Line]:
     model = plantml.load(run)
 
     def share(pictures: Sequence[bytes]) -> tuple[int, float]:
-        decisions = [record["decision"] for picture in pictures for record in model.predict(picture)]
+        decisions = [prediction.decision for picture in pictures for prediction in model.predict(picture)]
         read = [decision for decision in decisions if decision is not None]
         return len(read), sum(decision == "unknown" for decision in read) / max(1, len(read))
 

@@ -22,7 +22,7 @@ def test_ten_lines_of_onnxruntime_say_what_plantml_says(cli, trained, tmp_path) 
     assert cli("export", trained.run, "--to", tmp_path / "leaf.onnx", "--samples", 4).code == 0
     done = alone(code, tmp_path)
     said = dict(line.split() for line in done.stdout.splitlines())
-    targets = plantml.load(trained.run).predict([photo])[0]["targets"]
+    targets = plantml.load(trained.run).predict([photo])[0].targets
     severity = float(said.pop("severity"))
     assert abs(severity - targets["severity"]["value"]) < 0.05
     assert said == {name: answer["label"] for name, answer in targets.items() if "label" in answer}

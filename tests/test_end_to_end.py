@@ -85,7 +85,7 @@ def test_the_python_interface_says_what_the_command_says(cli, trained, tmp_path)
     out = tmp_path / "records.jsonl"
     cli("detect", trained.photos, "--model", trained.run, "--out", out)
     written = records(str(out))
-    assert plantml.load(trained.run).predict([one["image"] for one in written]) == written
+    assert plantml.load(trained.run).predict([one["image"] for one in written]).records == written
 
 
 @pytest.mark.slow

@@ -1,20 +1,38 @@
-"""plantml: from a folder of plant photos to a model that a machine can trust."""
+"""plantml: from a folder of plant photos to a model that a machine can trust.
 
-from typing import TYPE_CHECKING, Any
+The Python interface is described in `docs/python.md`. What is named here is loaded when it is first used.
+"""
+
+from typing import TYPE_CHECKING
 
 from plantml.about import __version__
 
 if TYPE_CHECKING:
-    from plantml.model.predictor import Model
+    from plantml.api import Dataset, Model, Predictions, Registry, Run, export, load, train, validate
+else:
 
-__all__ = ["__version__", "load"]
+    def __getattr__(name):
+        import importlib
+
+        if name in {"train", "validate", "export"}:  # packages, which can be called
+            return importlib.import_module(f"plantml.{name}")
+        if name in __all__:
+            return getattr(importlib.import_module("plantml.api"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
 
 
-def load(ref: str, **options: Any) -> "Model":
-    """A trained model, ready to predict: `plantml.load("run").predict(["leaf.jpg"])`.
-
-    See `plantml.registry.references.load` for the options.
-    """
-    from plantml.registry.references import load as load_model
-
-    return load_model(ref, **options)
+__all__ = [
+    "Dataset",
+    "Model",
+    "Predictions",
+    "Registry",
+    "Run",
+    "__version__",
+    "export",
+    "load",
+    "train",
+    "validate",
+]

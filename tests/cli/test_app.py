@@ -152,7 +152,7 @@ def test_a_group_alone_shows_its_help_with_the_code_of_wrong_usage(cli, group) -
 
 
 def test_a_missing_extra_names_the_install_line(cli, monkeypatch, trained, tmp_path) -> None:
-    monkeypatch.setattr("plantml.cli.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("plantml.extras.find_spec", lambda name: None)
     result = cli("train", trained.data, "--out", tmp_path / "run")
     assert result.code == Exit.MISSING
     assert "pip install 'plantml[train]'" in result.err

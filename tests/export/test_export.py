@@ -57,7 +57,7 @@ def test_the_file_alone_predicts_what_the_bundle_predicts(trained, exported):
     leaves = sorted(Path(trained.photos).rglob("*.jpg"))
     alone, bundle = plantml.load(exported[1]), plantml.load(trained.run)
     assert alone.contract == bundle.contract
-    assert alone.predict(leaves) == bundle.predict(leaves)
+    assert alone.predict(leaves).records == bundle.predict(leaves).records
 
 
 @pytest.mark.usefixtures("untimed")

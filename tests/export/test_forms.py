@@ -51,7 +51,7 @@ def test_detect_and_validate_say_the_same_of_a_form(cli, trained, publish, name,
     outcome = {Path(record["image"]).name: record for record in map(json.loads, records.read_text().splitlines())}
     assert {record["model"] for record in outcome.values()} == {opened.digest}
     if FORMS[name].exact:
-        assert labels(list(outcome.values())) == labels(plantml.load(trained.run).predict(leaves))
+        assert labels(list(outcome.values())) == labels(plantml.load(trained.run).predict(leaves).records)
         assert opened.digest == plantml.load(trained.run).digest
     validated = cli("validate", trained.data, "--model", to, "--split", "all", "--out", tmp_path / "judged", "--json")
     assert validated.code == Exit.DONE, validated.err

@@ -72,7 +72,7 @@ def test_a_pack_goes_from_one_registry_to_another(tmp_path, url, make_bundle, cl
     assert entry.files == registry.load(f"{url}/models/leaf").entries[1].files
     import plantml
 
-    assert plantml.load(done.url).predict([photo()])[0]["model"] == entry.digest
+    assert plantml.load(done.url).predict([photo()])[0].record.model == entry.digest
 
 
 def test_a_pack_is_called_like_one(tmp_path, make_bundle):

@@ -133,7 +133,7 @@ def test_a_registered_model_predicts_and_names_itself(tmp_path, make_bundle, pho
     entry = registry.add(make_bundle(1), f"{tmp_path}/models/leaf", alias="here", **ME)
     model = plantml.load(f"{tmp_path}/models/leaf@here")
     assert model.digest == entry.digest
-    assert model.predict([photo()])[0]["model"] == entry.digest
+    assert model.predict([photo()])[0].record.model == entry.digest
 
 
 def test_a_removed_number_is_never_used_again(tmp_path, make_bundle):

@@ -34,7 +34,7 @@ def demo(
     as the command that you would type.
     """
     from plantml import demo as library
-    from plantml.cli.extras import need_train
+    from plantml.extras import need_train
 
     need_train()
     started = time.monotonic()

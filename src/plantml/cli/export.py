@@ -58,7 +58,7 @@ def export(
     The file needs its runtime, but not plantml. Its predictions on held-out photos are compared with the network's.
     If they differ (int8: if macro-F1 drops by more than --max-drop), nothing is written and the exit code is 4.
     """
-    from plantml.cli.extras import need_train
+    from plantml.extras import need_train
 
     if benchmark and (to or format_):
         raise UsageError("--benchmark compares all formats and writes none", "", "Remove --to and --format.")

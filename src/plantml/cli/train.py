@@ -47,7 +47,7 @@ def train(
     Writes RUN/bundle (the model), plots, history and metrics. Repeat an interrupted command to resume it; a finished
     run is left as it is.
     """
-    from plantml.cli.extras import need_train
+    from plantml.extras import need_train
 
     need_train()
     config = resolved.value

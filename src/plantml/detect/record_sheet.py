@@ -1,6 +1,6 @@
 """A contact sheet of records: photos with their predictions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -15,11 +15,13 @@ COLOURS = {"accept": "#2e7d32", "review": "#ef6c00", "unknown": "#6a1b9a", None:
 def draw(records: Iterable[Mapping[str, Any]], limit: int = 48) -> bytes:
     """A PNG of the first `limit` records: each photo, a bar in its decision's colour, its labels."""
     return contact_sheet.draw(
-        [
-            Tile(partial(storage.read, record["image"]), _lines(record), COLOURS[record["decision"]])
-            for record in islice(records, limit)
-        ]
+        [tile(record, partial(storage.read, record["image"])) for record in islice(records, limit)]
     )
+
+
+def tile(record: Mapping[str, Any], read: Callable[[], bytes]) -> Tile:
+    """The tile of one record, whose photo's bytes `read` gives."""
+    return Tile(read, _lines(record), COLOURS[record["decision"]])
 
 
 def _lines(record: Mapping[str, Any]) -> list[str]:

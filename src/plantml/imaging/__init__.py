@@ -17,6 +17,7 @@ from plantml.imaging.decode import (
     full,
     look,
     read,
+    read_picture,
     thumbnail,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "full",
     "look",
     "read",
+    "read_picture",
     "thumbnail",
 ]

@@ -159,6 +159,18 @@ def read(data: bytes, fit: Fit, *, max_pixels: int = MAX_PIXELS) -> tuple[Facts,
         return facts, _fitted(upright, facts, fit)
 
 
+def read_picture(picture: Image.Image, fit: Fit, *, max_pixels: int = MAX_PIXELS) -> tuple[Facts, Pixels]:
+    """As `read`, from a picture that Pillow has opened or made; it is not changed.
+
+    A JPEG is read at its full size, so that its pixels may differ by rounding from what `read` gives.
+    """
+    _check_size(picture.size, max_pixels)
+    image = _shielded(picture.copy)
+    found = _facts(image)
+    upright = _upright_rgb(image, b"", found, fit.scaled(found.width, found.height))
+    return found, _fitted(upright, found, fit)
+
+
 def facts(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Facts:
     """Read the header without decoding the photo. Raises `ImageError`."""
     with _opened(data, max_pixels) as image:
@@ -228,17 +240,23 @@ class _opened:  # noqa: N801 - reads as a verb where it is used
             raise _too_large(str(error), max_pixels) from error
         except Exception as error:  # a decoder may raise anything on an untrusted file
             raise _unreadable(data, error) from error
-        width, height = self.image.size
-        if width * height > max_pixels:
-            raise _too_large(f"{width} x {height} pixels", max_pixels)
-        if max(width, height) > MAX_ASPECT * max(1, min(width, height)):
-            raise ImageError("too-thin", f"{width} x {height}: the aspect ratio is over {MAX_ASPECT}")
+        _check_size(self.image.size, max_pixels)
 
     def __enter__(self) -> Image.Image:
         return self.image
 
     def __exit__(self, *_: object) -> None:
         self.image.close()
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if not width or not height:
+        raise ImageError("empty", f"{width} x {height} pixels")
+    if width * height > max_pixels:
+        raise _too_large(f"{width} x {height} pixels", max_pixels)
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError("too-thin", f"{width} x {height}: the aspect ratio is over {MAX_ASPECT}")
 
 
 def _facts(image: Image.Image) -> Facts:

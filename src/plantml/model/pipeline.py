@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from plantml import imaging, storage
 from plantml.concurrency import batched, in_threads
 from plantml.errors import InputError, NotFoundError, PlantmlError, RefusedError
 from plantml.imaging import ImageError, Pixels
 from plantml.model.bundle import Bundle
-from plantml.model.records import Reader, Record, failed
+from plantml.model.records import Decision, Reader, Record, failed
 from plantml.model.runtimes import Runtime
 
 BATCH = 8
@@ -43,6 +44,36 @@ class Prediction:
     probabilities: dict[str, NDArray[np.float32]] | None
     embedding: NDArray[np.float32] | None
     more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def image(self) -> str:
+        """URL of the image; empty for one that came as bytes or pixels."""
+        return self.record.image
+
+    @property
+    def decision(self) -> Decision | None:
+        """`accept`, `review` or `unknown`; `None` after a failure."""
+        return self.record.decision
+
+    @property
+    def targets(self) -> Mapping[str, Mapping[str, Any]]:
+        """The answer for each target, as in the record; empty after a failure."""
+        return self.record.targets or {}
+
+    @property
+    def boxes(self) -> Sequence[Mapping[str, Any]]:
+        """What was detected where; empty for models of whole images."""
+        return self.record.boxes
+
+    @property
+    def unknown(self) -> float | None:
+        """How unlike the training photos it is; `None` after a failure."""
+        return self.record.unknown
+
+    @property
+    def failure(self) -> str | None:
+        """Why there is no prediction; `None` if there is one."""
+        return self.record.failure
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,16 +123,24 @@ class Pipeline:
 
     def predict_bytes(self, sources: Sequence[tuple[str, bytes | PlantmlError]]) -> list[Prediction]:
         """Predictions for images already read: (URL, bytes or the read error)."""
+        return self._predict([(url, partial(self._read, data), _digest(data)) for url, data in sources])
+
+    def predict_pictures(self, pictures: Sequence[Image.Image]) -> list[Prediction]:
+        """Predictions for pictures that Pillow has opened or made. Their records have no URL and no `image_id`."""
+        fit = self.bundle.contract.input
+        return self._predict([("", partial(imaging.read_picture, picture, fit), None) for picture in pictures])
+
+    def _predict(
+        self, sources: Sequence[tuple[str, Callable[[], tuple[imaging.Facts, Pixels]], str | None]]
+    ) -> list[Prediction]:
+        """One chunk: URL, what gives facts and pixels or raises why there are none, and hash of the bytes."""
         results: list[Prediction | None] = [None] * len(sources)
-        decoded: list[tuple[int, str, imaging.Facts, Pixels]] = []
-        for number, (url, data) in enumerate(sources):
+        decoded: list[tuple[int, str | None, imaging.Facts, Pixels]] = []
+        for number, (url, read, image_id) in enumerate(sources):
             try:
-                if isinstance(data, PlantmlError):
-                    raise data
-                facts, pixels = imaging.read(data, self.bundle.contract.input)
-                decoded.append((number, hashlib.sha256(data).hexdigest(), facts, pixels))
+                decoded.append((number, image_id, *read()))
             except PlantmlError as error:
-                results[number] = self._failure(url, data, error)
+                results[number] = self._failure(url, image_id, error)
         if decoded:
             answered = self._answer(
                 [(sources[number][0], image_id, facts, pixels) for number, image_id, facts, pixels in decoded]
@@ -110,7 +149,12 @@ class Pipeline:
                 results[number] = prediction
         return [result for result in results if result is not None]
 
-    def _answer(self, decoded: Sequence[tuple[str, str, imaging.Facts, Pixels]]) -> Iterator[Prediction]:
+    def _read(self, data: bytes | PlantmlError) -> tuple[imaging.Facts, Pixels]:
+        if isinstance(data, PlantmlError):
+            raise data
+        return imaging.read(data, self.bundle.contract.input)
+
+    def _answer(self, decoded: Sequence[tuple[str, str | None, imaging.Facts, Pixels]]) -> Iterator[Prediction]:
         outputs = self.runtime.run(np.stack([pixels for *_, pixels in decoded]))
         for row, (url, image_id, facts, _) in enumerate(decoded):
             targets, decision, unknown = self._reader.read(outputs, row)
@@ -121,13 +165,16 @@ class Pipeline:
             }
             yield Prediction(record, probabilities, outputs["embedding"][row])
 
-    def _failure(self, url: str, data: bytes | PlantmlError, error: PlantmlError) -> Prediction:
-        image_id = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else None
+    def _failure(self, url: str, image_id: str | None, error: PlantmlError) -> Prediction:
         if isinstance(error, ImageError):
             code, why = error.code, error.why
         else:
             code, why = _code(error), str(error)
         return Prediction(failed(url, self.bundle.digest, f"{code}: {why}", image_id), None, None)
+
+
+def _digest(data: bytes | PlantmlError) -> str | None:
+    return hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else None
 
 
 def _is_near(url: str) -> bool:

@@ -3,16 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
-from plantml import settings, storage
+from plantml import storage
 from plantml.errors import InputError, NotFoundError
 from plantml.model import bundle as bundles
 from plantml.model import runtimes
 from plantml.model.bundle import Bundle
 from plantml.model.contract import AGAIN
-from plantml.model.pipeline import BATCH, Pipeline
-from plantml.model.predictor import Model
 from plantml.model.runtimes import Runtime
 from plantml.registry import ledger
 
@@ -62,28 +59,3 @@ def _explaining_missing_version(ref: str) -> Iterator[None]:
         if ledger.is_model(url):
             raise ledger.missing_version_error(ledger.load(url)) from None
         raise
-
-
-def load(
-    ref: str | Path,
-    *,
-    runtime: str = "auto",
-    device: str = "cpu",
-    threads: int | None = None,
-    batch: int = BATCH,
-    top_k: int = 5,
-) -> Model:
-    """Load a model.
-
-    Args:
-        ref: a run, a bundle, an exported `.onnx` file, or a version in a registry (`REGISTRY/leaf@production`); a path
-            or any URL.
-        runtime: `auto`, `onnxruntime` or `torch`.
-        device: `cpu`, or a device as torch names it.
-        threads: images processed concurrently; by default all usable cores.
-        batch: batch size.
-        top_k: classes per class target.
-    """
-    machine = settings.machine()
-    bundle, opened = open_model(str(ref), runtime=runtime, device=device, cache=machine.cache())
-    return Model(Pipeline(bundle, opened, threads=threads or machine.threads, batch=batch, top_k=top_k))

@@ -7,7 +7,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plantml import __version__, storage
+from plantml import storage
+from plantml.about import __version__
 from plantml.reporting import documents
 from plantml.retrain.round_context import Result, Work
 from plantml.retrain.rounds import STEPS

@@ -30,15 +30,15 @@ def test_records_are_those_that_detect_writes(trained, cli, model, leaves, tmp_p
     paths = [*leaves, str(tmp_path / "empty.jpg"), str(tmp_path / "gone.jpg")]
     cli("detect", *paths, "--model", trained.run, "--out", tmp_path / "records.jsonl")
     written = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
-    assert model.predict(paths) == written
+    assert model.predict(paths).records == written
     assert [record["image"] for record in written] == paths
     assert sum(record["failure"] is not None for record in written) == 2
 
 
 def test_one_image_may_be_text_a_path_or_bytes(model, leaves):
-    (as_text,) = model.predict(leaves[0])
-    (as_path,) = model.predict(Path(leaves[0]))
-    (as_bytes,) = model.predict(Path(leaves[0]).read_bytes())
+    (as_text,) = model.predict(leaves[0]).records
+    (as_path,) = model.predict(Path(leaves[0])).records
+    (as_bytes,) = model.predict(Path(leaves[0]).read_bytes()).records
     assert as_text["image"] == leaves[0]
     assert as_path == as_text
     assert as_bytes == as_text | {"image": ""}
@@ -48,33 +48,33 @@ def test_a_mixture_keeps_its_order(model, leaves):
     data = [Path(leaf).read_bytes() for leaf in leaves]
     mixed = [data[0], leaves[1], Path(leaves[2]), data[3], data[4], leaves[5], b"no image"]
     ids = [hashlib.sha256(part).hexdigest() for part in [*data[:6], b"no image"]]
-    records = model.predict(mixed)
+    records = model.predict(mixed).records
     assert [record["image_id"] for record in records] == ids
     assert [record["failure"] is None for record in records] == [True] * 6 + [False]
 
 
 def test_nothing_gives_nothing(model):
-    assert model.predict([]) == []
+    assert model.predict([]).records == []
 
 
 def test_a_stream_does_not_wait_for_its_end(trained, leaves):
     small = plantml.load(Path(trained.run), threads=1, batch=1)
     first = next(small.stream(itertools.repeat(leaves[0])))
-    assert first["image"] == leaves[0]
+    assert first.image == leaves[0]
 
 
 def test_top_k_is_how_many_classes_are_named(trained, leaves):
-    (record,) = plantml.load(trained.run, top_k=1).predict(leaves[0])
+    (record,) = plantml.load(trained.run, top_k=1).predict(leaves[0]).records
     assert [len(record["targets"][name]["top"]) for name in ("category", "disease")] == [1, 1]
 
 
 def test_the_file_alone_says_the_same(trained, model, leaves):
     alone = plantml.load(f"{trained.run}/bundle/model.onnx")
-    assert alone.predict(leaves) == model.predict(leaves)
+    assert alone.predict(leaves).records == model.predict(leaves).records
 
 
 def test_batch_and_threads_change_nothing(trained, model, leaves):
-    assert plantml.load(trained.run, threads=3, batch=2).predict(leaves) == model.predict(leaves)
+    assert plantml.load(trained.run, threads=3, batch=2).predict(leaves).records == model.predict(leaves).records
 
 
 def test_what_cannot_be_loaded_says_why(trained, tmp_path):

@@ -1,0 +1,146 @@
+"""A trained model in Python: `plantml.load(REF).predict(images)`."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from plantml import settings
+from plantml.api.predictions import Predictions
+from plantml.concurrency import batched, in_threads
+from plantml.errors import UsageError
+from plantml.model.bundle import Contract
+from plantml.model.pipeline import BATCH, Pipeline, Prediction
+from plantml.registry.references import open_model
+
+ImageInput: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
+"""A URL, a path, the bytes of an image file, a Pillow image, or RGB pixels: uint8 [H, W, 3]."""
+
+
+class Model:
+    """A trained model.
+
+    Attributes:
+        ref: the reference that it was loaded by.
+        runtime: name of the runtime that computes, such as `onnxruntime`.
+        device: that it computes on.
+        pipeline: what `plantml detect` and `plantml validate` use.
+    """
+
+    def __init__(self, ref: str, device: str, pipeline: Pipeline) -> None:
+        self.ref, self.device, self.pipeline = ref, device, pipeline
+        self.runtime = pipeline.runtime.name
+
+    def __repr__(self) -> str:
+        targets = ", ".join(target.name for target in self.contract.targets)
+        return f"<Model {self.digest[:12]} from {self.ref}: {targets}>"
+
+    @property
+    def contract(self) -> Contract:
+        """Targets, input, thresholds, and origin."""
+        return self.pipeline.bundle.contract
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that names the model."""
+        return self.pipeline.bundle.digest
+
+    def predict(self, images: ImageInput | Iterable[ImageInput]) -> Predictions:
+        """Classify images, one prediction per image, in order.
+
+        The same bytes give the same record as `plantml detect`. An image that cannot be read gives a prediction with
+        its `failure`.
+
+        Args:
+            images: one image or many: URLs, paths, bytes of image files, Pillow images, RGB pixels as uint8 [H, W, 3].
+                A uint8 array [N, H, W, 3] is N images.
+
+        Raises:
+            UsageError: something is none of these.
+        """
+        inputs: list[ImageInput] = [cast("ImageInput", images)] if _is_one(images) else [*cast("Iterable[Any]", images)]
+        return Predictions(tuple(self.stream(inputs)), self.contract, inputs)
+
+    def stream(self, images: Iterable[ImageInput]) -> Iterator[Prediction]:
+        """Like `predict`, but lazily, for any number of images."""
+        for kind, inputs in groupby(map(_checked, images), _kind):
+            if kind is str:
+                yield from self.pipeline.run(map(str, inputs))
+            else:
+                works = (partial(self._predict_chunk, chunk) for chunk in batched(inputs, self.pipeline.batch))
+                for predictions in in_threads(lambda work: work(), works, self.pipeline.threads):
+                    yield from predictions
+
+    def _predict_chunk(self, images: Sequence[Any]) -> list[Prediction]:
+        """Predictions for images of one kind, bytes or pictures."""
+        if isinstance(images[0], bytes):
+            return self.pipeline.predict_bytes([("", data) for data in images])
+        return self.pipeline.predict_pictures(images)
+
+
+def load(
+    ref: str | Path,
+    *,
+    runtime: str = "auto",
+    device: str = "cpu",
+    threads: int | None = None,
+    batch: int = BATCH,
+    top_k: int = 5,
+) -> Model:
+    """Load a model.
+
+    Args:
+        ref: a run, a bundle, an exported file, or a version in a registry (`REGISTRY/leaf@production`); a path or any
+            URL.
+        runtime: `auto`, `onnxruntime`, `torch` or `openvino`.
+        device: `cpu`, or a device as torch names it.
+        threads: images processed at the same time; all usable cores if not given.
+        batch: batch size.
+        top_k: classes listed for each class target.
+
+    Raises:
+        NotFoundError: there is no model.
+        InputError: the model is damaged, or made by a newer plantml.
+    """
+    machine = settings.machine()
+    bundle, opened = open_model(str(ref), runtime=runtime, device=device, cache=machine.cache())
+    pipeline = Pipeline(bundle, opened, threads=threads or machine.threads, batch=batch, top_k=top_k)
+    return Model(str(ref), device, pipeline)
+
+
+def _is_one(images: object) -> bool:
+    if isinstance(images, np.ndarray):
+        return images.ndim != 4
+    return isinstance(images, (str, Path, bytes, Image.Image))
+
+
+def _checked(image: Any) -> str | bytes | Image.Image:
+    """The image as one of the three kinds that are predicted in their own way."""
+    if isinstance(image, (str, Path)):
+        return str(image)
+    if isinstance(image, (bytes, Image.Image)):
+        return image
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UsageError(
+                f"An array of {image.dtype} {list(image.shape)} is not an image",
+                "an image is uint8 [height, width, 3], RGB",
+                "Convert it: Image.fromarray(array).convert('RGB') where it has other channels.",
+            )
+        if not image.size:
+            raise UsageError(f"An array {list(image.shape)} is not an image", "it has no pixels")
+        return Image.fromarray(np.ascontiguousarray(image))
+    raise UsageError(
+        f"{type(image).__name__} is not an image",
+        "images are paths, URLs, bytes, Pillow images and uint8 arrays",
+        "Pass one of these, or an iterable of them.",
+    )
+
+
+def _kind(image: str | bytes | Image.Image) -> type:
+    return next(kind for kind in (str, bytes, Image.Image) if isinstance(image, kind))
