@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plantml import registry, settings, storage
+from plantml.api import html
 from plantml.api.model import Model, load
 from plantml.api.run import Run
 from plantml.registry import Added, Changed, Event, Ledger, inspection
@@ -101,8 +102,6 @@ class Registry:
         return storage.join(self.url, name)
 
     def _repr_html_(self) -> str:
-        from plantml.api import html
-
         rows = [
             (name, len(state.entries), ", ".join(f"{alias}: {number}" for alias, number in state.aliases.items()))
             for name, state in self.models().items()

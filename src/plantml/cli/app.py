@@ -12,7 +12,7 @@ from typing import NoReturn, TextIO
 
 import typer
 
-import plantml
+from plantml.about import __version__
 from plantml.cli.command import group
 from plantml.cli.console import RESULT_FORMAT, Streams
 from plantml.concurrency import terminable
@@ -53,7 +53,7 @@ def build(names: Collection[str] = COMMANDS) -> typer.Typer:
         version: bool = typer.Option(False, "--version", help="Show the version and exit."),
     ) -> None:
         if version:
-            print(f"plantml {plantml.__version__}", file=ctx.obj.stdout)
+            print(f"plantml {__version__}", file=ctx.obj.stdout)
             raise typer.Exit
 
     root.__doc__ = _HELP
