@@ -158,19 +158,19 @@ class Dataset:
         """
         from plantml.data import splits
 
-        seen = None
+        by_pixels = None
         if deep:
             from plantml.concurrency import silent
             from plantml.curate import photo_groups
 
-            seen = photo_groups.seen(settings.machine(), lambda _: silent)
+            by_pixels = photo_groups.finder(settings.machine(), lambda _: silent)
         report = splits.split_dataset(
             self.url,
             ratios=ratios,
             groups=groups,
             group_by=group_by,
             near=near,
-            seen=seen,
+            by_pixels=by_pixels,
             seed=seed,
             keep=keep,
             resplit=resplit,

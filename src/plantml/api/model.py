@@ -14,7 +14,7 @@ from plantml import settings
 from plantml.api.predictions import Predictions
 from plantml.concurrency import batched, in_threads
 from plantml.errors import UsageError
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.pipeline import BATCH, Pipeline, Prediction
 from plantml.registry.references import open_model
 

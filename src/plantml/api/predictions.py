@@ -14,7 +14,7 @@ from PIL import Image
 from plantml import storage
 from plantml.api import html
 from plantml.imaging import ImageError
-from plantml.model.bundle import Contract
+from plantml.model.contract import Contract
 from plantml.model.pipeline import Prediction
 
 if TYPE_CHECKING:

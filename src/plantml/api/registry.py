@@ -8,10 +8,10 @@ from plantml import registry, settings, storage
 from plantml.api import html
 from plantml.api.model import Model, load
 from plantml.api.run import Run
-from plantml.registry import Added, Changed, Event, Ledger, inspection
+from plantml.registry import AddedVersion, Change, Event, Ledger, inspection
 
 if TYPE_CHECKING:
-    from plantml.validate.validate import Validated
+    from plantml.validate.results import ValidationResult
 
 
 class Registry:
@@ -34,7 +34,7 @@ class Registry:
     def add(
         self, model: Model | Run | str | Path, name: str, *, why: str = "", by: str | None = None,
         alias: str | None = None
-    ) -> Added:  # fmt: skip
+    ) -> AddedVersion:  # fmt: skip
         """Make a model the next version of `name`. The same model is added once.
 
         Args:
@@ -50,7 +50,7 @@ class Registry:
         """
         ref = model.url if isinstance(model, Run) else model.ref if isinstance(model, Model) else str(model)
         cache = settings.machine().cache()
-        return registry.add(ref, self._at(name), by=by or registry.me(), why=why, alias=alias, cache=cache)
+        return registry.add(ref, self._at(name), by=by or registry.current_user(), why=why, alias=alias, cache=cache)
 
     def promote(
         self,
@@ -58,11 +58,11 @@ class Registry:
         number: int,
         alias: str,
         *,
-        evidence: "Validated | Mapping[str, Any] | str | None" = None,
+        evidence: "ValidationResult | Mapping[str, Any] | str | None" = None,
         why: str = "",
         by: str | None = None,
         force: bool = False,
-    ) -> Changed:
+    ) -> Change:
         """Let an alias point to a version.
 
         Args:
@@ -79,16 +79,16 @@ class Registry:
             GateError: the evidence does not allow it.
         """
         if evidence is not None and not isinstance(evidence, (str, Mapping)):
-            from plantml.validate.validate import as_json
+            from plantml.validate.results import as_json
 
             evidence = as_json(evidence)
         return registry.promote(
-            self._at(name), number, alias, by=by or registry.me(), why=why, evidence=evidence, force=force
+            self._at(name), number, alias, by=by or registry.current_user(), why=why, evidence=evidence, force=force
         )
 
-    def rollback(self, name: str, alias: str, *, why: str = "", by: str | None = None) -> Changed:
+    def rollback(self, name: str, alias: str, *, why: str = "", by: str | None = None) -> Change:
         """Let an alias point to the version before. Raises `InputError` if there is none."""
-        return registry.rollback(self._at(name), alias, by=by or registry.me(), why=why)
+        return registry.rollback(self._at(name), alias, by=by or registry.current_user(), why=why)
 
     def history(self, name: str) -> Sequence[Event]:
         """All events of a model, oldest first."""

@@ -14,7 +14,7 @@ from plantml.extras import need_train
 
 if TYPE_CHECKING:
     from plantml.export.export import Compared
-    from plantml.validate.validate import Validated
+    from plantml.validate.results import ValidationResult
 
 DatasetInput: TypeAlias = Dataset | str | Path
 """A dataset, or a reference to one."""
@@ -54,6 +54,7 @@ def train(
     from plantml.train import selection
     from plantml.train import train as training
     from plantml.train.config import TrainConfig
+    from plantml.train.session import Listener
 
     resolved = settings.resolve(TrainConfig, "train", flags=options, file=config)
     asked = resolved.value
@@ -64,10 +65,10 @@ def train(
             "Leave folds, devices and nodes out here, or run `plantml train`.",
         )
     version = selection.opened(_dataset_ref(dataset), asked, str(out))
-    listener = training.Listener(say, lambda _: silent)
+    listener = Listener(say, lambda _: silent)
     with Stop() as stop:
         trained = training.train(
-            version, str(out), asked, fresh=fresh, told=resolved.lines(), stop=stop, listener=listener
+            version, str(out), asked, fresh=fresh, config_lines=resolved.lines(), stop=stop, listener=listener
         )
     assert trained is not None  # only a helping process gets none
     return Run(trained.run)
@@ -80,7 +81,7 @@ def validate(
     against: ModelInput | None = None,
     config: str | None = None,
     **options: Any,
-) -> "Validated":
+) -> "ValidationResult":
     """Score a model on a split of one or more datasets, as `plantml validate` does.
 
     Args:

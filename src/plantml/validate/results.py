@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plantml import __version__, metrics
+from plantml import metrics
+from plantml.about import __version__
 from plantml.metrics import Interval, Report
 from plantml.metrics.bootstrap import LEVEL
 from plantml.model.contract import Contract
