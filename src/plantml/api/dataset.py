@@ -127,9 +127,9 @@ class Dataset:
         info = summary.info(self.ref)
         splits = list(info.splits)
         rows = [
-            {"target": target, "class": name, **{split: found.get(split, 0) for split in splits}}
+            {"target": target, "class": name, **{split: by_split.get(split, 0) for split in splits}}
             for target, of_target in info.classes.items()
-            for name, found in of_target.items()
+            for name, by_split in of_target.items()
         ]
         return pl.DataFrame(rows, schema={"target": pl.String, "class": pl.String, **dict.fromkeys(splits, pl.Int64)})
 

@@ -57,18 +57,18 @@ def train(
     from plantml.train.session import Listener
 
     resolved = settings.resolve(TrainConfig, "train", flags=options, file=config)
-    asked = resolved.value
-    if asked.folds or asked.devices * asked.nodes > 1:
+    values = resolved.value
+    if values.folds or values.devices * values.nodes > 1:
         raise UsageError(
             "This training is for the command line",
             "folds make no model, and several devices need a process each",
             "Leave folds, devices and nodes out here, or run `plantml train`.",
         )
-    version = selection.opened(_dataset_ref(dataset), asked, str(out))
+    version = selection.load_checked(_dataset_ref(dataset), values, str(out))
     listener = Listener(say, lambda _: silent)
     with Stop() as stop:
         trained = training.train(
-            version, str(out), asked, fresh=fresh, config_lines=resolved.lines(), stop=stop, listener=listener
+            version, str(out), values, fresh=fresh, config_lines=resolved.lines(), stop=stop, listener=listener
         )
     assert trained is not None  # only a helping process gets none
     return Run(trained.run)

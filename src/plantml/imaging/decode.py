@@ -160,15 +160,15 @@ def read(data: bytes, fit: Fit, *, max_pixels: int = MAX_PIXELS) -> tuple[Facts,
 
 
 def read_picture(picture: Image.Image, fit: Fit, *, max_pixels: int = MAX_PIXELS) -> tuple[Facts, Pixels]:
-    """As `read`, from a picture that Pillow has opened or made; it is not changed.
+    """As `read`, from a picture that Pillow has opened or created; the picture is not changed.
 
     A JPEG is read at its full size, so that its pixels may differ by rounding from what `read` gives.
     """
     _check_size(picture.size, max_pixels)
     image = _shielded(picture.copy)
-    found = _facts(image)
-    upright = _upright_rgb(image, b"", found, fit.scaled(found.width, found.height))
-    return found, _fitted(upright, found, fit)
+    header = _facts(image)
+    upright = _upright_rgb(image, b"", header, fit.scaled(header.width, header.height))
+    return header, _fitted(upright, header, fit)
 
 
 def facts(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Facts:

@@ -62,7 +62,7 @@ class Prediction:
 
     @property
     def boxes(self) -> Sequence[Mapping[str, Any]]:
-        """What was detected where; empty for models of whole images."""
+        """Detected boxes; empty for models of whole images."""
         return self.record.boxes
 
     @property
@@ -126,14 +126,14 @@ class Pipeline:
         return self._predict([(url, partial(self._read, data), _digest(data)) for url, data in sources])
 
     def predict_pictures(self, pictures: Sequence[Image.Image]) -> list[Prediction]:
-        """Predictions for pictures that Pillow has opened or made. Their records have no URL and no `image_id`."""
+        """Predictions for pictures that Pillow has opened or created. Their records have no URL and no `image_id`."""
         fit = self.bundle.contract.input
         return self._predict([("", partial(imaging.read_picture, picture, fit), None) for picture in pictures])
 
     def _predict(
         self, sources: Sequence[tuple[str, Callable[[], tuple[imaging.Facts, Pixels]], str | None]]
     ) -> list[Prediction]:
-        """One chunk: URL, what gives facts and pixels or raises why there are none, and hash of the bytes."""
+        """Predictions for one chunk of (URL, function that reads facts and pixels, hash of the bytes)."""
         results: list[Prediction | None] = [None] * len(sources)
         decoded: list[tuple[int, str | None, imaging.Facts, Pixels]] = []
         for number, (url, read, image_id) in enumerate(sources):
