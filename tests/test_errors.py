@@ -11,6 +11,7 @@ CODES = {
     "UsageError": 2,
     "InputError": 3,
     "NotFoundError": 3,
+    "RefusedError": 3,
     "GateError": 4,
     "FailuresError": 5,
     "StorageError": 6,

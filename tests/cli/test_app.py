@@ -25,8 +25,9 @@ def commands(command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 COMMANDS = commands(typer.main.get_command(app.build()))
 PHRASES = re.compile(
-    r"a call of the model|(?:one|1) \w+ an? \w+|of every random choice|put (?:findings )?right|the whole way"
-    r"|so many|from which on|goes on|that no one took|proven equal|two looks|still end with|are others now"
+    r"a call of the model|(?:one|1) (?:record|row|line|file|folder|photo|image) an? \w+|of every random choice"
+    r"|put (?:findings )?right|the whole way|so many|from which on|goes on|that no one took|proven equal|two looks"
+    r"|still end with|are others now"
 )
 ESCAPE = "\x1b["
 

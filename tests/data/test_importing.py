@@ -586,7 +586,7 @@ def test_an_import_without_a_photo_that_can_be_used_is_an_error_each_time(tmp_pa
     for _ in range(2):
         result = cli("dataset", "import", tmp_path / "list.csv", tmp_path / "dataset")
         assert result.code == 3
-        assert "of 2 photos all are excluded: " in result.err
+        assert "all of 2 photos are excluded: " in result.err
         assert "not-found 1" in result.err
         assert "empty 1" in result.err
     assert cli("dataset", "import", tmp_path / "list.csv", tmp_path / "dataset", "--json").json["usable"] == 0

@@ -72,7 +72,7 @@ def test_the_command_fails_while_something_is_missing(cli, parts, tmp_path):
     files[1].unlink()
     result = cli(*line, "--max-failures", 1)
     assert result.code == Exit.FAILURES
-    assert "part 2/3" in result.err
+    assert "shard 2/3" in result.err
     assert result.json["missing"] == {"2/3": result.json["expected"] - result.json["images"]}
     assert cli("detect", *files, "--merge").code == Exit.USAGE
 

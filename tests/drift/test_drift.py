@@ -223,7 +223,7 @@ def test_records_read_the_same_from_every_format(cli, trained, tmp_path):
     )  # fmt: skip
     assert result.embeddings.p > 0.5  # the same photos
     assert result.passed
-    with pytest.raises(InputError, match="no embedding of a photo"):
+    with pytest.raises(InputError, match="has no embeddings of photos"):
         inputs.with_file(
             inputs.read(str(write_records(tmp_path / "x.jsonl", "xy", [0, 1]))), str(tmp_path / "e.parquet")
         )

@@ -10,9 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, features
 
-from plantml import imaging
 from plantml.imaging import EXTENSIONS, MAX_PIXELS, PAD, Fit, ImageError, decode, facts, read, thumbnail
-from plantml.imaging.decode import MAX_ASPECT
+from plantml.imaging.decode import MAX_ASPECT, _register_heif
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
@@ -302,15 +301,15 @@ def no_heif(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
-    imaging._register_heif.cache_clear()
+    _register_heif.cache_clear()
     yield
-    imaging._register_heif.cache_clear()
+    _register_heif.cache_clear()
 
 
 def test_a_heic_photo_is_decoded_where_its_decoder_is_installed(photo, upright):
     pillow_heif = pytest.importorskip("pillow_heif")
     data = encode_heif(pillow_heif, upright(WIDTH, HEIGHT))
-    imaging._register_heif.cache_clear()
+    _register_heif.cache_clear()
     image_facts, pixels = read(data, SAME)
     assert image_facts.format == "HEIF"
     assert difference(pixels, upright(WIDTH, HEIGHT)) < 4

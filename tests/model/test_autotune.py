@@ -152,9 +152,9 @@ def test_a_long_run_says_what_it_chose_and_why(cli, trained, tmp_path, monkeypat
     line = ("detect", trained.photos, "--model", trained.run, "--verbose", "--out")
     first = cli(*line, tmp_path / "a.jsonl")
     assert first.code == 0, first.err
-    assert re.search(r"\d threads?, batches of \d+ \(measured: \d+ x 8 [\d.]+/s", first.err)
+    assert re.search(r"\d threads?, batch size \d+ \(measured: \d+ x 8 [\d.]+/s", first.err)
     assert "kept from an earlier run" in cli(*line, tmp_path / "b.jsonl").err
     asked = cli(*line, tmp_path / "c.jsonl", "--threads", 1, "--batch", 3)
-    assert "1 thread, batches of 3 (as asked)" in asked.err
+    assert "1 thread, batch size 3 (as set)" in asked.err
     texts = {(tmp_path / f"{name}.jsonl").read_bytes() for name in "abc"}
     assert len(texts) == 1

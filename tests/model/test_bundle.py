@@ -346,7 +346,7 @@ def test_keys_of_other_formats_are_refused_in_words(full):
     [
         ({"targets": ()}, "there are none"),
         ({"targets": CONTRACT.targets[:1] * 2}, "two have the same name"),
-        ({"targets": (Target("a/b", "class", ("x",)),)}, "cannot be called"),
+        ({"targets": (Target("a/b", "class", ("x",)),)}, "cannot be named"),
         ({"targets": (Target("disease", "class", ("x", "x")),)}, "the classes of disease"),
         ({"targets": (Target("disease", "class"),)}, "the classes of disease"),
         ({"targets": (Target("disease", "value", ("x",)),)}, "the classes of disease"),

@@ -231,8 +231,8 @@ def test_a_signal_is_no_crash_after_models_were_closed_in_any_order(run_python, 
     code = """
 import faulthandler, gc, signal, sys
 faulthandler.enable()  # which gives signals a stack of their own
-from plantml import runtime
-first, second = (runtime.open_model(sys.argv[1]) for _ in range(2))
+from plantml.model import runtimes
+first, second = (runtimes.open_model(sys.argv[1]) for _ in range(2))
 del first
 gc.collect()
 del second
@@ -324,7 +324,7 @@ def test_openvino_that_is_not_installed_is_named(monkeypatch):
 
 
 def test_an_onnx_file_in_torch_is_refused(trained):
-    with pytest.raises(UsageError, match="onnxruntime only"):
+    with pytest.raises(UsageError, match="runs only in onnxruntime"):
         runtimes.open_model(f"{trained.run}/bundle/model.onnx", runtime="torch")
 
 

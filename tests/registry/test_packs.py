@@ -192,7 +192,7 @@ def test_what_is_no_zip_or_no_bundle_is_refused(tmp_path, write_pack):
         assert "damaged or no such archive" in refused(str(tmp_path / "odd.plantml"), tmp_path)
     assert "no model" in refused(write_pack({"model.json": None}), tmp_path)
     assert "not in files" in refused(write_pack({"model.onnx": None}, rehash=True), tmp_path)
-    assert "not whole" in refused(write_pack({"model.onnx": None}), tmp_path)
+    assert "is incomplete" in refused(write_pack({"model.onnx": None}), tmp_path)
     twice = zipfile.ZipInfo("model.json")
     with pytest.warns(UserWarning, match="Duplicate"):
         assert "repeated name" in refused(write_pack(infos=[(twice, b"{}")]), tmp_path)

@@ -242,7 +242,7 @@ def test_what_cannot_work_is_told_before_anything_is_done(loop, paint_feed, hone
         ({"challenger": "Production"}, Exit.USAGE, "require passed gates"),
         ({"clean": "rubbish"}, Exit.USAGE, "rubbish"),
         ({"ratios": "0.7/0.3"}, Exit.USAGE, "ratios"),
-        ({"gates": {"min": ["macro_f1"]}}, Exit.USAGE, "no gate"),
+        ({"gates": {"min": ["macro_f1"]}}, Exit.USAGE, "is not a gate"),
     ):
         loop.write([(feed, {})], **more)
         result = cli("retrain", loop.file)
@@ -355,4 +355,4 @@ def test_who_lost_the_lease_within_a_step_is_no_failure(loop, paint_feed, honest
     monkeypatch.setattr(retrain, "STEPS", {**retrain.STEPS, "clean": retrain.Step(suspended, "")})
     loop.write([(paint_feed(tmp_path / "first", honest(4), 1), {})])
     told = loop()
-    assert (told["outcome"], told["reasons"]) == ("busy", ["another machine took the work over"])
+    assert (told["outcome"], told["reasons"]) == ("busy", ["another machine took over"])

@@ -201,7 +201,7 @@ from plantml.errors import StorageError
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, -1))
 try:
     with storage.staged(sys.argv[1]) as path:
-        writers.sink(path, ({"a": str(n)} for n in range(10000)), {"a": pl.String})
+        writers.write_parquet(path, ({"a": str(n)} for n in range(10000)), {"a": pl.String})
 except StorageError as error:
     print(error.hint)
 """

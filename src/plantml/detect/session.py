@@ -79,7 +79,7 @@ class Session:
         if stop:
             hint = "Repeat the same command to resume." if result.out != STDOUT else ""
             what = f"Detection stopped after {result.images} of {len(sources.photos)} images"
-            return result, stop.error(what, hint)
+            raise stop.error(what, hint)
         if result.failed <= result.allowed:
             return result, None
         return result, FailuresError(
@@ -130,7 +130,9 @@ class Session:
             pipeline, self._machine, images, threads=config.threads, batch=config.batch, device=config.device
         )
         self._pipeline = replace(pipeline, threads=setting.threads, batch=setting.batch)
-        self._listener.detail(f"{setting.threads} threads, batch size {setting.batch} ({setting.why})")
+        self._listener.detail(
+            f"{setting.threads} thread{'' if setting.threads == 1 else 's'}, batch size {setting.batch} ({setting.why})"
+        )
 
     def _list_sources(self) -> Sources:
         config = self._config
