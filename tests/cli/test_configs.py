@@ -16,8 +16,8 @@ from plantml.detect.detect import DetectConfig
 from plantml.errors import Exit
 from plantml.retrain.config import DriftConfig, Feed, GateConfig, RetrainConfig
 from plantml.retrain.consistency import check
-from plantml.retrain.lease import HeldStop
-from plantml.retrain.manual_commands import of_step
+from plantml.retrain.lease import LeaseStop
+from plantml.retrain.manual_commands import commands_for
 from plantml.retrain.round_context import Work
 from plantml.retrain.rounds import STEPS, Round
 from plantml.train.config import TrainConfig
@@ -158,8 +158,8 @@ def test_the_commands_that_stand_for_steps_are_real(tmp_path) -> None:
     written |= {name: str(tmp_path / name) for name in ("dataset", "model", "work")} | {"start": "warm"}
     begun = {"config": written, "base": 1}
     config = RetrainConfig.model_validate(written)
-    work = Work(config, Round(config.work, 1, begun), settings.machine(), "test", HeldStop(), print, lambda _: print)
-    named = {name: [parsed(line) for line in of_step(work, name)] for name in STEPS}
+    work = Work(config, Round(config.work, 1, begun), settings.machine(), "test", LeaseStop(), print, lambda _: print)
+    named = {name: [parsed(line) for line in commands_for(work, name)] for name in STEPS}
     assert named == {
         "add": ["dataset import", "dataset add"], "clean": ["dataset clean"], "split": ["dataset split"],
         "production": ["models show"], "train": ["train"], "predict": ["validate"], "compare": ["validate"],
@@ -167,7 +167,7 @@ def test_the_commands_that_stand_for_steps_are_real(tmp_path) -> None:
     }  # fmt: skip
     split = {"dataset": f"{config.dataset}@5", "test": 9, "frozen": 6, "recent": 3, "rounds": [1, 2]}
     work.round.results |= {"split": split, "production": {"number": 3}, "choose": {"decision": "refuse"}}
-    lines = {name: of_step(work, name) for name in STEPS}
+    lines = {name: commands_for(work, name) for name in STEPS}
     assert [parsed(line) for line in lines["compare"]] == ["validate"] * 3
     assert all("--against" in line and "--max-drop 0.05" in line for line in lines["compare"])
     assert "--from" in lines["train"][0]

@@ -59,7 +59,7 @@ def test_the_page_is_complete_in_itself(page):
 def test_wrong_photos_have_their_pair_of_pictures(page):
     text = page()
     assert len(re.findall(r'<figure class="pair">', text)) == 4
-    assert "is rust, said none" in text
+    assert "label rust, predicted none" in text
     assert 'alt="occlusion map"' in text
 
 
