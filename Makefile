@@ -15,6 +15,7 @@ WORKERS ?= 2
 
 # uv installs in a fraction of pip's time: the one on the PATH, or one that pip fetches. It does not read pip's settings:
 # pip does the work where it was told another index, and wherever uv cannot.
+comma := ,
 define install
 @uv=$$(command -v uv) && $$uv --version >/dev/null 2>&1 || { uv=$(BIN)/uv; $(PIP) install -q -c constraints.txt uv; }; \
 { ! $(PIP) config list | grep -q '[.]index-url=' && \
@@ -71,5 +72,5 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing plantml with everything (several GB the first time) …"
-	$(call install,.[all,dev])
+	$(call install,.[all$(comma)dev])
 	@touch $@ $(VENV)/.train

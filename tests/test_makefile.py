@@ -74,3 +74,10 @@ def test_an_installation_that_fails_is_tried_again_the_next_time(install):
     assert calls == ["pip"]
     assert code != 0
     assert not stamp.exists()
+
+
+@pytest.mark.parametrize(("stamp", "extras"), [(".train", "train"), (".dev", "all,dev")])
+def test_either_installer_is_asked_for_the_same_extras(tmp_path, stamp, extras):
+    command = [MAKE, "-n", "-C", str(ROOT), f"VENV={tmp_path}", f"{tmp_path}/{stamp}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.count(f"-e '.[{extras}]'") == 2
