@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 import plantml
 from plantml.data import manifest
-from plantml.data.manifest import SYSTEM, Version, conform, derive_targets, fingerprint, from_parquet, to_parquet
+from plantml.data.manifest import SYSTEM, Version, conform, derive_targets, fingerprint
+from plantml.data.row_checks import check_paths
+from plantml.data.version_files import from_parquet, to_parquet
 from plantml.errors import InputError
 from plantml.targets import Target
 
@@ -280,7 +282,7 @@ OWN = f"images/ab/{HASH}.jpg"
     ],
 )
 def test_a_row_names_a_file_of_the_dataset_or_of_its_source(make_rows, source, name, path):
-    manifest.check_paths("d@1", make_rows([{"source": source, "name": name, "path": path}]))
+    check_paths("d@1", make_rows([{"source": source, "name": name, "path": path}]))
 
 
 @pytest.mark.parametrize(

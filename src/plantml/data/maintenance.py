@@ -9,7 +9,7 @@ import polars as pl
 
 from plantml import storage
 from plantml.concurrency import Progress, silent
-from plantml.data import manifest, versions
+from plantml.data import manifest, version_files, versions
 from plantml.errors import InputError, NotFoundError, PlantmlError
 from plantml.storage import checksums
 from plantml.storage.checksums import Verified
@@ -66,7 +66,7 @@ def _version_states(url: str, numbers: Sequence[int]) -> Iterator[tuple[str, str
             yield storage.basename(file), "intact"
             continue
         try:
-            version = manifest.from_parquet(url, number, data)
+            version = version_files.from_parquet(url, number, data)
             same = manifest.fingerprint(version.rows, version.targets) == version.fingerprint
         except InputError:
             same = False

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from plantml import storage
-from plantml.data import manifest
+from plantml.data import manifest, version_files
 from plantml.data.manifest import Commit, Version
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError, PlantmlError, StorageError
 from plantml.storage import checksums
@@ -63,7 +63,7 @@ def load(ref: str) -> Version:
         InputError: there is no dataset, no such version or tag, or the version is damaged.
     """
     url, number = find(ref)
-    return manifest.from_parquet(url, number, storage.read(file_of(url, number)))
+    return version_files.from_parquet(url, number, storage.read(file_of(url, number)))
 
 
 def find(ref: str) -> tuple[str, int]:
@@ -100,7 +100,7 @@ def history(ref: str) -> list[tuple[int, Commit | InputError]]:
         if isinstance(data, PlantmlError):
             raise data
         try:
-            records.append((number, manifest.read_commit(f"{url}@{number}", data)))
+            records.append((number, version_files.read_commit(f"{url}@{number}", data)))
         except InputError as error:
             records.append((number, error))
     return records
@@ -123,7 +123,7 @@ def commit(version: Version, operation: str, parameters: Mapping[str, Any], pare
         AlreadyExistsError: another writer committed that number first; nothing was changed.
     """
     number = parent + 1
-    record, data = manifest.to_parquet(version, operation, parameters, parent)
+    record, data = version_files.to_parquet(version, operation, parameters, parent)
     storage.create(file_of(version.url, number), data)
     return Version(version.url, number, version.rows, version.targets, record)
 
