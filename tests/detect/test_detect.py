@@ -331,7 +331,9 @@ def test_memory_is_the_same_for_a_thousand_and_a_hundred_thousand(run_python, tr
             place = folder / f"{number // 1000:03d}" / f"{number:06d}.jpg"
             place.parent.mkdir(parents=True, exist_ok=True)
             place.hardlink_to(files[number % len(files)])
-        process = run_python(code, "detect", folder, "--model", trained.run, "--out", tmp_path / f"{count}.jsonl")
+        line = ("detect", folder, "--model", trained.run, "--out", tmp_path / f"{count}.jsonl")
+        # Only the longer run would try other threads and batches, whose buffers then count as its own.
+        process = run_python(code, *line, "--threads", 2, "--batch", 8)
         out, err = process.communicate(timeout=1800)
         assert process.returncode == Exit.DONE, err
         assert sum(1 for _ in (tmp_path / f"{count}.jsonl").open()) == count
