@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 
 from bench.side import Clock, Rounds
-from plantml.concurrency import Stop, silent
+from plantml.concurrency import Listener, Stop, silent
 from plantml.settings import Machine
 from plantml.train import allocator, prepare, weights
 from plantml.train.config import TrainConfig
 from plantml.train.lightning_module import PlantModule
 from plantml.train.losses import total_loss
 from plantml.train.selection import select
-from plantml.train.session import Listener
 from plantml.train.train import make_plan, train
 
 _EPOCHS = 1000

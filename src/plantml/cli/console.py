@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from plantml.concurrency import Progress, silent
+from plantml.concurrency import Listener, Progress, silent
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -111,6 +111,11 @@ class Console:
         from plantml.settings import machine  # pydantic would make every help page wait
 
         return machine(offline=self.offline)
+
+    @property
+    def listener(self) -> Listener:
+        """What long work reports to."""
+        return Listener(say=self.say, detail=self.detail, warn=self.warn, progress=self.progress)
 
     @property
     def interactive(self) -> bool:

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from plantml import registry, storage
+from plantml.concurrency import Listener
 from plantml.errors import GateError, MissingExtraError, NotFoundError
 from plantml.metrics import bootstrap
 from plantml.registry import ledger
@@ -37,7 +38,6 @@ def train(work: Work) -> Result:
     if find_spec("pytorch_lightning") is None:
         raise MissingExtraError("The challenger cannot be trained", "training is not installed", extra="train")
     from plantml.train import train as training  # only this step needs torch
-    from plantml.train.session import Listener
 
     config = work.config.train
     if work.config.start == "warm" and work.model:
@@ -48,7 +48,7 @@ def train(work: Work) -> Result:
         config,
         machine=work.machine,
         stop=work.stop,
-        listener=Listener(work.say, work.progress),
+        listener=Listener(say=work.say, progress=work.progress),
     )
     assert run is not None  # one process only, see `consistency.check`
     scores = {name: value for name, value in run.scores.items() if "[" not in name}

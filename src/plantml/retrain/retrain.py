@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plantml import registry, storage
-from plantml.concurrency import Progress, silent
+from plantml.concurrency import Listener
 from plantml.errors import InputError, StoppedError, StorageError, UsageError
 from plantml.registry import ledger
 from plantml.retrain import consistency, data_steps, manual_commands, model_steps, report, rounds, triggers
@@ -47,15 +47,6 @@ STEPS: Mapping[str, Step] = {
 
 _UPDATABLE = frozenset({"lease", "on_result"})
 """Settings that a resumed round takes from the current configuration, as they change no result."""
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Callbacks for status lines, progress and warnings."""
-
-    say: Callable[[str], None] = lambda _: None
-    progress: Callable[[str], Progress] = lambda _: silent
-    warn: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True)
