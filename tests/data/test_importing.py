@@ -174,7 +174,7 @@ def test_only_what_is_new_is_read_and_added(source, dataset, write_photos, monke
     write_photos(source, ["rust/new.jpg"], first_seed=50)
     reads = []
     read = storage.read
-    monkeypatch.setattr(storage, "read", lambda url, *limit: reads.append(url) or read(url, *limit))
+    monkeypatch.setattr("plantml.storage.bulk_reading.read", lambda url, *limit: reads.append(url) or read(url, *limit))
     done = bring(source, dataset)
     assert (done.added, done.known, done.version.number) == (1, 6, 2)
     assert [url for url in reads if url.endswith(".jpg")] == [str(source / "rust/new.jpg")]
@@ -520,7 +520,7 @@ def test_photos_that_were_read_before_the_end_came_are_not_read_again(tmp_path, 
     assert versions.numbers(dataset) == []
     reads = []
     read = storage.read
-    monkeypatch.setattr(storage, "read", lambda url, *limit: reads.append(url) or read(url, *limit))
+    monkeypatch.setattr("plantml.storage.bulk_reading.read", lambda url, *limit: reads.append(url) or read(url, *limit))
     done = bring(source, dataset)
     assert (done.added, done.version.rows["image_id"].null_count()) == (40, 0)
     assert 0 < len([url for url in reads if url.endswith(".jpg")]) < 40

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, features
 
 from plantml.imaging import EXTENSIONS, MAX_PIXELS, PAD, Fit, ImageError, decode, facts, read, thumbnail
-from plantml.imaging.decode import MAX_ASPECT, _register_heif
+from plantml.imaging.decode import MAX_ASPECT
+from plantml.imaging.formats import register_heif
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
@@ -301,15 +302,15 @@ def no_heif(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
-    _register_heif.cache_clear()
+    register_heif.cache_clear()
     yield
-    _register_heif.cache_clear()
+    register_heif.cache_clear()
 
 
 def test_a_heic_photo_is_decoded_where_its_decoder_is_installed(photo, upright):
     pillow_heif = pytest.importorskip("pillow_heif")
     data = encode_heif(pillow_heif, upright(WIDTH, HEIGHT))
-    _register_heif.cache_clear()
+    register_heif.cache_clear()
     image_facts, pixels = read(data, SAME)
     assert image_facts.format == "HEIF"
     assert difference(pixels, upright(WIDTH, HEIGHT)) < 4

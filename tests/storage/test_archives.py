@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from plantml import storage
 from plantml.errors import InputError, NotFoundError
-from plantml.storage import archives
+from plantml.storage import archives, reading
 from plantml.storage.archives import LINK, ODD, TWICE, UNSAFE, Archive, Held
 
 FILES = {"leaf/1.jpg": b"one", "leaf/2.jpg": b"two" * 1000, "stem/3.jpg": b"", "4.txt": b"four"}
@@ -90,14 +90,14 @@ def test_a_remote_archive_is_not_fetched_for_each_read(memory_url, monkeypatch):
     storage.write(storage.join(memory_url, "x.zip"), zipped(files))
     storage.write(storage.join(memory_url, "x.tgz"), tarred(files, gzip.compress))
     fetched = []
-    real = storage._Remote.read
+    real = reading._FarRanges.read
 
     def watch(self, start, length):
         data = real(self, start, length)
         fetched.append(len(data))
         return data
 
-    monkeypatch.setattr(storage._Remote, "read", watch)
+    monkeypatch.setattr(reading._FarRanges, "read", watch)
     for name in ("x.zip", "x.tgz"):
         fetched.clear()
         root = storage.inside(storage.join(memory_url, name))
@@ -143,8 +143,8 @@ def test_an_archive_may_lie_in_an_archive(tmp_path):
 def test_opening_is_done_once_by_many_threads(tmp_path, monkeypatch):
     (tmp_path / "x.zip").write_bytes(zipped(FILES))
     opened = []
-    real = storage._open_archive
-    monkeypatch.setattr(storage, "_open_archive", lambda *given: opened.append(1) or real(*given))
+    real = reading._open_archive
+    monkeypatch.setattr(reading, "_open_archive", lambda *given: opened.append(1) or real(*given))
     ready = threading.Barrier(6)
 
     def read(_):

@@ -40,7 +40,7 @@ def test_one_bad_answer_among_many_costs_the_others_nothing(bad_server, impatien
 
 
 def test_an_archive_that_never_ends_is_refused_at_the_limit(bad_server, monkeypatch):
-    monkeypatch.setattr(storage, "_MAX_FETCHED", 1 << 20)
+    monkeypatch.setattr("plantml.storage.reading._MAX_FETCHED", 1 << 20)
     with pytest.raises(RefusedError, match="larger than"):
         list(storage.list_files(storage.inside(f"{bad_server}/endless.zip")))
 
@@ -137,7 +137,7 @@ def test_what_takes_long_on_a_filesystem_without_coroutines_can_be_given_up(monk
         def cat_file(self, _path):
             time.sleep(5)
 
-    monkeypatch.setattr(storage, "_filesystem", lambda url: (Slow(), url))
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda url: (Slow(), url))
     monkeypatch.setattr(remote, "OTHER_SECONDS", 0.2)
     with pytest.raises(StorageError, match="no end after"):
         storage.read("slow://a")

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plantml import storage
+from plantml.errors import NotFoundError
 from plantml.storage import s3_listing
 
 CHANGED = datetime(2026, 5, 1, 12, 30, 15, 250_000, tzinfo=UTC)
@@ -86,5 +87,5 @@ def test_a_store_that_lists_by_folders_is_listed_by_name(s3_url, monkeypatch):
 def test_a_folder_of_a_longer_name_is_not_listed_with_it(s3_url):
     storage.publish(s3_url, {"a/1.jpg": b"1", "ab/2.jpg": b"2"})
     assert [entry.name for entry in storage.list_files(f"{s3_url}/a")] == ["1.jpg"]
-    with pytest.raises(storage.NotFoundError):
+    with pytest.raises(NotFoundError):
         list(storage.list_files(f"{s3_url}/nothing"))

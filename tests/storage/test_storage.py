@@ -21,7 +21,7 @@ from plantml.errors import (
     PlantmlError,
     StorageError,
 )
-from plantml.storage import Cache, join, remote
+from plantml.storage import Cache, join, remote, writing
 
 AT_ONCE = 8
 ODD_NAMES = ("plain.jpg", "two words, and copy 2.JPG", "a[1].jpg", "a1.jpg", "50%20off#?.png", "größe_ü.jpg")
@@ -272,7 +272,7 @@ def test_little_is_held_ahead_whatever_the_size(monkeypatch, size):
             taken += 1
             yield f"far://{taken}"
 
-    monkeypatch.setattr(storage, "_read_batch", lambda urls, _: [Large()] * len(urls))
+    monkeypatch.setattr("plantml.storage.bulk_reading._read_batch", lambda urls, _: [Large()] * len(urls))
     found = storage.read_ahead(endless())
     for done in range(1, 400):
         assert isinstance(next(found)[1], Large)
@@ -725,7 +725,7 @@ def test_publish_writes_all_files_with_the_last_one_last(url, monkeypatch):
             seen_before_last.extend(entry.name for entry in storage.list_files(join(url, "v1")))
         write(target, data)
 
-    monkeypatch.setattr(storage, "write", watch)
+    monkeypatch.setattr(writing, "write", watch)
     storage.publish(join(url, "v1"), BUNDLE, last="model.json")
     assert seen_before_last == ["a.bin", "sub/b.bin", "z.bin"]
     assert {entry.name: storage.read(entry.url) for entry in storage.list_files(join(url, "v1"))} == BUNDLE
@@ -744,7 +744,7 @@ def test_publish_that_fails_does_not_publish_the_last_file(tmp_path, monkeypatch
             raise StorageError("No")
         write(target, data)
 
-    monkeypatch.setattr(storage, "write", fail)
+    monkeypatch.setattr(writing, "write", fail)
     with pytest.raises(StorageError):
         storage.publish(str(tmp_path), BUNDLE, last="model.json")
     assert not (tmp_path / "model.json").exists()
@@ -949,7 +949,7 @@ def flaky(monkeypatch):
 
     def make(failures, error):
         fs = Flaky(failures, error)
-        monkeypatch.setattr(storage, "_filesystem", lambda url: (fs, url))
+        monkeypatch.setattr("fsspec.core.url_to_fs", lambda url: (fs, url))
         return fs
 
     return make
@@ -990,7 +990,7 @@ def test_stores_say_in_different_words_that_a_race_was_lost(error, monkeypatch):
         def pipe_file(self, *_, **__):
             raise error
 
-    monkeypatch.setattr(storage, "_filesystem", lambda url: (Store(), url))
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda url: (Store(), url))
     with pytest.raises(AlreadyExistsError):
         storage.create("s3://bucket/a", b"")
 

@@ -1,0 +1,72 @@
+"""Fit an upright photo to the input of a model: one resize (antialiased bicubic), then padding or cropping."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from plantml.imaging.formats import shielded
+from plantml.imaging.header import Facts
+
+PAD = 128
+"""Grey level of padding: mid-grey, which is zero after normalisation with mean 0.5."""
+
+Pixels = NDArray[np.uint8]
+FitMode = Literal["pad", "crop", "squash"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The size of a model's input, and how a photo is fitted to it.
+
+    Attributes:
+        height: height of the input, pixels.
+        width: width of the input, pixels.
+        mode: `pad` keeps the whole photo and its aspect ratio (grey bars), `crop` keeps the aspect ratio and
+            crops the longer side, `squash` keeps the whole photo and distorts its aspect ratio.
+    """
+
+    height: int
+    width: int
+    mode: FitMode = "pad"
+
+    def scaled(self, width: int, height: int) -> tuple[int, int]:
+        """Return the size (width, height) in pixels to which a photo is resized before padding or cropping."""
+        if self.mode == "squash":
+            return self.width, self.height
+        ratios = self.width / width, self.height / height
+        scale = min(ratios) if self.mode == "pad" else max(ratios)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def fitted(upright: Image.Image, facts: Facts, fit: Fit) -> Pixels:
+    """An upright RGB photo as input: uint8 [fit.height, fit.width, 3]."""
+
+    def work() -> Pixels:
+        if fit.mode == "crop":
+            box = _middle(upright.size, fit)
+            return np.asarray(upright.resize((fit.width, fit.height), Image.Resampling.BICUBIC, box))
+        size = fit.scaled(facts.width, facts.height)
+        resized = upright if upright.size == size else upright.resize(size, Image.Resampling.BICUBIC)
+        pixels = np.asarray(resized)
+        return pixels if pixels.shape[:2] == (fit.height, fit.width) else _padded(pixels, fit)
+
+    return shielded(work)
+
+
+def _middle(size: tuple[int, int], fit: Fit) -> tuple[float, float, float, float]:
+    """Return the largest centred box with the input's aspect ratio: left, top, right, bottom."""
+    scale = max(fit.width / size[0], fit.height / size[1])
+    width, height = fit.width / scale, fit.height / scale
+    left, top = max(0.0, (size[0] - width) / 2), max(0.0, (size[1] - height) / 2)
+    return left, top, min(size[0], left + width), min(size[1], top + height)
+
+
+def _padded(pixels: Pixels, fit: Fit) -> Pixels:
+    canvas = np.full((fit.height, fit.width, 3), PAD, np.uint8)
+    height, width = pixels.shape[:2]
+    top, left = (fit.height - height) // 2, (fit.width - width) // 2
+    canvas[top : top + height, left : left + width] = pixels
+    return canvas

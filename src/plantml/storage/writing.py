@@ -1,0 +1,151 @@
+"""Write files whole or not at all; create one that nobody else has created."""
+
+import contextlib
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from plantml.errors import PlantmlError, StorageError
+from plantml.storage import remote
+from plantml.storage.filesystem import BROKEN_DISK, NO_ROOM, ROOM_HINT, explained, open_filesystem, system_error
+from plantml.storage.urls import basename, is_local, join, local_path
+
+_LOST_RACE = re.compile(r"pre-?condition|already exists|\b412\b", re.IGNORECASE)
+
+
+def write(url: str, data: bytes, *, durable: bool = False) -> None:
+    """Publish `data` at `url`, replacing what was there. Never a half-written file at that name.
+
+    `durable`: on a local disk wait until it would outlive a power failure.
+    """
+    with explained(url, "write"):
+        if is_local(url):
+            with _scratch(local_path(url), data, durable=durable) as scratch:
+                os.replace(scratch, local_path(url))  # noqa: PTH105
+            if durable:
+                _keep_names(local_path(url).parent)
+            return
+        fs, path = open_filesystem(url)
+        remote.ask(fs, "pipe_file", path, data, url=url, is_write=True)
+
+
+def create(url: str, data: bytes) -> None:
+    """Publish `data` at `url` only if nothing is there: of several writers exactly one wins.
+
+    Raises:
+        AlreadyExistsError: somebody was first; what is there is untouched.
+        StorageError: it could not be written.
+    """
+    with explained(url, "create"):
+        if is_local(url):
+            with _scratch(local_path(url), data, durable=True) as scratch:
+                os.link(scratch, local_path(url))
+            return
+        fs, path = open_filesystem(url)
+        try:
+            remote.Request(fs, "pipe_file", path, data, mode="create", url=url, is_write=True).answer()
+        except OSError as error:
+            # Stores differ in how they say that the race was lost; callers see one answer.
+            if isinstance(error, FileExistsError) or _LOST_RACE.search(str(error)):
+                raise FileExistsError(str(error)) from error
+            raise
+
+
+@contextlib.contextmanager
+def staged(url: str) -> Iterator[Path]:
+    """A local file to fill, which becomes `url` in one step if the block ends well, and else is gone.
+
+    Raises:
+        StorageError: also if the disk is full, or fails, while the block writes.
+    """
+    target = local_path(url) if is_local(url) else Path(tempfile.gettempdir(), basename(url))
+    with contextlib.ExitStack() as stack:
+        with explained(url, "write"):
+            scratch = stack.enter_context(_scratch(target, b""))
+        try:
+            yield Path(scratch)
+        except PlantmlError:
+            raise
+        except Exception as error:
+            number = system_error(error, Path(scratch))
+            if number not in NO_ROOM | BROKEN_DISK:
+                raise  # what else goes wrong in the block is not the storage's fault
+            hint = ROOM_HINT if number in NO_ROOM else "Repeat the command; what was finished is kept."
+            raise StorageError(f"Could not write {url}", remote.short(error), hint) from error
+        with explained(url, "write"):
+            if is_local(url):
+                os.replace(scratch, target)  # noqa: PTH105
+            else:
+                fs, path = open_filesystem(url)
+                remote.ask(fs, "put_file", scratch, path, url=url, is_write=True)
+
+
+def publish(url: str, files: Mapping[str, bytes], *, last: str = "") -> None:
+    """Write files under a directory URL, side by side where that helps, the one called `last` after all others.
+
+    A reader that finds `last` finds everything.
+    """
+    names = [name for name in files if name != last]
+    with ThreadPoolExecutor(1 if is_local(url) else 8) as pool:
+        list(pool.map(lambda name: write(join(url, name), files[name]), names))
+    if last:
+        write(join(url, last), files[last])
+
+
+def remove(url: str) -> None:
+    """Remove one file; nothing happens if it is not there."""
+    with explained(url, "remove"), contextlib.suppress(FileNotFoundError):
+        if is_local(url):
+            local_path(url).unlink()
+        else:
+            fs, path = open_filesystem(url)
+            remote.Request(fs, "rm_file", path, url=url, is_write=True).answer()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder on this machine, and those around it, if it is not there. Raises `StorageError`."""
+    with explained(str(path), "make"):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StorageError(
+                f"Could not make the folder {path}", "a file is in its place", "Move the file, or name another folder."
+            ) from error
+
+
+@contextlib.contextmanager
+def _scratch(target: Path, data: bytes, *, durable: bool = False) -> Iterator[str]:
+    """A finished file beside `target`, gone afterwards if it was not moved."""
+    make_folder(target.parent)
+    # Not mkstemp: its files are private, and the umask cannot be read without setting it for all threads.
+    scratch = str(target.parent / f".{target.name[:40]}.{os.urandom(6).hex()}.part")
+    try:
+        with open(scratch, "xb") as file:  # noqa: PTH123
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        yield scratch
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(scratch)  # noqa: PTH108
+
+
+def _keep_names(folder: Path) -> None:
+    """Wait until the disk has a folder's names; where folders cannot be opened it does so by itself."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def now_utc() -> str:
+    """The time, ISO 8601 in UTC to the second, as it is written into commits and records."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
