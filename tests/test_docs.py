@@ -49,3 +49,15 @@ def test_pages_link_to_what_is_there() -> None:
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_pages_are_plain_english() -> None:
+    """Phrases that were replaced once, of which some would come back."""
+    phrases = re.compile(
+        r"\b(?:one|1|each|every) (?:record|row|file|photo|image) an? \w+|put (?:findings )?right|the whole way"
+        r"|from which on|goes on with|two looks|still end with|told apart|learnt by heart|to learn from"
+        r"|passed over|photos to judge"
+    )
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("configs/**/*.yaml")]:
+        if page.name != "glossary.md":
+            assert phrases.findall(page.read_text()) == [], page.name

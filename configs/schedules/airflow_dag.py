@@ -1,7 +1,7 @@
 """One task for each step of `plantml retrain`. Copy it to Airflow's folder of DAGs.
 
-A task that is retried, or runs on another worker, goes on where the last one was: results of steps are in the work
-folder. On a night without anything new every task ends at once.
+A task that is retried, or runs on another worker, resumes where the last one stopped: results of steps are in the work
+folder. If nothing is new, every task ends at once.
 """
 
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The main job, end to end, on photos that it makes itself: each step is a command that a user would type."""
+"""The whole workflow on synthetic photos: each step is a command that a user would type."""
 
 import shlex
 from collections.abc import Callable
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STEPS = """
-Photos of plants that no one took, close up, with diseases that are well under way
+Synthetic photos, close up, with advanced diseases
     dataset synth {0}/photos --images {1} --seed 1 --severity 0.3 0.6 --zoom 1.5
-A dataset of them: four targets, and photos of one plant in one group
+A dataset with four targets; photos of one plant form a group
     dataset import {0}/photos/labels.csv {0}/leaves --target severity:value:fraction --group-column plant
-Train, val and test, no plant in two of them
+Train, val and test splits, no plant in two of them
     dataset split {0}/leaves
 A model for all four targets
     train {0}/leaves --out {0}/run --size 160 --epochs {2}
-How good it is on photos that it has not seen
+Its scores on plants that it has not seen
     validate {0}/leaves --model {0}/run --out {0}/validation
-One file that needs onnxruntime only, proven equal
+One file that needs only onnxruntime, verified against the model
     export {0}/run --to {0}/leaf.onnx
-New photos, of plants that are in none of these
+New photos of other plants
     dataset synth {0}/new --images 24 --seed 2 --severity 0.3 0.6 --zoom 1.5
-One record a photo, and a sheet to look at
+One record per photo, and a contact sheet
     detect {0}/new --model {0}/leaf.onnx --out {0}/records.jsonl --sheet {0}/sheet.png
 """
 

@@ -127,7 +127,7 @@ def _names(edges: Floats) -> tuple[str, ...]:
         elif after == np.inf:
             names.append(f"{'>' if beside else '≥'} {low:.3g}")
         else:
-            names.append(f"{low:.3g}–{after:.3g}")
+            names.append(f"{low:.3g} to {after:.3g}")
         before = edge
     return tuple(names)
 

@@ -141,8 +141,8 @@ def _reliability_title(target: str, before: Reliability | None, after: Reliabili
     was = f", before calibration {before.ece:.3f}" if before else ""
     return (
         f"{text(target)}: calibration error {after.ece:.3f}{was}\n"
-        f"{'within' if after.explained_by_chance else 'ABOVE'} the range of a perfectly calibrated model"
-        f" ({after.low:.3f} to {after.high:.3f}, {after.photos} predictions)"
+        f"{'within' if after.explained_by_chance else 'ABOVE'} the range of a perfectly calibrated model\n"
+        f"({after.low:.3f} to {after.high:.3f}, {after.photos} predictions)"
     )
 
 
