@@ -26,7 +26,7 @@ endef
 .PHONY: help demo test test-slow check format bench clean
 
 help:
-	@echo "make demo       the main job end to end, on photos that it makes itself in about three minutes (results in $(DEMO)/)"
+	@echo "make demo       the main job end to end, on photos that it makes itself in about two minutes (results in $(DEMO)/)"
 	@echo "make test       all tests that fit into minutes"
 	@echo "make test-slow  the long ones"
 	@echo "make check      format, lint, types, import direction, generated pages"

@@ -7,19 +7,19 @@ from pathlib import Path
 
 _STEPS = """
 Synthetic photos, close up, with advanced diseases
-    dataset synth {0}/photos --images {1} --seed 1 --severity 0.3 0.6 --zoom 1.5
+    dataset synth {0}/photos --images {1} --seed 1 --severity 0.4 0.6 --zoom 1.9 --size 192
 A dataset with four targets; photos of one plant form a group
     dataset import {0}/photos/labels.csv {0}/leaves --target severity:value:fraction --group-column plant
 Train, val and test splits, no plant in two of them
     dataset split {0}/leaves
 A model for all four targets
-    train {0}/leaves --out {0}/run --size 160 --epochs {2}
+    train {0}/leaves --out {0}/run --size 128 --epochs {2}
 Its scores on plants that it has not seen
     validate {0}/leaves --model {0}/run --out {0}/validation
 One file that needs only onnxruntime, verified against the model
     export {0}/run --to {0}/leaf.onnx
 New photos of other plants
-    dataset synth {0}/new --images 24 --seed 2 --severity 0.3 0.6 --zoom 1.5
+    dataset synth {0}/new --images 24 --seed 2 --severity 0.4 0.6 --zoom 1.9 --size 192
 One record per photo, and a contact sheet
     detect {0}/new --model {0}/leaf.onnx --out {0}/records.jsonl --sheet {0}/sheet.png
 """

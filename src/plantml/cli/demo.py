@@ -30,7 +30,7 @@ def demo(
 ) -> None:
     """Run the whole workflow on synthetic plant photos.
 
-    Synth, import, split, train, validate, export and detect, in about three minutes on two cores. Each step is printed
+    Synth, import, split, train, validate, export and detect, in about two minutes on two cores. Each step is printed
     as the command that you would type.
     """
     from plantml import demo as library
