@@ -217,16 +217,6 @@ def is_unicode(name: str) -> bool:
     return True
 
 
-def numbered(url: str, ending: str) -> dict[int, Entry]:
-    """Files of a folder that are called by a number, filled up to six digits; none where there is no such folder."""
-    named = re.compile(rf"(\d{{6}}|[1-9]\d{{6,}}){re.escape(ending)}")
-    try:
-        found = [(named.fullmatch(entry.name), entry) for entry in list_files(url)]
-    except NotFoundError:
-        return {}
-    return dict(sorted((int(match[1]), entry) for match, entry in found if match))
-
-
 def inside(url: str) -> str:
     """The directory URL of what an archive holds (`zip://::URL`); an empty string if it is not called like one."""
     name = basename(url).lower()
