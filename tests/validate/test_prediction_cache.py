@@ -1,6 +1,5 @@
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -67,46 +66,6 @@ def test_a_stopped_validation_goes_on_where_it_was(paint, painted, judged):
     result = judged(data, pipeline)
     assert result.new == 16
     assert pipeline.runtime.seen == 36
-
-
-KILLED = """
-import sys, time, runpy
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from plantml.validate import prediction_cache
-prediction_cache.SEGMENT_ROWS = 4
-from plantml.model import pipeline
-answer = pipeline.Pipeline.predict_urls
-def slow(self, urls):
-    time.sleep(0.15)
-    return answer(self, urls)
-pipeline.Pipeline.predict_urls = slow
-from plantml.cli.app import run
-from plantml.cli.console import Streams
-sys.exit(run(sys.argv[2:], Streams()))
-"""
-
-
-def test_a_killed_validation_goes_on_where_it_was(cli, trained, run_python, tmp_path, monkeypatch):
-    monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "cache"))
-    line = ["validate", trained.data, "--model", trained.run, "--split", "all", "--batch", 2]
-    process = run_python(KILLED, tmp_path, *line)
-    deadline = time.monotonic() + 120
-    while len(list((tmp_path / "cache").rglob("*.jsonl"))) < 3 and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    answered = []
-    from plantml.model.pipeline import Pipeline
-
-    read = Pipeline.predict_urls
-    monkeypatch.setattr(Pipeline, "predict_urls", lambda self, urls: answered.extend(urls) or read(self, urls))
-    result = cli(*line, "--json")
-    assert result.code == 0, result.err
-    assert 0 < len(answered) <= 72 - 12
-    assert cli(*line, "--fresh", "--json").json["scores"] == result.json["scores"]
 
 
 def test_a_disk_on_which_nothing_can_be_written_costs_nothing(tmp_path):
