@@ -26,7 +26,8 @@ def draw(rounds: Rounds, *, out: str, images: int, workers: int | None) -> None:
     def work() -> int:
         shutil.rmtree(place, ignore_errors=True)
         processes = usable_cores() if workers is None else workers
-        return synth.write(SynthSpec(images, seed=3), place, workers=processes).images
+        synth.write(SynthSpec(images, seed=3), place, workers=processes)
+        return images
 
     rounds.run(work, warm=False)
 

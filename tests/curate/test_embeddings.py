@@ -55,7 +55,7 @@ def test_a_stop_keeps_what_was_looked_at(dataset, embedder):
 
     with pytest.raises(KeyboardInterrupt):
         embeddings.embed(versions.load(dataset), network, machine(), stop)
-    assert list(Path(dataset, "derived", network.digest).glob("*.parquet"))
+    assert list(Path(dataset, "derived", network.digest).glob("*.jsonl"))
 
 
 def test_a_model_without_embeddings_is_refused(dataset, tmp_path, cli):

@@ -524,7 +524,7 @@ def test_photos_that_were_read_before_the_end_came_are_not_read_again(tmp_path, 
     done = bring(source, dataset)
     assert (done.added, done.version.rows["image_id"].null_count()) == (40, 0)
     assert 0 < len([url for url in reads if url.endswith(".jpg")]) < 40
-    assert not list(Path(dataset, "derived").rglob("*.parquet"))
+    assert not list(Path(dataset, "derived").rglob("*.jsonl"))
 
 
 def test_known_bytes_under_another_label_are_told(source, dataset, tmp_path):

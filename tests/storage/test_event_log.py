@@ -1,12 +1,10 @@
 import json
-import threading
 import uuid
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plantml import storage
 from plantml.errors import InputError, StorageError
 from plantml.storage.event_log import Events
 
@@ -48,20 +46,6 @@ def test_who_loses_a_number_decides_again_by_what_is_true_then(url):
     assert [event.content["by"] for event in Events(url).read()] == ["the other", "me"]
 
 
-def test_no_count_is_lost_between_many_writers(url):
-    def count(_):
-        log = Events(url)
-        for _ in range(5):
-            log.append(lambda events: {"count": (events[-1].content["count"] if events else 0) + 1})
-
-    threads = [threading.Thread(target=count, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [event.content["count"] for event in Events(url).read()] == list(range(1, 21))
-
-
 def test_whether_there_is_more_is_asked_cheaply(url):
     log = Events(url)
     assert log.grown()  # nothing was read yet
@@ -82,20 +66,6 @@ def test_a_folder_that_was_replaced_is_read_anew(tmp_path):
         file.unlink()
     Events(str(tmp_path / "a")).append(lambda _: {"said": 3})
     assert [event.content["said"] for event in log.read()] == [3]
-
-
-def test_a_store_that_answered_late_does_not_make_us_lose_to_ourselves(tmp_path, monkeypatch):
-    from plantml.errors import AlreadyExistsError
-
-    create = storage.create
-
-    def twice(url, data):
-        create(url, data)
-        raise AlreadyExistsError("as a client says that asked again")
-
-    monkeypatch.setattr(storage, "create", twice)
-    assert Events(str(tmp_path)).append(lambda _: {"by": "me"}).number == 1
-    assert len(Events(str(tmp_path)).read()) == 1
 
 
 def test_a_gap_and_a_damaged_event_are_told(tmp_path):

@@ -299,6 +299,8 @@ PlantNet.embed = embed
 
 @pytest.mark.slow
 def test_a_signal_while_embedding_saves_the_embeddings(trained, probed, cli, tmp_path) -> None:
+    from plantml.train import probe
+
     process = start(
         trained.data, tmp_path / "run", "--set", "mode=probe", "--checkpoint-every", "1h", before=AT_AN_EMBEDDING
     )
@@ -306,7 +308,7 @@ def test_a_signal_while_embedding_saves_the_embeddings(trained, probed, cli, tmp
     assert process.returncode == Exit.TERMINATED, err
     assert "Repeat the same command to resume" in err
     assert "Traceback" not in err
-    assert len(list((tmp_path / "run" / "checkpoints").glob("embeddings-*.npy"))) == 1
+    assert len(list((tmp_path / "run" / "checkpoints").glob(probe.SAVED))) == 1
     assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--set", "mode=probe").code == Exit.DONE
     assert digest(tmp_path / "run") == digest(probed)
 

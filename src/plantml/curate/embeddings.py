@@ -1,11 +1,9 @@
 """Embeddings: one vector per photo and model, computed once and stored in the dataset."""
 
 import hashlib
-import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -17,20 +15,17 @@ from plantml import imaging, storage
 from plantml.concurrency import Progress, batched, in_threads, silent
 from plantml.data import photos
 from plantml.data.manifest import Version
-from plantml.errors import InputError, MissingExtraError, NotFoundError, StorageError
+from plantml.errors import InputError, MissingExtraError, StorageError
 from plantml.imaging import Fit, Pixels
 from plantml.model import bundle as bundles
 from plantml.model.runtimes import OnnxRuntime, Runtime
 from plantml.registry.references import open_model
 from plantml.settings import Machine
-from plantml.storage import sealed_tables
+from plantml.storage.segments import Segments, pack, unpack
 
 _BATCH = 8
-_SEGMENT_ROWS = 4096
-_SEGMENT_SECONDS = 30.0
 _REMOTE_THREADS = 8
 _BACKBONE = "backbone-1.onnx"
-_SCHEMA = pl.Schema({"image_id": pl.String(), "embedding": pl.Binary()})
 
 Vectors = NDArray[np.float32]
 
@@ -132,10 +127,11 @@ def embed(
         The SHA-256 of each distinct photo, sorted, and float32 [N, D] of length 1 in that order. Photos that
         can no longer be read are left out.
     """
-    rows = version.usable().filter(pl.col("phash").is_not_null()).unique("image_id").sort("image_id")
-    paths = dict(rows.select("image_id", "path").iter_rows())
-    stored = _StoredVectors(version.url, embedder.digest)
-    known = stored.read(paths.keys())
+    usable = version.usable().filter(pl.col("phash").is_not_null()).unique("image_id").sort("image_id")
+    paths = dict(usable.select("image_id", "path").iter_rows())
+    segments = Segments(storage.join(version.url, "derived", embedder.digest), seconds=30.0)
+    rows = (row.decode().split("\t") for row in segments)
+    known = {image_id: unpack(vector, "<f2") for image_id, vector in rows if image_id in paths}
     todo = [(image_id, version.image_url(path)) for image_id, path in paths.items() if image_id not in known]
     local = not todo or (storage.is_local(todo[0][1]) and storage.is_local(version.url))
     cache = machine.cache()
@@ -154,12 +150,12 @@ def embed(
     threads = machine.threads if local else max(machine.threads, _REMOTE_THREADS)
     try:
         for names, vectors in in_threads(embed_batch, batched(todo, _BATCH), threads):
-            stored.add(names, vectors)
-            known.update(zip(names, vectors.astype(np.float16), strict=True))
+            known.update(zip(names, vectors.astype("<f2"), strict=True))
+            segments.add(*(f"{name}\t{pack(known[name], '<f2')}".encode() for name in names))
             done += len(names)
             progress(done, len(paths))
     finally:
-        stored.write()
+        segments.flush()
     ids = [image_id for image_id in paths if image_id in known]
     if not ids:
         raise InputError(
@@ -173,43 +169,3 @@ def embed(
 def embed_files(urls: Sequence[str], embedder: Embedder) -> Vectors:
     """Compute embeddings of photos outside a dataset: float32 [N, D]. Raises what reading them raises."""
     return embedder(np.stack([imaging.decode(storage.read(url), embedder.fit) for url in urls]))
-
-
-class _StoredVectors:
-    """Vectors stored in the dataset, in segments `derived/<digest>/<random name>.parquet`, as 16-bit floats."""
-
-    def __init__(self, dataset: str, digest: str) -> None:
-        self._folder = storage.join(dataset, "derived", digest)
-        self._names: list[str] = []
-        self._vectors: list[Vectors] = []
-        self._last = time.monotonic()
-
-    def read(self, image_ids: Iterable[str]) -> dict[str, NDArray[np.float16]]:
-        try:
-            urls = [entry.url for entry in storage.list_files(self._folder) if entry.name.endswith(".parquet")]
-        except NotFoundError:
-            return {}
-        requested = set(image_ids)
-        vectors: dict[str, NDArray[np.float16]] = {}
-        for _, data in storage.read_many(urls):
-            rows = sealed_tables.unpack(data, _SCHEMA) if isinstance(data, bytes) else None
-            if rows is not None:  # otherwise they are recomputed
-                for image_id, vector in rows.iter_rows():
-                    if image_id in requested:
-                        vectors[image_id] = np.frombuffer(vector, "<f2")
-        return vectors
-
-    def add(self, names: list[str], vectors: Vectors) -> None:
-        if names:
-            self._names += names
-            self._vectors.append(vectors)
-        if len(self._names) >= _SEGMENT_ROWS or time.monotonic() - self._last > _SEGMENT_SECONDS:
-            self.write()
-
-    def write(self) -> None:
-        self._last = time.monotonic()
-        if self._names:
-            rows = [row.tobytes() for row in np.concatenate(self._vectors).astype("<f2")]
-            data = sealed_tables.pack(pl.DataFrame({"image_id": self._names, "embedding": rows}, schema=_SCHEMA))
-            storage.write(storage.join(self._folder, f"{os.urandom(8).hex()}.parquet"), data)
-            self._names, self._vectors = [], []

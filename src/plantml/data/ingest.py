@@ -1,8 +1,7 @@
 """Read each photo of a source once: scan it, store it under its hash, and keep notes to resume from."""
 
 import hashlib
-import os
-import time
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,13 +13,11 @@ from plantml.data import manifest
 from plantml.data.importers import Item
 from plantml.data.scan import QUALITY, scan
 from plantml.errors import InputError, NotFoundError, PlantmlError
-from plantml.storage import sealed_tables
 from plantml.storage.addresses import NOT_ALLOWED
+from plantml.storage.segments import Segments
 
 _BATCH = 16
 _REMOTE_THREADS = 16
-_SEGMENT_ROWS = 4096
-_SEGMENT_SECONDS = 20.0
 
 _COLUMNS = ("path", "image_id", "width", "height", "format", "mode", "orientation", "frames", "bytes", "camera",
          "jpeg_quality", "phash", *QUALITY, "border", "status", "reason")  # fmt: skip
@@ -44,7 +41,8 @@ class Bringer:
         self._local = storage.is_local(dataset)
         self._threads = threads if storage.is_local(source) and self._local else max(threads, _REMOTE_THREADS)
         self._stored = {bytes.fromhex(image_id) for image_id in stored}
-        self._notes = _Notes(dataset, f"{source} {reference}")
+        purpose = hashlib.sha256(f"{source} {reference} {SCHEMA}".encode()).hexdigest()[:16]
+        self._notes = Segments(storage.join(dataset, "derived", f"import-{purpose}"))
 
     def bring(self, items: Sequence[Item], progress: Progress) -> pl.DataFrame:
         """Read all items that an interrupted call did not read already.
@@ -52,20 +50,22 @@ class Bringer:
         Returns:
             One row per item, in any order, with the columns of `SCHEMA`.
         """
-        known = self._notes.read()
-        names = set(known["name"])
-        todo = [item for item in items if item.name not in names]
-        done = len(items) - len(todo)
+        names = {item.name for item in items}
+        # Photos that could not be decoded are read again.
+        known = _frame(self._notes).filter(pl.col("name").is_in(names), pl.col("status") == manifest.OK).unique("name")
+        done = set(known["name"])
+        todo = [item for item in items if item.name not in done]
+        new: list[bytes] = []
         try:
             for rows in in_threads(self._rows_of, batched(todo, _BATCH), self._threads):
-                self._notes.add(rows)
-                done += len(rows)
-                progress(done, len(items))
+                lines = [json.dumps(row, default=bytes.hex).encode() for row in rows]
+                self._notes.add(*lines)
+                new += lines
+                progress(len(known) + len(new), len(items))
         except BaseException:
-            self._notes.write()
+            self._notes.flush()
             raise
-        listed = {item.name for item in items}
-        return pl.concat([known.filter(pl.col("name").is_in(listed)), *self._notes.frames()])
+        return pl.concat([known, _frame(new)])
 
     def forget(self) -> None:
         """Remove the notes, once the photos are in a version."""
@@ -108,55 +108,8 @@ def _refused(item: Item) -> dict[str, Any]:
     return {"name": item.name, "status": manifest.EXCLUDED, "reason": f"{NOT_ALLOWED}: {item.refusal}"}
 
 
-class _Notes:
-    """Rows of the photos read so far, in segments under `derived/` until they are in a version."""
-
-    def __init__(self, dataset: str, purpose: str) -> None:
-        key = hashlib.sha256(purpose.encode()).hexdigest()[:16]
-        self._folder = storage.join(dataset, "derived", f"import-{key}")
-        self._urls: list[str] = []
-        self._frames: list[pl.DataFrame] = []
-        self._rows: list[dict[str, Any]] = []
-        self._last = time.monotonic()
-
-    def read(self) -> pl.DataFrame:
-        """Notes of earlier calls, without photos that could not be decoded: those are read again."""
-        try:
-            urls = [entry.url for entry in storage.list_files(self._folder) if entry.name.endswith(".parquet")]
-        except NotFoundError:
-            urls = []
-        frames = []
-        for url, data in storage.read_many(urls):
-            if isinstance(data, bytes):
-                self._urls.append(url)
-                rows = sealed_tables.unpack(data, pl.Schema(SCHEMA))
-                frames += [] if rows is None else [rows]  # photos of a damaged file are read again
-        notes = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
-        return notes.filter(pl.col("status") == manifest.OK).unique("name")
-
-    def add(self, rows: list[dict[str, Any]]) -> None:
-        self._rows += rows
-        if len(self._rows) >= _SEGMENT_ROWS or time.monotonic() - self._last > _SEGMENT_SECONDS:
-            self.write()
-
-    def write(self) -> None:
-        self._last = time.monotonic()
-        if self._rows:
-            frame = self._pack()
-            url = storage.join(self._folder, f"{os.urandom(8).hex()}.parquet")
-            storage.write(url, sealed_tables.pack(frame))
-            self._urls.append(url)
-
-    def frames(self) -> list[pl.DataFrame]:
-        self._pack()
-        return self._frames
-
-    def remove(self) -> None:
-        for url in self._urls:
-            storage.remove(url)
-
-    def _pack(self) -> pl.DataFrame:
-        frame = pl.DataFrame(self._rows, schema=SCHEMA)
-        self._frames.append(frame)
-        self._rows = []
-        return frame
+def _frame(rows: Iterable[bytes]) -> pl.DataFrame:
+    """Rows of JSON, in which bytes are written in hexadecimal, as a table with the columns of `SCHEMA`."""
+    schema = {**SCHEMA, "border": pl.String}
+    frames = [pl.DataFrame([json.loads(row) for row in batch], schema=schema) for batch in batched(rows, 4096)]
+    return pl.concat([pl.DataFrame(schema=schema), *frames]).with_columns(pl.col("border").str.decode("hex"))

@@ -14,12 +14,11 @@ import polars as pl
 from plantml import storage
 from plantml.data import manifest, version_files
 from plantml.data.manifest import Commit, Version
-from plantml.errors import AlreadyExistsError, InputError, NotFoundError, PlantmlError, StorageError
-from plantml.storage import checksums
+from plantml.errors import InputError, NotFoundError, PlantmlError
+from plantml.storage import checksums, numbered_files
 from plantml.targets import Target
 
 _TAG = r"[A-Za-z][A-Za-z0-9._-]{0,63}"
-_TRIES = 20
 _DIGITS = 12
 """A longer version number is not looked up."""
 
@@ -39,7 +38,7 @@ def parse_reference(ref: str) -> tuple[str, str | None]:
 
 def numbers(url: str) -> list[int]:
     """All version numbers, ascending; empty where there is no dataset yet."""
-    return list(storage.numbered(storage.join(url, "versions"), ".parquet"))
+    return list(numbered_files.list_numbers(storage.join(url, "versions"), ".parquet"))
 
 
 def check_place(url: str) -> None:
@@ -124,7 +123,7 @@ def commit(version: Version, operation: str, parameters: Mapping[str, Any], pare
     """
     number = parent + 1
     record, data = version_files.to_parquet(version, operation, parameters, parent)
-    storage.create(file_of(version.url, number), data)
+    numbered_files.create(storage.join(version.url, "versions"), number, ".parquet", data)
     return Version(version.url, number, version.rows, version.targets, record)
 
 
@@ -151,21 +150,16 @@ def change(
     url, at = parse_reference(ref)
     if at is not None:
         raise InputError(f"{ref} cannot be changed", "versions are immutable", f"Leave out the version: {url}")
-    for _ in range(_TRIES):
+
+    def attempt() -> Committed:
         head = _head(url, over_damage=over_damage)
         rows, targets = apply(head)
         rows = manifest.conform(rows, targets)
         if head.number and targets == head.targets and rows.equals(head.rows):
             return Committed(head, changed=False)
-        try:
-            return Committed(commit(Version(url, 0, rows, targets), operation, parameters, head.number), changed=True)
-        except AlreadyExistsError:
-            continue
-    raise StorageError(
-        f"Could not commit to {url}",
-        f"other writers committed first, {_TRIES} times",
-        "Repeat the command; nothing was lost.",
-    )
+        return Committed(commit(Version(url, 0, rows, targets), operation, parameters, head.number), changed=True)
+
+    return numbered_files.create_next(url, attempt)
 
 
 def _head(url: str, *, over_damage: bool) -> Version:
@@ -185,16 +179,14 @@ def tag(ref: str, name: str) -> int:
             f"{name!r} cannot be a tag", "a tag starts with a letter and contains only letters, digits, . _ -"
         )
     version = load(ref)
-    for _ in range(_TRIES):
-        known = tag_numbers(version.url)
-        number = known[-1] + 1 if known else 1
-        record = {"name": name, "version": version.number, "time": storage.now_utc()}
-        try:
-            storage.create(tag_file(version.url, number), checksums.to_json(record))
-        except AlreadyExistsError:
-            continue
+    folder = storage.join(version.url, "tags")
+    record = {"name": name, "version": version.number, "time": storage.now_utc()}
+
+    def attempt() -> int:
+        numbered_files.create(folder, max(tag_numbers(version.url), default=0) + 1, ".json", checksums.to_json(record))
         return version.number
-    raise StorageError(f"Could not tag {ref}", f"other writers committed first, {_TRIES} times", "Repeat the command.")
+
+    return numbered_files.create_next(folder, attempt)
 
 
 def tags(url: str) -> dict[str, int]:
@@ -221,12 +213,12 @@ def read_tag(file: str, data: bytes) -> tuple[str, int]:
 
 def tag_numbers(url: str) -> list[int]:
     """Numbers of all tag files, ascending."""
-    return list(storage.numbered(storage.join(url, "tags"), ".json"))
+    return list(numbered_files.list_numbers(storage.join(url, "tags"), ".json"))
 
 
 def tag_file(url: str, number: int) -> str:
     """URL of the file of a tag."""
-    return storage.join(url, "tags", f"{number:06d}.json")
+    return numbered_files.file_url(storage.join(url, "tags"), number, ".json")
 
 
 def _tagged(url: str, name: str) -> int:
@@ -238,4 +230,4 @@ def _tagged(url: str, name: str) -> int:
 
 def file_of(url: str, number: int) -> str:
     """URL of the file of a version."""
-    return storage.join(url, "versions", f"{number:06d}.parquet")
+    return numbered_files.file_url(storage.join(url, "versions"), number, ".parquet")

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from plantml.concurrency import Progress, Stop, silent
 from plantml.detect import outputs
 from plantml.detect.config import STDOUT, DetectConfig
-from plantml.detect.journal import Journal, pack
+from plantml.detect.journal import Journal
 from plantml.detect.options import check, journal_options
 from plantml.detect.outputs import Published
 from plantml.detect.photo_list import PhotoList, Source
@@ -21,6 +21,7 @@ from plantml.model.bundle import Bundle
 from plantml.model.pipeline import BATCH, Pipeline, Prediction
 from plantml.model.records import allowed_failures, failed
 from plantml.model.runtimes import Runtime
+from plantml.storage.segments import pack
 
 __all__ = ["STDOUT", "DetectConfig", "Detection", "build_pipeline", "check", "detect", "summarize"]
 
@@ -94,7 +95,7 @@ class Detection:
 
     def open_journal(self, *, fresh: bool) -> Journal:
         """The journal of the output."""
-        return Journal.open(
+        return Journal(
             self.config.out,
             journal_options(self.pipeline.bundle, self.config, self.extras),
             fresh=fresh,
@@ -125,7 +126,8 @@ class Detection:
         has_embeddings = self.config.embeddings is not None
         try:
             for done, (source, prediction) in enumerate(self._predict(todo, stop), start=1):
-                embedding = pack(prediction.embedding) if has_embeddings else b""
+                vector = prediction.embedding if has_embeddings else None
+                embedding = "" if vector is None else pack(vector, "<f2")
                 journal.add(source, to_line(self._record(prediction)), embedding)
                 progress(resumed + done, len(sources))
         finally:

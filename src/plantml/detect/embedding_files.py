@@ -8,9 +8,9 @@ import numpy as np
 
 from plantml import storage
 from plantml.detect import writers
-from plantml.detect.journal import unpack
 from plantml.detect.writers import OutputRow
 from plantml.errors import UsageError
+from plantml.storage.segments import unpack
 
 
 def write(out: str, rows: Iterable[OutputRow], size: int) -> None:
@@ -43,10 +43,11 @@ def writer_of(out: str) -> Callable[[Path, Iterable[OutputRow], int], None]:
 def _parquet(path: Path, rows: Iterable[OutputRow], size: int) -> None:
     import polars as pl
 
+    names = ("image", "image_id")
     table = (
-        {name: row.unicode_record()[name] for name in ("image", "image_id")} | {"embedding": vector.tolist()}
+        {name: row.unicode_record()[name] for name in names} | {"embedding": unpack(row.embedding, "<f2").tolist()}
         for row in rows
-        if (vector := unpack(row.embedding)) is not None
+        if row.embedding
     )
     writers.write_parquet(
         path, table, {"image": pl.String, "image_id": pl.String, "embedding": pl.Array(pl.Float32, size)}
@@ -58,8 +59,7 @@ def _npy(path: Path, rows: Iterable[OutputRow], size: int) -> None:
         _header(file, 0, size)
         blank, count = np.full(size, np.nan, "<f4").tobytes(), 0
         for row in rows:
-            vector = unpack(row.embedding)
-            file.write(blank if vector is None else vector.astype("<f4").tobytes())
+            file.write(unpack(row.embedding, "<f2").astype("<f4").tobytes() if row.embedding else blank)
             count += 1
         file.seek(0)
         _header(file, count, size)

@@ -31,13 +31,13 @@ class OutputRow:
 
     Attributes:
         record: parsed.
-        embedding: packed, see `journal.pack`.
+        embedding: packed, see `journal.Row`.
         segment: number of the journal segment that holds it.
         line: the record as JSON, if that is known.
     """
 
     record: Record
-    embedding: bytes = b""
+    embedding: str = ""
     segment: int = 0
     line: str = ""
 

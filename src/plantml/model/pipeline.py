@@ -23,7 +23,7 @@ from plantml.errors import InputError, NotFoundError, PlantmlError, RefusedError
 from plantml.imaging import ImageError, Pixels
 from plantml.model.bundle import Bundle
 from plantml.model.records import Decision, Reader, Record, failed
-from plantml.model.runtimes import Runtime
+from plantml.model.runtimes import Outputs, Runtime
 
 BATCH = 8
 """Default batch size."""
@@ -134,43 +134,33 @@ class Pipeline:
         self, sources: Sequence[tuple[str, Callable[[], tuple[imaging.Facts, Pixels]], str | None]]
     ) -> list[Prediction]:
         """Predictions for one chunk of (URL, function that reads facts and pixels, hash of the bytes)."""
-        results: list[Prediction | None] = [None] * len(sources)
-        decoded: list[tuple[int, str | None, imaging.Facts, Pixels]] = []
+        predictions: dict[int, Prediction] = {}
+        decoded: list[tuple[int, imaging.Facts, Pixels]] = []
         for number, (url, read, image_id) in enumerate(sources):
             try:
-                decoded.append((number, image_id, *read()))
+                decoded.append((number, *read()))
             except PlantmlError as error:
-                results[number] = self._failure(url, image_id, error)
-        if decoded:
-            answered = self._answer(
-                [(sources[number][0], image_id, facts, pixels) for number, image_id, facts, pixels in decoded]
-            )
-            for (number, *_), prediction in zip(decoded, answered, strict=True):
-                results[number] = prediction
-        return [result for result in results if result is not None]
+                record = failed(url, self.bundle.digest, _reason(error), image_id)
+                predictions[number] = Prediction(record, None, None)
+        outputs = self.runtime.run(np.stack([pixels for *_, pixels in decoded])) if decoded else {}
+        for row, (number, facts, _) in enumerate(decoded):
+            url, _, image_id = sources[number]
+            predictions[number] = self._prediction(url, image_id, facts, outputs, row)
+        return [predictions[number] for number in range(len(sources))]
 
     def _read(self, data: bytes | PlantmlError) -> tuple[imaging.Facts, Pixels]:
         if isinstance(data, PlantmlError):
             raise data
         return imaging.read(data, self.bundle.contract.input)
 
-    def _answer(self, decoded: Sequence[tuple[str, str | None, imaging.Facts, Pixels]]) -> Iterator[Prediction]:
-        outputs = self.runtime.run(np.stack([pixels for *_, pixels in decoded]))
-        for row, (url, image_id, facts, _) in enumerate(decoded):
-            targets, decision, unknown = self._reader.read(outputs, row)
-            size = facts.width, facts.height
-            record = Record(url, image_id, *size, self.bundle.digest, targets, (), decision, unknown, None)
-            probabilities = {
-                target.name: outputs[f"target.{target.name}"][row] for target in self.bundle.contract.targets
-            }
-            yield Prediction(record, probabilities, outputs["embedding"][row])
-
-    def _failure(self, url: str, image_id: str | None, error: PlantmlError) -> Prediction:
-        if isinstance(error, ImageError):
-            code, why = error.code, error.why
-        else:
-            code, why = _code(error), str(error)
-        return Prediction(failed(url, self.bundle.digest, f"{code}: {why}", image_id), None, None)
+    def _prediction(
+        self, url: str, image_id: str | None, facts: imaging.Facts, outputs: Outputs, row: int
+    ) -> Prediction:
+        targets, decision, unknown = self._reader.read(outputs, row)
+        size = facts.width, facts.height
+        record = Record(url, image_id, *size, self.bundle.digest, targets, (), decision, unknown, None)
+        probabilities = {target.name: outputs[f"target.{target.name}"][row] for target in self.bundle.contract.targets}
+        return Prediction(record, probabilities, outputs["embedding"][row])
 
 
 def _digest(data: bytes | PlantmlError) -> str | None:
@@ -182,12 +172,16 @@ def _is_near(url: str) -> bool:
     return storage.is_local(url.rpartition("::")[2])
 
 
-def _code(error: PlantmlError) -> str:
-    """The failure code of a read error."""
+def _reason(error: PlantmlError) -> str:
+    """Why an image has no prediction: a code, and the error's own words."""
+    if isinstance(error, ImageError):
+        return f"{error.code}: {error.why}"
     if isinstance(error, NotFoundError):
-        return "not-found"
-    if isinstance(error, RefusedError) or isinstance(error.__cause__, PermissionError):
-        return "refused"
-    if isinstance(error.__cause__, TimeoutError):
-        return "timeout"
-    return "damaged" if isinstance(error, InputError) else "unreachable"  # damaged: an archive's member
+        code = "not-found"
+    elif isinstance(error, RefusedError) or isinstance(error.__cause__, PermissionError):
+        code = "refused"
+    elif isinstance(error.__cause__, TimeoutError):
+        code = "timeout"
+    else:
+        code = "damaged" if isinstance(error, InputError) else "unreachable"  # damaged: an archive's member
+    return f"{code}: {error}"

@@ -24,7 +24,7 @@ DIGITS = 6
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 Decision = Literal["accept", "review", "unknown"]
-_WORSE = {"accept": 0, "review": 1, "unknown": 2}
+_SEVERITY: Mapping[Decision, int] = {"accept": 0, "review": 1, "unknown": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +93,18 @@ class Reader:
     def read(self, outputs: Outputs, row: int) -> tuple[dict[str, Mapping[str, Any]], Decision, float]:
         """Targets, decision and unknown score of one row of a batch's outputs."""
         answers = {}
-        decision: Decision = "accept"
+        decisions: set[Decision] = {"accept"}
         for target in self.contract.targets:
             answer, score = _READERS[target.kind](target, outputs[f"target.{target.name}"][row], self.top_k)
             answers[target.name] = answer
             if score < self.contract.thresholds.get(target.name, 0.0):
-                decision = _worse(decision, "review")
+                decisions.add("review")
         if self._contradicts(answers):
-            decision = _worse(decision, "review")
+            decisions.add("review")
         unknown = round(float(outputs["unknown"][row]), DIGITS)
         if unknown > self.contract.unknown_threshold:
-            decision = _worse(decision, "unknown")
-        return answers, decision, unknown
+            decisions.add("unknown")
+        return answers, max(decisions, key=_SEVERITY.__getitem__), unknown
 
     def _contradicts(self, answers: Mapping[str, Mapping[str, Any]]) -> bool:
         """True for "diseased" with the disease "none": a disease, but none in particular.
@@ -143,10 +143,6 @@ _READERS = {"class": _read_class, "multilabel": _read_multilabel, "value": _read
 
 def _rounded(number: np.float32) -> float:
     return round(float(number), DIGITS)
-
-
-def _worse(first: Decision, second: Decision) -> Decision:
-    return first if _WORSE[first] >= _WORSE[second] else second
 
 
 def allowed_failures(limit: int | str, images: int) -> int:

@@ -69,7 +69,7 @@ def predict(work: Work) -> Result:
     for name, url in models(work).items():
         pipeline = work.pipeline(url)
         model = prediction_cache.identity(pipeline.bundle, pipeline.runtime.name, "cpu")
-        cache = prediction_cache.PredictionCache.open(work.machine.cache_dir, model, "photos", fresh=False)
+        cache = prediction_cache.PredictionCache(work.machine.cache_dir, model, "photos", fresh=False)
         selected = selection.select(
             [work.result("split")["dataset"]], [pipeline.bundle.contract.targets], _validate_config(url)
         )

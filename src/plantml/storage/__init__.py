@@ -11,7 +11,7 @@ threads at once and without unpacking; `inside` gives the URL of all that an arc
 from plantml.storage.bulk_reading import FETCH_BATCH, read_ahead, read_many
 from plantml.storage.cache import Cache, check_sha256, damaged
 from plantml.storage.links import LINK_BACK, LINK_DEAD, LINK_OUTSIDE, Links
-from plantml.storage.listing import glob, has_pattern, list_files, numbered, passed_over
+from plantml.storage.listing import glob, has_pattern, list_files, passed_over
 from plantml.storage.reading import (
     MAX_FILE,
     MAX_PHOTO,
@@ -65,7 +65,6 @@ __all__ = [
     "local_path",
     "make_folder",
     "now_utc",
-    "numbered",
     "open_local",
     "passed_over",
     "publish",

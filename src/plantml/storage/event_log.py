@@ -11,22 +11,17 @@ is judged by all that came before it: two machines never act past each other.
 """
 
 import os
-import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from plantml import storage
-from plantml.errors import AlreadyExistsError, StorageError
-from plantml.storage import checksums
+from plantml.errors import StorageError
+from plantml.storage import checksums, numbered_files
 
-_ID, _TIME = "id", "time"
-_TRIES = 200
+_ID, _TIME, _ENDING = "id", "time", ".json"
 _RESTORE = "Bring the file back from a backup or another machine: no event is ever removed or changed."
-_PAUSE, _PATIENCE = 0.01, 20
-"""Seconds by which the longest wait grows with each lost race, and after how many it grows no more."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ class Events:
         Raises:
             StorageError: an event is missing between others, or damaged.
         """
-        stamps = {number: entry.stamp for number, entry in storage.numbered(self.url, ".json").items()}
+        stamps = {number: entry.stamp for number, entry in numbered_files.list_numbers(self.url, _ENDING).items()}
         if sorted(stamps) != list(range(1, len(stamps) + 1)):
             gap = next(number for number in range(1, len(stamps) + 1) if number not in stamps)
             raise StorageError(
@@ -116,29 +111,20 @@ class Events:
             StorageError: others were faster again and again, or the storage failed.
             PlantmlError: whatever `decide` raises.
         """
-        for attempt in range(_TRIES):
-            time.sleep(random.uniform(0, min(attempt, _PATIENCE) * _PAUSE))
+
+        def attempt() -> Event | None:
             events = self.read()
             content = decide(events)
             if content is None:
                 return None
-            number, key = len(events) + 1, os.urandom(16).hex()
-            record = {_ID: key, _TIME: storage.now_utc(), **content}
-            try:
-                storage.create(self._file(number), checksums.to_json(record))
-            except AlreadyExistsError:
-                # A store that answers late is asked twice by its client: then the one who was faster is ourselves.
-                if _record(self._file(number), storage.read(self._file(number))).get(_ID) != key:
-                    continue
-            return _event(self._file(number), record)
-        raise StorageError(
-            f"Could not write to {self.url}",
-            f"others were faster {_TRIES} times",
-            "Repeat the command; nothing was changed.",
-        )
+            record = {_ID: os.urandom(16).hex(), _TIME: storage.now_utc(), **content}
+            numbered_files.create(self.url, len(events) + 1, _ENDING, checksums.to_json(record))
+            return _event(self._file(len(events) + 1), record)
+
+        return numbered_files.create_next(self.url, attempt)
 
     def _file(self, number: int) -> str:
-        return storage.join(self.url, f"{number:06d}.json")
+        return numbered_files.file_url(self.url, number, _ENDING)
 
 
 def _parse(url: str, data: bytes) -> Event:

@@ -11,7 +11,6 @@ from glob import glob as glob_local
 from typing import TYPE_CHECKING, Any
 
 from plantml import concurrency
-from plantml.errors import NotFoundError
 from plantml.storage import remote, s3_listing
 from plantml.storage.filesystem import explained, open_filesystem
 from plantml.storage.links import LinkFollower, Links
@@ -127,16 +126,6 @@ def _list_archived(url: str, archive: "Archive", folder: str) -> list[Entry]:
         for member in archive.members()
         if member.name.startswith(under) and (name := member.name[len(under) :])
     ]
-
-
-def numbered(url: str, ending: str) -> dict[int, Entry]:
-    """Files of a folder that are called by a number, filled up to six digits; none where there is no such folder."""
-    named = re.compile(rf"(\d{{6}}|[1-9]\d{{6,}}){re.escape(ending)}")
-    try:
-        matches = [(named.fullmatch(entry.name), entry) for entry in list_files(url)]
-    except NotFoundError:
-        return {}
-    return dict(sorted((int(match[1]), entry) for match, entry in matches if match))
 
 
 def has_pattern(url: str) -> bool:

@@ -1,4 +1,4 @@
-"""Synthetic plant photos with known labels, boxes and planted faults.
+"""Synthetic plant photos with known labels, boxes and planted defects.
 
 For demonstrations, tests and scale benchmarks. A photo is a pure function of seed, classes, size and index.
 
@@ -8,19 +8,9 @@ EfficientNet-Lite0 0.70, the same network fine-tuned for six epochs 0.94. Most e
 3 % of their surface diseased, which are classified as healthy.
 """
 
-from plantml.synth.defects import FAULTS
-from plantml.synth.scene import Box, SynthPhoto, render
-from plantml.synth.spec import DEFAULT_CLASSES, LOOKS, SynthSpec
-from plantml.synth.write import SynthSummary, write
+from plantml.synth.defects import DEFECTS
+from plantml.synth.scene import SynthPhoto, render
+from plantml.synth.spec import DEFAULT_CLASSES, SynthSpec
+from plantml.synth.write import write
 
-__all__ = [
-    "DEFAULT_CLASSES",
-    "FAULTS",
-    "LOOKS",
-    "Box",
-    "SynthPhoto",
-    "SynthSpec",
-    "SynthSummary",
-    "render",
-    "write",
-]
+__all__ = ["DEFAULT_CLASSES", "DEFECTS", "SynthPhoto", "SynthSpec", "render", "write"]

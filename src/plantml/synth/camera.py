@@ -1,7 +1,5 @@
 """What the camera does: white balance, exposure, contrast, vignette, blur, enlargement, noise."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter

@@ -4,8 +4,6 @@ Blades are rasterised one over the other into planes (coverage, veins, position 
 whole photo is coloured once afterwards. So the cost of colour does not grow with the number of leaves.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,9 +1,6 @@
 """What lies behind the leaf: soil, a pot on a bench, cloth or paper in a lab, a field out of focus."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -110,9 +107,12 @@ def paint_field(picture: Picture) -> Colours:
     return np.stack([unit(plane) for plane in image.split()])
 
 
-PAINTERS: Mapping[str, Callable[[Picture], Colours]] = MappingProxyType(
-    {"soil": paint_soil, "pot": paint_pot, "lab": paint_lab, "field": paint_field}
-)
+PAINTERS: Mapping[str, Callable[[Picture], Colours]] = {
+    "soil": paint_soil,
+    "pot": paint_pot,
+    "lab": paint_lab,
+    "field": paint_field,
+}
 
 
 def _bench(picture: Picture) -> Colours:

@@ -4,8 +4,6 @@ A blade lives in its own frame: `t` runs along the midrib from 0 at the base to 
 both in units of the blade's length. A `Blade` is such a frame put somewhere on the photo.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 

@@ -5,12 +5,9 @@ seamless textures; a photo takes windows of them, scaled, mirrored and turned, w
 millisecond instead of ten. The bank does not depend on the seed of a dataset: the choice of windows does.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from functools import cache
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,11 +75,7 @@ def _bank() -> Mapping[str, Image.Image]:
         "cells": _cells(rng, 512, 56),
         "dots": _dots(rng, 512, 64),
     }
-    return MappingProxyType({name: Image.fromarray(_as_bytes(plane)) for name, plane in planes.items()})
-
-
-def _as_bytes(plane: _Square) -> NDArray[np.uint8]:
-    return np.asarray(np.rint(plane * 255), dtype=np.uint8)
+    return {name: Image.fromarray(np.rint(plane * 255).astype(np.uint8)) for name, plane in planes.items()}
 
 
 def _stretch(plane: _Square) -> _Square:

@@ -1,7 +1,5 @@
 """A photo while it is being painted: its size, its random numbers, and what all painters do to planes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

@@ -1,7 +1,5 @@
 """One photo from start to end: a plant, its leaves, their disease, the ground, the light, the camera."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -12,7 +10,7 @@ from plantml.synth import camera, ground, leaf, species, surface, symptoms
 from plantml.synth.canvas import Canvas, Shadow
 from plantml.synth.noise import Plane
 from plantml.synth.picture import Colours, Picture, clipped, scale
-from plantml.synth.spec import SEVERITIES, Sitting, SynthSpec, sitting
+from plantml.synth.spec import SEVERITIES, Slot, SynthSpec, slot_of
 
 Box = tuple[int, int, int, int]
 """x, y, width and height in pixels."""
@@ -57,7 +55,7 @@ class SynthPhoto:
 
 @dataclass(frozen=True)
 class _Plant:
-    """What all photos of one plant share; `severity` is that of a typical leaf, if it is sick."""
+    """What all photos of one plant share; `severity` is that of a typical leaf, if it is diseased."""
 
     shape: species.LeafShape
     face: surface.Complexion
@@ -68,28 +66,28 @@ class _Plant:
 
 def render(spec: SynthSpec, index: int) -> SynthPhoto:
     """Photo number `index`: a pure function of the seed, the classes, the size and the index."""
-    place = sitting(spec, index)
-    plant = _plant_of(place, spec)
-    rng = np.random.default_rng(place.photo_key)
+    slot = slot_of(spec, index)
+    plant = _plant_of(slot, spec)
+    rng = np.random.default_rng(slot.photo_key)
     size = spec.shape
     shrink = min(1.0, _PAINTED / max(size))
     height, width = round(size[0] * shrink), round(size[1] * shrink)
     picture = Picture(rng, height, width, towards=rng.uniform(0, 2 * np.pi))
 
     canvas = _pose(picture, plant)
-    colours, sick = _colour(picture, canvas, plant, place.shown.look)
+    colours, lesions = _colour(picture, canvas, plant, slot.shown.look)
     pixels = camera.expose(picture, _light(picture, canvas, plant, colours), size)
     leaves, boxes = outline_leaves(_enlarged(canvas.leaf, size))
     return SynthPhoto(
         pixels=pixels,
         leaves=leaves,
-        class_name=place.shown.name,
-        category=place.shown.category,
-        health=place.shown.health,
-        disease=place.shown.disease,
-        severity=0.0 if sick is None else max(_share(sick, canvas.leaf > 0), 0.001),
+        class_name=slot.shown.name,
+        category=slot.shown.category,
+        health=slot.shown.health,
+        disease=slot.shown.disease,
+        severity=0.0 if lesions is None else max(round(float(np.mean(lesions[canvas.leaf > 0] > 0.5)), 4), 0.001),
         boxes=boxes,
-        plant=place.plant,
+        plant=slot.plant,
         background=plant.background,
         quality=int(rng.integers(72, 97)),
     )
@@ -110,11 +108,11 @@ def outline_leaves(leaves: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[
     return numbers[leaves], tuple(boxes)
 
 
-def _plant_of(place: Sitting, spec: SynthSpec) -> _Plant:
-    rng = np.random.default_rng(place.plant_key)
+def _plant_of(slot: Slot, spec: SynthSpec) -> _Plant:
+    rng = np.random.default_rng(slot.plant_key)
     low, high = spec.severity
     return _Plant(
-        shape=species.shape_of(place.shown.category),
+        shape=species.shape_of(slot.shown.category),
         face=surface.complexion_of(rng),
         background=tuple(ground.PAINTERS)[int(rng.integers(len(ground.PAINTERS)))],
         severity=math.exp(rng.uniform(math.log(low), math.log(high))),
@@ -181,11 +179,11 @@ def _add_stalk(picture: Picture, canvas: Canvas, stance: leaf.Stance, blades: tu
 
 
 def _colour(picture: Picture, canvas: Canvas, plant: _Plant, look: str) -> tuple[Colours, Plane | None]:
-    """The leaf's colours with everything on them, and where it is sick (None for a healthy plant)."""
+    """The leaf's colours with everything on them, and where it is diseased (None for a healthy plant)."""
     rng = picture.rng
     veins = canvas.blurred_vein(2.2 * picture.pitch)
     colours = surface.paint_blades(picture, canvas, plant.shape, plant.face, veins)
-    patient = symptoms.Patient(
+    foliage = symptoms.Foliage(
         picture=picture,
         canvas=canvas,
         colours=colours,
@@ -193,12 +191,12 @@ def _colour(picture: Picture, canvas: Canvas, plant: _Plant, look: str) -> tuple
         surface=np.flatnonzero(canvas.leaf),
         stretched=plant.shape.parallel,
     )
-    sick = None
+    lesions = None
     if look in symptoms.PAINTERS:
         severity = plant.severity * math.exp(rng.normal(0, 0.35))
-        sick = symptoms.PAINTERS[look](patient, min(max(severity, SEVERITIES[0]), SEVERITIES[1]))
-    surface.add_distractions(patient)
-    return colours, sick
+        lesions = symptoms.PAINTERS[look](foliage, min(max(severity, SEVERITIES[0]), SEVERITIES[1]))
+    surface.add_distractions(foliage)
+    return colours, lesions
 
 
 def _light(picture: Picture, canvas: Canvas, plant: _Plant, colours: Colours) -> Colours:
@@ -217,11 +215,6 @@ def _light(picture: Picture, canvas: Canvas, plant: _Plant, colours: Colours) ->
         light = light * (1 - np.float32(rng.uniform(0.2, 0.55)) * dapple)
     scale(scene, light)
     return scene
-
-
-def _share(plane: Plane, where: NDArray[np.bool_]) -> float:
-    """The share of the pixels in `where` at which the plane is above one half."""
-    return round(float(np.mean(plane[where] > 0.5)), 4)
 
 
 def _enlarged(leaves: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,7 +1,5 @@
 """The specification of a synthetic dataset, and the plant in each of its photos."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from zlib import crc32
@@ -64,10 +62,10 @@ class SynthSpec:
         classes: names like `tomato___leaf_spot`: category, three underscores, disease.
         seed: random seed, 0 or more.
         size: width of the photos in pixels.
-        defects: share of images with a planted fault, 0 to 0.5.
+        defects: share of images with a planted defect, 0 to 0.5.
         height: in pixels; the same as the width if it is None.
-        severity: the least and the largest share of its leaves that a sick plant has symptoms on, about; its single
-            photos vary around it.
+        severity: the least and the largest share of leaf area with symptoms on a diseased plant; its photos vary
+            around its own share.
         zoom: how many times as large leaves are in the picture.
 
     Raises:
@@ -105,8 +103,8 @@ class SynthSpec:
             raise InputError("A class is named twice", ", ".join(self.classes), "Name every class once.")
         if self.defects and self.images < 2:
             raise InputError(
-                "One image cannot have planted faults",
-                why="most faults are made from another image of the dataset",
+                "One image cannot have planted defects",
+                why="most defects are made from another image of the dataset",
                 hint="Use more images, or no defects.",
             )
         for name in self.classes:
@@ -138,8 +136,8 @@ class PlantClass:
 
 
 @dataclass(frozen=True)
-class Sitting:
-    """One photo's place in the dataset: its class, its plant and which of the plant's photos it is.
+class Slot:
+    """Which class and plant a photo shows.
 
     `plant_key` and `photo_key` are seeds: what photos of one plant share, and what they do not.
     """
@@ -178,7 +176,7 @@ def look_of(disease: str) -> str:
     return known[-1]
 
 
-def sitting(spec: SynthSpec, index: int) -> Sitting:
+def slot_of(spec: SynthSpec, index: int) -> Slot:
     """The plant in photo `index`, independent of all other photos.
 
     The classes alternate, so every class has its share in a dataset of any length. Within a class, each block of
@@ -191,7 +189,7 @@ def sitting(spec: SynthSpec, index: int) -> Sitting:
     lengths = np.random.default_rng((spec.seed, class_key, block)).permutation(_PHOTOS_OF_A_PLANT)
     of_block = int(np.searchsorted(np.cumsum(lengths), offset, side="right"))
     of_class = block * len(_PHOTOS_OF_A_PLANT) + of_block
-    return Sitting(
+    return Slot(
         shown=parse_class(name),
         plant=f"plant-{of_class * len(spec.classes) + place:06d}",
         plant_key=(spec.seed, class_key, of_class, 1),

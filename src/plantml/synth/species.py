@@ -1,11 +1,8 @@
 """What the leaves of a plant look like, by its name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from types import MappingProxyType
 from zlib import crc32
 
 import numpy as np
@@ -36,116 +33,23 @@ class LeafShape:
     gloss: float = 0.3
 
 
-SHAPES: Mapping[str, LeafShape] = MappingProxyType(
-    {
-        "tomato": LeafShape(
-            width=0.64,
-            base=0.5,
-            tip=0.8,
-            heart=0.02,
-            lobes=2.6,
-            lobe_depth=0.34,
-            leaflets=5,
-            vein_pairs=5,
-            vein_slope=0.75,
-            relief=1.1,
-            gloss=0.15,
-        ),
-        "bean": LeafShape(
-            width=0.82, base=0.42, tip=1.0, heart=0.06, vein_pairs=6, vein_slope=0.75, relief=1.2, gloss=0.2
-        ),
-        "maize": LeafShape(width=0.13, base=0.22, tip=0.55, vein_pairs=9, parallel=True, relief=0.5, gloss=0.3),
-        "strawberry": LeafShape(
-            width=0.86,
-            base=0.62,
-            tip=0.42,
-            teeth=9,
-            tooth_depth=0.075,
-            leaflets=3,
-            vein_pairs=7,
-            vein_slope=0.9,
-            relief=1.3,
-            gloss=0.3,
-        ),
-        "apple": LeafShape(
-            width=0.58,
-            base=0.55,
-            tip=0.75,
-            heart=0.01,
-            teeth=26,
-            tooth_depth=0.018,
-            vein_pairs=7,
-            vein_slope=0.8,
-            relief=0.9,
-            gloss=0.3,
-        ),
-        "pepper": LeafShape(width=0.5, base=0.75, tip=1.15, vein_pairs=6, vein_slope=0.8, relief=0.6, gloss=0.6),
-        "potato": LeafShape(
-            width=0.6,
-            base=0.5,
-            tip=0.8,
-            heart=0.02,
-            leaflets=5,
-            vein_pairs=6,
-            vein_slope=0.75,
-            relief=1.1,
-            gloss=0.2,
-        ),
-        "grape": LeafShape(
-            width=0.95,
-            base=0.35,
-            tip=0.6,
-            heart=0.12,
-            lobes=2.4,
-            lobe_depth=0.3,
-            teeth=11,
-            tooth_depth=0.05,
-            vein_pairs=5,
-            vein_slope=0.7,
-            relief=1.0,
-            gloss=0.25,
-        ),
-        "cucumber": LeafShape(
-            width=1.0,
-            base=0.3,
-            tip=0.55,
-            heart=0.12,
-            lobes=1.7,
-            lobe_depth=0.12,
-            teeth=13,
-            tooth_depth=0.025,
-            vein_pairs=5,
-            vein_slope=0.7,
-            relief=1.3,
-            gloss=0.1,
-        ),
-        "wheat": LeafShape(width=0.06, base=0.2, tip=0.6, vein_pairs=4, parallel=True, relief=0.4, gloss=0.2),
-        "cherry": LeafShape(
-            width=0.48,
-            base=0.7,
-            tip=0.9,
-            teeth=22,
-            tooth_depth=0.02,
-            vein_pairs=8,
-            vein_slope=0.8,
-            relief=0.7,
-            gloss=0.5,
-        ),
-        "raspberry": LeafShape(
-            width=0.72,
-            base=0.45,
-            tip=0.9,
-            heart=0.02,
-            teeth=15,
-            tooth_depth=0.04,
-            leaflets=3,
-            vein_pairs=8,
-            vein_slope=0.75,
-            relief=1.4,
-            gloss=0.1,
-        ),
-    }
-)
+# fmt: off
+SHAPES: Mapping[str, LeafShape] = {
+    #                        width base  tip heart lobes depth teeth depth leaflets veins slope parallel relief gloss
+    "tomato":     LeafShape( 0.64, 0.5, 0.8, 0.02,  2.6, 0.34,    0,    0,       5,    5, 0.75,   False,   1.1, 0.15),
+    "bean":       LeafShape( 0.82,0.42,   1, 0.06,    0,    0,    0,    0,       1,    6, 0.75,   False,   1.2,  0.2),
+    "maize":      LeafShape( 0.13,0.22,0.55,    0,    0,    0,    0,    0,       1,    9,  0.7,    True,   0.5,  0.3),
+    "strawberry": LeafShape( 0.86,0.62,0.42,    0,    0,    0,    9,0.075,       3,    7,  0.9,   False,   1.3,  0.3),
+    "apple":      LeafShape( 0.58,0.55,0.75, 0.01,    0,    0,   26,0.018,       1,    7,  0.8,   False,   0.9,  0.3),
+    "pepper":     LeafShape(  0.5,0.75,1.15,    0,    0,    0,    0,    0,       1,    6,  0.8,   False,   0.6,  0.6),
+    "potato":     LeafShape(  0.6, 0.5, 0.8, 0.02,    0,    0,    0,    0,       5,    6, 0.75,   False,   1.1,  0.2),
+    "grape":      LeafShape( 0.95,0.35, 0.6, 0.12,  2.4,  0.3,   11, 0.05,       1,    5,  0.7,   False,     1, 0.25),
+    "cucumber":   LeafShape(    1, 0.3,0.55, 0.12,  1.7, 0.12,   13,0.025,       1,    5,  0.7,   False,   1.3,  0.1),
+    "wheat":      LeafShape( 0.06, 0.2, 0.6,    0,    0,    0,    0,    0,       1,    4,  0.7,    True,   0.4,  0.2),
+    "cherry":     LeafShape( 0.48, 0.7, 0.9,    0,    0,    0,   22, 0.02,       1,    8,  0.8,   False,   0.7,  0.5),
+    "raspberry":  LeafShape( 0.72,0.45, 0.9, 0.02,    0,    0,   15, 0.04,       3,    8, 0.75,   False,   1.4,  0.1),
+}
+# fmt: on
 _ALIASES = {"corn": "maize", "tomatoes": "tomato", "capsicum": "pepper", "chilli": "pepper", "vine": "grape"}
 
 

@@ -1,7 +1,5 @@
 """The colours of a leaf before any disease, the light on it, and what is on it without being a disease."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +9,7 @@ from plantml.synth.canvas import Canvas
 from plantml.synth.noise import Plane
 from plantml.synth.picture import Colour, Colours, Picture, blend, clipped, column, scale, unit
 from plantml.synth.species import LeafShape
-from plantml.synth.symptoms import Patient
+from plantml.synth.symptoms import Foliage
 
 _GREENS = np.array(((0.13, 0.27, 0.17), (0.20, 0.37, 0.17), (0.30, 0.46, 0.19), (0.42, 0.56, 0.22), (0.56, 0.64, 0.27)))
 """From a bluish shade leaf to a young or starved one."""
@@ -71,21 +69,21 @@ def paint_blades(picture: Picture, canvas: Canvas, shape: LeafShape, face: Compl
     return colours
 
 
-def add_distractions(patient: Patient) -> None:
-    """What every leaf may carry, sick or not: drops, dirt, dust, a dry tip."""
-    picture, rng = patient.picture, patient.picture.rng
+def add_distractions(foliage: Foliage) -> None:
+    """What every leaf may carry, diseased or not: drops, dirt, dust, a dry tip."""
+    picture, rng = foliage.picture, foliage.picture.rng
     if rng.random() < 0.16:
-        _add_drops(patient)
+        _add_drops(foliage)
     if rng.random() < 0.22:
         mud = picture.grain("rough") + np.float32(0.5) * picture.grain("clouds")
         share = clipped((mud - np.float32(rng.uniform(0.98, 1.12))) * np.float32(6))
-        blend(patient.colours, (0.40, 0.30, 0.20), share * np.float32(0.8))
+        blend(foliage.colours, (0.40, 0.30, 0.20), share * np.float32(0.8))
     if rng.random() < 0.15:
         dust = picture.noise("clouds")
-        blend(patient.colours, (0.62, 0.58, 0.52), dust * np.float32(rng.uniform(0.1, 0.5)))
+        blend(foliage.colours, (0.62, 0.58, 0.52), dust * np.float32(rng.uniform(0.1, 0.5)))
     if rng.random() < 0.12:
-        dry = clipped((patient.canvas.along - np.float32(rng.uniform(0.86, 0.96))) * np.float32(18))
-        blend(patient.colours, (0.52, 0.42, 0.26), dry * np.float32(0.9))
+        dry = clipped((foliage.canvas.along - np.float32(rng.uniform(0.86, 0.96))) * np.float32(18))
+        blend(foliage.colours, (0.52, 0.42, 0.26), dry * np.float32(0.9))
 
 
 def add_holes(picture: Picture, canvas: Canvas) -> None:
@@ -140,13 +138,13 @@ def _aged(picture: Picture, canvas: Canvas, veins: Plane, clouds: Plane) -> Plan
             return clipped(np.float32(1.7) * outer + np.float32(0.9) * clouds - np.float32(0.1))
 
 
-def _add_drops(patient: Patient) -> None:
+def _add_drops(foliage: Foliage) -> None:
     """Drops of water: brighter below, darker above, each with a glint."""
-    picture, rng = patient.picture, patient.picture.rng
+    picture, rng = foliage.picture, foliage.picture.rng
     size = (picture.width, picture.height)
     bodies, glints = Image.new("L", size), Image.new("L", size)
     on_bodies, on_glints = ImageDraw.Draw(bodies), ImageDraw.Draw(glints)
-    for row, col in patient.places(int(rng.integers(4, 30))).tolist():
+    for row, col in foliage.places(int(rng.integers(4, 30))).tolist():
         r = rng.uniform(0.8, 3.4) * picture.pitch
         on_bodies.ellipse((col - r, row - r * 0.8, col + r, row + r * 0.8), fill=255)
         x, y, spark = col - 0.35 * r, row - 0.35 * r, max(0.5, 0.28 * r)
@@ -154,5 +152,5 @@ def _add_drops(patient: Patient) -> None:
     soft = ImageFilter.GaussianBlur(0.5 * picture.pitch)
     inside = unit(bodies.filter(soft))
     upper = inside - np.roll(inside, max(1, round(picture.pitch)), 0)
-    scale(patient.colours, 1 + np.float32(0.22) * inside - np.float32(0.4) * upper)
-    blend(patient.colours, (0.97, 0.98, 1.0), clipped(unit(glints.filter(soft)) * np.float32(1.5)))
+    scale(foliage.colours, 1 + np.float32(0.22) * inside - np.float32(0.4) * upper)
+    blend(foliage.colours, (0.97, 0.98, 1.0), clipped(unit(glints.filter(soft)) * np.float32(1.5)))

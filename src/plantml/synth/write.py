@@ -1,6 +1,4 @@
-"""Write a synthetic dataset: photos in class folders, labels, boxes, and the truth about planted faults."""
-
-from __future__ import annotations
+"""Write a synthetic dataset: photos in class folders, labels, boxes, and the truth about planted defects."""
 
 import csv
 import io
@@ -8,19 +6,20 @@ import json
 import multiprocessing
 import os
 import signal
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 
+import numpy as np
+
 from plantml import storage
-from plantml.concurrency import Progress
+from plantml.concurrency import Progress, silent
 from plantml.errors import InputError, PlantmlError
 from plantml.parsing import parse_json
-from plantml.synth.defects import apply_fault, encode_jpeg, plan_faults
-from plantml.synth.scene import Box, render
+from plantml.synth.defects import Defect, apply_defect, encode_jpeg, plan_defects
+from plantml.synth.scene import SynthPhoto, render
 from plantml.synth.spec import SynthSpec, parse_class
 
 LABEL_COLUMNS = ("image", "category", "health", "disease", "severity", "plant", "background")
@@ -40,54 +39,25 @@ _CHUNK = 64 * 256 * 256
 
 
 @dataclass(frozen=True)
-class SynthSummary:
-    """What was written.
-
-    Attributes:
-        url: the dataset.
-        images: number of image files, faulty ones included.
-        plants: number of plant ids in the labels.
-        classes: images per class, as labelled.
-        defects: planted faults per kind.
-        bytes: size of all image files.
-    """
-
-    url: str
-    images: int
-    plants: int
-    classes: Mapping[str, int]
-    defects: Mapping[str, int]
-    bytes: int
-
-
-@dataclass(frozen=True)
 class _Delivered:
-    """One image file as in the tables. `defect` is empty for a photo without a fault."""
+    """One image file as in the tables: `photo` has no pixels any more."""
 
     image: str
-    category: str
-    health: str
-    disease: str
-    severity: float
-    plant: str
-    background: str
+    photo: SynthPhoto
     width: int
     height: int
-    boxes: tuple[Box, ...]
-    bytes: int
-    defect: str = ""
-    of: int | None = None
-    detail: str = ""
+    defect: Defect | None
+    detail: str
 
 
-def write(spec: SynthSpec, out: str, *, workers: int | None = None, progress: Progress | None = None) -> SynthSummary:
+def write(spec: SynthSpec, out: str, *, workers: int | None = None, progress: Progress = silent) -> None:
     """Write the dataset of `spec` to the URL `out`.
 
     ```
     out/synth.json                                 the spec; written first
     out/images/<category>___<disease>/<name>.jpg
     out/boxes.json                                 COCO; boxes in pixels of the upright image
-    out/truth.csv                                  planted faults, if there are any
+    out/truth.csv                                  planted defects, if there are any
     out/labels.csv                                 labels with the planted errors; written last
     ```
 
@@ -105,25 +75,21 @@ def write(spec: SynthSpec, out: str, *, workers: int | None = None, progress: Pr
     rows: list[_Delivered] = []
     for chunk in _photos(spec, out, workers):
         rows.extend(chunk)
-        if progress:
-            progress(len(rows), spec.images)
+        progress(len(rows), spec.images)
     storage.write(storage.join(out, "boxes.json"), _coco(spec, rows))
     if spec.defects:
-        truth = ((row.image, row.defect, "" if row.of is None else rows[row.of].image, row.detail) for row in rows)
-        storage.write(storage.join(out, "truth.csv"), _table(TRUTH_COLUMNS, (line for line in truth if line[1])))
+        truth = (
+            (row.image, row.defect.kind, "" if row.defect.source is None else rows[row.defect.source].image, row.detail)
+            for row in rows
+            if row.defect
+        )
+        storage.write(storage.join(out, "truth.csv"), _table(TRUTH_COLUMNS, truth))
+    photos = ((row.image, row.photo) for row in rows)
     labels = (
-        (row.image, row.category, row.health, row.disease, f"{row.severity:.4f}", row.plant, row.background)
-        for row in rows
+        (image, photo.category, photo.health, photo.disease, f"{photo.severity:.4f}", photo.plant, photo.background)
+        for image, photo in photos
     )
     storage.write(storage.join(out, "labels.csv"), _table(LABEL_COLUMNS, labels))
-    return SynthSummary(
-        url=out,
-        images=len(rows),
-        plants=len({row.plant for row in rows}),
-        classes=dict(sorted(Counter(row.image.split("/")[1] for row in rows).items())),
-        defects=dict(sorted(Counter(row.defect for row in rows if row.defect).items())),
-        bytes=sum(row.bytes for row in rows),
-    )
 
 
 def _claim(spec: SynthSpec, out: str) -> None:
@@ -150,16 +116,15 @@ def _photos(spec: SynthSpec, out: str, workers: int | None) -> Iterator[list[_De
     workers = _worker_count(spec, out, workers)
     height, width = spec.shape
     step = max(1, min(_CHUNK // (height * width), spec.images // (8 * workers)))
-    starts = range(0, spec.images, step)
+    chunks = [range(spec.images)[start : start + step] for start in range(0, spec.images, step)]
     if workers == 1:
-        for start in starts:
-            yield _make_chunk(spec, out, start, min(start + step, spec.images))
+        yield from (_make_chunk(spec, out, chunk) for chunk in chunks)
         return
     # Spawned, not forked: filesystem clients do not survive a fork.
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_leave_signals_to_the_parent)
     try:
-        futures = [pool.submit(_make_chunk, spec, out, start, min(start + step, spec.images)) for start in starts]
+        futures = [pool.submit(_make_chunk, spec, out, chunk) for chunk in chunks]
         for future in futures:
             yield future.result()
     except BrokenProcessPool as error:
@@ -188,38 +153,24 @@ def _worker_count(spec: SynthSpec, out: str, workers: int | None) -> int:
     return 1 if spec.images * height * width < _SPAWN_PAYS else len(os.sched_getaffinity(0))
 
 
-def _make_chunk(spec: SynthSpec, out: str, start: int, stop: int) -> list[_Delivered]:
-    return [_make(spec, out, index) for index in range(start, stop)]
+def _make_chunk(spec: SynthSpec, out: str, indices: range) -> list[_Delivered]:
+    return [_make(spec, out, index) for index in indices]
 
 
 def _make(spec: SynthSpec, out: str, index: int) -> _Delivered:
     """Render, spoil if planned, and write one photo."""
-    fault = plan_faults(spec).get(index)
-    photo = render(spec, index if fault is None or fault.source is None else fault.source)
-    if fault is None:
+    defect = plan_defects(spec).get(index)
+    photo = render(spec, index if defect is None or defect.source is None else defect.source)
+    if defect is None:
         data, extension, detail = encode_jpeg(photo), "jpg", ""
     else:
-        faulty = apply_fault(spec, index, fault, photo)
-        photo, data, extension, detail = faulty.photo, faulty.data, faulty.extension, faulty.detail
+        defective = apply_defect(spec, index, defect, photo)
+        photo, data, extension, detail = defective.photo, defective.data, defective.extension, defective.detail
     name = f"images/{photo.class_name}/photo-{index:07d}.{extension}"
     storage.write(storage.join(out, name), data)
     height, width = photo.leaves.shape
-    return _Delivered(
-        image=name,
-        category=photo.category,
-        health=photo.health,
-        disease=photo.disease,
-        severity=photo.severity,
-        plant=photo.plant,
-        background=photo.background,
-        width=width,
-        height=height,
-        boxes=photo.boxes,
-        bytes=len(data),
-        defect=fault.kind if fault else "",
-        of=fault.source if fault else None,
-        detail=detail,
-    )
+    nothing = np.empty(0, np.uint8)
+    return _Delivered(name, replace(photo, pixels=nothing, leaves=nothing), width, height, defect, detail)
 
 
 def _coco(spec: SynthSpec, rows: list[_Delivered]) -> bytes:
@@ -230,12 +181,12 @@ def _coco(spec: SynthSpec, rows: list[_Delivered]) -> bytes:
     annotations: list[dict[str, int | list[int]]] = []
     for number, row in enumerate(rows, 1):
         images.append({"id": number, "file_name": row.image, "width": row.width, "height": row.height})
-        for x, y, w, h in row.boxes:
+        for x, y, w, h in row.photo.boxes:
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": number,
-                    "category_id": numbers[row.category],
+                    "category_id": numbers[row.photo.category],
                     "bbox": [x, y, w, h],
                     "area": w * h,
                     "iscrowd": 0,

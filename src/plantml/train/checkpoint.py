@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from plantml import storage
 from plantml.concurrency import Progress, Stop
 from plantml.errors import InputError
-from plantml.train import distributed, embedding_store
+from plantml.train import distributed, probe
 from plantml.train.batches import Batch
 from plantml.train.budget import BUDGET_SHARE
 from plantml.train.evaluation import evaluate
@@ -205,7 +205,7 @@ class CheckpointCallback(pl.Callback):
         keep = {file.name}
         if self.history.rows:
             keep.add(best_file(self.folder, self.history.best_epoch).name)
-        for pattern in ("state-*.ckpt", "best-*.safetensors", embedding_store.PATTERN):
+        for pattern in ("state-*.ckpt", "best-*.safetensors", probe.SAVED):
             for other in self.folder.glob(pattern):
                 if other.name not in keep:
                     other.unlink(missing_ok=True)

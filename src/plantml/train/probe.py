@@ -1,7 +1,9 @@
 """A probe: train the heads only, in seconds, on embeddings that the frozen backbone computes once."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,13 +12,16 @@ from torch import Tensor
 
 from plantml.concurrency import Progress, Stop, batched, silent
 from plantml.model.network import PlantNet
+from plantml.storage.segments import Segments, pack, unpack
 from plantml.train.batches import PhotoDataset, Photos, augmentation
 from plantml.train.budget import WARM_UP_PHOTOS
-from plantml.train.embedding_store import EmbeddingStore, StoredEmbeddings
 from plantml.train.evaluation import evaluate_logits
 from plantml.train.history import History
 from plantml.train.losses import total_loss
 from plantml.train.plan import Plan
+
+SAVED = "*.embeddings-*.jsonl"
+"""Names of the files of saved embeddings."""
 
 _BATCH = 32
 """Batch size of embedding."""
@@ -31,15 +36,21 @@ class EmbeddingJob:
 
     Attributes:
         device: for the backbone.
-        store: saves embeddings until all are complete.
+        folder: local folder of the checkpoints, where embeddings are saved meanwhile.
+        every: longest time between two saves in seconds, as far as batches allow.
+        on_save: called after a save.
         stop: checked before each batch.
         progress: called with (done, total) photos.
+        writes: false in a process that computes the same embeddings as the one that saves them.
     """
 
     device: str
-    store: EmbeddingStore
+    folder: Path
+    every: float
+    on_save: Callable[[], None]
     stop: Stop
     progress: Progress = silent
+    writes: bool = True
 
 
 def fit(
@@ -132,8 +143,8 @@ def _augmented(
     labels = {
         name: torch.as_tensor(np.concatenate([values[rows]] * plan.views)) for name, values in photos.labels.items()
     }
-    embeddings = job.store.open(f"{plan.views}-views", photos.keys[rows].tobytes())
-    return _embed(net, embeddings, plan.views * len(rows), images, job), labels
+    key = _key(f"{plan.views}-views", photos.keys[rows])
+    return _embed(net, key, plan.views * len(rows), images, job), labels
 
 
 def _plain(net: PlantNet, photos: Photos, job: EmbeddingJob) -> tuple[Tensor, dict[str, Tensor]]:
@@ -143,37 +154,45 @@ def _plain(net: PlantNet, photos: Photos, job: EmbeddingJob) -> tuple[Tensor, di
         return torch.from_numpy(np.ascontiguousarray(photos.pixels[photos.rows[numbers]]))
 
     labels = {name: torch.as_tensor(values[photos.rows]) for name, values in photos.labels.items()}
-    embeddings = job.store.open("plain", photos.keys[photos.rows].tobytes())
-    return _embed(net, embeddings, len(photos.rows), images, job), labels
+    return _embed(net, _key("plain", photos.keys[photos.rows]), len(photos.rows), images, job), labels
 
 
-def _embed(
-    net: PlantNet,
-    embeddings: StoredEmbeddings,
-    total: int,
-    images: Callable[[Sequence[int]], Tensor],
-    job: EmbeddingJob,
-) -> Tensor:
-    """Embed images 0 to `total`: [total, D], on the CPU.
+def _embed(net: PlantNet, key: str, total: int, images: Callable[[Sequence[int]], Tensor], job: EmbeddingJob) -> Tensor:
+    """Embed images 0 to `total`: [total, D], on the CPU. Those that were saved earlier are not embedded again.
 
     Args:
         net: whose backbone is used.
-        embeddings: those saved earlier; the missing ones are added.
+        key: identifies the images.
         total: number of images.
         images: gives the images of some numbers, uint8 [N, H, W, 3].
-        job: device, stop and progress.
+        job: device, folder, stop and progress.
     """
+    if job.writes:
+        for partial in job.folder.glob(".*.part"):
+            partial.unlink(missing_ok=True)  # left by a killed write
+    segments = Segments(str(job.folder), f".embeddings-{key}.jsonl", seconds=job.every)
+    rows = (row.decode().split("\t") for row in segments)
+    vectors = {int(number): unpack(vector, "<f4") for number, vector in rows}
     net.to(job.device)
-    for numbers in batched(range(len(embeddings), total), _BATCH):
+    for numbers in batched((number for number in range(total) if number not in vectors), _BATCH):
         if job.stop:
-            embeddings.save()
+            if segments.flush():
+                job.on_save()
             raise job.stop.error(
-                f"Training stopped while embedding photos: {len(embeddings)} of {total}",
+                f"Training stopped while embedding photos: {len(vectors)} of {total}",
                 "The embeddings are saved. Repeat the same command to resume.",
             )
         with torch.inference_mode():
-            embeddings.add(net.embed(images(numbers).to(job.device)).cpu().numpy())
-        job.progress(len(embeddings), total)
-    embeddings.save()
+            vectors.update(zip(numbers, net.embed(images(numbers).to(job.device)).cpu().numpy(), strict=True))
+        lines = (f"{number}\t{pack(vectors[number], '<f4')}".encode() for number in numbers)
+        if job.writes and segments.add(*lines):
+            job.on_save()
+        job.progress(len(vectors), total)
+    if segments.flush():
+        job.on_save()
     net.to("cpu")
-    return torch.from_numpy(embeddings.vectors())
+    return torch.from_numpy(np.stack([vectors[number] for number in range(total)]))
+
+
+def _key(name: str, keys: NDArray[np.uint64]) -> str:
+    return f"{name}-{hashlib.sha256(keys.tobytes()).hexdigest()[:16]}"

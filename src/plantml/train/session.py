@@ -6,7 +6,6 @@ from plantml.concurrency import Listener, Stop
 from plantml.settings import Machine
 from plantml.train import distributed
 from plantml.train.config import TrainConfig
-from plantml.train.embedding_store import EmbeddingStore
 from plantml.train.probe import EmbeddingJob
 from plantml.train.run_folder import RunFolder
 
@@ -23,6 +22,12 @@ class Session:
 
     def embedding_job(self, stage: str, device: str) -> EmbeddingJob:
         """How to embed photos. `stage` names it in the progress display."""
-        run, every = self.run, self.config.checkpoint_every
-        store = EmbeddingStore(run.checkpoints, every, run.upload_in_background, writes=distributed.is_first())
-        return EmbeddingJob(device, store, self.stop, self.listener.progress(stage))
+        return EmbeddingJob(
+            device,
+            self.run.checkpoints,
+            self.config.checkpoint_every,
+            self.run.upload_in_background,
+            self.stop,
+            self.listener.progress(stage),
+            writes=distributed.is_first(),
+        )

@@ -17,7 +17,6 @@ from plantml.train import (
     allocator,
     artifacts,
     distributed,
-    embedding_store,
     finetune,
     loggers,
     packaging,
@@ -123,7 +122,7 @@ def train(
             bundle = _train(version, plan, session)
         if bundle is None or not distributed.is_first():
             return None
-        session.run.remove_checkpoints(embedding_store.PATTERN)
+        session.run.remove_checkpoints(probe.SAVED)
         scores, seconds = bundle.contract.metrics, time.monotonic() - started
         return TrainingResult(session.run.url, bundle, plan, scores, seconds, resumed, changed)
 

@@ -1,6 +1,6 @@
 """A cache of predictions on this machine, from which a killed validation resumes.
 
-    CACHE/predictions/<model>-<what>/<time>-<process>.parquet     some hundred photos each
+    CACHE/predictions/<model>-<what>/000001.jsonl     segments of some hundred photos
 
 A folder is keyed by the model's bytes, its runtime, and the library versions that affect predictions; a row by the
 photo's bytes.
@@ -11,8 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -22,9 +21,9 @@ from numpy.typing import NDArray
 
 from plantml import storage
 from plantml.about import __version__
-from plantml.errors import PlantmlError
+from plantml.errors import PlantmlError, StorageError
 from plantml.model.bundle import Bundle
-from plantml.storage import sealed_tables
+from plantml.storage.segments import Segments, pack, unpack
 
 SEGMENT_ROWS, SEGMENT_SECONDS = 256, 5.0
 
@@ -38,25 +37,33 @@ Entry = tuple[str, NDArray[np.float32]]
 
 
 class PredictionCache:
-    """Predictions of one model to one kind of question. Several processes may share the folder."""
+    """Predictions of one model to one kind of question. Several processes may share the folder.
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    Args:
+        cache: the folder of all caches.
+        model: the model's key, from `identity`; without one nothing is cached.
+        what: is asked of the model.
+        fresh: discard earlier predictions.
+    """
+
+    def __init__(self, cache: Path, model: str | None, what: str, *, fresh: bool = False) -> None:
         self._entries: dict[str, Entry] = {}
-        self._new: list[tuple[str, str, list[float]]] = []
-        self._since = time.monotonic()
-
-    @classmethod
-    def open(cls, cache: Path, model: str | None, what: str, *, fresh: bool = False) -> "PredictionCache":
-        """The predictions of a model, keyed by `identity`, for `what`; `fresh` deletes them, no key caches none."""
+        self._segments: Segments | None = None
         if model is None:
-            return cls(None)
+            return
         folder = cache / "predictions" / f"{model}-{what}"
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)
-        opened = cls(folder)
-        opened._read()
-        return opened
+        if folder.is_dir():
+            with contextlib.suppress(OSError):
+                os.utime(folder)
+        else:
+            _forget_old(folder.parent)
+        with self._optional():
+            self._segments = Segments(str(folder), rows=SEGMENT_ROWS, seconds=SEGMENT_SECONDS)
+            for row in self._segments:
+                photo, record, numbers = json.loads(row)
+                self._entries[photo] = (record, unpack(numbers, "<f4"))
 
     def get(self, photo: str | None) -> Entry | None:
         """The cached prediction for a photo."""
@@ -64,39 +71,23 @@ class PredictionCache:
 
     def add(self, photo: str | None, record: str, numbers: NDArray[np.float32]) -> None:
         """Add a prediction."""
-        if photo is None or self._folder is None:
-            return
-        self._new.append((photo, record, numbers.tolist()))
-        if len(self._new) >= SEGMENT_ROWS or time.monotonic() - self._since > SEGMENT_SECONDS:
-            self.flush()
+        if photo is not None and self._segments is not None:
+            with self._optional():
+                self._segments.add(json.dumps([photo, record, pack(numbers, "<f4")]).encode())
 
     def flush(self) -> None:
-        """Write what was added. A full disk costs the next validation some time, and this one nothing."""
-        self._since = time.monotonic()
-        if not self._new or self._folder is None:
-            return
-        with contextlib.suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            name = f"{time.time_ns()}-{os.getpid()}"
-            part = self._folder / f".{name}.part"
-            part.write_bytes(sealed_tables.pack(pl.DataFrame(self._new, schema=_SCHEMA, orient="row")))
-            part.replace(self._folder / f"{name}.parquet")
-        self._new = []
+        """Write what was added."""
+        if self._segments is not None:
+            with self._optional():
+                self._segments.flush()
 
-    def _read(self) -> None:
-        assert self._folder is not None
-        if not self._folder.is_dir():
-            _forget_old(self._folder.parent)
-            return
-        os.utime(self._folder)
-        for file in sorted(self._folder.glob("*.parquet")):
-            with contextlib.suppress(OSError):
-                rows = sealed_tables.unpack(file.read_bytes(), _SCHEMA)
-                if rows is None:
-                    file.unlink()  # damaged: predicted again
-                    continue
-                for photo, record, numbers in rows.iter_rows():
-                    self._entries[photo] = (record, np.array(numbers, np.float32))
+    @contextlib.contextmanager
+    def _optional(self) -> Iterator[None]:
+        """A full disk costs the next validation some time, and this one nothing."""
+        try:
+            yield
+        except StorageError:
+            self._segments = None
 
 
 def _forget_old(home: Path) -> None:

@@ -157,7 +157,7 @@ def _predict(
 
 def _open_cache(pipeline: Pipeline, what: str, config: ValidateConfig, machine: Machine) -> PredictionCache:
     model = identity(pipeline.bundle, pipeline.runtime.name, config.device)
-    return PredictionCache.open(machine.cache, model, what, fresh=config.fresh)
+    return PredictionCache(machine.cache, model, what, fresh=config.fresh)
 
 
 def _predict_other(other: Pipeline, photos: Photos, config: ValidateConfig, machine: Machine) -> OtherModel:

@@ -43,7 +43,7 @@ def synth(
     spec = library.SynthSpec(
         images=images, classes=class_names, seed=seed, size=size, defects=defects, severity=severity, zoom=zoom
     )
-    dataset = library.write(spec, out, workers=console.machine.threads, progress=console.progress("drawing"))
+    library.write(spec, out, workers=console.machine.threads, progress=console.progress("drawing"))
 
     def show(page: Page) -> None:
         page.line(f"Generated {count(images, 'photo')} of {count(len(spec.classes), 'class', 'classes')} in {out}")
@@ -51,4 +51,4 @@ def synth(
             page.line(f"The planted defects are listed in {out}/truth.csv")
         page.next(f"plantml dataset import {out}/labels.csv DATASET --group-column plant")
 
-    console.result("dataset synth", {"out": out, "images": dataset.images, "classes": list(spec.classes)}, show)
+    console.result("dataset synth", {"out": out, "images": images, "classes": list(spec.classes)}, show)

@@ -24,24 +24,10 @@ __all__ = [
 _AGAIN = "Export it again."
 
 
-def _open_onnx(bundle: Bundle, cache: storage.Cache | None, device: str) -> Runtime:
-    _only_cpu("onnxruntime", device)
-    return OnnxRuntime(bundle.read(bundles.ONNX, cache))
-
-
-def _open_openvino(bundle: Bundle, cache: storage.Cache | None, device: str) -> Runtime:
-    _only_cpu("openvino", device)
-    return OpenVinoRuntime(bundle.read(bundles.ONNX, cache))
-
-
-def _open_torch(bundle: Bundle, cache: storage.Cache | None, device: str) -> Runtime:
-    return TorchRuntime(bundle, device, cache)
-
-
 RUNTIMES: Mapping[str, Callable[[Bundle, storage.Cache | None, str], Runtime]] = {
-    "onnxruntime": _open_onnx,
-    "torch": _open_torch,
-    "openvino": _open_openvino,
+    "onnxruntime": lambda bundle, cache, _: OnnxRuntime(bundle.read(bundles.ONNX, cache)),
+    "torch": lambda bundle, cache, device: TorchRuntime(bundle, device, cache),
+    "openvino": lambda bundle, cache, _: OpenVinoRuntime(bundle.read(bundles.ONNX, cache)),
 }
 """Runtimes for bundles, by name. Add new ones here."""
 
@@ -63,11 +49,13 @@ def open_model(
             raise UsageError(
                 f"{model} runs only in {kind.runtime}", "", "For another runtime, name the bundle's folder."
             )
-        _only_cpu(kind.runtime, device)
+        _check_cpu(kind.runtime, device)
         return kind.read(url, *(storage.read(part) for part in kind.urls(url)))
     name = ("onnxruntime" if device == "cpu" else "torch") if runtime == "auto" else runtime
     if name not in RUNTIMES:
         raise UsageError(f"Unknown runtime {name!r}", "", f"Runtimes: auto, {', '.join(RUNTIMES)}.")
+    if name != "torch":
+        _check_cpu(name, device)
     bundle = bundles.find(model, cache) if isinstance(model, str) else model
     return bundle, RUNTIMES[name](bundle, cache, device)
 
@@ -77,7 +65,7 @@ def read_onnx(url: str, data: bytes) -> tuple[Bundle, Runtime]:
     bundle = _bundle(url, file_formats.onnx_metadata(url, data))
     file_formats.check_seal(url, file_formats.sums(data))
     session = OnnxRuntime(data)
-    _check_outputs(url, bundle.contract, session.outputs, session.output_shapes)
+    _check_outputs(url, bundle.contract, session.outputs)
     return bundle, session
 
 
@@ -90,7 +78,7 @@ def read_openvino(url: str, model: bytes, weights: bytes) -> tuple[Bundle, Runti
         raise InputError(
             f"{url} and its .bin do not belong together", "the SHA-256 of the .bin is not the one in the .xml", _AGAIN
         )
-    _check_outputs(url, bundle.contract, session.outputs, session.output_shapes)
+    _check_outputs(url, bundle.contract, session.outputs)
     return bundle, session
 
 
@@ -137,23 +125,16 @@ def output_names(contract: Contract) -> list[str]:
     return [*(f"target.{target.name}" for target in contract.targets), "embedding", "unknown"]
 
 
-def _check_outputs(url: str, contract: Contract, names: Sequence[str], shapes: Sequence[Sequence[Any]]) -> None:
-    """Raise `InputError` if the outputs of a graph do not match its contract.
-
-    Args:
-        url: for the message.
-        contract: that is in its metadata.
-        names: of its outputs.
-        shapes: of the outputs; anything but a number is a dynamic size.
-    """
+def _check_outputs(url: str, contract: Contract, outputs: Mapping[str, Sequence[Any]]) -> None:
+    """Raise `InputError` if the outputs of a graph, shapes by name, do not match its contract."""
     sizes: dict[str, list[int]] = {f"target.{target.name}": [target.size] for target in contract.targets}
     sizes |= {"embedding": [contract.architecture.embedding], "unknown": []}
-    actual = {name: list(shape[1:]) for name, shape in zip(names, shapes, strict=True)}
     for name, size in sizes.items():
-        if actual.get(name) != size:
+        actual = ["N", *list(outputs[name])[1:]] if name in outputs else "none"
+        if actual != ["N", *size]:
             raise InputError(
                 f"The outputs of {url} do not match its contract",
-                f"expected {name} of shape {['N', *size]}, got {['N', *actual[name]] if name in actual else 'none'}",
+                f"expected {name} of shape {['N', *size]}, got {actual}",
                 _AGAIN,
             )
 
@@ -165,7 +146,7 @@ def _bundle(url: str, notes: Mapping[str, str]) -> Bundle:
     return Bundle(url, parse_contract(url, content), notes[bundles.DIGEST_KEY], {})
 
 
-def _only_cpu(runtime: str, device: str) -> None:
+def _check_cpu(runtime: str, device: str) -> None:
     if device != "cpu":
         raise UsageError(
             f"{runtime} runs only on the CPU, not on {device}", "", "Use --runtime torch for other devices."

@@ -9,7 +9,15 @@ from plantml.model.runtimes.interface import Outputs
 
 
 class OnnxRuntime:
-    """onnxruntime on the CPU, one thread per call: callers bring the threads."""
+    """onnxruntime on the CPU, one thread per call: callers bring the threads.
+
+    Attributes:
+        outputs: shape of each output by its name, as the model states it: numbers, or names of dynamic sizes.
+        input_shape: of `image`, likewise.
+
+    Raises:
+        InputError: the file cannot be loaded.
+    """
 
     name = "onnxruntime"
 
@@ -24,24 +32,9 @@ class OnnxRuntime:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common base but Exception
             raise InputError("onnxruntime cannot load the file", str(error).splitlines()[0]) from error
-        self._names = [output.name for output in self._session.get_outputs()]
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        """Names of the outputs."""
-        return self._names
-
-    @property
-    def output_shapes(self) -> Sequence[Sequence[Any]]:
-        """Shapes of the outputs, as the model states them."""
-        return [output.shape for output in self._session.get_outputs()]
-
-    @property
-    def input_shape(self) -> Sequence[Any]:
-        """Shape of `image`, as the model states it: numbers, or names of dynamic sizes."""
+        self.outputs: Mapping[str, Sequence[Any]] = {each.name: each.shape for each in self._session.get_outputs()}
         inputs = self._session.get_inputs()
-        shape: Sequence[Any] = inputs[0].shape if inputs else []
-        return shape
+        self.input_shape: Sequence[Any] = inputs[0].shape if inputs else []
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -54,4 +47,4 @@ class OnnxRuntime:
 
     def run(self, batch: Pixels) -> Outputs:
         """See `Runtime.run`."""
-        return dict(zip(self._names, self._session.run(None, {"image": batch}), strict=True))
+        return dict(zip(self.outputs, self._session.run(None, {"image": batch}), strict=True))

@@ -20,6 +20,10 @@ class OpenVinoRuntime:
     Args:
         model: an `.xml` of its intermediate representation, or an ONNX file.
         weights: the `.bin` that belongs to an `.xml`.
+
+    Attributes:
+        outputs: shape of each output by its name; -1 is a dynamic size.
+        metadata: of the model.
     """
 
     name = "openvino"
@@ -40,18 +44,11 @@ class OpenVinoRuntime:
         except RuntimeError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise InputError("OpenVINO cannot load the file", lines[-1] if lines else "") from error
-        self._names = [output.get_any_name() for output in self._compiled.outputs]
+        outputs = self._compiled.outputs
+        self.outputs: Mapping[str, Sequence[Any]] = {
+            each.get_any_name(): _sizes(each.partial_shape) for each in outputs
+        }
         self._mine = threading.local()
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        """Names of the outputs."""
-        return self._names
-
-    @property
-    def output_shapes(self) -> Sequence[Sequence[Any]]:
-        """Shapes of the outputs; -1 is a dynamic size."""
-        return [_sizes(output.partial_shape) for output in self._compiled.outputs]
 
     def run(self, batch: Pixels) -> Outputs:
         """See `Runtime.run`."""
@@ -60,7 +57,7 @@ class OpenVinoRuntime:
             self._mine.request = self._compiled.create_infer_request()
         outputs = self._mine.request.infer({"image": np.ascontiguousarray(batch)})
         return {
-            name: np.array(outputs[output]) for name, output in zip(self._names, self._compiled.outputs, strict=True)
+            name: np.array(outputs[output]) for name, output in zip(self.outputs, self._compiled.outputs, strict=True)
         }
 
 
