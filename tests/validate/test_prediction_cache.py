@@ -76,11 +76,11 @@ sys.path.insert(0, sys.argv[1])
 from plantml.validate import prediction_cache
 prediction_cache.SEGMENT_ROWS = 4
 from plantml.model import pipeline
-answer = pipeline.Pipeline.predict_urls
-def slow(self, urls):
+answer = pipeline.Pipeline.predict_bytes
+def slow(self, sources):
     time.sleep(0.15)
-    return answer(self, urls)
-pipeline.Pipeline.predict_urls = slow
+    return answer(self, sources)
+pipeline.Pipeline.predict_bytes = slow
 from plantml.cli.app import run
 from plantml.cli.console import Streams
 sys.exit(run(sys.argv[2:], Streams()))
@@ -101,8 +101,10 @@ def test_a_killed_validation_goes_on_where_it_was(cli, trained, run_python, tmp_
     answered = []
     from plantml.model.pipeline import Pipeline
 
-    read = Pipeline.predict_urls
-    monkeypatch.setattr(Pipeline, "predict_urls", lambda self, urls: answered.extend(urls) or read(self, urls))
+    predict = Pipeline.predict_bytes
+    monkeypatch.setattr(
+        Pipeline, "predict_bytes", lambda self, photos: answered.extend(photos) or predict(self, photos)
+    )
     result = cli(*line, "--json")
     assert result.code == 0, result.err
     assert 0 < len(answered) <= 72 - 12

@@ -122,7 +122,7 @@ def validate(
             [_dataset_ref(each) for each in several],
             opened(model).pipeline,
             resolved,
-            machine=validation.Machine(settings.machine().cache_dir, stop),
+            machine=validation.Machine(settings.machine(), stop),
             other=opened(other).pipeline if other is not None else None,
         )
 

@@ -206,7 +206,9 @@ class _Bench:
     def __init__(self, source: Source, split: str, limit: int) -> None:
         self.source = source
         version = samples.version_of(source.bundle, source.data)
-        self._sample = samples.held_out(version, source.bundle.contract, split, limit, source.progress)
+        self._sample = samples.held_out(
+            version, source.bundle.contract, split, limit, cache=source.cache, progress=source.progress
+        )
         self._reference = _Remembering(TorchRuntime(source.bundle, cache=source.cache))
         self._served = OnnxRuntime(source.read(bundles.ONNX))
 

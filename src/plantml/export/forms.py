@@ -88,8 +88,8 @@ def _onnx(source: Source) -> Made:
 def _int8(source: Source) -> Made:
     contract = source.bundle.contract
     version = samples.version_of(source.bundle, source.data)
-    train = samples.of_split(version, contract, "train", int8.CALIBRATION)
-    val = samples.of_split(version, contract, "val", int8.VALIDATION)
+    train = samples.of_split(version, contract, "train", int8.CALIBRATION, source.cache)
+    val = samples.of_split(version, contract, "val", int8.VALIDATION, source.cache)
     quantised = int8.quantise(
         contract,
         source.bundle.digest,

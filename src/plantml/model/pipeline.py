@@ -19,7 +19,7 @@ from PIL import Image
 
 from plantml import imaging, storage
 from plantml.concurrency import batched, in_threads
-from plantml.errors import InputError, NotFoundError, PlantmlError, RefusedError
+from plantml.errors import DamagedError, InputError, NotFoundError, PlantmlError, RefusedError
 from plantml.imaging import ImageError, Pixels
 from plantml.model.bundle import Bundle
 from plantml.model.records import Decision, Reader, Record, failed
@@ -183,11 +183,11 @@ def _is_near(url: str) -> bool:
 
 
 def _code(error: PlantmlError) -> str:
-    """The failure code of a read error."""
+    """The failure code of a read error. Damaged: an archive's member, or a photo that is not the imported one."""
     if isinstance(error, NotFoundError):
         return "not-found"
     if isinstance(error, RefusedError) or isinstance(error.__cause__, PermissionError):
         return "refused"
     if isinstance(error.__cause__, TimeoutError):
         return "timeout"
-    return "damaged" if isinstance(error, InputError) else "unreachable"  # damaged: an archive's member
+    return "damaged" if isinstance(error, InputError | DamagedError) else "unreachable"

@@ -73,7 +73,10 @@ def predict(work: Work) -> Result:
         selected = selection.select(
             [work.result("split")["dataset"]], [pipeline.bundle.contract.targets], _validate_config(url)
         )
-        predicted = predictions.predict(pipeline, selected.rows, cache, work.stop, work.progress(f"predicting, {name}"))
+        predicted = predictions.predict(
+            pipeline, selected.rows, cache, work.machine.cache(),
+            stop=work.stop, progress=work.progress(f"predicting, {name}"),
+        )  # fmt: skip
         files = prediction_tables.files("predictions", prediction_tables.predictions(selected, predicted))
         out = work.round.place("predictions", name)
         storage.publish(out, files)
@@ -86,7 +89,7 @@ def predict(work: Work) -> Result:
 def compare(work: Work) -> Result:
     """Compare both on all, frozen and recent test photos: paired, over groups, and by class."""
     both, gates = models(work), work.config.gates
-    machine = validation.Machine(work.machine.cache_dir, work.stop, work.progress)
+    machine = validation.Machine(work.machine, work.stop, work.progress)
     opened = {name: work.pipeline(url) for name, url in both.items()}
     drop = gates.max_drop if IN_SERVICE in both else None
     compared = {}

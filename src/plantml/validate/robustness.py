@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from plantml import imaging, metrics
+from plantml import imaging, metrics, storage
 from plantml.concurrency import Progress, Stop
 from plantml.imaging import Pixels
 from plantml.model.pipeline import Pipeline
@@ -106,6 +106,7 @@ def robustness(
     pipeline: Pipeline,
     photos: Photos,
     cache: PredictionCache,
+    photo_cache: storage.Cache | None,
     *,
     most: int,
     seed: int,
@@ -116,7 +117,9 @@ def robustness(
     sample = _sample(photos.rows.height, most, seed)
     sampled = photos.at(sample)
     predicted: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for at, by_change in predict_changed(pipeline, sampled.rows, changes(), cache, stop=stop, progress=progress):
+    for at, by_change in predict_changed(
+        pipeline, sampled.rows, changes(), cache, photo_cache, stop=stop, progress=progress
+    ):
         for name, outputs in by_change.items():
             predicted.setdefault(name, {})[at] = outputs
     places = sorted(predicted["none"])

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cached_property
 
 import polars as pl
 
-from plantml import storage
+from plantml import settings, storage
 from plantml.concurrency import Progress, Stop, silent
 from plantml.errors import InputError, UsageError
 from plantml.model.pipeline import Pipeline, Prediction
@@ -45,14 +45,19 @@ class Machine:
     """What a validation needs from the machine.
 
     Attributes:
-        cache: folder for cached predictions.
+        settings: folder and limit of the cache, for predictions and remote photos.
         stop: set by a signal.
         progress: makes the listener for one part of the work.
     """
 
-    cache: Path
+    settings: settings.Machine
     stop: Stop
     progress: Callable[[str], Progress] = lambda _: silent
+
+    @cached_property
+    def photos(self) -> storage.Cache:
+        """The cache of remote photos."""
+        return self.settings.cache()
 
 
 def validate(
@@ -135,7 +140,7 @@ def validate(
         new=ours.new + (theirs.predictions.new if theirs else 0),
         config=config,
     )
-    return _write(Validation(result, pipeline, photos, ours, readable, outcomes, theirs), machine)
+    return _write(Validation(result, pipeline, photos, ours, readable, outcomes, theirs, machine.photos), machine)
 
 
 def _check(config: ValidateConfig, other: Pipeline | None) -> None:
@@ -152,12 +157,14 @@ def _predict(
     pipeline: Pipeline, rows: pl.DataFrame, name: str, config: ValidateConfig, machine: Machine
 ) -> Predictions:
     cache = _open_cache(pipeline, "photos", config, machine)
-    return predictions.predict(pipeline, rows, cache, machine.stop, machine.progress(name))
+    return predictions.predict(
+        pipeline, rows, cache, machine.photos, stop=machine.stop, progress=machine.progress(name)
+    )
 
 
 def _open_cache(pipeline: Pipeline, what: str, config: ValidateConfig, machine: Machine) -> PredictionCache:
     model = identity(pipeline.bundle, pipeline.runtime.name, config.device)
-    return PredictionCache.open(machine.cache, model, what, fresh=config.fresh)
+    return PredictionCache.open(machine.settings.cache_dir, model, what, fresh=config.fresh)
 
 
 def _predict_other(other: Pipeline, photos: Photos, config: ValidateConfig, machine: Machine) -> OtherModel:
@@ -211,6 +218,7 @@ def _robustness(pipeline: Pipeline, photos: Photos, config: ValidateConfig, mach
         pipeline,
         photos,
         _open_cache(pipeline, "changed", config, machine),
+        machine.photos,
         most=config.robustness_photos,
         seed=config.seed,
         stop=machine.stop,
@@ -268,4 +276,4 @@ def _review(validation: Validation, machine: Machine) -> dict[str, bytes]:
     else:
         items = _predict(validation.pipeline, rows, "unlabelled photos", config, machine).items
     picks = review.choose(rows, items, targets, config.review)
-    return review.files(rows, items, targets, picks, validation.result.model)
+    return review.files(rows, items, targets, picks, model=validation.result.model, photo_cache=machine.photos)
