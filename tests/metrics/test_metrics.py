@@ -466,7 +466,9 @@ def test_photos_of_one_group_make_the_interval_wider():
     widths = {}
     for name, keys in (("plants", np.repeat(np.arange(60), 10)), ("photos", np.arange(600))):
         groups = metrics.Groups(keys)
-        result = metrics.replicate([bootstrap.of_target(class_target(2), truth, outputs, groups)], groups)
+        result = metrics.replicate(
+            [bootstrap.of_target(class_target(2), truth, outputs, groups)], groups, resamples=2000, seed=0
+        )
         widths[name] = metrics.interval("disease.accuracy", right.mean(), result["disease.accuracy"]).width
     assert widths["plants"] == pytest.approx(widths["photos"] * np.sqrt(10), rel=0.15)
 
@@ -491,7 +493,7 @@ def test_no_mistake_among_few_is_not_certainty():
     groups = metrics.Groups(range(20))
     outputs = probabilities([0, 1] * 10, [0.9] * 20, 2)
     statistic = bootstrap.of_target(class_target(2), np.array([0, 1] * 10), outputs, groups)
-    result = metrics.replicate([statistic], groups, resamples=100)
+    result = metrics.replicate([statistic], groups, resamples=100, seed=0)
     interval = metrics.interval("disease.accuracy", 1.0, result["disease.accuracy"], groups=20)
     assert interval.high == 1
     assert interval.low == pytest.approx(stats.binomtest(20, 20).proportion_ci(method="exact").low)
@@ -510,7 +512,7 @@ def test_few_groups_have_the_limits_of_so_many_trials():
 def test_one_group_has_no_interval():
     groups = metrics.Groups(["a"] * 5)
     statistic = bootstrap.of_target(VALUE, np.arange(5.0), np.zeros((5, 1)), groups)
-    assert metrics.replicate([statistic], groups) == {}
+    assert metrics.replicate([statistic], groups, resamples=10, seed=0) == {}
     assert metrics.interval("severity.mae", 1.0, None) is None
     assert metrics.interval("severity.mae", 1.0, np.full(10, np.nan)) is None
 
@@ -518,7 +520,7 @@ def test_one_group_has_no_interval():
 def test_one_photo_and_a_missing_class_go_through(answered):
     groups = metrics.Groups(["a", "b"])
     statistic = bootstrap.of_target(class_target(3), np.array([0, -1]), probabilities([0, 1], [0.9, 0.9], 3), groups)
-    result = metrics.replicate([statistic], groups, resamples=20)
+    result = metrics.replicate([statistic], groups, resamples=20, seed=0)
     assert np.isnan(result["disease.recall[rust]"]).all()
     assert np.nanmin(result["disease.accuracy"]) == 1
 
@@ -530,7 +532,7 @@ def test_ten_thousand_photos_take_seconds():
     target = Target("disease", "class", tuple(f"d{number}" for number in range(10)))
     statistic = bootstrap.of_target(target, rng.integers(0, 10, 10_000), outputs, groups)
     start = time.process_time()
-    metrics.replicate([statistic], groups, resamples=1000)
+    metrics.replicate([statistic], groups, resamples=1000, seed=0)
     assert time.process_time() - start < 10  # about 2 on the machine it was written on
 
 

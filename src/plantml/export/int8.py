@@ -7,13 +7,10 @@ photos; where none is good enough, the layers whose quantisation moves the embed
 temperatures, thresholds and the `unknown` threshold are fitted anew, for a quantised model is another model.
 """
 
-import contextlib
-import logging
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml.concurrency import Progress, silent
-from plantml.errors import InputError, MissingExtraError
+from plantml.errors import InputError
 from plantml.export import onnx as exporting
 from plantml.export import proof
-from plantml.export.samples import Sample
+from plantml.export.samples import BATCH, Sample
 from plantml.imaging import Pixels
 from plantml.metrics import calibration
 from plantml.model import bundle as bundles
@@ -184,8 +181,8 @@ def _doubling(limit: int) -> Iterator[int]:
 
 
 def _embed(body: bytes, pixels: Pixels) -> Floats:
-    session = OnnxRuntime(body)
-    return np.concatenate([session.run(pixels[at : at + 16])["embedding"] for at in range(0, len(pixels), 16)])
+    batches = (pixels[at : at + BATCH] for at in range(0, len(pixels), BATCH))
+    return proof.outputs(OnnxRuntime(body), batches)["embedding"]
 
 
 class _Judge:
@@ -194,10 +191,8 @@ class _Judge:
     embedding: Floats
 
     def __init__(self, contract: Contract, weights: bytes, val: Sample) -> None:
-        try:
-            from plantml.model import network
-        except ImportError as error:
-            raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
+        from plantml.model import network
+
         self.contract, self.val = contract, val
         self._weights = network.read_weights(weights)
 
@@ -306,7 +301,7 @@ class _Quantiser:
 
         model = onnx.ModelProto()
         model.CopyFrom(self._body)
-        with _silent():
+        with exporting.quiet():
             quantiser = quantization.QDQQuantizer(
                 model,
                 True,  # a scale for each channel of a weight
@@ -340,7 +335,7 @@ class _Quantiser:
             from onnxruntime import quantization
 
             kind, options = METHODS[method]
-            with tempfile.TemporaryDirectory(prefix="plantml-int8-") as folder, _silent():
+            with tempfile.TemporaryDirectory(prefix="plantml-int8-") as folder, exporting.quiet():
                 file = Path(folder, "body.onnx")
                 file.write_bytes(self.plain)
                 calibrator = quantization.create_calibrator(
@@ -355,19 +350,15 @@ class _Quantiser:
         return self._ranges[method]
 
 
-@dataclass
 class _Reader:
     """Hands photos to onnxruntime's calibration, one by one."""
 
-    photos: Pixels
-    _next: int = field(default=0)
+    def __init__(self, photos: Pixels) -> None:
+        self._inputs = iter({"image": photo[None]} for photo in photos)
 
     def get_next(self) -> dict[str, Pixels] | None:
         """The next input, or `None` after the last."""
-        if self._next >= len(self.photos):
-            return None
-        self._next += 1
-        return {"image": self.photos[self._next - 1 : self._next]}
+        return next(self._inputs, None)
 
 
 def _operators() -> list[str]:
@@ -381,7 +372,7 @@ def _prepared(body: Any) -> Any:
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory(prefix="plantml-int8-") as folder, _silent():
+    with tempfile.TemporaryDirectory(prefix="plantml-int8-") as folder, exporting.quiet():
         before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
         onnx.save(body, before)
         quant_pre_process(before, after, skip_symbolic_shape=True)
@@ -410,15 +401,3 @@ def _raw(tensor: Any) -> bytes:
 
     content: bytes = numpy_helper.to_array(tensor).tobytes()
     return content
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Suppresses the output and warnings of quantisation."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-            yield
-    finally:
-        logging.disable(level)

@@ -13,7 +13,7 @@ from plantml.concurrency import Progress, silent
 from plantml.data import photos, versions
 from plantml.data.manifest import Version
 from plantml.errors import InputError
-from plantml.imaging import Fit, ImageError, Pixels
+from plantml.imaging import Fit, Pixels
 from plantml.model.bundle import Bundle
 from plantml.model.contract import Contract
 from plantml.targets import Target
@@ -122,11 +122,11 @@ def _pixels(version: Version, rows: pl.DataFrame, fit: Fit, cache: storage.Cache
     pixels = np.empty((rows.height, fit.height, fit.width, 3), np.uint8)
     wanted = ((image_id, version.image_url(path)) for image_id, path in rows.select("image_id", "path").iter_rows())
     for done, (url, data) in enumerate(photos.read_ahead(wanted, cache)):
-        if not isinstance(data, bytes):
-            raise data
         try:
+            if not isinstance(data, bytes):
+                raise data
             pixels[done] = imaging.decode(data, fit)
-        except ImageError as error:
+        except photos.UNREADABLE as error:
             raise InputError(f"{url} cannot be read", str(error), "Restore it from a backup.") from error
         progress(done + 1, rows.height)
     return pixels

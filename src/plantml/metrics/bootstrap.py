@@ -23,8 +23,6 @@ Bools = NDArray[np.bool_]
 Replicates = Mapping[str, Floats]
 """By score: its value in every resample, float64 [R]; NaN where a resample says nothing of it."""
 
-RESAMPLES = 2000
-SEED = 0
 LEVEL = 0.95
 
 FEW = 10
@@ -112,9 +110,7 @@ class Statistic(Protocol):
         ...
 
 
-def replicate(
-    statistics: Sequence[Statistic], groups: Groups, *, resamples: int = RESAMPLES, seed: int = SEED
-) -> Replicates:
+def replicate(statistics: Sequence[Statistic], groups: Groups, *, resamples: int, seed: int) -> Replicates:
     """All statistics in the same resamples; nothing with fewer than two groups, which say nothing of others."""
     if groups.count < 2:
         return {}
