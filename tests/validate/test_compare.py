@@ -104,7 +104,7 @@ def test_a_drop_is_judged_for_the_mean_and_for_each_class():
     mine[50:60] = 2
     result = against(answers(truth, mine), answers(truth, truth), max_drop=0.08)
     judged = {gate.name: gate for gate in result.gates}
-    f1 = metrics.report_encoded(TARGET, truth, answers(truth, mine).outputs["disease"]).per_class
+    f1 = metrics.report(TARGET, truth, answers(truth, mine).outputs["disease"]).per_class
     assert judged["disease.f1[rust]"].value == pytest.approx(1 - f1["rust"]["f1"])
     assert [name for name, gate in judged.items() if not gate.passed] == ["disease.f1[rust]", "disease.f1[blight]"]
     assert judged["disease.macro_f1"].passed

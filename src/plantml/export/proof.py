@@ -11,7 +11,7 @@ from plantml import metrics
 from plantml.errors import GateError
 from plantml.imaging import Pixels
 from plantml.metrics import Groups, Interval
-from plantml.metrics.bootstrap import of_target
+from plantml.metrics.statistics import of_target
 from plantml.model.contract import Contract
 from plantml.model.records import Reader
 from plantml.model.runtimes import Outputs, Runtime
@@ -238,9 +238,7 @@ def _replicates(
     targets: Sequence[Target], labels: Mapping[str, NDArray[Any]], outputs: Outputs, groups: Groups
 ) -> NDArray[np.floating[Any]]:
     """`score` of every resample: float64 [R]; empty where fewer than two groups say nothing of others."""
-    statistics = [
-        of_target(target, labels[target.name], outputs[f"target.{target.name}"], groups) for target in targets
-    ]
+    statistics = [of_target(target, labels[target.name], outputs[f"target.{target.name}"]) for target in targets]
     replicates = metrics.replicate(statistics, groups, resamples=RESAMPLES, seed=0)
     names = [f"{target.name}.{'r2' if target.kind == 'value' else 'macro_f1'}" for target in targets]
     return np.mean([replicates[name] for name in names], axis=0) if replicates else np.array([])

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml import metrics
-from plantml.metrics import Groups, Interval, Replicates, Report, bootstrap
-from plantml.metrics.bootstrap import MeanStatistic
+from plantml.metrics import Groups, Interval, Replicates, Report
+from plantml.metrics.statistics import MeanStatistic, Statistic, of_target
 from plantml.targets import Target
 from plantml.validate.predictions import Predictions
 from plantml.validate.selection import Photos
@@ -88,23 +88,17 @@ def evaluate(outcomes: Outcomes, *, resamples: int, seed: int) -> Evaluation:
     """Scores with their intervals."""
     done = metrics.reports_of(outcomes.targets, outcomes.truth, outcomes.outputs, outcomes.shared)
     scores, every = metrics.headline(done), metrics.every_score(done)
-    statistics = [
-        bootstrap.of_target(
-            target,
-            outcomes.truth[target.name],
-            outcomes.outputs[target.name],
-            outcomes.groups,
-            outcomes.shared.get(target.name),
-        )
+    measured: list[Statistic] = [
+        of_target(target, outcomes.truth[target.name], outcomes.outputs[target.name], outcomes.shared.get(target.name))
         for target in outcomes.targets
     ]
     joint = _joint(outcomes)
     if joint is not None:
         value, statistic = joint
         scores, every = {JOINT: value, **scores}, {JOINT: value, **every}
-        statistics.append(statistic)
-    replicates = metrics.replicate(statistics, outcomes.groups, resamples=resamples, seed=seed)
-    replicates = bootstrap.with_means(replicates, [target.name for target in outcomes.targets])
+        measured.append(statistic)
+    replicates = metrics.replicate(measured, outcomes.groups, resamples=resamples, seed=seed)
+    replicates = {**replicates, **metrics.mean_scores(replicates, (target.name for target in outcomes.targets))}
     return Evaluation(done, scores, every, _intervals(every, replicates, outcomes), replicates)
 
 
@@ -115,7 +109,7 @@ def _joint(outcomes: Outcomes) -> tuple[float, MeanStatistic] | None:
     if value is None:
         return None
     everywhere = np.logical_and.reduce(known)
-    return value, MeanStatistic({JOINT: (np.logical_and.reduce(right), everywhere)}, outcomes.groups)
+    return value, MeanStatistic({JOINT: (np.logical_and.reduce(right), everywhere)})
 
 
 def _intervals(every: Mapping[str, float], replicates: Replicates, outcomes: Outcomes) -> dict[str, Interval]:
