@@ -14,7 +14,8 @@ from plantml.model.contract import Architecture, Contract, Origin
 from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
 from plantml.validate.config import ValidateConfig
-from plantml.validate.validate import Machine, validate
+from plantml.validate.predictions import Machine
+from plantml.validate.validate import validate
 
 DISEASE = Target("disease", "class", ("none", "rust", "blight"))
 HEALTH = Target("health", "class", ("healthy", "diseased"))

@@ -5,6 +5,7 @@ from plantml import metrics
 from plantml.errors import InputError
 from plantml.targets import Target
 from plantml.validate.compare import compare
+from plantml.validate.config import ValidateConfig
 from plantml.validate.scoring import Outcomes, evaluate
 
 TARGET = Target("disease", "class", ("none", "rust", "blight"))
@@ -20,7 +21,7 @@ def answers(truth, said, target=TARGET, groups=None, order=None):
 
 
 def against(mine, others, max_drop=None, resamples=400):
-    both = [(each, evaluate(each, resamples=resamples, seed=0)) for each in (mine, others)]
+    both = [(each, evaluate(each, ValidateConfig(resamples=resamples))) for each in (mine, others)]
     names = [f"{number}.jpg" for number in range(len(mine.truth["disease"]))]
     return compare("other", "digest", both[0], both[1], names=names, max_drop=max_drop)
 

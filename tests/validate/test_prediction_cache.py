@@ -112,19 +112,19 @@ def test_a_killed_validation_goes_on_where_it_was(cli, trained, run_python, tmp_
 
 
 def test_a_damaged_segment_is_left_out(tmp_path):
-    store = PredictionCache.open(tmp_path, "model", "photos")
+    store = PredictionCache.open(tmp_path / "predictions" / "model-photos")
     store.add("a", "{}", np.array([1.5], np.float32))
     store.flush()
     (folder,) = (tmp_path / "predictions").iterdir()
     (folder / "0-0.parquet").write_bytes(b"half")
-    again = PredictionCache.open(tmp_path, "model", "photos")
+    again = PredictionCache.open(tmp_path / "predictions" / "model-photos")
     assert again.get("a")[1].tolist() == [1.5]
     assert again.get("b") is None
     assert not (folder / "0-0.parquet").exists()
 
 
 def test_without_a_name_nothing_is_kept(tmp_path):
-    store = PredictionCache.open(tmp_path, None, "photos")
+    store = PredictionCache.open(None)
     store.add("a", "{}", np.array([1.5], np.float32))
     store.flush()
     assert not list(tmp_path.iterdir())
@@ -133,11 +133,11 @@ def test_without_a_name_nothing_is_kept(tmp_path):
 def test_the_least_used_models_are_forgotten(tmp_path, monkeypatch):
     monkeypatch.setattr(prediction_cache, "_MODELS", 3)
     for number in range(6):
-        store = PredictionCache.open(tmp_path, f"model{number}", "photos")
+        store = PredictionCache.open(tmp_path / "predictions" / f"model{number}-photos")
         store.add("a", "{}", np.array([1.0], np.float32))
         store.flush()
         os.utime(tmp_path / "predictions" / f"model{number}-photos", (number, number))
-    PredictionCache.open(tmp_path, "another", "photos")
+    PredictionCache.open(tmp_path / "predictions" / "another-photos")
     assert sorted(folder.name for folder in (tmp_path / "predictions").iterdir()) == [
         "model3-photos",
         "model4-photos",

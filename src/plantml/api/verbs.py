@@ -102,6 +102,7 @@ def validate(
     """
     from plantml.validate import validate as validation
     from plantml.validate.config import ValidateConfig
+    from plantml.validate.predictions import Machine
 
     flags: dict[str, Any] = options | {"model": _model_ref(model)}
     if against is not None:
@@ -122,7 +123,7 @@ def validate(
             [_dataset_ref(each) for each in several],
             opened(model).pipeline,
             resolved,
-            machine=validation.Machine(settings.machine(), stop),
+            machine=Machine(settings.machine(), stop),
             other=opened(other).pipeline if other is not None else None,
         )
 

@@ -9,7 +9,7 @@ are paired.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,7 @@ _CHUNK = 1 << 20
 """Weights per chunk; with more, the curves' running sums leave the processor's cache."""
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """A confidence interval of level `LEVEL`."""
 
     low: float

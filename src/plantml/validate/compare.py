@@ -11,7 +11,7 @@ from plantml import metrics
 from plantml.metrics import Interval, Paired, Replicates, ValueReport, bootstrap
 from plantml.targets import Target
 from plantml.validate.gates import Gate
-from plantml.validate.scoring import JOINT, Evaluation, Outcomes, groups_of
+from plantml.validate.scoring import JOINT, Evaluation, Outcomes, class_groups
 
 Bools = NDArray[np.bool_]
 
@@ -236,7 +236,7 @@ def _gates(mine: Outcomes, this: Evaluation, other: Evaluation, bound: float, *,
     A class in too few groups has no interval, and its drop is not resolvable. Where two models, unless they are the
     same one, differ on no photo, the interval is that of a share that was not seen once in so many groups.
     """
-    sizes = groups_of(mine)
+    sizes = class_groups(mine)
     gates = []
     for report in this.reports:
         name = f"{report.target}.{'r2' if isinstance(report, ValueReport) else 'macro_f1'}"
@@ -270,7 +270,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
                 "other": each.other,
                 "this": each.value,
                 "difference": each.difference,
-                "interval": [each.interval.low, each.interval.high] if each.interval else None,
+                "interval": each.interval,
                 "sure": each.probability,
                 "verdict": each.verdict,
             }

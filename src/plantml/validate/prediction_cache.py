@@ -24,6 +24,8 @@ from plantml import storage
 from plantml.about import __version__
 from plantml.errors import PlantmlError
 from plantml.model.bundle import Bundle
+from plantml.model.pipeline import Pipeline
+from plantml.settings import Machine
 from plantml.storage import sealed_tables
 
 SEGMENT_ROWS, SEGMENT_SECONDS = 256, 5.0
@@ -47,14 +49,19 @@ class PredictionCache:
         self._since = time.monotonic()
 
     @classmethod
-    def open(cls, cache: Path, model: str | None, what: str, *, fresh: bool = False) -> "PredictionCache":
-        """The predictions of a model, keyed by `identity`, for `what`; `fresh` deletes them, no key caches none."""
-        if model is None:
-            return cls(None)
-        folder = cache / "predictions" / f"{model}-{what}"
-        if fresh:
-            shutil.rmtree(folder, ignore_errors=True)
+    def of(
+        cls, pipeline: Pipeline, what: str, machine: Machine, *, device: str = "cpu", fresh: bool = False
+    ) -> "PredictionCache":
+        """The predictions of a model for `what`; `fresh` deletes them, and a model that cannot be read keeps none."""
+        model = _identity(pipeline.bundle, pipeline.runtime.name, device)
+        return cls.open(machine.cache_dir / "predictions" / f"{model}-{what}" if model else None, fresh=fresh)
+
+    @classmethod
+    def open(cls, folder: Path | None, *, fresh: bool = False) -> "PredictionCache":
+        """The predictions in a folder; `fresh` deletes them, no folder keeps none."""
         opened = cls(folder)
+        if fresh and folder:
+            shutil.rmtree(folder, ignore_errors=True)
         opened._read()
         return opened
 
@@ -84,7 +91,8 @@ class PredictionCache:
         self._new = []
 
     def _read(self) -> None:
-        assert self._folder is not None
+        if self._folder is None:
+            return
         if not self._folder.is_dir():
             _forget_old(self._folder.parent)
             return
@@ -106,7 +114,7 @@ def _forget_old(home: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def identity(bundle: Bundle, runtime: str, device: str) -> str | None:
+def _identity(bundle: Bundle, runtime: str, device: str) -> str | None:
     """The cache key of a model; `None` if its bytes cannot be read."""
     try:
         files: Mapping[str, str] = bundle.files or {"": hashlib.sha256(storage.read(bundle.url)).hexdigest()}

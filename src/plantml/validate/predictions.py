@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from plantml import imaging, storage
-from plantml.concurrency import Progress, Stop, batched, in_threads
+from plantml import imaging, settings, storage
+from plantml.concurrency import Progress, Stop, batched, in_threads, silent
 from plantml.data import photos
 from plantml.errors import InputError, PlantmlError
 from plantml.imaging import Pixels
@@ -24,6 +25,26 @@ from plantml.validate.selection import DATASET
 
 Floats = NDArray[np.float32]
 Change = Callable[[Pixels], Pixels]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a validation needs from the machine.
+
+    Attributes:
+        settings: folder and limit of the cache, for predictions and remote photos.
+        stop: set by a signal.
+        progress: makes the listener for one part of the work.
+    """
+
+    settings: settings.Machine
+    stop: Stop
+    progress: Callable[[str], Progress] = lambda _: silent
+
+    @cached_property
+    def photos(self) -> storage.Cache:
+        """The cache of remote photos."""
+        return self.settings.cache()
 
 
 @dataclass(frozen=True)
@@ -49,16 +70,8 @@ class Predictions:
         return np.stack([each[target] for each in probabilities if each is not None])
 
 
-def predict(
-    pipeline: Pipeline,
-    rows: pl.DataFrame,
-    cache: PredictionCache,
-    photo_cache: storage.Cache | None,
-    *,
-    stop: Stop,
-    progress: Progress,
-) -> Predictions:
-    """Predictions for all photos.
+def predict(pipeline: Pipeline, rows: pl.DataFrame, cache: PredictionCache, machine: Machine, name: str) -> Predictions:
+    """Predictions for all photos; progress is shown under this name.
 
     Raises:
         StoppedError: a signal came; the predictions so far are cached.
@@ -66,6 +79,7 @@ def predict(
         StorageError: the storage has failed; the predictions so far are cached.
     """
     contract, keys = pipeline.bundle.contract, photo_keys(rows)
+    stop, progress = machine.stop, machine.progress(name)
     urls = rows["url"].to_list()
     restored: list[Prediction | None] = [
         _restored(cache.get(key), contract, url) for key, url in zip(keys, urls, strict=True)
@@ -73,7 +87,7 @@ def predict(
     missing = [at for at, prediction in enumerate(restored) if prediction is None]
     done = len(urls) - len(missing)
     progress(done, len(urls))
-    contents = photos.read_ahead(stop.until((rows["image_id"][at], urls[at]) for at in missing), photo_cache)
+    contents = photos.read_ahead(stop.until((rows["image_id"][at], urls[at]) for at in missing), machine.photos)
     chunks = in_threads(pipeline.predict_bytes, batched(contents, pipeline.batch), pipeline.threads)
     try:
         for at, prediction in zip(missing, chain.from_iterable(chunks), strict=False):  # a stop ends them early
@@ -100,16 +114,14 @@ def predict_changed(
     rows: pl.DataFrame,
     changes: Mapping[str, Change],
     cache: PredictionCache,
-    photo_cache: storage.Cache | None,
-    *,
-    stop: Stop,
-    progress: Progress,
+    machine: Machine,
 ) -> Iterator[tuple[int, Mapping[str, Mapping[str, Floats]]]]:
     """Outputs for perturbed photos: place, then float32 [classes] by change and target; unreadable photos are left out.
 
     Each photo is read once. The changes are made at the model's input size. Raises as `predict`.
     """
     contract, keys, urls = pipeline.bundle.contract, photo_keys(rows), rows["url"].to_list()
+    stop, progress = machine.stop, machine.progress("perturbed photos")
     length = sum(target.size for target in contract.targets)
     missing = []
     for at, key in enumerate(keys):
@@ -135,7 +147,7 @@ def predict_changed(
         return [(at, numbers[row]) for row, (at, _) in enumerate(readable)]
 
     done = len(urls) - len(missing)
-    contents = photos.read_ahead(stop.until((rows["image_id"][at], urls[at]) for at in missing), photo_cache)
+    contents = photos.read_ahead(stop.until((rows["image_id"][at], urls[at]) for at in missing), machine.photos)
     placed = zip(missing, contents, strict=False)  # a stop ends them early
     try:
         for chunk in in_threads(work, batched(placed, pipeline.batch), pipeline.threads):

@@ -145,7 +145,7 @@ def as_json(result: ValidationResult) -> dict[str, Any]:
         "failed": [list(pair) for pair in result.failed],
         "allowed_failures": result.allowed,
         "scores": dict(result.scores),
-        "intervals": {name: [each.low, each.high] for name, each in result.intervals.items()},
+        "intervals": dict(result.intervals),
         "bootstrap": {
             "level": LEVEL,
             "over": "groups",

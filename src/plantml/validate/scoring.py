@@ -11,8 +11,9 @@ from plantml import metrics
 from plantml.metrics import Groups, Interval, Replicates, Report
 from plantml.metrics.statistics import MeanStatistic, Statistic, of_target
 from plantml.targets import Target
+from plantml.validate.config import ValidateConfig
 from plantml.validate.predictions import Predictions
-from plantml.validate.selection import Photos
+from plantml.validate.selection import Photos, groups_of
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
@@ -79,12 +80,12 @@ def outcomes(targets: Sequence[Target], photos: Photos, predictions: Predictions
         targets=targets,
         truth={target.name: target.encode(rows[target.name].to_list()) for target in targets},
         outputs={target.name: predictions.outputs(target.name, places) for target in targets},
-        groups=photos.at(places).groups(),
+        groups=groups_of(rows),
         shared=photos.shared,
     )
 
 
-def evaluate(outcomes: Outcomes, *, resamples: int, seed: int) -> Evaluation:
+def evaluate(outcomes: Outcomes, config: ValidateConfig) -> Evaluation:
     """Scores with their intervals."""
     done = metrics.reports_of(outcomes.targets, outcomes.truth, outcomes.outputs, outcomes.shared)
     scores, every = metrics.headline(done), metrics.every_score(done)
@@ -97,7 +98,7 @@ def evaluate(outcomes: Outcomes, *, resamples: int, seed: int) -> Evaluation:
         value, statistic = joint
         scores, every = {JOINT: value, **scores}, {JOINT: value, **every}
         measured.append(statistic)
-    replicates = metrics.replicate(measured, outcomes.groups, resamples=resamples, seed=seed)
+    replicates = metrics.replicate(measured, outcomes.groups, resamples=config.resamples, seed=config.seed)
     replicates = {**replicates, **metrics.mean_scores(replicates, (target.name for target in outcomes.targets))}
     return Evaluation(done, scores, every, _intervals(every, replicates, outcomes), replicates)
 
@@ -113,7 +114,7 @@ def _joint(outcomes: Outcomes) -> tuple[float, MeanStatistic] | None:
 
 
 def _intervals(every: Mapping[str, float], replicates: Replicates, outcomes: Outcomes) -> dict[str, Interval]:
-    sizes = groups_of(outcomes)
+    sizes = class_groups(outcomes)
     intervals = {}
     for name, value in every.items():
         interval = metrics.interval(name, value, replicates.get(name), sizes.get(name, outcomes.groups.count))
@@ -122,7 +123,7 @@ def _intervals(every: Mapping[str, float], replicates: Replicates, outcomes: Out
     return intervals
 
 
-def groups_of(outcomes: Outcomes) -> dict[str, int]:
+def class_groups(outcomes: Outcomes) -> dict[str, int]:
     """The number of groups behind each score of a class."""
     sizes: dict[str, int] = {}
     for target in outcomes.targets:

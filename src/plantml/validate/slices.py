@@ -165,7 +165,7 @@ def as_json(slices: Sequence[Slice]) -> list[dict[str, Any]]:
             "target": each.target,
             each.score: each.number,
             "rest": each.rest,
-            "interval": [each.interval.low, each.interval.high] if each.interval else None,
+            "interval": each.interval,
             "photos": each.photos,
         }
         for each in slices
