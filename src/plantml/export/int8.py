@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plantml import metrics
 from plantml.concurrency import Progress, silent
 from plantml.errors import InputError
 from plantml.export import onnx as exporting
@@ -26,7 +27,7 @@ from plantml.imaging import Pixels
 from plantml.metrics import calibration
 from plantml.model import bundle as bundles
 from plantml.model.contract import Contract
-from plantml.model.runtimes import OnnxRuntime, Outputs, output_names
+from plantml.model.runtimes import OnnxRuntime, output_names
 
 METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "min-max": ("MinMax", {}),
@@ -164,9 +165,12 @@ def _attempt(quantiser: "_Quantiser", judge: "_Judge", method: str, in_float: tu
 
 
 def _finished(contract: Contract, digest: str, judge: "_Judge", best: _Trial, before: float) -> Quantised:
+    from onnx import numpy_helper
+
     calibrated = judge.calibrated(best.embedding).model_copy(update={"derived_from": digest})
     model = _joined(best.body, judge.tail(calibrated), output_names(contract))
-    own = bundles.digest(calibrated, {tensor.name: _raw(tensor) for tensor in model.graph.initializer})
+    tensors = {tensor.name: numpy_helper.to_array(tensor).tobytes() for tensor in model.graph.initializer}
+    own = bundles.digest(calibrated, tensors)
     exporting.annotate(model, exporting.notes_of(calibrated, own))
     return Quantised(
         calibrated, own, exporting.serialised(model), best.method, best.in_float, before, best.score, best.noise
@@ -201,19 +205,22 @@ class _Judge:
 
         return network.rebuild(contract, self._weights)
 
-    def _answers(self, contract: Contract, embedding: Floats) -> Outputs:
+    def _answers(self, contract: Contract, embedding: Floats) -> tuple[dict[str, Floats], Floats]:
+        """Outputs by target, and the unknown score."""
         import torch
 
         deployed = self._deployed(contract)
         with torch.inference_mode():
             inputs = torch.from_numpy(embedding)
             answers = deployed.answers(deployed.net.classify(inputs))
-            outputs = {f"target.{name}": answer.numpy() for name, answer in answers.items()}
-            return outputs | {"embedding": embedding, "unknown": deployed.unknown(inputs).numpy()}
+            return {name: answer.numpy() for name, answer in answers.items()}, deployed.unknown(inputs).numpy()
+
+    def _reports(self, answers: Mapping[str, Floats]) -> Sequence[metrics.Report]:
+        return metrics.reports_of(self.contract.targets, self.val.labels, answers)
 
     def score(self, embedding: Floats) -> float:
         """See `proof.score`; by the model's own temperatures, which the choice of labels hardly depends on."""
-        return proof.score(self.contract.targets, self.val.labels, self._answers(self.contract, embedding))
+        return metrics.selection_score(self._reports(self._answers(self.contract, embedding)[0]))
 
     def calibrated(self, embedding: Floats) -> Contract:
         """The contract with temperatures, thresholds and metrics that fit these embeddings."""
@@ -228,31 +235,20 @@ class _Judge:
         start = temperature.Scaling(contract.temperatures, contract.biases or {})
         scaling = temperature.fit(deployed, logits, labels, start)
         fitted = contract.model_copy(update={"temperatures": scaling.temperatures, "biases": scaling.biases})
-        answers = self._answers(fitted, embedding)
+        answers, unknown = self._answers(fitted, embedding)
         judged = [target for target in contract.targets if target.name in labels]
-        accepted = calibration.accept_thresholds(
-            judged,
-            {target.name: answers[f"target.{target.name}"] for target in judged},
-            labels,
-            contract.target_risk if contract.target_risk is not None else _RISK,
-        )
+        risk = contract.target_risk if contract.target_risk is not None else _RISK
+        accepted = calibration.accept_thresholds(judged, answers, labels, risk)
         thresholds = dict(contract.thresholds) | {name: threshold.score for name, threshold in accepted.items()}
+        scores = metrics.headline(self._reports(answers))
         return fitted.model_copy(
             update={
                 "thresholds": thresholds,
                 "acceptance": dict(contract.acceptance or {}) | accepted,
-                "unknown_threshold": calibration.unknown_threshold(answers["unknown"]),
-                "metrics": self._metrics(answers),
+                "unknown_threshold": calibration.unknown_threshold(unknown),
+                "metrics": {name: round(value, 6) for name, value in scores.items()},
             }
         )
-
-    def _metrics(self, answers: Outputs) -> dict[str, float]:
-        from plantml import metrics
-
-        targets = self.contract.targets
-        outputs = {target.name: answers[f"target.{target.name}"] for target in targets}
-        scores = metrics.headline(metrics.reports_of(targets, self.val.labels, outputs))
-        return {name: round(value, 6) for name, value in scores.items()}
 
     def tail(self, contract: Contract) -> Any:
         """All that follows the embedding, calibrated as the contract says, as an `onnx.ModelProto`."""
@@ -394,10 +390,3 @@ def _joined(body: Any, tail: Any, outputs: Sequence[str]) -> Any:
     model.graph.output.extend(by_name[name] for name in outputs)
     del model.metadata_props[:]
     return model
-
-
-def _raw(tensor: Any) -> bytes:
-    from onnx import numpy_helper
-
-    content: bytes = numpy_helper.to_array(tensor).tobytes()
-    return content

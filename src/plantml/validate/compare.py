@@ -167,7 +167,9 @@ def _difference(name: str, this: Evaluation, other: Evaluation) -> Difference:
         gain = drawn if metrics.higher_is_better(name) else -drawn
         probability = float((gain > 1e-9).mean() + (np.abs(gain) <= 1e-9).mean() / 2)
     point = this.scores[name] - other.scores[name]
-    return Difference(name, other.scores[name], this.scores[name], _interval(point, drawn), probability)
+    return Difference(
+        name, other.scores[name], this.scores[name], metrics.interval("difference", point, drawn), probability
+    )
 
 
 def _paired(name: str, this: Replicates, other: Replicates) -> NDArray[np.floating[Any]] | None:
@@ -176,10 +178,6 @@ def _paired(name: str, this: Replicates, other: Replicates) -> NDArray[np.floati
     drawn: NDArray[np.floating[Any]] = this[name] - other[name]
     drawn = drawn[~np.isnan(drawn)]
     return drawn if len(drawn) else None
-
-
-def _interval(point: float, drawn: NDArray[np.floating[Any]] | None) -> Interval | None:
-    return metrics.interval("difference", point, drawn)
 
 
 def _duels(mine: Outcomes, others: Outcomes) -> list[Duel]:
@@ -250,7 +248,7 @@ def _gates(mine: Outcomes, this: Evaluation, other: Evaluation, bound: float, *,
             drop = other.every[name] - this.every[name]
             groups = sizes.get(name, mine.groups.count)
             drawn = _paired(name, other.replicates, this.replicates) if groups >= bootstrap.FEW else None
-            interval = _interval(drop, drawn)
+            interval = metrics.interval("difference", drop, drawn)
             if interval and drawn is not None and not drawn.any() and not same:
                 unseen = 1 - ((1 - bootstrap.LEVEL) / 2) ** (1 / groups)
                 interval = Interval(-unseen, unseen)
