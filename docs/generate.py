@@ -20,6 +20,7 @@ from plantml import constraints
 from plantml.cli.app import build, run
 from plantml.cli.console import Streams
 from plantml.detect.detect import DetectConfig
+from plantml.export.config import ExportConfig
 from plantml.retrain.config import DriftConfig, Feed, GateConfig, RetrainConfig
 from plantml.settings import Machine
 from plantml.train.config import TrainConfig
@@ -75,6 +76,7 @@ def settings_page() -> str:
     for title, prefix, model in (
         ("plantml train", "PLANTML_TRAIN__", TrainConfig),
         ("plantml validate", "PLANTML_VALIDATE__", ValidateConfig),
+        ("plantml export", "PLANTML_EXPORT__", ExportConfig),
         ("plantml detect", "PLANTML_DETECT__", DetectConfig),
         ("plantml retrain", "PLANTML_RETRAIN__", RetrainConfig),
         ("plantml retrain: feeds", "", Feed),

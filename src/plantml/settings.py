@@ -62,6 +62,9 @@ MaxFailures = Annotated[
 ]
 """How many failures still end well; see `predict.records.allowed_failures`."""
 
+RESAMPLES = 2000
+"""Of a bootstrap, where no other number is set."""
+
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """Of random choices: what torch and numpy both take."""
 

@@ -14,6 +14,7 @@ from plantml.cli.app import build
 from plantml.data.labels import load_taxonomy
 from plantml.detect.detect import DetectConfig
 from plantml.errors import Exit
+from plantml.export.config import ExportConfig
 from plantml.retrain.config import DriftConfig, Feed, GateConfig, RetrainConfig
 from plantml.retrain.consistency import check
 from plantml.retrain.lease import LeaseStop
@@ -24,7 +25,7 @@ from plantml.train.config import TrainConfig
 from plantml.validate.validate import ValidateConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-MODELS = {"train": TrainConfig, "validate": ValidateConfig, "detect": DetectConfig}
+MODELS = {"train": TrainConfig, "validate": ValidateConfig, "export": ExportConfig, "detect": DetectConfig}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from plantml.export import int8, latency
+from plantml.export.config import ExportConfig
 from plantml.export.forms import FORMS, Made, Source
 from plantml.model import bundle as bundles
 
@@ -24,7 +25,7 @@ class OnDemand(dict[str, Made]):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(int8, "CALIBRATION", 12)
             patch.setattr(int8, "METHODS", {name: METHODS[name] for name in ("min-max", "percentile 99.99")})
-            self[name] = EXPORTERS[name].make(Source(self.bundle))
+            self[name] = EXPORTERS[name].make(Source(self.bundle, ExportConfig()))
         return self[name]
 
 

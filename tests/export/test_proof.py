@@ -47,7 +47,11 @@ class Says:
 
 
 def compared(reference=None, **changes):
-    return proof.compare(CONTRACT, reference or Says(), Says(**changes), BATCHES)
+    return proof.compare(CONTRACT, answers_of(reference or Says()), answers_of(Says(**changes)))
+
+
+def answers_of(runtime):
+    return proof.outputs(runtime, BATCHES)
 
 
 # --- the comparison ---------------------------------------------------------------------------
@@ -90,7 +94,7 @@ def test_agreement_is_a_share_of_photos():
         def run(self, batch):
             return Says(disease=[0.4, 0.6]).run(batch) if len(batch) == 1 else super().run(batch)
 
-    assert proof.compare(CONTRACT, Says(), Wavering(), BATCHES).agreement == pytest.approx(2 / 3)
+    assert proof.compare(CONTRACT, answers_of(Says()), answers_of(Wavering())).agreement == pytest.approx(2 / 3)
 
 
 def test_rounding_is_allowed():
@@ -122,7 +126,7 @@ def test_an_output_that_is_not_there_is_another_model(changes):
 
 
 def test_no_photos_prove_nothing():
-    assert not proof.compare(CONTRACT, Says(), Says(), []).holds
+    assert not proof.compare(CONTRACT, {}, {}).holds
 
 
 # --- decisions --------------------------------------------------------------------------------
@@ -137,9 +141,10 @@ def test_another_decision_counts_unless_rounding_explains_it(answer, decisions):
 
 def test_a_form_with_thresholds_of_its_own_is_judged_by_them():
     strict = CONTRACT.model_copy(update={"thresholds": {"disease": 0.9}})
-    assert proof.compare(CONTRACT, Says(), Says(), BATCHES, served=strict).decisions == 0.0
-    assert proof.compare(strict, Says(), Says(), BATCHES, served=strict).decisions == 1.0
-    assert not proof.compare(CONTRACT, Says(), Says(), BATCHES, served=strict).holds
+    same = answers_of(Says())
+    assert proof.compare(CONTRACT, same, same, served=strict).decisions == 0.0
+    assert proof.compare(strict, same, same, served=strict).decisions == 1.0
+    assert not proof.compare(CONTRACT, same, same, served=strict).holds
 
 
 # --- the score --------------------------------------------------------------------------------

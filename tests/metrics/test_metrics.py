@@ -12,7 +12,7 @@ from torchmetrics import classification as tm
 
 from plantml import metrics
 from plantml.errors import InputError
-from plantml.metrics import bootstrap
+from plantml.metrics import bootstrap, statistics
 from plantml.targets import Target
 
 CLASSES = ("none", "rust", "blight", "mould", "scab")
@@ -22,6 +22,10 @@ many = settings(max_examples=150, deadline=None)
 
 def class_target(size):
     return Target("disease", "class", CLASSES[:size])
+
+
+def labelled_report(target, labels, outputs):
+    return metrics.report(target, target.encode(labels), outputs)
 
 
 def probabilities(predicted, confidence, size):
@@ -69,7 +73,7 @@ def degenerate(test):
 @pytest.mark.filterwarnings("ignore:A single label was found")
 def test_class_scores_are_those_of_scikit_learn(found):
     size, truth, predicted, outputs = found
-    report = metrics.report_encoded(class_target(size), truth, outputs)
+    report = metrics.report(class_target(size), truth, outputs)
     assert report.confusion.tolist() == sk.confusion_matrix(truth, predicted, labels=range(size)).tolist()
     assert report.photos == len(truth)
     assert report.scores["accuracy"] == pytest.approx(sk.accuracy_score(truth, predicted))
@@ -82,7 +86,7 @@ def test_class_scores_are_those_of_scikit_learn(found):
 @many
 def test_numbers_of_each_class_are_those_of_scikit_learn(found):
     size, truth, predicted, outputs = found
-    report = metrics.report_encoded(class_target(size), truth, outputs)
+    report = metrics.report(class_target(size), truth, outputs)
     theirs = sk.precision_recall_fscore_support(truth, predicted, labels=range(size), zero_division=0)
     for name, *numbers in zip(CLASSES[:size], *theirs, strict=True):
         assert list(report.per_class[name]) == ["precision", "recall", "f1", "support"]
@@ -94,7 +98,7 @@ def test_numbers_of_each_class_are_those_of_scikit_learn(found):
 @many
 def test_class_scores_are_those_of_torchmetrics(found):
     size, truth, _, outputs = found
-    scores = metrics.report_encoded(class_target(size), truth, outputs).scores
+    scores = metrics.report(class_target(size), truth, outputs).scores
     theirs = {
         "accuracy": tm.MulticlassAccuracy(size, average="micro"),
         "macro_f1": tm.MulticlassF1Score(size, average="macro"),
@@ -119,7 +123,7 @@ def any_probabilities(draw):
 @pytest.mark.filterwarnings("ignore:.*values do not sum to one")
 def test_scores_of_probabilities_are_those_of_scikit_learn(found):
     size, truth, outputs = found
-    scores = metrics.class_report(class_target(size), truth, outputs).scores
+    scores = metrics.report(class_target(size), truth, outputs).scores
     predicted, labels = outputs.argmax(axis=1), range(size)
     weighted = sk.f1_score(truth, predicted, average="weighted", zero_division=0)
     assert scores["weighted_f1"] == pytest.approx(weighted)
@@ -140,7 +144,7 @@ def test_scores_of_probabilities_are_those_of_scikit_learn(found):
 @many
 def test_selective_scores_are_those_of_a_loop_over_thresholds(found):
     size, truth, outputs = found
-    scores = metrics.class_report(class_target(size), truth, outputs).scores
+    scores = metrics.report(class_target(size), truth, outputs).scores
     confidence, wrong = outputs.max(axis=1), outputs.argmax(axis=1) != truth
     order = np.argsort(-confidence, kind="stable")
     risks = np.cumsum(wrong[order]) / np.arange(1, len(truth) + 1)
@@ -154,13 +158,13 @@ def test_selective_scores_are_those_of_a_loop_over_thresholds(found):
 @pytest.mark.parametrize("found", [ALL_WRONG, ONE_PHOTO_WRONG])
 def test_all_wrong_is_the_worst_risk_and_no_coverage(found):
     size, truth, _, outputs = found
-    scores = metrics.class_report(class_target(size), truth, outputs).scores
+    scores = metrics.report(class_target(size), truth, outputs).scores
     assert (scores["aurc"], scores["coverage_at_5pct"], scores["accuracy"]) == (1, 0, 0)
 
 
 def test_shared_classes_are_those_that_means_are_over():
     size, truth, predicted, outputs = NAMED_BUT_NEVER_THERE
-    result = metrics.report_encoded(class_target(size), truth, outputs, shared={"none", "rust"})
+    result = metrics.report(class_target(size), truth, outputs, shared={"none", "rust"})
     theirs = sk.f1_score(truth, predicted, labels=[0, 1], average="macro", zero_division=0)
     assert result.scores["macro_f1"] == pytest.approx(theirs)
 
@@ -185,22 +189,20 @@ def test_right_answers_leave_out_what_is_not_labelled():
 def test_calibration_error_by_hand():
     # Bins are open below and closed above: 1.0 and 0.95 share the last one, 0.6 = 9/15 ends the ninth.
     confidence, right = np.array([1.0, 0.95, 0.6, 0.55]), [True, False, False, True]
-    outputs = np.stack([confidence, 1 - confidence], axis=1)
     by_hand = abs(1.0 + 0.95 - 1) / 4 + abs(0.6 + 0.55 - 1) / 4
-    assert metrics.calibration_error(outputs, np.where(right, 0, 1)) == pytest.approx(by_hand)
+    assert metrics.calibration_error(confidence, np.array(right)) == pytest.approx(by_hand)
 
 
 def test_sure_and_right_is_calibrated_and_sure_and_wrong_is_not():
-    outputs = probabilities([0, 0, 0], [1.0, 1.0, 1.0], 2)
-    assert metrics.calibration_error(outputs, np.array([0, 0, 0])) == 0
-    assert metrics.calibration_error(outputs, np.array([1, 1, 1])) == 1
+    assert metrics.calibration_error(np.ones(3), np.ones(3, bool)) == 0
+    assert metrics.calibration_error(np.ones(3), np.zeros(3, bool)) == 1
 
 
 def test_photos_without_a_label_do_not_count():
     target = class_target(3)
     outputs = probabilities([0, 1, 2, 1], [0.9, 0.8, 0.7, 0.6], 3)
-    with_gaps = metrics.report(target, ["none", None, "rust", None], outputs)
-    without = metrics.report(target, ["none", "rust"], outputs[[0, 2]])
+    with_gaps = labelled_report(target, ["none", None, "rust", None], outputs)
+    without = labelled_report(target, ["none", "rust"], outputs[[0, 2]])
     assert with_gaps.photos == 2
     assert with_gaps.scores == without.scores
 
@@ -209,12 +211,12 @@ def test_photos_without_a_label_do_not_count():
     "target", [class_target(2), Target("symptoms", "multilabel", ("a", "b")), Target("severity", "value")]
 )
 def test_no_labels_give_no_report(target):
-    assert metrics.report(target, [None, None], np.full((2, target.size), 0.5, np.float32)) is None
+    assert labelled_report(target, [None, None], np.full((2, target.size), 0.5, np.float32)) is None
 
 
 def test_unknown_label_is_named():
     with pytest.raises(InputError, match="mildew"):
-        metrics.report(class_target(2), ["mildew"], np.full((1, 2), 0.5, np.float32))
+        labelled_report(class_target(2), ["mildew"], np.full((1, 2), 0.5, np.float32))
 
 
 # --- sets of labels ---------------------------------------------------------------------------
@@ -240,7 +242,7 @@ def test_multilabel_scores_are_those_of_scikit_learn_and_torchmetrics(found):
     size = truth.shape[1]
     target = Target("symptoms", "multilabel", CLASSES[:size])
     labels = [[name for name, there in zip(target.classes, row, strict=True) if there] for row in truth]
-    report = metrics.report(target, labels, outputs)
+    report = labelled_report(target, labels, outputs)
 
     predicted = outputs > 0.5
     theirs = sk.precision_recall_fscore_support(truth, predicted, average=None, zero_division=0)
@@ -262,7 +264,7 @@ def test_multilabel_scores_are_those_of_scikit_learn_and_torchmetrics(found):
 def test_average_precision_is_that_of_scikit_learn(found):
     truth, outputs = found
     target = Target("symptoms", "multilabel", CLASSES[: truth.shape[1]])
-    report = metrics.multilabel_report(target, truth, outputs)
+    report = metrics.report(target, truth.astype(np.float32), outputs)
     there = []
     for name, true, predicted in zip(target.classes, truth.T, outputs.T, strict=True):
         theirs = sk.average_precision_score(true, predicted)
@@ -274,8 +276,8 @@ def test_average_precision_is_that_of_scikit_learn(found):
 
 def test_a_label_is_present_from_one_half():
     target = Target("symptoms", "multilabel", ("spots",))
-    assert metrics.report(target, [["spots"]], np.array([[0.5]], np.float32)).scores["accuracy"] == 1
-    assert metrics.report(target, [["spots"]], np.array([[0.4999]], np.float32)).scores["accuracy"] == 0
+    assert labelled_report(target, [["spots"]], np.array([[0.5]], np.float32)).scores["accuracy"] == 1
+    assert labelled_report(target, [["spots"]], np.array([[0.4999]], np.float32)).scores["accuracy"] == 0
 
 
 # --- values -----------------------------------------------------------------------------------
@@ -288,7 +290,7 @@ days = st.floats(-1000, 1000, width=32)
 @many
 def test_value_scores_are_those_of_scikit_learn(pairs):
     truth, predicted = np.array(pairs, np.float32).T
-    scores = metrics.report(VALUE, truth.tolist(), predicted[:, None]).scores
+    scores = labelled_report(VALUE, truth.tolist(), predicted[:, None]).scores
     assert scores["mae"] == pytest.approx(sk.mean_absolute_error(truth, predicted), rel=1e-5)
     assert scores["mse"] == pytest.approx(sk.mean_squared_error(truth, predicted), rel=1e-5)
     if np.ptp(truth) > 1e-2:  # below, the float32 labels themselves are rounding
@@ -300,14 +302,14 @@ def test_value_scores_are_those_of_scikit_learn(pairs):
 @pytest.mark.parametrize("constant", [0.0, 0.1, 5.3, -123.4])
 @pytest.mark.parametrize("photos", [1, 7, 1000])
 def test_r2_is_zero_where_the_truth_does_not_vary(constant, photos):
-    scores = metrics.report(VALUE, [constant] * photos, np.full((photos, 1), constant + 1, np.float32)).scores
+    scores = labelled_report(VALUE, [constant] * photos, np.full((photos, 1), constant + 1, np.float32)).scores
     assert scores["r2"] == 0
     assert scores["mae"] == pytest.approx(1, rel=1e-4)
 
 
 def test_perfect_values_have_r2_one_and_no_error():
     truth = [0.1, 0.5, 0.9]
-    scores = metrics.report(VALUE, truth, np.array(truth, np.float32)[:, None]).scores
+    scores = labelled_report(VALUE, truth, np.array(truth, np.float32)[:, None]).scores
     assert scores == {"r2": 1, "mae": 0, "mse": 0}
 
 
@@ -316,12 +318,12 @@ def test_perfect_values_have_r2_one_and_no_error():
 
 @pytest.fixture(scope="module")
 def reports():
-    disease = metrics.report(class_target(2), ["none", "rust"], probabilities([0, 0], [0.9, 0.8], 2))
+    disease = labelled_report(class_target(2), ["none", "rust"], probabilities([0, 0], [0.9, 0.8], 2))
     symptoms = Target("symptoms", "multilabel", ("spots",))
     return [
         disease,
-        metrics.report(symptoms, [["spots"], []], np.array([[0.9], [0.1]], np.float32)),
-        metrics.report(VALUE, [1.0, 2.0], np.array([[1.0], [2.5]], np.float32)),
+        labelled_report(symptoms, [["spots"], []], np.array([[0.9], [0.1]], np.float32)),
+        labelled_report(VALUE, [1.0, 2.0], np.array([[1.0], [2.5]], np.float32)),
     ]
 
 
@@ -417,13 +419,13 @@ def drawn_photos(groups, draw, row):
 
 def test_every_resample_has_the_scores_of_the_photos_in_it(answered):
     groups, targets = answered
-    statistics = [bootstrap.of_target(*each, groups) for each in targets]
-    result = metrics.replicate(statistics, groups, resamples=40, seed=5)
+    measured = [statistics.of_target(*each) for each in targets]
+    result = metrics.replicate(measured, groups, resamples=40, seed=5)
     (draw,) = groups.draws(40, 5)
     compared = 0
     for row in range(40):
         photos = drawn_photos(groups, draw, row)
-        reports = [metrics.report_encoded(target, truth[photos], outputs[photos]) for target, truth, outputs in targets]
+        reports = [metrics.report(target, truth[photos], outputs[photos]) for target, truth, outputs in targets]
         scores = metrics.every_score(reports)
         assert set(result) <= set(scores)
         for name, values in result.items():
@@ -447,14 +449,14 @@ def test_groups_are_drawn_whole():
 
 def test_the_same_seed_gives_the_same_intervals_however_many_are_held_at_a_time(answered, monkeypatch):
     groups, targets = answered
-    statistics = [bootstrap.of_target(*each, groups) for each in targets]
-    first = metrics.replicate(statistics, groups, resamples=50, seed=1)
-    again = metrics.replicate(statistics, groups, resamples=50, seed=1)
-    other = metrics.replicate(statistics, groups, resamples=50, seed=2)
+    measured = [statistics.of_target(*each) for each in targets]
+    first = metrics.replicate(measured, groups, resamples=50, seed=1)
+    again = metrics.replicate(measured, groups, resamples=50, seed=1)
+    other = metrics.replicate(measured, groups, resamples=50, seed=2)
     assert all(np.array_equal(first[name], again[name], equal_nan=True) for name in first)
     assert not np.array_equal(first["disease.accuracy"], other["disease.accuracy"])
     monkeypatch.setattr(bootstrap, "_CHUNK", 100)
-    chunked = metrics.replicate(statistics, groups, resamples=50, seed=1)
+    chunked = metrics.replicate(measured, groups, resamples=50, seed=1)
     assert np.allclose(first["severity.mae"], chunked["severity.mae"])
 
 
@@ -466,7 +468,9 @@ def test_photos_of_one_group_make_the_interval_wider():
     widths = {}
     for name, keys in (("plants", np.repeat(np.arange(60), 10)), ("photos", np.arange(600))):
         groups = metrics.Groups(keys)
-        result = metrics.replicate([bootstrap.of_target(class_target(2), truth, outputs, groups)], groups)
+        result = metrics.replicate(
+            [statistics.of_target(class_target(2), truth, outputs)], groups, resamples=2000, seed=0
+        )
         widths[name] = metrics.interval("disease.accuracy", right.mean(), result["disease.accuracy"]).width
     assert widths["plants"] == pytest.approx(widths["photos"] * np.sqrt(10), rel=0.15)
 
@@ -480,7 +484,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(plants):
         right = rng.random((plants, 5)) < skill[:, None]
         groups = metrics.Groups(np.repeat(np.arange(plants), 5))
         whole = np.ones(plants * 5, bool)
-        result = metrics.replicate([bootstrap.MeanStatistic({"accuracy": (right.ravel(), whole)}, groups)], groups,
+        result = metrics.replicate([statistics.MeanStatistic({"accuracy": (right.ravel(), whole)})], groups,
                                   resamples=500, seed=seed)  # fmt: skip
         interval = metrics.interval("accuracy", right.mean(), result["accuracy"])
         content += interval.low <= 0.8 <= interval.high
@@ -490,8 +494,8 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(plants):
 def test_no_mistake_among_few_is_not_certainty():
     groups = metrics.Groups(range(20))
     outputs = probabilities([0, 1] * 10, [0.9] * 20, 2)
-    statistic = bootstrap.of_target(class_target(2), np.array([0, 1] * 10), outputs, groups)
-    result = metrics.replicate([statistic], groups, resamples=100)
+    statistic = statistics.of_target(class_target(2), np.array([0, 1] * 10), outputs)
+    result = metrics.replicate([statistic], groups, resamples=100, seed=0)
     interval = metrics.interval("disease.accuracy", 1.0, result["disease.accuracy"], groups=20)
     assert interval.high == 1
     assert interval.low == pytest.approx(stats.binomtest(20, 20).proportion_ci(method="exact").low)
@@ -509,16 +513,16 @@ def test_few_groups_have_the_limits_of_so_many_trials():
 
 def test_one_group_has_no_interval():
     groups = metrics.Groups(["a"] * 5)
-    statistic = bootstrap.of_target(VALUE, np.arange(5.0), np.zeros((5, 1)), groups)
-    assert metrics.replicate([statistic], groups) == {}
+    statistic = statistics.of_target(VALUE, np.arange(5.0), np.zeros((5, 1)))
+    assert metrics.replicate([statistic], groups, resamples=10, seed=0) == {}
     assert metrics.interval("severity.mae", 1.0, None) is None
     assert metrics.interval("severity.mae", 1.0, np.full(10, np.nan)) is None
 
 
 def test_one_photo_and_a_missing_class_go_through(answered):
     groups = metrics.Groups(["a", "b"])
-    statistic = bootstrap.of_target(class_target(3), np.array([0, -1]), probabilities([0, 1], [0.9, 0.9], 3), groups)
-    result = metrics.replicate([statistic], groups, resamples=20)
+    statistic = statistics.of_target(class_target(3), np.array([0, -1]), probabilities([0, 1], [0.9, 0.9], 3))
+    result = metrics.replicate([statistic], groups, resamples=20, seed=0)
     assert np.isnan(result["disease.recall[rust]"]).all()
     assert np.nanmin(result["disease.accuracy"]) == 1
 
@@ -528,9 +532,9 @@ def test_ten_thousand_photos_take_seconds():
     groups = metrics.Groups(np.arange(10_000))
     outputs = rng.dirichlet(np.ones(10), 10_000).astype(np.float32)
     target = Target("disease", "class", tuple(f"d{number}" for number in range(10)))
-    statistic = bootstrap.of_target(target, rng.integers(0, 10, 10_000), outputs, groups)
+    statistic = statistics.of_target(target, rng.integers(0, 10, 10_000), outputs)
     start = time.process_time()
-    metrics.replicate([statistic], groups, resamples=1000)
+    metrics.replicate([statistic], groups, resamples=1000, seed=0)
     assert time.process_time() - start < 10  # about 2 on the machine it was written on
 
 

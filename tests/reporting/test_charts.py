@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plantml.metrics import calibration, class_report, selective
+from plantml import metrics
+from plantml.metrics import calibration, selective
 from plantml.reporting import charts
 from plantml.targets import Target
 
@@ -17,7 +18,7 @@ HISTORY = [
 
 def report(size, truth, predicted, names=None):
     target = Target("disease", "class", tuple(names or [f"disease {number}" for number in range(size)]))
-    return class_report(target, np.array(truth), np.eye(size)[predicted])
+    return metrics.report(target, np.array(truth), np.eye(size)[predicted])
 
 
 def opened(png):

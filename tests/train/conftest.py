@@ -1,5 +1,7 @@
 """Fixtures of training: a complete plan, a batch, and trainings without measurement or export."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -52,11 +54,9 @@ def unexported(monkeypatch):
 
     compare = packaging.proof.compare
     monkeypatch.setattr(packaging, "to_onnx", lambda *_: b"")
-    monkeypatch.setattr(packaging, "OnnxRuntime", lambda _: None)
+    monkeypatch.setattr(packaging, "OnnxRuntime", lambda _: SimpleNamespace(run=lambda batch: {}))
     monkeypatch.setattr(bundle, "_check_contract", lambda *_: None)  # as there is no contract in an empty file
-    monkeypatch.setattr(
-        packaging.proof, "compare", lambda contract, net, _, batches: compare(contract, net, net, batches)
-    )
+    monkeypatch.setattr(packaging.proof, "compare", lambda contract, expected, _: compare(contract, expected, expected))
 
 
 @pytest.fixture

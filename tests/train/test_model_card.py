@@ -11,7 +11,7 @@ import yaml
 
 from plantml.data.manifest import Version
 from plantml.imaging import Fit
-from plantml.metrics import report_encoded
+from plantml.metrics import report
 from plantml.metrics.calibration import accept_thresholds
 from plantml.model.contract import Architecture, Contract, Origin
 from plantml.targets import Target
@@ -74,9 +74,7 @@ def text(version, validated):
 
 
 def written(version, validated, **changes):
-    reports = [
-        report_encoded(target, validated.labels[target.name], validated.answers[target.name]) for target in TARGETS
-    ]
+    reports = [report(target, validated.labels[target.name], validated.answers[target.name]) for target in TARGETS]
     thresholds = accept_thresholds(TARGETS, validated.answers, validated.labels, 0.05)
     contract = Contract(
         targets=TARGETS,

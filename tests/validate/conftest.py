@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from plantml import settings
 from plantml.concurrency import Stop
 from plantml.imaging import Fit
 from plantml.model.bundle import Bundle
@@ -14,7 +14,8 @@ from plantml.model.contract import Architecture, Contract, Origin
 from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
 from plantml.validate.config import ValidateConfig
-from plantml.validate.validate import Machine, validate
+from plantml.validate.predictions import Machine
+from plantml.validate.validate import validate
 
 DISEASE = Target("disease", "class", ("none", "rust", "blight"))
 HEALTH = Target("health", "class", ("healthy", "diseased"))
@@ -120,7 +121,7 @@ def judged(tmp_path):
     """`judged(dataset, pipeline, other=…, **settings)`: the result of a validation."""
 
     def run(data, pipeline, other=None, stop=None, **config):
-        machine = Machine(Path(tmp_path) / "cache", Stop() if stop is None else stop)
+        machine = Machine(settings.Machine(cache_dir=tmp_path / "cache"), Stop() if stop is None else stop)
         return validate(data, pipeline, ValidateConfig(resamples=200, **config), machine=machine, other=other)
 
     return run

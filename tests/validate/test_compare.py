@@ -5,6 +5,7 @@ from plantml import metrics
 from plantml.errors import InputError
 from plantml.targets import Target
 from plantml.validate.compare import compare
+from plantml.validate.config import ValidateConfig
 from plantml.validate.scoring import Outcomes, evaluate
 
 TARGET = Target("disease", "class", ("none", "rust", "blight"))
@@ -20,7 +21,7 @@ def answers(truth, said, target=TARGET, groups=None, order=None):
 
 
 def against(mine, others, max_drop=None, resamples=400):
-    both = [(each, evaluate(each, resamples=resamples, seed=0)) for each in (mine, others)]
+    both = [(each, evaluate(each, ValidateConfig(resamples=resamples))) for each in (mine, others)]
     names = [f"{number}.jpg" for number in range(len(mine.truth["disease"]))]
     return compare("other", "digest", both[0], both[1], names=names, max_drop=max_drop)
 
@@ -104,7 +105,7 @@ def test_a_drop_is_judged_for_the_mean_and_for_each_class():
     mine[50:60] = 2
     result = against(answers(truth, mine), answers(truth, truth), max_drop=0.08)
     judged = {gate.name: gate for gate in result.gates}
-    f1 = metrics.report_encoded(TARGET, truth, answers(truth, mine).outputs["disease"]).per_class
+    f1 = metrics.report(TARGET, truth, answers(truth, mine).outputs["disease"]).per_class
     assert judged["disease.f1[rust]"].value == pytest.approx(1 - f1["rust"]["f1"])
     assert [name for name, gate in judged.items() if not gate.passed] == ["disease.f1[rust]", "disease.f1[blight]"]
     assert judged["disease.macro_f1"].passed

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,7 +81,7 @@ def test_a_name_like_none_lists_the_headline():
 def test_each_gate_shows_its_interval():
     (gate,) = gates.judge([("min", "macro_f1", 0.85)], SCORES, {"macro_f1": Interval(0.75, 0.86)})
     assert str(gate) == "FAILED  macro_f1 = 0.8000 [0.7500, 0.8600], required >= 0.85"
-    assert gate.as_json() == {
+    assert json.loads(json.dumps(gate.as_json())) == {
         "name": "macro_f1",
         "min": 0.85,
         "value": 0.8,

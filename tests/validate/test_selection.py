@@ -3,7 +3,7 @@ import pytest
 from plantml.errors import InputError
 from plantml.targets import Target
 from plantml.validate.config import ValidateConfig
-from plantml.validate.selection import select
+from plantml.validate.selection import groups_of, select
 
 DISEASE = Target("disease", "class", ("none", "rust", "blight"))
 HEALTH = Target("health", "class", ("healthy", "diseased"))
@@ -87,13 +87,13 @@ def test_several_datasets_are_judged_together(cli, paint, write_photos, tmp_path
     assert result.rows["dataset"].to_list() == [f"{one}@1", f"{one}@1", f"{two}@1"]
     assert result.rows["health"].to_list() == ["healthy", "diseased", None]
     assert result.rows["category"].to_list() == [None, None, "bean"]
-    assert result.groups().number.tolist()[0] == result.groups().number.tolist()[1]
-    assert result.groups().count == 2  # the groups of two datasets have nothing to do with each other
+    assert groups_of(result.rows).number.tolist()[0] == groups_of(result.rows).number.tolist()[1]
+    assert groups_of(result.rows).count == 2  # the groups of two datasets have nothing to do with each other
 
 
 def test_photos_without_a_group_are_their_own_and_copies_are_one(paint):
     data = paint([("none", "none", {}), ("rust", "rust", {}), ("rust", "rust", {"group": "x"})])
-    assert select([data], MODEL, config()).groups().count == 3
+    assert groups_of(select([data], MODEL, config()).rows).count == 3
 
 
 def test_only_the_asked_split_is_judged(paint):

@@ -1,14 +1,16 @@
 import csv
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
 import pytest
 from sklearn import metrics as sk
 
-from plantml.data import versions
-from plantml.errors import Exit
+from plantml import storage
+from plantml.data import photos, versions
+from plantml.errors import Exit, StorageError
 from plantml.model import bundle
 
 CLASSES = {"category": ["bean", "tomato"], "health": ["diseased", "healthy"], "disease": ["blight", "none", "rust"]}
@@ -280,12 +282,15 @@ def test_a_lost_photo_is_named_and_counts_as_nothing(cli, trained, referenced):
     assert table["category_predicted"].null_count() == 1
 
 
-def test_a_changed_photo_is_refused(cli, trained, referenced, photo):
+def test_a_changed_photo_is_left_out_and_reported(cli, trained, referenced, photo):
     victim = min((referenced / "photos").rglob("*.jpg"))
     victim.write_bytes(photo())
-    result = cli("validate", referenced / "data", "--model", trained.run, "--split", "all")
-    assert result.code == Exit.INPUT
-    assert f"{victim.name} is not the photo that was imported" in result.err
+    result = cli("validate", referenced / "data", "--model", trained.run, "--split", "all", "--json")
+    assert result.code == Exit.FAILURES
+    ((name, reason),) = result.json["failed"]
+    assert name == str(victim.relative_to(referenced / "photos"))
+    assert reason.startswith("damaged")
+    assert result.json["targets"]["category"]["photos"] == 8
 
 
 @pytest.mark.parametrize("gate", [(), ("--min", "macro_f1=0.5")])
@@ -301,3 +306,49 @@ def test_no_model_is_wrong_usage(cli, trained):
     result = cli("validate", trained.data)
     assert result.code == Exit.USAGE
     assert "--model" in result.err
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """How often each photo of a dataset in `memory://` was read."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    counts = Counter()
+    cat_file = MemoryFileSystem.cat_file
+
+    def counted(self, path, *args, **kwargs):
+        counts.update([path] if "/images/" in path else [])
+        return cat_file(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", counted)
+    return counts
+
+
+PHOTOS = [(truth, shown, {}) for truth in ("none", "rust", "blight") for shown in ("none", "rust", "blight")]
+
+
+def test_a_remote_photo_is_read_once(paint, painted, judged, reads, tmp_path):
+    """By two models, for the perturbations, for the pictures of the report, and for the photos to label next."""
+    local, remote = paint(PHOTOS), f"memory://{tmp_path.name}"
+    for entry in storage.list_files(local):
+        storage.write(storage.join(remote, entry.name), storage.read(entry.url))
+    outputs = {"out": str(tmp_path / "out"), "report": str(tmp_path / "report.html"), "review": 5}
+    result = judged(remote, painted(), painted(digest="other"), against="other", robustness=True, **outputs)
+    assert (result.photos, result.failed, result.review) == (9, [], 5)
+    assert list(reads.values()) == [1] * 9
+
+
+def test_a_storage_that_fails_ends_the_validation_and_costs_no_prediction(paint, painted, judged, monkeypatch):
+    data, read = paint(PHOTOS), photos.read
+    last = versions.load(data).rows.sort("name")["image_id"][-1]
+
+    def fail_at_last(image_id, url, cache):
+        if image_id == last:
+            raise StorageError("the disk is gone")
+        return read(image_id, url, cache)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(photos, "read", fail_at_last)
+        with pytest.raises(StorageError, match="the disk is gone"):
+            judged(data, painted())
+    assert judged(data, painted()).new == 1

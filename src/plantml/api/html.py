@@ -1,12 +1,13 @@
 """Small pieces of HTML for notebooks. All text is escaped."""
 
-import base64
 import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+
+from plantml.reporting.documents import data_url
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,7 +38,7 @@ def picture(image: Image.Image) -> str:
     shown.thumbnail((_WIDEST, _WIDEST))
     buffer = io.BytesIO()
     shown.save(buffer, "JPEG", quality=80)
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    return f'<img alt="" src="{data_url(buffer.getvalue(), "jpeg")}">'
 
 
 def _text(value: Any) -> str:

@@ -101,6 +101,7 @@ def validate(
     """
     from plantml.validate import validate as validation
     from plantml.validate.config import ValidateConfig
+    from plantml.validate.predictions import Machine
 
     flags: dict[str, Any] = options | {"model": _model_ref(model)}
     if against is not None:
@@ -121,7 +122,7 @@ def validate(
             [_dataset_ref(each) for each in several],
             opened(model).pipeline,
             resolved,
-            machine=validation.Machine(settings.machine().cache_dir, stop),
+            machine=Machine(settings.machine(), stop),
             other=opened(other).pipeline if other is not None else None,
         )
 
@@ -132,9 +133,8 @@ def export(
     *,
     format: str | None = None,  # noqa: A002 - the option is called so
     data: DatasetInput | None = None,
-    split: str = "test",
-    samples: int = 500,
-    max_drop: float = 0.01,
+    config: str | None = None,
+    **options: Any,
 ) -> "Compared":
     """Convert a model to another format, and verify it, as `plantml export` does.
 
@@ -143,32 +143,24 @@ def export(
         to: URL of the file (`.onnx`, `.xml`, `.pt2`), or of a folder for it.
         format: `onnx`, `onnx-int8`, `openvino` or `pt2`; by the file's extension if not given.
         data: dataset to compare on, and to calibrate int8; the model's own if not given.
-        split: of the dataset to compare on.
-        samples: photos to compare at most.
-        max_drop: macro-F1 that int8 may cost, mean over targets.
+        config: URL of a YAML file of settings.
+        options: settings of `plantml export`: `split`, `samples` and `max_drop`; see `docs/settings.md`.
 
     Returns:
         The comparison with the network; `url` is the file that was written.
 
     Raises:
         RefusedError: the predictions differ, or int8 costs more than `max_drop`; nothing was written.
+        InputError: there are no photos to compare, or a setting is unknown or does not fit.
         MissingExtraError: the extra `train` is not installed.
     """
     need_train()
     from plantml.export import export as exporting
+    from plantml.export.config import ExportConfig
 
-    machine = settings.machine()
-    return exporting.export(
-        _model_ref(model),
-        str(to),
-        form=format,
-        data=None if data is None else _dataset_ref(data),
-        split=split,
-        limit=samples,
-        max_drop=max_drop,
-        threads=machine.threads,
-        cache=machine.cache(),
-    )
+    flags = options | ({} if data is None else {"data": _dataset_ref(data)})
+    resolved = settings.resolve(ExportConfig, "export", flags=flags, file=config).value
+    return exporting.export(_model_ref(model), str(to), resolved, form=format, machine=settings.machine())
 
 
 def _dataset_ref(dataset: DatasetInput) -> str:

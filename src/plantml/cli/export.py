@@ -7,6 +7,8 @@ import typer
 from plantml.cli.command import command
 from plantml.cli.console import Console, Page
 from plantml.errors import UsageError
+from plantml.export.config import ExportConfig
+from plantml.settings import Resolved
 
 if TYPE_CHECKING:
     from plantml.export.export import Compared, Row
@@ -22,11 +24,12 @@ EXAMPLES = [
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "export", examples=EXAMPLES)(export)
+    command(app, "export", examples=EXAMPLES, config=ExportConfig)(export)
 
 
 def export(
     console: Console,
+    resolved: Resolved[ExportConfig],
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Model: a run, a bundle or REGISTRY/NAME@ALIAS.")],
     to: Annotated[
         str | None,
@@ -38,17 +41,6 @@ def export(
             "--format", metavar="FORMAT", help="Format: onnx, onnx-int8, openvino or pt2. [default: by file extension]"
         ),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATASET", help="Photos for verification and int8 calibration. [default: the model's dataset]"
-        ),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split of the dataset to use.")] = "test",
-    samples: Annotated[int, typer.Option(min=1, help="Maximum number of photos to compare.")] = 500,
-    max_drop: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Tolerated drop of macro-F1 for int8, as a mean over targets.")
-    ] = 0.01,
     benchmark: Annotated[
         bool, typer.Option("--benchmark", help="Compare all formats and print a table; write nothing.")
     ] = False,
@@ -67,27 +59,16 @@ def export(
     need_train()
     from plantml.export import export as library
 
-    options: dict[str, Any] = {
-        "data": data,
-        "split": split,
-        "limit": samples,
-        "max_drop": max_drop,
-        "threads": console.machine.threads,
-        "cache": console.machine.cache(),
-        "progress": console.progress("comparing"),
-    }
-    if benchmark or to is None:
-        result = library.benchmark(bundle, **options)
+    def show(result: "Compared") -> None:
         console.result("export", library.as_json(result), lambda page: _show(page, result))
-        return
+
+    progress = console.progress("comparing")
     try:
-        result = library.export(bundle, to, form=format_, **options)
+        show(library.export(bundle, to, resolved.value, form=format_, machine=console.machine, progress=progress))
     except library.RefusedError as error:
         if error.comparison is not None:
-            refused = error.comparison
-            console.result("export", library.as_json(refused), lambda page: _show(page, refused))
+            show(error.comparison)
         raise
-    console.result("export", library.as_json(result), lambda page: _show(page, result))
 
 
 def _show(page: Page, result: "Compared") -> None:

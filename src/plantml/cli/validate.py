@@ -45,7 +45,7 @@ def validate(
     Every metric has a 95 % interval, by bootstrap over groups of photos. Repeat an interrupted command to resume it.
     """
     from plantml.concurrency import Stop
-    from plantml.validate import results
+    from plantml.validate import predictions, results
     from plantml.validate import validate as library
 
     config = resolved.value
@@ -54,7 +54,7 @@ def validate(
     pipeline = _open(console, config.model, config)
     other = _open(console, config.against, config) if config.against else None
     with Stop() as stop:
-        machine = library.Machine(console.machine.cache_dir, stop, console.progress)
+        machine = predictions.Machine(console.machine, stop, console.progress)
         result = library.validate(datasets, pipeline, config, machine=machine, other=other)
     console.result("validate", results.as_json(result), lambda page: _show(page, result))
     if not result.passed:

@@ -1,6 +1,5 @@
 """The check report: one self-contained HTML page with embedded thumbnails."""
 
-import base64
 import io
 import json
 from collections.abc import Iterable, Mapping
@@ -32,7 +31,7 @@ def render(report: Report, subject: Subject, progress: Progress = silent) -> byt
         in_threads(lambda row: (row, _thumbnail(subject, row)), rows, subject.machine.threads), start=1
     ):
         if data is not None:
-            thumbnails[row] = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+            thumbnails[row] = documents.data_url(data, "jpeg")
         progress(done, len(rows))
     page = documents.fill(
         "plantml.curate",

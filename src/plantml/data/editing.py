@@ -10,18 +10,16 @@ from typing import Any
 import polars as pl
 
 from plantml import storage
-from plantml.concurrency import Progress, batched, in_threads, silent
-from plantml.data import manifest, versions
+from plantml.concurrency import Progress, in_threads, silent
+from plantml.data import manifest, photos, versions
 from plantml.data.filters import where
 from plantml.data.formats import list_source
 from plantml.data.importers import ImportListing, Item
 from plantml.data.manifest import EXCLUDED, OK, Version
 from plantml.data.tables import is_table, read_table
 from plantml.data.versions import Committed
-from plantml.errors import InputError, PlantmlError, UsageError
+from plantml.errors import InputError, UsageError
 from plantml.targets import Target
-
-_COPIED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -334,20 +332,13 @@ def _copy(url: str, source: Version, rows: pl.DataFrame, threads: int, progress:
     have = {entry.name for entry in storage.list_files(storage.join(url, "images"))} if _has_images(url) else set()
     todo = [path for path in files if path.removeprefix("images/") not in have]
 
-    def copy_batch(paths: list[str]) -> int:
-        contents = storage.read_many(source.image_url(path) for path in paths)
-        for path, (place, data) in zip(paths, contents, strict=True):
-            if isinstance(data, PlantmlError):
-                raise data
-            storage.check_sha256(data, files[path], place)
-            storage.write(storage.join(url, path), data)
-        return len(paths)
+    def copy(path: str) -> None:
+        data = photos.read(files[path], source.image_url(path), cache=None)  # each is needed once
+        storage.write(storage.join(url, path), data)
 
-    done = 0
-    for number in in_threads(copy_batch, batched(todo, _COPIED_AT_ONCE), threads):
-        done += number
+    for done, _ in enumerate(in_threads(copy, todo, threads), start=1):
         progress(done, len(todo))
-    return done
+    return len(todo)
 
 
 def _has_images(url: str) -> bool:

@@ -1,6 +1,5 @@
 """The drift report: a PNG picture and an HTML page."""
 
-import base64
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,7 +97,7 @@ def _detail(axes: "Axes", column: Column, *, legend: bool) -> None:
 
 def page(result: Drift) -> bytes:
     """Render the picture and all numbers as one HTML page, UTF-8."""
-    drawn = base64.b64encode(picture(result)).decode()
+    drawn = documents.data_url(picture(result), "png")
     return documents.fill("plantml.drift", "report.html", drift=result, picture=drawn).encode()
 
 

@@ -1,6 +1,5 @@
 """`plantml export`: write a bundle in another format, after verifying it on real photos."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,13 +11,14 @@ from plantml import storage
 from plantml.concurrency import Progress, silent
 from plantml.errors import GateError, InputError, MissingExtraError, UsageError
 from plantml.export import latency, proof, samples
+from plantml.export.config import ExportConfig
 from plantml.export.forms import FORMS, Files, Form, Made, Source
 from plantml.export.latency import Speed
 from plantml.export.proof import Proof
-from plantml.imaging import Pixels
 from plantml.model import bundle as bundles
-from plantml.model.runtimes import FILES, PROOF_KEY, OnnxRuntime, Outputs, Runtime, TorchRuntime
+from plantml.model.runtimes import FILES, PROOF_KEY, OnnxRuntime, Runtime, TorchRuntime
 from plantml.registry import references
+from plantml.settings import Machine
 
 PROOF_FORMAT = 1
 AS_IT_IS = "bundle"
@@ -77,40 +77,35 @@ class RefusedError(GateError):
 
 def export(
     ref: str,
-    to: str,
+    to: str | None,
+    config: ExportConfig,
     *,
     form: str | None = None,
-    data: str | None = None,
-    split: str = "test",
-    limit: int = 500,
-    max_drop: float = 0.01,
-    threads: int = 1,
-    cache: storage.Cache | None = None,
+    machine: Machine,
     progress: Progress = silent,
 ) -> Compared:
     """Write a bundle in another format, after verifying that its predictions match the network's.
 
     Args:
         ref: the bundle, or its run.
-        to: URL of the file, or of a folder for it.
+        to: URL of the file, or of a folder for it; `None` compares all forms and writes none.
+        config: the settings.
         form: of `FORMS`; by the file's extension if not given.
-        data: dataset whose photos are compared; the one that the model was trained on if not given.
-        split: of the dataset; all of it if that split is empty.
-        limit: photos compared at most.
-        max_drop: of the score that a quantised form may cost.
-        threads: concurrent callers when speed is measured.
-        cache: for remote files of the bundle.
+        machine: cache for what is remote, and the number of concurrent callers when speed is measured.
         progress: called with (photos read or forms tried, total).
 
     Raises:
         RefusedError: the predictions differ, or the score drops too far; nothing was written.
         InputError: there are no photos to compare.
     """
-    name = form_of(to, form)
+    name = form_of(to, form) if to is not None else ""
+    cache = machine.cache()
+    bench = _Bench(Source(references.find(ref, cache), config, cache, progress))
+    if to is None:
+        return _benchmark(bench, machine.threads)
     to = target_url(to, name)
-    bench = _Bench(Source(references.find(ref, cache), data, max_drop, cache, progress), split, limit)
     candidate = bench.judge(name)
-    compared = bench.compared([candidate], threads)
+    compared = bench.compared([candidate], machine.threads)
     if candidate.refused:
         raise RefusedError(
             f"The {name} export of {bench.source.bundle.url} failed verification",
@@ -126,19 +121,7 @@ def export(
     return replace(compared, url=to, rows=[*compared.rows[:-1], written])
 
 
-def benchmark(
-    ref: str,
-    *,
-    data: str | None = None,
-    split: str = "test",
-    limit: int = 500,
-    max_drop: float = 0.01,
-    threads: int = 1,
-    cache: storage.Cache | None = None,
-    progress: Progress = silent,
-) -> Compared:
-    """Compare all forms without writing any. Arguments as for `export`."""
-    bench = _Bench(Source(references.find(ref, cache), data, max_drop, cache, progress), split, limit)
+def _benchmark(bench: "_Bench", threads: int) -> Compared:
     candidates, missing = [], {}
     for name in FORMS:
         try:
@@ -203,11 +186,13 @@ class _Candidate:
 class _Bench:
     """Exports and compares forms of one model, all on the same photos."""
 
-    def __init__(self, source: Source, split: str, limit: int) -> None:
-        self.source = source
-        version = samples.version_of(source.bundle, source.data)
-        self._sample = samples.held_out(version, source.bundle.contract, split, limit, source.progress)
-        self._reference = _Remembering(TorchRuntime(source.bundle, cache=source.cache))
+    def __init__(self, source: Source) -> None:
+        self.source, config = source, source.config
+        bundle, version = source.bundle, samples.version_of(source.bundle, config.data)
+        self._sample = samples.held_out(
+            version, bundle.contract, config.split, config.samples, cache=source.cache, progress=source.progress
+        )
+        self._expected = proof.outputs(TorchRuntime(bundle, cache=source.cache), self._sample.batches())
         self._served = OnnxRuntime(source.read(bundles.ONNX))
 
     def judge(self, name: str) -> _Candidate:
@@ -218,35 +203,31 @@ class _Bench:
             opened, running = form.kind.read(form.file, *made.files)
         except InputError as error:
             return _Candidate(name, form, made, "", None, None, str(error))
-        sample = self._sample
         try:
             equality = proof.compare(
                 self.source.bundle.contract,
-                self._reference,
-                running,
-                sample.batches(),
+                self._expected,
+                proof.outputs(running, self._sample.batches()),
                 served=opened.contract,
-                labels=sample.labels,
-                groups=sample.groups,
+                labels=self._sample.labels,
+                groups=self._sample.groups,
             )
         except GateError as error:
             return _Candidate(name, form, made, opened.digest, running, None, str(error))
-        refused = equality.unequal if form.exact else equality.costs_too_much(self.source.max_drop)
+        refused = equality.unequal if form.exact else equality.costs_too_much(self.source.config.max_drop)
         return _Candidate(name, form, made, opened.digest, running, equality, refused)
 
     def compared(self, candidates: Sequence[_Candidate], threads: int) -> Compared:
         """The candidates as rows, with the speed of those that passed."""
-        passed = {one.name: one for one in candidates if one.runtime and not one.refused}
         as_it_is = self.source.read(bundles.ONNX)
-        # The bundle's own file needs no second turn: its difference from itself would be chance.
-        side_of = {
-            name: AS_IT_IS if list(candidate.made.files) == [as_it_is] else name for name, candidate in passed.items()
-        }
         sides: dict[str, Runtime] = {AS_IT_IS: self._served}
-        for name, candidate in passed.items():
-            if candidate.runtime and side_of[name] != AS_IT_IS:
-                sides[name] = candidate.runtime
-        speeds = latency.measure(sides, self._sample.pixels, threads) if passed else {}
+        side_of: dict[str, str] = {}
+        for each in candidates:
+            if each.runtime and not each.refused:
+                # The bundle's own file needs no second turn: its difference from itself would be chance.
+                side_of[each.name] = AS_IT_IS if list(each.made.files) == [as_it_is] else each.name
+                sides.setdefault(side_of[each.name], each.runtime)
+        speeds = latency.measure(sides, self._sample.pixels, threads) if side_of else {}
         rows = [Row(AS_IT_IS, self.source.bundle.digest, len(as_it_is), None, speeds.get(AS_IT_IS, {}), {})]
         for each in candidates:
             size = sum(len(part) for part in each.made.files)
@@ -272,21 +253,6 @@ class _Bench:
         return files
 
 
-class _Remembering:
-    """A runtime that computes each batch once."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self.name, self._runtime = runtime.name, runtime
-        self._known: dict[str, Outputs] = {}
-
-    def run(self, batch: Pixels) -> Outputs:
-        """See `Runtime.run`."""
-        key = hashlib.sha256(batch.tobytes()).hexdigest()
-        if key not in self._known:
-            self._known[key] = self._runtime.run(batch)
-        return self._known[key]
-
-
 def row_json(row: Row) -> dict[str, Any]:
     """A row as JSON types."""
     content: dict[str, Any] = {"format": row.name, "model": row.model, "bytes": row.size}
@@ -309,11 +275,11 @@ def row_json(row: Row) -> dict[str, Any]:
         }
         for batch, one in row.speed.items()
     }
-    return (
-        content
-        | ({"settings": dict(row.settings)} if row.settings else {})
-        | ({"refused": row.refused} if row.refused else {})
-    )
+    if row.settings:
+        content["settings"] = dict(row.settings)
+    if row.refused:
+        content["refused"] = row.refused
+    return content
 
 
 def as_json(comparison: Compared) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from plantml import storage
 from plantml.concurrency import Progress, silent
 from plantml.export import int8, openvino, samples
+from plantml.export.config import ExportConfig
 from plantml.export.onnx import annotated, notes_of
 from plantml.export.pt2 import to_pt2
 from plantml.model import bundle as bundles
@@ -24,15 +25,13 @@ class Source:
 
     Attributes:
         bundle: the model.
-        data: dataset to take photos from; the model's own if `None`.
-        max_drop: of the score that a quantised form may cost.
-        cache: for remote files of the bundle.
+        config: the settings.
+        cache: for what is remote.
         progress: called with (steps done, steps).
     """
 
     bundle: Bundle
-    data: str | None = None
-    max_drop: float = 0.01
+    config: ExportConfig
     cache: storage.Cache | None = None
     progress: Progress = silent
 
@@ -87,9 +86,9 @@ def _onnx(source: Source) -> Made:
 
 def _int8(source: Source) -> Made:
     contract = source.bundle.contract
-    version = samples.version_of(source.bundle, source.data)
-    train = samples.of_split(version, contract, "train", int8.CALIBRATION)
-    val = samples.of_split(version, contract, "val", int8.VALIDATION)
+    version = samples.version_of(source.bundle, source.config.data)
+    train = samples.of_split(version, contract, "train", int8.CALIBRATION, source.cache)
+    val = samples.of_split(version, contract, "val", int8.VALIDATION, source.cache)
     quantised = int8.quantise(
         contract,
         source.bundle.digest,
@@ -97,7 +96,7 @@ def _int8(source: Source) -> Made:
         source.read(bundles.ONNX),
         train=train.pixels,
         val=val,
-        max_drop=source.max_drop,
+        max_drop=source.config.max_drop,
         progress=source.progress,
     )
     settings = {

@@ -7,29 +7,27 @@ photos; where none is good enough, the layers whose quantisation moves the embed
 temperatures, thresholds and the `unknown` threshold are fitted anew, for a quantised model is another model.
 """
 
-import contextlib
-import logging
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plantml import metrics
 from plantml.concurrency import Progress, silent
-from plantml.errors import InputError, MissingExtraError
+from plantml.errors import InputError
 from plantml.export import onnx as exporting
 from plantml.export import proof
-from plantml.export.samples import Sample
+from plantml.export.samples import BATCH, Sample
 from plantml.imaging import Pixels
 from plantml.metrics import calibration
 from plantml.model import bundle as bundles
 from plantml.model.contract import Contract
-from plantml.model.runtimes import OnnxRuntime, Outputs, output_names
+from plantml.model.runtimes import OnnxRuntime, output_names
 
 METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "min-max": ("MinMax", {}),
@@ -167,9 +165,12 @@ def _attempt(quantiser: "_Quantiser", judge: "_Judge", method: str, in_float: tu
 
 
 def _finished(contract: Contract, digest: str, judge: "_Judge", best: _Trial, before: float) -> Quantised:
+    from onnx import numpy_helper
+
     calibrated = judge.calibrated(best.embedding).model_copy(update={"derived_from": digest})
     model = _joined(best.body, judge.tail(calibrated), output_names(contract))
-    own = bundles.digest(calibrated, {tensor.name: _raw(tensor) for tensor in model.graph.initializer})
+    tensors = {tensor.name: numpy_helper.to_array(tensor).tobytes() for tensor in model.graph.initializer}
+    own = bundles.digest(calibrated, tensors)
     exporting.annotate(model, exporting.notes_of(calibrated, own))
     return Quantised(
         calibrated, own, exporting.serialised(model), best.method, best.in_float, before, best.score, best.noise
@@ -184,8 +185,8 @@ def _doubling(limit: int) -> Iterator[int]:
 
 
 def _embed(body: bytes, pixels: Pixels) -> Floats:
-    session = OnnxRuntime(body)
-    return np.concatenate([session.run(pixels[at : at + 16])["embedding"] for at in range(0, len(pixels), 16)])
+    batches = (pixels[at : at + BATCH] for at in range(0, len(pixels), BATCH))
+    return proof.outputs(OnnxRuntime(body), batches)["embedding"]
 
 
 class _Judge:
@@ -194,10 +195,8 @@ class _Judge:
     embedding: Floats
 
     def __init__(self, contract: Contract, weights: bytes, val: Sample) -> None:
-        try:
-            from plantml.model import network
-        except ImportError as error:
-            raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
+        from plantml.model import network
+
         self.contract, self.val = contract, val
         self._weights = network.read_weights(weights)
 
@@ -206,19 +205,22 @@ class _Judge:
 
         return network.rebuild(contract, self._weights)
 
-    def _answers(self, contract: Contract, embedding: Floats) -> Outputs:
+    def _answers(self, contract: Contract, embedding: Floats) -> tuple[dict[str, Floats], Floats]:
+        """Outputs by target, and the unknown score."""
         import torch
 
         deployed = self._deployed(contract)
         with torch.inference_mode():
             inputs = torch.from_numpy(embedding)
             answers = deployed.answers(deployed.net.classify(inputs))
-            outputs = {f"target.{name}": answer.numpy() for name, answer in answers.items()}
-            return outputs | {"embedding": embedding, "unknown": deployed.unknown(inputs).numpy()}
+            return {name: answer.numpy() for name, answer in answers.items()}, deployed.unknown(inputs).numpy()
+
+    def _reports(self, answers: Mapping[str, Floats]) -> Sequence[metrics.Report]:
+        return metrics.reports_of(self.contract.targets, self.val.labels, answers)
 
     def score(self, embedding: Floats) -> float:
         """See `proof.score`; by the model's own temperatures, which the choice of labels hardly depends on."""
-        return proof.score(self.contract.targets, self.val.labels, self._answers(self.contract, embedding))
+        return metrics.selection_score(self._reports(self._answers(self.contract, embedding)[0]))
 
     def calibrated(self, embedding: Floats) -> Contract:
         """The contract with temperatures, thresholds and metrics that fit these embeddings."""
@@ -233,31 +235,20 @@ class _Judge:
         start = temperature.Scaling(contract.temperatures, contract.biases or {})
         scaling = temperature.fit(deployed, logits, labels, start)
         fitted = contract.model_copy(update={"temperatures": scaling.temperatures, "biases": scaling.biases})
-        answers = self._answers(fitted, embedding)
+        answers, unknown = self._answers(fitted, embedding)
         judged = [target for target in contract.targets if target.name in labels]
-        accepted = calibration.accept_thresholds(
-            judged,
-            {target.name: answers[f"target.{target.name}"] for target in judged},
-            labels,
-            contract.target_risk if contract.target_risk is not None else _RISK,
-        )
+        risk = contract.target_risk if contract.target_risk is not None else _RISK
+        accepted = calibration.accept_thresholds(judged, answers, labels, risk)
         thresholds = dict(contract.thresholds) | {name: threshold.score for name, threshold in accepted.items()}
+        scores = metrics.headline(self._reports(answers))
         return fitted.model_copy(
             update={
                 "thresholds": thresholds,
                 "acceptance": dict(contract.acceptance or {}) | accepted,
-                "unknown_threshold": calibration.unknown_threshold(answers["unknown"]),
-                "metrics": self._metrics(answers),
+                "unknown_threshold": calibration.unknown_threshold(unknown),
+                "metrics": {name: round(value, 6) for name, value in scores.items()},
             }
         )
-
-    def _metrics(self, answers: Outputs) -> dict[str, float]:
-        from plantml import metrics
-
-        targets = self.contract.targets
-        outputs = {target.name: answers[f"target.{target.name}"] for target in targets}
-        scores = metrics.headline(metrics.reports_of(targets, self.val.labels, outputs))
-        return {name: round(value, 6) for name, value in scores.items()}
 
     def tail(self, contract: Contract) -> Any:
         """All that follows the embedding, calibrated as the contract says, as an `onnx.ModelProto`."""
@@ -306,7 +297,7 @@ class _Quantiser:
 
         model = onnx.ModelProto()
         model.CopyFrom(self._body)
-        with _silent():
+        with exporting.quiet():
             quantiser = quantization.QDQQuantizer(
                 model,
                 True,  # a scale for each channel of a weight
@@ -340,7 +331,7 @@ class _Quantiser:
             from onnxruntime import quantization
 
             kind, options = METHODS[method]
-            with tempfile.TemporaryDirectory(prefix="plantml-int8-") as folder, _silent():
+            with tempfile.TemporaryDirectory(prefix="plantml-int8-") as folder, exporting.quiet():
                 file = Path(folder, "body.onnx")
                 file.write_bytes(self.plain)
                 calibrator = quantization.create_calibrator(
@@ -355,19 +346,15 @@ class _Quantiser:
         return self._ranges[method]
 
 
-@dataclass
 class _Reader:
     """Hands photos to onnxruntime's calibration, one by one."""
 
-    photos: Pixels
-    _next: int = field(default=0)
+    def __init__(self, photos: Pixels) -> None:
+        self._inputs = iter({"image": photo[None]} for photo in photos)
 
     def get_next(self) -> dict[str, Pixels] | None:
         """The next input, or `None` after the last."""
-        if self._next >= len(self.photos):
-            return None
-        self._next += 1
-        return {"image": self.photos[self._next - 1 : self._next]}
+        return next(self._inputs, None)
 
 
 def _operators() -> list[str]:
@@ -381,7 +368,7 @@ def _prepared(body: Any) -> Any:
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory(prefix="plantml-int8-") as folder, _silent():
+    with tempfile.TemporaryDirectory(prefix="plantml-int8-") as folder, exporting.quiet():
         before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
         onnx.save(body, before)
         quant_pre_process(before, after, skip_symbolic_shape=True)
@@ -403,22 +390,3 @@ def _joined(body: Any, tail: Any, outputs: Sequence[str]) -> Any:
     model.graph.output.extend(by_name[name] for name in outputs)
     del model.metadata_props[:]
     return model
-
-
-def _raw(tensor: Any) -> bytes:
-    from onnx import numpy_helper
-
-    content: bytes = numpy_helper.to_array(tensor).tobytes()
-    return content
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Suppresses the output and warnings of quantisation."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-            yield
-    finally:
-        logging.disable(level)

@@ -1,12 +1,14 @@
 """The deployed network as ONNX: one file that needs onnxruntime and nothing of ours."""
 
+import contextlib
 import logging
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from plantml.about import __version__
-from plantml.errors import MissingExtraError
 from plantml.imaging import Fit
 from plantml.model import bundle as bundles
 from plantml.model.contract import Contract
@@ -20,14 +22,9 @@ def to_onnx(contract: Contract, weights: bytes, digest: str) -> bytes:
 
     Input `image`: uint8 [N, H, W, 3] at the contract's input size. Outputs: `target.<name>`, `embedding`,
     `unknown`. The contract and the digest are in the metadata.
-
-    Raises:
-        MissingExtraError: torch or onnx is not installed.
     """
-    try:
-        from plantml.model import network
-    except ImportError as error:
-        raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
+    from plantml.model import network  # knows torch, without which other formats can be read
+
     deployed = network.rebuild(contract, network.read_weights(weights))
     return trace(deployed, contract.input, deployed.output_names, notes_of(contract, digest))
 
@@ -45,14 +42,9 @@ def trace(module: Any, fit: Fit, outputs: list[str], notes: Mapping[str, str]) -
         fit: whose height and width are fixed in the graph; N stays free.
         outputs: names for what the module returns, in order.
         notes: metadata of the file.
-
-    Raises:
-        MissingExtraError: torch or onnx is not installed.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
+    import torch
+
     example = torch.zeros((2, fit.height, fit.width, 3), dtype=torch.uint8)
     model = convert(module, example, "image", outputs)
     annotate(model, notes)
@@ -70,8 +62,7 @@ def convert(module: Any, example: Any, name: str, outputs: list[str]) -> Any:
     """
     import torch
 
-    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
-        warnings.simplefilter("ignore")
+    with quiet():
         program = torch.onnx.export(
             module,
             (example,),
@@ -110,27 +101,24 @@ def annotated(data: bytes, notes: Mapping[str, str]) -> bytes:
 
 def serialised(model: Any) -> bytes:
     """The bytes of an `onnx.ModelProto` that is valid, sealed: a later change of them is noticed."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingExtraError("Exporting needs torch and onnx", str(error), extra="train") from error
+    import onnx
+
     onnx.checker.check_model(model)
     annotate(model, {SEAL_KEY: NO_SEAL})
     return seal(model.SerializeToString())
 
 
-class _quiet:  # noqa: N801 - reads as an adjective where it is used
-    """Silences loggers of the exporters."""
-
-    def __init__(self, *names: str) -> None:
-        self._loggers = [logging.getLogger(name) for name in names]
-        self._levels: list[int] = []
-
-    def __enter__(self) -> None:
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        for logger, level in zip(self._loggers, self._levels, strict=True):
-            logger.setLevel(level)
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Suppresses the output and the warnings of exporters."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            Path(os.devnull).open("w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+            warnings.catch_warnings(action="ignore"),
+        ):
+            yield
+    finally:
+        logging.disable(level)

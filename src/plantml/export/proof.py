@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from plantml import metrics
 from plantml.errors import GateError
 from plantml.imaging import Pixels
-from plantml.metrics.bootstrap import Groups, of_target
+from plantml.metrics import Groups, Interval
+from plantml.metrics.statistics import of_target
 from plantml.model.contract import Contract
 from plantml.model.records import Reader
 from plantml.model.runtimes import Outputs, Runtime
+from plantml.settings import RESAMPLES
 from plantml.targets import Target
 
 MAX_DIFFERENCE = 1e-4
@@ -107,45 +109,53 @@ class Proof:
         )
 
 
+def outputs(runtime: Runtime, batches: Iterable[Pixels]) -> Outputs:
+    """All outputs for photos, uint8 RGB [n, H, W, 3] each; none without photos."""
+    parts = [runtime.run(batch) for batch in batches]
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
 def compare(
     contract: Contract,
-    reference: Runtime,
-    candidate: Runtime,
-    batches: Iterable[Pixels],
+    expected: Outputs,
+    actual: Outputs,
     *,
     served: Contract | None = None,
     labels: Mapping[str, NDArray[Any]] | None = None,
     groups: NDArray[np.int64] | None = None,
 ) -> Proof:
-    """Compare the predictions of two runtimes.
+    """Compare the outputs of two runtimes for the same photos.
 
     Args:
-        contract: of the reference.
-        reference: the model as it is.
-        candidate: its other form.
-        batches: photos, uint8 RGB [n, H, W, 3].
-        served: contract of the candidate, if it has one of its own.
+        contract: of the model.
+        expected: by the model as it is.
+        actual: by its other form.
+        served: contract of the other form, if it has one of its own.
         labels: by target, encoded, of all photos; targets may be missing.
         groups: [N], what is resampled as a whole; each photo alone if not given.
 
     Raises:
-        GateError: the candidate lacks an output of the contract.
+        GateError: the other form lacks an output of the contract.
     """
-    first, second, photos = _answers(reference, candidate, batches)
-    if not photos:
+    if not expected:
         return Proof(0, 0.0, 0.0, 0.0)
+    for name, answer in expected.items():
+        if name not in actual or actual[name].shape != answer.shape:
+            shape = ("N", *answer.shape[1:])
+            raise GateError(f"The export has no output {name} of shape {shape}", "the file holds a different model")
+    photos = len(expected["unknown"])
     same = np.ones(photos, bool)
     for target in contract.targets:
         if target.kind != "value":
-            same &= _same_labels(target, first[f"target.{target.name}"], second[f"target.{target.name}"])
+            same &= _same_labels(target, expected[f"target.{target.name}"], actual[f"target.{target.name}"])
     compared = ["unknown", *(f"target.{target.name}" for target in contract.targets)]
     return Proof(
         photos,
         float(same.mean()),
-        float(_same_decisions(contract, first, served or contract, second, photos).mean()),
-        max(_difference(first[name], second[name]) for name in compared),
-        noise(first["embedding"], second["embedding"]),
-        change(contract.targets, labels, first, second, groups) if labels else None,
+        float(_same_decisions(contract, expected, served or contract, actual, photos).mean()),
+        max(_difference(expected[name], actual[name]) for name in compared),
+        noise(expected["embedding"], actual["embedding"]),
+        change(contract.targets, labels, expected, actual, groups) if labels else None,
     )
 
 
@@ -166,10 +176,8 @@ def change(
     together = Groups((np.arange(len(known)) if groups is None else groups).tolist())
     scores = [score(judged, labels, outputs) for outputs in (before, after)]
     worse, better = [_replicates(judged, labels, outputs, together) for outputs in (before, after)]
-    changes = better - worse if len(worse) else np.array([])
-    finite = changes[np.isfinite(changes)]
-    low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (np.nan, np.nan)
-    return Change(int(known.sum()), scores[0], scores[1], float(low), float(high))
+    interval = metrics.interval("change", scores[1] - scores[0], better - worse) or Interval(np.nan, np.nan)
+    return Change(int(known.sum()), scores[0], scores[1], interval.low, interval.high)
 
 
 def score(targets: Sequence[Target], labels: Mapping[str, NDArray[Any]], outputs: Outputs) -> float:
@@ -192,27 +200,6 @@ def require(proof: Proof, what: str) -> Proof:
             "Nothing was published. This is a bug in the exporter or a broken installation; please report it.",
         )
     return proof
-
-
-def _answers(reference: Runtime, candidate: Runtime, batches: Iterable[Pixels]) -> tuple[Outputs, Outputs, int]:
-    first: dict[str, list[NDArray[np.float32]]] = {}
-    second: dict[str, list[NDArray[np.float32]]] = {}
-    photos = 0
-    for batch in batches:
-        expected, actual = reference.run(batch), candidate.run(batch)
-        for name, answer in expected.items():
-            if name not in actual or actual[name].shape != answer.shape:
-                raise GateError(
-                    f"The export has no output {name} of shape {answer.shape}", "the file holds a different model"
-                )
-            first.setdefault(name, []).append(answer)
-            second.setdefault(name, []).append(actual[name])
-        photos += len(batch)
-    return (
-        {name: np.concatenate(parts) for name, parts in first.items()},
-        {name: np.concatenate(parts) for name, parts in second.items()},
-        photos,
-    )
 
 
 def _same_labels(target: Target, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -251,9 +238,7 @@ def _replicates(
     targets: Sequence[Target], labels: Mapping[str, NDArray[Any]], outputs: Outputs, groups: Groups
 ) -> NDArray[np.floating[Any]]:
     """`score` of every resample: float64 [R]; empty where fewer than two groups say nothing of others."""
-    statistics = [
-        of_target(target, labels[target.name], outputs[f"target.{target.name}"], groups) for target in targets
-    ]
-    replicates = metrics.replicate(statistics, groups)
+    statistics = [of_target(target, labels[target.name], outputs[f"target.{target.name}"]) for target in targets]
+    replicates = metrics.replicate(statistics, groups, resamples=RESAMPLES, seed=0)
     names = [f"{target.name}.{'r2' if target.kind == 'value' else 'macro_f1'}" for target in targets]
     return np.mean([replicates[name] for name in names], axis=0) if replicates else np.array([])

@@ -9,11 +9,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from plantml import imaging, storage
-from plantml.concurrency import Progress, batched, silent
-from plantml.data import versions
+from plantml.concurrency import Progress, silent
+from plantml.data import photos, versions
 from plantml.data.manifest import Version
-from plantml.errors import InputError, PlantmlError
-from plantml.imaging import Fit, ImageError, Pixels
+from plantml.errors import InputError
+from plantml.imaging import Fit, Pixels
 from plantml.model.bundle import Bundle
 from plantml.model.contract import Contract
 from plantml.targets import Target
@@ -58,38 +58,41 @@ def version_of(bundle: Bundle, data: str | None) -> Version:
         ) from error
 
 
-def held_out(version: Version, contract: Contract, split: str, limit: int, progress: Progress = silent) -> Sample:
+def held_out(
+    version: Version,
+    contract: Contract,
+    split: str,
+    limit: int,
+    *,
+    cache: storage.Cache | None = None,
+    progress: Progress = silent,
+) -> Sample:
     """Photos of a split to compare on; of all splits if that one is empty."""
     rows = version.usable(split)
     if rows.is_empty():
         rows, split = version.usable(), "all"
     if rows.is_empty():
         raise InputError(f"{version.ref} has no photos to compare on", "", "Name another dataset: --data DATASET")
-    return _load(version, rows, contract, where=f"{version.ref}, split {split}", limit=limit, progress=progress)
+    # By hash, so that the same photos are taken on every machine, and classes come mixed.
+    rows = rows.sort("image_id").head(limit)
+    # A photo that belongs to no group is one of its own.
+    groups = [group if group is not None else number for number, group in enumerate(rows["group"])]
+    _, numbers = np.unique([f"{type(group).__name__} {group}" for group in groups], return_inverse=True)
+    pixels = _pixels(version, rows, contract.input, cache, progress)
+    return Sample(f"{version.ref}, split {split}", pixels, _labels(version, rows, contract.targets), numbers)
 
 
-def of_split(version: Version, contract: Contract, split: str, limit: int, progress: Progress = silent) -> Sample:
-    """Photos of a split that there must be."""
-    rows = version.usable(split)
-    if rows.is_empty():
+def of_split(
+    version: Version, contract: Contract, split: str, limit: int, cache: storage.Cache | None = None
+) -> Sample:
+    """As `held_out`, of a split that there must be."""
+    if version.usable(split).is_empty():
         raise InputError(
             f"{version.ref} has no photos in its {split} split",
             "int8 is calibrated on training photos and chosen by the score on validation photos",
             f"Split it: plantml dataset split {version.url}, or name another one: --data DATASET",
         )
-    return _load(version, rows, contract, where=f"{version.ref}, split {split}", limit=limit, progress=progress)
-
-
-def _load(
-    version: Version, rows: pl.DataFrame, contract: Contract, *, where: str, limit: int, progress: Progress
-) -> Sample:
-    # By hash, so that the same photos are taken on every machine, and classes come mixed.
-    rows = rows.sort("image_id").head(limit)
-    urls = [version.image_url(path) for path in rows["path"]]
-    # A photo that belongs to no group is one of its own.
-    groups = [group if group is not None else number for number, group in enumerate(rows["group"])]
-    _, numbers = np.unique([f"{type(group).__name__} {group}" for group in groups], return_inverse=True)
-    return Sample(where, _pixels(urls, contract.input, progress), _labels(version, rows, contract.targets), numbers)
+    return held_out(version, contract, split, limit, cache=cache)
 
 
 def _labels(version: Version, rows: pl.DataFrame, targets: Sequence[Target]) -> dict[str, NDArray[Any]]:
@@ -115,17 +118,15 @@ def _known(target: Target, label: Any) -> Any:
     return label
 
 
-def _pixels(urls: Sequence[str], fit: Fit, progress: Progress) -> Pixels:
-    pixels = np.empty((len(urls), fit.height, fit.width, 3), np.uint8)
-    done = 0
-    for batch in batched(storage.read_many(urls), BATCH):
-        for url, data in batch:
-            if isinstance(data, PlantmlError):
+def _pixels(version: Version, rows: pl.DataFrame, fit: Fit, cache: storage.Cache | None, progress: Progress) -> Pixels:
+    pixels = np.empty((rows.height, fit.height, fit.width, 3), np.uint8)
+    wanted = ((image_id, version.image_url(path)) for image_id, path in rows.select("image_id", "path").iter_rows())
+    for done, (url, data) in enumerate(photos.read_ahead(wanted, cache)):
+        try:
+            if not isinstance(data, bytes):
                 raise data
-            try:
-                pixels[done] = imaging.decode(data, fit)
-            except ImageError as error:
-                raise InputError(f"{url} cannot be read", str(error), "Restore it from a backup.") from error
-            done += 1
-        progress(done, len(urls))
+            pixels[done] = imaging.decode(data, fit)
+        except photos.UNREADABLE as error:
+            raise InputError(f"{url} cannot be read", str(error), "Restore it from a backup.") from error
+        progress(done + 1, rows.height)
     return pixels

@@ -1,7 +1,7 @@
 """Metrics of predictions, in numpy, so that training and validation report the same numbers.
 
-Definitions follow scikit-learn's; the tests compare them with scikit-learn and torchmetrics. `reports` has the
-scores of one set of predictions, `bootstrap` their intervals, `mcnemar` compares two models.
+Definitions follow scikit-learn's; the tests compare them with scikit-learn and torchmetrics. `statistics` defines the
+scores, `reports` has those of one set of predictions, `bootstrap` their intervals, `mcnemar` compares two models.
 """
 
 from plantml.metrics.bootstrap import Groups, Interval, Replicates, interval, replicate
@@ -12,20 +12,17 @@ from plantml.metrics.reports import (
     Report,
     ValueReport,
     as_json,
-    calibration_error,
-    class_report,
     correct_predictions,
     every_score,
     headline,
     higher_is_better,
     joint_accuracy,
-    multilabel_report,
+    mean_scores,
     report,
-    report_encoded,
     reports_of,
     selection_score,
-    value_report,
 )
+from plantml.metrics.statistics import calibration_error
 
 __all__ = [
     "ClassReport",
@@ -38,7 +35,6 @@ __all__ = [
     "ValueReport",
     "as_json",
     "calibration_error",
-    "class_report",
     "correct_predictions",
     "every_score",
     "headline",
@@ -46,11 +42,9 @@ __all__ = [
     "interval",
     "joint_accuracy",
     "mcnemar",
-    "multilabel_report",
+    "mean_scores",
     "replicate",
     "report",
-    "report_encoded",
     "reports_of",
     "selection_score",
-    "value_report",
 ]

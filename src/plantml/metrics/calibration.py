@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml.metrics import selective
+from plantml.metrics.statistics import calibration_error
 from plantml.targets import Target
 
 Floats = NDArray[np.floating]
@@ -172,13 +173,6 @@ def reliability(confidence: Floats, right: Bools, *, draws: int = DRAWS, seed: i
         return Reliability(0.0, 0.0, 0.0, 0)
     confidence = np.asarray(confidence, np.float64)
     random = np.random.default_rng(seed)
-    chance = [_ece(confidence, random.random(len(confidence)) < confidence) for _ in range(draws)]
+    chance = [calibration_error(confidence, random.random(len(confidence)) < confidence) for _ in range(draws)]
     low, high = np.quantile(chance, [0.025, 0.975])
-    return Reliability(_ece(confidence, np.asarray(right, bool)), float(low), float(high), len(confidence))
-
-
-def _ece(confidence: Floats, right: Bools) -> float:
-    # As probabilities of one class, which is the truth (0) where the answer was right.
-    from plantml import metrics  # a contract holds thresholds, and needs no metrics to be read
-
-    return metrics.calibration_error(confidence[:, None], (~right).astype(np.int64))
+    return Reliability(calibration_error(confidence, np.asarray(right, bool)), float(low), float(high), len(confidence))

@@ -1,7 +1,6 @@
 """McNemar's test: do two models have the same accuracy on the same photos?"""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +42,4 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
         p = stats.binomtest(wins, differ).pvalue
     else:
         p = stats.chi2.sf((abs(wins - losses) - 1) ** 2 / differ, 1)
-    return Paired(len(first), wins, losses, _plain(p))
-
-
-def _plain(number: Any) -> float:
-    return float(number)
+    return Paired(len(first), wins, losses, float(p))

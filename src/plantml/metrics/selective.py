@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from plantml.metrics import ranking
+
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 
@@ -48,29 +50,27 @@ class Curve:
 def risk_coverage(scores: Floats, right: Bools) -> Curve:
     """The risk-coverage curve of predictions with these scores [N], correct or not [N]."""
     scores = np.asarray(scores, np.float64)
-    order = np.argsort(-scores, kind="stable")
-    falling, errors = scores[order], np.cumsum(~np.asarray(right, bool)[order])
-    last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True)[: len(falling)])
-    return Curve(falling[last], last + 1, errors[last], len(falling))
+    ranked = ranking.ranked(scores, ~np.asarray(right, bool))
+    ends, errors = ranked.ends.astype(np.int64), np.cumsum(ranked.flagged, dtype=np.int64)
+    return Curve(scores[ranked.order][ends], ends + 1, errors[ends], len(scores))
 
 
 def aurc(scores: Floats, right: Bools) -> float:
-    """Area under the risk-coverage curve: the mean risk over all coverages, 0 at best.
+    """Area under the risk-coverage curve: the mean risk over all coverages, 0 at best; 0 without photos.
 
     Geifman, Uziel and El-Yaniv 2019, "Bias-reduced uncertainty estimation for deep neural classifiers". Within
-    photos of equal score the errors count as spread evenly. 0 without photos.
+    photos of equal score the errors count as spread evenly.
     """
-    curve = risk_coverage(scores, right)
-    accepted, errors = np.append(0, curve.accepted), np.append(0, curve.errors)
-    ranks = np.arange(1, curve.photos + 1)
-    return float((np.interp(ranks, accepted, errors) / ranks).mean()) if len(ranks) else 0.0
+    return float(np.nan_to_num(ranking.area(*_counted(scores, right))[0]))
 
 
 def coverage_at(scores: Floats, right: Bools, risk: float) -> float:
     """The largest coverage whose risk on these photos is at most `risk`; 0 if there is none."""
-    curve = risk_coverage(scores, right)
-    good = np.flatnonzero(curve.risk <= risk)
-    return float(curve.coverage[good[-1]]) if len(good) else 0.0
+    return float(np.nan_to_num(ranking.coverage(*_counted(scores, right), risk)[0]))
+
+
+def _counted(scores: Floats, right: Bools) -> tuple[Floats, Floats]:
+    return ranking.ranked(scores, ~np.asarray(right, bool)).counted(np.ones((1, len(scores)), np.int64))
 
 
 def risk_bound(errors: int, n: int, delta: float = DELTA, searched: int = 1) -> float:

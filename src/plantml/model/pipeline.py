@@ -19,7 +19,7 @@ from PIL import Image
 
 from plantml import imaging, storage
 from plantml.concurrency import batched, in_threads
-from plantml.errors import InputError, NotFoundError, PlantmlError, RefusedError
+from plantml.errors import DamagedError, InputError, NotFoundError, PlantmlError, RefusedError
 from plantml.imaging import ImageError, Pixels
 from plantml.model.bundle import Bundle
 from plantml.model.records import Decision, Reader, Record, failed
@@ -183,5 +183,6 @@ def _reason(error: PlantmlError) -> str:
     elif isinstance(error.__cause__, TimeoutError):
         code = "timeout"
     else:
-        code = "damaged" if isinstance(error, InputError) else "unreachable"  # damaged: an archive's member
+        # Damaged: an archive's member, or a photo that is not the imported one.
+        code = "damaged" if isinstance(error, InputError | DamagedError) else "unreachable"
     return f"{code}: {error}"

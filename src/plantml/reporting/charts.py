@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 from plantml.metrics import ClassReport
 from plantml.metrics.calibration import Reliability, Threshold
 from plantml.metrics.selective import Curve, Floats
+from plantml.metrics.statistics import BINS, calibration_bins
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INK = "#1b5e20"
 _PALE, _WARN, _GREY = "#a5d6a7", "#c62828", "#616161"
-
-BINS = 15
-"""Of a reliability diagram: those that the calibration error is computed over."""
 
 _FEW = 5
 """A bin with fewer predictions is drawn pale."""
@@ -82,7 +80,7 @@ def reliability(
     """
     confidence, right = predictions
     edges = np.linspace(0, 1, BINS + 1)
-    bin_ = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    bin_ = calibration_bins(confidence)
     counts = np.bincount(bin_, minlength=BINS)
     there = counts > 0
     share = np.bincount(bin_, weights=right, minlength=BINS)[there] / counts[there]

@@ -1,5 +1,6 @@
 """Documents from templates, and Markdown tables."""
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,11 @@ def fill(package: str, template: str, *, filters: Mapping[str, Callable[..., Any
     )
     environment.filters.update(filters or {})
     return environment.get_template(template).render(values)
+
+
+def data_url(data: bytes, kind: str) -> str:
+    """A picture as a URL that holds it: `kind` is `png` or `jpeg`."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

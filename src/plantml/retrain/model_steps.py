@@ -12,10 +12,11 @@ from plantml.registry import ledger
 from plantml.registry.version_files import inspect
 from plantml.retrain import data_steps
 from plantml.retrain.round_context import Result, Work
-from plantml.validate import prediction_cache, prediction_tables, predictions, results, selection
+from plantml.validate import prediction_tables, predictions, results, selection
 from plantml.validate import validate as validation
 from plantml.validate.config import ValidateConfig
 from plantml.validate.gates import describe
+from plantml.validate.prediction_cache import PredictionCache
 
 CHALLENGER, IN_SERVICE = "challenger", "production"
 """Names of the two models in results and folders."""
@@ -68,12 +69,12 @@ def predict(work: Work) -> Result:
     results = {}
     for name, url in models(work).items():
         pipeline = work.pipeline(url)
-        model = prediction_cache.identity(pipeline.bundle, pipeline.runtime.name, "cpu")
-        cache = prediction_cache.PredictionCache(work.machine.cache_dir, model, "photos", fresh=False)
+        cache = PredictionCache.of(pipeline, "photos", work.machine)
         selected = selection.select(
             [work.result("split")["dataset"]], [pipeline.bundle.contract.targets], _validate_config(url)
         )
-        predicted = predictions.predict(pipeline, selected.rows, cache, work.stop, work.progress(f"predicting, {name}"))
+        machine = predictions.Machine(work.machine, work.stop, work.progress)
+        predicted = predictions.predict(pipeline, selected.rows, cache, machine, f"predicting, {name}")
         files = prediction_tables.files("predictions", prediction_tables.predictions(selected, predicted))
         out = work.round.place("predictions", name)
         storage.publish(out, files)
@@ -86,7 +87,7 @@ def predict(work: Work) -> Result:
 def compare(work: Work) -> Result:
     """Compare both on all, frozen and recent test photos: paired, over groups, and by class."""
     both, gates = models(work), work.config.gates
-    machine = validation.Machine(work.machine.cache_dir, work.stop, work.progress)
+    machine = predictions.Machine(work.machine, work.stop, work.progress)
     opened = {name: work.pipeline(url) for name, url in both.items()}
     drop = gates.max_drop if IN_SERVICE in both else None
     compared = {}

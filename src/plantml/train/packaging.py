@@ -130,8 +130,11 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
     digest = bundles.digest(contract, {name: tensor.numpy().tobytes() for name, tensor in state.items()})
     weights = save(state)
     onnx = to_onnx(contract, weights, digest)
-    proven = proof.compare(contract, _TorchRuntime(deployed), OnnxRuntime(onnx), _batches(val.pixels, val.rows))
-    proof.require(proven, bundles.ONNX)
+    expected, actual = (
+        proof.outputs(runtime, _batches(val.pixels, val.rows))
+        for runtime in (_TorchRuntime(deployed), OnnxRuntime(onnx))
+    )
+    proven = proof.require(proof.compare(contract, expected, actual), bundles.ONNX)
     confidence = calibration_report.confidence_reports(plan.targets, before, answers, labels, thresholds)
     # In the order of `prepare.load`, without unreadable photos.
     rows = version.usable("val").sort("image_id", "source", "name")[val.rows]

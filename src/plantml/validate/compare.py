@@ -11,7 +11,7 @@ from plantml import metrics
 from plantml.metrics import Interval, Paired, Replicates, ValueReport, bootstrap
 from plantml.targets import Target
 from plantml.validate.gates import Gate
-from plantml.validate.scoring import JOINT, Evaluation, Outcomes, groups_of
+from plantml.validate.scoring import JOINT, Evaluation, Outcomes, class_groups
 
 Bools = NDArray[np.bool_]
 
@@ -167,7 +167,9 @@ def _difference(name: str, this: Evaluation, other: Evaluation) -> Difference:
         gain = drawn if metrics.higher_is_better(name) else -drawn
         probability = float((gain > 1e-9).mean() + (np.abs(gain) <= 1e-9).mean() / 2)
     point = this.scores[name] - other.scores[name]
-    return Difference(name, other.scores[name], this.scores[name], _interval(point, drawn), probability)
+    return Difference(
+        name, other.scores[name], this.scores[name], metrics.interval("difference", point, drawn), probability
+    )
 
 
 def _paired(name: str, this: Replicates, other: Replicates) -> NDArray[np.floating[Any]] | None:
@@ -176,10 +178,6 @@ def _paired(name: str, this: Replicates, other: Replicates) -> NDArray[np.floati
     drawn: NDArray[np.floating[Any]] = this[name] - other[name]
     drawn = drawn[~np.isnan(drawn)]
     return drawn if len(drawn) else None
-
-
-def _interval(point: float, drawn: NDArray[np.floating[Any]] | None) -> Interval | None:
-    return metrics.interval("difference", point, drawn)
 
 
 def _duels(mine: Outcomes, others: Outcomes) -> list[Duel]:
@@ -236,7 +234,7 @@ def _gates(mine: Outcomes, this: Evaluation, other: Evaluation, bound: float, *,
     A class in too few groups has no interval, and its drop is not resolvable. Where two models, unless they are the
     same one, differ on no photo, the interval is that of a share that was not seen once in so many groups.
     """
-    sizes = groups_of(mine)
+    sizes = class_groups(mine)
     gates = []
     for report in this.reports:
         name = f"{report.target}.{'r2' if isinstance(report, ValueReport) else 'macro_f1'}"
@@ -250,7 +248,7 @@ def _gates(mine: Outcomes, this: Evaluation, other: Evaluation, bound: float, *,
             drop = other.every[name] - this.every[name]
             groups = sizes.get(name, mine.groups.count)
             drawn = _paired(name, other.replicates, this.replicates) if groups >= bootstrap.FEW else None
-            interval = _interval(drop, drawn)
+            interval = metrics.interval("difference", drop, drawn)
             if interval and drawn is not None and not drawn.any() and not same:
                 unseen = 1 - ((1 - bootstrap.LEVEL) / 2) ** (1 / groups)
                 interval = Interval(-unseen, unseen)
@@ -270,7 +268,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
                 "other": each.other,
                 "this": each.value,
                 "difference": each.difference,
-                "interval": [each.interval.low, each.interval.high] if each.interval else None,
+                "interval": each.interval,
                 "sure": each.probability,
                 "verdict": each.verdict,
             }

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from plantml.settings import Config, MaxFailures, Seed, option
+from plantml.settings import RESAMPLES, Config, MaxFailures, Seed, option
 
 
 class ValidateConfig(Config):
@@ -41,5 +41,5 @@ class ValidateConfig(Config):
     runtime: str = option("auto", "Runtime: auto, onnxruntime, torch or openvino.")
     device: str = option("cpu", "Device: cpu, or a torch device name.")
     fresh: bool = option(default=False, description="Ignore cached predictions of earlier validations.")
-    resamples: int = Field(2000, ge=100, le=100_000, description="Bootstrap resamples over groups.")
+    resamples: int = Field(RESAMPLES, ge=100, le=100_000, description="Bootstrap resamples over groups.")
     seed: Seed = Field(0, description="Random seed of the bootstrap and of photo sampling.")

@@ -57,7 +57,7 @@ class Gate:
     def as_json(self) -> dict[str, Any]:
         """The gate as JSON types."""
         content = {"name": self.name, self.kind: self.bound, "value": self.value, "passed": self.passed}
-        content["interval"] = [self.interval.low, self.interval.high] if self.interval else None
+        content["interval"] = self.interval
         if self.kind == "max_drop":
             content |= {"photos": self.photos, "resolvable": self.resolvable}
         return content

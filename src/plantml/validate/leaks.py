@@ -15,7 +15,10 @@ from plantml.data.manifest import Version
 from plantml.errors import PlantmlError
 from plantml.metrics import Interval
 from plantml.model.contract import Contract
-from plantml.validate.scoring import Evaluation
+from plantml.validate.config import ValidateConfig
+from plantml.validate.predictions import Predictions
+from plantml.validate.scoring import Evaluation, evaluate, outcomes
+from plantml.validate.selection import Photos
 
 _COLUMNS = ("image_id", "phash", "entropy", "contrast", "group", "home")
 
@@ -76,11 +79,26 @@ def leaked_rows(rows: pl.DataFrame, trained: pl.DataFrame) -> NDArray[np.bool_]:
     return leaked
 
 
-def leaks(leaked: NDArray[np.bool_], trained: int, raw: Evaluation, clean: Evaluation | None) -> Leaks:
-    """The leaks, with the scores of all photos and of those that did not leak."""
-    scores = dict(clean.scores) if clean else {}
-    intervals = {name: each for name, each in clean.intervals.items() if name in scores} if clean else {}
-    return Leaks(len(leaked), int(leaked.sum()), trained, dict(raw.scores), scores, intervals)
+def leaks(
+    trained: pl.DataFrame,
+    photos: Photos,
+    predictions: Predictions,
+    readable: Sequence[int],
+    raw: Evaluation,
+    *,
+    config: ValidateConfig,
+) -> Leaks | None:
+    """The leaks among the readable photos, with the scores of all and of the others; `None` without training photos."""
+    if trained.is_empty():
+        return None
+    leaked = leaked_rows(photos.rows[list(readable)], trained)
+    rest = [at for at, is_leaked in zip(readable, leaked, strict=True) if not is_leaked]
+    scores, intervals = {}, {}
+    if leaked.any() and rest:
+        clean = evaluate(outcomes(photos.targets, photos, predictions, rest), config)
+        scores = dict(clean.scores)
+        intervals = {name: each for name, each in clean.intervals.items() if name in scores}
+    return Leaks(len(leaked), int(leaked.sum()), trained.height, dict(raw.scores), scores, intervals)
 
 
 def as_json(result: Leaks) -> dict[str, Any]:
@@ -91,7 +109,7 @@ def as_json(result: Leaks) -> dict[str, Any]:
         "training_photos": result.trained,
         "raw": result.raw,
         "clean": result.clean,
-        "intervals": {name: [each.low, each.high] for name, each in result.intervals.items()},
+        "intervals": result.intervals,
     }
 
 

@@ -23,14 +23,14 @@ from plantml import storage
 from plantml.about import __version__
 from plantml.errors import PlantmlError, StorageError
 from plantml.model.bundle import Bundle
+from plantml.model.pipeline import Pipeline
+from plantml.settings import Machine
 from plantml.storage.segments import Segments, pack, unpack
 
 SEGMENT_ROWS, SEGMENT_SECONDS = 256, 5.0
 
 _MODELS = 64
 """Folders that are kept; those that were not used for longest go first."""
-
-_SCHEMA = pl.Schema({"photo": pl.String(), "record": pl.String(), "numbers": pl.List(pl.Float32)})
 
 Entry = tuple[str, NDArray[np.float32]]
 """A record as JSON, or nothing, and numbers of the model."""
@@ -41,7 +41,7 @@ class PredictionCache:
 
     Args:
         cache: the folder of all caches.
-        model: the model's key, from `identity`; without one nothing is cached.
+        model: the model's key; without one nothing is cached.
         what: is asked of the model.
         fresh: discard earlier predictions.
     """
@@ -64,6 +64,13 @@ class PredictionCache:
             for row in self._segments:
                 photo, record, numbers = json.loads(row)
                 self._entries[photo] = (record, unpack(numbers, "<f4"))
+
+    @classmethod
+    def of(
+        cls, pipeline: Pipeline, what: str, machine: Machine, *, device: str = "cpu", fresh: bool = False
+    ) -> "PredictionCache":
+        """The predictions of a model; of one that cannot be read nothing is cached."""
+        return cls(machine.cache_dir, _identity(pipeline.bundle, pipeline.runtime.name, device), what, fresh=fresh)
 
     def get(self, photo: str | None) -> Entry | None:
         """The cached prediction for a photo."""
@@ -97,7 +104,7 @@ def _forget_old(home: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def identity(bundle: Bundle, runtime: str, device: str) -> str | None:
+def _identity(bundle: Bundle, runtime: str, device: str) -> str | None:
     """The cache key of a model; `None` if its bytes cannot be read."""
     try:
         files: Mapping[str, str] = bundle.files or {"": hashlib.sha256(storage.read(bundle.url)).hexdigest()}

@@ -1,16 +1,20 @@
 """A model's predictions for photos: cached ones, and the others from the code that `detect` runs."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from plantml import imaging, storage
-from plantml.concurrency import Progress, Stop, batched, in_threads
+from plantml import imaging, settings, storage
+from plantml.concurrency import Progress, Stop, batched, in_threads, silent
+from plantml.data import photos
 from plantml.errors import InputError, PlantmlError
 from plantml.imaging import Pixels
 from plantml.model.contract import Contract
@@ -21,6 +25,26 @@ from plantml.validate.selection import DATASET
 
 Floats = NDArray[np.float32]
 Change = Callable[[Pixels], Pixels]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a validation needs from the machine.
+
+    Attributes:
+        settings: folder and limit of the cache, for predictions and remote photos.
+        stop: set by a signal.
+        progress: makes the listener for one part of the work.
+    """
+
+    settings: settings.Machine
+    stop: Stop
+    progress: Callable[[str], Progress] = lambda _: silent
+
+    @cached_property
+    def photos(self) -> storage.Cache:
+        """The cache of remote photos."""
+        return self.settings.cache()
 
 
 @dataclass(frozen=True)
@@ -46,16 +70,16 @@ class Predictions:
         return np.stack([each[target] for each in probabilities if each is not None])
 
 
-def predict(
-    pipeline: Pipeline, rows: pl.DataFrame, cache: PredictionCache, stop: Stop, progress: Progress
-) -> Predictions:
-    """Predictions for all photos.
+def predict(pipeline: Pipeline, rows: pl.DataFrame, cache: PredictionCache, machine: Machine, name: str) -> Predictions:
+    """Predictions for all photos; progress is shown under this name.
 
     Raises:
         StoppedError: a signal came; the predictions so far are cached.
-        InputError: a photo is not the one that was labelled, or none could be read.
+        InputError: no photo could be read.
+        StorageError: the storage has failed; the predictions so far are cached.
     """
     contract, keys = pipeline.bundle.contract, photo_keys(rows)
+    stop, progress = machine.stop, machine.progress(name)
     urls = rows["url"].to_list()
     restored: list[Prediction | None] = [
         _restored(cache.get(key), contract, url) for key, url in zip(keys, urls, strict=True)
@@ -63,9 +87,10 @@ def predict(
     missing = [at for at, prediction in enumerate(restored) if prediction is None]
     done = len(urls) - len(missing)
     progress(done, len(urls))
-    computed = pipeline.run(stop.until(urls[at] for at in missing))
+    contents = photos.read_ahead(stop.until((rows["image_id"][at], urls[at]) for at in missing), machine.photos)
+    chunks = in_threads(pipeline.predict_bytes, batched(contents, pipeline.batch), pipeline.threads)
     try:
-        for at, prediction in zip(missing, computed, strict=False):  # a stop ends them early
+        for at, prediction in zip(missing, chain.from_iterable(chunks), strict=False):  # a stop ends them early
             restored[at] = prediction
             if prediction.probabilities is not None:
                 record = json.dumps(prediction.record.as_json())
@@ -77,7 +102,6 @@ def predict(
     if stop:
         raise stop.error(f"Validation stopped after {done} of {len(urls)} photos", "Repeat the command to resume.")
     predictions = [prediction for prediction in restored if prediction is not None]
-    _check_unchanged(rows, predictions)
     if all(prediction.probabilities is None for prediction in predictions):
         raise InputError(
             f"No photo of {', '.join(rows[DATASET].unique().sort())} could be read", predictions[0].record.failure or ""
@@ -90,15 +114,14 @@ def predict_changed(
     rows: pl.DataFrame,
     changes: Mapping[str, Change],
     cache: PredictionCache,
-    *,
-    stop: Stop,
-    progress: Progress,
+    machine: Machine,
 ) -> Iterator[tuple[int, Mapping[str, Mapping[str, Floats]]]]:
     """Outputs for perturbed photos: place, then float32 [classes] by change and target; unreadable photos are left out.
 
-    Each photo is read once. The changes are made at the model's input size.
+    Each photo is read once. The changes are made at the model's input size. Raises as `predict`.
     """
     contract, keys, urls = pipeline.bundle.contract, photo_keys(rows), rows["url"].to_list()
+    stop, progress = machine.stop, machine.progress("perturbed photos")
     length = sum(target.size for target in contract.targets)
     missing = []
     for at, key in enumerate(keys):
@@ -108,12 +131,26 @@ def predict_changed(
         else:
             yield at, _by_change(cached[1], changes, contract)
 
-    def work(places: list[int]) -> list[tuple[int, Floats]]:
-        return _changed(pipeline, places, [urls[at] for at in places], changes)
+    def work(contents: list[tuple[int, tuple[str, bytes | PlantmlError]]]) -> list[tuple[int, Floats]]:
+        readable = []
+        for at, (_, data) in contents:
+            if isinstance(data, bytes):
+                with contextlib.suppress(imaging.ImageError):
+                    readable.append((at, imaging.decode(data, contract.input)))
+        if not readable:
+            return []
+        parts = []
+        for change in changes.values():
+            outputs = pipeline.runtime.run(np.stack([change(pixels) for _, pixels in readable]))
+            parts += [outputs[f"target.{target.name}"] for target in contract.targets]
+        numbers = np.concatenate(parts, axis=1).astype(np.float32)
+        return [(at, numbers[row]) for row, (at, _) in enumerate(readable)]
 
     done = len(urls) - len(missing)
+    contents = photos.read_ahead(stop.until((rows["image_id"][at], urls[at]) for at in missing), machine.photos)
+    placed = zip(missing, contents, strict=False)  # a stop ends them early
     try:
-        for chunk in in_threads(work, batched(stop.until(missing), pipeline.batch), pipeline.threads):
+        for chunk in in_threads(work, batched(placed, pipeline.batch), pipeline.threads):
             for at, numbers in chunk:
                 cache.add(keys[at], "", numbers)
                 yield at, _by_change(numbers, changes, contract)
@@ -123,31 +160,8 @@ def predict_changed(
         cache.flush()
     if stop:
         raise stop.error(
-            f"Validation stopped after {done} of {len(urls)} changed photos",
-            "Repeat the command to resume.",
+            f"Validation stopped after {done} of {len(urls)} changed photos", "Repeat the command to resume."
         )
-
-
-def _changed(
-    pipeline: Pipeline, places: Sequence[int], urls: Sequence[str], changes: Mapping[str, Change]
-) -> list[tuple[int, Floats]]:
-    contract = pipeline.bundle.contract
-    read = []
-    for at, (_, data) in zip(places, storage.read_many(urls), strict=True):
-        if isinstance(data, PlantmlError):
-            continue
-        try:
-            read.append((at, imaging.decode(data, contract.input)))
-        except imaging.ImageError:
-            continue
-    if not read:
-        return []
-    parts = []
-    for change in changes.values():
-        outputs = pipeline.runtime.run(np.stack([change(pixels) for _, pixels in read]))
-        parts += [outputs[f"target.{target.name}"] for target in contract.targets]
-    numbers = np.concatenate(parts, axis=1).astype(np.float32)
-    return [(at, numbers[row]) for row, (at, _) in enumerate(read)]
 
 
 def _joined(contract: Contract, probabilities: Mapping[str, Floats]) -> Floats:
@@ -172,14 +186,3 @@ def _restored(cached: tuple[str, Floats] | None, contract: Contract, url: str) -
     content.pop("plantml_record")
     record = Record(**{**content, "image": url, "boxes": tuple(content["boxes"])})
     return Prediction(record, _split(contract, cached[1]), None)
-
-
-def _check_unchanged(rows: pl.DataFrame, predictions: Sequence[Prediction]) -> None:
-    """Raise `InputError` if a photo is no longer the one that was labelled: the score would be wrong."""
-    for name, image_id, prediction in zip(rows["name"], rows["image_id"], predictions, strict=True):
-        if prediction.record.image_id not in {None, image_id}:
-            raise InputError(
-                f"{name} is not the photo that was imported",
-                f"its SHA-256 is no longer {image_id[:12]}…",
-                "Restore it from a backup, or import the photos again into a new dataset.",
-            )

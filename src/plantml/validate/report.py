@@ -1,6 +1,6 @@
 """The validation report as one self-contained HTML page: scores, curves, and the worst photos."""
 
-import base64
+import contextlib
 import functools
 import io
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from plantml import imaging, storage
+from plantml import imaging
 from plantml.concurrency import Progress, in_threads, silent
-from plantml.errors import PlantmlError
+from plantml.data import photos
 from plantml.metrics import ClassReport, Interval, ValueReport, calibration, higher_is_better, selective
 from plantml.metrics.bootstrap import LEVEL
 from plantml.metrics.calibration import Threshold
@@ -132,7 +132,7 @@ def render(validation: Validation, progress: Progress = silent) -> bytes:
         level=f"{LEVEL:.0%}".replace("%", " %"),
         headline=_headline(validation),
         targets=[_target(validation, target) for target in validation.photos.targets],
-        charts={name: _url(data, "png") for name, data in pictures(validation).items()},
+        charts={name: documents.data_url(data, "png") for name, data in pictures(validation).items()},
         slices=result.slices[:_SLICES],
         worst=_worst(validation, progress),
         furthest=[photo for target in validation.photos.targets for photo in _furthest(validation, target)],
@@ -194,11 +194,11 @@ def _worst(validation: Validation, progress: Progress) -> list[Photo]:
         if at not in worst and len(worst) < _WORST:
             worst[at] = (target, output)
     todo = [(at, target, output) for at, (target, output) in worst.items()]
-    photos = []
+    shown = []
     for photo in in_threads(functools.partial(_wrong_photo, validation), todo, validation.pipeline.threads):
-        photos.append(photo)
-        progress(len(photos), len(todo))
-    return photos
+        shown.append(photo)
+        progress(len(shown), len(todo))
+    return shown
 
 
 def _furthest(validation: Validation, target: Target) -> list[Photo]:
@@ -207,13 +207,20 @@ def _furthest(validation: Validation, target: Target) -> list[Photo]:
         return []
     truth, outputs = validation.outcomes.truth[target.name], validation.outcomes.outputs[target.name][:, 0]
     error = np.where(validation.outcomes.known(target), validation.outcomes.quality(target), 0.0)
-    photos = []
+    shown = []
     for at in np.argsort(-error, kind="stable")[:_FURTHEST].tolist():
         if error[at] > 0:
-            row = validation.photos.rows.row(validation.readable[at], named=True)
             text = f"label {truth[at]:.3g}, predicted {outputs[at]:.3g} {target.unit or ''}".rstrip()
-            photos.append(Photo(row["name"], _picture(row["url"]), "", [(target.name, text)]))
-    return photos
+            shown.append(_photo(validation, validation.readable[at], [(target.name, text)]))
+    return shown
+
+
+def _photo(validation: Validation, place: int, lines: Sequence[tuple[str, str]], badge: str = "") -> Photo:
+    row = validation.photos.rows.row(place, named=True)
+    picture = ""
+    with contextlib.suppress(*photos.UNREADABLE):
+        picture = _thumbnail(photos.read(row["image_id"], row["url"], validation.photo_cache))
+    return Photo(row["name"], picture, "", lines, badge)
 
 
 def _wrong_photo(validation: Validation, one: tuple[int, Target, int]) -> Photo:
@@ -221,14 +228,12 @@ def _wrong_photo(validation: Validation, one: tuple[int, Target, int]) -> Photo:
     row = validation.photos.rows.row(validation.readable[at], named=True)
     prediction = validation.predictions.items[validation.readable[at]]
     picture, looked_at = "", ""
-    try:
-        data = storage.read(row["url"])
+    with contextlib.suppress(*photos.UNREADABLE):
+        data = photos.read(row["image_id"], row["url"], validation.photo_cache)
         picture = _thumbnail(data)
         pixels = imaging.decode(data, validation.pipeline.bundle.contract.input)
         fall = occlusion.occlusion(validation.pipeline.runtime, pixels, target.name, output)
-        looked_at = _url(occlusion.overlay(pixels, fall, _SIDE), "jpeg")
-    except PlantmlError:
-        pass
+        looked_at = documents.data_url(occlusion.overlay(pixels, fall, _SIDE), "jpeg")
     return Photo(row["name"], picture, looked_at, _lines(validation, at, prediction), prediction.record.decision or "")
 
 
@@ -263,34 +268,29 @@ def _changed(validation: Validation) -> list[Photo]:
     changes = []
     for at, names in comparison.changed.items():
         place = validation.readable[at]
-        row, lost, lines = validation.photos.rows.row(place, named=True), 0, []
+        lost, lines = 0, []
         for target in validation.photos.targets:
             if target.name in names:
-                ours, theirs = (_words(target, validation.predictions.items[place]),
-                                _words(other[target.name], validation.other.predictions.items[place]))  # fmt: skip
-                true = row[target.name]
-                true = "|".join(true) if isinstance(true, list) else true
+                ours = _words(target, validation.predictions.items[place])
+                theirs = _words(other[target.name], validation.other.predictions.items[place])
+                true = validation.photos.rows[target.name][place]
+                true = "|".join(true) if target.kind == "multilabel" and true is not None else true
                 lost += (theirs == true) - (ours == true)
                 lines.append((target.name, f"label {true or 'missing'}; this model: {ours}, other model: {theirs}"))
-        changes.append((-lost, at, row, lines, "lost" if lost > 0 else "won" if lost < 0 else "changed"))
-    photos = []
-    for _, _, row, lines, badge in sorted(changes, key=lambda each: each[:2])[:_CHANGED]:
-        photos.append(Photo(row["name"], _picture(row["url"]), "", lines, badge))
-    return photos
+        changes.append((-lost, place, lines, "lost" if lost > 0 else "won" if lost < 0 else "changed"))
+    changes.sort(key=lambda change: change[:2])
+    return [_photo(validation, place, lines, badge) for _, place, lines, badge in changes[:_CHANGED]]
 
 
 def _next(validation: Validation) -> list[Photo]:
     """Judged photos that are worth a second look: the least certain and the most novel."""
-    targets = validation.pipeline.bundle.contract.targets
-    picks = review.choose(validation.photos.rows, validation.predictions.items, targets, _NEXT)
-    photos = []
-    for each in picks:
-        row = validation.photos.rows.row(each.row, named=True)
-        prediction = validation.predictions.items[each.row]
-        lines = [(target.name, _words(target, prediction)) for target in targets]
-        how = f"margin {each.score:.3f}" if each.why == "uncertain" else f"unknown {each.score:.3f}"
-        photos.append(Photo(row["name"], _picture(row["url"]), "", [*lines, ("why", how)], each.why))
-    return photos
+    targets, items = validation.pipeline.bundle.contract.targets, validation.predictions.items
+    shown = []
+    for pick in review.choose(validation.photos.rows, items, targets, _NEXT):
+        lines = [(target.name, _words(target, items[pick.row])) for target in targets]
+        how = f"margin {pick.score:.3f}" if pick.why == "uncertain" else f"unknown {pick.score:.3f}"
+        shown.append(_photo(validation, pick.row, [*lines, ("why", how)], pick.why))
+    return shown
 
 
 def _words(target: Target, prediction: Prediction) -> str:
@@ -304,24 +304,13 @@ def _words(target: Target, prediction: Prediction) -> str:
     return "|".join(name for name, _ in predicted["labels"])
 
 
-def _picture(url: str) -> str:
-    try:
-        return _thumbnail(storage.read(url))
-    except PlantmlError:
-        return ""
-
-
 def _thumbnail(data: bytes) -> str:
     buffer = io.BytesIO()
     imaging.thumbnail(data, _SIDE).save(buffer, "JPEG", quality=78)
-    return _url(buffer.getvalue(), "jpeg")
+    return documents.data_url(buffer.getvalue(), "jpeg")
 
 
 # --- words of the page ------------------------------------------------------------------------
-
-
-def _url(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _number(value: float | None) -> str:

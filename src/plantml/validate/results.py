@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plantml import metrics
+from plantml import metrics, storage
 from plantml.about import __version__
 from plantml.metrics import Interval, Report
 from plantml.metrics.bootstrap import LEVEL
@@ -115,6 +115,7 @@ class Validation:
         readable: places of photos with a prediction of every model.
         outcomes: labels and outputs of the readable photos.
         other: model to compare with, if one was named.
+        photo_cache: of remote photos.
     """
 
     result: ValidationResult
@@ -124,6 +125,7 @@ class Validation:
     readable: Sequence[int]
     outcomes: Outcomes
     other: OtherModel | None
+    photo_cache: storage.Cache | None
 
 
 def as_json(result: ValidationResult) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def as_json(result: ValidationResult) -> dict[str, Any]:
         "failed": [list(pair) for pair in result.failed],
         "allowed_failures": result.allowed,
         "scores": dict(result.scores),
-        "intervals": {name: [each.low, each.high] for name, each in result.intervals.items()},
+        "intervals": dict(result.intervals),
         "bootstrap": {
             "level": LEVEL,
             "over": "groups",

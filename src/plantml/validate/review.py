@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from plantml import storage
+from plantml.data import photos
 from plantml.data.manifest import Version
 from plantml.model.pipeline import Prediction
 from plantml.targets import Target
@@ -89,7 +90,9 @@ def files(
     predictions: Sequence[Prediction],
     targets: Sequence[Target],
     picks: Sequence[Pick],
+    *,
     model: str,
+    photo_cache: storage.Cache | None,
 ) -> dict[str, bytes]:
     """Tasks of Label Studio with the model's predictions to correct, the interface, and the photos; by path."""
     contents: dict[str, bytes] = {}
@@ -97,7 +100,7 @@ def files(
     for number, each in enumerate(picks, start=1):
         row = rows.row(each.row, named=True)
         name = f"{FOLDER}/images/{number:05d}-{_plain(storage.basename(row['name']))}"
-        contents[name] = storage.read(row[URL])
+        contents[name] = photos.read(row["image_id"], row[URL], photo_cache)
         prediction = {
             "model_version": f"plantml {model[:12]}",
             "score": 1 - margin(targets, predictions[each.row].probabilities or {}),

@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from plantml import imaging, metrics
-from plantml.concurrency import Progress, Stop
 from plantml.imaging import Pixels
 from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
+from plantml.validate.config import ValidateConfig
 from plantml.validate.prediction_cache import PredictionCache
-from plantml.validate.predictions import Change, predict_changed
+from plantml.validate.predictions import Change, Machine, predict_changed
 from plantml.validate.selection import Photos
 
 LEVELS = ("none", "mild", "strong")
@@ -102,21 +102,12 @@ def changes() -> dict[str, Change]:
     return by_name
 
 
-def robustness(
-    pipeline: Pipeline,
-    photos: Photos,
-    cache: PredictionCache,
-    *,
-    most: int,
-    seed: int,
-    stop: Stop,
-    progress: Progress,
-) -> Robustness:
-    """Scores under every perturbation, on at most `most` photos, sampled by the seed."""
-    sample = _sample(photos.rows.height, most, seed)
-    sampled = photos.at(sample)
+def robustness(pipeline: Pipeline, photos: Photos, config: ValidateConfig, machine: Machine) -> Robustness:
+    """Scores under every perturbation, on at most `config.robustness_photos` photos, sampled by the seed."""
+    cache = PredictionCache.of(pipeline, "changed", machine.settings, device=config.device, fresh=config.fresh)
+    sampled = photos.at(_sample(photos.rows.height, config.robustness_photos, config.seed))
     predicted: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for at, by_change in predict_changed(pipeline, sampled.rows, changes(), cache, stop=stop, progress=progress):
+    for at, by_change in predict_changed(pipeline, sampled.rows, changes(), cache, machine):
         for name, outputs in by_change.items():
             predicted.setdefault(name, {})[at] = outputs
     places = sorted(predicted["none"])

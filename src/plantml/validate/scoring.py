@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml import metrics
-from plantml.metrics import Groups, Interval, Replicates, Report, bootstrap
-from plantml.metrics.bootstrap import MeanStatistic
+from plantml.metrics import Groups, Interval, Replicates, Report
+from plantml.metrics.statistics import MeanStatistic, Statistic, of_target
 from plantml.targets import Target
+from plantml.validate.config import ValidateConfig
 from plantml.validate.predictions import Predictions
-from plantml.validate.selection import Photos
+from plantml.validate.selection import Photos, groups_of
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
@@ -79,32 +80,26 @@ def outcomes(targets: Sequence[Target], photos: Photos, predictions: Predictions
         targets=targets,
         truth={target.name: target.encode(rows[target.name].to_list()) for target in targets},
         outputs={target.name: predictions.outputs(target.name, places) for target in targets},
-        groups=photos.at(places).groups(),
+        groups=groups_of(rows),
         shared=photos.shared,
     )
 
 
-def evaluate(outcomes: Outcomes, *, resamples: int, seed: int) -> Evaluation:
+def evaluate(outcomes: Outcomes, config: ValidateConfig) -> Evaluation:
     """Scores with their intervals."""
     done = metrics.reports_of(outcomes.targets, outcomes.truth, outcomes.outputs, outcomes.shared)
     scores, every = metrics.headline(done), metrics.every_score(done)
-    statistics = [
-        bootstrap.of_target(
-            target,
-            outcomes.truth[target.name],
-            outcomes.outputs[target.name],
-            outcomes.groups,
-            outcomes.shared.get(target.name),
-        )
+    measured: list[Statistic] = [
+        of_target(target, outcomes.truth[target.name], outcomes.outputs[target.name], outcomes.shared.get(target.name))
         for target in outcomes.targets
     ]
     joint = _joint(outcomes)
     if joint is not None:
         value, statistic = joint
         scores, every = {JOINT: value, **scores}, {JOINT: value, **every}
-        statistics.append(statistic)
-    replicates = metrics.replicate(statistics, outcomes.groups, resamples=resamples, seed=seed)
-    replicates = bootstrap.with_means(replicates, [target.name for target in outcomes.targets])
+        measured.append(statistic)
+    replicates = metrics.replicate(measured, outcomes.groups, resamples=config.resamples, seed=config.seed)
+    replicates = {**replicates, **metrics.mean_scores(replicates, (target.name for target in outcomes.targets))}
     return Evaluation(done, scores, every, _intervals(every, replicates, outcomes), replicates)
 
 
@@ -115,11 +110,11 @@ def _joint(outcomes: Outcomes) -> tuple[float, MeanStatistic] | None:
     if value is None:
         return None
     everywhere = np.logical_and.reduce(known)
-    return value, MeanStatistic({JOINT: (np.logical_and.reduce(right), everywhere)}, outcomes.groups)
+    return value, MeanStatistic({JOINT: (np.logical_and.reduce(right), everywhere)})
 
 
 def _intervals(every: Mapping[str, float], replicates: Replicates, outcomes: Outcomes) -> dict[str, Interval]:
-    sizes = groups_of(outcomes)
+    sizes = class_groups(outcomes)
     intervals = {}
     for name, value in every.items():
         interval = metrics.interval(name, value, replicates.get(name), sizes.get(name, outcomes.groups.count))
@@ -128,7 +123,7 @@ def _intervals(every: Mapping[str, float], replicates: Replicates, outcomes: Out
     return intervals
 
 
-def groups_of(outcomes: Outcomes) -> dict[str, int]:
+def class_groups(outcomes: Outcomes) -> dict[str, int]:
     """The number of groups behind each score of a class."""
     sizes: dict[str, int] = {}
     for target in outcomes.targets:

@@ -43,10 +43,6 @@ class Photos:
         """Some of the photos."""
         return Photos(self.versions, self.rows[list(rows)], self.targets, self.shared, self.left_out)
 
-    def groups(self) -> Groups:
-        """What belongs together: a group of a dataset, or the copies of one photo."""
-        return groups_of(self.rows)
-
 
 def groups_of(rows: pl.DataFrame) -> Groups:
     """What belongs together among rows that name their dataset: a group of it, or the copies of one photo."""

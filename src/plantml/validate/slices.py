@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from plantml import metrics
 from plantml.metrics import Interval
-from plantml.metrics.bootstrap import MeanStatistic
+from plantml.metrics.statistics import MeanStatistic
 from plantml.targets import Target
 from plantml.validate.scoring import Outcomes
 
@@ -83,8 +83,10 @@ def slices(
             if (mask & known).any() and not (mask | ~known).all():
                 key = (by, value, target.name)
                 masks[key], judged[key] = (quality, mask & known), (target, known)
+    if not masks:
+        return []
     named = {"\0".join(key): value for key, value in masks.items()}
-    drawn = metrics.replicate([MeanStatistic(named, outcomes.groups)], outcomes.groups, resamples=resamples, seed=seed)
+    drawn = metrics.replicate([MeanStatistic(named)], outcomes.groups, resamples=resamples, seed=seed)
     slices_ = []
     for key, (quality, mask) in masks.items():
         target, known = judged[key]
@@ -163,7 +165,7 @@ def as_json(slices: Sequence[Slice]) -> list[dict[str, Any]]:
             "target": each.target,
             each.score: each.number,
             "rest": each.rest,
-            "interval": [each.interval.low, each.interval.high] if each.interval else None,
+            "interval": each.interval,
             "photos": each.photos,
         }
         for each in slices

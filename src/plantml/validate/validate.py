@@ -1,14 +1,12 @@
 """`plantml validate`: score a model's predictions for a dataset against the labels."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 
 import polars as pl
 
 from plantml import storage
-from plantml.concurrency import Progress, Stop, silent
 from plantml.errors import InputError, UsageError
 from plantml.model.pipeline import Pipeline, Prediction
 from plantml.model.records import allowed_failures
@@ -29,30 +27,12 @@ from plantml.validate import (
     slices,
 )
 from plantml.validate.config import ValidateConfig
-from plantml.validate.leaks import Leaks
-from plantml.validate.prediction_cache import PredictionCache, identity
-from plantml.validate.predictions import Predictions
+from plantml.validate.prediction_cache import PredictionCache
+from plantml.validate.predictions import Machine, Predictions
 from plantml.validate.results import OtherModel, Validation, ValidationResult
-from plantml.validate.robustness import Robustness
-from plantml.validate.scoring import Evaluation, Outcomes
 from plantml.validate.selection import DATASET, Photos
 
 METRICS = "metrics.json"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a validation needs from the machine.
-
-    Attributes:
-        cache: folder for cached predictions.
-        stop: set by a signal.
-        progress: makes the listener for one part of the work.
-    """
-
-    cache: Path
-    stop: Stop
-    progress: Callable[[str], Progress] = lambda _: silent
 
 
 def validate(
@@ -86,7 +66,7 @@ def validate(
     theirs = _predict_other(other, photos, config, machine) if other else None
     readable = [at for at in ours.readable if theirs is None or theirs.predictions.items[at].probabilities is not None]
     outcomes = scoring.outcomes(photos.targets, photos, ours, readable)
-    evaluation = _evaluate(outcomes, config)
+    evaluation = scoring.evaluate(outcomes, config)
     comparison = None
     if other and theirs:
         their_outcomes = scoring.outcomes(theirs.targets, photos, theirs.predictions, readable)
@@ -94,7 +74,7 @@ def validate(
             config.against or "",
             other.bundle.digest,
             (outcomes, evaluation),
-            (their_outcomes, _evaluate(their_outcomes, config)),
+            (their_outcomes, scoring.evaluate(their_outcomes, config)),
             names=photos.rows["name"].gather(readable).to_list(),
             max_drop=config.max_drop,
             same_model=other.bundle.digest == pipeline.bundle.digest,
@@ -123,8 +103,8 @@ def validate(
             resamples=config.resamples,
             seed=config.seed,
         ),
-        leaks=_leaks(trained, photos, ours, readable, evaluation, config=config),
-        robustness=_robustness(pipeline, photos, config, machine) if config.robustness else None,
+        leaks=leaks.leaks(trained, photos, ours, readable, evaluation, config=config),
+        robustness=robustness.robustness(pipeline, photos, config, machine) if config.robustness else None,
         comparison=comparison,
         gates=[*passed, *(comparison.gates if comparison else ())],
         left_out=photos.left_out,
@@ -135,7 +115,7 @@ def validate(
         new=ours.new + (theirs.predictions.new if theirs else 0),
         config=config,
     )
-    return _write(Validation(result, pipeline, photos, ours, readable, outcomes, theirs), machine)
+    return _write(Validation(result, pipeline, photos, ours, readable, outcomes, theirs, machine.photos), machine)
 
 
 def _check(config: ValidateConfig, other: Pipeline | None) -> None:
@@ -151,13 +131,8 @@ def _check(config: ValidateConfig, other: Pipeline | None) -> None:
 def _predict(
     pipeline: Pipeline, rows: pl.DataFrame, name: str, config: ValidateConfig, machine: Machine
 ) -> Predictions:
-    cache = _open_cache(pipeline, "photos", config, machine)
-    return predictions.predict(pipeline, rows, cache, machine.stop, machine.progress(name))
-
-
-def _open_cache(pipeline: Pipeline, what: str, config: ValidateConfig, machine: Machine) -> PredictionCache:
-    model = identity(pipeline.bundle, pipeline.runtime.name, config.device)
-    return PredictionCache(machine.cache, model, what, fresh=config.fresh)
+    cache = PredictionCache.of(pipeline, "photos", machine.settings, device=config.device, fresh=config.fresh)
+    return predictions.predict(pipeline, rows, cache, machine, name)
 
 
 def _predict_other(other: Pipeline, photos: Photos, config: ValidateConfig, machine: Machine) -> OtherModel:
@@ -174,10 +149,6 @@ def _predict_other(other: Pipeline, photos: Photos, config: ValidateConfig, mach
     return OtherModel(_predict(other, photos.rows, "the other model", config, machine), shared)
 
 
-def _evaluate(outcomes: Outcomes, config: ValidateConfig) -> Evaluation:
-    return scoring.evaluate(outcomes, resamples=config.resamples, seed=config.seed)
-
-
 def _training_counts(trained: pl.DataFrame, targets: Sequence[Target]) -> dict[str, dict[str, int]]:
     """By class target, training photos of each class."""
     return {
@@ -185,37 +156,6 @@ def _training_counts(trained: pl.DataFrame, targets: Sequence[Target]) -> dict[s
         for target in targets
         if target.kind == "class" and target.name in trained.columns
     }
-
-
-def _leaks(
-    trained: pl.DataFrame,
-    photos: Photos,
-    ours: Predictions,
-    readable: Sequence[int],
-    raw: Evaluation,
-    *,
-    config: ValidateConfig,
-) -> Leaks | None:
-    if trained.is_empty():
-        return None
-    leaked = leaks.leaked_rows(photos.rows[list(readable)], trained)
-    rest = [at for at, is_leaked in zip(readable, leaked, strict=True) if not is_leaked]
-    clean = None
-    if leaked.any() and rest:
-        clean = _evaluate(scoring.outcomes(photos.targets, photos, ours, rest), config)
-    return leaks.leaks(leaked, trained.height, raw, clean)
-
-
-def _robustness(pipeline: Pipeline, photos: Photos, config: ValidateConfig, machine: Machine) -> Robustness:
-    return robustness.robustness(
-        pipeline,
-        photos,
-        _open_cache(pipeline, "changed", config, machine),
-        most=config.robustness_photos,
-        seed=config.seed,
-        stop=machine.stop,
-        progress=machine.progress("perturbed photos"),
-    )
 
 
 def _failures(rows: pl.DataFrame, ours: Predictions, theirs: OtherModel | None) -> list[tuple[str, str]]:
@@ -268,4 +208,4 @@ def _review(validation: Validation, machine: Machine) -> dict[str, bytes]:
     else:
         items = _predict(validation.pipeline, rows, "unlabelled photos", config, machine).items
     picks = review.choose(rows, items, targets, config.review)
-    return review.files(rows, items, targets, picks, validation.result.model)
+    return review.files(rows, items, targets, picks, model=validation.result.model, photo_cache=machine.photos)

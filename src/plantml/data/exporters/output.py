@@ -12,6 +12,7 @@ from plantml import storage
 from plantml.concurrency import Progress
 from plantml.data.exporters import ExportPhoto, Written
 from plantml.data.importers import sidecar
+from plantml.data.photos import read_ahead
 from plantml.errors import InputError, NotFoundError, PlantmlError
 
 _THREADS = 8
@@ -107,7 +108,8 @@ def read(photos: Sequence[ExportPhoto]) -> Iterator[tuple[ExportPhoto, bytes]]:
         InputError: a photo is missing.
         StorageError: it cannot be read, or its bytes have changed.
     """
-    for photo, (url, data) in zip(photos, storage.read_many(photo.url for photo in photos), strict=True):
+    wanted = ((photo.row["image_id"], photo.url) for photo in photos)
+    for photo, (url, data) in zip(photos, read_ahead(wanted, cache=None), strict=True):
         if isinstance(data, NotFoundError):
             raise InputError(
                 f"The photo {photo.row['name']} is no longer at {url}",
@@ -116,5 +118,4 @@ def read(photos: Sequence[ExportPhoto]) -> Iterator[tuple[ExportPhoto, bytes]]:
             ) from data
         if isinstance(data, PlantmlError):
             raise data
-        storage.check_sha256(data, photo.row["image_id"], url)
         yield photo, data
