@@ -42,14 +42,12 @@ class Cleaned:
     """The result of cleaning.
 
     Attributes:
-        committed: the version, and whether it is new; after a dry run, the version that was checked.
         excluded: number of excluded photos, by code.
         review: number of photos excluded until someone reviews them, by code.
         mended: number of corrected photos, by code.
         undecided: number of copies with different labels, which were left unchanged.
     """
 
-    committed: Committed
     excluded: Mapping[str, int]
     review: Mapping[str, int]
     mended: Mapping[str, int]
@@ -87,7 +85,7 @@ def clean(
     model: str | None = None,
     dry_run: bool = False,
     progress: Callable[[str], Progress] = lambda _: silent,
-) -> Cleaned:
+) -> Committed[Cleaned]:
     """Fix the findings of the given codes in the newest version.
 
     Args:
@@ -98,32 +96,31 @@ def clean(
         dry_run: only count what would change.
         progress: returns the progress callback for a named part of the work.
 
+    Returns:
+        The version; after a dry run, the one that was checked.
+
     Raises:
         MissingExtraError: a required check cannot run.
     """
     needed = [name for name, of_check in _CHECK_OF.items() if set(of_check) & set(apply)]
-    plans: dict[str, _Plan] = {}
 
-    def change(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
+    def fix(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...], Cleaned]:
         report = check.run(version.ref, machine, only=needed, model=model, progress=progress)
         check.raise_missing(report)
-        plans["plan"] = plan = _Plan(report)
+        plan = _Plan(report)
         for code in CODES:
             if code in apply:
                 for finding in report.findings:
                     if finding.code == code:
                         plan.apply(finding)
         rows = plan.rows()
-        return rows, manifest.derive_targets(rows, manifest.narrow_targets(rows, version.targets))
+        targets = manifest.derive_targets(rows, manifest.narrow_targets(rows, version.targets))
+        return rows, targets, Cleaned(plan.excluded, plan.review, plan.mended, len(plan.undecided))
 
     if dry_run:
         version = versions.load(ref)
-        change(version)
-        committed = Committed(version, changed=False)
-    else:
-        committed = versions.change(ref, "clean", {"apply": ",".join(apply)}, change)
-    plan = plans["plan"]
-    return Cleaned(committed, plan.excluded, plan.review, plan.mended, len(plan.undecided))
+        return Committed(version, changed=False, report=fix(version)[2])
+    return versions.change(ref, "clean", {"apply": ",".join(apply)}, fix)
 
 
 def _cleanable() -> list[str]:
