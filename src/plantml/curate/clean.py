@@ -22,19 +22,6 @@ from plantml.targets import Target
 
 _COPIES = ("exact-duplicates", "same-pixels", "near-duplicates", "turned-duplicates", "cropped-duplicates")
 _REVIEW = ("conflicting-labels", "impossible-labels", "suspicious-label")
-_CHECK_OF = {
-    "files": ("missing", "empty-file", "truncated", "not-an-image", "unsupported", "unreadable", "wrong-extension",
-              "extreme-size", "extreme-aspect"),
-    "pictures": ("blurry", "dark", "overexposed", "low-information", "off-colour"),
-    "duplicates": ("exact-duplicates", "same-pixels", "near-duplicates", "turned-duplicates", "conflicting-labels",
-                   "split-leak"),
-    "crops": ("cropped-duplicates",),
-    "labels": ("similar-classes", "impossible-labels"),
-    "boxes": ("boxes-centre-as-corner", "boxes-normalised", "boxes-unrotated", "box-outside", "box-degenerate",
-              "box-duplicate"),
-    "suspicious": ("suspicious-label",),
-    "outliers": ("outlier",),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,7 +89,7 @@ def clean(
     Raises:
         MissingExtraError: a required check cannot run.
     """
-    needed = [name for name, of_check in _CHECK_OF.items() if set(of_check) & set(apply)]
+    needed = sorted({CODES[code].check for code in apply})
 
     def fix(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...], Cleaned]:
         report = check.run(version.ref, machine, only=needed, model=model, progress=progress)
