@@ -6,7 +6,6 @@ import pytest
 
 from plantml import storage
 from plantml.data.formats import list_source
-from plantml.data.importers.folder import list_folder
 from plantml.data.labels import Taxonomy
 from plantml.data.tables import is_table, read_table
 from plantml.errors import InputError, NotFoundError
@@ -50,7 +49,7 @@ def labels(listing):
 
 def test_a_folders_name_is_the_class(folder):
     root = folder("rust/1.jpg", "rust/2.JPG", "healthy/1.png")
-    listing = list_folder(root)
+    listing = list_source(root)
     assert labels(listing) == {
         "healthy/1.png": {"health": "healthy", "disease": "none"},
         "rust/1.jpg": {"health": "diseased", "disease": "rust"},
@@ -70,32 +69,32 @@ def test_a_folders_name_is_the_class(folder):
     ],
 )  # fmt: skip
 def test_a_folder_that_is_called_like_a_split_is_one(written, split, folder):
-    listing = list_folder(folder(f"{written}/rust/1.jpg", "healthy/1.jpg"))
+    listing = list_source(folder(f"{written}/rust/1.jpg", "healthy/1.jpg"))
     assert by_name(listing)[f"{written}/rust/1.jpg"].split == split
     assert by_name(listing)[f"{written}/rust/1.jpg"].labels["disease"] == "rust"
     assert by_name(listing)["healthy/1.jpg"].split is None
 
 
 def test_a_split_may_be_below_its_class(folder):
-    listing = list_folder(folder("rust/train/1.jpg", "healthy/test/1.jpg"))
+    listing = list_source(folder("rust/train/1.jpg", "healthy/test/1.jpg"))
     assert [(item.labels["disease"], item.split) for item in listing.items] == [("none", "test"), ("rust", "train")]
 
 
 def test_only_the_first_folder_that_is_called_like_a_split_is_one(folder):
-    listing = list_folder(folder("train/test/1.jpg", "train/other/1.jpg"), rule="category")
+    listing = list_source(folder("train/test/1.jpg", "train/other/1.jpg"), rule="category")
     assert by_name(listing)["train/test/1.jpg"].split == "train"
     assert by_name(listing)["train/test/1.jpg"].labels == {"category": "test"}
 
 
 def test_the_innermost_folder_is_the_class(folder):
-    listing = list_folder(folder("raw/color/Apple___scab/1.jpg", "raw/color/Apple___healthy/1.jpg"))
+    listing = list_source(folder("raw/color/Apple___scab/1.jpg", "raw/color/Apple___healthy/1.jpg"))
     assert labels(listing)["raw/color/Apple___scab/1.jpg"] == {
         "category": "Apple", "health": "diseased", "disease": "scab"
     }  # fmt: skip
 
 
 def test_nested_folders_are_classes_where_the_rule_says_so(folder):
-    listing = list_folder(folder("train/tomato/rust/1.jpg", "train/tomato/healthy/1.jpg"), rule="category/disease")
+    listing = list_source(folder("train/tomato/rust/1.jpg", "train/tomato/healthy/1.jpg"), rule="category/disease")
     assert labels(listing)["train/tomato/rust/1.jpg"] == {
         "category": "tomato", "health": "diseased", "disease": "rust"
     }  # fmt: skip
@@ -103,25 +102,25 @@ def test_nested_folders_are_classes_where_the_rule_says_so(folder):
 
 @pytest.mark.parametrize("names", [("1.jpg", "2.jpg"), ("train/1.jpg", "test/2.jpg"), ("rust/1.jpg", "rust/2.jpg")])
 def test_one_folder_alone_says_nothing_and_the_user_is_told(names, folder):
-    listing = list_folder(folder(*names))
+    listing = list_source(folder(*names))
     assert all(item.labels == {} for item in listing.items)
     assert listing.targets == ()
     assert any("without labels" in note for note in listing.notes)
 
 
 def test_one_folder_is_a_class_where_the_rule_says_so(folder):
-    listing = list_folder(folder("rust/1.jpg"), rule="disease")
+    listing = list_source(folder("rust/1.jpg"), rule="disease")
     assert labels(listing) == {"rust/1.jpg": {"health": "diseased", "disease": "rust"}}
     assert listing.notes == ()
 
 
 def test_photos_outside_all_folders_have_no_label(folder):
-    listing = list_folder(folder("rust/1.jpg", "healthy/1.jpg", "loose.jpg"))
+    listing = list_source(folder("rust/1.jpg", "healthy/1.jpg", "loose.jpg"))
     assert labels(listing)["loose.jpg"] == {}
 
 
 def test_other_files_are_passed_over_and_counted(folder):
-    listing = list_folder(
+    listing = list_source(
         folder("a/1.jpg", "b/1.jpg", "a/notes.txt", "b/Thumbs.db", "a/.hidden.jpg", ".cache/1.jpg", "a/noextension")
     )
     assert [item.name for item in listing.items] == ["a/1.jpg", "b/1.jpg"]
@@ -130,30 +129,30 @@ def test_other_files_are_passed_over_and_counted(folder):
 
 def test_a_folder_without_photos_says_what_was_there(folder):
     with pytest.raises(InputError, match="2 other files"):
-        list_folder(folder("a/notes.txt", "b.csv"))
+        list_source(folder("a/notes.txt", "b.csv"))
 
 
 def test_a_taxonomy_is_taken_instead_of_a_rule(folder):
     taxonomy = Taxonomy({"x": {"category": "bean"}, "y": {"disease": "rust"}}, "map.yaml")
-    listing = list_folder(folder("x/1.jpg", "y/1.jpg"), taxonomy=taxonomy)
+    listing = list_source(folder("x/1.jpg", "y/1.jpg"), taxonomy=taxonomy)
     assert labels(listing) == {"x/1.jpg": {"category": "bean"}, "y/1.jpg": {"disease": "rust"}}
     assert listing.rule == "map.yaml"
 
 
 def test_a_folder_that_the_taxonomy_does_not_know_is_named(folder):
     with pytest.raises(InputError, match="'weeds'"):
-        list_folder(folder("x/1.jpg", "weeds/1.jpg"), taxonomy=Taxonomy({"x": {}}, ""))
+        list_source(folder("x/1.jpg", "weeds/1.jpg"), taxonomy=Taxonomy({"x": {}}, ""))
 
 
 def test_without_labels_no_class_is_kept(folder):
-    listing = list_folder(folder("rust/1.jpg", "healthy/1.jpg"), rule="none")
+    listing = list_source(folder("rust/1.jpg", "healthy/1.jpg"), rule="none")
     assert all(item.labels == {} and item.meta == {} for item in listing.items)
 
 
 def test_a_folder_may_be_anywhere(url):
     for name in ("rust/1.jpg", "healthy/[1].jpg"):
         storage.write(storage.join(url, name), b"")
-    listing = list_folder(url)
+    listing = list_source(url)
     assert [item.name for item in listing.items] == ["healthy/[1].jpg", "rust/1.jpg"]
     assert storage.exists(listing.items[0].url)
 

@@ -26,13 +26,9 @@ _REVIEW = ("conflicting-labels", "impossible-labels", "suspicious-label")
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The result of cleaning.
+    """The number of photos that were excluded, set aside for review, and corrected, by code.
 
-    Attributes:
-        excluded: number of excluded photos, by code.
-        review: number of photos excluded until someone reviews them, by code.
-        mended: number of corrected photos, by code.
-        undecided: number of copies with different labels, which were left unchanged.
+    `undecided` is the number of copies with different labels, which were left unchanged.
     """
 
     excluded: Mapping[str, int]
@@ -73,18 +69,7 @@ def clean(
     dry_run: bool = False,
     progress: Callable[[str], Progress] = lambda _: silent,
 ) -> Committed[Cleaned]:
-    """Fix the findings of the given codes in the newest version.
-
-    Args:
-        ref: the dataset.
-        apply: codes; see `codes`.
-        machine: the threads and the cache to use.
-        model: the source of embeddings, for checks that need them.
-        dry_run: only count what would change.
-        progress: returns the progress callback for a named part of the work.
-
-    Returns:
-        The version; after a dry run, the one that was checked.
+    """Fix the findings of the given codes in the newest version, or only count them in a dry run.
 
     Raises:
         MissingExtraError: a required check cannot run.

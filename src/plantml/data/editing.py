@@ -26,13 +26,7 @@ _COPIED_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Relabelled:
-    """The result of a relabelling.
-
-    Attributes:
-        listed: photos in the list.
-        changed: photos with new labels or boxes.
-        back: photos that were excluded for review, and are back in use.
-    """
+    """Photos in the list, photos with new labels or boxes, and photos that are back in use after a review."""
 
     listed: int
     changed: int
@@ -58,12 +52,8 @@ def corrections(url: str, version: Version, rule: str = "auto", image_column: st
 def relabel(ref: str, listing: ImportListing, *, new_classes: bool = False) -> Committed[Relabelled]:
     """Take labels and boxes from a list of corrections; everything else stays.
 
-    Photos that were excluded for review are back in use once the list names them.
-
-    Args:
-        ref: the dataset.
-        listing: photos by name; see `corrections`.
-        new_classes: allow classes that the dataset does not have.
+    Photos that were excluded for review are back in use once the list (see `corrections`) names them. Classes that the
+    dataset does not have need `new_classes`.
 
     Raises:
         InputError: a photo, target or class is not in the dataset, or a name matches several photos.
@@ -243,14 +233,9 @@ class MergeResult:
 def merge(
     ref: str, other: str, *, splits: bool = False, threads: int = 8, progress: Progress = silent
 ) -> Committed[MergeResult]:
-    """Add all rows of another dataset to this one, which is created if it is missing.
+    """Add all rows of the dataset `other` to the dataset `ref`, which is created if it is missing.
 
-    Args:
-        ref: the dataset that grows.
-        other: reference of the other.
-        splits: keep the other's splits; otherwise its photos arrive unsplit, for `split --keep` to place.
-        threads: files copied at the same time.
-        progress: called with (files done, files to copy).
+    Without `splits`, they arrive unsplit, for `split --keep` to place.
 
     Raises:
         InputError: one target has two kinds.
@@ -264,14 +249,7 @@ def merge(
 def subset(
     ref: str, out: str, condition: str, *, threads: int = 8, progress: Progress = silent
 ) -> Committed[MergeResult]:
-    """Create a dataset from the rows that match a condition, with their photos, labels and splits.
-
-    Args:
-        ref: the dataset.
-        out: URL of the new one, which must not exist yet.
-        condition: see `filters.where`.
-        threads: files copied at the same time.
-        progress: called with (files done, files to copy).
+    """Create a dataset at `out` from the rows that match a condition (see `filters.where`), with their photos.
 
     Raises:
         InputError: no row matches, or there is a dataset at `out`.
@@ -319,7 +297,8 @@ def _copy(url: str, source: Version, rows: pl.DataFrame, threads: int, progress:
     """Copy the files of `rows` that the dataset at `url` lacks. Returns how many."""
     stored = rows.filter(pl.col("path").str.starts_with("images/"))
     files = dict(stored.select("path", "image_id").unique().sort("path").iter_rows())
-    have = {entry.name for entry in storage.list_files(storage.join(url, "images"))} if _has_images(url) else set()
+    images = storage.join(url, "images")
+    have = {entry.name for entry in storage.list_files(images)} if storage.exists(images) else set()
     todo = [path for path in files if path.removeprefix("images/") not in have]
 
     def copy_batch(paths: list[str]) -> int:
@@ -336,7 +315,3 @@ def _copy(url: str, source: Version, rows: pl.DataFrame, threads: int, progress:
         done += number
         progress(done, len(todo))
     return done
-
-
-def _has_images(url: str) -> bool:
-    return storage.exists(storage.join(url, "images"))
