@@ -1,8 +1,11 @@
-"""Findings, and the table of their codes with severity, meaning and remedy."""
+"""Findings, the table of their codes with severity, meaning and remedy, and findings for programs."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import polars as pl
 
 from plantml.data.manifest import Version
 
@@ -181,3 +184,43 @@ def in_order(findings: Sequence[Finding]) -> list[Finding]:
     """Sort by code as in `CODES`, most certain first, then by row."""
     place = {code: number for number, code in enumerate(CODES)}
     return sorted(findings, key=lambda finding: (place[finding.code], -(finding.score or 0.0), finding.rows))
+
+
+_SCHEMA = {
+    "finding": pl.Int64,
+    "code": pl.String,
+    "severity": pl.String,
+    "source": pl.String,
+    "name": pl.String,
+    "image_id": pl.String,
+    "evidence": pl.String,
+    "remedy": pl.String,
+    "score": pl.Float64,
+}
+
+
+def as_json(report: Report, finding: Finding) -> dict[str, Any]:
+    """Return a finding as an object of the check's JSON document."""
+    return {
+        "code": finding.code,
+        "severity": finding.severity,
+        "images": [report.name(row) for row in finding.rows],
+        "evidence": finding.evidence,
+        "remedy": CODES[finding.code].remedy,
+        "score": finding.score,
+        "facts": dict(finding.facts),
+    }
+
+
+def to_parquet(report: Report) -> bytes:
+    """Return all findings as Parquet, a row per finding and photo. One without photos has one row without a name."""
+    photos = report.version.rows.select("source", "name", "image_id").rows()
+    records = []
+    for number, finding in enumerate(report.findings):
+        details = (finding.evidence, CODES[finding.code].remedy, finding.score)
+        for row in finding.rows or (None,):
+            photo = (None, None, None) if row is None else photos[row]
+            records.append((number, finding.code, finding.severity, *photo, *details))
+    buffer = io.BytesIO()
+    pl.DataFrame(records, schema=_SCHEMA, orient="row").write_parquet(buffer)
+    return buffer.getvalue()

@@ -86,10 +86,7 @@ def _labels(content: Any) -> Labels:
 def _over(item: Item, entry: Mapping[str, Any], many: set[str]) -> Item:
     labels = {**item.labels, **entry.get("labels", {})}
     labels = {key: [value] if key in many and isinstance(value, str) else value for key, value in labels.items()}
-    drawn = item.boxes
-    if "boxes" in entry:
-        rows = entry["boxes"]
-        drawn = None if rows is None else tuple(boxes.from_row(row) for row in rows)
+    drawn = boxes.from_rows(entry["boxes"]) if "boxes" in entry else item.boxes
     return replace(
         item, labels=labels, split=entry.get("split", item.split), group=entry.get("group", item.group), boxes=drawn
     )
