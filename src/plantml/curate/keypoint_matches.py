@@ -6,8 +6,7 @@ Photos that share rare keypoints are candidates (see `visual_words`). They are v
 under it the pixels of both must match. Two photos of one plant share keypoints, but not pixels.
 """
 
-import threading
-from collections import OrderedDict
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -153,28 +152,16 @@ class _Views:
     """An LRU cache of keypoints by photo. Thread-safe."""
 
     def __init__(self, read: Callable[[int], bytes], memory: int) -> None:
-        self._read, self._lock = read, threading.Lock()
+        self._read = read
         self.capacity = max(16, memory // (KEYPOINTS * (128 + 8)))
-        self._views: OrderedDict[int, _View | None] = OrderedDict()
-
-    def view(self, index: int) -> _View | None:
-        """Return the keypoints of a photo; `None` if it cannot be decoded."""
-        with self._lock:
-            if index in self._views:
-                self._views.move_to_end(index)
-                return self._views[index]
-        view = self._compute(index)
-        with self._lock:
-            self._views[index] = view
-            while len(self._views) > self.capacity:
-                self._views.popitem(last=False)
-        return view
+        self.view = functools.lru_cache(self.capacity)(self._view)
 
     def grey(self, index: int) -> NDArray[np.uint8]:
         """Return the thumbnail: uint8 [H, W]."""
         return np.asarray(imaging.thumbnail(self._read(index), SIDE).convert("L"))
 
-    def _compute(self, index: int) -> _View | None:
+    def _view(self, index: int) -> _View | None:
+        """Return the keypoints of a photo; `None` if it cannot be decoded."""
         data = self._read(index)
         try:
             facts = imaging.facts(data)

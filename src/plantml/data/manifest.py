@@ -175,27 +175,26 @@ def conform(rows: pl.DataFrame, targets: Iterable[Target]) -> pl.DataFrame:
 
 def derive_targets(rows: pl.DataFrame, targets: Iterable[Target]) -> tuple[Target, ...]:
     """The targets with the classes that the rows contain: known classes first, then new ones, sorted."""
-    return tuple(_with_classes(rows, target) for target in targets)
+    return tuple(
+        replace(target, classes=(*target.classes, *sorted(labels_in(rows, target) - set(target.classes))))
+        for target in targets
+    )
 
 
 def narrow_targets(rows: pl.DataFrame, targets: Iterable[Target]) -> tuple[Target, ...]:
     """The targets without classes that no row has, in their order."""
     return tuple(
-        replace(target, classes=tuple(name for name in target.classes if name in _labels_in(rows, target)))
+        replace(target, classes=tuple(name for name in target.classes if name in labels_in(rows, target)))
         for target in targets
     )
 
 
-def _labels_in(rows: pl.DataFrame, target: Target) -> set[str]:
+def labels_in(rows: pl.DataFrame, target: Target) -> set[str]:
+    """The classes of a target that the rows have; none for a value."""
     if target.kind == "value" or target.name not in rows.columns:
         return set()
     column = rows[target.name].drop_nulls()
     return set((column.explode() if target.kind == "multilabel" else column).drop_nulls().unique())
-
-
-def _with_classes(rows: pl.DataFrame, target: Target) -> Target:
-    new = sorted(_labels_in(rows, target) - set(target.classes))
-    return replace(target, classes=(*target.classes, *new))
 
 
 def union(targets: Iterable[Target], others: Iterable[Target]) -> tuple[Target, ...]:
@@ -293,7 +292,7 @@ def check_paths(ref: str, rows: pl.DataFrame) -> None:
         root = addresses.around(source or "")
         for name, came, path in theirs.filter(~_lies_in(root)).iter_rows():
             if path not in _named_places(source or "", came) and addresses.refusal(
-                path, addresses.own_roots(source or "", came), lookup=_nowhere
+                path, addresses.own_roots(source or "", came), lookup=lambda _: ()
             ):
                 raise InputError(
                     f"{ref} names a file outside the dataset",
@@ -314,10 +313,6 @@ def _lies_in(root: str) -> pl.Expr:
 def _named_places(source: str, name: str) -> set[str]:
     """The places that a photo's name in a list can mean."""
     return {name} if _ABSOLUTE.match(name) else {storage.join(storage.split(source)[0], name)}
-
-
-def _nowhere(_: str) -> tuple[str, ...]:
-    return ()
 
 
 def read_commit(ref: str, data: bytes) -> Commit:
@@ -404,7 +399,7 @@ def _is_none_of(column: str, values: Iterable[str]) -> pl.Expr:
 def _label_rules(rows: pl.DataFrame, target: Target) -> Iterator[tuple[str, str, pl.Expr]]:
     labels, column = rows[target.name], pl.col(target.name)
     is_list = target.kind == "multilabel"
-    if strange := _labels_in(rows, target) - set(target.classes):
+    if strange := labels_in(rows, target) - set(target.classes):
         is_strange = column.list.eval(pl.element().is_in(strange)).list.any() if is_list else column.is_in(strange)
         yield target.name, f"is not a class of {target.name}, which has {', '.join(target.classes[:20])}", is_strange
     if is_list and labels.explode(empty_as_null=False, keep_nulls=False).null_count():
