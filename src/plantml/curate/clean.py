@@ -111,7 +111,7 @@ class _Plan:
 
     def __post_init__(self) -> None:
         self._version = self.report.version
-        self._reasons: dict[int, str] = {}
+        self._out: set[int] = set()
         self._values: dict[str, dict[int, Any]] = {}
         conflicts = [finding.rows for finding in self.report.findings if finding.code == "conflicting-labels"]
         self._conflicting = {row for rows in conflicts for row in rows}
@@ -122,7 +122,7 @@ class _Plan:
             self._keep_best(finding)
         elif code == "split-leak":
             splits = self._version.rows["split"]
-            if self._conflicting & set(finding.rows) - set(self._reasons):
+            if self._conflicting & set(finding.rows) - self._out:
                 self.undecided |= set(finding.rows)
                 return
             self._leave_out(code, [row for row in finding.rows if splits[row] != splits[finding.rows[0]]], finding)
@@ -134,18 +134,12 @@ class _Plan:
     def rows(self) -> pl.DataFrame:
         """Return the rows of the version with all changes applied."""
         rows = self._version.rows
-        status, reason, split = (rows[name].to_list() for name in ("status", "reason", "split"))
-        for row, why in self._reasons.items():
-            status[row], reason[row], split[row] = EXCLUDED, why, None
         columns: list[pl.Series] = []
-        for name, values in {**self._values, "status": None, "reason": None, "split": None}.items():
-            if values is not None:
-                cells = rows[name].to_list() if name in rows.columns else [None] * rows.height
-                for row, value in values.items():
-                    cells[row] = value
-                columns.append(pl.Series(name, cells, dtype=rows.schema.get(name, pl.String)))
-        columns += [pl.Series("status", status, pl.String), pl.Series("reason", reason, pl.String)]
-        columns.append(pl.Series("split", split, pl.String))
+        for name, values in self._values.items():
+            cells = rows[name].to_list() if name in rows.columns else [None] * rows.height
+            for row, value in values.items():
+                cells[row] = value
+            columns.append(pl.Series(name, cells, dtype=rows.schema.get(name, pl.String)))
         return rows.with_columns(columns).sort(manifest.KEY)
 
     def get(self, column: str, row: int) -> Any:
@@ -156,16 +150,21 @@ class _Plan:
         """Change a value."""
         self._values.setdefault(column, {})[row] = value
 
+    def _exclude(self, row: int, reason: str) -> None:
+        self._out.add(row)
+        for column, value in (("status", EXCLUDED), ("reason", reason), ("split", None)):
+            self.set(column, row, value)
+
     def _leave_out(self, code: str, rows: Sequence[int], finding: Finding) -> None:
         counter = self.review if code in _REVIEW else self.excluded
         for row in rows:
-            if row not in self._reasons:
+            if row not in self._out:
                 word = "review" if code in _REVIEW else "cleaned"
-                self._reasons[row] = f"{word} {code}: {finding.evidence}"
+                self._exclude(row, f"{word} {code}: {finding.evidence}")
                 counter[code] += 1
 
     def _keep_best(self, finding: Finding) -> None:
-        copies = [row for row in finding.rows if row not in self._reasons]
+        copies = [row for row in finding.rows if row not in self._out]
         if self._conflicting & set(copies):
             self.undecided |= set(copies)
             return
@@ -178,7 +177,7 @@ class _Plan:
                     self.set(target.name, best, self.get(target.name, other))
         name = self.report.name(best)
         for row in others:
-            self._reasons[row] = f"cleaned {finding.code}: a copy of {name}"
+            self._exclude(row, f"cleaned {finding.code}: a copy of {name}")
             self.excluded[finding.code] += 1
 
 

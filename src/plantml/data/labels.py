@@ -145,7 +145,8 @@ def _guess(names: list[str]) -> Taxonomy:
     if all(crop for crop, _ in parsed.values()):
         meaning = {name: _with_crop(crop, rest) for name, (crop, rest) in parsed.items()}
         return Taxonomy(meaning, "the plant's name, then the disease's")
-    if any(_is_healthy(name) or _is_symptom(name) for name in names):
+    words = {word.group().lower() for name in names for word in _WORD.finditer(name)}
+    if words & (_HEALTHY_WORDS | _SYMPTOMS):
         return Taxonomy({name: _ordered(with_health({"disease": name})) for name in names}, "disease")
     return Taxonomy({name: {"category": name} for name in names}, "category")
 
@@ -170,14 +171,6 @@ def _split_words(name: str) -> tuple[str, str]:
     while end < len(lower) and lower[end] in _FILLER:
         end += 1
     return crop, name[words[end].start() :].strip() if end < len(words) else ""
-
-
-def _is_healthy(name: str) -> bool:
-    return any(word.group().lower() in _HEALTHY_WORDS for word in _WORD.finditer(name))
-
-
-def _is_symptom(name: str) -> bool:
-    return any(word.group().lower() in _SYMPTOMS for word in _WORD.finditer(name))
 
 
 def _ordered(labels: Labels) -> dict[str, str]:
