@@ -78,7 +78,7 @@ def commit(make_rows, tmp_path):
 
     def make(records, targets=()):
         url = str(tmp_path / "dataset")
-        versions.change(url, "make", {}, lambda _: (make_rows(records, targets), targets))
+        versions.change(url, "make", {}, lambda _: (make_rows(records, targets), targets, None))
         return url
 
     return make

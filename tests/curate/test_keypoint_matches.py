@@ -131,13 +131,6 @@ def test_threads_and_memory_change_nothing(drawn):
     assert copies_among(files, threads=4, memory=0) == alone
 
 
-def test_embeddings_add_candidates(drawn):
-    embeddings = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
-    files = [encode(drawn[0]), encode(drawn[1]), encode(edits(drawn[0], 0)["flip"])]
-    assert [(copy.first, copy.second) for copy in copies_among(files, embeddings=embeddings, top=1)] == [(0, 2)]
-    assert keypoint_matches.alike(np.float32([[1, 0], [0, 5], [9, 1]]), 1).tolist() == [[0, 2], [1, 2], [2, 0]]
-
-
 def test_progress_ends_where_everything_is_done(drawn):
     reports = []
     copies_among([encode(picture) for picture in drawn[:4]], progress=lambda *step: reports.append(step))

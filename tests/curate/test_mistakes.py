@@ -125,7 +125,7 @@ def test_a_set_with_nothing_to_learn_is_told(leaves, tmp_path, cli):
     part = str(tmp_path / "part")
     cli("dataset", "subset", leaves, part, "--where", 'disease == "rust"')
     assert cli("dataset", "check", part, "--only", "labels", "--json").json["counts"]["single-class"] == 2
-    versions.change(part, "drop", {}, lambda version: (version.rows.head(0), version.targets))
+    versions.change(part, "drop", {}, lambda version: (version.rows.head(0), version.targets, None))
     assert cli("dataset", "check", part, "--only", "labels", "--fail-on", "error").code == 4
     assert cli("dataset", "check", part, "--only", "files", "--skip", "files").code == 2
 

@@ -31,7 +31,7 @@ def leaves(make_rows, tmp_path):
         ],
         DISEASE,
     )  # fmt: skip
-    versions.change(url, "make", {}, lambda _: (rows, DISEASE))
+    versions.change(url, "make", {}, lambda _: (rows, DISEASE, None))
     return url
 
 
@@ -43,7 +43,7 @@ def labels_of(url):
 
 
 def test_a_list_corrects_what_it_names_and_nothing_else(leaves):
-    done = editing.relabel(leaves, listing(Item("a/1.jpg", "", {"disease": "none"}), Item("3.jpg", "", {})))
+    done = editing.relabel(leaves, listing(Item("a/1.jpg", "", {"disease": "none"}), Item("3.jpg", "", {}))).report
     assert (done.listed, done.changed, done.back) == (2, 1, 1)
     assert labels_of(leaves) == {"a/1.jpg": "none", "a/2.jpg": "none", "b/2.jpg": "none", "b/3.jpg": "none"}
     rows = versions.load(leaves).rows
@@ -87,17 +87,17 @@ def test_a_class_is_renamed_in_labels_and_boxes(make_rows, tmp_path):
     url = str(tmp_path / "boxes")
     one = [{"x": 1, "y": 1, "w": 2, "h": 2, "labels": '{"disease":"rust"}'}]
     rows = make_rows([{"disease": "rust", "boxes": one}, {"disease": "none", "boxes": []}, {"boxes": None}], DISEASE)
-    versions.change(url, "make", {}, lambda _: (rows, DISEASE))
-    committed, photos = editing.rename_class(url, "disease", "rust", "brown rust")
+    versions.change(url, "make", {}, lambda _: (rows, DISEASE, None))
+    committed = editing.rename_class(url, "disease", "rust", "brown rust")
     found = committed.version
-    assert (photos, found.target("disease").classes) == (1, ("none", "brown rust"))
+    assert (committed.report, found.target("disease").classes) == (1, ("none", "brown rust"))
     assert found.rows["disease"].to_list() == ["brown rust", "none", None]
     assert json.loads(found.rows["boxes"][0][0]["labels"]) == {"disease": "brown rust"}
     assert found.rows["boxes"][2] is None
 
 
 def test_renaming_to_a_class_that_is_there_joins_the_two(leaves):
-    committed, _ = editing.rename_class(leaves, "disease", "rust", "none")
+    committed = editing.rename_class(leaves, "disease", "rust", "none")
     assert committed.version.target("disease").classes == ("none",)
     assert set(labels_of(leaves).values()) == {"none"}
 
@@ -110,9 +110,9 @@ def test_a_class_that_is_not_there_is_named(leaves):
 def test_labels_of_many_are_renamed_once_each(make_rows, tmp_path):
     url, targets = str(tmp_path / "many"), (Target("symptoms", "multilabel", ("curl", "spot", "spots")),)
     rows = make_rows([{"symptoms": ["spot", "spots"]}, {"symptoms": ["curl"]}, {"symptoms": []}], targets)
-    versions.change(url, "make", {}, lambda _: (rows, targets))
-    committed, photos = editing.rename_class(url, "symptoms", "spot", "spots")
-    assert photos == 1
+    versions.change(url, "make", {}, lambda _: (rows, targets, None))
+    committed = editing.rename_class(url, "symptoms", "spot", "spots")
+    assert committed.report == 1
     assert committed.version.rows["symptoms"].to_list() == [["spots"], ["curl"], []]
 
 
@@ -143,7 +143,7 @@ def files(url):
 
 def test_a_subset_is_a_dataset_of_its_own(real, tmp_path):
     out = str(tmp_path / "part")
-    done = editing.subset(real, out, 'disease == "rust"')
+    done = editing.subset(real, out, 'disease == "rust"').report
     assert (done.added, done.copied, len(files(out))) == (4, 4, 4)
     part, whole = versions.load(out).rows, versions.load(real).rows
     assert part["split"].to_list() == whole.filter(pl.col("disease") == "rust")["split"].to_list()
@@ -157,11 +157,11 @@ def test_two_datasets_become_one(real, tmp_path):
     halves = [str(tmp_path / name) for name in ("one", "two")]
     for half, name in zip(halves, ("none", "rust"), strict=True):
         editing.subset(real, half, f'disease == "{name}"')
-    done = editing.merge(halves[0], halves[1], splits=True)
+    done = editing.merge(halves[0], halves[1], splits=True).report
     assert (done.added, done.known, done.copied) == (4, 0, 4)
     assert versions.load(halves[0]).fingerprint == versions.load(real).fingerprint
     again = editing.merge(halves[0], halves[1])
-    assert (again.added, again.known, again.copied, again.committed.changed) == (0, 4, 0, False)
+    assert (again.report.added, again.report.known, again.report.copied, again.changed) == (0, 4, 0, False)
 
 
 def test_photos_that_are_merged_wait_for_a_split(real, tmp_path):
@@ -176,7 +176,7 @@ def test_a_merge_tells_what_differs_and_leaves_it(real, tmp_path):
     copy = str(tmp_path / "copy")
     editing.merge(copy, real)
     editing.rename_class(copy, "disease", "rust", "brown")
-    done = editing.merge(copy, real)
+    done = editing.merge(copy, real).report
     assert len(done.conflicts) == 4
     assert versions.load(copy).rows["disease"].unique().sort().to_list() == ["brown", "none"]
 

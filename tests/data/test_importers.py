@@ -6,8 +6,6 @@ import pytest
 
 from plantml import storage
 from plantml.data.formats import list_source
-from plantml.data.importers.folder import list_folder
-from plantml.data.importers.table import list_table
 from plantml.data.labels import Taxonomy
 from plantml.data.tables import is_table, read_table
 from plantml.errors import InputError, NotFoundError
@@ -51,7 +49,7 @@ def labels(listing):
 
 def test_a_folders_name_is_the_class(folder):
     root = folder("rust/1.jpg", "rust/2.JPG", "healthy/1.png")
-    listing = list_folder(root)
+    listing = list_source(root)
     assert labels(listing) == {
         "healthy/1.png": {"health": "healthy", "disease": "none"},
         "rust/1.jpg": {"health": "diseased", "disease": "rust"},
@@ -71,32 +69,32 @@ def test_a_folders_name_is_the_class(folder):
     ],
 )  # fmt: skip
 def test_a_folder_that_is_called_like_a_split_is_one(written, split, folder):
-    listing = list_folder(folder(f"{written}/rust/1.jpg", "healthy/1.jpg"))
+    listing = list_source(folder(f"{written}/rust/1.jpg", "healthy/1.jpg"))
     assert by_name(listing)[f"{written}/rust/1.jpg"].split == split
     assert by_name(listing)[f"{written}/rust/1.jpg"].labels["disease"] == "rust"
     assert by_name(listing)["healthy/1.jpg"].split is None
 
 
 def test_a_split_may_be_below_its_class(folder):
-    listing = list_folder(folder("rust/train/1.jpg", "healthy/test/1.jpg"))
+    listing = list_source(folder("rust/train/1.jpg", "healthy/test/1.jpg"))
     assert [(item.labels["disease"], item.split) for item in listing.items] == [("none", "test"), ("rust", "train")]
 
 
 def test_only_the_first_folder_that_is_called_like_a_split_is_one(folder):
-    listing = list_folder(folder("train/test/1.jpg", "train/other/1.jpg"), rule="category")
+    listing = list_source(folder("train/test/1.jpg", "train/other/1.jpg"), rule="category")
     assert by_name(listing)["train/test/1.jpg"].split == "train"
     assert by_name(listing)["train/test/1.jpg"].labels == {"category": "test"}
 
 
 def test_the_innermost_folder_is_the_class(folder):
-    listing = list_folder(folder("raw/color/Apple___scab/1.jpg", "raw/color/Apple___healthy/1.jpg"))
+    listing = list_source(folder("raw/color/Apple___scab/1.jpg", "raw/color/Apple___healthy/1.jpg"))
     assert labels(listing)["raw/color/Apple___scab/1.jpg"] == {
         "category": "Apple", "health": "diseased", "disease": "scab"
     }  # fmt: skip
 
 
 def test_nested_folders_are_classes_where_the_rule_says_so(folder):
-    listing = list_folder(folder("train/tomato/rust/1.jpg", "train/tomato/healthy/1.jpg"), rule="category/disease")
+    listing = list_source(folder("train/tomato/rust/1.jpg", "train/tomato/healthy/1.jpg"), rule="category/disease")
     assert labels(listing)["train/tomato/rust/1.jpg"] == {
         "category": "tomato", "health": "diseased", "disease": "rust"
     }  # fmt: skip
@@ -104,25 +102,25 @@ def test_nested_folders_are_classes_where_the_rule_says_so(folder):
 
 @pytest.mark.parametrize("names", [("1.jpg", "2.jpg"), ("train/1.jpg", "test/2.jpg"), ("rust/1.jpg", "rust/2.jpg")])
 def test_one_folder_alone_says_nothing_and_the_user_is_told(names, folder):
-    listing = list_folder(folder(*names))
+    listing = list_source(folder(*names))
     assert all(item.labels == {} for item in listing.items)
     assert listing.targets == ()
     assert any("without labels" in note for note in listing.notes)
 
 
 def test_one_folder_is_a_class_where_the_rule_says_so(folder):
-    listing = list_folder(folder("rust/1.jpg"), rule="disease")
+    listing = list_source(folder("rust/1.jpg"), rule="disease")
     assert labels(listing) == {"rust/1.jpg": {"health": "diseased", "disease": "rust"}}
     assert listing.notes == ()
 
 
 def test_photos_outside_all_folders_have_no_label(folder):
-    listing = list_folder(folder("rust/1.jpg", "healthy/1.jpg", "loose.jpg"))
+    listing = list_source(folder("rust/1.jpg", "healthy/1.jpg", "loose.jpg"))
     assert labels(listing)["loose.jpg"] == {}
 
 
 def test_other_files_are_passed_over_and_counted(folder):
-    listing = list_folder(
+    listing = list_source(
         folder("a/1.jpg", "b/1.jpg", "a/notes.txt", "b/Thumbs.db", "a/.hidden.jpg", ".cache/1.jpg", "a/noextension")
     )
     assert [item.name for item in listing.items] == ["a/1.jpg", "b/1.jpg"]
@@ -131,30 +129,30 @@ def test_other_files_are_passed_over_and_counted(folder):
 
 def test_a_folder_without_photos_says_what_was_there(folder):
     with pytest.raises(InputError, match="2 other files"):
-        list_folder(folder("a/notes.txt", "b.csv"))
+        list_source(folder("a/notes.txt", "b.csv"))
 
 
 def test_a_taxonomy_is_taken_instead_of_a_rule(folder):
     taxonomy = Taxonomy({"x": {"category": "bean"}, "y": {"disease": "rust"}}, "map.yaml")
-    listing = list_folder(folder("x/1.jpg", "y/1.jpg"), taxonomy=taxonomy)
+    listing = list_source(folder("x/1.jpg", "y/1.jpg"), taxonomy=taxonomy)
     assert labels(listing) == {"x/1.jpg": {"category": "bean"}, "y/1.jpg": {"disease": "rust"}}
     assert listing.rule == "map.yaml"
 
 
 def test_a_folder_that_the_taxonomy_does_not_know_is_named(folder):
     with pytest.raises(InputError, match="'weeds'"):
-        list_folder(folder("x/1.jpg", "weeds/1.jpg"), taxonomy=Taxonomy({"x": {}}, ""))
+        list_source(folder("x/1.jpg", "weeds/1.jpg"), taxonomy=Taxonomy({"x": {}}, ""))
 
 
 def test_without_labels_no_class_is_kept(folder):
-    listing = list_folder(folder("rust/1.jpg", "healthy/1.jpg"), rule="none")
+    listing = list_source(folder("rust/1.jpg", "healthy/1.jpg"), rule="none")
     assert all(item.labels == {} and item.meta == {} for item in listing.items)
 
 
 def test_a_folder_may_be_anywhere(url):
     for name in ("rust/1.jpg", "healthy/[1].jpg"):
         storage.write(storage.join(url, name), b"")
-    listing = list_folder(url)
+    listing = list_source(url)
     assert [item.name for item in listing.items] == ["healthy/[1].jpg", "rust/1.jpg"]
     assert storage.exists(listing.items[0].url)
 
@@ -178,7 +176,7 @@ CSV = (
 
 
 def test_a_list_names_photos_labels_splits_and_groups(table, tmp_path):
-    listing = list_table(table(CSV))
+    listing = list_source(table(CSV))
     assert [item.name for item in listing.items] == ["a/1.jpg", "b/2.jpg", "c.jpg"]
     one, two, three = listing.items
     assert one.labels == {"health": "healthy", "disease": "none"}
@@ -206,7 +204,7 @@ def test_all_formats_of_lists_say_the_same(name, table):
         {"file_name": "1.jpg", "category": "bean", "disease": "rust", "severity": 0.5, "split": "train"},
         {"file_name": "2.jpg", "category": "corn", "disease": None, "severity": None, "split": "test"},
     ]
-    listing = list_table(table(frame_as(name, rows), name), targets=["severity:value:fraction"])
+    listing = list_source(table(frame_as(name, rows), name), targets=["severity:value:fraction"])
     assert labels(listing) == {
         "1.jpg": {"category": "bean", "health": "diseased", "disease": "rust", "severity": 0.5},
         "2.jpg": {"category": "corn"},
@@ -221,14 +219,14 @@ def test_all_formats_of_lists_say_the_same(name, table):
 
 
 def test_known_columns_are_targets_without_being_asked_for(table):
-    listing = list_table(table("path,category,health,disease\n1.jpg,bean,stressed,rust\n"))
+    listing = list_source(table("path,category,health,disease\n1.jpg,bean,stressed,rust\n"))
     assert labels(listing) == {"1.jpg": {"category": "bean", "health": "stressed", "disease": "rust"}}
 
 
 def test_other_columns_are_targets_only_when_asked_for(table):
     text = "path,viability\n1.jpg,weak\n"
-    assert labels(list_table(table(text))) == {"1.jpg": {}}
-    listing = list_table(table(text), targets=["viability"])
+    assert labels(list_source(table(text))) == {"1.jpg": {}}
+    listing = list_source(table(text), targets=["viability"])
     assert labels(listing) == {"1.jpg": {"viability": "weak"}}
     assert listing.targets == (Target("viability", "class"),)
 
@@ -245,32 +243,32 @@ def test_other_columns_are_targets_only_when_asked_for(table):
     ],
 )
 def test_a_targets_kind_is_told_or_seen(text, wanted, kind, value, table):
-    listing = list_table(table(text), targets=[wanted])
+    listing = list_source(table(text), targets=[wanted])
     assert labels(listing) == {"1.jpg": {"x": value}}
     assert listing.targets[0].kind == kind
 
 
 def test_many_diseases_at_once_can_be_a_target(table):
-    listing = list_table(table("path,disease\n1.jpg,rust|scab\n"), targets=["disease:multilabel"])
+    listing = list_source(table("path,disease\n1.jpg,rust|scab\n"), targets=["disease:multilabel"])
     assert labels(listing)["1.jpg"]["disease"] == ["rust", "scab"]
 
 
 def test_lists_in_json_are_many_labels(table):
     text = '{"path":"1.jpg","x":["curl","spots"]}\n{"path":"2.jpg","x":[]}\n{"path":"3.jpg","x":null}\n'
-    listing = list_table(table(text, "t.jsonl"), targets=["x"])
+    listing = list_source(table(text, "t.jsonl"), targets=["x"])
     assert labels(listing) == {"1.jpg": {"x": ["curl", "spots"]}, "2.jpg": {"x": []}, "3.jpg": {}}
 
 
 @pytest.mark.parametrize("word", ["true", "True", "1", "1.0", "007"])
 def test_a_class_may_be_called_anything(word, table):
-    listing = list_table(table(f"path,label\n1.jpg,{word}\n2.jpg,other\n"), rule="viability")
+    listing = list_source(table(f"path,label\n1.jpg,{word}\n2.jpg,other\n"), rule="viability")
     assert labels(listing)["1.jpg"] == {"viability": word}
-    listing = list_table(table(f"path,label\n1.jpg,{word}\n"), rule="viability")
+    listing = list_source(table(f"path,label\n1.jpg,{word}\n"), rule="viability")
     assert labels(listing)["1.jpg"] == {"viability": word}
 
 
 def test_truth_in_json_can_be_a_class(table):
-    listing = list_table(
+    listing = list_source(
         table('{"path":"1.jpg","label":true}\n{"path":"2.jpg","label":false}\n', "t.jsonl"), rule="viable"
     )
     assert [len(item.labels) for item in listing.items] == [1, 1]
@@ -278,27 +276,27 @@ def test_truth_in_json_can_be_a_class(table):
 
 
 def test_numbers_that_are_names_keep_their_zeros(table):
-    listing = list_table(table("path,label,group\n0001,01,007\n0002,1,7\n"), rule="variety")
+    listing = list_source(table("path,label,group\n0001,01,007\n0002,1,7\n"), rule="variety")
     assert [item.name for item in listing.items] == ["0001", "0002"]
     assert [item.group for item in listing.items] == ["007", "7"]
     assert [item.labels["variety"] for item in listing.items] == ["01", "1"]
 
 
 def test_a_column_that_says_the_target_wins_over_a_guess_from_the_label(table):
-    listing = list_table(table("path,category,label\n1.jpg,bean,0\n2.jpg,corn,1\n"))
+    listing = list_source(table("path,category,label\n1.jpg,bean,0\n2.jpg,corn,1\n"))
     assert [item.labels["category"] for item in listing.items] == ["bean", "corn"]
 
 
 def test_columns_may_be_called_otherwise(table):
     text = "photo,plant,label\n1.jpg,p1,rust\n"
-    listing = list_table(table(text), image_column="photo", group_column="plant")
+    listing = list_source(table(text), image_column="photo", group_column="plant")
     assert listing.items[0].name == "1.jpg"
     assert listing.items[0].group == "p1"
     assert "plant" not in listing.items[0].meta
 
 
 def test_photos_may_be_named_by_their_whole_url(table):
-    listing = list_table(table("url\ns3://bucket/a.jpg\n/data/b.jpg\nsub/c.jpg\n"))
+    listing = list_source(table("url\ns3://bucket/a.jpg\n/data/b.jpg\nsub/c.jpg\n"))
     urls = {item.name: item.url for item in listing.items}
     assert urls["s3://bucket/a.jpg"] == "s3://bucket/a.jpg"
     assert urls["/data/b.jpg"] == "/data/b.jpg"
@@ -308,7 +306,7 @@ def test_photos_may_be_named_by_their_whole_url(table):
 
 def test_a_list_in_an_object_store_names_photos_beside_it(s3_url):
     storage.write(storage.join(s3_url, "labels.csv"), CSV.encode())
-    listing = list_table(storage.join(s3_url, "labels.csv"))
+    listing = list_source(storage.join(s3_url, "labels.csv"))
     assert listing.items[0].url == storage.join(s3_url, "a/1.jpg")
 
 
@@ -328,7 +326,7 @@ def test_a_list_in_an_object_store_names_photos_beside_it(s3_url):
 )
 def test_a_list_that_cannot_be_used_says_why(text, name, said, table):
     with pytest.raises(InputError) as caught:
-        list_table(table(text, name))
+        list_source(table(text, name))
     assert said in f"{caught.value} {caught.value.hint}"
 
 
@@ -344,12 +342,12 @@ def test_a_list_that_cannot_be_used_says_why(text, name, said, table):
 )
 def test_a_target_that_cannot_be_is_refused(wanted, said, table):
     with pytest.raises(InputError, match=said):
-        list_table(table("path,x,split\n1.jpg,weak,train\n"), targets=[wanted])
+        list_source(table("path,x,split\n1.jpg,weak,train\n"), targets=[wanted])
 
 
 def test_a_missing_column_lists_those_that_are_there(table):
     with pytest.raises(InputError, match="path, label"):
-        list_table(table("path,label\n1.jpg,x\n"), group_column="plant")
+        list_source(table("path,label\n1.jpg,x\n"), group_column="plant")
 
 
 def test_a_missing_list_is_told(tmp_path):

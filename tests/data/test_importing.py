@@ -195,7 +195,7 @@ def test_what_was_curated_since_stays_curated(source, dataset):
             status=pl.when(pl.col("name") == "rust/0.jpg").then(pl.lit("excluded")).otherwise("status"),
             disease=pl.when(pl.col("name") == "rust/1.jpg").then(pl.lit("none")).otherwise("disease"),
         )
-        return rows, version.targets
+        return rows, version.targets, None
 
     versions.change(dataset, "curate", {}, curate)
     done = bring(source, dataset)
@@ -568,7 +568,7 @@ def test_what_people_left_out_stays_out(source, dataset):
         rows = version.rows.with_columns(
             status=said.then(pl.lit("excluded")).otherwise("status"), reason=said.then(pl.lit("cleaned blurry"))
         )
-        return rows, version.targets
+        return rows, version.targets, None
 
     versions.change(dataset, "test", {}, leave_out)
     (source / NAMES[0]).write_bytes((source / NAMES[1]).read_bytes())

@@ -130,7 +130,7 @@ def test_only_old_files_that_no_version_names_go(dataset, cli, contents):
 
 def test_files_of_old_versions_are_kept(dataset):
     rows = versions.load(dataset).rows
-    versions.change(dataset, "drop", {}, lambda version: (version.rows.head(1), version.targets))
+    versions.change(dataset, "drop", {}, lambda version: (version.rows.head(1), version.targets, None))
     for file in images(dataset):
         os.utime(file, (time.time() - 200_000,) * 2)
     maintenance.collect(dataset)

@@ -96,7 +96,6 @@ def test_hashes_that_share_most_of_their_bits_take_no_longer():
 
 def test_full_buckets_are_searched_exactly(monkeypatch):
     monkeypatch.setattr("plantml.data.near_duplicates._MANY", 20)
-    monkeypatch.setattr("plantml.data.near_duplicates._FULL", 200)
     rng = np.random.default_rng(3)
     base = random_hashes(40, 5) & np.uint64(0xFFFFFFFF)
     hashes = changed(np.repeat(base, 12), rng.integers(0, 6, 480))

@@ -247,7 +247,7 @@ def splits_of(dataset):
 
 
 def test_every_usable_photo_gets_a_split_and_no_other(dataset):
-    report = split_dataset(dataset)
+    report = split_dataset(dataset).report
     found = splits_of(dataset)
     assert [found["18.jpg"], found["19.jpg"]] == [None, None]
     assert Counter(found.values()) == {**report.counts, None: 2}
@@ -258,8 +258,8 @@ def test_every_usable_photo_gets_a_split_and_no_other(dataset):
 
 
 def test_a_split_is_a_version_that_tells_how_it_was_made(dataset):
-    report = split_dataset(dataset, ratios="8/1/1", seed=5)
-    assert (report.committed.changed, report.committed.version.number) == (True, 2)
+    done = split_dataset(dataset, ratios="8/1/1", seed=5)
+    assert (done.changed, done.version.number) == (True, 2)
     commit = versions.load(dataset).commit
     assert commit.operation == "split"
     assert (commit.parameters["ratios"], commit.parameters["seed"]) == ("8/1/1", 5)
@@ -269,8 +269,8 @@ def test_a_split_is_a_version_that_tells_how_it_was_made(dataset):
 def test_splitting_again_does_nothing(dataset):
     first = split_dataset(dataset)
     again = split_dataset(dataset)
-    assert (again.committed.changed, again.committed.version.number) == (False, 2)
-    assert again.counts == first.counts
+    assert (again.changed, again.version.number) == (False, 2)
+    assert again.report == first.report
 
 
 def test_another_split_is_made_only_when_asked_for(dataset):
@@ -290,7 +290,7 @@ def test_an_official_split_is_not_replaced_unless_asked_for(memory_url, make_row
     versions.commit(Version(memory_url, 0, make_rows(content), ()), "import", {}, 0)
     with pytest.raises(InputError, match="test 3"):
         split_dataset(memory_url)
-    assert sum(split_dataset(memory_url, resplit=True).counts.values()) == 10
+    assert sum(split_dataset(memory_url, resplit=True).report.counts.values()) == 10
     assert None not in splits_of(memory_url).values()
 
 
@@ -322,7 +322,8 @@ def table(memory_url):
 def test_groups_are_joined_by_name(header, dataset, table):
     middle = "," + "x" if header.count(",") == 2 else ""
     lines = [f"{number:02}.jpg{middle},plant {number // 6}" for number in range(12)]
-    report = split_dataset(dataset, groups=table("\n".join([header, *reversed(lines), f"elsewhere.jpg{middle},p", ""])))
+    groups = table("\n".join([header, *reversed(lines), f"elsewhere.jpg{middle},p", ""]))
+    report = split_dataset(dataset, groups=groups).report
     found = splits_of(dataset)
     for plant in range(2):
         assert len({found[f"{number:02}.jpg"] for number in range(6 * plant, 6 * plant + 6)}) == 1
@@ -334,7 +335,7 @@ def test_groups_are_joined_by_name(header, dataset, table):
 
 
 def test_an_empty_group_is_no_group(dataset, table):
-    report = split_dataset(dataset, groups=table("path,leaf\n00.jpg,\n01.jpg,\n02.jpg,a\n03.jpg,a\n"))
+    report = split_dataset(dataset, groups=table("path,leaf\n00.jpg,\n01.jpg,\n02.jpg,a\n03.jpg,a\n")).report
     assert report.joined["groups"] == 2
     assert report.matched == 2
 
@@ -365,7 +366,7 @@ def test_a_table_without_the_two_columns_is_told(header, dataset, table):
 
 def test_no_leaf_and_no_copy_of_real_photos_is_in_two_splits(plantvillage, photos, tmp_path):
     dataset = str(shutil.copytree(plantvillage, tmp_path / "dataset"))
-    report = split_dataset(dataset, groups=str(photos / "plantvillage_leaf_groups.csv"))
+    report = split_dataset(dataset, groups=str(photos / "plantvillage_leaf_groups.csv")).report
     usable = versions.load(dataset).usable()
     assert report.matched == 544
     for column in ("group", "image_id"):
@@ -389,7 +390,7 @@ def seen():
 
 def committed(tmp_path, rows, targets):
     url = str(tmp_path / "dataset")
-    versions.change(url, "make", {}, lambda _: (rows, targets))
+    versions.change(url, "make", {}, lambda _: (rows, targets, None))
     return url
 
 
@@ -400,17 +401,17 @@ def test_near_duplicates_stay_together(make_rows, seen, tmp_path):
     pairs = [(HASHES[n], HASHES[n] ^ 0b101) for n in range(20)]
     rows = make_rows([seen(phash, category="abc"[n % 3]) for n, pair in enumerate(pairs) for phash in pair], CATEGORY)
     url = committed(tmp_path, rows, CATEGORY)
-    report = split_dataset(url)
+    report = split_dataset(url).report
     found = list(splits_of(url).values())
     assert report.joined["near-duplicates"] == 40
     assert found[::2] == found[1::2]
-    apart = split_dataset(url, near=False, resplit=True)
+    apart = split_dataset(url, near=False, resplit=True).report
     assert apart.joined["near-duplicates"] == 0
 
 
 def test_plain_pictures_are_no_near_duplicates(make_rows, seen, tmp_path):
     rows = make_rows([seen(7, entropy=0.1, category="a") for _ in range(20)], CATEGORY)
-    assert split_dataset(committed(tmp_path, rows, CATEGORY)).joined["near-duplicates"] == 0
+    assert split_dataset(committed(tmp_path, rows, CATEGORY)).report.joined["near-duplicates"] == 0
 
 
 @pytest.mark.parametrize(("rule", "size"), [(r"DSC_(\d+)", 4), (r"DSC_\d+", 4), ("plant", 2), ("nothing", None)])
@@ -423,7 +424,7 @@ def test_groups_come_from_a_pattern_or_a_column(rule, size, make_rows, tmp_path)
         with pytest.raises(InputError, match="matches no photo"):
             split_dataset(url, group_by=rule)
         return
-    report = split_dataset(url, group_by=rule)
+    report = split_dataset(url, group_by=rule).report
     assert (report.joined["groups"], report.groups) == (40, 40 // size)
     by_group = {}
     for name, split in splits_of(url).items():
@@ -446,7 +447,7 @@ def test_keeping_moves_nothing_and_lets_nothing_into_the_test_set(data):
         if old is not None:
             assert new == old
         elif "test" in mates:
-            assert new == "held"
+            assert new == "left-out"
         elif mates:
             assert new in mates
         elif any(before):
@@ -458,7 +459,7 @@ def test_the_twin_of_a_test_photo_is_held_back(make_rows, seen, tmp_path):
     new = [seen(HASHES[0] ^ 1, category="a"), seen(HASHES[30], category="a"), seen(HASHES[10] ^ 1, category="a")]
     rows = make_rows(old + new, CATEGORY)
     url = committed(tmp_path, rows, CATEGORY)
-    report = split_dataset(url, keep=True)
+    report = split_dataset(url, keep=True).report
     after = {row["name"]: row for row in versions.load(url).rows.iter_rows(named=True)}
     assert report.left_out == {"twin-of-test": 1}
     assert after["00020.jpg"]["status"] == "excluded"
@@ -466,4 +467,4 @@ def test_the_twin_of_a_test_photo_is_held_back(make_rows, seen, tmp_path):
     assert after["00021.jpg"]["split"] in {"train", "val"}
     assert after["00022.jpg"]["split"] == "train"
     assert [after[f"{n:05d}.jpg"]["split"] for n in range(20)] == ["test"] * 4 + ["train"] * 16
-    assert not split_dataset(url, keep=True).committed.changed
+    assert not split_dataset(url, keep=True).changed

@@ -1,7 +1,7 @@
 import pytest
 
 from plantml import storage
-from plantml.data.importers.table import list_table
+from plantml.data.formats import list_source
 from plantml.data.tables import image_urls
 from plantml.errors import InputError
 
@@ -19,11 +19,11 @@ from plantml.errors import InputError
 def test_import_and_detection_read_the_same_column(name, text, encoding, memory_url):
     table = storage.join(memory_url, name)
     storage.write(table, text.encode(encoding))
-    assert [item.name for item in list_table(table).items] == list(image_urls(table)) == ["a.jpg"]
+    assert [item.name for item in list_source(table).items] == list(image_urls(table)) == ["a.jpg"]
 
 
 @pytest.mark.parametrize(
-    ("read", "option"), [(list_table, "--image-column NAME"), (lambda url: list(image_urls(url)), "--column NAME")]
+    ("read", "option"), [(list_source, "--image-column NAME"), (lambda url: list(image_urls(url)), "--column NAME")]
 )
 def test_a_table_without_a_column_of_photos_names_the_option(read, option, memory_url):
     table = storage.join(memory_url, "a.csv")

@@ -21,7 +21,7 @@ def add(make_rows):
     def one_more(name):
         def apply(version):
             row = make_rows([{"name": name, "disease": "rust"}], DISEASE)
-            return pl.concat([manifest.conform(version.rows, DISEASE), row]).sort("name"), DISEASE
+            return pl.concat([manifest.conform(version.rows, DISEASE), row]).sort("name"), DISEASE, None
 
         return apply
 
@@ -175,10 +175,10 @@ def test_a_change_is_made_again_on_top_of_what_others_committed_meanwhile(url, a
         if len(seen) == 1:
             add(url, "other.jpg")
         rows = pl.concat([version.rows, make_rows([{"name": "mine.jpg", "disease": "none"}], DISEASE)])
-        return rows.sort("name"), DISEASE
+        return rows.sort("name"), DISEASE, f"on top of {version.number}"
 
     done = versions.change(url, "mine", {}, apply)
-    assert seen == [1, 2]
+    assert (seen, done.report) == ([1, 2], "on top of 2")
     assert (done.changed, done.version.number) == (True, 3)
     assert done.version.commit.parent == 2
     assert versions.load(url).rows["name"].to_list() == ["a.jpg", "mine.jpg", "other.jpg"]
@@ -203,7 +203,7 @@ def test_writers_at_the_same_time_lose_nothing(kind, writers, request, tmp_path,
 
 def test_a_change_that_changes_nothing_commits_nothing(url, add):
     add(url, "a.jpg")
-    done = versions.change(url, "nothing", {}, lambda version: (version.rows, version.targets))
+    done = versions.change(url, "nothing", {}, lambda version: (version.rows, version.targets, None))
     assert (done.changed, done.version.number) == (False, 1)
     assert versions.numbers(url) == [1]
 
@@ -211,7 +211,7 @@ def test_a_change_that_changes_nothing_commits_nothing(url, add):
 def test_a_change_of_targets_alone_is_a_change(memory_url, add):
     add(memory_url, "a.jpg")
     renamed = (Target("disease", "class", ("rust", "none")),)
-    done = versions.change(memory_url, "reorder", {}, lambda version: (version.rows, renamed))
+    done = versions.change(memory_url, "reorder", {}, lambda version: (version.rows, renamed, None))
     assert (done.changed, done.version.number) == (True, 2)
     assert versions.load(memory_url).targets == renamed
 

@@ -200,7 +200,7 @@ def test_offline_a_datasets_remote_references_are_not_read(tmp_path, make_rows):
     far = {"source": "s3://bucket/photos", "name": "a.jpg", "path": "s3://bucket/photos/a.jpg"}
     near = {"source": "/photos", "name": "b.jpg", "path": "/photos/b.jpg"}
     url = str(tmp_path / "dataset")
-    versions.change(url, "import", {}, lambda _: (make_rows([far, near, {}]), ()))
+    versions.change(url, "import", {}, lambda _: (make_rows([far, near, {}]), (), None))
     for trust, refused in ((Trust(), 0), (Trust(offline=True), 1), (Trust(("s3://bucket",), offline=True), 0)):
         found = collect([url], selection=Selection(trust=trust)).photos
         assert [bool(source.refusal) for source in found].count(True) == refused

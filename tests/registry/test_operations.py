@@ -109,12 +109,12 @@ def test_the_test_photos_must_be_those_of_today(model, judged, dataset, make_row
     shown = judged(2)
     head = versions.load(dataset)
     more = make_rows([{"category": "tomato", "split": "train", "name": "new.jpg"}], TARGETS)
-    versions.change(dataset, "add", {}, lambda at: (manifest.conform(at.rows.vstack(more), TARGETS), TARGETS))
+    versions.change(dataset, "add", {}, lambda at: (manifest.conform(at.rows.vstack(more), TARGETS), TARGETS, None))
     registry.promote(model, 2, "production", evidence=shown, **ME)  # more to learn from: the same test
     registry.promote(model, 1, "production", force=True, why="again", **ME)
     shown |= {"seed": 1}
     late = make_rows([{"category": "tomato", "split": "test", "name": "late.jpg", "image_id": "9" * 64}], TARGETS)
-    versions.change(dataset, "add", {}, lambda at: (manifest.conform(at.rows.vstack(late), TARGETS), TARGETS))
+    versions.change(dataset, "add", {}, lambda at: (manifest.conform(at.rows.vstack(late), TARGETS), TARGETS, None))
     with pytest.raises(GateError, match="have changed"):
         registry.promote(model, 2, "production", evidence=shown, **ME)
     forged = shown | {"datasets": [{"ref": head.ref, "fingerprint": "0" * 64, "photos": 2}]}
@@ -125,7 +125,7 @@ def test_the_test_photos_must_be_those_of_today(model, judged, dataset, make_row
 def test_a_class_that_it_does_not_know_is_not_left_out_of_the_judgement(model, judged, dataset, make_rows, make_bundle):
     targets = (Target("category", "class", ("bean", "tomato", "fig")),)
     fig = make_rows([{"category": "fig", "split": "test", "name": "fig.jpg", "image_id": "9" * 64}], targets)
-    versions.change(dataset, "add", {}, lambda at: (manifest.conform(at.rows.vstack(fig), targets), targets))
+    versions.change(dataset, "add", {}, lambda at: (manifest.conform(at.rows.vstack(fig), targets), targets, None))
     with pytest.raises(
         GateError, match=r"leaves out photos of .*data@2 whose class the model does not know: category fig"
     ):

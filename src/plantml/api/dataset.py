@@ -164,7 +164,7 @@ class Dataset:
             from plantml.curate import photo_groups
 
             by_pixels = photo_groups.finder(settings.machine(), lambda _: silent)
-        report = splits.split_dataset(
+        committed = splits.split_dataset(
             self.url,
             ratios=ratios,
             groups=groups,
@@ -175,7 +175,7 @@ class Dataset:
             keep=keep,
             resplit=resplit,
         )
-        return Dataset(report.committed.version)
+        return Dataset(committed.version)
 
     def check(
         self, *, only: Sequence[str] = (), skip: Sequence[str] = (), model: str | None = None, html: str | None = None
@@ -211,7 +211,7 @@ class Dataset:
         from plantml.curate import clean
 
         cleaned = clean.clean(self.url, clean.codes(apply), settings.machine(), model=model)
-        return Dataset(cleaned.committed.version)
+        return Dataset(cleaned.version)
 
     def where(self, condition: str) -> "pl.DataFrame":
         """Rows for which a condition holds, such as `'disease == "rust" and split == "test"'`. Raises `UsageError`."""
@@ -229,7 +229,7 @@ class Dataset:
         from plantml.data import editing
 
         threads = 4 * settings.machine().threads
-        return Dataset(editing.subset(self.ref, str(out), condition, threads=threads).committed.version)
+        return Dataset(editing.subset(self.ref, str(out), condition, threads=threads).version)
 
     def export(self, out: str | Path, *, format: str, splits: Sequence[str] = ()) -> "Exported":  # noqa: A002
         """Write photos and labels in another format, as `plantml dataset export` does.

@@ -35,15 +35,7 @@ def run(
     model: str | None = None,
     progress: Callable[[str], Progress] = lambda _: silent,
 ) -> Report:
-    """Check a version of a dataset without changing it.
-
-    Args:
-        ref: the dataset.
-        machine: the threads and the cache to use.
-        only: names of `CHECKS` to run; all if empty.
-        skip: names of `CHECKS` to leave out.
-        model: the source of embeddings; see `embeddings.open_embedder`.
-        progress: returns the progress callback for a named part of the work.
+    """Run the checks named in `only` (all if empty), except those in `skip`; the dataset is not changed.
 
     Raises:
         UsageError: a check is unknown, or none is left to run.

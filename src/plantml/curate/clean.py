@@ -22,34 +22,15 @@ from plantml.targets import Target
 
 _COPIES = ("exact-duplicates", "same-pixels", "near-duplicates", "turned-duplicates", "cropped-duplicates")
 _REVIEW = ("conflicting-labels", "impossible-labels", "suspicious-label")
-_CHECK_OF = {
-    "files": ("missing", "empty-file", "truncated", "not-an-image", "unsupported", "unreadable", "wrong-extension",
-              "extreme-size", "extreme-aspect"),
-    "pictures": ("blurry", "dark", "overexposed", "low-information", "off-colour"),
-    "duplicates": ("exact-duplicates", "same-pixels", "near-duplicates", "turned-duplicates", "conflicting-labels",
-                   "split-leak"),
-    "crops": ("cropped-duplicates",),
-    "labels": ("similar-classes", "impossible-labels"),
-    "boxes": ("boxes-centre-as-corner", "boxes-normalised", "boxes-unrotated", "box-outside", "box-degenerate",
-              "box-duplicate"),
-    "suspicious": ("suspicious-label",),
-    "outliers": ("outlier",),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The result of cleaning.
+    """The number of photos that were excluded, set aside for review, and corrected, by code.
 
-    Attributes:
-        committed: the version, and whether it is new; after a dry run, the version that was checked.
-        excluded: number of excluded photos, by code.
-        review: number of photos excluded until someone reviews them, by code.
-        mended: number of corrected photos, by code.
-        undecided: number of copies with different labels, which were left unchanged.
+    `undecided` is the number of copies with different labels, which were left unchanged.
     """
 
-    committed: Committed
     excluded: Mapping[str, int]
     review: Mapping[str, int]
     mended: Mapping[str, int]
@@ -87,43 +68,31 @@ def clean(
     model: str | None = None,
     dry_run: bool = False,
     progress: Callable[[str], Progress] = lambda _: silent,
-) -> Cleaned:
-    """Fix the findings of the given codes in the newest version.
-
-    Args:
-        ref: the dataset.
-        apply: codes; see `codes`.
-        machine: the threads and the cache to use.
-        model: the source of embeddings, for checks that need them.
-        dry_run: only count what would change.
-        progress: returns the progress callback for a named part of the work.
+) -> Committed[Cleaned]:
+    """Fix the findings of the given codes in the newest version, or only count them in a dry run.
 
     Raises:
         MissingExtraError: a required check cannot run.
     """
-    needed = [name for name, of_check in _CHECK_OF.items() if set(of_check) & set(apply)]
-    plans: dict[str, _Plan] = {}
+    needed = sorted({CODES[code].check for code in apply})
 
-    def change(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
+    def fix(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...], Cleaned]:
         report = check.run(version.ref, machine, only=needed, model=model, progress=progress)
         check.raise_missing(report)
-        plans["plan"] = plan = _Plan(report)
+        plan = _Plan(report)
         for code in CODES:
             if code in apply:
                 for finding in report.findings:
                     if finding.code == code:
                         plan.apply(finding)
         rows = plan.rows()
-        return rows, manifest.derive_targets(rows, manifest.narrow_targets(rows, version.targets))
+        targets = manifest.derive_targets(rows, manifest.narrow_targets(rows, version.targets))
+        return rows, targets, Cleaned(plan.excluded, plan.review, plan.mended, len(plan.undecided))
 
     if dry_run:
         version = versions.load(ref)
-        change(version)
-        committed = Committed(version, changed=False)
-    else:
-        committed = versions.change(ref, "clean", {"apply": ",".join(apply)}, change)
-    plan = plans["plan"]
-    return Cleaned(committed, plan.excluded, plan.review, plan.mended, len(plan.undecided))
+        return Committed(version, changed=False, report=fix(version)[2])
+    return versions.change(ref, "clean", {"apply": ",".join(apply)}, fix)
 
 
 def _cleanable() -> list[str]:
@@ -142,7 +111,7 @@ class _Plan:
 
     def __post_init__(self) -> None:
         self._version = self.report.version
-        self._reasons: dict[int, str] = {}
+        self._out: set[int] = set()
         self._values: dict[str, dict[int, Any]] = {}
         conflicts = [finding.rows for finding in self.report.findings if finding.code == "conflicting-labels"]
         self._conflicting = {row for rows in conflicts for row in rows}
@@ -153,7 +122,7 @@ class _Plan:
             self._keep_best(finding)
         elif code == "split-leak":
             splits = self._version.rows["split"]
-            if self._conflicting & set(finding.rows) - set(self._reasons):
+            if self._conflicting & set(finding.rows) - self._out:
                 self.undecided |= set(finding.rows)
                 return
             self._leave_out(code, [row for row in finding.rows if splits[row] != splits[finding.rows[0]]], finding)
@@ -165,18 +134,12 @@ class _Plan:
     def rows(self) -> pl.DataFrame:
         """Return the rows of the version with all changes applied."""
         rows = self._version.rows
-        status, reason, split = (rows[name].to_list() for name in ("status", "reason", "split"))
-        for row, why in self._reasons.items():
-            status[row], reason[row], split[row] = EXCLUDED, why, None
         columns: list[pl.Series] = []
-        for name, values in {**self._values, "status": None, "reason": None, "split": None}.items():
-            if values is not None:
-                cells = rows[name].to_list() if name in rows.columns else [None] * rows.height
-                for row, value in values.items():
-                    cells[row] = value
-                columns.append(pl.Series(name, cells, dtype=rows.schema.get(name, pl.String)))
-        columns += [pl.Series("status", status, pl.String), pl.Series("reason", reason, pl.String)]
-        columns.append(pl.Series("split", split, pl.String))
+        for name, values in self._values.items():
+            cells = rows[name].to_list() if name in rows.columns else [None] * rows.height
+            for row, value in values.items():
+                cells[row] = value
+            columns.append(pl.Series(name, cells, dtype=rows.schema.get(name, pl.String)))
         return rows.with_columns(columns).sort(manifest.KEY)
 
     def get(self, column: str, row: int) -> Any:
@@ -187,16 +150,21 @@ class _Plan:
         """Change a value."""
         self._values.setdefault(column, {})[row] = value
 
+    def _exclude(self, row: int, reason: str) -> None:
+        self._out.add(row)
+        for column, value in (("status", EXCLUDED), ("reason", reason), ("split", None)):
+            self.set(column, row, value)
+
     def _leave_out(self, code: str, rows: Sequence[int], finding: Finding) -> None:
         counter = self.review if code in _REVIEW else self.excluded
         for row in rows:
-            if row not in self._reasons:
+            if row not in self._out:
                 word = "review" if code in _REVIEW else "cleaned"
-                self._reasons[row] = f"{word} {code}: {finding.evidence}"
+                self._exclude(row, f"{word} {code}: {finding.evidence}")
                 counter[code] += 1
 
     def _keep_best(self, finding: Finding) -> None:
-        copies = [row for row in finding.rows if row not in self._reasons]
+        copies = [row for row in finding.rows if row not in self._out]
         if self._conflicting & set(copies):
             self.undecided |= set(copies)
             return
@@ -209,7 +177,7 @@ class _Plan:
                     self.set(target.name, best, self.get(target.name, other))
         name = self.report.name(best)
         for row in others:
-            self._reasons[row] = f"cleaned {finding.code}: a copy of {name}"
+            self._exclude(row, f"cleaned {finding.code}: a copy of {name}")
             self.excluded[finding.code] += 1
 
 

@@ -21,26 +21,18 @@ from plantml.targets import Target
 Ints = NDArray[np.int64]
 
 
-def _no_progress(_what: str) -> Progress:
-    return silent
-
-
 @dataclass
 class Subject:
     """A version under examination.
 
-    Attributes:
-        version: the dataset version; findings refer to its rows by number, from 0.
-        machine: the threads and the cache to use.
-        model: the source of embeddings; the pretrained backbone if not given.
-        progress: returns the progress callback for a named part of the work.
-        notes: sentences for the report that are not findings; checks append to it.
+    Findings refer to the version's rows by number, from 0. Checks append to `notes` what belongs in the report and is
+    not a finding. Embeddings are those of `model`, or of the pretrained backbone.
     """
 
     version: Version
     machine: Machine
     model: str | None = None
-    progress: Callable[[str], Progress] = _no_progress
+    progress: Callable[[str], Progress] = lambda _: silent
     notes: list[str] = field(default_factory=list)
 
     @cached_property

@@ -1,14 +1,12 @@
 """Duplicates that hashes miss: crops, flips, rotations and overlaps, found by their keypoints.
 
-Photos that share rare keypoints are candidates (see `visual_words`); neighbours by embedding can be added.
-They are verified by geometry: keypoints (Lowe 2004, "Distinctive image features from scale-invariant
-keypoints"; square-rooted as by Arandjelovic and Zisserman 2012, "Three things everyone should know to improve
-object retrieval") must agree on one similarity transform, and under it the pixels of both must match. Two
-photos of one plant share keypoints, but not pixels.
+Photos that share rare keypoints are candidates (see `visual_words`). They are verified by geometry: keypoints (Lowe
+2004, "Distinctive image features from scale-invariant keypoints"; square-rooted as by Arandjelovic and Zisserman
+2012, "Three things everyone should know to improve object retrieval") must agree on one similarity transform, and
+under it the pixels of both must match. Two photos of one plant share keypoints, but not pixels.
 """
 
-import threading
-from collections import OrderedDict
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -59,7 +57,6 @@ _SAMPLED = 100
 """Photos whose keypoints define the visual words."""
 
 _MEMORY = 1 << 30
-_CELLS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,6 @@ def find_copies(
     read: Callable[[int], bytes],
     *,
     known: Indices | None = None,
-    embeddings: Floats | None = None,
     top: int = 10,
     threads: int = 2,
     memory: int = _MEMORY,
@@ -111,8 +107,7 @@ def find_copies(
             have no matches.
         known: int64 [N], group of each photo as returned by `near_duplicates`. The photo with the lowest index
             represents its group.
-        embeddings: float32 [N, D], not necessarily normalised, for more candidates.
-        top: candidates per photo, and as many again by embeddings.
+        top: candidates per photo.
         threads: photos processed at the same time.
         memory: bytes of keypoints to keep; evicted keypoints are recomputed.
         progress: called with (photos and pairs done, total); the total grows once, when the pairs are known.
@@ -126,8 +121,6 @@ def find_copies(
     representatives = np.sort(representatives)
     views = _Views(read, memory)
     pairs = representatives[_candidates(views, representatives, threads, top, progress)]
-    if embeddings is not None:
-        pairs = np.concatenate([pairs, representatives[alike(embeddings[representatives], top)]])
     pairs = np.unique(np.sort(pairs, axis=1), axis=0)
     jobs = list(_jobs(pairs, views.capacity))
     done, copies = len(representatives), list[Copy]()
@@ -136,30 +129,6 @@ def find_copies(
         done += len(job[1])
         progress(done, len(representatives) + len(pairs))
     return sorted(copies, key=lambda copy: (copy.first, copy.second))
-
-
-def alike(embeddings: Floats, top: int) -> Indices:
-    """Find pairs in which one is among the `top` nearest of the other by cosine: int64 [P, 2], both orders.
-
-    Args:
-        embeddings: float32 [N, D].
-        top: neighbours per photo.
-    """
-    count = len(embeddings)
-    top = min(top, count - 1)
-    if top < 1:
-        return np.zeros((0, 2), np.int64)
-    vectors = np.asarray(embeddings, np.float32)
-    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
-    pairs = []
-    step = max(1, _CELLS // count)
-    for start in range(0, count, step):
-        rows = np.arange(start, min(start + step, count))
-        nearness = vectors[rows] @ vectors.T
-        nearness[np.arange(len(rows)), rows] = -2
-        near = np.argpartition(nearness, -top, axis=1)[:, -top:]
-        pairs.append(np.stack([np.repeat(rows, top), near.ravel()], axis=1))
-    return np.concatenate(pairs)
 
 
 @dataclass(frozen=True)
@@ -183,28 +152,16 @@ class _Views:
     """An LRU cache of keypoints by photo. Thread-safe."""
 
     def __init__(self, read: Callable[[int], bytes], memory: int) -> None:
-        self._read, self._lock = read, threading.Lock()
+        self._read = read
         self.capacity = max(16, memory // (KEYPOINTS * (128 + 8)))
-        self._views: OrderedDict[int, _View | None] = OrderedDict()
-
-    def view(self, index: int) -> _View | None:
-        """Return the keypoints of a photo; `None` if it cannot be decoded."""
-        with self._lock:
-            if index in self._views:
-                self._views.move_to_end(index)
-                return self._views[index]
-        view = self._compute(index)
-        with self._lock:
-            self._views[index] = view
-            while len(self._views) > self.capacity:
-                self._views.popitem(last=False)
-        return view
+        self.view = functools.lru_cache(self.capacity)(self._view)
 
     def grey(self, index: int) -> NDArray[np.uint8]:
         """Return the thumbnail: uint8 [H, W]."""
         return np.asarray(imaging.thumbnail(self._read(index), SIDE).convert("L"))
 
-    def _compute(self, index: int) -> _View | None:
+    def _view(self, index: int) -> _View | None:
+        """Return the keypoints of a photo; `None` if it cannot be decoded."""
         data = self._read(index)
         try:
             facts = imaging.facts(data)

@@ -30,12 +30,16 @@ def nearest(queries: Floats, vectors: Floats, k: int, *, apart: tuple[Ints, Ints
         products = queries[block] @ vectors.T
         if apart is not None:
             products[apart[0][block, None] == apart[1][None, :]] = -2
-        top = np.argpartition(-products, k - 1, axis=1)[:, :k]
-        values = np.take_along_axis(products, top, 1)
-        order = np.lexsort((top, -values), axis=1)
-        places[block] = np.take_along_axis(top, order, 1)
-        cosines[block] = np.take_along_axis(values, order, 1)
+        places[block], cosines[block] = largest(products, k)
     return places, cosines
+
+
+def largest(products: Floats, k: int) -> tuple[Ints, Floats]:
+    """Places, int64 [Q, k], and values, float32 [Q, k], of the `k` largest of each row, the largest first."""
+    top = np.argpartition(-products, k - 1, axis=1)[:, :k]
+    values = np.take_along_axis(products, top, 1)
+    order = np.lexsort((top, -values), axis=1)
+    return np.take_along_axis(top, order, 1), np.take_along_axis(values, order, 1)
 
 
 def principal(vectors: Floats, share: float) -> tuple[Floats, float]:

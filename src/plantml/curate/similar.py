@@ -23,14 +23,7 @@ from plantml.settings import Machine
 
 @dataclass(frozen=True)
 class Match:
-    """A photo of a dataset that is similar to the query.
-
-    Attributes:
-        row: row number in the version.
-        name: of the photo.
-        cosine: cosine of the two embeddings, -1 to 1.
-        labels: known labels by target.
-    """
+    """A photo of a dataset that is similar to the query: the cosine of their embeddings, and its labels by target."""
 
     row: int
     name: str
@@ -64,12 +57,7 @@ def embed(
 ) -> Embedded:
     """Compute embeddings of all usable photos, once per photo and model, and store them in the dataset.
 
-    Args:
-        ref: the dataset.
-        machine: the threads and the cache to use.
-        model: see `embeddings.open_embedder`.
-        pca: keep the principal components that explain this share of the variance, 0 to 1.
-        progress: called with (photos done, photos).
+    With `pca`, the principal components that explain this share of the variance, 0 to 1, are returned.
     """
     if pca is not None and not 0 < pca <= 1:
         raise UsageError(
@@ -86,16 +74,7 @@ def embed(
 def similar(
     image: str, ref: str, machine: Machine, *, model: str | None = None, count: int = 10, progress: Progress = silent
 ) -> tuple[Version, list[Match]]:
-    """Find the photos of a dataset most similar to a query photo, most similar first.
-
-    Args:
-        image: URL of the query photo.
-        ref: the dataset.
-        machine: the threads and the cache to use.
-        model: see `embeddings.open_embedder`.
-        count: maximum number of photos.
-        progress: called with (photos done, photos) while embeddings are computed.
-    """
+    """Find at most `count` photos of a dataset that are most similar to a query photo, most similar first."""
     version, embedder = versions.load(ref), embeddings.open_embedder(model, machine)
     query = embeddings.embed_files([image], embedder)
     ids, vectors = embeddings.embed(version, embedder, machine, progress)

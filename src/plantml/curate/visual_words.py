@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from plantml.curate.nearest_neighbours import largest
+
 Descriptors = NDArray[np.uint8]
 Words = NDArray[np.int32]
 Indices = NDArray[np.int64]
@@ -70,9 +72,8 @@ def nearest(words: list[Words], mirrored: list[Words], top: int) -> Indices:
         shared = (plain[rows] @ across).toarray()
         np.maximum(shared, (turned[rows] @ across).toarray(), out=shared)
         shared[np.arange(len(rows)), rows] = -1
-        near = np.argpartition(shared, -top, axis=1)[:, -top:]
-        overlapping = np.take_along_axis(shared, near, axis=1).ravel() > 0
-        pairs.append(np.stack([np.repeat(rows, top)[overlapping], near.ravel()[overlapping]], axis=1))
+        near, weights = largest(shared, top)
+        pairs.append(np.stack([np.repeat(rows, top), near.ravel()], axis=1)[weights.ravel() > 0])
     return np.concatenate(pairs).astype(np.int64)
 
 

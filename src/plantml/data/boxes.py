@@ -1,7 +1,7 @@
 """Bounding boxes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,13 @@ class Box:
         return {"x": float(self.x), "y": float(self.y), "w": float(self.w), "h": float(self.h), "labels": labels}
 
 
-def from_row(row: Mapping[str, Any]) -> Box:
-    """A box from an element of a manifest's `boxes`."""
-    return Box(row["x"], row["y"], row["w"], row["h"], json.loads(row["labels"] or "{}"))
+def from_rows(rows: Iterable[Mapping[str, Any]] | None) -> tuple[Box, ...] | None:
+    """Boxes from a manifest's `boxes`; `None` if the photo is not annotated."""
+    if rows is None:
+        return None
+    return tuple(Box(row["x"], row["y"], row["w"], row["h"], json.loads(row["labels"] or "{}")) for row in rows)
+
+
+def around(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float, float, float]:
+    """The smallest box around points: x, y, width, height."""
+    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)

@@ -60,12 +60,11 @@ Thumbnails = Callable[[Ints], NDArray[np.uint8]]
 """From rows int64 [P] to small grey images uint8 [P, S, S]."""
 
 
-def find(rows: pl.DataFrame, *, turned: bool = True, thumbnails: Thumbnails | None = None) -> DuplicateGroups:
+def find(rows: pl.DataFrame, *, thumbnails: Thumbnails | None = None) -> DuplicateGroups:
     """Group the duplicates among manifest rows that can be decoded.
 
     Args:
         rows: with `image_id`, `phash`, `entropy` and `contrast`.
-        turned: copies may be flipped or rotated by right angles.
         thumbnails: if given, rows with close hashes must also correlate.
     """
     _, places, of_id = np.unique(rows["image_id"].to_numpy(), return_index=True, return_inverse=True)
@@ -73,12 +72,11 @@ def find(rows: pl.DataFrame, *, turned: bool = True, thumbnails: Thumbnails | No
     empty = plain(rows).fill_null(value=True).to_numpy()
     alone = np.flatnonzero((first == np.arange(rows.height)) & ~empty)
     hashes = rows["phash"].to_numpy()[alone].astype(np.uint64)
-    variants = VARIANTS if turned else VARIANTS[:1]
     if thumbnails is None:
-        near = near_duplicates(hashes, variants=variants)
+        near = near_duplicates(hashes, variants=VARIANTS)
     else:
         confirm = correlated(lambda items: thumbnails(alone[items]), _ALIKE)
-        near = near_duplicates(hashes, distance=_CONFIRMED_DISTANCE, variants=variants, confirm=confirm)
+        near = near_duplicates(hashes, distance=_CONFIRMED_DISTANCE, variants=VARIANTS, confirm=confirm)
     group = first.copy()
     group[alone] = alone[near.group]
     group = group[first]

@@ -24,16 +24,8 @@ from plantml.targets import Target
 
 @dataclass(frozen=True)
 class Relabelled:
-    """The result of a relabelling.
+    """Photos in the list, photos with new labels or boxes, and photos that are back in use after a review."""
 
-    Attributes:
-        committed: the version, and whether it is new.
-        listed: photos in the list.
-        changed: photos with new labels or boxes.
-        back: photos that were excluded for review, and are back in use.
-    """
-
-    committed: Committed
     listed: int
     changed: int
     back: int
@@ -55,15 +47,11 @@ def corrections(url: str, version: Version, rule: str = "auto", image_column: st
     return replace(listing, items=items)
 
 
-def relabel(ref: str, listing: ImportListing, *, new_classes: bool = False) -> Relabelled:
+def relabel(ref: str, listing: ImportListing, *, new_classes: bool = False) -> Committed[Relabelled]:
     """Take labels and boxes from a list of corrections; everything else stays.
 
-    Photos that were excluded for review are back in use once the list names them.
-
-    Args:
-        ref: the dataset.
-        listing: photos by name; see `corrections`.
-        new_classes: allow classes that the dataset does not have.
+    Photos that were excluded for review are back in use once the list (see `corrections`) names them. Classes that the
+    dataset does not have need `new_classes`.
 
     Raises:
         InputError: a photo, target or class is not in the dataset, or a name matches several photos.
@@ -74,9 +62,8 @@ def relabel(ref: str, listing: ImportListing, *, new_classes: bool = False) -> R
             "none of its columns is a target of the dataset, and it has no boxes",
             f"Name a column after a target: {', '.join(target.name for target in versions.load(ref).targets)}.",
         )
-    seen: dict[str, Relabelled] = {}
 
-    def apply(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
+    def correct(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...], Relabelled]:
         targets = check_known(version, listing, new_classes=new_classes)
         places = _places(version, listing.items)
         columns = {name: version.rows[name].to_list() for name in (*targets, "boxes", "status", "reason")}
@@ -93,12 +80,9 @@ def relabel(ref: str, listing: ImportListing, *, new_classes: bool = False) -> R
                 back += 1
         schema = version.rows.schema
         rows = version.rows.with_columns(pl.Series(name, values, schema[name]) for name, values in columns.items())
-        seen["done"] = Relabelled(Committed(version, changed=False), len(places), changed, back)
-        return rows, manifest.derive_targets(rows, version.targets)
+        return rows, manifest.derive_targets(rows, version.targets), Relabelled(len(places), changed, back)
 
-    committed = versions.change(ref, "relabel", {"photos": len(listing.items)}, apply)
-    done = seen["done"]
-    return Relabelled(committed, done.listed, done.changed, done.back)
+    return versions.change(ref, "relabel", {"photos": len(listing.items)}, correct)
 
 
 def check_known(version: Version, listing: ImportListing, *, new_classes: bool) -> list[str]:
@@ -152,11 +136,11 @@ def _places(version: Version, items: Sequence[Item]) -> list[int]:
     return places
 
 
-def rename_class(ref: str, target: str, old: str, new: str) -> tuple[Committed, int]:
+def rename_class(ref: str, target: str, old: str, new: str) -> Committed[int]:
     """Rename a class in labels and boxes; if the new name is a class already, the two are merged.
 
     Returns:
-        The version, and how many photos had the old name.
+        The version; its report is how many photos had the old name.
 
     Raises:
         InputError: there is no such target or class.
@@ -164,16 +148,15 @@ def rename_class(ref: str, target: str, old: str, new: str) -> tuple[Committed, 
     if not new.strip() or new != new.strip():
         raise UsageError(f"{new!r} cannot be a class", "a name is not empty and does not start or end with a space")
     versions.load(ref)  # `change` would start a missing dataset empty
-    counted = {}
 
-    def apply(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
+    def rename(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...], int]:
         in_boxes = _box_classes(version.rows, target)
         if in_boxes and target not in {item.name for item in version.targets}:
             if old not in in_boxes:
                 raise InputError(f"{target} has no class {old!r}", f"boxes have {', '.join(sorted(in_boxes))}")
             drawn = version.rows["boxes"].to_list()
-            counted["photos"] = sum(any(_class_of(box, target) == old for box in boxes or []) for boxes in drawn)
-            return version.rows.with_columns(_renamed_boxes(version.rows, target, old, new)), version.targets
+            photos = sum(any(_class_of(box, target) == old for box in boxes or []) for boxes in drawn)
+            return version.rows.with_columns(_renamed_boxes(version.rows, target, old, new)), version.targets, photos
         known = version.target(target)
         if known.kind == "value":
             raise InputError(f"{target} is a number", "it has no classes")
@@ -189,16 +172,14 @@ def rename_class(ref: str, target: str, old: str, new: str) -> tuple[Committed, 
         rows = version.rows.with_columns(renamed)
         if old in in_boxes:
             rows = rows.with_columns(_renamed_boxes(rows, target, old, new))
-        counted["photos"] = int(had.sum())
         classes = tuple(dict.fromkeys(new if name == old else name for name in known.classes))
         targets = tuple(
             Target(item.name, item.kind, classes, item.unit) if item.name == target else item
             for item in version.targets
         )
-        return rows, targets
+        return rows, targets, int(had.sum())
 
-    parameters = {"target": target, "old": old, "new": new}
-    return versions.change(ref, "rename-class", parameters, apply), counted["photos"]
+    return versions.change(ref, "rename-class", {"target": target, "old": old, "new": new}, rename)
 
 
 def _box_classes(rows: pl.DataFrame, target: str) -> set[str]:
@@ -223,13 +204,11 @@ def _renamed_boxes(rows: pl.DataFrame, target: str, old: str, new: str) -> pl.Se
     return pl.Series("boxes", renamed, rows.schema["boxes"])
 
 
-def restore(ref: str, number: int) -> Committed:
+def restore(ref: str, number: int) -> Committed[None]:
     """Commit an older version again as the newest."""
-    url, at = versions.parse_reference(ref)
-    if at is not None:
-        raise InputError(f"{ref} cannot be changed", "versions are immutable", f"Leave out the version: {url}")
-    old = versions.load(f"{url}@{number}")
-    return versions.change(url, "restore", {"version": number}, lambda _: (old.rows, old.targets), over_damage=True)
+    old = versions.load(f"{versions.dataset_of(ref)}@{number}")
+    parameters = {"version": number}
+    return versions.change(ref, "restore", parameters, lambda _: (old.rows, old.targets, None), over_damage=True)
 
 
 @dataclass(frozen=True)
@@ -237,53 +216,43 @@ class MergeResult:
     """The result of a merge.
 
     Attributes:
-        committed: the version, and whether it is new.
         added: new rows.
         known: rows that the dataset had already, by source and name.
         copied: files copied.
         conflicts: names of rows that the dataset had with other bytes or labels; they were not changed.
     """
 
-    committed: Committed
     added: int
     known: int
     copied: int
     conflicts: Sequence[str]
 
 
-def merge(ref: str, other: str, *, splits: bool = False, threads: int = 8, progress: Progress = silent) -> MergeResult:
-    """Add all rows of another dataset to this one, which is created if it is missing.
+def merge(
+    ref: str, other: str, *, splits: bool = False, threads: int = 8, progress: Progress = silent
+) -> Committed[MergeResult]:
+    """Add all rows of the dataset `other` to the dataset `ref`, which is created if it is missing.
 
-    Args:
-        ref: the dataset that grows.
-        other: reference of the other.
-        splits: keep the other's splits; otherwise its photos arrive unsplit, for `split --keep` to place.
-        threads: files copied at the same time.
-        progress: called with (files done, files to copy).
+    Without `splits`, they arrive unsplit, for `split --keep` to place.
 
     Raises:
         InputError: one target has two kinds.
     """
-    source, (url, _) = versions.load(other), versions.parse_reference(ref)
+    source, url = versions.load(other), versions.dataset_of(ref)
     versions.check_place(url)
     rows = source.rows if splits else source.rows.with_columns(split=pl.lit(None, pl.String))
     return _bring(url, source, rows, "merge", {"from": source.ref}, threads=threads, progress=progress)
 
 
-def subset(ref: str, out: str, condition: str, *, threads: int = 8, progress: Progress = silent) -> MergeResult:
-    """Create a dataset from the rows that match a condition, with their photos, labels and splits.
-
-    Args:
-        ref: the dataset.
-        out: URL of the new one, which must not exist yet.
-        condition: see `filters.where`.
-        threads: files copied at the same time.
-        progress: called with (files done, files to copy).
+def subset(
+    ref: str, out: str, condition: str, *, threads: int = 8, progress: Progress = silent
+) -> Committed[MergeResult]:
+    """Create a dataset at `out` from the rows that match a condition (see `filters.where`), with their photos.
 
     Raises:
         InputError: no row matches, or there is a dataset at `out`.
     """
-    source, (url, _) = versions.load(ref), versions.parse_reference(out)
+    source, url = versions.load(ref), versions.dataset_of(out)
     versions.check_place(url)
     if versions.numbers(url):
         raise InputError(f"There is a dataset at {url} already", "a subset is a new dataset", "Choose another path.")
@@ -303,33 +272,31 @@ def _bring(
     *,
     threads: int,
     progress: Progress,
-) -> MergeResult:
+) -> Committed[MergeResult]:
     copied = _copy(url, source, rows, threads, progress)
-    seen: dict[str, tuple[int, int, list[str]]] = {}
 
-    def apply(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
+    def add(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...], MergeResult]:
         targets = manifest.union(version.targets, source.targets)
         mine, theirs = manifest.conform(version.rows, targets), manifest.conform(rows, targets)
         fresh = theirs.join(mine, on=manifest.KEY, how="anti", maintain_order="left")
         both = theirs.join(mine, on=manifest.KEY, how="inner", suffix="_mine")
         names = ["image_id", *(target.name for target in targets)]
         differ = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_mine")) for name in names)
-        seen["done"] = (fresh.height, both.height, both.filter(differ)["name"].to_list())
+        result = MergeResult(fresh.height, both.height, copied, both.filter(differ)["name"].to_list())
         if fresh.is_empty():
-            return version.rows, version.targets
+            return version.rows, version.targets, result
         all_rows = pl.concat([mine, fresh], how="diagonal").sort(manifest.KEY)
-        return all_rows, manifest.derive_targets(all_rows, targets)
+        return all_rows, manifest.derive_targets(all_rows, targets), result
 
-    committed = versions.change(url, operation, parameters, apply)
-    added, known, conflicts = seen["done"]
-    return MergeResult(committed, added, known, copied, conflicts)
+    return versions.change(url, operation, parameters, add)
 
 
 def _copy(url: str, source: Version, rows: pl.DataFrame, threads: int, progress: Progress) -> int:
     """Copy the files of `rows` that the dataset at `url` lacks. Returns how many."""
     stored = rows.filter(pl.col("path").str.starts_with("images/"))
     files = dict(stored.select("path", "image_id").unique().sort("path").iter_rows())
-    have = {entry.name for entry in storage.list_files(storage.join(url, "images"))} if _has_images(url) else set()
+    images = storage.join(url, "images")
+    have = {entry.name for entry in storage.list_files(images)} if storage.exists(images) else set()
     todo = [path for path in files if path.removeprefix("images/") not in have]
 
     def copy(path: str) -> None:
@@ -339,7 +306,3 @@ def _copy(url: str, source: Version, rows: pl.DataFrame, threads: int, progress:
     for done, _ in enumerate(in_threads(copy, todo, threads), start=1):
         progress(done, len(todo))
     return len(todo)
-
-
-def _has_images(url: str) -> bool:
-    return storage.exists(storage.join(url, "images"))

@@ -137,14 +137,13 @@ def _photos(version: Version, rows: pl.DataFrame) -> tuple[ExportPhoto, ...]:
     sorted_rows = list(rows.sort(manifest.KEY).iter_rows(named=True))
     photos = []
     for row, file in zip(sorted_rows, file_names(sorted_rows), strict=True):
-        drawn = row["boxes"]
         photos.append(
             ExportPhoto(
                 file,
                 version.image_url(row["path"] or ""),
                 row,
                 {target.name: row[target.name] for target in version.targets if row[target.name] is not None},
-                None if drawn is None else tuple(boxes.from_row(box) for box in drawn),
+                boxes.from_rows(row["boxes"]),
             )
         )
     return tuple(sorted(photos, key=lambda photo: photo.file))

@@ -96,9 +96,7 @@ def import_source(
         InputError: the dataset lies inside the source, or the source inside the dataset.
         StorageError: the source or the dataset cannot be reached.
     """
-    source, (url, at) = storage.absolute(source), versions.parse_reference(dataset)
-    if at is not None:
-        raise InputError(f"{dataset} cannot be changed", "versions are immutable", f"Leave out the version: {url}")
+    source, url = storage.absolute(source), versions.dataset_of(dataset)
     _check_apart(source, url)
     versions.check_place(url)
     head = versions.load(url) if versions.numbers(url) else Version(url, 0, manifest.empty_rows(), ())
@@ -116,16 +114,16 @@ def import_source(
         reason=pl.coalesce("_source_reason", "reason"),
     ).drop("_source_reason")
 
-    def add(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
+    def add(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...], None]:
         theirs = (pl.col("source") == source) & pl.col("name").is_in(again) & _left_out_for((*_UNFINISHED, *_MISREAD))
         version = replace(version, rows=version.rows.filter(~theirs.fill_null(value=False)))
         missing = fresh.join(version.rows.select(manifest.KEY), on=manifest.KEY, how="anti", maintain_order="left")
         if missing.is_empty():  # do not add a target without labels
-            return version.rows, version.targets
+            return version.rows, version.targets, None
         targets = manifest.union(version.targets, listing.targets)
         both = pl.concat([manifest.conform(version.rows, targets), manifest.conform(missing, targets)], how="diagonal")
         both = both.sort(manifest.KEY)
-        return both, manifest.derive_targets(both, targets)
+        return both, manifest.derive_targets(both, targets), None
 
     parameters = {"source": source, "labels": listing.rule, "reference": reference}
     committed = versions.change(url, "import", parameters, add)

@@ -21,152 +21,23 @@ _ALIASES = {"crop": "category", "plant": "category", "species": "category"}
 _HEALTHY_WORDS = {"healthy", "normal", "sano", "sain", "gesund"}
 _FILLER = {"leaf", "leaves", "plant", "plants", "with", "infected", "by", "and", "the", "of"}
 _SYMPTOMS = {
-    "spot",
-    "spots",
-    "rust",
-    "blight",
-    "mildew",
-    "rot",
-    "scab",
-    "mold",
-    "mould",
-    "virus",
-    "mosaic",
-    "wilt",
-    "canker",
-    "anthracnose",
-    "curl",
-    "scorch",
-    "blast",
-    "smut",
-    "streak",
-    "bacterial",
-    "blotch",
-    "esca",
-    "greening",
-    "gall",
-    "yellowing",
-    "yellow",
-    "chlorosis",
-    "necrosis",
-    "deficiency",
-    "mite",
-    "mites",
-    "aphid",
-    "aphids",
-    "miner",
-    "thrips",
-    "whitefly",
-    "bug",
-    "worm",
-    "dieback",
-    "lesion",
-    "disease",
-    "diseased",
-    "septoria",
-    "cercospora",
-    "alternaria",
-    "fusarium",
-    "phytophthora",
-    "botrytis",
-    "sigatoka",
-    "leafroll",
-    "crinkle",
-    "bollworm",
-    "armyworm",
-}
+    "spot", "spots", "rust", "blight", "mildew", "rot", "scab", "mold", "mould", "virus", "mosaic", "wilt", "canker",
+    "anthracnose", "curl", "scorch", "blast", "smut", "streak", "bacterial", "blotch", "esca", "greening", "gall",
+    "yellowing", "yellow", "chlorosis", "necrosis", "deficiency", "mite", "mites", "aphid", "aphids", "miner",
+    "thrips", "whitefly", "bug", "worm", "dieback", "lesion", "disease", "diseased", "septoria", "cercospora",
+    "alternaria", "fusarium", "phytophthora", "botrytis", "sigatoka", "leafroll", "crinkle", "bollworm", "armyworm",
+}  # fmt: skip
 _CROPS = {
-    "apple",
-    "apricot",
-    "avocado",
-    "banana",
-    "barley",
-    "basil",
-    "bean",
-    "beans",
-    "beet",
-    "blueberry",
-    "cabbage",
-    "cacao",
-    "carrot",
-    "cassava",
-    "celery",
-    "cherry",
-    "chickpea",
-    "chili",
-    "chilli",
-    "citrus",
-    "cocoa",
-    "coconut",
-    "coffee",
-    "corn",
-    "cotton",
-    "cowpea",
-    "cucumber",
-    "eggplant",
-    "fig",
-    "garlic",
-    "ginger",
-    "grape",
-    "grapes",
-    "grapevine",
-    "groundnut",
-    "guava",
-    "hazelnut",
-    "hop",
-    "jackfruit",
-    "jute",
-    "kiwi",
-    "lemon",
-    "lentil",
-    "lettuce",
-    "lime",
-    "maize",
-    "mango",
-    "melon",
-    "millet",
-    "mint",
-    "oat",
-    "oats",
-    "olive",
-    "onion",
-    "orange",
-    "papaya",
-    "pea",
-    "peach",
-    "peanut",
-    "pear",
-    "pepper",
-    "pineapple",
-    "plum",
-    "pomegranate",
-    "potato",
-    "pumpkin",
-    "radish",
-    "rapeseed",
-    "raspberry",
-    "rice",
-    "rose",
-    "rye",
-    "sorghum",
-    "soy",
-    "soya",
-    "soyabean",
-    "soybean",
-    "spinach",
-    "squash",
-    "strawberry",
-    "sugarcane",
-    "sunflower",
-    "tea",
-    "tobacco",
-    "tomato",
-    "vine",
-    "walnut",
-    "watermelon",
-    "wheat",
-    "zucchini",
-}
+    "apple", "apricot", "avocado", "banana", "barley", "basil", "bean", "beans", "beet", "blueberry", "cabbage",
+    "cacao", "carrot", "cassava", "celery", "cherry", "chickpea", "chili", "chilli", "citrus", "cocoa", "coconut",
+    "coffee", "corn", "cotton", "cowpea", "cucumber", "eggplant", "fig", "garlic", "ginger", "grape", "grapes",
+    "grapevine", "groundnut", "guava", "hazelnut", "hop", "jackfruit", "jute", "kiwi", "lemon", "lentil", "lettuce",
+    "lime", "maize", "mango", "melon", "millet", "mint", "oat", "oats", "olive", "onion", "orange", "papaya", "pea",
+    "peach", "peanut", "pear", "pepper", "pineapple", "plum", "pomegranate", "potato", "pumpkin", "radish",
+    "rapeseed", "raspberry", "rice", "rose", "rye", "sorghum", "soy", "soya", "soyabean", "soybean", "spinach",
+    "squash", "strawberry", "sugarcane", "sunflower", "tea", "tobacco", "tomato", "vine", "walnut", "watermelon",
+    "wheat", "zucchini",
+}  # fmt: skip
 _CROP_PREFIXES = {"bell", "sweet", "cherry", "black", "red", "green", "winter", "spring", "sugar"}
 _WORD = re.compile(r"[^\s_\-,()]+")
 
@@ -183,11 +54,8 @@ class Taxonomy:
         try:
             return self.meaning[name]
         except KeyError:
-            raise InputError(
-                f"The taxonomy lacks the class {name!r}",
-                f"it has {len(self.meaning)} others",
-                "Add it.",
-            ) from None
+            why = f"it has {len(self.meaning)} others"
+            raise InputError(f"The taxonomy lacks the class {name!r}", why, "Add it.") from None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -277,7 +145,8 @@ def _guess(names: list[str]) -> Taxonomy:
     if all(crop for crop, _ in parsed.values()):
         meaning = {name: _with_crop(crop, rest) for name, (crop, rest) in parsed.items()}
         return Taxonomy(meaning, "the plant's name, then the disease's")
-    if any(_is_healthy(name) or _is_symptom(name) for name in names):
+    words = {word.group().lower() for name in names for word in _WORD.finditer(name)}
+    if words & (_HEALTHY_WORDS | _SYMPTOMS):
         return Taxonomy({name: _ordered(with_health({"disease": name})) for name in names}, "disease")
     return Taxonomy({name: {"category": name} for name in names}, "category")
 
@@ -302,14 +171,6 @@ def _split_words(name: str) -> tuple[str, str]:
     while end < len(lower) and lower[end] in _FILLER:
         end += 1
     return crop, name[words[end].start() :].strip() if end < len(words) else ""
-
-
-def _is_healthy(name: str) -> bool:
-    return any(word.group().lower() in _HEALTHY_WORDS for word in _WORD.finditer(name))
-
-
-def _is_symptom(name: str) -> bool:
-    return any(word.group().lower() in _SYMPTOMS for word in _WORD.finditer(name))
 
 
 def _ordered(labels: Labels) -> dict[str, str]:

@@ -22,11 +22,6 @@ def verify(ref: str, *, threads: int = 2, progress: Progress = silent) -> Verifi
 
     Without a number, all versions and tags are verified, and the photos of the newest version.
 
-    Args:
-        ref: the dataset.
-        threads: files read at the same time.
-        progress: called with (files done, files).
-
     Raises:
         InputError: there is no such version.
         StorageError: the storage cannot be reached.
@@ -104,13 +99,9 @@ class UnusedFiles:
 
 
 def collect(ref: str, *, dry_run: bool = False, derived: bool = False, min_age: float = 86_400.0) -> UnusedFiles:
-    """Remove files that no version of a dataset names.
+    """Remove files that no version of a dataset names, and with `derived` those that can be rebuilt.
 
-    Args:
-        ref: the dataset.
-        dry_run: remove nothing.
-        derived: also remove files that can be rebuilt.
-        min_age: seconds; younger files stay, as they may belong to a running import.
+    Files younger than `min_age` seconds stay, as they may belong to a running import.
 
     Raises:
         InputError: there is no dataset, or `ref` names a version.

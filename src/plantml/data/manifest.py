@@ -159,7 +159,10 @@ def conform(rows: pl.DataFrame, targets: Iterable[Target]) -> pl.DataFrame:
 
 def derive_targets(rows: pl.DataFrame, targets: Iterable[Target]) -> tuple[Target, ...]:
     """The targets with the classes that the rows contain: known classes first, then new ones, sorted."""
-    return tuple(_with_classes(rows, target) for target in targets)
+    return tuple(
+        replace(target, classes=(*target.classes, *sorted(labels_in(rows, target) - set(target.classes))))
+        for target in targets
+    )
 
 
 def narrow_targets(rows: pl.DataFrame, targets: Iterable[Target]) -> tuple[Target, ...]:
@@ -171,16 +174,11 @@ def narrow_targets(rows: pl.DataFrame, targets: Iterable[Target]) -> tuple[Targe
 
 
 def labels_in(rows: pl.DataFrame, target: Target) -> set[str]:
-    """The labels of a target that rows have."""
+    """The classes of a target that the rows have; none for a value."""
     if target.kind == "value" or target.name not in rows.columns:
         return set()
     column = rows[target.name].drop_nulls()
     return set((column.explode() if target.kind == "multilabel" else column).drop_nulls().unique())
-
-
-def _with_classes(rows: pl.DataFrame, target: Target) -> Target:
-    new = sorted(labels_in(rows, target) - set(target.classes))
-    return replace(target, classes=(*target.classes, *new))
 
 
 def union(targets: Iterable[Target], others: Iterable[Target]) -> tuple[Target, ...]:

@@ -2,8 +2,8 @@
 
 The search is exact and needs no pairs in memory. Two hashes within distance d agree on one of four bands of
 16 bits up to d // 4 bits (pigeonhole; Norouzi et al. 2012, "Fast search in Hamming space with multi-index
-hashing"), so only hashes of neighbouring buckets are compared. A bucket that is too full is searched by the
-other bits in the same way, and hashes that are already in one group are not compared again.
+hashing"), so only hashes of neighbouring buckets are compared. In full buckets, hashes that are already in one
+group are not compared again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +18,8 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 Hashes = NDArray[np.uint64]
 Indices = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Edges = NDArray[np.int64]
+"""A spanning forest, int64 [E, 4]: first, second, distance, variant."""
 
 DISTANCE = 4
 """Bits, of 64, in which two copies may differ.
@@ -52,9 +54,8 @@ _CHUNK = 1 << 17
 _LOT = 256
 """Items of one side that are compared at a time, where each is compared with each."""
 
-_MANY, _FULL = 1 << 18, 1 << 23
-"""Two buckets with more pairs than the one are checked for known groups first; with more than the other, they are
-searched by their other bits."""
+_MANY = 1 << 18
+"""Two buckets with more pairs are checked for known groups first."""
 
 _MAX_PAIRS = 1 << 18
 """Pairs collected before they are joined."""
@@ -130,15 +131,14 @@ def near_duplicates(
         raise ValueError(f"distance is {distance}; it can be 0 to 15")
     search = _Search(np.asarray(hashes, np.uint64), _numbers(variants), confirm)
     limit = max(10, len(hashes) // 100) if limit is None else limit
-    tree = search.tree(np.arange(len(hashes)), distance)
-    trees, broken = [], []
-    for too_large in tree.larger_than(limit):
+    edges = search.edges(np.arange(len(hashes)), distance)
+    broken = []
+    for too_large in _groups(edges, limit):
         parts, lowered = search.parts(too_large, distance - 1, limit)
-        trees.append(parts)
-        sizes = parts.sizes()
+        edges = np.concatenate([_without(edges, too_large), parts])
+        sizes = [len(group) for group in _groups(parts)]
         broken.append(Broken(int(too_large[0]), len(too_large), lowered, len(sizes), max(sizes, default=1)))
-        tree = tree.without(too_large)
-    return _result(len(hashes), [tree, *trees], tuple(broken))
+    return _result(len(hashes), edges, tuple(broken))
 
 
 def variant(hashes: Hashes, name: str) -> Hashes:
@@ -207,68 +207,32 @@ def _transposed(hashes: Hashes) -> Hashes:
     return bits
 
 
-@dataclass(frozen=True)
-class _Tree:
-    """Items and the edges that hold them together: a spanning forest."""
-
-    first: Indices
-    second: Indices
-    distance: Indices
-    variant: Indices
-
-    def groups(self) -> list[Indices]:
-        """Items of each group of two or more, sorted."""
-        items, at = np.unique(np.concatenate([self.first, self.second]), return_inverse=True)
-        count = len(self.first)
-        _, labels = _components(at[:count], at[count:], len(items))
-        order = np.argsort(labels, kind="stable")
-        cuts = np.flatnonzero(np.diff(labels[order])) + 1
-        return [items[part] for part in np.split(order, cuts) if len(part)]
-
-    def sizes(self) -> list[int]:
-        return [len(group) for group in self.groups()]
-
-    def larger_than(self, limit: int) -> list[Indices]:
-        return [group for group in self.groups() if len(group) > limit]
-
-    def without(self, items: Indices) -> "_Tree":
-        return self._where(~np.isin(self.first, items))
-
-    def _where(self, mask: Bools) -> "_Tree":
-        return _Tree(self.first[mask], self.second[mask], self.distance[mask], self.variant[mask])
-
-
 class _Search:
-    """Trees over some of the hashes, at some distance."""
+    """Spanning forests of some of the hashes, at some distance."""
 
     def __init__(self, hashes: Hashes, variants: tuple[int, ...], confirm: Confirm | None) -> None:
         self._hashes, self._variants, self._confirm = hashes, variants, confirm
 
-    def tree(self, items: Indices, distance: int) -> _Tree:
+    def edges(self, items: Indices, distance: int) -> Edges:
         """The spanning forest of `items` (int64, sorted) within `distance`."""
         forest = _Forest(self._hashes, self._confirm)
         pivots = self._equal(forest, items)
-        own = _Side.of(self._hashes[pivots], pivots)
         for number in self._variants:
-            turned = _Side.of(variant(own.hashes, VARIANTS[number]), pivots) if number else own
             for near in sorted({min(3, distance), distance}):  # up to 3 is quick, and leaves less to compare
-                join = _Join(forest, number, near)
-                join.search(turned, own, near)
-                join.flush()
-        return forest.tree()
+                _Join(forest, self._hashes, number, near).search(pivots)
+        return np.concatenate([np.zeros((0, 4), np.int64), *forest.edges])
 
-    def parts(self, items: Indices, distance: int, limit: int) -> tuple[_Tree, int]:
+    def parts(self, items: Indices, distance: int, limit: int) -> tuple[Edges, int]:
         """The forest of a group that is too large, and the lowest distance that it took to break it up."""
         if distance < 0:
-            return _merged([]), 0
-        tree = self.tree(items, distance)
-        done, lowest = [], distance
-        for too_large in tree.larger_than(limit) if distance else []:
+            return np.zeros((0, 4), np.int64), 0
+        edges = self.edges(items, distance)
+        lowest = distance
+        for too_large in _groups(edges, limit) if distance else []:
             part, reached = self.parts(too_large, distance - 1, limit)
-            done.append(part)
             lowest = min(lowest, reached)
-            tree = tree.without(too_large)
-        return _merged([tree, *done]), lowest
+            edges = np.concatenate([_without(edges, too_large), part])
+        return edges, lowest
 
     def _equal(self, forest: "_Forest", items: Indices) -> Indices:
         """Join the items of equal hash; one item of each hash (more, if not all are confirmed), sorted."""
@@ -285,12 +249,12 @@ class _Search:
 
 
 class _Forest:
-    """Which items hang together, and by which edges."""
+    """Which items hang together, and by which edges: a list of `Edges`."""
 
     def __init__(self, hashes: Hashes, confirm: Confirm | None) -> None:
         self._hashes, self._confirm = hashes, confirm
         self._parent = np.arange(len(hashes))
-        self._edges: list[tuple[Indices, Indices, Indices, Indices]] = []
+        self.edges: list[Edges] = []
 
     def roots(self, items: Indices) -> Indices:
         """The item that stands for each item's group: int64 [P]."""
@@ -316,16 +280,12 @@ class _Forest:
             accepted = spanning[self._confirmed(first[spanning], second[spanning], number)]
             self._unite(ours[accepted], theirs[accepted])
             kind = np.full(len(accepted), number)
-            self._edges.append((first[accepted], second[accepted], distance[accepted], kind))
+            self.edges.append(np.stack([first[accepted], second[accepted], distance[accepted], kind], axis=1))
             if self._confirm is None:
                 return
             is_tried = np.zeros(len(first), np.bool_)
             is_tried[spanning] = True
             first, second = first[~is_tried], second[~is_tried]
-
-    def tree(self) -> _Tree:
-        """All edges so far, the smaller item first."""
-        return _merged([_Tree(*edges) for edges in self._edges])
 
     def _confirmed(self, first: Indices, second: Indices, number: int) -> Bools:
         if self._confirm is None:
@@ -334,160 +294,112 @@ class _Forest:
 
     def _unite(self, ours: Indices, theirs: Indices) -> None:
         roots, at = np.unique(np.concatenate([ours, theirs]), return_inverse=True)
-        count, labels = _components(at[: len(ours)], at[len(ours) :], len(roots))
-        lowest = np.full(count, np.iinfo(np.int64).max)
-        np.minimum.at(lowest, labels, roots)
-        self._parent[roots] = lowest[labels]
+        self._parent[roots] = roots[_lowest(at[: len(ours)], at[len(ours) :], len(roots))]
 
 
-@dataclass(frozen=True)
-class _Side:
-    """One side of a join: hashes, the items they belong to, and the bits not looked at yet."""
+class _Buckets:
+    """Hashes and their items, sorted by the band of 16 bits from bit `low` on."""
 
-    hashes: Hashes
-    items: Indices
-    keys: Hashes
+    def __init__(self, hashes: Hashes, items: Indices, low: int) -> None:
+        band = (hashes >> np.uint64(low)).astype(np.uint16)
+        order = np.argsort(band, kind="stable")
+        self.hashes, self.items, self.bands = hashes[order], items[order], band[order].astype(np.int64)
+        self.counts = np.bincount(self.bands, minlength=1 << 16)
+        self.starts = np.concatenate([[0], np.cumsum(self.counts)])
 
-    @classmethod
-    def of(cls, hashes: Hashes, items: Indices) -> "_Side":
-        return cls(hashes, items, hashes)
-
-    def at(self, places: Indices | slice) -> "_Side":
-        return _Side(self.hashes[places], self.items[places], self.keys[places])
-
-    def without_band(self, low: int, wide: int) -> "_Side":
-        """The same, and `wide` bits of the keys from bit `low` on taken out."""
-        below = self.keys & np.uint64((1 << low) - 1)
-        above = (self.keys >> np.uint64(low + wide - 1)) >> np.uint64(1)
-        return _Side(self.hashes, self.items, below | above << np.uint64(low))
+    def bucket(self, band: int) -> tuple[Hashes, Indices]:
+        place = slice(int(self.starts[band]), int(self.starts[band + 1]))
+        return self.hashes[place], self.items[place]
 
 
 class _Join:
-    """Finds the close pairs of two sides and passes them to the forest in lots.
+    """Finds pairs of close hashes and passes them to the forest in lots.
 
     Args:
         forest: that collects the pairs.
-        number: variant applied to the left side's hashes.
+        hashes: of all items.
+        number: variant applied to the first hash of a pair.
         distance: bits.
     """
 
-    def __init__(self, forest: _Forest, number: int, distance: int) -> None:
-        self._forest, self._number, self._distance = forest, number, distance
+    def __init__(self, forest: _Forest, hashes: Hashes, number: int, distance: int) -> None:
+        self._forest, self._hashes, self._number, self._distance = forest, hashes, number, distance
         self._pairs: list[tuple[Indices, Indices]] = []
         self._count = 0
 
-    def search(self, left: _Side, right: _Side, distance: int, width: int = 64) -> None:
-        """Look at all pairs whose keys of `width` bits (64, 48 or 36) are within `distance`.
-
-        A side may be searched against itself: then it is one object, and each pair is looked at once.
-        """
-        wide, near = width // 4, distance // 4
-        bits = [1 << bit for bit in range(wide)]
-        masks = [sum(flipped) for count in range(near + 1) for flipped in combinations(bits, count)]
-        for low in range(0, width, wide):
-            ours = _Buckets(left, low, wide)
-            theirs = ours if left is right else _Buckets(right, low, wide)
+    def search(self, items: Indices) -> None:
+        """Join all close pairs of `items`."""
+        hashes = self._hashes[items]
+        turned = variant(hashes, VARIANTS[self._number])
+        bits = [1 << bit for bit in range(16)]
+        masks = [sum(flipped) for count in range(self._distance // 4 + 1) for flipped in combinations(bits, count)]
+        for low in range(0, 64, 16):
+            theirs = _Buckets(hashes, items, low)
+            ours = _Buckets(turned, items, low) if self._number else theirs
             for mask in masks:
-                self._neighbours(ours, theirs, mask, (distance, width))
+                self._neighbours(ours, theirs, mask)
+        self._flush()
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
         """Pass the collected pairs to the forest."""
         if self._pairs:
             first, second = (np.concatenate(part) for part in zip(*self._pairs, strict=True))
             self._pairs, self._count = [], 0
             self._forest.join(first, second, self._number)
 
-    def _neighbours(self, ours: "_Buckets", theirs: "_Buckets", mask: int, of: tuple[int, int]) -> None:
-        """Compare each bucket on the left with the one on the right whose number differs by `mask`."""
-        alone, values = ours is theirs, np.arange(len(ours.counts))
-        pairs = ours.counts * theirs.counts[values ^ mask]
+    def _neighbours(self, ours: _Buckets, theirs: _Buckets, mask: int) -> None:
+        """Compare each bucket on the left with the one on the right whose band differs by `mask`."""
+        alone, bands = ours is theirs, np.arange(len(ours.counts))
+        pairs = ours.counts * theirs.counts[bands ^ mask]
         if alone and mask:
-            pairs[values & (mask & -mask) != 0] = 0  # each two buckets once
-        for value in np.flatnonzero(pairs > _MANY):
-            left = ours.bucket(int(value))
-            right = left if alone and not mask else theirs.bucket(int(value) ^ mask)
-            self._full(left, right, ours, of, mask.bit_count())
-        ranks = np.flatnonzero(((pairs > 0) & (pairs <= _MANY))[ours.values])
-        if not len(ranks):
-            return
-        other = ours.values[ranks] ^ mask
-        stop = theirs.starts[other + 1]
-        start = ranks + 1 if alone and not mask else theirs.starts[other]
-        self._compare(ours.side.at(ranks), theirs.side, start, stop - start)
+            pairs[bands & (mask & -mask) != 0] = 0  # each two buckets once
+        for band in np.flatnonzero(pairs > _MANY).tolist():
+            self._each_with_each(ours.bucket(band), theirs.bucket(band ^ mask))
+        places = np.flatnonzero(((pairs > 0) & (pairs <= _MANY))[ours.bands])
+        if len(places):
+            other = ours.bands[places] ^ mask
+            start = places + 1 if alone and not mask else theirs.starts[other]
+            self._compare((ours.hashes[places], ours.items[places]), theirs, start, theirs.starts[other + 1] - start)
 
-    def _full(self, left: _Side, right: _Side, by: "_Buckets", of: tuple[int, int], used: int) -> None:
-        """Two buckets with many items."""
-        self.flush()
-        distance, width = of
-        inside, others = self._common(left, right)
-        known = int(inside.sum()) * (len(right.items) - int(others.sum()))
-        if 2 * known > len(left.items) * len(right.items):
-            self._each_with_each(left.at(np.flatnonzero(~inside)), right)
-            if left is not right:
-                self._each_with_each(left.at(np.flatnonzero(inside)), right.at(np.flatnonzero(others)))
-        elif width > 36 and len(left.items) * len(right.items) > _FULL:
-            rest = left.without_band(by.low, by.wide)
-            other = rest if left is right else right.without_band(by.low, by.wide)
-            self.search(rest, other, distance - used, width - by.wide)
-        else:
-            self._each_with_each(left, right)
-
-    def _common(self, left: _Side, right: _Side) -> tuple[Bools, Bools]:
-        """Which items on the left are of the group most common there, and which on the right are not."""
-        left_roots = self._forest.roots(left.items)
-        roots, counts = np.unique(left_roots, return_counts=True)
-        common = roots[counts.argmax()]
-        return left_roots == common, self._forest.roots(right.items) != common
-
-    def _each_with_each(self, left: _Side, right: _Side) -> None:
-        """All pairs that do not hang together yet, a lot of the left side's items at a time."""
-        while len(left.items) and len(right.items):
-            inside, others = self._common(left, right)
-            lonely = inside.sum() <= 16
-            taken = np.arange(min(_LOT, len(inside))) if lonely else np.flatnonzero(inside)[:_LOT]
-            facing = right if lonely else right.at(np.flatnonzero(others))
-            lot = left.at(taken)
-            for start in range(0, len(facing.items), _CHUNK // _LOT):
-                part = facing.at(slice(start, start + _CHUNK // _LOT))
-                differ = np.bitwise_count(lot.hashes[:, None] ^ part.hashes[None])
+    def _each_with_each(self, left: tuple[Hashes, Indices], right: tuple[Hashes, Indices]) -> None:
+        """Compare all pairs that do not hang together yet, a lot of the left side's items at a time."""
+        self._flush()
+        (left_hashes, left_items), (right_hashes, right_items) = left, right
+        while len(left_items):
+            left_roots = self._forest.roots(left_items)
+            roots, counts = np.unique(left_roots, return_counts=True)
+            is_common = left_roots == roots[counts.argmax()]
+            if counts.max() > 16:  # a lot of one group, and the items of others
+                lot = np.flatnonzero(is_common)[:_LOT]
+                facing = np.flatnonzero(self._forest.roots(right_items) != roots[counts.argmax()])
+            else:
+                lot, facing = np.arange(min(_LOT, len(left_items))), np.arange(len(right_items))
+            for start in range(0, len(facing), _CHUNK // _LOT):
+                part = facing[start : start + _CHUNK // _LOT]
+                differ = np.bitwise_count(left_hashes[lot][:, None] ^ right_hashes[part])
                 i, j = np.nonzero(differ <= self._distance)
-                self._keep(lot.items[i], part.items[j])
-            self.flush()
-            left = left.at(np.delete(np.arange(len(inside)), taken))
+                self._keep(left_items[lot[i]], right_items[part[j]])
+            self._flush()
+            left_hashes, left_items = np.delete(left_hashes, lot), np.delete(left_items, lot)
 
-    def _compare(self, left: _Side, right: _Side, start: Indices, count: Indices) -> None:
+    def _compare(self, left: tuple[Hashes, Indices], right: _Buckets, start: Indices, count: Indices) -> None:
         """Compare each item on the left with `count` items on the right from `start` on: int64 [L] each."""
+        hashes, items = left
         for rows in _lots(count):
             many = count[rows]
             ends = np.cumsum(many)
             j = np.arange(ends[-1]) + np.repeat(start[rows] - ends + many, many)
-            differ = np.bitwise_count(np.repeat(left.hashes[rows], many) ^ right.hashes[j])
+            differ = np.bitwise_count(np.repeat(hashes[rows], many) ^ right.hashes[j])
             close = np.flatnonzero(differ <= self._distance)
             if len(close):
                 i = rows.start + np.searchsorted(ends, close, side="right")
-                self._keep(left.items[i], right.items[j[close]])
+                self._keep(items[i], right.items[j[close]])
 
     def _keep(self, first: Indices, second: Indices) -> None:
         self._pairs.append((first, second))
         self._count += len(first)
         if self._count >= _MAX_PAIRS:
-            self.flush()
-
-
-class _Buckets:
-    """A side sorted by one band of its keys."""
-
-    def __init__(self, side: _Side, low: int, wide: int) -> None:
-        self.low, self.wide = low, wide
-        values = (side.keys >> np.uint64(low) & np.uint64((1 << wide) - 1)).astype(np.uint16)
-        order = np.argsort(values, kind="stable")
-        self.side = side.at(order)
-        self.values = values[order].astype(np.int64)
-        self.counts = np.bincount(self.values, minlength=1 << wide)
-        self.starts = np.concatenate([[0], np.cumsum(self.counts)])
-
-    def bucket(self, value: int) -> _Side:
-        return self.side.at(slice(int(self.starts[value]), int(self.starts[value + 1])))
+            self._flush()
 
 
 def _lots(count: Indices) -> Iterator[slice]:
@@ -502,11 +414,29 @@ def _lots(count: Indices) -> Iterator[slice]:
 
 def joined(first: Sequence[int], second: Sequence[int], count: int) -> list[int]:
     """The smallest item of each item's group, where pairs (first, second) of `count` items hang together."""
-    number, labels = _components(np.asarray(first, np.int64), np.asarray(second, np.int64), count)
-    lowest = np.full(number, count)
-    np.minimum.at(lowest, labels, np.arange(count))
-    smallest: list[int] = lowest[labels].tolist()
+    smallest: list[int] = _lowest(np.asarray(first, np.int64), np.asarray(second, np.int64), count).tolist()
     return smallest
+
+
+def _lowest(first: Indices, second: Indices, count: int) -> Indices:
+    groups, labels = _components(first, second, count)
+    lowest = np.full(groups, count)
+    np.minimum.at(lowest, labels, np.arange(count))
+    return lowest[labels]
+
+
+def _groups(edges: Edges, limit: int = 1) -> list[Indices]:
+    """Items of each group with more than `limit`, sorted."""
+    items, at = np.unique(edges[:, :2], return_inverse=True)
+    at = at.reshape(-1, 2)
+    _, labels = _components(at[:, 0], at[:, 1], len(items))
+    order = np.argsort(labels, kind="stable")
+    cuts = np.flatnonzero(np.diff(labels[order])) + 1
+    return [items[part] for part in np.split(order, cuts) if len(part) > limit]
+
+
+def _without(edges: Edges, items: Indices) -> Edges:
+    return edges[~np.isin(edges[:, 0], items)]
 
 
 def _components(first: Indices, second: Indices, count: int) -> tuple[int, Indices]:
@@ -529,26 +459,16 @@ def _spanning(ours: Indices, theirs: Indices, distance: Indices) -> Indices:
     return np.sort(shortest[np.searchsorted(key[shortest], tree_key)])
 
 
-def _merged(trees: list[_Tree]) -> _Tree:
-    empty = _Tree(*(np.zeros(0, np.int64) for _ in range(4)))
-    parts = [(tree.first, tree.second, tree.distance, tree.variant) for tree in [empty, *trees]]
-    return _Tree(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _result(count: int, trees: list[_Tree], broken: tuple[Broken, ...]) -> Near:
-    tree = _merged(trees)
-    swapped = tree.first > tree.second
-    first, second = np.minimum(tree.first, tree.second), np.maximum(tree.first, tree.second)
-    kind = np.where(swapped, _INVERSE[tree.variant], tree.variant)
-    order = np.lexsort((second, first))
-    groups, labels = _components(first, second, count)
-    lowest = np.full(groups, count)
-    np.minimum.at(lowest, labels, np.arange(count))
+def _result(count: int, edges: Edges, broken: tuple[Broken, ...]) -> Near:
+    ends, kind = np.sort(edges[:, :2], axis=1), edges[:, 3]
+    kind = np.where(edges[:, 0] > edges[:, 1], _INVERSE[kind], kind)
+    order = np.lexsort((ends[:, 1], ends[:, 0]))
+    first, second = ends[order].T
     return Near(
-        group=lowest[labels],
-        first=first[order],
-        second=second[order],
-        distance=tree.distance[order].astype(np.uint8),
+        group=_lowest(first, second, count),
+        first=first,
+        second=second,
+        distance=edges[order, 2].astype(np.uint8),
         variant=kind[order].astype(np.uint8),
         broken=broken,
     )

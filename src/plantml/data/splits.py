@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 import polars as pl
@@ -18,7 +18,7 @@ from plantml.errors import InputError, UsageError
 from plantml.targets import Target
 
 _VALUE_BINS = 5
-_LEFT_OUT = "held"
+_LEFT_OUT = "left-out"
 
 PixelGroups = Callable[[Version, pl.DataFrame], Sequence[int | None]]
 """Gives each row a group number from its pixels, `None` for a row on its own: (version, usable rows) to numbers."""
@@ -37,7 +37,6 @@ class SplitReport:
     """The result of a split.
 
     Attributes:
-        committed: the version, and whether it is new.
         counts: photos by split.
         ratios: requested share of each split.
         groups: number of groups, single photos included.
@@ -48,7 +47,6 @@ class SplitReport:
         warnings: sentences about empty splits and missing classes.
     """
 
-    committed: Committed
     counts: Mapping[str, int]
     ratios: Mapping[str, float]
     groups: int
@@ -82,7 +80,7 @@ def split_dataset(
     seed: int = 0,
     keep: bool = False,
     resplit: bool = False,
-) -> SplitReport:
+) -> Committed[SplitReport]:
     """Assign every usable photo to train, val or test, in a new version.
 
     Args:
@@ -108,9 +106,8 @@ def split_dataset(
         )
     shares = parse_ratios(ratios)
     table = _group_table(groups) if groups else None
-    made: dict[str, SplitReport] = {}
 
-    def apply(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...]]:
+    def assign_splits(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...], SplitReport]:
         rows, matched = version.rows, None
         if table is not None:
             rows, matched = _with_groups(rows, table)
@@ -133,27 +130,25 @@ def split_dataset(
         keys, together = group_keys(linked, list(RULES))
         fixed = usable["split"].to_list() if keep else [None] * usable.height
         assigned = assign(usable, version.targets, keys, shares, seed, fixed=fixed)
-        result, held = _with_splits(rows, linked, assigned, keys, fixed)
+        result, left_out = _with_splits(rows, linked, assigned, keys, fixed)
         if not keep and not resplit:
             _refuse_to_move(version, usable, result)
         sizes = Counter(assigned)
-        made["report"] = SplitReport(
-            Committed(version, changed=False),
+        report = SplitReport(
             {name: sizes[name] for name in SPLITS},
             {name: float(share) for name, share in zip(SPLITS, shares, strict=True)},
             len(set(keys)),
             {RULES[column]: number for column, number in together.items()},
             matched,
-            held,
+            left_out,
             sum(split is None for split in fixed) if keep else 0,
             _warnings(result.filter(pl.col("status") == OK), version.targets, shares),
         )
-        return result, version.targets
+        return result, version.targets, report
 
     parameters = {"ratios": ratios, "groups": groups, "group_by": group_by, "near": near,
                   "deep": by_pixels is not None, "seed": seed, "keep": keep}  # fmt: skip
-    committed = versions.change(ref, "split", parameters, apply)
-    return replace(made["report"], committed=committed)
+    return versions.change(ref, "split", parameters, assign_splits)
 
 
 def _warnings(rows: pl.DataFrame, targets: Iterable[Target], shares: Sequence[Fraction]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from plantml.data import versions
-from plantml.data.manifest import KEY, OK, SPLITS, Version
+from plantml.data.manifest import KEY, OK, SPLITS, Version, labels_in
 
 UNSPLIT = "none"
 
@@ -95,7 +95,7 @@ def next_step(version: Version, url: str) -> NextStep:
     rows = version.usable()
     if rows.is_empty():
         return NextStep("No photo can be used.", f"plantml dataset check {url}")
-    classes = {target.name: sorted(_labels(rows[target.name])) for target in version.targets if target.kind != "value"}
+    classes = {target.name: sorted(labels_in(rows, target)) for target in version.targets if target.kind != "value"}
     values = [target.name for target in version.targets if target.kind == "value" and rows[target.name].count()]
     kinds = {target.name: target.kind for target in version.targets}
     if values or any(len(names) > 1 or (names and kinds[name] == "multilabel") for name, names in classes.items()):
@@ -114,11 +114,6 @@ def next_step(version: Version, url: str) -> NextStep:
         return NextStep(why, f"plantml dataset import PHOTOS-OF-ANOTHER-CLASS {url}")
     why = "No photo has a label."
     return NextStep(why, f"plantml dataset export {url} OUT --format label-studio")
-
-
-def _labels(column: pl.Series) -> set[str]:
-    labels = column.explode() if column.dtype == pl.List(pl.String) else column
-    return set(labels.drop_nulls())
 
 
 def _split_or_train(url: str, rows: pl.DataFrame) -> str:

@@ -7,7 +7,7 @@ never changed or removed.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import polars as pl
 
@@ -23,17 +23,29 @@ _DIGITS = 12
 """A longer version number is not looked up."""
 
 
+Report = TypeVar("Report")
+
+
 @dataclass(frozen=True)
-class Committed:
-    """The version after a change; `changed` is false if there was nothing to do."""
+class Committed(Generic[Report]):
+    """The version after a change, and the change's report; `changed` is false if there was nothing to do."""
 
     version: Version
     changed: bool
+    report: Report
 
 
 def parse_reference(ref: str) -> tuple[str, str | None]:
     """`DATASET@7` as its URL and `7`, or the name of a tag."""
     return storage.reference(ref, _TAG)
+
+
+def dataset_of(ref: str) -> str:
+    """The dataset that a change applies to. Raises `InputError` if a version is named."""
+    url, at = parse_reference(ref)
+    if at is not None:
+        raise InputError(f"{ref} cannot be changed", "versions are immutable", f"Leave out the version: {url}")
+    return url
 
 
 def numbers(url: str) -> list[int]:
@@ -131,10 +143,10 @@ def change(
     ref: str,
     operation: str,
     parameters: Mapping[str, Any],
-    apply: Callable[[Version], tuple[pl.DataFrame, tuple[Target, ...]]],
+    apply: Callable[[Version], tuple[pl.DataFrame, tuple[Target, ...], Report]],
     *,
     over_damage: bool = False,
-) -> Committed:
+) -> Committed[Report]:
     """Apply a pure function to the newest version and commit what it gives.
 
     When another writer commits meanwhile, the function is applied again to that newer version. A change
@@ -144,20 +156,19 @@ def change(
         ref: the dataset; a missing one starts empty.
         operation: written into the commit record.
         parameters: written into the commit record.
-        apply: from a version to new rows and targets.
+        apply: from a version to new rows and targets, and a report on them.
         over_damage: let it be applied to an empty version where the newest one cannot be read.
     """
-    url, at = parse_reference(ref)
-    if at is not None:
-        raise InputError(f"{ref} cannot be changed", "versions are immutable", f"Leave out the version: {url}")
+    url = dataset_of(ref)
 
-    def attempt() -> Committed:
+    def attempt() -> Committed[Report]:
         head = _head(url, over_damage=over_damage)
-        rows, targets = apply(head)
+        rows, targets, report = apply(head)
         rows = manifest.conform(rows, targets)
         if head.number and targets == head.targets and rows.equals(head.rows):
-            return Committed(head, changed=False)
-        return Committed(commit(Version(url, 0, rows, targets), operation, parameters, head.number), changed=True)
+            return Committed(head, changed=False, report=report)
+        version = commit(Version(url, 0, rows, targets), operation, parameters, head.number)
+        return Committed(version, changed=True, report=report)
 
     return numbered_files.create_next(url, attempt)
 

@@ -20,13 +20,9 @@ LEVEL = 0.01
 
 @dataclass(frozen=True)
 class Column:
-    """The comparison of one label, score or measure of quality.
+    """The comparison of one label, score or measure of quality; `kind` is `label` or `number`.
 
-    Attributes:
-        name: name of the column.
-        kind: `label` or `number`.
-        index: the population stability index.
-        sure: true if it is significant, corrected for the number of columns.
+    `sure` is true if the population stability index is significant, corrected for the number of columns.
     """
 
     name: str
@@ -58,14 +54,10 @@ class Drift:
     """The result of a comparison.
 
     Attributes:
-        before: the training photos.
-        after: the new photos.
         photos: number of photos on each side.
-        columns: the largest index first, significant ones before others.
+        columns: significant ones first, then by their index, the largest first.
         embeddings: the two-sample test; `None` without vectors.
         not_compared: the reason for each column that was not compared.
-        gates: the requested gates.
-        seed: random seed of the two-sample test.
     """
 
     before: str
@@ -113,14 +105,7 @@ def drift(
     machine: Machine,
     progress: Callable[[str], Progress] = lambda _: silent,
 ) -> Drift:
-    """Compare two sides.
-
-    Args:
-        before: the training photos, as a dataset or records.
-        after: the new photos, as a dataset or records.
-        options: what to compare.
-        machine: the threads and the cache to use.
-        progress: returns the progress callback for a named part of the work.
+    """Compare the training photos with new photos, each a dataset or records of a detection.
 
     Raises:
         InputError: a side cannot be read, or has no photos.

@@ -4,6 +4,7 @@ Photos of one plant are not independent. Both measures respect groups: the p-val
 number of photos, and the kernel test permutes whole groups.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,8 +78,8 @@ def effective(groups: Sequence[Hashable]) -> float:
 
     Kish 1965, "Survey Sampling", with an intraclass correlation of 1, the most conservative assumption.
     """
-    sizes = _sizes(groups)
-    return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
+    sizes = Counter(groups).values()
+    return len(groups) ** 2 / sum(size**2 for size in sizes) if sizes else 0.0
 
 
 def labels_index(before: Sequence[str], after: Sequence[str], photos: tuple[float, float]) -> Index:
@@ -174,9 +175,8 @@ def two_sample(
         `None` with fewer than two groups on a side.
     """
     rng = np.random.default_rng(seed)
-    units = [_numbered(each) for each in groups]
     samples = [np.sort(rng.permutation(len(side))[:MOST]) for side in (before, after)]
-    units = [_numbered(each[rows].tolist()) for each, rows in zip(units, samples, strict=True)]
+    units = [_numbered([each[row] for row in rows]) for each, rows in zip(groups, samples, strict=True)]
     sizes = [np.bincount(each) for each in units]
     if min(len(each) for each in sizes) < 2:
         return None
@@ -227,7 +227,3 @@ def _mmd2(kernel: NDArray[np.float32], first: NDArray[np.float32]) -> Floats:
 def _numbered(groups: Sequence[Hashable]) -> NDArray[np.int64]:
     known: dict[Hashable, int] = {}
     return np.array([known.setdefault(group, len(known)) for group in groups], np.int64)
-
-
-def _sizes(groups: Sequence[Hashable]) -> NDArray[np.int64]:
-    return np.bincount(_numbered(groups)) if len(groups) else np.zeros(0, np.int64)

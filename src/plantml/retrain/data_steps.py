@@ -18,7 +18,7 @@ ROUND = "meta_retrain_round"
 
 _SET_ASIDE = "review refused-challenger: of round "
 
-Changed = tuple[pl.DataFrame, tuple[Target, ...]]
+Changed = tuple[pl.DataFrame, tuple[Target, ...], None]
 
 
 def add(work: Work) -> Result:
@@ -60,7 +60,7 @@ def clean(work: Work) -> Result:
     head = before
     if work.config.clean:
         codes = cleaning.codes(work.config.clean)
-        head = cleaning.clean(work.config.dataset, codes, work.machine, progress=work.progress).committed.version
+        head = cleaning.clean(work.config.dataset, codes, work.machine, progress=work.progress).version
     base = work.base()
     if base is not None:
         head = versions.change(
@@ -83,7 +83,7 @@ def _restore_test(version: Version, base: Version) -> Changed:
         reason=pl.when(lost).then(None).otherwise("reason"),
         split=pl.when(lost).then(pl.lit("test")).otherwise("split"),
     )
-    return rows.drop("was"), manifest.derive_targets(rows, version.targets)
+    return rows.drop("was"), manifest.derive_targets(rows, version.targets), None
 
 
 def split(work: Work) -> Result:
@@ -92,10 +92,9 @@ def split(work: Work) -> Result:
     had_splits = base is not None and base.rows["split"].drop_nulls().len() > 0
     head = versions.load(config.dataset)
     keep = head.rows["split"].drop_nulls().len() > 0
-    report = splits.split_dataset(
+    head = splits.split_dataset(
         config.dataset, ratios=config.ratios, group_by=config.group_by, seed=config.seed, keep=keep
-    )
-    head = report.committed.version
+    ).version
     if had_splits:
         assert base is not None
         parameters = {"round": work.round.number, "recent": config.recent, "seed": config.seed}
@@ -123,14 +122,14 @@ def _with_recent(version: Version, base: Version, work: Work) -> Changed:
     if ROUND not in rows.columns:
         rows = rows.with_columns(pl.lit(None, pl.String).alias(ROUND))
     if (rows[ROUND] == number).any():
-        return version.rows, version.targets  # an earlier call did this
+        return version.rows, version.targets, None  # an earlier call did this
     new = _new(version, base).select(*manifest.KEY, new=pl.lit(value=True))
     rows = rows.join(new, on=manifest.KEY, how="left", maintain_order="left")
     rows = rows.with_columns(pl.when(pl.col("new")).then(pl.lit(number)).otherwise(ROUND).alias(ROUND))
     recent = _choose_recent(rows, version.targets, work)
     rows = rows.join(recent, on=manifest.KEY, how="left", maintain_order="left")
     rows = rows.with_columns(split=pl.when(pl.col("test")).then(pl.lit("test")).otherwise("split"))
-    return rows.drop("new", "test"), version.targets
+    return rows.drop("new", "test"), version.targets, None
 
 
 def _choose_recent(rows: pl.DataFrame, targets: tuple[Target, ...], work: Work) -> pl.DataFrame:
@@ -161,14 +160,14 @@ def set_aside(work: Work) -> Version:
 
     def apply(version: Version) -> Changed:
         if ROUND not in version.rows.columns:
-            return version.rows, version.targets
+            return version.rows, version.targets, None
         is_added = (pl.col(ROUND) == str(number)) & (pl.col("status") == OK)
         rows = version.rows.with_columns(
             status=pl.when(is_added).then(pl.lit(EXCLUDED)).otherwise("status"),
             reason=pl.when(is_added).then(pl.lit(f"{_SET_ASIDE}{number}")).otherwise("reason"),
             split=pl.when(is_added).then(None).otherwise("split"),
         )
-        return rows, manifest.derive_targets(rows, manifest.narrow_targets(rows, version.targets))
+        return rows, manifest.derive_targets(rows, manifest.narrow_targets(rows, version.targets)), None
 
     return versions.change(work.config.dataset, "set-aside", {"round": number}, apply).version
 

@@ -45,7 +45,8 @@ def check(
     """
     from plantml import storage
     from plantml.curate import check as library
-    from plantml.curate import findings_table, report
+    from plantml.curate import findings as tables
+    from plantml.curate import report
     from plantml.curate.context import Subject
 
     levels = library.levels(fail_on) if fail_on else ()
@@ -53,7 +54,7 @@ def check(
         dataset, console.machine, only=_names(only), skip=_names(skip), model=model, progress=console.progress
     )
     if findings:
-        storage.write(findings, findings_table.to_parquet(result))
+        storage.write(findings, tables.to_parquet(result))
     if html:
         subject = Subject(result.version, console.machine)
         storage.write(html, report.render(result, subject, console.progress("drawing")))
@@ -62,7 +63,7 @@ def check(
         "dataset": result.version.ref,
         "fingerprint": result.version.fingerprint,
         "counts": result.counts(),
-        "findings": [findings_table.as_json(result, finding) for finding in result.findings],
+        "findings": [tables.as_json(result, finding) for finding in result.findings],
         "checked": list(result.checked),
         "not_checked": dict(result.not_checked),
         "notes": list(result.notes),

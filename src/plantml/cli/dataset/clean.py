@@ -9,6 +9,7 @@ from plantml.cli.console import Console, Page, count, show_next
 
 if TYPE_CHECKING:
     from plantml.curate.clean import Cleaned
+    from plantml.data.versions import Committed
 
 CLEAN_EXAMPLES = [
     "plantml dataset clean leaves --apply empty-file,exact-duplicates --dry-run",
@@ -35,24 +36,25 @@ def clean(
     from plantml.curate import clean as library
 
     codes = library.codes(apply)
-    result = library.clean(dataset, codes, console.machine, model=model, dry_run=dry_run, progress=console.progress)
-    version = result.committed.version
+    committed = library.clean(dataset, codes, console.machine, model=model, dry_run=dry_run, progress=console.progress)
+    version, result = committed.version, committed.report
     content = {
         "dataset": version.ref,
         "fingerprint": version.fingerprint,
-        "changed": result.committed.changed,
+        "changed": committed.changed,
         "dry_run": dry_run,
         "excluded": dict(result.excluded),
         "review": dict(result.review),
         "mended": dict(result.mended),
         "undecided": result.undecided,
     }
-    console.result("dataset clean", content, lambda page: _show(page, result, dataset, dry_run=dry_run))
+    console.result("dataset clean", content, lambda page: _show(page, committed, dataset, dry_run=dry_run))
 
 
-def _show(page: Page, result: "Cleaned", dataset: str, *, dry_run: bool) -> None:
+def _show(page: Page, committed: "Committed[Cleaned]", dataset: str, *, dry_run: bool) -> None:
+    version, result = committed.version, committed.report
     would = "would be " if dry_run else ""
-    page.line(f"{result.committed.version.ref}{' (dry run, nothing changed)' if dry_run else ''}", style="bold")
+    page.line(f"{version.ref}{' (dry run, nothing changed)' if dry_run else ''}", style="bold")
     for what, counts in (
         ("excluded", result.excluded),
         ("set aside for review", result.review),
@@ -67,7 +69,7 @@ def _show(page: Page, result: "Cleaned", dataset: str, *, dry_run: bool) -> None
             f"{count(result.undecided, 'copy', 'copies')} with different labels unchanged: correct them with `relabel`,"
             " or set them aside with --apply conflicting-labels."
         )
-    if not dry_run and result.committed.changed:
-        before = result.committed.version.number - 1
-        page.line(f"Compare: plantml dataset diff {dataset}@{before} {result.committed.version.ref}")
-        show_next(page, result.committed.version, dataset)
+    if not dry_run and committed.changed:
+        before = version.number - 1
+        page.line(f"Compare: plantml dataset diff {dataset}@{before} {version.ref}")
+        show_next(page, version, dataset)

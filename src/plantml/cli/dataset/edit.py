@@ -9,6 +9,7 @@ from plantml.cli.console import Console, Page, count
 
 if TYPE_CHECKING:
     from plantml.data.editing import MergeResult
+    from plantml.data.versions import Committed
 
 RELABEL_EXAMPLES = [
     "plantml dataset relabel leaves corrections.csv",
@@ -40,12 +41,12 @@ def relabel(
     from plantml.data import editing, versions
 
     listing = editing.corrections(corrections, versions.load(dataset), labels, image_column)
-    result = editing.relabel(dataset, listing, new_classes=new_classes)
-    ref = result.committed.version.ref
+    committed = editing.relabel(dataset, listing, new_classes=new_classes)
+    ref, result = committed.version.ref, committed.report
     content = {
         "dataset": ref,
-        "fingerprint": result.committed.version.fingerprint,
-        "changed": result.committed.changed,
+        "fingerprint": committed.version.fingerprint,
+        "changed": committed.changed,
         "listed": result.listed,
         "relabelled": result.changed,
         "back_in_use": result.back,
@@ -72,8 +73,8 @@ def rename_class(
     """Rename a class in labels and boxes; an existing name merges the two classes."""
     from plantml.data import editing
 
-    committed, photos = editing.rename_class(dataset, target, old, new)
-    ref = committed.version.ref
+    committed = editing.rename_class(dataset, target, old, new)
+    ref, photos = committed.version.ref, committed.report
     content = {"dataset": ref, "fingerprint": committed.version.fingerprint, "changed": committed.changed}
     content["photos"] = photos
     console.result(
@@ -99,8 +100,8 @@ def merge(
     from plantml.data import editing
 
     threads = 4 * console.machine.threads
-    result = editing.merge(dataset, other, splits=splits, threads=threads, progress=console.progress("copying"))
-    _show_merged(console, "dataset merge", result, f"plantml dataset check {dataset} --only files,duplicates")
+    committed = editing.merge(dataset, other, splits=splits, threads=threads, progress=console.progress("copying"))
+    _show_merged(console, "dataset merge", committed, f"plantml dataset check {dataset} --only files,duplicates")
 
 
 SUBSET_EXAMPLES = [
@@ -121,16 +122,16 @@ def subset(
     from plantml.data import editing
 
     threads = 4 * console.machine.threads
-    result = editing.subset(dataset, out, where, threads=threads, progress=console.progress("copying"))
-    _show_merged(console, "dataset subset", result, f"plantml dataset info {out}")
+    committed = editing.subset(dataset, out, where, threads=threads, progress=console.progress("copying"))
+    _show_merged(console, "dataset subset", committed, f"plantml dataset info {out}")
 
 
-def _show_merged(console: Console, command: str, result: "MergeResult", after: str) -> None:
-    version = result.committed.version
+def _show_merged(console: Console, command: str, committed: "Committed[MergeResult]", after: str) -> None:
+    version, result = committed.version, committed.report
     content = {
         "dataset": version.ref,
         "fingerprint": version.fingerprint,
-        "changed": result.committed.changed,
+        "changed": committed.changed,
         "added": result.added,
         "known": result.known,
         "copied": result.copied,

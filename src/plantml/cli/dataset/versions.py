@@ -9,6 +9,7 @@ from plantml.cli.console import Console, Page, count, show_next
 
 if TYPE_CHECKING:
     from plantml.data.splits import SplitReport
+    from plantml.data.versions import Committed
 
 SPLIT_EXAMPLES = [
     "plantml dataset split leaves",
@@ -52,7 +53,7 @@ def split(
     from plantml.curate import photo_groups
     from plantml.data import splits
 
-    result = splits.split_dataset(
+    committed = splits.split_dataset(
         dataset,
         ratios=ratios,
         groups=groups,
@@ -63,11 +64,11 @@ def split(
         keep=keep,
         resplit=resplit,
     )
-    version = result.committed.version
+    version, result = committed.version, committed.report
     content = {
         "dataset": version.ref,
         "fingerprint": version.fingerprint,
-        "changed": result.committed.changed,
+        "changed": committed.changed,
         "splits": dict(result.counts),
         "groups": result.groups,
         "joined": dict(result.joined),
@@ -76,13 +77,14 @@ def split(
         "placed": result.placed,
         "warnings": list(result.warnings),
     }
-    console.result("dataset split", content, lambda page: _show_split(page, result, dataset))
+    console.result("dataset split", content, lambda page: _show_split(page, committed, dataset))
 
 
-def _show_split(page: Page, result: "SplitReport", dataset: str) -> None:
+def _show_split(page: Page, committed: "Committed[SplitReport]", dataset: str) -> None:
+    version, result = committed.version, committed.report
     total = sum(result.counts.values())
-    page.line(f"{result.committed.version.ref}: {count(total, 'photo')} in {count(result.groups, 'group')}")
-    if not result.committed.changed:
+    page.line(f"{version.ref}: {count(total, 'photo')} in {count(result.groups, 'group')}")
+    if not committed.changed:
         page.line("Nothing to do: the dataset already has this split.")
     rows = [[name, n, f"{n / max(total, 1):.1%}", f"{result.ratios[name]:.1%}"] for name, n in result.counts.items()]
     page.table(("split", "photos", "share", "target share"), rows)
@@ -97,7 +99,7 @@ def _show_split(page: Page, result: "SplitReport", dataset: str) -> None:
         page.line(f"Excluded, {reason}: {count(number, 'photo')}")
     if result.matched is not None:
         page.line(f"Photos in the group table: {result.matched}")
-    show_next(page, result.committed.version, dataset)
+    show_next(page, version, dataset)
 
 
 TAG_EXAMPLES = ["plantml dataset tag leaves@7 frozen-test"]

@@ -41,6 +41,10 @@ class ExportPhoto:
         """The file name without its extension."""
         return self.file.rpartition(".")[0]
 
+    def labels_of(self, targets: Sequence[str]) -> dict[str, Any]:
+        """The labels of these targets that are set."""
+        return {name: self.labels[name] for name in targets if name in self.labels}
+
     @property
     def split(self) -> str | None:
         """`train`, `val`, `test` or `None`."""

@@ -16,10 +16,7 @@ from plantml.data.importers.sidecar import Sidecar
 def write(content: ExportSet, out: Output) -> Written:
     """Write one JSON file per split, or one for an unsplit dataset."""
     class_targets = () if content.has_boxes else main_targets(content.targets)
-    whole = {
-        photo.file: {name: photo.labels[name] for name in class_targets if name in photo.labels}
-        for photo in content.photos
-    }
+    whole = {photo.file: photo.labels_of(class_targets) for photo in content.photos}
     boxes = [box.labels for photo in content.photos for box in photo.boxes or ()]
     names = ClassNames([*boxes, *(labels for labels in whole.values() if labels)], empty=OBJECT)
     ids = {name: number for number, name in enumerate(names.ordered, start=1)}
@@ -37,11 +34,9 @@ def write(content: ExportSet, out: Output) -> Written:
         if whole[photo.file]:
             category = ids[names[whole[photo.file]]]
             file["annotations"].append({"id": number, "image_id": number, "category_id": category})
-        entry = sidecar_entry(
+        images[name] = sidecar_entry(
             photo, targets=class_targets, split=photo.split, boxes=(photo.boxes or ()) if content.has_boxes else None
         )
-        if entry:
-            images[name] = entry
     categories = [{"id": number, "name": name, "supercategory": ""} for name, number in ids.items()]
     info = {"description": content.version.ref.rpartition("/")[2], "version": content.version.fingerprint}
     texts = {

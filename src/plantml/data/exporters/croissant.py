@@ -64,9 +64,7 @@ def write(content: ExportSet, out: Output) -> Written:
         kind = photo.row["format"] or "JPEG"
         files.append(_file(name, data, _MIME.get(kind, f"image/{kind.lower()}")))
         rows.append({**record(name, photo, content.targets, is_csv=True), "sha256": photo.row["image_id"]})
-        entry = missing_from_table(photo, content.targets, is_csv=True)
-        if entry:
-            images[name] = entry
+        images[name] = missing_from_table(photo, content.targets, is_csv=True)
     columns = ["image", "split", "group", *(target.name for target in content.targets), "sha256"]
     table = to_csv(columns, rows)
     out.write(_CSV, table)

@@ -32,9 +32,7 @@ def write(content: ExportSet, out: Output) -> Written:
         tasks.append(task)
         exported = [target for target in label_targets if photo.labels.get(target) != []]
         boxes = photo.boxes or () if content.has_boxes and "predictions" in task else None
-        entry = sidecar_entry(photo, targets=exported, split=photo.split, boxes=boxes)
-        if entry:
-            images[name] = entry
+        images[name] = sidecar_entry(photo, targets=exported, split=photo.split, boxes=boxes)
     out.write("interface.xml", _interface(content, names))
     return Written(
         ("tasks.json", json.dumps(tasks, ensure_ascii=False).encode()),

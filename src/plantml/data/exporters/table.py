@@ -31,9 +31,7 @@ def _write(content: ExportSet, out: Output, file: str) -> Written:
         name = path("images", photo.file)
         out.write(name, data)
         rows.append(record(name, photo, content.targets, is_csv=is_csv))
-        entry = missing_from_table(photo, content.targets, is_csv=is_csv)
-        if entry:
-            images[name] = entry
+        images[name] = missing_from_table(photo, content.targets, is_csv=is_csv)
     columns = ["image", "split", "group", *(target.name for target in content.targets)]
     sidecar = Sidecar("table", content.targets, {}, images)
     data = to_csv(columns, rows) if is_csv else _to_parquet(content, columns, rows)

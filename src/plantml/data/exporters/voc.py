@@ -23,9 +23,7 @@ def write(content: ExportSet, out: Output) -> Written:
         out.write(name, data)
         if photo.boxes is not None:
             out.write(f"Annotations/{photo.stem}.xml", _xml(photo, photo.boxes, names))
-        entry = sidecar_entry(photo, split=photo.split, boxes=photo.boxes or ())
-        if entry:
-            images[name] = entry
+        images[name] = sidecar_entry(photo, split=photo.split, boxes=photo.boxes or ())
     lists = {
         split: "".join(f"{photo.stem}\n" for photo in content.photos if photo.split == split).encode()
         for split in ("train", "val", "test")

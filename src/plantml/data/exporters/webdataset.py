@@ -29,23 +29,17 @@ def write(content: ExportSet, out: Output) -> Written:
     shards: list[dict[str, Any]] = []
     number = 0
     for split, photos in sorted(by_split.items()):
-        todo = out.read(photos)
-        first = next(todo, None)
-        while first is not None:
-            name = f"{split}-{sum(shard['split'] == split for shard in shards):06d}.tar"
-            with _shard(out, name) as tar:
-                photo, data = first
-                here = 0
-                while True:
-                    number += 1
-                    here += 1
-                    _add(tar, f"{number:09d}", photo, data)
-                    following = next(todo, None)
-                    if following is None or tar.offset >= SHARD_BYTES:
-                        break
-                    photo, data = following
-                first = following
-            shards.append({"url": name, "nsamples": here, "split": split})
+        with contextlib.ExitStack() as shard:
+            tar: tarfile.TarFile | None = None
+            for photo, data in out.read(photos):
+                if tar is None or tar.offset >= SHARD_BYTES:
+                    shard.close()
+                    name = f"{split}-{sum(known['split'] == split for known in shards):06d}.tar"
+                    tar = shard.enter_context(_shard(out, name))
+                    shards.append({"url": name, "nsamples": 0, "split": split})
+                number += 1
+                shards[-1]["nsamples"] += 1
+                _add(tar, f"{number:09d}", photo, data)
     index = {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,

@@ -26,9 +26,8 @@ def write(content: ExportSet, out: Output) -> Written:
         if photo.boxes is not None:
             out.write(path("labels", folder, f"{photo.stem}.txt"), _lines(photo, names, ids).encode())
         is_own_folder = list(places.values()).count(path("images", folder)) == 1  # otherwise it serves two splits
-        entry = sidecar_entry(photo, split=photo.split if is_own_folder else None, boxes=photo.boxes or ())
-        if entry:
-            images[name] = entry
+        split = photo.split if is_own_folder else None
+        images[name] = sidecar_entry(photo, split=split, boxes=photo.boxes or ())
     described = {**places, "names": {number: name for name, number in ids.items()}}
     notes = (
         []

@@ -67,14 +67,13 @@ def _content(tree: Tree) -> tuple[tuple[Target, ...], pl.DataFrame]:
 
 
 def _item(tree: Tree, name: str, row: Mapping[str, Any], targets: tuple[Target, ...]) -> Item:
-    drawn = row["boxes"]
     return Item(
         name,
         storage.join(tree.url, member(row) or _MISSING),
         labels={target.name: row[target.name] for target in targets if row[target.name] is not None},
         split=row["split"],
         group=row["group"],
-        boxes=None if drawn is None else tuple(boxes.from_row(box) for box in drawn),
+        boxes=boxes.from_rows(row["boxes"]),
         meta={key[5:]: text for key, text in row.items() if key.startswith("meta_") and text is not None},
         status="excluded" if row["status"] == manifest.EXCLUDED else "ok",
         reason=row["reason"] or "",

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from plantml.data.boxes import around
 from plantml.data.importers import SPLIT_NAMES, ImportListing, split_of
 from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, size_of, understood
-from plantml.data.importers.tree import UNNAMED, Tree
+from plantml.data.importers.tree import Tree
 from plantml.data.importers.vetting import name_of
 from plantml.errors import InputError
 
@@ -64,11 +65,8 @@ def list_coco(tree: Tree, reading: Reading, file: str | None = None) -> ImportLi
                     "Name one of the files as the source.",
                 )
             photos[photo.name] = name, photo
-    skipped = Counter(tree.skipped)
-    unnamed = len(set(tree.photos) - set(photos))
-    if unnamed:
-        skipped[UNNAMED] += unnamed
-    return assemble((photo for _, photo in photos.values()), reading, skipped, counted(notes + tree.decisions))
+    annotated = (photo for _, photo in photos.values())
+    return assemble(annotated, reading, tree.skipped_besides(photos), counted(notes + tree.decisions))
 
 
 def _photos(tree: Tree, file: str, notes: Counter[str], *, drawn: bool) -> Iterator[Annotated]:
@@ -138,11 +136,6 @@ def _box(annotation: Mapping[str, Any], notes: Counter[str]) -> tuple[float, flo
     notes["Polygons imported as their bounding box"] += 1
     flat = [value for polygon in polygons for value in polygon]
     return around(flat[::2], flat[1::2])
-
-
-def around(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float, float, float]:
-    """The smallest box around points: x, y, width, height."""
-    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
 
 
 def _category(file: str, names: Mapping[Any, str], annotation: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,6 @@ from plantml import storage
 from plantml.data.importers import SPLIT_NAMES, ImportListing, Item
 from plantml.data.importers.annotations import Reading
 from plantml.data.importers.tree import NO_IMAGE, Tree
-from plantml.data.labels import Taxonomy
 from plantml.targets import Target
 
 
@@ -18,16 +17,11 @@ class _FolderPhoto:
     folder: str
 
 
-def list_folder(source: str, *, rule: str = "auto", taxonomy: Taxonomy | None = None) -> ImportListing:
-    """List the photos of a directory tree; the folder's name is the class, `train`/`val`/`test` the split.
+def list_tree(tree: Tree, reading: Reading) -> ImportListing:
+    """List the photos of a tree; the folder's name is the class, `train`/`val`/`test` the split.
 
     Hidden files and files without an image's extension are skipped and counted.
     """
-    return list_tree(Tree(source), Reading(rule, taxonomy))
-
-
-def list_tree(tree: Tree, reading: Reading) -> ImportListing:
-    """List the photos of a tree; see `list_folder`."""
     rule, taxonomy = reading.rule, reading.taxonomy
     skipped = Counter(tree.skipped)
     photos = [_place(tree.files[name]) for name in tree.photos]

@@ -5,7 +5,6 @@ boxes (x, y, width, height in pixels) and their categories.
 """
 
 import posixpath
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ from plantml.data.boxes import Box
 from plantml.data.importers import ImportListing, Item, split_of
 from plantml.data.importers.annotations import Reading, understood
 from plantml.data.importers.table import list_rows
-from plantml.data.importers.tree import UNNAMED, Tree
+from plantml.data.importers.tree import Tree
 from plantml.data.importers.vetting import name_of
 from plantml.data.tables import read_table
 from plantml.errors import InputError
@@ -43,11 +42,7 @@ def list_hf(tree: Tree, reading: Reading) -> ImportListing:
     if objects:
         with understood(tree.url):
             listing = _with_boxes(listing, objects, reading)
-    skipped = Counter(tree.skipped)
-    unnamed = len(set(tree.photos) - {item.name for item in listing.items})
-    if unnamed:
-        skipped[UNNAMED] += unnamed
-    return replace(listing, skipped=dict(skipped))
+    return replace(listing, skipped=dict(tree.skipped_besides(item.name for item in listing.items)))
 
 
 def _files(tree: Tree) -> list[str]:

@@ -13,10 +13,11 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from plantml import imaging, storage
+from plantml.data.boxes import around
 from plantml.data.importers import ImportListing, split_of
 from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, size_of, understood
 from plantml.data.importers.table import KNOWN_TARGETS
-from plantml.data.importers.tree import UNNAMED, Tree
+from plantml.data.importers.tree import Tree
 from plantml.data.importers.vetting import name_of
 from plantml.data.labels import with_health
 from plantml.errors import InputError
@@ -62,11 +63,7 @@ def list_label_studio(tree: Tree, reading: Reading, file: str | None = None) -> 
     twice = next((name for name, number in counts.items() if number > 1), None)
     if twice:
         raise InputError(f"{twice} is named by {counts[twice]} tasks", "a photo has one row", "Merge the tasks.")
-    skipped = Counter(tree.skipped)
-    unnamed = len(set(tree.photos) - set(counts))
-    if unnamed:
-        skipped[UNNAMED] += unnamed
-    return assemble(photos, reading, skipped, counted(notes + tree.decisions))
+    return assemble(photos, reading, tree.skipped_besides(counts), counted(notes + tree.decisions))
 
 
 def _photos(tree: Tree, file: str, reading: Reading, notes: Counter[str]) -> Iterator[Annotated]:
@@ -147,7 +144,7 @@ def _box(result: Mapping[str, Any], value: Mapping[str, Any], notes: Counter[str
         corners = [(0.0, 0.0), (w, 0.0), (0.0, h), (w, h)]
         xs = [x + a * math.cos(turn) - b * math.sin(turn) for a, b in corners]
         ys = [y + a * math.sin(turn) + b * math.cos(turn) for a, b in corners]
-        x, y, w, h = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+        x, y, w, h = around(xs, ys)
     return NamedBox(x, y, w, h, None if names[0] is None else name_of(names[0]))
 
 

@@ -30,7 +30,7 @@ class Sidecar:
         targets: with kind, classes in order, and unit.
         classes: labels of each class name.
         images: by the photo's name in the export: any of `labels`, `split`, `group` and `boxes` (rows of a
-            manifest, or null for "not annotated"). The format itself expresses what is missing here.
+            manifest, or null for "not annotated"). The format itself expresses what is missing here, or all.
     """
 
     format: str
@@ -45,7 +45,7 @@ class Sidecar:
             "format": self.format,
             "targets": [asdict(target) for target in self.targets],
             "classes": {name: dict(labels) for name, labels in self.classes.items()},
-            "images": {name: dict(content) for name, content in self.images.items()},
+            "images": {name: dict(content) for name, content in self.images.items() if content},
         }
 
     def over(self, listing: ImportListing, *, labels: bool = True) -> ImportListing:
@@ -86,10 +86,7 @@ def _labels(content: Any) -> Labels:
 def _over(item: Item, entry: Mapping[str, Any], many: set[str]) -> Item:
     labels = {**item.labels, **entry.get("labels", {})}
     labels = {key: [value] if key in many and isinstance(value, str) else value for key, value in labels.items()}
-    drawn = item.boxes
-    if "boxes" in entry:
-        rows = entry["boxes"]
-        drawn = None if rows is None else tuple(boxes.from_row(row) for row in rows)
+    drawn = boxes.from_rows(entry["boxes"]) if "boxes" in entry else item.boxes
     return replace(
         item, labels=labels, split=entry.get("split", item.split), group=entry.get("group", item.group), boxes=drawn
     )

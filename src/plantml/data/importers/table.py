@@ -11,7 +11,6 @@ from plantml.data import labels as label_rules
 from plantml.data import tables
 from plantml.data.importers import SPLIT_NAMES, ImportListing, Item
 from plantml.data.importers.annotations import Reading
-from plantml.data.labels import Taxonomy
 from plantml.data.manifest import SYSTEM
 from plantml.errors import InputError
 from plantml.targets import Kind, Target, check_name
@@ -21,32 +20,11 @@ KNOWN_TARGETS = ("category", "health", "disease")
 _LIST_SEPARATOR = "|"
 
 
-def list_table(
-    source: str,
-    *,
-    rule: str = "auto",
-    taxonomy: Taxonomy | None = None,
-    targets: Sequence[str] = (),
-    image_column: str | None = None,
-    group_column: str | None = None,
-) -> ImportListing:
-    """List the photos of a table, relative to its folder.
-
-    Args:
-        source: URL of the table.
-        rule: how a `label` or `class` column is read; see `labels.read_names`.
-        taxonomy: used instead of the rule.
-        targets: `name`, `name:kind` or `name:value:unit`; `category`, `health` and `disease` need no option.
-        image_column: column of the photos; by default the first of the usual names.
-        group_column: column of the groups; by default `group`.
-    """
-    base = storage.split(source)[0] or "."
-    reading = Reading(rule, taxonomy, targets, image_column, group_column)
-    return list_rows(source, tables.read_table(source), base, reading)
-
-
 def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> ImportListing:
-    """List the photos of a table's rows, relative to `base`; see `list_table`."""
+    """List the photos of a table's rows, relative to `base`.
+
+    `category`, `health` and `disease` are targets without being named, and a column `group` holds groups.
+    """
     targets, image_column, group_column = reading.targets, reading.image_column, reading.group_column
     exported = reading.sidecar is not None  # then the table is complete
     image_column = tables.image_column(source, table.columns, image_column, "--image-column")

@@ -88,6 +88,10 @@ class Tree:
         why = f"{sum(passed.values())} other files were skipped: {counts}"
         return InputError(f"No photos in {self.url}", why, " ".join(self.notes) or hint)
 
+    def skipped_besides(self, names: Iterable[str]) -> Counter[str]:
+        """Number of skipped files by reason, photos that no annotation names included."""
+        return self.skipped + Counter({UNNAMED: len(set(self.photos) - set(names))})
+
     @property
     def _is_bare(self) -> bool:
         """True if the photos may lie elsewhere under the parent folder."""

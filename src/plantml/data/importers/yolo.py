@@ -13,9 +13,9 @@ from typing import Any
 
 from plantml import imaging, storage
 from plantml.concurrency import in_threads
+from plantml.data.boxes import around
 from plantml.data.importers import SPLIT_NAMES, ImportListing, split_of
 from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, understood
-from plantml.data.importers.coco import around
 from plantml.data.importers.tree import Tree
 from plantml.data.importers.vetting import name_of
 from plantml.data.tables import as_utf8
