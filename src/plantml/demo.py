@@ -20,7 +20,7 @@ One file that needs onnxruntime only, proven equal
     export {0}/run --to {0}/leaf.onnx
 New photos, of plants that are in none of these
     dataset synth {0}/new --images 24 --seed 2 --severity 0.3 0.6 --zoom 1.5
-One record a photo, and a sheet to look at
+One record per photo, and a sheet to look at
     detect {0}/new --model {0}/leaf.onnx --out {0}/records.jsonl --sheet {0}/sheet.png
 """
 
