@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 
 from bench.side import Clock, Rounds
-from plantml.concurrency import Stop, silent
+from plantml.concurrency import Listener, Stop, silent
 from plantml.settings import Machine
 from plantml.train import allocator, prepare, weights
 from plantml.train.config import TrainConfig
 from plantml.train.lightning_module import PlantModule
 from plantml.train.losses import total_loss
 from plantml.train.selection import select
-from plantml.train.session import Listener
 from plantml.train.train import make_plan, train
 
 _EPOCHS = 1000
@@ -28,7 +27,7 @@ def library(rounds: Rounds, *, ref: str, out: str, cache: str, size: int, backbo
     config, machine = _asked(size, backbone), _machine(cache)
     batch = make_plan(select(ref, config), config, machine, measured=False).batch_size
     turns = _Turns(rounds, batch)
-    listener = Listener(say=lambda _: None, progress=lambda stage: turns.step if stage == "training" else silent)
+    listener = Listener(progress=lambda stage: turns.step if stage == "training" else silent)
     train(ref, out, config, machine=machine, stop=Stop(), listener=listener)
 
 

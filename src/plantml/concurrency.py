@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
@@ -22,6 +23,16 @@ Progress = Callable[[int, int], None]
 
 def silent(done: int, total: int) -> None:
     """Nobody listens."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Receives status lines, details, warnings, and progress by stage; by default nobody listens."""
+
+    say: Callable[[str], None] = lambda _: None
+    detail: Callable[[str], None] = lambda _: None
+    warn: Callable[[str], None] = lambda _: None
+    progress: Callable[[str], Progress] = lambda _: silent
 
 
 PATIENCE = 1.0

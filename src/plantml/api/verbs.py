@@ -8,7 +8,7 @@ from plantml import settings
 from plantml.api.dataset import Dataset
 from plantml.api.model import Model, load
 from plantml.api.run import Run
-from plantml.concurrency import Stop, silent
+from plantml.concurrency import Listener, Stop
 from plantml.errors import UsageError
 from plantml.extras import need_train
 
@@ -54,7 +54,6 @@ def train(
     from plantml.train import selection
     from plantml.train import train as training
     from plantml.train.config import TrainConfig
-    from plantml.train.session import Listener
 
     resolved = settings.resolve(TrainConfig, "train", flags=options, file=config)
     values = resolved.value
@@ -65,7 +64,7 @@ def train(
             "Leave folds, devices and nodes out here, or run `plantml train`.",
         )
     version = selection.load_checked(_dataset_ref(dataset), values, str(out))
-    listener = Listener(say, lambda _: silent)
+    listener = Listener(say)
     with Stop() as stop:
         trained = training.train(
             version, str(out), values, fresh=fresh, config_lines=resolved.lines(), stop=stop, listener=listener

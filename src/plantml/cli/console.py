@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from plantml.concurrency import Progress, silent
+from plantml.concurrency import Listener, Progress, silent
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -133,6 +133,10 @@ class Console:
         """Print a message to stderr with `--verbose`."""
         if self.verbose:
             self.say(text)
+
+    def listener(self) -> Listener:
+        """What a long library function reports to."""
+        return Listener(self.say, self.detail, self.warn, self.progress)
 
     def result(self, command: str, content: Mapping[str, Any], show: Callable[["Page"], None]) -> None:
         """Print the result: one JSON document with `--json`, else the page that `show` writes."""

@@ -52,7 +52,7 @@ def detect(
     Records are in the order of the sources. An image that cannot be read gets a record with the reason. Repeat an
     interrupted command to resume it; new images are added.
     """
-    from plantml.detect.session import Listener, Session
+    from plantml.detect.session import Session
 
     config = resolved.value
     if merge:
@@ -62,7 +62,7 @@ def detect(
     if to_stdout and console.json:
         raise UsageError("--json cannot be used with records on stdout", "", "Choose a file: --out records.jsonl")
     session = Session(
-        sources, config, console.machine, _find_similar, Listener(console.say, console.detail, console.progress),
+        sources, config, console.machine, _find_similar, console.listener(),
         stdin=console.streams.stdin, stdout=console.streams.json_stdout() if to_stdout else console.streams.stdout,
     )  # fmt: skip
     result, error = session.run(fresh=fresh)

@@ -64,7 +64,7 @@ def retrain(
         if abandon:
             result = library.abandon(resolved.value, stop)
         else:
-            listener = library.Listener(console.say, console.progress, console.warn)
+            listener = console.listener()
             result = library.retrain(resolved.value, machine=console.machine, stop=stop, step=step, listener=listener)
     console.result("retrain", _as_json(result), lambda page: _show(page, result))
 

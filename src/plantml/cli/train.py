@@ -60,7 +60,6 @@ def train(
     from plantml.concurrency import Stop
     from plantml.train import crossvalidation
     from plantml.train import train as library
-    from plantml.train.session import Listener
 
     if dry_run:
         one = config.model_copy(update={"fold": 1}) if config.folds else config  # all folds are planned alike
@@ -73,7 +72,7 @@ def train(
         "machine": console.machine,
         "fresh": fresh,
         "config_lines": resolved.lines(),
-        "listener": Listener(console.say, console.progress),
+        "listener": console.listener(),
     }
     with Stop() as stop:
         if config.folds:

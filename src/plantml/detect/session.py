@@ -1,10 +1,10 @@
 """One `plantml detect`: sources are listed, the model is opened and tuned, then photos are classified or watched."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO, TextIO
 
-from plantml.concurrency import Progress, Stop, silent
+from plantml.concurrency import Listener, Progress, Stop
 from plantml.detect import detect, options
 from plantml.detect.config import STDOUT, DetectConfig
 from plantml.detect.results import DetectionResult, Extras
@@ -19,15 +19,6 @@ from plantml.settings import Machine
 from plantml.storage.addresses import Trust
 
 FindSimilar = Callable[[DetectConfig, Machine, Progress], Similar]
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Receives messages, details and progress of a detection."""
-
-    say: Callable[[str], None] = lambda _: None
-    detail: Callable[[str], None] = lambda _: None
-    progress: Callable[[str], Progress] = lambda _: silent
 
 
 class Session:

@@ -37,7 +37,6 @@ def train(work: Work) -> Result:
     if find_spec("pytorch_lightning") is None:
         raise MissingExtraError("The challenger cannot be trained", "training is not installed", extra="train")
     from plantml.train import train as training  # only this step needs torch
-    from plantml.train.session import Listener
 
     config = work.config.train
     if work.config.start == "warm" and work.model:
@@ -48,7 +47,7 @@ def train(work: Work) -> Result:
         config,
         machine=work.machine,
         stop=work.stop,
-        listener=Listener(work.say, work.progress),
+        listener=work.listener,
     )
     assert run is not None  # one process only, see `consistency.check`
     scores = {name: value for name, value in run.scores.items() if "[" not in name}
@@ -73,7 +72,9 @@ def predict(work: Work) -> Result:
         selected = selection.select(
             [work.result("split")["dataset"]], [pipeline.bundle.contract.targets], _validate_config(url)
         )
-        predicted = predictions.predict(pipeline, selected.rows, cache, work.stop, work.progress(f"predicting, {name}"))
+        predicted = predictions.predict(
+            pipeline, selected.rows, cache, work.stop, work.listener.progress(f"predicting, {name}")
+        )
         files = prediction_tables.files("predictions", prediction_tables.predictions(selected, predicted))
         out = work.round.place("predictions", name)
         storage.publish(out, files)
@@ -86,7 +87,7 @@ def predict(work: Work) -> Result:
 def compare(work: Work) -> Result:
     """Compare both on all, frozen and recent test photos: paired, over groups, and by class."""
     both, gates = models(work), work.config.gates
-    machine = validation.Machine(work.machine.cache_dir, work.stop, work.progress)
+    machine = validation.Machine(work.machine.cache_dir, work.stop, work.listener.progress)
     opened = {name: work.pipeline(url) for name, url in both.items()}
     drop = gates.max_drop if IN_SERVICE in both else None
     compared = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plantml import registry, storage
-from plantml.concurrency import Progress, silent
+from plantml.concurrency import Listener
 from plantml.errors import InputError, StoppedError, StorageError, UsageError
 from plantml.registry import ledger
 from plantml.retrain import consistency, data_steps, manual_commands, model_steps, report, rounds, triggers
@@ -50,15 +50,6 @@ _UPDATABLE = frozenset({"lease", "on_result"})
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Callbacks for status lines, progress and warnings."""
-
-    say: Callable[[str], None] = lambda _: None
-    progress: Callable[[str], Progress] = lambda _: silent
-    warn: Callable[[str], None] = lambda _: None
-
-
-@dataclass(frozen=True)
 class RetrainResult:
     """Result of a call.
 
@@ -89,7 +80,7 @@ def retrain(
     machine: Machine,
     stop: LeaseStop,
     step: str | None = None,
-    listener: Listener | None = None,
+    listener: Listener = Listener(),  # noqa: B008 - frozen
 ) -> RetrainResult:
     """Begin a round if one is due, or resume the open one.
 
@@ -108,7 +99,6 @@ def retrain(
     consistency.check(config)
     if step is not None and step not in STEPS:
         raise UsageError(f"There is no step {step!r}", "", f"Steps: {', '.join(STEPS)}.")
-    listener = listener or Listener()
     _check_work(config)
     idle, _ = _find_reason(config, machine, step)
     if idle is not None:
@@ -260,7 +250,7 @@ def _work(
     fixed = fixed.model_copy(update={name: getattr(config, name) for name in _UPDATABLE})
     by = str(begun.get("by") or registry.current_user())
     open_round = Round(config.work, number, begun)
-    return Work(fixed, open_round, machine, by, stop, listener.say, listener.progress, listener.warn)
+    return Work(fixed, open_round, machine, by, stop, listener)
 
 
 def _run_steps(work: Work, only: str | None) -> list[str]:
@@ -280,10 +270,10 @@ def _run_steps(work: Work, only: str | None) -> list[str]:
 
 
 def _run_step(work: Work, name: str) -> None:
-    work.say(f"{rounds.STEPS.index(name) + 1}/{len(STEPS)} {name}: {STEPS[name].about}")
+    work.listener.say(f"{rounds.STEPS.index(name) + 1}/{len(STEPS)} {name}: {STEPS[name].about}")
     commands = manual_commands.commands_for(work, name)
     for command in commands:
-        work.say(f"    {command}")
+        work.listener.say(f"    {command}")
     started = time.monotonic()
     result = STEPS[name].run(work)
     about = {"by": registry.current_user(), "seconds": round(time.monotonic() - started, 2), "commands": commands}

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from plantml import storage
-from plantml.concurrency import Stop
+from plantml.concurrency import Listener, Stop
 from plantml.data.manifest import Version
 from plantml.settings import Machine
 from plantml.train import train
 from plantml.train.config import TrainConfig
-from plantml.train.session import Listener
 
 RESULT = "folds.json"
 

@@ -1,26 +1,14 @@
 """What one call of `train` works with."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from plantml.concurrency import Progress, Stop, silent
+from plantml.concurrency import Listener, Stop
 from plantml.settings import Machine
 from plantml.train import distributed
 from plantml.train.config import TrainConfig
 from plantml.train.embedding_store import EmbeddingStore
 from plantml.train.probe import EmbeddingJob
 from plantml.train.run_folder import RunFolder
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Receives messages, and progress by stage."""
-
-    say: Callable[[str], None]
-    progress: Callable[[str], Progress]
-
-
-SILENT = Listener(lambda _: None, lambda _: silent)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from plantml import settings
-from plantml.concurrency import Stop
+from plantml.concurrency import Listener, Stop
 from plantml.data.manifest import Version
 from plantml.errors import StoppedError
 from plantml.model.bundle import Bundle
@@ -34,7 +34,7 @@ from plantml.train.plan import Plan
 from plantml.train.plan_inputs import PlanInputs
 from plantml.train.run_folder import RunFolder
 from plantml.train.selection import select
-from plantml.train.session import SILENT, Listener, Session
+from plantml.train.session import Session
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def train(
     """
     started, machine = time.monotonic(), machine or settings.machine()
     distributed.join(config.device, config.devices, config.nodes)
-    listener = listener if distributed.is_first() else SILENT
+    listener = listener if distributed.is_first() else Listener()
     session = Session(config, RunFolder(out, machine, listener.say), machine, stop, listener)
     with session.run.locked() if distributed.is_first() else contextlib.nullcontext():
         version, plan, resumed = _open_run(dataset, session, fresh=fresh, config_lines=config_lines)
