@@ -27,7 +27,7 @@ def library(rounds: Rounds, *, ref: str, out: str, cache: str, size: int, backbo
     config, machine = _asked(size, backbone), _machine(cache)
     batch = make_plan(select(ref, config), config, machine, measured=False).batch_size
     turns = _Turns(rounds, batch)
-    listener = Listener(say=lambda _: None, progress=lambda stage: turns.step if stage == "training" else silent)
+    listener = Listener(progress=lambda stage: turns.step if stage == "training" else silent)
     train(ref, out, config, machine=machine, stop=Stop(), listener=listener)
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from plantml import settings
 from plantml.cli.app import build
+from plantml.concurrency import Listener
 from plantml.data.labels import load_taxonomy
 from plantml.detect.detect import DetectConfig
 from plantml.errors import Exit
@@ -159,7 +160,7 @@ def test_the_commands_that_stand_for_steps_are_real(tmp_path) -> None:
     written |= {name: str(tmp_path / name) for name in ("dataset", "model", "work")} | {"start": "warm"}
     begun = {"config": written, "base": 1}
     config = RetrainConfig.model_validate(written)
-    work = Work(config, Round(config.work, 1, begun), settings.machine(), "test", LeaseStop(), print, lambda _: print)
+    work = Work(config, Round(config.work, 1, begun), settings.machine(), "test", LeaseStop(), Listener())
     named = {name: [parsed(line) for line in commands_for(work, name)] for name in STEPS}
     assert named == {
         "add": ["dataset import", "dataset add"], "clean": ["dataset clean"], "split": ["dataset split"],

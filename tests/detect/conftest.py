@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.contracts import make_contract
 
 from plantml import storage
 from plantml.concurrency import Stop
@@ -15,7 +16,6 @@ from plantml.detect.detect import build_pipeline, detect
 from plantml.detect.sources import collect
 from plantml.imaging import Fit
 from plantml.model.bundle import Bundle
-from plantml.model.contract import Architecture, Contract, Origin
 from plantml.targets import Target
 
 SIZE = 8
@@ -45,21 +45,13 @@ class Formula:
         }
 
 
-CONTRACT = Contract(
-    targets=(
-        Target("category", "class", ("bean", "tomato")),
-        Target("symptoms", "multilabel", ("spots", "curl")),
-        Target("severity", "value", unit="fraction"),
-    ),
+CONTRACT = make_contract(
+    Target("category", "class", ("bean", "tomato")),
+    Target("symptoms", "multilabel", ("spots", "curl")),
+    Target("severity", "value", unit="fraction"),
+    embedding=3,
     input=Fit(SIZE, SIZE, "squash"),
-    architecture=Architecture(backbone="formula", embedding=3, mean=(0.5,) * 3, std=(0.5,) * 3, bank=1),
-    temperatures={},
     thresholds={"category": 0.75},
-    unknown_threshold=0.5,
-    dataset=Origin(url="data", version=1, fingerprint=""),
-    metrics={},
-    seed=0,
-    versions={},
 )
 
 

@@ -5,29 +5,17 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from tests.contracts import make_contract
 
 from plantml.detect import writers
 from plantml.errors import UsageError
-from plantml.imaging import Fit
-from plantml.model.contract import Architecture, Contract, Origin
 from plantml.model.records import Record, failed
 from plantml.targets import Target
 
-CONTRACT = Contract(
-    targets=(
-        Target("category", "class", ("bean", "tomato")),
-        Target("symptoms", "multilabel", ("spots", "curl")),
-        Target("severity", "value", unit="fraction"),
-    ),
-    input=Fit(8, 8),
-    architecture=Architecture(backbone="none", embedding=1, mean=(0.5,) * 3, std=(0.5,) * 3, bank=1),
-    temperatures={},
-    thresholds={},
-    unknown_threshold=0.5,
-    dataset=Origin(url="data", version=1, fingerprint=""),
-    metrics={},
-    seed=0,
-    versions={},
+CONTRACT = make_contract(
+    Target("category", "class", ("bean", "tomato")),
+    Target("symptoms", "multilabel", ("spots", "curl")),
+    Target("severity", "value", unit="fraction"),
 )
 COLUMNS = [
     "image", "image_id", "width", "height", "model", "decision", "unknown", "failure",

@@ -1,27 +1,16 @@
 import numpy as np
 import pytest
+from tests.contracts import make_contract
 
 from plantml.errors import GateError
 from plantml.export import proof
-from plantml.imaging import Fit
-from plantml.model.contract import Architecture, Contract, Origin
 from plantml.targets import Target
 
-CONTRACT = Contract(
-    targets=(
-        Target("disease", "class", ("none", "rust")),
-        Target("symptoms", "multilabel", ("spots",)),
-        Target("weight", "value", unit="g"),
-    ),
-    input=Fit(8, 8),
-    architecture=Architecture(backbone="none", embedding=1, mean=(0.5,) * 3, std=(0.5,) * 3, bank=1),
-    temperatures={},
-    thresholds={},
+CONTRACT = make_contract(
+    Target("disease", "class", ("none", "rust")),
+    Target("symptoms", "multilabel", ("spots",)),
+    Target("weight", "value", unit="g"),
     unknown_threshold=0.3,
-    dataset=Origin(url="data", version=1, fingerprint=""),
-    metrics={},
-    seed=0,
-    versions={},
 )
 BATCHES = [np.zeros((2, 8, 8, 3), np.uint8), np.zeros((1, 8, 8, 3), np.uint8)]
 ANSWERS = {

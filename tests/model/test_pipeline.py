@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.contracts import make_contract
 
 from plantml.errors import StorageError
-from plantml.imaging import Fit
 from plantml.model.bundle import Bundle
-from plantml.model.contract import Architecture, Contract, Origin
 from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
 
@@ -22,17 +21,10 @@ GREY = Target("grey", "value")
 BRIGHT = Target("bright", "class", ("no", "yes"))
 BUNDLE = Bundle(
     "memory://model",
-    Contract(
-        targets=(GREY, BRIGHT),
-        input=Fit(8, 8),
-        architecture=Architecture(backbone="none", embedding=3, mean=(0.5,) * 3, std=(0.5,) * 3, bank=1),
-        temperatures={},
-        thresholds={},
-        unknown_threshold=0.5,
-        dataset=Origin(url="data", version=1, fingerprint=""),
-        metrics={},
-        seed=0,
-        versions={},
+    make_contract(
+        GREY,
+        BRIGHT,
+        embedding=3,
     ),
     "digest",
     {},

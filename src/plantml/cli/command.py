@@ -1,5 +1,6 @@
 """Turns a function, and the settings that it takes, into a command."""
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -118,8 +119,19 @@ Call = Callable[[Console, dict[str, Any]], None]
 
 
 def _plain(function: Callable[..., None]) -> tuple[Call, list[inspect.Parameter]]:
-    """A call of a function with the values of its parameters, and these parameters."""
-    return lambda console, values: function(console, **values), _own(function)[1:]
+    """A call of a function with the values of its parameters, and these parameters.
+
+    A dataclass as annotation stands for its fields: options that several commands share.
+    """
+    own = _own(function)[1:]
+    shared: dict[str, Any] = {each.name: each.annotation for each in own if dataclasses.is_dataclass(each.annotation)}
+    fields = {name: _own(group) for name, group in shared.items()}
+
+    def call(console: Console, values: dict[str, Any]) -> None:
+        groups = {name: shared[name](**{each.name: values.pop(each.name) for each in fields[name]}) for name in shared}
+        function(console, **values, **groups)
+
+    return call, [parameter for each in own for parameter in fields.get(each.name, [each])]
 
 
 def _configured(

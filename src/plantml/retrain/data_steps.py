@@ -30,7 +30,7 @@ def add(work: Work) -> Result:
             listing = triggers.list_admissible(feed, head, offline=work.machine.offline)
         except InputError as error:
             refused[feed.source] = str(error)
-            work.warn(f"Left out: feed {feed.source}: {error}")
+            work.listener.warn(f"Left out: feed {feed.source}: {error}")
             continue
         imported = importing.import_source(
             feed.source,
@@ -38,10 +38,10 @@ def add(work: Work) -> Result:
             listing,
             reference=feed.reference,
             threads=work.machine.threads,
-            progress=work.progress(f"adding {feed.source}"),
+            progress=work.listener.progress(f"adding {feed.source}"),
         )
         if imported.refused:
-            work.warn(
+            work.listener.warn(
                 f"Not read: {imported.refused} photos that feed {feed.source} names outside its folder; see allow_root"
             )
     head = triggers.head_of(work.config.dataset)
@@ -60,7 +60,7 @@ def clean(work: Work) -> Result:
     head = before
     if work.config.clean:
         codes = cleaning.codes(work.config.clean)
-        head = cleaning.clean(work.config.dataset, codes, work.machine, progress=work.progress).version
+        head = cleaning.clean(work.config.dataset, codes, work.machine, progress=work.listener.progress).version
     base = work.base()
     if base is not None:
         head = versions.change(

@@ -5,7 +5,6 @@ from importlib.util import find_spec
 from typing import Any
 
 from plantml import registry, storage
-from plantml.concurrency import Listener
 from plantml.errors import GateError, MissingExtraError, NotFoundError
 from plantml.metrics import bootstrap
 from plantml.registry import ledger
@@ -49,7 +48,7 @@ def train(work: Work) -> Result:
         config,
         machine=work.machine,
         stop=work.stop,
-        listener=Listener(say=work.say, progress=work.progress),
+        listener=work.listener,
     )
     assert run is not None  # one process only, see `consistency.check`
     scores = {name: value for name, value in run.scores.items() if "[" not in name}
@@ -73,7 +72,7 @@ def predict(work: Work) -> Result:
         selected = selection.select(
             [work.result("split")["dataset"]], [pipeline.bundle.contract.targets], _validate_config(url)
         )
-        machine = predictions.Machine(work.machine, work.stop, work.progress)
+        machine = predictions.Machine(work.machine, work.stop, work.listener.progress)
         predicted = predictions.predict(pipeline, selected.rows, cache, machine, f"predicting, {name}")
         files = prediction_tables.files("predictions", prediction_tables.predictions(selected, predicted))
         out = work.round.place("predictions", name)
@@ -87,7 +86,7 @@ def predict(work: Work) -> Result:
 def compare(work: Work) -> Result:
     """Compare both on all, frozen and recent test photos: paired, over groups, and by class."""
     both, gates = models(work), work.config.gates
-    machine = predictions.Machine(work.machine, work.stop, work.progress)
+    machine = predictions.Machine(work.machine, work.stop, work.listener.progress)
     opened = {name: work.pipeline(url) for name, url in both.items()}
     drop = gates.max_drop if IN_SERVICE in both else None
     compared = {}

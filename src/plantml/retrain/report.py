@@ -37,7 +37,7 @@ def report(work: Work) -> Result:
     storage.publish(work.round.url, files, last="report.json")
     hook = call_hook(work.config.on_result, content) if work.config.on_result else None
     if hook:
-        work.warn(hook)
+        work.listener.warn(hook)
     return {"html": work.round.place("report.html"), "markdown": work.round.place("report.md"),
             "json": work.round.place("report.json"), "hook": hook}  # fmt: skip
 

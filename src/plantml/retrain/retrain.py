@@ -80,7 +80,7 @@ def retrain(
     machine: Machine,
     stop: LeaseStop,
     step: str | None = None,
-    listener: Listener | None = None,
+    listener: Listener = Listener(),  # noqa: B008 - frozen
 ) -> RetrainResult:
     """Begin a round if one is due, or resume the open one.
 
@@ -99,7 +99,6 @@ def retrain(
     consistency.check(config)
     if step is not None and step not in STEPS:
         raise UsageError(f"There is no step {step!r}", "", f"Steps: {', '.join(STEPS)}.")
-    listener = listener or Listener()
     _check_work(config)
     idle, _ = _find_reason(config, machine, step)
     if idle is not None:
@@ -251,7 +250,7 @@ def _work(
     fixed = fixed.model_copy(update={name: getattr(config, name) for name in _UPDATABLE})
     by = str(begun.get("by") or registry.current_user())
     open_round = Round(config.work, number, begun)
-    return Work(fixed, open_round, machine, by, stop, listener.say, listener.progress, listener.warn)
+    return Work(fixed, open_round, machine, by, stop, listener)
 
 
 def _run_steps(work: Work, only: str | None) -> list[str]:
@@ -271,10 +270,10 @@ def _run_steps(work: Work, only: str | None) -> list[str]:
 
 
 def _run_step(work: Work, name: str) -> None:
-    work.say(f"{rounds.STEPS.index(name) + 1}/{len(STEPS)} {name}: {STEPS[name].about}")
+    work.listener.say(f"{rounds.STEPS.index(name) + 1}/{len(STEPS)} {name}: {STEPS[name].about}")
     commands = manual_commands.commands_for(work, name)
     for command in commands:
-        work.say(f"    {command}")
+        work.listener.say(f"    {command}")
     started = time.monotonic()
     result = STEPS[name].run(work)
     about = {"by": registry.current_user(), "seconds": round(time.monotonic() - started, 2), "commands": commands}

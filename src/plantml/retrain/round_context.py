@@ -1,10 +1,10 @@
 """The context of a step: configuration, results so far, and machine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from plantml.concurrency import Progress, Stop
+from plantml.concurrency import Listener, Stop
 from plantml.data import versions
 from plantml.data.manifest import Version
 from plantml.model.pipeline import Pipeline
@@ -26,9 +26,7 @@ class Work:
         machine: threads and cache.
         by: author, for the registry's history.
         stop: checked regularly.
-        say: receives status lines.
-        progress: returns a progress callback for a named task.
-        warn: receives warnings.
+        listener: receives status lines, progress and warnings.
     """
 
     config: RetrainConfig
@@ -36,9 +34,7 @@ class Work:
     machine: Machine
     by: str
     stop: Stop
-    say: Callable[[str], None]
-    progress: Callable[[str], Progress]
-    warn: Callable[[str], None] = lambda _: None
+    listener: Listener
 
     def result(self, step: str) -> Result:
         """The result of a finished step."""

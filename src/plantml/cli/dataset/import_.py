@@ -1,6 +1,6 @@
 """`plantml dataset import`."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,37 +26,62 @@ IMPORT_EXAMPLES = [
 
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="Folder or archive of photos, or an annotation file.")]
-Format = Annotated[
-    str,
-    typer.Option(
-        "--format",
-        metavar="FORMAT",
-        help="Format: folder, table, coco, yolo, voc, label-studio, hf or bundle; auto detects it.",
-    ),
-]
-Rule = Annotated[
-    str,
-    typer.Option(
-        metavar="RULE",
-        help="Rule for reading class names: auto, none, a target's name, or a pattern like crop___disease"
-        " or category/disease.",
-    ),
-]
-TaxonomyFile = Annotated[
-    str | None, typer.Option(metavar="FILE", help="YAML file that maps class names to labels; replaces --labels.")
-]
-Targets = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME[:KIND[:UNIT]]",
-        help="Column of the list to predict; kinds are class, multilabel and value. Repeatable.",
-    ),
-]
-ImageColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Column of the list that holds photos.")]
-GroupColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Column of the list whose groups a split keeps together.")
-]
-Reference = Annotated[bool, typer.Option("--reference", help="Reference photos in place; copy nothing.")]
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """The options of `import` and `add` that say how to read the source."""
+
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="Format: folder, table, coco, yolo, voc, label-studio, hf or bundle; auto detects it.",
+        ),
+    ] = "auto"
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="Rule for reading class names: auto, none, a target's name, or a pattern like crop___disease"
+            " or category/disease.",
+        ),
+    ] = "auto"
+    taxonomy: Annotated[
+        str | None, typer.Option(metavar="FILE", help="YAML file that maps class names to labels; replaces --labels.")
+    ] = None
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:KIND[:UNIT]]",
+            help="Column of the list to predict; kinds are class, multilabel and value. Repeatable.",
+        ),
+    ] = None
+    image_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the list that holds photos.")] = (
+        None
+    )
+    group_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of the list whose groups a split keeps together.")
+    ] = None
+    reference: Annotated[bool, typer.Option("--reference", help="Reference photos in place; copy nothing.")] = False
+    allow_root: AllowRoot = None
+
+    def list_source(self, source: str, *, offline: bool) -> "ImportListing":
+        """The photos of a source with their labels."""
+        from plantml.data import formats, labels
+        from plantml.storage.addresses import Trust
+
+        return formats.list_source(
+            source,
+            format=self.format_,
+            rule=self.labels,
+            taxonomy=labels.load_taxonomy(self.taxonomy) if self.taxonomy else None,
+            targets=self.target or (),
+            image_column=self.image_column,
+            group_column=self.group_column,
+            trust=Trust.of(self.allow_root, offline=offline),
+        )
 
 
 def import_(
@@ -65,17 +90,10 @@ def import_(
     dataset: Annotated[
         str, typer.Argument(metavar="DATASET", help="URL of the dataset; created if it does not exist.")
     ],
-    format_: Format = "auto",
-    labels: Rule = "auto",
-    taxonomy: TaxonomyFile = None,
+    reading: SourceOptions,
     draft_taxonomy: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write a draft taxonomy to edit, then exit.")
     ] = None,
-    target: Targets = None,
-    image_column: ImageColumn = None,
-    group_column: GroupColumn = None,
-    reference: Reference = False,
-    allow_root: AllowRoot = None,
 ) -> None:
     """Import photos and their labels into a dataset.
 
@@ -83,24 +101,13 @@ def import_(
     read become excluded rows with the reason. The source is never changed. Repeat the import to add new photos.
     """
     from plantml import storage
-    from plantml.data import formats
     from plantml.data import labels as label_rules
-    from plantml.storage.addresses import Trust
 
-    classes = label_rules.load_taxonomy(taxonomy) if taxonomy else None
-    listing = formats.list_source(
-        source,
-        format=format_,
-        rule=labels,
-        taxonomy=classes,
-        targets=target or (),
-        image_column=image_column,
-        group_column=group_column,
-        trust=Trust.of(allow_root, offline=console.machine.offline),
-    )
+    listing = reading.list_source(source, offline=console.machine.offline)
     if draft_taxonomy:
         names = listing.classes
-        drafted_text = label_rules.draft(classes or label_rules.read_names(names, labels))
+        classes = label_rules.load_taxonomy(reading.taxonomy) if reading.taxonomy else None
+        drafted_text = label_rules.draft(classes or label_rules.read_names(names, reading.labels))
         try:
             storage.create(draft_taxonomy, drafted_text.encode())
         except AlreadyExistsError as error:
@@ -116,7 +123,7 @@ def import_(
             ),
         )
         return
-    _import(console, "import", source, dataset, listing, reference=reference)
+    _import(console, "import", source, dataset, listing, reference=reading.reference)
 
 
 ADD_EXAMPLES = [
@@ -129,39 +136,21 @@ def add(
     console: Console,
     dataset: Dataset,
     source: Source,
+    reading: SourceOptions,
     new_classes: Annotated[
         bool, typer.Option("--new-classes", help="Allow targets and classes that are new to the dataset.")
     ] = False,
-    format_: Format = "auto",
-    labels: Rule = "auto",
-    taxonomy: TaxonomyFile = None,
-    target: Targets = None,
-    image_column: ImageColumn = None,
-    group_column: GroupColumn = None,
-    reference: Reference = False,
-    allow_root: AllowRoot = None,
 ) -> None:
     """Add new labelled photos to an existing dataset.
 
     Only photos with new names are read. Unknown classes are refused, so that a typo does not become a class. Exact
     duplicates with another label are reported, and found by `check`.
     """
-    from plantml.data import editing, formats, versions
-    from plantml.data import labels as label_rules
-    from plantml.storage.addresses import Trust
+    from plantml.data import editing, versions
 
-    listing = formats.list_source(
-        source,
-        format=format_,
-        rule=labels,
-        taxonomy=label_rules.load_taxonomy(taxonomy) if taxonomy else None,
-        targets=target or (),
-        image_column=image_column,
-        group_column=group_column,
-        trust=Trust.of(allow_root, offline=console.machine.offline),
-    )
+    listing = reading.list_source(source, offline=console.machine.offline)
     editing.check_known(versions.load(dataset), listing, new_classes=new_classes)
-    _import(console, "add", source, dataset, listing, reference=reference)
+    _import(console, "add", source, dataset, listing, reference=reading.reference)
 
 
 def _import(

@@ -11,9 +11,10 @@ VERIFY_EXAMPLES = ["plantml dataset verify leaves", "plantml dataset verify s3:/
 
 
 def verify(console: Console, dataset: Dataset) -> None:
-    """Verify the checksums of all photos, versions and tags; exit code 4 if a file is damaged.
+    """Verify the checksums of all photos, versions and tags.
 
-    DATASET@7 reads only that version. Files of older plantml versions without a checksum are listed.
+    The exit code is 4 if a file is missing or damaged. DATASET@7 reads only that version. Files of
+    older plantml versions without a checksum are listed.
     """
     from plantml.cli import verification
     from plantml.data import maintenance
