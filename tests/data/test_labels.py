@@ -226,3 +226,18 @@ def test_a_file_that_is_no_taxonomy_says_why(text, tmp_path):
 def test_a_missing_taxonomy_is_told(tmp_path):
     with pytest.raises(NotFoundError):
         load_taxonomy(str(tmp_path / "map.yaml"))
+
+
+def test_names_that_look_the_same_are_one_class():
+    composed, apart = "caf\u00e9 rust", "cafe\u0301 rust"
+    taxonomy = read_names([" healthy", "healthy", "rust ", "rust", composed, apart])
+    assert taxonomy(" healthy") == taxonomy("healthy") == {"health": "healthy", "disease": "none"}
+    assert taxonomy("rust ")["disease"] == taxonomy("rust")["disease"] == "rust"
+    assert taxonomy(composed) == taxonomy(apart)
+
+
+def test_an_empty_part_of_a_name_is_no_label():
+    assert read_names(["Apple___", "___rust"], "category___disease").meaning == {
+        "Apple___": {"category": "Apple"},
+        "___rust": {"health": "diseased", "disease": "rust"},
+    }

@@ -340,8 +340,8 @@ def test_a_version_of_before_checksums_is_read(make_rows):
 def test_an_edited_row_is_told_with_its_place_and_the_way_on(change, column, make_rows):
     rows = make_rows([{"status": "excluded", "image_id": None, "path": None}, change, {"boxes": []}], TARGETS)
     with pytest.raises(InputError) as caught:
-        from_parquet("memory://d", 3, unsealed(rows, TARGETS))
-    assert "memory://d@3" in caught.value.what
+        from_parquet("memory://d", 1, unsealed(rows, TARGETS))
+    assert "memory://d@1" in caught.value.what
     assert f"column {column}: " in caught.value.why
     # Of a key that is there twice, the first row is named.
     assert f"row {1 if change.get('name') == '00000.jpg' else 2} " in caught.value.why

@@ -284,3 +284,14 @@ def test_tags_given_at_the_same_time_are_all_kept(tmp_path, add):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: versions.tag(url, name), names))
     assert versions.tags(url) == dict.fromkeys(names, 1)
+
+
+def test_a_version_under_another_number_is_refused(url, make_rows):
+    for name in ("a.jpg", "b.jpg"):
+        versions.change(url, "import", {}, lambda head, name=name: (make_rows([{"name": name}]), (), None))
+    first = storage.read(versions.file_of(url, 1))
+    for number in (2, 3):
+        storage.write(versions.file_of(url, number), first)
+        with pytest.raises(InputError, match="is that of version 1"):
+            versions.load(f"{url}@{number}")
+    assert versions.load(f"{url}@1").number == 1

@@ -11,12 +11,14 @@ import pytest
 from PIL import Image
 
 from plantml import storage
-from plantml.detect import advice, annotate, shards
+from plantml.detect import advice, annotate, options, shards
+from plantml.detect.config import DetectConfig
 from plantml.detect.results import Extras
 from plantml.detect.similar import Similar
 from plantml.detect.tiles import Tiling
 from plantml.detect.tta import AveragedRuntime, augmented
 from plantml.errors import InputError, UsageError
+from plantml.model.bundle import Bundle
 
 
 @pytest.fixture
@@ -32,6 +34,21 @@ def photos(paint):
 
 def names(records):
     return [Path(record["image"]).name for record in records]
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"out": "r.jsonl", "sheet": "./r.jsonl"},
+        {"out": "r.jsonl", "embeddings": "e.npy", "annotate": "e.npy"},
+        {"out": "r.jsonl", "sheet": "leaf.onnx"},
+        {"out": "leaf.onnx/model.json"},
+    ],
+)
+def test_no_output_replaces_another_or_the_model(contract, outputs):
+    bundle = Bundle("leaf.onnx", contract, "d", {})
+    with pytest.raises(UsageError, match="same place|part of the model"):
+        options.check(DetectConfig(model="leaf.onnx", **outputs), bundle)
 
 
 # --- which records ----------------------------------------------------------------------------

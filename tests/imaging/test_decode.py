@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import sys
 import zlib
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, features
 
-from plantml.imaging import EXTENSIONS, MAX_PIXELS, PAD, Fit, ImageError, decode, facts, read, thumbnail
+from plantml.imaging import EXTENSIONS, MAX_PIXELS, PAD, Fit, ImageError, decode, facts, read, read_picture, thumbnail
 from plantml.imaging.decode import MAX_ASPECT
 from plantml.imaging.formats import register_heif
 
@@ -182,11 +183,28 @@ def test_sixteen_bits_of_colour_are_scaled_to_eight():
     assert pixels[0, 0].tolist() == [0, 128, 255]
 
 
-def test_thirty_two_bit_whole_numbers_are_read_as_sixteen_bit_levels():
-    levels = np.array([[-5, 0, 32896, 65535, 70000]], np.int32).repeat(5, 0)
-    image_facts, pixels = read(encode(Image.fromarray(levels), "TIFF"), Fit(5, 5, "squash"))
-    assert image_facts.mode == "I"
-    assert pixels[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+def test_thirty_two_bit_whole_numbers_are_refused_as_no_level_of_them_is_white():
+    levels = Image.fromarray(np.array([[0, 128, 255, 65535]], np.int32).repeat(4, 0))
+    for attempt in (lambda: decode(encode(levels, "TIFF"), SAME), lambda: read_picture(levels, SAME)):
+        with pytest.raises(ImageError, match="white") as caught:
+            attempt()
+        assert caught.value.code == "unsupported"
+
+
+def test_a_sixteen_bit_pgm_is_read_by_its_full_range():
+    pgm = b"P5\n4 4\n65535\n" + np.array([0, 32896, 65535, 65535], ">u2").tobytes() * 4
+    assert decode(pgm, Fit(4, 4, "squash"))[0, :, 0].tolist() == [0, 128, 255, 255]
+
+
+def test_no_decoder_but_those_of_photos_sees_a_file(tmp_path, monkeypatch):
+    ran = tmp_path / "ran"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {ran}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for head in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", b"8BPS", b"GIMP"):
+        with pytest.raises(ImageError):
+            decode(head, SAME)
+    assert not ran.exists()
 
 
 def test_floating_point_pixels_are_refused_with_advice(upright):

@@ -6,8 +6,9 @@ the user corrects and passes to the import.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plantml import storage
 from plantml.errors import InputError
@@ -74,12 +75,20 @@ def read_names(names: Iterable[str], rule: str = "auto") -> Taxonomy:
     Raises:
         InputError: the rule is invalid, or a name does not follow it.
     """
-    distinct = sorted(set(names))
+    plain = {name: plain_text(name) for name in sorted(set(names))}
+    distinct = sorted(set(plain.values()))
     if rule == "none":
-        return Taxonomy({name: {} for name in distinct}, "no labels")
+        return Taxonomy({name: {} for name in plain}, "no labels")
     if rule == "auto":
-        return _guess(distinct)
-    return Taxonomy({name: _by_pattern(name, rule) for name in distinct}, rule)
+        taxonomy = _guess(distinct)
+    else:
+        taxonomy = Taxonomy({name: _by_pattern(name, rule) for name in distinct}, rule)
+    return replace(taxonomy, meaning={name: taxonomy.meaning[text] for name, text in plain.items()})
+
+
+def plain_text(name: str) -> str:
+    """A name without spaces around it, its accents composed (NFC): names that look the same are the same class."""
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def load_taxonomy(url: str) -> Taxonomy:
@@ -131,7 +140,8 @@ def _by_pattern(name: str, rule: str) -> dict[str, str]:
             )
         values.append(value)
     values.append(rest)
-    return _ordered(with_health({key: value.strip() for key, value in zip(targets, values, strict=True)}))
+    labels = {key: value.strip() for key, value in zip(targets, values, strict=True) if value.strip()}
+    return _ordered(with_health(labels))
 
 
 def _guess(names: list[str]) -> Taxonomy:

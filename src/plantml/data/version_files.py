@@ -85,6 +85,8 @@ def read_commit(ref: str, data: bytes) -> Commit:
         raise InputError(f"The file of {ref} is not a dataset version", why, _next(ref)) from error
     if has_checksum and not checksums.is_intact(data):
         raise _damaged(ref, checksums.CHANGED)
+    if ref.rpartition("@")[2] != str(commit.parent + 1):
+        raise _damaged(ref, f"its file is that of version {commit.parent + 1}")
     return commit
 
 

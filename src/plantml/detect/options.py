@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from plantml import storage
 from plantml.detect import writers
 from plantml.detect.alias_watcher import output_schema, watched_alias
 from plantml.detect.config import STDOUT, DetectConfig
@@ -18,6 +19,7 @@ _NEED_FILE = ("sheet", "embeddings", "annotate", "sort_into", "changed_only", "s
 def check(config: DetectConfig, bundle: Bundle) -> None:
     """Raise `UsageError` for options that contradict each other, before any image is processed."""
     allowed_failures(config.max_failures, 0)
+    _check_places(config)
     if config.out == STDOUT:
         _check_stdout(config)
     else:
@@ -38,6 +40,22 @@ def check(config: DetectConfig, bundle: Bundle) -> None:
         from plantml.detect import record_filters
 
         record_filters.check(config.where, bundle.contract)
+
+
+def _check_places(config: DetectConfig) -> None:
+    """Raise `UsageError` if an output would replace another one, or a file of the model."""
+    model = storage.absolute(config.model or "")
+    flags: dict[str, str] = {}
+    for name in ("out", "sheet", "embeddings", "annotate", "sort_into", "journal"):
+        url, flag = getattr(config, name), f"--{name.replace('_', '-')}"
+        if url is None or url == STDOUT:
+            continue
+        place = storage.absolute(url)
+        if place in flags:
+            raise UsageError(f"{flag} and {flags[place]} name the same place", url, "Name two places.")
+        if config.model and f"{place}/".startswith(f"{model}/"):
+            raise UsageError(f"{flag} would replace a part of the model", url, "Choose another place.")
+        flags[place] = flag
 
 
 def _check_stdout(config: DetectConfig) -> None:

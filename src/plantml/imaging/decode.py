@@ -5,6 +5,8 @@ DCT scale that keeps twice the target size), rotate upright, convert to 8-bit RG
 bicubic), pad.
 """
 
+import functools
+import importlib
 import io
 import warnings
 import zlib
@@ -15,7 +17,16 @@ import numpy as np
 from PIL import Image
 
 from plantml.imaging.fit import Fit, Pixels, fitted
-from plantml.imaging.formats import HEIF_BRANDS, MAX_PIXELS, ImageError, register_heif, shielded, too_large, unreadable
+from plantml.imaging.formats import (
+    FORMATS,
+    HEIF_BRANDS,
+    MAX_PIXELS,
+    ImageError,
+    register_heif,
+    shielded,
+    too_large,
+    unreadable,
+)
 from plantml.imaging.header import Facts, Origin, facts_of, origin_of
 
 MAX_ASPECT = 1000
@@ -128,7 +139,8 @@ class _opened:  # noqa: N801 - reads as a verb where it is used
         try:
             if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
                 register_heif()
-            self.image = Image.open(io.BytesIO(data))
+                _formats.cache_clear()
+            self.image = Image.open(io.BytesIO(data), formats=_formats())
         except Image.DecompressionBombError as error:
             raise too_large(str(error), max_pixels) from error
         except Exception as error:  # a decoder may raise anything on an untrusted file
@@ -140,6 +152,15 @@ class _opened:  # noqa: N801 - reads as a verb where it is used
 
     def __exit__(self, *_: object) -> None:
         self.image.close()
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow decodes. HEIF joins with its decoder."""
+    Image.preinit()
+    for plugin in ("WebP", "Tiff", "Jpeg2K", "Avif"):  # not all of Pillow's, whose import takes long
+        importlib.import_module(f"PIL.{plugin}ImagePlugin")
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -186,6 +207,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     mode = image.mode
     if mode == "RGB" and "transparency" not in image.info:
         return image
+    if mode == "I" and image.format != "PPM":  # only a PGM of 16 bits is opened so
+        raise ImageError("unsupported", "32-bit pixels have no defined white", "Convert it to 8 or 16 bits.")
     if mode == "I" or mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.int64)
         grey = (np.clip(levels, 0, 65535) + 128) // 257

@@ -32,6 +32,11 @@ SUFFIXES = {
 # fmt: on
 """The usual file extension of each `Facts.format`."""
 
+FORMATS = (
+    "JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF", "HEIF",
+)  # fmt: skip
+"""What is decoded, by Pillow's names; no other decoder sees a file. Pillow runs Ghostscript for PostScript, for one."""
+
 HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 T = TypeVar("T")
 
@@ -117,6 +122,12 @@ _SIGNATURES: tuple[tuple[str, str, str, Callable[[bytes], bool]], ...] = (
         "a camera raw file or an unusual TIFF",
         _DEVELOP,
         lambda head: head[:4] in {b"II*\x00", b"MM\x00*", b"IIRO", b"IIRS", b"FUJI", b"IIU\x00"},
+    ),
+    (
+        "unsupported",
+        "a PostScript file",
+        "Export it as PNG first.",
+        lambda head: head[:4] in {b"%!PS", b"\xc5\xd0\xd3\xc6"},
     ),
     ("not-an-image", "a zip archive", "", lambda head: head[:2] == b"PK"),
     ("not-an-image", "gzip-compressed data", "", lambda head: head[:2] == b"\x1f\x8b"),

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from plantml.data.boxes import Box
 from plantml.data.importers import ImportListing, Item
+from plantml.data.labels import plain_text
 from plantml.data.manifest import SPLITS, SYSTEM
 from plantml.errors import InputError
 from plantml.targets import Kind, Target, check_name
@@ -45,7 +46,7 @@ def vetted(listing: ImportListing) -> ImportListing:
     name, number = Counter(item.name for item in items).most_common(1)[0] if items else ("", 1)
     if number > 1:
         raise InputError(f"{name} is named {number} times", "a photo has one row", "Name it once.")
-    classes = tuple(name for name in listing.classes if not text_fault(name))
+    classes = tuple(dict.fromkeys(plain_text(name) for name in listing.classes if not text_fault(name)))
     return replace(listing, items=items, classes=classes)
 
 
@@ -107,11 +108,22 @@ def _vetted(item: Item, kinds: Mapping[str, Kind]) -> Item:
         return Item(name, "", status="excluded", reason=f"{BAD_NAME}: {fault}")
     fault = next(_faults(item, kinds), "")
     if not fault:
-        return item
+        return replace(item, labels=_plain_labels(item.labels, kinds))
     split = item.split if item.split in SPLITS else None
     meta = {key: text.encode("utf-8", "backslashreplace").decode() for key, text in item.meta.items()}
     reason = f"{BAD_ANNOTATION}: {fault}"
     return replace(item, labels={}, boxes=None, group=None, split=split, meta=meta, status="excluded", reason=reason)
+
+
+def _plain_labels(labels: Mapping[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """Labels as `plain_text`; an empty one is none."""
+    plain = dict(labels)
+    for name, label in labels.items():
+        if kinds.get(name) == "class":
+            plain[name] = plain_text(label) or None
+        elif kinds.get(name) == "multilabel":
+            plain[name] = [text for each in label if (text := plain_text(each))]
+    return plain
 
 
 def _faults(item: Item, kinds: Mapping[str, Kind]) -> Iterator[str]:
