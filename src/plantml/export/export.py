@@ -104,10 +104,11 @@ def export(
 
     Raises:
         RefusedError: the predictions differ, or the score drops too far; nothing was written.
-        InputError: there are no photos to compare.
+        InputError: there are no photos to compare, or `to` lies in a bundle.
     """
     name = form_of(to, form)
     to = target_url(to, name)
+    _check_apart(to)
     bench = _Bench(Source(references.find(ref, cache), data, max_drop, cache, progress), split, limit)
     candidate = bench.judge(name)
     compared = bench.compared([candidate], threads)
@@ -171,6 +172,16 @@ def target_url(to: str, form: str) -> str:
     """The URL of the file to write."""
     to = storage.absolute(to)
     return to if _extension(to) else storage.join(to, FORMS[form].file)
+
+
+def _check_apart(to: str) -> None:
+    folder, _ = storage.split(to)
+    if storage.exists(storage.join(folder, bundles.MODEL_JSON)):
+        raise InputError(
+            f"{to} lies in the bundle {folder}",
+            "a bundle consists of the files that its model.json lists, and is never changed",
+            "Choose another path for the export.",
+        )
 
 
 def _extension(to: str) -> str:
