@@ -181,6 +181,22 @@ def test_a_registry_holds_models_and_guards_production(run, dataset, tmp_path):
     assert "challenger: 1" in registry._repr_html_()
 
 
+@pytest.mark.parametrize("name", ["../leaf", "a/../../leaf", "..", ".", "", "/leaf", "leaf/", None])
+def test_no_name_leads_out_of_a_registry(trained, tmp_path, name):
+    registry = plantml.Registry(tmp_path / "models")
+    acts = [
+        lambda: registry.add(trained.run, name),
+        lambda: registry.promote(name, 1, "challenger"),
+        lambda: registry.rollback(name, "challenger"),
+        lambda: registry.history(name),
+        lambda: registry.load(name, 1),
+    ]
+    for act in acts:
+        with pytest.raises(UsageError, match="not a name"):
+            act()
+    assert not list(tmp_path.iterdir())
+
+
 def test_notebooks_show_datasets_and_runs(run, small):
     assert "rust" in small._repr_html_()
     assert run.url in run._repr_html_()
