@@ -182,7 +182,9 @@ def tag(ref: str, name: str) -> int:
     """Name a version; the newest tag of a name wins. Returns the version's number."""
     if not re.fullmatch(_TAG, name):
         raise InputError(
-            f"{name!r} cannot be a tag", "a tag starts with a letter and contains only letters, digits, . _ -"
+            f"{name!r} cannot be a tag",
+            "a tag starts with a letter and contains only letters, digits, . _ -",
+            "Choose a name such as field-2025.",
         )
     version = load(ref)
     for _ in range(_TRIES):
