@@ -241,7 +241,11 @@ def _from_yaml(url: str) -> Mapping[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise InputError(f"{url} holds no settings", "its top level is not a mapping of keys to values")
+        raise InputError(
+            f"{url} holds no settings",
+            "its top level is not a mapping of keys to values",
+            "Write lines like epochs: 20.",
+        )
     return content
 
 
@@ -317,7 +321,7 @@ def _explained(error: ValidationError, model: type[BaseModel], origins: Mapping[
     name = key.partition(".")[0]
     flag = flag_name(name, model.model_fields[name])
     if flag and _origin(origins, name) == FLAG:
-        return InputError(f"The value of {flag} does not fit", why)
+        return InputError(f"The value of {flag} does not fit", why, f"Change {flag}, or leave it out.")
     return InputError(f"Setting {key}{_where(origins, key)} does not fit", why, hint)
 
 

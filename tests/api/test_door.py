@@ -132,6 +132,20 @@ def test_settings_are_checked_as_those_of_the_command(dataset, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("inside", ["", "/derived/run"])
+def test_a_run_does_not_lie_in_its_dataset(dataset, inside, contents):
+    before = contents(dataset.url)
+    with pytest.raises(InputError, match="would lie in the dataset"):
+        plantml.train(dataset, dataset.url + inside)
+    assert contents(dataset.url) == before
+
+
+def test_a_dataset_is_validated_on_once(run, dataset):
+    for datasets in ([], [dataset, dataset], [dataset, dataset.url]):
+        with pytest.raises(UsageError):
+            plantml.validate(run, datasets)
+
+
 def test_validation_gives_what_the_command_gives(cli, trained, run, dataset, tmp_path):
     result = cli("validate", trained.data, "--model", trained.run, "--set", "resamples=100", "--json")
     report = tmp_path / "report.html"
@@ -165,6 +179,22 @@ def test_a_registry_holds_models_and_guards_production(run, dataset, tmp_path):
     with pytest.raises(InputError):
         registry.rollback("leaf", "production")
     assert "challenger: 1" in registry._repr_html_()
+
+
+@pytest.mark.parametrize("name", ["../leaf", "a/../../leaf", "..", ".", "", "/leaf", "leaf/", None])
+def test_no_name_leads_out_of_a_registry(trained, tmp_path, name):
+    registry = plantml.Registry(tmp_path / "models")
+    acts = [
+        lambda: registry.add(trained.run, name),
+        lambda: registry.promote(name, 1, "challenger"),
+        lambda: registry.rollback(name, "challenger"),
+        lambda: registry.history(name),
+        lambda: registry.load(name, 1),
+    ]
+    for act in acts:
+        with pytest.raises(UsageError, match="not a name"):
+            act()
+    assert not list(tmp_path.iterdir())
 
 
 def test_notebooks_show_datasets_and_runs(run, small):

@@ -77,6 +77,26 @@ def test_batch_and_threads_change_nothing(trained, model, leaves):
     assert plantml.load(trained.run, threads=3, batch=2).predict(leaves).records == model.predict(leaves).records
 
 
+@pytest.mark.parametrize("name", ["threads", "batch", "top_k"])
+@pytest.mark.parametrize("number", [0, -1, 2.5, "2"])
+def test_numbers_that_cannot_be_are_refused(trained, name, number):
+    with pytest.raises(UsageError, match=f"{name} is"):
+        plantml.load(trained.run, **{name: number})
+
+
+@pytest.mark.parametrize("thing", [None, 3, {"a.jpg": 1}, [None], [3]])
+def test_what_is_no_image_is_wrong_usage(model, thing):
+    with pytest.raises(UsageError, match="is not an image"):
+        model.predict(thing)
+
+
+def test_one_image_may_come_in_any_container_of_bytes_and_as_a_stream(model, leaves):
+    data = Path(leaves[0]).read_bytes()
+    assert model.predict(bytearray(data)).records == model.predict(memoryview(data)).records
+    assert model.predict(bytearray(data)).records == model.predict(data).records
+    assert [each.image for each in model.stream(leaves[0])] == [leaves[0]]
+
+
 def test_what_cannot_be_loaded_says_why(trained, tmp_path):
     with pytest.raises(NotFoundError, match="no model"):
         plantml.load(tmp_path)

@@ -321,3 +321,30 @@ def test_an_option_takes_no_number_that_is_none(cli, tmp_path, value) -> None:
     done = cli("train", f"{tmp_path}/none", f"--target-risk={value}")
     assert done.code == Exit.USAGE
     assert "--target-risk" in done.err
+
+
+def test_what_a_user_gets_wrong_in_the_first_hour_says_what_to_do_next(cli, tmp_path, write_photos):
+    photos = write_photos(tmp_path / "photos", ["rust/a.jpg", "healthy/b.jpg"])
+    tables = {
+        "empty.csv": "image,disease\n",
+        "split.csv": "image,disease,split\nrust/a.jpg,rust,holdout\n",
+        "text.csv": "image,severity\nrust/a.jpg,much\n",
+    }
+    for name, text in tables.items():
+        (photos / name).write_text(text)
+    (photos / "list.yaml").write_text("- epochs\n")
+    data = tmp_path / "data"
+    assert cli("dataset", "import", photos, data).code == Exit.DONE
+    for arguments in [
+        ("dataset", "import", photos / "empty.csv", tmp_path / "out"),
+        ("dataset", "import", photos / "split.csv", tmp_path / "out"),
+        ("dataset", "import", photos / "text.csv", tmp_path / "out", "--target", "severity:value"),
+        ("dataset", "tag", data, "3"),
+        ("dataset", "rename-class", data, "disease", "mildew", "rust"),
+        ("dataset", "subset", data, tmp_path / "out", "--where", 'disease == "mildew"'),
+        ("detect", photos, "--model", data, "--batch", 0),
+        ("detect", photos, "--model", data, "--config", photos / "list.yaml"),
+    ]:
+        result = cli(*arguments)
+        assert result.code in {Exit.USAGE, Exit.INPUT}, arguments
+        assert "Next: " in result.err, result.err

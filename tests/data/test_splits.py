@@ -68,7 +68,22 @@ def test_ratios_are_exact_shares(text, shares):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0.7", "7/3", "1/1/1/1", "0/0/0", "-1/1/1", "a/b/c", "nan/1/1", "inf/1/1", "1//1"]
+    "text",
+    [
+        "",
+        "0.7",
+        "7/3",
+        "1/1/1/1",
+        "0/0/0",
+        "-1/1/1",
+        "a/b/c",
+        "nan/1/1",
+        "inf/1/1",
+        "1//1",
+        "1e400/1/1",
+        "1e999999999/1/1",
+        "1/1e-20/1",
+    ],
 )
 def test_other_texts_are_no_ratios(text):
     with pytest.raises(UsageError) as caught:

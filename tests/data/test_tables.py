@@ -13,6 +13,8 @@ from plantml.errors import InputError
         ("a.tsv", "url\tPath\nhttp://h/b.jpg\ta.jpg\n"),
         ("a.jsonl", '{"url": "http://h/b.jpg", "path": "a.jpg"}\n'),
         ("a.csv", "picture\na.jpg\n"),
+        ("a.csv", "url;path;share\nhttp://h/b.jpg;a.jpg;0,5\n"),
+        ("a.csv", "url\tpath\tshare\nhttp://h/b.jpg\ta.jpg\t0,5\n"),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -221,6 +221,21 @@ def test_failed_images_are_tried_again_when_asked(detect, folder, tmp_path):
     assert detect(*line).json["resumed"] == 8
 
 
+@pytest.mark.parametrize("name", ["list.csv", "mine.jsonl"])
+def test_a_file_of_somebody_else_is_not_replaced_unless_asked_for(detect, folder, tmp_path, name):
+    out = tmp_path / name
+    content = f"image\n{folder / 'a.jpg'}\n"
+    out.write_text(content)
+    source = out if name == "list.csv" else folder / "a.jpg"
+    result = detect(source, "--out", out)
+    assert result.code == Exit.INPUT
+    assert "--fresh" in result.err
+    assert out.read_text() == content
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert detect(folder / "a.jpg", "--out", out, "--fresh").code == Exit.DONE
+    assert out.read_text() != content
+
+
 def test_a_csv_is_compiled_from_the_same_journal_after_the_output_was_lost(detect, folder, tmp_path):
     out = tmp_path / "records.csv"
     detect(folder, "--out", out)

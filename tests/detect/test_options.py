@@ -47,7 +47,7 @@ def names(records):
 )
 def test_no_output_replaces_another_or_the_model(contract, outputs):
     bundle = Bundle("leaf.onnx", contract, "d", {})
-    with pytest.raises(UsageError, match="same place|part of the model"):
+    with pytest.raises(UsageError, match=r"same place|part of the model"):
         options.check(DetectConfig(model="leaf.onnx", **outputs), bundle)
 
 

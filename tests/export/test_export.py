@@ -156,6 +156,15 @@ def test_what_is_no_format_is_wrong_usage(to, form, message):
     assert "onnx" in error.value.hint or ".pt2" in error.value.hint
 
 
+@pytest.mark.parametrize("to", ["model.onnx", "other.onnx", ""])
+def test_nothing_is_written_into_a_bundle(cli, trained, contents, to):
+    before = contents(f"{trained.run}/bundle")
+    result = cli("export", trained.run, "--to", f"{trained.run}/bundle/{to}")
+    assert result.code == Exit.INPUT
+    assert "lies in the bundle" in result.err
+    assert contents(f"{trained.run}/bundle") == before
+
+
 def test_a_target_or_a_benchmark_must_be_asked_for(cli, trained, tmp_path):
     assert cli("export", trained.run).code == Exit.USAGE
     assert cli("export", trained.run, "--benchmark", "--to", tmp_path / "leaf.onnx").code == Exit.USAGE

@@ -16,6 +16,7 @@ from plantml import storage
 from plantml.errors import (
     AlreadyExistsError,
     Exit,
+    InputError,
     MissingExtraError,
     NotFoundError,
     PlantmlError,
@@ -1021,3 +1022,11 @@ def test_an_archive_in_memory_can_be_a_source(memory_url):
         file.writestr("a.jpg", b"one")
     storage.write(join(memory_url, "x.zip"), buffer.getvalue())
     assert storage.read(f"zip://a.jpg::{memory_url}/x.zip") == b"one"
+
+
+def test_a_result_is_written_neither_into_a_bundle_nor_among_the_files_of_a_dataset(url):
+    storage.publish(url, {"ds/versions/000001.parquet": b"", "leaf/model.json": b"{}"})
+    for place in ("ds/versions/000001.parquet", "ds/images/ab/x.jpg", "ds/derived/deep/page.html", "leaf/model.onnx"):
+        with pytest.raises(InputError, match=r"belongs to the dataset|folder of a model"):
+            storage.check_output(None, join(url, place))
+    storage.check_output(*(join(url, place) for place in ("ds/report.html", "images/x.jpg", "leaf.onnx", "leaf/sub/x")))

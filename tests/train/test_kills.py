@@ -22,6 +22,7 @@ SMALL = ("--size", "48", "--epochs", "3", "--set", "backbone=test_efficientnet",
 # Code that a subprocess runs before the command, so that it ends at a certain moment.
 AT_A_FILE = """
 from plantml import storage
+from plantml.storage import writing
 
 def fatal(work):
     def kills(url, *rest, **more):
@@ -30,7 +31,8 @@ def fatal(work):
         return work(url, *rest, **more)
     return kills
 
-storage.write, storage.staged = fatal(storage.write), fatal(storage.staged)
+writing.write = storage.write = fatal(storage.write)
+storage.staged = fatal(storage.staged)
 """
 AT_A_STEP = """
 from plantml.train.checkpoint import CheckpointCallback

@@ -1,10 +1,10 @@
 """A trained model in Python: `plantml.load(REF).predict(images)`."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,12 +63,12 @@ class Model:
         Raises:
             UsageError: something is none of these.
         """
-        inputs: list[ImageInput] = [cast("ImageInput", images)] if _is_one(images) else [*cast("Iterable[Any]", images)]
+        inputs: list[ImageInput] = list(_each(images))
         return Predictions(tuple(self.stream(inputs)), self.contract, inputs)
 
-    def stream(self, images: Iterable[ImageInput]) -> Iterator[Prediction]:
+    def stream(self, images: ImageInput | Iterable[ImageInput]) -> Iterator[Prediction]:
         """Like `predict`, but lazily, for any number of images."""
-        for kind, inputs in groupby(map(_checked, images), _kind):
+        for kind, inputs in groupby(map(_checked, _each(images)), _kind):
             if kind is str:
                 yield from self.pipeline.run(map(str, inputs))
             else:
@@ -104,19 +104,28 @@ def load(
         top_k: classes listed for each class target.
 
     Raises:
+        UsageError: `threads`, `batch` or `top_k` is not a whole number above 0.
         NotFoundError: there is no model.
         InputError: the model is damaged, or made by a newer plantml.
     """
     machine = settings.machine()
+    threads = machine.threads if threads is None else threads
+    for name, number in {"threads": threads, "batch": batch, "top_k": top_k}.items():
+        if not isinstance(number, int) or number < 1:
+            raise UsageError(
+                f"{name} is {number!r}", "it is a whole number above 0", f"Change {name}, or leave it out."
+            )
     bundle, opened = open_model(str(ref), runtime=runtime, device=device, cache=machine.cache())
-    pipeline = Pipeline(bundle, opened, threads=threads or machine.threads, batch=batch, top_k=top_k)
+    pipeline = Pipeline(bundle, opened, threads=threads, batch=batch, top_k=top_k)
     return Model(str(ref), device, pipeline)
 
 
-def _is_one(images: object) -> bool:
+def _each(images: Any) -> Iterable[ImageInput]:
+    """The images, if there are several; else the one. What is neither is left for `_checked` to refuse."""
     if isinstance(images, np.ndarray):
-        return images.ndim != 4
-    return isinstance(images, (str, Path, bytes, Image.Image))
+        return images if images.ndim == 4 else [images]
+    several = isinstance(images, Iterable) and not isinstance(images, (str, bytes, bytearray, memoryview, Mapping))
+    return images if several and not isinstance(images, Image.Image) else [images]
 
 
 def _checked(image: Any) -> str | bytes | Image.Image:
@@ -125,6 +134,8 @@ def _checked(image: Any) -> str | bytes | Image.Image:
         return str(image)
     if isinstance(image, (bytes, Image.Image)):
         return image
+    if isinstance(image, (bytearray, memoryview)):
+        return bytes(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise UsageError(

@@ -8,6 +8,7 @@ from plantml import registry, settings, storage
 from plantml.api import html
 from plantml.api.model import Model, load
 from plantml.api.run import Run
+from plantml.errors import UsageError
 from plantml.registry import AddedVersion, Change, Event, Ledger, inspection
 
 if TYPE_CHECKING:
@@ -99,6 +100,12 @@ class Registry:
         return load(f"{self._at(name)}@{version}", **options)
 
     def _at(self, name: str) -> str:
+        if not isinstance(name, str) or {"", ".", ".."} & {*name.split("/")}:  # such a name leaves the registry
+            raise UsageError(
+                f"{name!r} is not a name of a model in {self.url}",
+                "it names a place, not a model",
+                "Choose a name such as leaf.",
+            )
         return storage.join(self.url, name)
 
     def _repr_html_(self) -> str:

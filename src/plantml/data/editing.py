@@ -161,7 +161,9 @@ def rename_class(ref: str, target: str, old: str, new: str) -> Committed[int]:
         if known.kind == "value":
             raise InputError(f"{target} is a number", "it has no classes")
         if old not in known.classes and old not in in_boxes:
-            raise InputError(f"{target} has no class {old!r}", f"it has {', '.join(known.classes)}")
+            raise InputError(
+                f"{target} has no class {old!r}", f"it has {', '.join(known.classes)}", "Name one of them."
+            )
         column = pl.col(target)
         if known.kind == "class":
             had = version.rows.select((column == old).fill_null(value=False)).to_series()
@@ -258,7 +260,9 @@ def subset(
         raise InputError(f"There is a dataset at {url} already", "a subset is a new dataset", "Choose another path.")
     rows = where(source.rows, condition)
     if rows.is_empty():
-        raise InputError(f"No row of {source.ref} matches {condition!r}")
+        raise InputError(
+            f"No row of {source.ref} matches {condition!r}", "", f"See its classes: plantml dataset info {source.ref}"
+        )
     parameters = {"from": source.ref, "where": condition}
     return _bring(url, source, rows, "subset", parameters, threads=threads, progress=progress)
 

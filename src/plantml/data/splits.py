@@ -60,13 +60,20 @@ class SplitReport:
 def parse_ratios(text: str) -> tuple[Fraction, ...]:
     """`0.7/0.15/0.15` as exact shares of train, val and test. Raises `UsageError`."""
     try:
-        parts = [Fraction(part) for part in text.split("/")]
-    except (ValueError, ZeroDivisionError):
+        parts = [_part(part) for part in text.split("/")]
+    except ValueError:
         parts = []
-    if len(parts) != len(SPLITS) or any(part < 0 for part in parts) or not sum(parts):
+    if len(parts) != len(SPLITS) or not sum(parts):
         raise UsageError(f"{text!r} are not ratios", "", "Write train/val/test like 0.7/0.15/0.15 or 8/1/1.")
     total = sum(parts)
     return tuple(part / total for part in parts)
+
+
+def _part(text: str) -> Fraction:
+    value = float(text)
+    if value != 0 and not 1e-9 <= value <= 1e9:  # the exact fraction of 1e999999999 would take for ever
+        raise ValueError(text)
+    return Fraction(text) if value else Fraction(0)
 
 
 def split_dataset(

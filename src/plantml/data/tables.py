@@ -65,7 +65,7 @@ def read_table(url: str) -> "pl.DataFrame":
         if suffix not in _SEPARATORS:
             return pl.read_ndjson(io.BytesIO(data))
         # All as text: a photo, plant or class that is called 007 is not number 7.
-        return pl.read_csv(io.BytesIO(data), separator=_SEPARATORS[suffix], infer_schema=False, null_values=[""])
+        return pl.read_csv(io.BytesIO(data), separator=_separator(data, suffix), infer_schema=False, null_values=[""])
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         why = (suffix in _SEPARATORS and _open_quote(data, suffix)) or str(error).splitlines()[0]
         raise InputError(f"{url} cannot be read as a table", why, "Save it again, as UTF-8.") from error
@@ -106,10 +106,18 @@ def _read(url: str) -> bytes:
     return data if storage.suffix(url) == ".parquet" else as_utf8(data, url)
 
 
+def _separator(data: bytes, suffix: str) -> str:
+    """Of the cells. Spreadsheets write a `.csv` with semicolons or tabs where a comma is the decimal mark."""
+    header = data.split(b"\n", 1)[0]
+    if suffix == ".csv" and b"," not in header:
+        return next((mark for mark in ";\t" if mark.encode() in header), ",")
+    return _SEPARATORS[suffix]
+
+
 def _open_quote(data: bytes, suffix: str) -> str:
     """Where a cell starts whose quotation mark is never closed; empty if there is none."""
     text = io.StringIO(data.decode("utf-8", "replace"), newline="")
-    reader = csv.reader(text, delimiter=_SEPARATORS[suffix], strict=True)
+    reader = csv.reader(text, delimiter=_separator(data, suffix), strict=True)
     line = 1
     try:
         for _ in reader:
@@ -121,7 +129,7 @@ def _open_quote(data: bytes, suffix: str) -> str:
 
 def _csv(table: str, data: bytes, column: str | None) -> Iterator[str]:
     text = io.TextIOWrapper(io.BytesIO(data), "utf-8", "surrogateescape", newline="")
-    rows = csv.DictReader(text, delimiter=_SEPARATORS[storage.suffix(table)])
+    rows = csv.DictReader(text, delimiter=_separator(data, storage.suffix(table)))
     name = image_column(table, list(rows.fieldnames or ()), column, "--column")
     try:
         for row in rows:

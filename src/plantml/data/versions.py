@@ -187,7 +187,9 @@ def tag(ref: str, name: str) -> int:
     """Name a version; the newest tag of a name wins. Returns the version's number."""
     if not re.fullmatch(_TAG, name):
         raise InputError(
-            f"{name!r} cannot be a tag", "a tag starts with a letter and contains only letters, digits, . _ -"
+            f"{name!r} cannot be a tag",
+            "a tag starts with a letter and contains only letters, digits, . _ -",
+            "Choose a name such as field-2025.",
         )
     version = load(ref)
     folder = storage.join(version.url, "tags")

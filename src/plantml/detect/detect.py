@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TextIO
 
+from plantml import storage
 from plantml.concurrency import Progress, Stop, silent
 from plantml.detect import outputs
 from plantml.detect.config import STDOUT, DetectConfig
@@ -17,6 +18,7 @@ from plantml.detect.results import DetectionResult, Extras, Tally
 from plantml.detect.shards import Part, Shard
 from plantml.detect.sources import Sources
 from plantml.detect.writers import OutputRow, to_line
+from plantml.errors import InputError
 from plantml.model.bundle import Bundle
 from plantml.model.pipeline import BATCH, Pipeline, Prediction
 from plantml.model.records import allowed_failures, failed
@@ -94,7 +96,14 @@ class Detection:
     extras: Extras
 
     def open_journal(self, *, fresh: bool) -> Journal:
-        """The journal of the output."""
+        """The journal of the output. Raises `InputError` if the output exists and no journal tells who wrote it."""
+        out = self.config.out
+        if not fresh and storage.exists(out) and not storage.is_dir(self.config.journal or f"{out}.journal"):
+            raise InputError(
+                f"{out} exists, and no detection is known to have written it",
+                "it has no journal",
+                "Choose another --out; or replace the file: --fresh",
+            )
         return Journal(
             self.config.out,
             journal_options(self.pipeline.bundle, self.config, self.extras),

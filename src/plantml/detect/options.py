@@ -56,6 +56,8 @@ def _check_places(config: DetectConfig) -> None:
         if config.model and f"{place}/".startswith(f"{model}/"):
             raise UsageError(f"{flag} would replace a part of the model", url, "Choose another place.")
         flags[place] = flag
+        if name != "journal":
+            storage.check_output(storage.join(url, "x") if name in {"annotate", "sort_into"} else url)
 
 
 def _check_stdout(config: DetectConfig) -> None:

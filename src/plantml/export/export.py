@@ -96,7 +96,7 @@ def export(
 
     Raises:
         RefusedError: the predictions differ, or the score drops too far; nothing was written.
-        InputError: there are no photos to compare.
+        InputError: there are no photos to compare, or `to` lies in a bundle.
     """
     name = form_of(to, form) if to is not None else ""
     cache = machine.cache()
@@ -104,6 +104,7 @@ def export(
     if to is None:
         return _benchmark(bench, machine.threads)
     to = target_url(to, name)
+    storage.check_output(to)
     candidate = bench.judge(name)
     compared = bench.compared([candidate], machine.threads)
     if candidate.refused:

@@ -187,7 +187,9 @@ def check_alias(name: str) -> None:
     """Raise `InputError` for a malformed alias."""
     if not re.fullmatch(_ALIAS, name):
         raise InputError(
-            f"{name!r} is not a valid alias", "an alias starts with a letter and has letters, digits, _ and -"
+            f"{name!r} is not a valid alias",
+            "an alias starts with a letter and has letters, digits, _ and -",
+            "Choose a name such as challenger.",
         )
 
 

@@ -43,6 +43,7 @@ def pack(ref: str, out: str, cache: storage.Cache | None = None) -> Pack:
     url = storage.absolute(out)
     if storage.suffix(url) != PACK:
         raise UsageError(f"{out} is not a {PACK} file", "packs have this extension", f"Name it leaf{PACK}.")
+    storage.check_output(url)
     parts = inspect(ref, cache)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:

@@ -36,7 +36,7 @@ from plantml.storage.urls import (
     split,
     suffix,
 )
-from plantml.storage.writing import create, make_folder, now_utc, publish, remove, staged, write
+from plantml.storage.writing import check_output, create, make_folder, now_utc, publish, remove, staged, write
 
 __all__ = [
     "FETCH_BATCH",
@@ -50,6 +50,7 @@ __all__ = [
     "Links",
     "absolute",
     "basename",
+    "check_output",
     "check_sha256",
     "create",
     "damaged",

@@ -9,12 +9,36 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from plantml.errors import PlantmlError, StorageError
+from plantml.errors import InputError, PlantmlError, StorageError
 from plantml.storage import remote
 from plantml.storage.filesystem import BROKEN_DISK, NO_ROOM, ROOM_HINT, explained, open_filesystem, system_error
-from plantml.storage.urls import basename, is_local, join, local_path
+from plantml.storage.reading import exists
+from plantml.storage.urls import absolute, basename, is_local, join, local_path, split
 
+_OF_DATASETS = {"images", "versions", "tags", "derived"}
 _LOST_RACE = re.compile(r"pre-?condition|already exists|\b412\b", re.IGNORECASE)
+
+
+def check_output(*urls: str | None) -> None:
+    """Raise `InputError` if a result would be written into a bundle or among the files of a dataset.
+
+    Args:
+        urls: of files or folders to write; `None` is none.
+    """
+    for url in filter(None, urls):
+        folder, _ = split(absolute(url))
+        if exists(join(folder, "model.json")):
+            raise _owned(url, f"{folder} is the folder of a model")
+        while folder:
+            folder, name = split(folder)
+            if name in _OF_DATASETS and exists(join(folder, "versions", "000001.parquet")):
+                raise _owned(url, f"{join(folder, name)} belongs to the dataset {folder}")
+            if not name:
+                break
+
+
+def _owned(url: str, why: str) -> InputError:
+    return InputError(f"{url} cannot be written", why, "Choose another place.")
 
 
 def write(url: str, data: bytes, *, durable: bool = False) -> None:

@@ -6,6 +6,7 @@ from plantml import storage
 from plantml.data import versions
 from plantml.data.filters import where
 from plantml.data.manifest import Version, narrow_targets
+from plantml.errors import InputError
 from plantml.registry import references
 from plantml.train import folds
 from plantml.train.config import TrainConfig
@@ -30,9 +31,15 @@ def load_checked(ref: str, config: TrainConfig, out: str) -> Version:
         out: URL of the run; the plan of an existing run names the model it started from.
 
     Raises:
-        InputError: one of them is missing, or `where` does not fit the dataset.
+        InputError: one of them is missing, `where` does not fit the dataset, or `out` lies in it.
     """
     version = versions.load(ref)
+    if f"{storage.absolute(out)}/".startswith(f"{version.url}/"):
+        raise InputError(
+            f"The run {storage.absolute(out)} would lie in the dataset {version.url}",
+            "a dataset's folder contains no other files",
+            "Choose another --out.",
+        )
     select(version, config)
     run = storage.join(storage.absolute(out), "fold-1") if config.folds else storage.absolute(out)
     if config.warm_start and not storage.exists(storage.join(run, PLAN)):

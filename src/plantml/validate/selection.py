@@ -12,7 +12,7 @@ from plantml import storage
 from plantml.data import versions
 from plantml.data.filters import where
 from plantml.data.manifest import Version
-from plantml.errors import InputError
+from plantml.errors import InputError, UsageError
 from plantml.metrics import Groups
 from plantml.targets import Target
 from plantml.validate.config import ValidateConfig
@@ -63,9 +63,17 @@ def select(refs: Sequence[str], models: Sequence[Sequence[Target]], config: Vali
         config: split, condition, names and the like.
 
     Raises:
-        InputError: there are none, model and datasets share no target, or a label is unknown to a model.
+        UsageError: a dataset is named twice, or none is.
+        InputError: there are no photos, model and datasets share no target, or a label is unknown to a model.
     """
     dataset_versions = [versions.load(ref) for ref in refs]
+    urls = [version.url for version in dataset_versions]
+    if not urls or len(set(urls)) < len(urls):
+        raise UsageError(
+            "A dataset is named twice" if urls else "No dataset is named",
+            "every photo counts once" if urls else "",
+            "Name one version of each dataset.",
+        )
     renames = _renames(config.map) if config.map else {}
     _check_renames(renames, dataset_versions, config.map or "")
     tables = [_rows(version, config, renames) for version in dataset_versions]

@@ -123,6 +123,8 @@ def _check(config: ValidateConfig, other: Pipeline | None) -> None:
         raise UsageError("--max-drop needs a second model", "", "Name the other model: --against RUN")
     if config.review and not config.out:
         raise UsageError("--review needs an output folder", "", "Name a folder: --out DIR")
+    files = (config.report, config.markdown, config.junit)
+    storage.check_output(*files, storage.join(config.out, METRICS) if config.out else None)
 
 
 # --- predictions and scores -------------------------------------------------------------------

@@ -49,6 +49,7 @@ def check(
     from plantml.curate import report
     from plantml.curate.context import Subject
 
+    storage.check_output(findings, html)
     levels = library.levels(fail_on) if fail_on else ()
     result = library.run(
         dataset, console.machine, only=_names(only), skip=_names(skip), model=model, progress=console.progress

@@ -59,6 +59,7 @@ def drift(
     from plantml.drift import drift as library
     from plantml.drift import report as pages
 
+    storage.check_output(picture, html)
     options = library.Options(split, model, not skip_embeddings, (embeddings_a, embeddings_b), max_psi, min_p, seed)
     result = library.drift(before, after, options, console.machine, console.progress)
     if picture:

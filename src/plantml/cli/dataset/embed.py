@@ -41,6 +41,7 @@ def embed(
 
     if color and not map_:
         raise UsageError("--color needs a map", "", "Draw one: --map map.png")
+    storage.check_output(out, map_)
     progress = console.progress("embedding")
     embedded = similar.embed(dataset, console.machine, model=model, pca=pca, progress=progress)
     if out:
@@ -98,6 +99,7 @@ def similar(
     from plantml import storage
     from plantml.curate import similar as library
 
+    storage.check_output(sheet)
     progress = console.progress("embedding")
     version, matches = library.similar(image, dataset, console.machine, model=model, count=number, progress=progress)
     if sheet:

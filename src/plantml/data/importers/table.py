@@ -66,7 +66,7 @@ def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> 
             )
         )
     if not items:
-        raise InputError(f"No photos in {source}", "the list has no rows")
+        raise InputError(f"No photos in {source}", "the list has no rows", "Write one row per photo.")
     _check_names(source, items)
     named = [*to_predict]
     named += [Target("health", "class")] if derives_health else []
@@ -100,7 +100,11 @@ def _targets(source: str, table: pl.DataFrame, options: Sequence[str]) -> list[T
         if kind not in get_args(Kind):
             raise InputError(f"Unknown kind {kind!r} in {text!r}", f"kinds: {', '.join(get_args(Kind))}")
         if kind == "value" and not numeric:
-            raise InputError(f"Column {name!r} of {source} is not numeric", f"its type is {column.dtype}")
+            raise InputError(
+                f"Column {name!r} of {source} is not numeric",
+                f"its type is {column.dtype}",
+                "Write numbers such as 0.5, or leave cells empty.",
+            )
         by_column = [target for target in by_column if target.name != name]
         by_column.append(Target(name, kind, unit=unit))  # type: ignore[arg-type]
     return by_column
@@ -136,7 +140,9 @@ def _split(source: str, value: Any) -> str | None:
     try:
         return SPLIT_NAMES[str(value).lower()]
     except KeyError:
-        raise InputError(f"{source} names an unknown split {value!r}", "splits are train, val and test") from None
+        raise InputError(
+            f"{source} names an unknown split {value!r}", "splits are train, val and test", "Rename it in the list."
+        ) from None
 
 
 def _url(base: str, name: str) -> str:
