@@ -192,3 +192,11 @@ def test_conditions_that_are_none_are_refused(real, tmp_path):
     for condition in ("disease =", "__import__('os')", "disease.x", "colour == 1", "disease == 1 + 1"):
         with pytest.raises(UsageError, match="where"):
             editing.subset(real, str(tmp_path / "x"), condition)
+
+
+def test_a_disease_is_not_renamed_to_none_while_the_health_says_diseased(tmp_path, make_rows):
+    targets = (Target("health", "class", ("diseased",)), Target("disease", "class", ("rust",)))
+    rows = make_rows([{"health": "diseased", "disease": "rust"}], targets)
+    versions.change(str(tmp_path), "import", {}, lambda _: (rows, targets, None))
+    with pytest.raises(InputError, match="healthy plant"):
+        editing.rename_class(str(tmp_path), "disease", "rust", "none")

@@ -161,7 +161,7 @@ def test_nothing_is_written_into_a_bundle(cli, trained, contents, to):
     before = contents(f"{trained.run}/bundle")
     result = cli("export", trained.run, "--to", f"{trained.run}/bundle/{to}")
     assert result.code == Exit.INPUT
-    assert "lies in the bundle" in result.err
+    assert "is the folder of a model" in result.err
     assert contents(f"{trained.run}/bundle") == before
 
 

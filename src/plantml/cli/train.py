@@ -56,6 +56,8 @@ def train(
     from plantml.train import selection
 
     version = selection.load_checked(dataset, config, out)
+    if leak := selection.leaks(selection.select(version, config)):
+        console.warn(leak)
     # Every early check is done: these imports take seconds.
     from plantml.concurrency import Stop
     from plantml.train import crossvalidation

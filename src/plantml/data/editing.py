@@ -19,7 +19,7 @@ from plantml.data.manifest import EXCLUDED, OK, Version
 from plantml.data.tables import is_table, read_table
 from plantml.data.versions import Committed
 from plantml.errors import InputError, UsageError
-from plantml.targets import Target
+from plantml.targets import NO_DISEASE, Target
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,13 @@ def rename_class(ref: str, target: str, old: str, new: str) -> Committed[int]:
     """
     if not new.strip() or new != new.strip():
         raise UsageError(f"{new!r} cannot be a class", "a name is not empty and does not start or end with a space")
-    versions.load(ref)  # `change` would start a missing dataset empty
+    targets_now = {item.name for item in versions.load(ref).targets}  # `change` would start a missing dataset empty
+    if target == "disease" and NO_DISEASE in {old, new} and "health" in targets_now:
+        raise InputError(
+            f"{old} cannot be renamed to {new}",
+            f"{NO_DISEASE} stands for a healthy plant, and the health of these photos would stay as it is",
+            "Correct both labels of the photos: plantml dataset relabel",
+        )
 
     def rename(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...], int]:
         in_boxes = _box_classes(version.rows, target)

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import polars as pl
+
 from plantml import storage
 from plantml.data import versions
 from plantml.data.filters import where
@@ -20,6 +22,22 @@ def select(dataset: str | Version, config: TrainConfig) -> Version:
         rows = where(version.rows, config.where)
         version = replace(version, rows=rows, targets=narrow_targets(rows, version.targets))
     return folds.of_fold(version, config.fold, config.folds, config.seed) if config.fold else version
+
+
+def leaks(version: Version) -> str:
+    """What train shares with val and test, as a sentence; empty if they are apart. Copies are those of equal bytes."""
+    rows, train = version.usable(), pl.col("split") == "train"
+    others = rows.filter(pl.col("split").is_in(["val", "test"]))
+    copies = rows.filter(train & pl.col("image_id").is_in(others["image_id"].implode())).height
+    torn = rows.filter(train & pl.col("group").is_in(others["group"].drop_nulls().implode()))["group"].n_unique()
+    counts = {"photo": copies, "group": torn}
+    shared = [f"{number} {name}{'' if number == 1 else 's'}" for name, number in counts.items() if number]
+    if not shared:
+        return ""
+    return (
+        f"Leak: {' and '.join(shared)} of train also in val or test, so scores will be too high. "
+        f"Split anew: plantml dataset split {version.url} --resplit"
+    )
 
 
 def load_checked(ref: str, config: TrainConfig, out: str) -> Version:

@@ -7,6 +7,7 @@ import polars as pl
 from plantml import imaging, storage
 from plantml.curate.context import Subject
 from plantml.curate.findings import Finding
+from plantml.errors import NotFoundError
 
 _REASONS = {
     "empty": "empty-file",
@@ -41,6 +42,7 @@ _SMALL, _LARGE, _LONG = 64, 100_000_000, 4.0
 def check(subject: Subject) -> Iterator[Finding]:
     """Report files that cannot be decoded, and unusual properties of the others."""
     yield from _unreadable(subject)
+    yield from _gone(subject)
     yield from _names(subject)
     yield from _shapes(subject.pictures)
     yield from _facts(subject.pictures)
@@ -51,6 +53,20 @@ def _unreadable(subject: Subject) -> Iterator[Finding]:
         code = _REASONS.get(reason.partition(":")[0])
         if code:
             yield Finding(code, (row,), reason.partition(": ")[2] or reason, 1.0)
+
+
+def _gone(subject: Subject) -> Iterator[Finding]:
+    """Copied photos that the dataset's folder no longer has. `plantml dataset verify` reads all of them."""
+    copied = subject.pictures.filter(pl.col("path").str.starts_with("images/")).select("row", "path")
+    if copied.is_empty():
+        return
+    try:
+        present = {entry.name for entry in storage.list_files(storage.join(subject.version.url, "images"))}
+    except NotFoundError:
+        present = set()
+    for row, path in copied.iter_rows():
+        if path.removeprefix("images/") not in present:
+            yield Finding("missing", (row,), f"{path} is gone", 1.0)
 
 
 def _names(subject: Subject) -> Iterator[Finding]:
