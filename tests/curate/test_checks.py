@@ -62,7 +62,7 @@ def test_what_is_unusual_of_a_file_is_told(change, code, looked, subject_of):
     rows[1] |= change
     findings = codes(files.check(subject_of(rows)))
     assert [finding for finding in findings if finding[0] != "missing"] == [(code, (1,))]
-    assert findings[:3] == [("missing", (row,)) for row in range(3)]  # there are rows only
+    assert sum(name == "missing" for name, _ in findings) == 3  # there are rows only
 
 
 @pytest.mark.parametrize(
