@@ -145,11 +145,14 @@ def test_an_export_comes_back_from_a_zip_and_a_tar(format_, dataset, tmp_path):
 
 
 names = st.text(st.sampled_from("abXY z/._-|'\"<&é\\:"), min_size=1, max_size=8)
+labels = names.map(str.strip).filter(bool)
+"""As an import leaves them."""
+
 drawn = st.none() | st.lists(
     st.builds(
         Box,
         *[st.floats(-5, 50, allow_nan=False, width=32)] * 4,
-        st.dictionaries(st.sampled_from(["category", "disease"]), names, max_size=2),
+        st.dictionaries(st.sampled_from(["category", "disease"]), labels, max_size=2),
     ),
     max_size=3,
 )
@@ -158,10 +161,10 @@ records = st.lists(
         {"split": st.sampled_from([None, "train", "val", "test"]), "group": st.none() | names, "boxes": drawn},
         optional={
             "name": names,
-            "category": names,
-            "disease": names,
+            "category": labels,
+            "disease": labels,
             "health": st.sampled_from(["healthy", "diseased"]),
-            "symptoms": st.lists(names, max_size=2, unique=True),
+            "symptoms": st.lists(labels, max_size=2, unique=True),
             "severity": st.floats(0, 1),
         },
     ),
