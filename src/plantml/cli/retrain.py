@@ -1,6 +1,7 @@
 """`plantml retrain`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -57,7 +58,7 @@ def retrain(
         raise UsageError("--step, --dry-run and --abandon exclude each other", "", "Use one of them.")
     if dry_run:
         result, commands = library.plan(resolved.value, console.machine)
-        content = _as_json(result) | {"commands": commands}
+        content = asdict(result) | {"commands": commands}
         console.result("retrain", content, lambda page: _show_plan(page, result, commands))
         return
     with LeaseStop() as stop:
@@ -67,19 +68,7 @@ def retrain(
             result = library.retrain(
                 resolved.value, machine=console.machine, stop=stop, step=step, listener=console.listener
             )
-    console.result("retrain", _as_json(result), lambda page: _show(page, result))
-
-
-def _as_json(result: "RetrainResult") -> dict[str, Any]:
-    return {
-        "outcome": result.outcome,
-        "reasons": list(result.reasons),
-        "round": result.round,
-        "done": list(result.done),
-        "results": dict(result.results),
-        "news": result.news,
-        "report": result.report,
-    }
+    console.result("retrain", asdict(result), lambda page: _show(page, result))
 
 
 def _show(page: Page, result: "RetrainResult") -> None:

@@ -69,16 +69,14 @@ def detect(
         tally = Tally()
         written = detection.print(sources.photos, stdout, stop, progress, tally)
         seconds = time.monotonic() - started
-        return summarize(config, Published(tally, written), sources, seconds=seconds, stopped=bool(stop))
+        return summarize(config, Published(tally, written), sources, seconds=seconds)
     part = Part(sources.photos, Shard.parse(config.shard)) if config.shard else None
     photos = part.photos if part else sources.photos
     journal = detection.open_journal(fresh=fresh)
     resumed = detection.fill(journal, photos, stop, progress)
     seconds = time.monotonic() - started
     published = Published(count(journal, photos)) if stop else detection.publish(journal, photos, part)
-    return summarize(
-        config, published, sources, seconds=seconds, stopped=bool(stop), resumed=resumed, warnings=journal.damaged
-    )
+    return summarize(config, published, sources, seconds=seconds, resumed=resumed, warnings=journal.damaged)
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,6 @@ def summarize(
     sources: Sources,
     *,
     seconds: float,
-    stopped: bool,
     resumed: int = 0,
     warnings: Sequence[str] = (),
 ) -> DetectionResult:
@@ -216,6 +213,5 @@ def summarize(
         written=published.written,
         annotated=published.annotated,
         sorted=dict(published.sorted),
-        stopped=stopped,
         warnings=tuple(warnings),
     )

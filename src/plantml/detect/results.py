@@ -35,7 +35,6 @@ class DetectionResult:
         written: records in the output; fewer than `images` with a condition or `changed_only`.
         annotated: photos drawn.
         sorted: photos added to each label's folder.
-        stopped: true if a signal ended it early; the output is not written then.
         warnings: a sentence each.
     """
 
@@ -51,7 +50,6 @@ class DetectionResult:
     written: int
     annotated: int = 0
     sorted: Mapping[str, int] = field(default_factory=dict)
-    stopped: bool = False
     warnings: Sequence[str] = ()
 
     @property

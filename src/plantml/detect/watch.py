@@ -94,7 +94,6 @@ def watch(
         published,
         sources,
         seconds=time.monotonic() - started,
-        stopped=True,
         resumed=resumed,
         warnings=journal.damaged if journal else (),
     )

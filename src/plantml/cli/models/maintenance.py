@@ -1,5 +1,6 @@
 """`plantml models verify`, `remove` and `gc`: stored files."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -69,8 +70,6 @@ def gc(
     result = maintenance.collect_garbage(
         model, by=by or registry.current_user(), dry_run=dry_run, min_age=3600 * min_age
     )
-    content = {"unfinished": list(result.unfinished), "removed": list(result.removed), "files": list(result.files),
-               "bytes": result.bytes, "gone": result.gone}  # fmt: skip
 
     def show(page: Page) -> None:
         for what, numbers in (("never finished", result.unfinished), ("removed", result.removed)):
@@ -79,4 +78,4 @@ def gc(
         action = "removed" if result.gone else "would be removed"
         page.line(f"{count(len(result.files), 'file')}, {result.bytes / 1e6:.1f} MB, {action}")
 
-    console.result("models gc", content, show)
+    console.result("models gc", asdict(result), show)
