@@ -150,7 +150,7 @@ def test_a_drop_without_another_model_is_wrong_usage(cli, trained):
 
 def test_all_outputs_in_one_command(cli, trained, tmp_path):
     result = cli(
-        "validate", trained.data, trained.data, "--model", trained.run, "--batch", 5, "--where", "brightness > 0",
+        "validate", trained.data, "--model", trained.run, "--batch", 5, "--where", "brightness > 0",
         "--report", tmp_path / "r.html", "--markdown", tmp_path / "r.md", "--junit", tmp_path / "r.xml",
         "--review", 3, "--out", tmp_path / "out", "--min", "macro_f1=0",
     )  # fmt: skip
