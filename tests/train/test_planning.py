@@ -243,3 +243,10 @@ def test_a_probe_has_defaults_of_a_probe() -> None:
     assert (quick.mode, quick.batch_size, quick.lr, quick.patience) == ("probe", 256, 5e-3, quick.epochs)
     custom = plan(TrainConfig(preset="quick", lr=0.1, batch_size=8, patience=3), photos(100))
     assert (custom.batch_size, custom.lr, custom.patience) == (8, 0.1, 3)
+
+
+@pytest.mark.parametrize("written", [32, "32"])
+def test_a_precision_may_be_written_as_a_number(written):
+    assert TrainConfig(precision=written).precision == "32"
+    with pytest.raises(ValueError, match="precision"):
+        TrainConfig(precision=16)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from plantml.settings import Config, Duration, Seed, option
 
@@ -104,7 +104,9 @@ class TrainConfig(FixedSettings):
         "auto",
         description="Class balancing: off, weights (effective number), logits (logit adjustment) or sampling.",
     )
-    precision: Precision | Auto = Field("auto", description="Numeric precision: 32 or bf16.")
+    precision: Annotated[Precision | Auto, BeforeValidator(str)] = Field(  # in YAML 32 is a number
+        "auto", description="Numeric precision: 32 or bf16."
+    )
     workers: Annotated[int, Field(ge=0, le=256)] | Auto = Field(
         "auto", description="Augmentation worker processes; 0 augments in the training process."
     )
