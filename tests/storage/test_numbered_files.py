@@ -2,6 +2,7 @@
 
 import json
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -81,21 +82,13 @@ def test_a_writer_that_never_wins_ends_with_an_error(memory_url, monkeypatch):
 
 
 KILLED = """
-import builtins, itertools, json, os, signal, sys
+import json, sys
+sys.path.insert(0, sys.argv[2])
+from kills import kill_at_every_write
 from plantml import storage
 from plantml.storage import numbered_files
-calls = 0
 
-def fatal(work, at):
-    def call(*arguments, **more):
-        global calls
-        calls += 1
-        if calls == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return work(*arguments, **more)
-    return call
-
-def append(url, last):
+def append(url, last=3):
     def attempt():
         number = max(numbered_files.list_numbers(url, ".json"), default=0) + 1
         if number <= last:
@@ -104,27 +97,18 @@ def append(url, last):
     while numbered_files.create_next(url, attempt) <= last:
         pass
 
-for at in itertools.count(1):
-    url = f"{sys.argv[1]}/{at}"
-    child = os.fork()
-    if not child:
-        for place, name in ((builtins, "open"), (os, "fsync"), (os, "link"), (os, "unlink")):
-            setattr(place, name, fatal(getattr(place, name), at))
-        append(url, 3)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
+def check(url):
     for last in (0, 5):  # what is left, and what a repeated call makes of it
         append(url, last)
         entries = numbered_files.list_numbers(url, ".json")
-        assert list(entries) == [json.loads(storage.read(entry.url)) for entry in entries.values()], at
-    assert len(entries) == 5 and list(entries) == [1, 2, 3, 4, 5], at
-    if not os.WIFSIGNALED(status):
-        break
-print(at)
+        assert list(entries) == [json.loads(storage.read(entry.url)) for entry in entries.values()]
+    assert list(entries) == [1, 2, 3, 4, 5]
+
+print(kill_at_every_write(append, check, sys.argv[1]))
 """
 
 
 def test_a_process_killed_at_every_write_leaves_whole_files_without_gaps(tmp_path, run_python):
-    out, err = run_python(KILLED, tmp_path).communicate(timeout=60)
+    out, err = run_python(KILLED, tmp_path, Path(__file__).parent).communicate(timeout=60)
     assert not err
     assert int(out) > 3 * 4

@@ -176,33 +176,11 @@ def test_a_kill_at_a_request_costs_one_segment(place, answered, request, monkeyp
 
 
 KILLED = """
-import builtins, itertools, os, signal, sys
+import sys
 sys.path.insert(0, sys.argv[2])
+from kills import kill_at_every_write
 from test_segments import check_and_finish, written
-calls = 0
-
-def fatal(work, at):
-    def call(*arguments, **more):
-        global calls
-        calls += 1
-        if calls == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return work(*arguments, **more)
-    return call
-
-for at in itertools.count(1):
-    url = f"{sys.argv[1]}/{at}"
-    child = os.fork()
-    if not child:
-        for place, name in ((builtins, "open"), (os, "fsync"), (os, "link"), (os, "unlink")):
-            setattr(place, name, fatal(getattr(place, name), at))
-        written(url)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    check_and_finish(url)
-    if not os.WIFSIGNALED(status):
-        break
-print(at)
+print(kill_at_every_write(written, check_and_finish, sys.argv[1]))
 """
 
 
