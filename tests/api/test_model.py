@@ -1,4 +1,5 @@
 import hashlib
+import io
 import itertools
 import json
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_numbers_that_cannot_be_are_refused(trained, name, number):
         plantml.load(trained.run, **{name: number})
 
 
-@pytest.mark.parametrize("thing", [None, 3, {"a.jpg": 1}, [None], [3]])
+@pytest.mark.parametrize("thing", [None, 3, {"a.jpg": 1}, [None], [3], io.BytesIO(b"a\nb")])
 def test_what_is_no_image_is_wrong_usage(model, thing):
     with pytest.raises(UsageError, match="is not an image"):
         model.predict(thing)

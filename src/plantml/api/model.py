@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from io import IOBase
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -124,8 +125,8 @@ def _each(images: Any) -> Iterable[ImageInput]:
     """The images, if there are several; else the one. What is neither is left for `_checked` to refuse."""
     if isinstance(images, np.ndarray):
         return images if images.ndim == 4 else [images]
-    several = isinstance(images, Iterable) and not isinstance(images, (str, bytes, bytearray, memoryview, Mapping))
-    return images if several and not isinstance(images, Image.Image) else [images]
+    one = (str, bytes, bytearray, memoryview, Mapping, Image.Image, IOBase)
+    return images if isinstance(images, Iterable) and not isinstance(images, one) else [images]
 
 
 def _checked(image: Any) -> str | bytes | Image.Image:
