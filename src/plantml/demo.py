@@ -13,7 +13,7 @@ A dataset with four targets; photos of one plant form a group
 Train, val and test splits, no plant in two of them
     dataset split {0}/leaves
 A model for all four targets
-    train {0}/leaves --out {0}/run --size 128 --epochs {2} --set precision=32
+    train {0}/leaves --out {0}/run --size 112 --epochs {2} --set precision=32
 Its scores on plants that it has not seen
     validate {0}/leaves --model {0}/run --out {0}/validation
 One file that needs only onnxruntime, verified against the model
