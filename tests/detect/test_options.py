@@ -18,7 +18,6 @@ from plantml.detect.similar import Similar
 from plantml.detect.tiles import Tiling
 from plantml.detect.tta import AveragedRuntime, augmented
 from plantml.errors import InputError, UsageError
-from plantml.model.bundle import Bundle
 
 
 @pytest.fixture
@@ -45,10 +44,9 @@ def names(records):
         {"out": "leaf.onnx/model.json"},
     ],
 )
-def test_no_output_replaces_another_or_the_model(contract, outputs):
-    bundle = Bundle("leaf.onnx", contract, "d", {})
+def test_no_output_replaces_another_or_the_model(outputs):
     with pytest.raises(UsageError, match=r"same place|part of the model"):
-        options.check(DetectConfig(model="leaf.onnx", **outputs), bundle)
+        options.check_places(DetectConfig(model="leaf.onnx", **outputs))
 
 
 # --- which records ----------------------------------------------------------------------------

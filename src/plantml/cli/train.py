@@ -55,9 +55,7 @@ def train(
         raise UsageError("--folds trains on one device", "", "Remove --devices and --nodes.")
     from plantml.train import selection
 
-    version = selection.load_checked(dataset, config, out)
-    if leak := selection.leaks(selection.select(version, config)):
-        console.warn(leak)
+    version = selection.load_checked(dataset, config, out, console.warn)
     # Every early check is done: these imports take seconds.
     from plantml.concurrency import Stop
     from plantml.train import crossvalidation

@@ -19,7 +19,6 @@ _NEED_FILE = ("sheet", "embeddings", "annotate", "sort_into", "changed_only", "s
 def check(config: DetectConfig, bundle: Bundle) -> None:
     """Raise `UsageError` for options that contradict each other, before any image is processed."""
     allowed_failures(config.max_failures, 0)
-    _check_places(config)
     if config.out == STDOUT:
         _check_stdout(config)
     else:
@@ -42,7 +41,7 @@ def check(config: DetectConfig, bundle: Bundle) -> None:
         record_filters.check(config.where, bundle.contract)
 
 
-def _check_places(config: DetectConfig) -> None:
+def check_places(config: DetectConfig) -> None:
     """Raise `UsageError` if an output would replace another one, or a file of the model."""
     model = storage.absolute(config.model or "")
     flags: dict[str, str] = {}
@@ -53,7 +52,7 @@ def _check_places(config: DetectConfig) -> None:
         place = storage.absolute(url)
         if place in flags:
             raise UsageError(f"{flag} and {flags[place]} name the same place", url, "Name two places.")
-        if config.model and f"{place}/".startswith(f"{model}/"):
+        if config.model and storage.is_within(place, model):
             raise UsageError(f"{flag} would replace a part of the model", url, "Choose another place.")
         flags[place] = flag
         if name != "journal":

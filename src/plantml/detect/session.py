@@ -50,6 +50,7 @@ class Session:
         self._names, self._config, self._machine = sources, config, machine
         self._find_similar, self._listener = find_similar, listener
         self._stdin, self._stdout = stdin, stdout
+        options.check_places(config)
         self._pipeline, self._extras = self._open(config.model)
         check_apart(sources, (config.annotate, config.sort_into, config.sheet))
 

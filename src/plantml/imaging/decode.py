@@ -139,8 +139,8 @@ class _opened:  # noqa: N801 - reads as a verb where it is used
         try:
             if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
                 register_heif()
-                _formats.cache_clear()
-            self.image = Image.open(io.BytesIO(data), formats=_formats())
+            _load_decoders()
+            self.image = Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
         except Image.DecompressionBombError as error:
             raise too_large(str(error), max_pixels) from error
         except Exception as error:  # a decoder may raise anything on an untrusted file
@@ -155,12 +155,11 @@ class _opened:  # noqa: N801 - reads as a verb where it is used
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow decodes. HEIF joins with its decoder."""
+def _load_decoders() -> None:
+    """Load the decoders of `FORMATS`, but for that of HEIF, which the first such photo registers."""
     Image.preinit()
     for plugin in ("WebP", "Tiff", "Jpeg2K", "Avif"):  # not all of Pillow's, whose import takes long
         importlib.import_module(f"PIL.{plugin}ImagePlugin")
-    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from plantml.storage.urls import is_local, local_path
+from plantml.storage.urls import is_local, is_within, local_path
 
 LINK_OUTSIDE, LINK_BACK, LINK_DEAD = "link to a folder elsewhere", "link back to a folder listed before", "dead link"
 
@@ -61,12 +61,12 @@ class LinkFollower:
     def follows(self, name: str, path: str) -> bool:
         """True if the link called `name` at `path` is to be followed; else it is taken down."""
         target, holder = os.path.realpath(path), os.path.realpath(os.path.dirname(path))  # noqa: PTH120
-        if not any(_is_within(target, root) for root in self._roots):
+        if not any(is_within(target, root) for root in self._roots):
             self._links.outside[name] = target
             return False
         link = os.path.join(holder, os.path.basename(path))  # noqa: PTH118, PTH119
         around = (holder, *(self._followed[outer] for outer in _folders_of(name) if outer in self._followed))
-        if link in self._seen or any(_is_within(place, target) for place in around):
+        if link in self._seen or any(is_within(place, target) for place in around):
             self._links.back.append(name)
             return False
         self._seen.add(link)
@@ -78,7 +78,3 @@ def _folders_of(name: str) -> Iterator[str]:
     while "/" in name:
         name = name.rpartition("/")[0]
         yield name
-
-
-def _is_within(path: str, folder: str) -> bool:
-    return f"{path}/".startswith(f"{folder.rstrip('/')}/")

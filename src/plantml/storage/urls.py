@@ -74,6 +74,11 @@ def suffix(url: str) -> str:
     return os.path.splitext(basename(url))[1].lower()  # noqa: PTH122 - a URL is no Path
 
 
+def is_within(url: str, folder: str) -> bool:
+    """True if an absolute URL is a folder or lies under it."""
+    return f"{url}/".startswith(f"{folder.rstrip('/')}/")
+
+
 def reference(ref: str, names: str) -> tuple[str, str | None]:
     """`URL@7` as its URL and `7`; the `@` counts only at the end of the last path segment, and in no archive.
 

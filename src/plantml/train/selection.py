@@ -1,5 +1,6 @@
 """The photos of a training. Imports nothing heavy, so that input errors are reported at once."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import polars as pl
@@ -40,25 +41,27 @@ def leaks(version: Version) -> str:
     )
 
 
-def load_checked(ref: str, config: TrainConfig, out: str) -> Version:
+def load_checked(ref: str, config: TrainConfig, out: str, warn: Callable[[str], None] = lambda _: None) -> Version:
     """Load a dataset version, and check it and the model to start from.
 
     Args:
         ref: of the dataset.
         config: of the training.
         out: URL of the run; the plan of an existing run names the model it started from.
+        warn: called with what `leaks` says of the photos.
 
     Raises:
         InputError: one of them is missing, `where` does not fit the dataset, or `out` lies in it.
     """
     version = versions.load(ref)
-    if f"{storage.absolute(out)}/".startswith(f"{version.url}/"):
+    if storage.is_within(storage.absolute(out), version.url):
         raise InputError(
             f"The run {storage.absolute(out)} would lie in the dataset {version.url}",
             "a dataset's folder contains no other files",
             "Choose another --out.",
         )
-    select(version, config)
+    if leak := leaks(select(version, config)):
+        warn(leak)
     run = storage.join(storage.absolute(out), "fold-1") if config.folds else storage.absolute(out)
     if config.warm_start and not storage.exists(storage.join(run, PLAN)):
         references.find(config.warm_start)
