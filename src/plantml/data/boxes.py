@@ -5,6 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import polars as pl
+
+from plantml.errors import InputError
+from plantml.targets import Target, check_name
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -15,14 +20,19 @@ class Box:
         y: top edge.
         w: width.
         h: height.
-        labels: class by target name.
+        labels: class, or number for a value, by target name.
     """
 
     x: float
     y: float
     w: float
     h: float
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str | float] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> dict[str, str]:
+        """The labels that are classes."""
+        return {name: label for name, label in self.labels.items() if isinstance(label, str)}
 
     def as_row(self) -> dict[str, Any]:
         """The box as an element of a manifest's `boxes`: its labels are canonical JSON."""
@@ -35,6 +45,45 @@ def from_rows(rows: Iterable[Mapping[str, Any]] | None) -> tuple[Box, ...] | Non
     if rows is None:
         return None
     return tuple(Box(row["x"], row["y"], row["w"], row["h"], json.loads(row["labels"] or "{}")) for row in rows)
+
+
+def targets_of(rows: Iterable[Mapping[str, Any] | None], known: Sequence[Target] = ()) -> tuple[Target, ...]:
+    """The targets that the labels of boxes name, sorted by name.
+
+    Args:
+        rows: boxes of a manifest, of all photos.
+        known: targets of the photos: one of the same name and kind gives unit and the order of classes.
+
+    Raises:
+        InputError: a target has classes and numbers.
+    """
+    labels: dict[str, set[str | float]] = {}
+    for text in {row["labels"] for row in rows if row is not None and row["labels"]}:
+        for name, label in json.loads(text).items():
+            labels.setdefault(name, set()).add(label)
+    by_name = {target.name: target for target in known}
+    targets = []
+    for name, values in sorted(labels.items()):
+        classes = {value for value in values if isinstance(value, str)}
+        if classes and len(classes) < len(values):
+            raise InputError(f"Boxes have classes and numbers as {name}", "a target has one kind", "Fix the labels.")
+        of_photos = by_name.get(name, Target(name, "class" if classes else "value"))
+        order = [*(each for each in of_photos.classes if each in classes), *sorted(classes - set(of_photos.classes))]
+        targets.append(Target(check_name(name), "class" if classes else "value", tuple(order), of_photos.unit))
+    return tuple(targets)
+
+
+def frame(rows: pl.DataFrame, targets: Sequence[Target]) -> pl.DataFrame:
+    """One row per box of a manifest's rows: `x`, `y`, `w`, `h`, and a column per target, null where not labelled."""
+    drawn = rows.select(pl.col("boxes").explode()).drop_nulls().unnest("boxes")
+    labels = [json.loads(text or "{}") for text in drawn["labels"].to_list()]
+    columns = [
+        pl.Series(
+            target.name, [each.get(target.name) for each in labels], pl.Float64 if target.kind == "value" else pl.String
+        )
+        for target in targets
+    ]
+    return drawn.select(*"xywh").with_columns(columns)
 
 
 def around(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float, float, float]:

@@ -1,5 +1,6 @@
 """Rules for every row of a dataset version, checked whenever a version is read or written."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 
@@ -89,12 +90,19 @@ def _box_rules(rows: pl.DataFrame) -> Iterator[tuple[str, str, pl.Expr]]:
         yield "boxes", "contains a box without four finite numbers", column.list.eval(~has_all).list.any()
     if strange := [text for text in fields["labels"].unique() if text and not _are_labels(text)]:
         has_strange = column.list.eval(pl.element().struct.field("labels").is_in(strange)).list.any()
-        yield "boxes", "contains a box whose labels are not a JSON object of targets and classes", has_strange
+        yield (
+            "boxes",
+            "contains a box whose labels are not a JSON object of targets and their classes or numbers",
+            has_strange,
+        )
 
 
 def _are_labels(text: str) -> bool:
     try:
-        return all(isinstance(name, str) for name in parse_json_object(text, "").values())
+        return all(
+            isinstance(label, str) or (type(label) in {int, float} and math.isfinite(label))
+            for label in parse_json_object(text, "").values()
+        )
     except InputError:
         return False
 

@@ -20,12 +20,13 @@ OPSET = 18
 def to_onnx(contract: Contract, weights: bytes, digest: str) -> bytes:
     """The network of a contract and its safetensors weights as ONNX bytes.
 
-    Input `image`: uint8 [N, H, W, 3] at the contract's input size. Outputs: `target.<name>`, `embedding`,
-    `unknown`. The contract and the digest are in the metadata.
+    Input `image`: uint8 [N, H, W, 3] at the contract's input size. Outputs: see `runtimes.output_names`. The contract
+    and the digest are in the metadata.
     """
-    from plantml.model import network  # knows torch, without which other formats can be read
+    from plantml.model import detector, network  # know torch, without which other formats can be read
 
-    deployed = network.rebuild(contract, network.read_weights(weights))
+    tensors = network.read_weights(weights)
+    deployed = (detector if contract.detection else network).rebuild(contract, tensors)
     return trace(deployed, contract.input, deployed.output_names, notes_of(contract, digest))
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from plantml import metrics
 from plantml.errors import GateError
+from plantml.export.box_proof import same_boxes
 from plantml.imaging import Pixels
 from plantml.metrics import Groups, Interval
 from plantml.metrics.statistics import of_target
@@ -143,6 +144,9 @@ def compare(
         if name not in actual or actual[name].shape != answer.shape:
             shape = ("N", *answer.shape[1:])
             raise GateError(f"The export has no output {name} of shape {shape}", "the file holds a different model")
+    if contract.detection is not None:
+        labels_same, decisions_same, difference = same_boxes(contract, expected, actual)
+        return Proof(len(labels_same), float(labels_same.mean()), float(decisions_same.mean()), difference)
     photos = len(expected["unknown"])
     same = np.ones(photos, bool)
     for target in contract.targets:

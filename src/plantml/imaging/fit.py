@@ -1,7 +1,7 @@
 """Fit an upright photo to the input of a model: one resize (antialiased bicubic), then padding or cropping."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,35 @@ class Fit:
         ratios = self.width / width, self.height / height
         scale = min(ratios) if self.mode == "pad" else max(ratios)
         return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def placement(self, width: int, height: int) -> "Placement":
+        """Where an upright photo of a size lies in the input."""
+        if self.mode == "crop":
+            left, top, right, bottom = _middle((width, height), self)
+            across, down = self.width / (right - left), self.height / (bottom - top)
+            return Placement(across, down, -left * across, -top * down)
+        columns, rows = self.scaled(width, height)
+        return Placement(columns / width, rows / height, (self.width - columns) // 2, (self.height - rows) // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A point (x, y) of the photo is at (x * across + left, y * down + top) of the input, both in pixels."""
+
+    across: float
+    down: float
+    left: float
+    top: float
+
+    def to_input(self, boxes: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Boxes [M, 4], x, y, w, h, from pixels of the photo to pixels of the input."""
+        scale = np.array([self.across, self.down, self.across, self.down])
+        return np.asarray(boxes * scale + [self.left, self.top, 0, 0], np.float32)
+
+    def to_photo(self, boxes: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Boxes [M, 4] from pixels of the input to pixels of the photo."""
+        scale = np.array([self.across, self.down, self.across, self.down])
+        return np.asarray((boxes - [self.left, self.top, 0, 0]) / scale, np.float64)
 
 
 def fitted(upright: Image.Image, facts: Facts, fit: Fit) -> Pixels:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,10 +25,10 @@ class Architecture(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: str
-    embedding: int = Field(description="length of the embedding")
+    embedding: int = Field(description="length of the embedding; in a detector, channels of its map")
     mean: tuple[float, float, float] = Field(description="of pixels in 0 to 1, inside the network")
     std: tuple[float, float, float]
-    bank: int = Field(description="training embeddings kept for the unknown score")
+    bank: int = Field(description="training embeddings kept for the unknown score; 0 in a detector, which has none")
 
 
 class Origin(BaseModel):
@@ -48,6 +48,18 @@ class Combinations(BaseModel):
 
     targets: tuple[str, ...] = Field(description="names of the class targets that are combined")
     seen: tuple[tuple[str, ...], ...] = Field(description="one class of each, in the order of `targets`")
+
+
+class Detection(BaseModel):
+    """How a model finds boxes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    boxes: int = Field(description="largest number of boxes per photo")
+    slope: float = Field(description="calibration of the centre's logit, inside the graph: slope * logit + offset")
+    offset: float
+    threshold: float = Field(description="score from which a box counts")
+    accept: float = Field(description="score from which a box is accepted; between the two it is for review")
 
 
 class Contract(BaseModel):
@@ -78,11 +90,19 @@ class Contract(BaseModel):
         default=None,
         description="predictions are restricted to these, inside the graph; without: to consistent health and disease",
     )
+    detection: Detection | None = Field(
+        default=None, description="how boxes are found, which the targets are about; without: targets are of the photo"
+    )
     derived_from: str | None = Field(default=None, description="digest of the model that this one was quantised from")
     dataset: Origin
     metrics: Mapping[str, float] = Field(description="of the validation split")
     seed: int
     versions: Mapping[str, str] = Field(description="of plantml and the libraries that made it")
+
+    @property
+    def task(self) -> Literal["image", "boxes"]:
+        """What the targets are about: the whole image, or each box in it."""
+        return "image" if self.detection is None else "boxes"
 
     def canonical(self) -> bytes:
         """Canonical bytes: equal for equal contracts, also after new optional fields are added."""
@@ -119,15 +139,18 @@ def parse_contract(where: str, content: Any) -> Contract:
 def _contradictions(contract: Contract) -> Iterator[str]:
     """Contradictions in a contract, in order: a later one assumes that there is no earlier one."""
     sizes = {target.name: target.size for target in contract.targets}
-    if not sizes or len(sizes) < len(contract.targets):
+    if (not sizes and contract.detection is None) or len(sizes) < len(contract.targets):
         yield "targets: there are none, or two have the same name"
     for target in contract.targets:
         check_name(target.name)
         if len(set(target.classes)) < len(target.classes) or bool(target.classes) == (target.kind == "value"):
             yield f"targets: the classes of {target.name} do not fit a {target.kind} target"
-    numbers = (contract.input.height, contract.input.width, contract.architecture.embedding, contract.architecture.bank)
+    numbers = [contract.input.height, contract.input.width, contract.architecture.embedding]
+    numbers.append(contract.detection.boxes if contract.detection else contract.architecture.bank)
     if not all(1 <= number <= _LARGEST for number in numbers):
         yield f"a size is not between 1 and {_LARGEST:,}"
+    if contract.detection and contract.detection.boxes > contract.input.height * contract.input.width:
+        yield "detection.boxes: there are more than pixels"
     for key in ("temperatures", "biases", "thresholds", "acceptance"):
         strange = [name for name in getattr(contract, key) or {} if name not in sizes]
         if strange:

@@ -1,10 +1,12 @@
 """The network as plain torch: backbone, one head per target, and the calibrated outputs.
 
-Nothing here knows of Lightning. `PlantNet` is what is trained; `Deployed` is what is exported and run.
+Nothing here knows of Lightning. `PlantNet` is what is trained; `Deployed` is what is exported and run. `detector` has
+the same of boxes.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -23,8 +25,57 @@ NEIGHBOURS = 5
 """Number of nearest training embeddings in the unknown score."""
 
 
-class PlantNet(nn.Module):
-    """A timm backbone with uint8 photos as input, and a linear head per target.
+class PhotoNet(nn.Module):
+    """A network with uint8 photos as input, which it normalises itself, and with targets.
+
+    Args:
+        architecture: whose mean and deviation of pixels hold.
+        targets: what to predict, in order.
+    """
+
+    backbone: nn.Module
+    heads: nn.ModuleDict
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, architecture: Architecture, targets: Sequence[Target]) -> None:
+        super().__init__()
+        self.targets = tuple(targets)
+        scalar = len(set(architecture.mean)) == 1 and len(set(architecture.std)) == 1
+        # One number instead of three keeps the graph's arithmetic a single multiply-add.
+        mean = architecture.mean[:1] if scalar else architecture.mean
+        std = architecture.std[:1] if scalar else architecture.std
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        for target in targets:
+            if target.kind == "value":
+                # Mean and deviation of the training labels, of which the head learns what remains, and
+                # their smallest and largest, beyond which no answer would be more than a guess.
+                scale = torch.tensor([0.0, 1.0, -torch.inf, torch.inf])
+                self.register_buffer(f"scale_{target.name}", scale)
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """Photos, uint8 RGB [N, H, W, 3], as input of a backbone: float32 [N, 3, H, W]."""
+        pixels = image.permute(0, 3, 1, 2).to(self.mean.dtype)
+        normal: Tensor = pixels * (1 / (255 * self.std)) - self.mean / self.std
+        return normal
+
+    def in_units(self, target: Target, output: Tensor) -> Tensor:
+        """The output of a head; of a value, in its unit."""
+        if target.kind != "value":
+            return output
+        mean, std, _, _ = self.get_buffer(f"scale_{target.name}")
+        value: Tensor = output * std + mean
+        return value
+
+    def scales(self) -> dict[str, Tensor]:
+        """Deviation of the training labels, a scalar, by value target."""
+        values = (target.name for target in self.targets if target.kind == "value")
+        return {name: self.get_buffer(f"scale_{name}")[1] for name in values}
+
+
+class PlantNet(PhotoNet):
+    """A timm backbone and a linear head per target.
 
     Args:
         architecture: see `contract.Architecture`.
@@ -33,9 +84,6 @@ class PlantNet(nn.Module):
         dropout: share of embedding features dropped before the heads while training.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         architecture: Architecture,
@@ -43,73 +91,44 @@ class PlantNet(nn.Module):
         backbone: nn.Module | None = None,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.targets = tuple(targets)
+        super().__init__(architecture, targets)
         self.backbone = backbone if backbone is not None else bare_backbone(architecture.backbone)
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict({target.name: nn.Linear(architecture.embedding, target.size) for target in targets})
-        for target in targets:
-            if target.kind == "value":
-                # Mean and deviation of the training labels, of which the head learns what remains, and
-                # their smallest and largest, beyond which no answer would be more than a guess.
-                scale = torch.tensor([0.0, 1.0, -torch.inf, torch.inf])
-                self.register_buffer(f"scale_{target.name}", scale)
-        scalar = len(set(architecture.mean)) == 1 and len(set(architecture.std)) == 1
-        # One number instead of three keeps the graph's arithmetic a single multiply-add.
-        mean = architecture.mean[:1] if scalar else architecture.mean
-        std = architecture.std[:1] if scalar else architecture.std
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def embed(self, image: Tensor) -> Tensor:
         """Embeddings, float32 [N, D], of photos, uint8 RGB [N, H, W, 3]."""
-        pixels = image.permute(0, 3, 1, 2).to(self.mean.dtype)
-        features: Tensor = self.backbone(pixels * (1 / (255 * self.std)) - self.mean / self.std)
+        features: Tensor = self.backbone(self.normalised(image))
         return features
 
     def classify(self, embedding: Tensor) -> dict[str, Tensor]:
         """Logits [N, classes], or values [N, 1] in their unit, by target, of embeddings [N, D]."""
         dropped = self.dropout(embedding)
-        logits = {name: head(dropped) for name, head in self.heads.items()}
-        for target in self.targets:
-            if target.kind == "value":
-                mean, std, _, _ = self.get_buffer(f"scale_{target.name}")
-                logits[target.name] = logits[target.name] * std + mean
-        return logits
-
-    def scales(self) -> dict[str, Tensor]:
-        """Deviation of the training labels, a scalar, by value target."""
-        values = (target.name for target in self.targets if target.kind == "value")
-        return {name: self.get_buffer(f"scale_{name}")[1] for name in values}
+        return {target.name: self.in_units(target, self.heads[target.name](dropped)) for target in self.targets}
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Logits, float32 [N, classes] by target, of photos, uint8 RGB [N, H, W, 3]."""
         return self.classify(self.embed(image))
 
 
-class Deployed(nn.Module):
-    """A trained network and all post-processing of its logits, in one graph.
+class Calibrated(nn.Module):
+    """A trained network with the post-processing of its heads.
 
-    Probabilities are calibrated (see `scaling`), health and disease are made consistent, and `unknown` is one minus
-    the mean cosine to the five nearest training embeddings (k-nearest neighbours, Sun et al. 2022, "Out-of-distribution
-    detection with deep nearest neighbors").
+    Probabilities are calibrated (see `temperature`), and health and disease are made consistent.
 
     Args:
         net: the trained network.
         temperatures: what logits are divided by, by target.
-        bank: training embeddings [M, D].
         combinations: the only ones that can be predicted; by default, consistent health and disease.
         biases: added to the divided logits, one number per class, by target.
     """
 
-    bank: Tensor
     combinations: Tensor
 
     def __init__(
         self,
-        net: PlantNet,
+        net: PhotoNet,
         temperatures: Mapping[str, float],
-        bank: Tensor,
         combinations: Combinations | None = None,
         biases: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
@@ -119,23 +138,11 @@ class Deployed(nn.Module):
         self.biased = tuple(biases or ())
         for name, numbers in (biases or {}).items():
             self.register_buffer(f"bias_{name}", torch.tensor(numbers, dtype=torch.float32), persistent=False)
-        self.register_buffer("bank", functional.normalize(bank.float(), dim=1))
         self.seen = Seen(net.targets, combinations) if combinations else None
         self.pair = None if self.seen else tied(net.targets)
         if self.pair:
             valid = torch.from_numpy(valid_combinations(*self.pair)).float()
             self.register_buffer("combinations", valid, persistent=False)
-
-    @property
-    def output_names(self) -> list[str]:
-        """Names of the outputs, in their order."""
-        return [*(f"target.{target.name}" for target in self.net.targets), "embedding", "unknown"]
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Outputs for photos, uint8 RGB [N, H, W, 3]: one tensor per target, the embedding, `unknown` [N]."""
-        embedding = self.net.embed(image)
-        answers = self.answers(self.net.classify(embedding))
-        return (*(answers[target.name] for target in self.net.targets), embedding, self.unknown(embedding))
 
     def answers(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Calibrated probabilities [N, classes], or values [N, 1] within the training labels' range, by target."""
@@ -162,6 +169,46 @@ class Deployed(nn.Module):
             health, disease = (target.name for target in self.pair)
             answers[health], answers[disease] = consistent(answers[health], answers[disease], self.combinations)
         return answers if self.seen is None else answers | self.seen(answers)
+
+
+class Deployed(Calibrated):
+    """A trained classifier and all post-processing of its logits, in one graph.
+
+    `unknown` is one minus the mean cosine to the five nearest training embeddings (k-nearest neighbours, Sun et al.
+    2022, "Out-of-distribution detection with deep nearest neighbors").
+
+    Args:
+        net: the trained network.
+        temperatures: see `Calibrated`.
+        bank: training embeddings [M, D].
+        combinations: see `Calibrated`.
+        biases: see `Calibrated`.
+    """
+
+    net: PlantNet
+    bank: Tensor
+
+    def __init__(
+        self,
+        net: PlantNet,
+        temperatures: Mapping[str, float],
+        bank: Tensor,
+        combinations: Combinations | None = None,
+        biases: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
+        super().__init__(net, temperatures, combinations, biases)
+        self.register_buffer("bank", functional.normalize(bank.float(), dim=1))
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs, in their order."""
+        return [*(f"target.{target.name}" for target in self.net.targets), "embedding", "unknown"]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Outputs for photos, uint8 RGB [N, H, W, 3]: one tensor per target, the embedding, `unknown` [N]."""
+        embedding = self.net.embed(image)
+        answers = self.answers(self.net.classify(embedding))
+        return (*(answers[target.name] for target in self.net.targets), embedding, self.unknown(embedding))
 
     def unknown(self, embedding: Tensor) -> Tensor:
         """How unlike the training photos an embedding is: float32 [N], 0 (the same) to 2."""
@@ -238,12 +285,19 @@ def _total(numbers: Tensor) -> Tensor:
     return functools.reduce(torch.add, numbers.unbind(dim=-1))
 
 
-def bare_backbone(name: str, *, drop_path: float = 0.0) -> nn.Module:
-    """A timm backbone without classifier and without weights. Raises `ValueError` for an unknown name."""
+def check_backbone(name: str) -> None:
+    """Raise `ValueError` if timm has no such model."""
     import timm
 
     if not timm.is_model(name):
         raise ValueError(name)
+
+
+def bare_backbone(name: str, *, drop_path: float = 0.0) -> nn.Module:
+    """A timm backbone without classifier and without weights. Raises `ValueError` for an unknown name."""
+    import timm
+
+    check_backbone(name)
     backbone: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=drop_path)
     return backbone
 
@@ -257,21 +311,33 @@ def read_weights(data: bytes) -> dict[str, Tensor]:
 
 
 def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> Deployed:
-    """The deployed network of a contract and its weights, in evaluation mode.
+    """The deployed classifier of a contract and its weights, in evaluation mode. Raises as `load_checked`."""
+
+    def build() -> Deployed:
+        net = PlantNet(contract.architecture, contract.targets)
+        bank = torch.zeros(contract.architecture.bank, contract.architecture.embedding)
+        return Deployed(net, contract.temperatures, bank, contract.combinations, contract.biases)
+
+    return load_checked(build, weights)
+
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def load_checked(build: Callable[[], N], weights: Mapping[str, Tensor]) -> N:
+    """A network with the weights of a bundle, in evaluation mode.
 
     Raises:
         InputError: the weights do not fit the contract, or this timm has no such backbone.
     """
     try:
-        net = PlantNet(contract.architecture, contract.targets)
-        bank = torch.zeros(contract.architecture.bank, contract.architecture.embedding)
-        deployed = Deployed(net, contract.temperatures, bank, contract.combinations, contract.biases)
-        deployed.load_state_dict(dict(weights))
+        network = build()
+        network.load_state_dict(dict(weights))
     except (RuntimeError, ValueError, LookupError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError("The weights do not match the model's contract", why, _AGAIN) from error
-    for name, tensor in deployed.state_dict().items():
+    for name, tensor in network.state_dict().items():
         if weights[name].dtype != tensor.dtype:
             why = f"{name} is {weights[name].dtype}, and the network has {tensor.dtype}"
             raise InputError("The weights do not match the model's contract", why, _AGAIN)
-    return deployed.eval()
+    return network.eval()

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from plantml.model.network import Deployed
+from plantml.model.network import Calibrated
 from plantml.targets import Target
 
 _LEAST, _MOST = 0.05, 20.0
@@ -54,7 +54,7 @@ class _Labelled:
 
 
 def fit(
-    deployed: Deployed,
+    deployed: Calibrated,
     logits: Mapping[str, Tensor],
     labels: Mapping[str, NDArray[Any]],
     start: Scaling | None = None,

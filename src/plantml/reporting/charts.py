@@ -194,6 +194,38 @@ def _selective_title(target: str, threshold: Threshold | None) -> str:
     )
 
 
+def precision_recall(recall: Floats, precision: Floats, score: float) -> bytes:
+    """Precision over recall at intersections over union of 0.50, 0.75 and 0.90; `score`: of the boxes that count.
+
+    Args:
+        recall: of the n best boxes at 0.50 to 0.95 in steps of 0.05, [n, 10].
+        precision: likewise.
+        score: named in the title.
+    """
+    figure = canvas(5.4, 4.2)
+    axes = figure.subplots()
+    for place, label, colour in ((0, "IoU 0.50", _INK), (5, "IoU 0.75", "#66bb6a"), (8, "IoU 0.90", _GREY)):
+        axes.plot(recall[:, place], precision[:, place], color=colour, label=label)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("recall")
+    axes.set_ylabel("precision")
+    axes.set_title(f"boxes count from a score of {score:.3f}", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    return png(figure)
+
+
+def box_sizes(sides: NDArray[np.float32]) -> bytes:
+    """A histogram of the sizes of boxes: the square root of their area in pixels of the input. `sides`: [M, 2]."""
+    figure = canvas(5.4, 3.2)
+    axes = figure.subplots()
+    axes.hist(np.sqrt(sides.prod(axis=1)), bins=30, color=_PALE, edgecolor=_INK, linewidth=0.8)
+    axes.set_xlabel("size of the box in the input, pixels")
+    axes.set_ylabel("boxes")
+    return png(figure)
+
+
 def text(words: str) -> str:
     """Words that matplotlib draws as they are, and reads no formula in."""
     return words.replace("$", r"\$")

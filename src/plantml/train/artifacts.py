@@ -6,20 +6,15 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from plantml import metrics
-from plantml.metrics import ClassReport, calibration
 from plantml.parsing import dump_yaml
 from plantml.reporting import charts
 from plantml.settings import usable_cores
-from plantml.train import calibration_report
 from plantml.train.history import History
-from plantml.train.packaging import PackagedModel
-from plantml.train.plan import Plan
+from plantml.train.learner import PackagedModel
 from plantml.train.run_folder import HISTORY, METRICS, RunFolder
 
 METRICS_FORMAT = 1
@@ -29,18 +24,11 @@ _VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "CUDA_VIS
 """Environment variables that change speed or the order of additions. No others are recorded."""
 
 
-def write(run: RunFolder, plan: Plan, history: History, model: PackagedModel) -> None:
+def write(run: RunFolder, history: History, model: PackagedModel) -> None:
     """Write the results of a finished training."""
     run.write("plots/curves.png", charts.learning_curves(history.rows, history.best_epoch))
-    for report in model.reports:
-        if isinstance(report, ClassReport):
-            run.write(f"plots/confusion_{report.target}.png", charts.confusion(report))
-    for confidence in model.confidence:
-        name, threshold = confidence.target, confidence.threshold
-        diagram = charts.reliability(name, confidence.confidences, confidence.before, confidence.after, threshold)
-        run.write(f"plots/reliability_{name}.png", diagram)
-        curve = charts.risk_coverage(name, confidence.curve, plan.target_risk, threshold)
-        run.write(f"plots/risk_coverage_{name}.png", curve)
+    for name, plot in model.plots.items():
+        run.write(f"plots/{name}", plot)
     run.write(HISTORY, history.csv())
     run.write(ENVIRONMENT, _json(environment()))
     content = {
@@ -49,12 +37,7 @@ def write(run: RunFolder, plan: Plan, history: History, model: PackagedModel) ->
         "model": model.digest,
         "dataset": model.contract.dataset.model_dump(mode="json"),
         "best_epoch": history.best_epoch,
-        "scores": metrics.headline(model.reports),
-        "targets": {report.target: metrics.as_json(report) for report in model.reports},
-        "calibration": calibration_report.calibration_json(model.confidence),
-        "selective": calibration_report.selective_json(model.confidence, plan.target_risk),
-        "unknown": {"threshold": model.contract.unknown_threshold, "known_share": calibration.KNOWN_SHARE},
-        "onnx": asdict(model.proof),
+        **model.metrics,
     }
     run.write(METRICS, _json(content))
 

@@ -65,22 +65,43 @@ def _transform(augmentation: Augmentation) -> Any:
             alb.HorizontalFlip(p=0.5),
             alb.VerticalFlip(p=0.5),
             alb.RandomRotate90(p=0.5),
-            _light(strength),
-            alb.RandomShadow(
-                shadow_roi=(0, 0, 1, 1),
-                shadow_intensity_range=(0.1 * strength, 0.25 * strength),
-                p=min(1, 0.1 * strength),
-            ),
-            alb.OneOf(
-                [
-                    alb.GaussianBlur(blur_limit=(3, 3)),
-                    alb.GaussNoise(std_range=(0.01, 0.03)),
-                    alb.ImageCompression(quality_range=(max(30, round(90 - 30 * strength)), 95)),
-                ],
-                p=0.2,
-            ),
+            *_appearance(strength),
         ]
     )
+
+
+def change_appearance(pixels: Pixels, strength: float, seed: int) -> Pixels:
+    """Change light and sharpness of a photo, uint8 [H, W, 3], and leave every pixel in its place."""
+    if strength == 0:
+        return pixels
+    transform = _appearance_alone(strength)
+    transform.set_random_seed(seed)
+    changed: Pixels = np.ascontiguousarray(transform(image=pixels)["image"])
+    return changed
+
+
+@functools.lru_cache(maxsize=4)
+def _appearance_alone(strength: float) -> Any:
+    return alb.Compose(_appearance(strength))
+
+
+def _appearance(strength: float) -> list[Any]:
+    return [
+        _light(strength),
+        alb.RandomShadow(
+            shadow_roi=(0, 0, 1, 1),
+            shadow_intensity_range=(0.1 * strength, 0.25 * strength),
+            p=min(1, 0.1 * strength),
+        ),
+        alb.OneOf(
+            [
+                alb.GaussianBlur(blur_limit=(3, 3)),
+                alb.GaussNoise(std_range=(0.01, 0.03)),
+                alb.ImageCompression(quality_range=(max(30, round(90 - 30 * strength)), 95)),
+            ],
+            p=0.2,
+        ),
+    ]
 
 
 def _light(strength: float) -> Any:

@@ -41,13 +41,14 @@ def example_batch(photos: Photos, plan: Plan, limit: int = 16) -> bytes:
 
 def _captions(target: Target, batch: MixedBatch, number: int) -> list[str]:
     """The label of a photo, or both labels of a blended one with their shares."""
-    names = [_label(target, labels[target.name][number]) for labels in batch.labels]
+    names = [label_text(target, labels[target.name][number]) for labels in batch.labels]
     if len(set(names)) == 1:
         return [f"{target.name}: {names[0]}"]
     return [f"{share:.0%} {target.name}: {name}" for name, share in zip(names, batch.shares, strict=True)]
 
 
-def _label(target: Target, value: Tensor) -> str:
+def label_text(target: Target, value: Tensor) -> str:
+    """An encoded label in words."""
     if target.kind == "class":
         return target.classes[int(value)] if int(value) >= 0 else "–"
     if target.kind == "value":

@@ -31,6 +31,16 @@ class PixelSource(Protocol):
     def __getitem__(self, rows: Any, /) -> Pixels: ...
 
 
+class Drawable(Protocol):
+    """Photos that a batch is drawn from; see `Photos`."""
+
+    @property
+    def keys(self) -> NDArray[np.uint64]: ...
+
+    @property
+    def rows(self) -> NDArray[np.int64]: ...
+
+
 @dataclass(frozen=True)
 class Photos:
     """The photos of one split, decoded, with their labels.
@@ -79,12 +89,15 @@ class StepSampler(Sampler[list[Sample]]):
     """
 
     def __init__(
-        self, photos: Photos, plan: Plan, start: int = 0, epochs: int | None = None, *, rank: int = 0, size: int = 1
+        self, photos: Drawable, plan: Plan, start: int = 0, epochs: int | None = None, *, rank: int = 0, size: int = 1
     ) -> None:
         self.plan, self.start, self.rank, self.size = plan, start, rank, size
         self.steps = plan.epoch_steps * (plan.epochs if epochs is None else epochs)
         self._rows = photos.rows
-        self._probabilities = _probabilities(photos, plan) if plan.balance == "sampling" else None
+        # The boxes of a photo have many classes, which no choice of photos balances: their losses are weighted.
+        self._probabilities = None
+        if isinstance(photos, Photos) and plan.balance == "sampling":
+            self._probabilities = _probabilities(photos, plan)
 
     def __len__(self) -> int:
         return max(0, self.steps - self.start)
@@ -128,11 +141,11 @@ def training_loader(
         num_workers=plan.workers,
         # Forked workers deadlock on the locks of storage clients; spawned ones start clean.
         multiprocessing_context="spawn" if plan.workers else None,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=ignore_signals,
     )
 
 
-def _ignore_signals(_: int) -> None:
+def ignore_signals(_: int) -> None:
     """Leave signals sent to the whole process group to the training process, which ends its workers itself."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

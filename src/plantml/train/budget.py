@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from plantml.train.config import Mode, Preset, TrainConfig
+from plantml.train.config import Mode, Preset, Task, TrainConfig
 from plantml.train.plan import Plan
 from plantml.train.plan_inputs import PlanInputs, Speed
 
@@ -37,18 +37,21 @@ class Length:
     reasons: dict[str, str]
 
 
-def usual_epochs(photos: int, preset: Preset, mode: Mode) -> int:
-    """Epochs without a budget: more for small datasets, 19 for 100 photos, 15 for 240, 6 for 10,000."""
+def usual_epochs(photos: int, preset: Preset, mode: Mode, task: Task = "image") -> int:
+    """Epochs without a budget: more for small datasets, 19 for 100 photos, 15 for 240, 6 for 10,000; twice for boxes."""
+    if task == "boxes":
+        epochs = min(60, max(8, round(120 / math.sqrt(math.sqrt(photos)))))
+        return max(3, round(epochs * {"quick": 0.5, "balanced": 1, "best": 2}[preset])) * (2 if mode == "full" else 1)
     if mode == "probe":
         return 60  # over embeddings: all of them take seconds
     usual = min(30, max(4, round(60 / math.sqrt(math.sqrt(photos)))))
     return usual * (2 if preset == "best" else 1) * (2 if mode == "full" else 1)
 
 
-def length(config: TrainConfig, inputs: PlanInputs, mode: Mode, *, batch: int, step: float) -> Length:
+def length(config: TrainConfig, inputs: PlanInputs, mode: Mode, *, batch: int, step: float, task: Task) -> Length:
     """The length of a training with steps of `batch` photos and `step` seconds."""
     photos, val, speed = inputs.dataset.usable("train").height, inputs.dataset.usable("val").height, inputs.speed
-    usual = usual_epochs(photos, config.preset, mode)
+    usual = usual_epochs(photos, config.preset, mode, task)
     if config.epochs != "auto":
         return Length(mode, config.epochs, photos, {})
     if not config.budget or not speed or mode == "probe":
@@ -64,7 +67,7 @@ def length(config: TrainConfig, inputs: PlanInputs, mode: Mode, *, batch: int, s
     if part >= 4 * batch and (3 * part >= min(photos, 2000) or config.mode != "auto"):
         why = f"the budget allows 3 epochs of {part} of {photos} photos"
         return Length(mode, 3, part, {"epoch_photos": why, "epochs": why})
-    if config.mode == "auto" and mode == "finetune":
+    if config.mode == "auto" and mode == "finetune" and task == "image":
         reasons = {"mode": "the budget is too short to tune the backbone", "epochs": "over embeddings, which is fast"}
         return Length("probe", usual_epochs(photos, config.preset, "probe"), photos, reasons)
     return Length(mode, 1, min(photos, 4 * batch), {"epochs": "the budget is too short for more"})

@@ -15,17 +15,15 @@ import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from plantml import storage
 from plantml.concurrency import Progress, Stop
 from plantml.errors import InputError
+from plantml.model.network import PhotoNet
 from plantml.train import distributed, probe
-from plantml.train.batches import Batch
 from plantml.train.budget import BUDGET_SHARE
-from plantml.train.evaluation import evaluate
-from plantml.train.history import History
-from plantml.train.lightning_module import PlantModule
+from plantml.train.history import Evaluation, History
+from plantml.train.lightning_module import PhotoModule
 
 _CHECKPOINT = re.compile(r"state-\d{9}(-\d{4})?\.ckpt")
 _FORMAT = 1
@@ -59,7 +57,7 @@ class CheckpointCallback(pl.Callback):
     Args:
         module: the module to train.
         folder: local folder of the checkpoints.
-        val_loader: gives a process its share of the validation photos, from its rank and the number of processes.
+        evaluate: evaluates a network on the validation split; `None` if a signal stopped it.
         every: longest time between two checkpoints in seconds, as far as steps and validation allow.
         stop: checked after each step.
         events: functions to call.
@@ -67,15 +65,15 @@ class CheckpointCallback(pl.Callback):
 
     def __init__(
         self,
-        module: PlantModule,
+        module: PhotoModule,
         folder: Path,
-        val_loader: Callable[[int, int], DataLoader[Batch]],
+        evaluate: Callable[[PhotoNet, Stop], Evaluation | None],
         *,
         every: float,
         stop: Stop,
         events: TrainingEvents,
     ) -> None:
-        self.module, self.plan, self.folder, self.val_loader = module, module.plan, folder, val_loader
+        self.module, self.plan, self.folder, self.evaluate = module, module.plan, folder, evaluate
         self.every, self.stop, self.events = every, stop, events
         self.history = History()
         self.epochs = self.plan.epochs
@@ -161,14 +159,13 @@ class CheckpointCallback(pl.Callback):
     def _end_epoch(self, trainer: pl.Trainer | None = None) -> None:
         epoch = len(self.history.rows)
         started = time.monotonic()
-        batches = self.val_loader(distributed.rank(), distributed.world_size())
-        evaluation = evaluate(self.module.averaged_net, batches, self.plan, self.stop)
+        evaluation = self.evaluate(self.module.averaged_net, self.stop)
         if evaluation is None:
             self._save(trainer)
             raise self._stopped_error()
         self._evaluation_seconds = time.monotonic() - started
         means = [torch.stack(losses).mean() for losses in distributed.gather(self.module.losses) if losses]
-        row = self.history.add(epoch, float(torch.stack(means).mean()), evaluation.loss, evaluation.reports)
+        row = self.history.add(epoch, float(torch.stack(means).mean()), evaluation)
         self.module.losses = []
         if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"])):
             raise InputError(

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from plantml.settings import Config, Duration, Seed, option
 
 Auto = Literal["auto"]
+Task = Literal["image", "boxes"]
 Mode = Literal["probe", "finetune", "full"]
 Preset = Literal["quick", "balanced", "best"]
 Balance = Literal["off", "weights", "logits", "sampling"]
@@ -28,6 +29,7 @@ class FixedSettings(Config):
     label_smoothing: float = Field(0.05, ge=0, lt=1, description="Label smoothing of class targets.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout on the embedding before the heads.")
     drop_path: float = Field(0.1, ge=0, lt=1, description="Stochastic depth of the backbone.")
+    mosaic: float = Field(0.5, ge=0, le=1, description="Share of pictures joined from four photos; boxes only.")
     cutmix: float = Field(
         0.0, ge=0, le=100, description="Alpha of CutMix; 0 disables it, because small symptoms get cut off."
     )
@@ -67,6 +69,7 @@ class TrainConfig(FixedSettings):
         "balanced", "quick trains heads on a frozen backbone; best uses larger photos and twice the epochs."
     )
     budget: Duration | None = option(None, "Wall-clock budget of the training, such as 20m or 8h.", metavar="TIME")
+    task: Task | Auto = option("auto", "What to learn: image (each photo as a whole) or boxes (the plants in it).")
     targets: tuple[str, ...] = option((), "Targets to predict.", metavar="A,B", shown="all of the dataset")
     mode: Mode | Auto = Field(
         "auto", description="Training mode: probe (frozen backbone), finetune (heads first) or full (all at once)."

@@ -1,7 +1,6 @@
 """Evaluation of a network on the validation split during training."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,21 +8,13 @@ from torch import Tensor
 
 from plantml import metrics
 from plantml.concurrency import Stop
-from plantml.metrics import Report
 from plantml.model.network import PlantNet
 from plantml.targets import Target
 from plantml.train import distributed
 from plantml.train.batches import Batch
+from plantml.train.history import Evaluation
 from plantml.train.losses import total_loss
 from plantml.train.plan import Plan
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The loss and the reports of one split."""
-
-    loss: float
-    reports: list[Report]
 
 
 def evaluate(net: PlantNet, batches: Iterable[Batch], plan: Plan, stop: Stop) -> Evaluation | None:
@@ -53,12 +44,13 @@ def evaluate(net: PlantNet, batches: Iterable[Batch], plan: Plan, stop: Stop) ->
 def evaluate_logits(
     net: PlantNet, targets: Sequence[Target], logits: dict[str, Tensor], labels: dict[str, Any]
 ) -> Evaluation:
-    """The loss and the reports of logits and labels by target."""
+    """The loss and the scores of logits and labels by target."""
     scales = {name: scale.cpu() for name, scale in net.scales().items()}
     loss = float(total_loss(logits, labels, targets, scales=scales))
     truth = {target.name: labels[target.name].numpy() for target in targets}
     predictions = {target.name: probabilities(target, logits[target.name]).numpy() for target in targets}
-    return Evaluation(loss, metrics.reports_of(targets, truth, predictions))
+    reports = metrics.reports_of(targets, truth, predictions)
+    return Evaluation(loss, metrics.selection_score(reports), metrics.headline(reports))
 
 
 def probabilities(target: Target, logits: Tensor) -> Tensor:

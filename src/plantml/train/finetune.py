@@ -1,6 +1,5 @@
 """Train backbone and heads with Lightning."""
 
-import functools
 import logging
 import tempfile
 import warnings
@@ -10,13 +9,11 @@ import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
 from plantml.errors import InputError
-from plantml.model.network import PlantNet
-from plantml.train import distributed, prepare, probe
-from plantml.train.batches import evaluation_loader, training_loader
+from plantml.train import distributed
 from plantml.train.checkpoint import CheckpointCallback, TrainingEvents
 from plantml.train.history import History
-from plantml.train.lightning_module import PlantModule
-from plantml.train.plan import Plan
+from plantml.train.learner import Learner
+from plantml.train.lightning_module import PhotoModule
 from plantml.train.run_folder import HISTORY
 from plantml.train.session import Session
 
@@ -24,10 +21,10 @@ EpochCallback = Callable[[Mapping[str, float], int], None]
 """Called with each row of the history and the planned number of epochs."""
 
 
-def fit(net: PlantNet, plan: Plan, data: prepare.TrainingData, session: Session, on_epoch: EpochCallback) -> History:
-    """Train `net`, which ends with the weights of the best epoch."""
-    run, events = session.run, session.listener
-    module = PlantModule(net, plan)
+def fit(learner: Learner, session: Session, on_epoch: EpochCallback) -> History:
+    """Train the learner's network, which ends with the weights of the best epoch."""
+    plan, run, events = learner.plan, session.run, session.listener
+    module = learner.module()
 
     def end_epoch(row: Mapping[str, float], epochs: int) -> None:
         on_epoch(row, epochs)
@@ -37,7 +34,7 @@ def fit(net: PlantNet, plan: Plan, data: prepare.TrainingData, session: Session,
     checkpoints = CheckpointCallback(
         module,
         run.checkpoints,
-        functools.partial(evaluation_loader, data.val),
+        learner.evaluate,
         every=session.config.checkpoint_every,
         stop=session.stop,
         events=TrainingEvents(events.progress("training"), end_epoch, run.upload_in_background, events.say),
@@ -46,19 +43,19 @@ def fit(net: PlantNet, plan: Plan, data: prepare.TrainingData, session: Session,
     if len(set(distributed.gather(module.step))) > 1:
         why = "each writes to a separate folder"
         raise InputError("The machines have different checkpoints", why, "Set --out to a URL or a shared folder.")
-    if not resumed and plan.mode == "finetune":
-        probe.warm_up_heads(net, plan, data.train, session.embedding_job("heads", plan.device))
+    if not resumed:
+        learner.warm_up(session.embedding_job("heads", plan.device))
     module.to(plan.device)
     checkpoints.finish_pending_epoch()
     if not checkpoints.done:
-        _run_steps(module, checkpoints, data)
+        _run_steps(module, checkpoints, learner)
     if distributed.is_first():
         run.upload()
-        net.load_state_dict(checkpoints.best_weights())
+        learner.net.load_state_dict(checkpoints.best_weights())
     return checkpoints.history
 
 
-def _run_steps(module: PlantModule, checkpoints: CheckpointCallback, data: prepare.TrainingData) -> None:
+def _run_steps(module: PhotoModule, checkpoints: CheckpointCallback, learner: Learner) -> None:
     """Train all remaining steps."""
     plan = module.plan
     # Lightning's advice on loggers, workers and hardware is for those who configure a Trainer.
@@ -88,5 +85,4 @@ def _run_steps(module: PlantModule, checkpoints: CheckpointCallback, data: prepa
             plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
             default_root_dir=scratch,
         )
-        share = {"rank": trainer.global_rank, "size": trainer.world_size}
-        trainer.fit(module, training_loader(data.train, plan, module.step, checkpoints.epochs, **share))
+        trainer.fit(module, learner.batches(module.step, checkpoints.epochs, trainer.global_rank, trainer.world_size))

@@ -3,10 +3,23 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from plantml import metrics
-from plantml.metrics import Report
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network achieves on the validation split.
+
+    Attributes:
+        loss: as in training.
+        score: the best epoch has the highest one; NaN if there is none.
+        scores: for the history, by name.
+    """
+
+    loss: float
+    score: float
+    scores: Mapping[str, float]
 
 
 class History:
@@ -20,14 +33,14 @@ class History:
         """The epoch with the best validation score; the lower loss breaks ties."""
         return int(max(self.rows, key=_rank)["epoch"])
 
-    def add(self, epoch: int, train_loss: float, val_loss: float, reports: Sequence[Report]) -> dict[str, float]:
+    def add(self, epoch: int, train_loss: float, evaluation: Evaluation) -> dict[str, float]:
         """Add an epoch, and return its row."""
         row = {
             "epoch": float(epoch),
             "train_loss": train_loss,
-            "val_loss": val_loss,
-            "score": metrics.selection_score(reports),
-            **metrics.headline(reports),
+            "val_loss": evaluation.loss,
+            "score": evaluation.score,
+            **evaluation.scores,
         }
         self.rows.append(row)
         return row

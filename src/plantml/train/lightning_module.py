@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from plantml.model.network import PlantNet
+from plantml.model.network import PhotoNet, PlantNet
 from plantml.train import distributed
 from plantml.train.batches import Batch
 from plantml.train.losses import counts, total_loss
@@ -16,8 +16,8 @@ from plantml.train.mixup import mix
 from plantml.train.plan import Plan
 
 
-class PlantModule(pl.LightningModule):
-    """Wraps a `PlantNet`.
+class PhotoModule(pl.LightningModule):
+    """Wraps a network with a backbone.
 
     Where the plan sets a moving average of the weights, that average is evaluated and kept (Polyak and Juditsky
     1992, "Acceleration of stochastic approximation by averaging").
@@ -28,7 +28,7 @@ class PlantModule(pl.LightningModule):
         losses: of this epoch's steps.
     """
 
-    def __init__(self, net: PlantNet, plan: Plan) -> None:
+    def __init__(self, net: PhotoNet, plan: Plan) -> None:
         super().__init__()
         self.net, self.plan = net, plan
         self.step, self.steps = 0, plan.epochs * plan.epoch_steps
@@ -41,11 +41,11 @@ class PlantModule(pl.LightningModule):
         self.losses: list[Tensor] = []
 
     @property
-    def averaged_net(self) -> PlantNet:
+    def averaged_net(self) -> PhotoNet:
         """The network to evaluate: the moving average if there is one."""
         if self.average is None or not self.average.n_averaged:
             return self.net
-        return cast("PlantNet", self.average.module)
+        return cast("PhotoNet", self.average.module)
 
     def on_train_batch_start(self, *_: Any) -> None:
         optimiser: Any = self.optimizers()
@@ -58,12 +58,13 @@ class PlantModule(pl.LightningModule):
         # Dropout and the like depend on seed and step only, so that a resumed run draws the same
         # random numbers as an uninterrupted one.
         torch.manual_seed((self.plan.seed * 1_000_003 + self.step * self.plan.world + distributed.rank()) % 2**63)
-        mixed = mix(batch, self.plan, self.step, distributed.rank())
-        logits = self.net(mixed.image)
-        parts = (share * self._loss(logits, labels) for labels, share in zip(mixed.labels, mixed.shares, strict=True))
-        loss = sum(parts, torch.zeros(()))
+        loss = self.loss(batch)
         self.losses.append(loss.detach().float().cpu())
         return loss
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of a training batch, a scalar."""
+        raise NotImplementedError
 
     def finish_step(self) -> None:
         """Count a step and update the moving average; to be called right after the optimiser's step."""
@@ -77,7 +78,7 @@ class PlantModule(pl.LightningModule):
         depth = depths(self.net.backbone) if self.plan.layer_decay < 1 else {}
         deepest = max(depth.values(), default=0)
         for name, parameter in self.net.named_parameters():
-            if name.startswith("heads."):
+            if not name.startswith("backbone."):
                 rate = self.plan.lr
             else:
                 below = deepest - depth.get(name.removeprefix("backbone."), deepest)
@@ -97,6 +98,19 @@ class PlantModule(pl.LightningModule):
         if step < warm:
             return (step + 1) / warm
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, self.steps - warm))))
+
+
+class PlantModule(PhotoModule):
+    """Trains a `PlantNet`: blended batches, one loss for all targets."""
+
+    net: PlantNet
+
+    def loss(self, batch: Batch) -> Tensor:
+        """See `PhotoModule.loss`."""
+        mixed = mix(batch, self.plan, self.step, distributed.rank())
+        logits = self.net(mixed.image)
+        parts = (share * self._loss(logits, labels) for labels, share in zip(mixed.labels, mixed.shares, strict=True))
+        return sum(parts, torch.zeros(()))
 
     def _loss(self, logits: dict[str, Tensor], labels: Batch) -> Tensor:
         plan = self.plan

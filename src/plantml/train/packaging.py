@@ -1,7 +1,7 @@
 """From a trained network to a bundle: calibrate, export, verify the export, and write the contract and the card."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,20 @@ from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.export import proof
 from plantml.export.onnx import to_onnx
-from plantml.export.proof import Proof
 from plantml.imaging import Pixels
-from plantml.metrics import Report, calibration
+from plantml.metrics import ClassReport, Report, calibration
 from plantml.model import bundle as bundles
 from plantml.model import temperature
 from plantml.model.contract import Combinations, Contract, Origin
+from plantml.model.detector import DeployedDetector
 from plantml.model.network import Deployed, PlantNet
 from plantml.model.runtimes import OnnxRuntime, Outputs
+from plantml.reporting import charts
 from plantml.targets import Target, tied, valid_combinations
 from plantml.train import calibration_report, prepare
 from plantml.train.batches import PixelSource
 from plantml.train.calibration_report import ConfidenceReport
+from plantml.train.learner import PackagedModel
 from plantml.train.model_card import model_card, train_counts
 from plantml.train.plan import Plan
 from plantml.validate.scoring import Outcomes
@@ -40,35 +42,12 @@ _COMBINED = ("category", "health", "disease")
 """Class targets whose combinations can be restricted to those in the training labels."""
 
 
-@dataclass(frozen=True)
-class PackagedModel:
-    """A bundle's content, ready to publish.
-
-    Attributes:
-        contract: of the model.
-        digest: of the model.
-        reports: calibrated metrics on the validation split.
-        confidence: calibration and thresholds on the validation split.
-        proof: comparison of the ONNX file with the network.
-        files: bytes by name, except `model.json`.
-        model_json: the bytes of `model.json`.
-    """
-
-    contract: Contract
-    digest: str
-    reports: list[Report]
-    confidence: list[ConfidenceReport]
-    proof: Proof
-    files: Mapping[str, bytes]
-    model_json: bytes
-
-
-class _TorchRuntime:
-    """A network in memory as a runtime."""
+class MemoryRuntime:
+    """A deployed network in memory as a runtime."""
 
     name = "torch"
 
-    def __init__(self, deployed: Deployed) -> None:
+    def __init__(self, deployed: Deployed | DeployedDetector) -> None:
         self._deployed = deployed
 
     def run(self, batch: Pixels) -> Outputs:
@@ -132,7 +111,7 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
     onnx = to_onnx(contract, weights, digest)
     expected, actual = (
         proof.outputs(runtime, _batches(val.pixels, val.rows))
-        for runtime in (_TorchRuntime(deployed), OnnxRuntime(onnx))
+        for runtime in (MemoryRuntime(deployed), OnnxRuntime(onnx))
     )
     proven = proof.require(proof.compare(contract, expected, actual), bundles.ONNX)
     confidence = calibration_report.confidence_reports(plan.targets, before, answers, labels, thresholds)
@@ -147,8 +126,34 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
     )
     files = {bundles.WEIGHTS: weights, bundles.ONNX: onnx, bundles.CARD: card.encode()}
     return PackagedModel(
-        contract, digest, reports, confidence, proven, files, bundles.model_json(contract, digest, files)
+        contract,
+        digest,
+        files,
+        bundles.model_json(contract, digest, files),
+        {
+            "scores": metrics.headline(reports),
+            "targets": {report.target: metrics.as_json(report) for report in reports},
+            "calibration": calibration_report.calibration_json(confidence),
+            "selective": calibration_report.selective_json(confidence, plan.target_risk),
+            "unknown": {"threshold": contract.unknown_threshold, "known_share": calibration.KNOWN_SHARE},
+            "onnx": asdict(proven),
+        },
+        _plots(reports, confidence, plan.target_risk),
     )
+
+
+def _plots(reports: Sequence[Report], confidence: Sequence[ConfidenceReport], risk: float) -> dict[str, bytes]:
+    plots = {
+        f"confusion_{report.target}.png": charts.confusion(report)
+        for report in reports
+        if isinstance(report, ClassReport)
+    }
+    for each in confidence:
+        plots[f"reliability_{each.target}.png"] = charts.reliability(
+            each.target, each.confidences, each.before, each.after, each.threshold
+        )
+        plots[f"risk_coverage_{each.target}.png"] = charts.risk_coverage(each.target, each.curve, risk, each.threshold)
+    return plots
 
 
 def training_combinations(targets: Sequence[Target], labels: Mapping[str, NDArray[Any]]) -> Combinations | None:

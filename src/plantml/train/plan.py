@@ -7,7 +7,7 @@ from typing import Any
 
 from plantml.imaging import Fit
 from plantml.targets import Target
-from plantml.train.config import Balance, FixedSettings, Mode, Precision, Preset, TrainConfig
+from plantml.train.config import Balance, FixedSettings, Mode, Precision, Preset, Task, TrainConfig
 
 _MAY_CHANGE = frozenset({"workers", "checkpoint_every", "logger", "tracking_uri"})
 """Settings that may change before a resume, because they do not change the result."""
@@ -57,6 +57,7 @@ class Plan(FixedSettings):
     reasons: dict[str, str]
     preset: Preset
     budget: float | None
+    task: Task = "image"
     mode: Mode
     targets: tuple[Target, ...]
     train_photos: int

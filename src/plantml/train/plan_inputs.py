@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from plantml.data.manifest import Version
 from plantml.model.bundle import Bundle
 from plantml.train.config import Precision
+from plantml.train.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Speed:
 class PlanInputs:
     """Dataset and hardware; speed once it is measured; the parent bundle if there is one."""
 
-    dataset: Version
+    dataset: Selection
     hardware: Hardware
     speed: Speed | None = None
     parent: Bundle | None = None

@@ -6,13 +6,14 @@ from typing import TypeVar, cast
 
 import polars as pl
 
+from plantml.data import boxes
 from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.imaging import Fit, FitMode
 from plantml.model.bundle import Bundle
 from plantml.targets import Target
 from plantml.train import budget, class_balance
-from plantml.train.config import Mode, Precision, Preset, TrainConfig
+from plantml.train.config import Mode, Precision, Preset, Task, TrainConfig
 from plantml.train.plan import FIXED, Plan, versions
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
 from plantml.train.weights import DEFAULT
@@ -27,6 +28,9 @@ _FEW_BOXES, _SMALL_BOX = 2, 0.2
 
 _DETAIL = 8
 """Pixels that the smallest box should measure in the input."""
+
+_BOX_DETAIL = 22
+"""Pixels of the shorter side of a box, so that three quarters of all are larger, in a detector's input."""
 
 _PROBE_BATCH = 256
 
@@ -58,23 +62,26 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
     """
     train, val = inputs.dataset.usable("train"), inputs.dataset.usable("val")
     _check_splits(inputs.dataset, train, val)
-    targets, photos, resolver = _targets(config.targets, inputs.dataset), train.height, _Resolver(config)
+    photos, resolver = train.height, _Resolver(config)
     resolve = resolver.resolve
+    task = resolve("task", inputs.dataset.task, inputs.dataset.why)
+    labels = train if task == "image" else boxes.frame(train, inputs.dataset.targets)
+    targets = _targets(config.targets, inputs.dataset, labels, task)
     device = resolve("device", inputs.hardware.device, "the best one on this machine")
-    mode = resolve("mode", *_mode(config, photos))
-    batch = resolve("batch_size", _batch_size(photos, device, inputs.hardware), f"for {photos} photos")
+    mode = resolve("mode", *_mode(config, photos, task))
+    batch = resolve("batch_size", _batch_size(photos, device, inputs.hardware, task), f"for {photos} photos")
     precision = resolve("precision", *_precision(inputs.speed))
     step = inputs.speed.step_in(precision) if inputs.speed else 0.0
-    length = budget.length(config, inputs, mode, batch=batch, step=step)
+    length = budget.length(config, inputs, mode, batch=batch, step=step, task=task)
     mode = length.mode
     resolver.reasons |= length.reasons
     if mode == "probe":
         batch = resolve("batch_size", _PROBE_BATCH, "a probe trains on embeddings")
     steps = length.epochs * -(-length.epoch_photos // batch)
-    counts = class_balance.class_counts(train, targets)
+    counts = class_balance.class_counts(labels, targets)
     balance = resolve("balance", *class_balance.default_balance(counts))
     weights, logits = class_balance.class_weights_and_logits(balance, counts, every_target=config.balance != "auto")
-    augment = resolve("augment", *_augment(train))
+    augment = resolve("augment", *_augment(train, task))
     draft = Plan(
         **{key: getattr(config, key) for key in FIXED},
         dataset=inputs.dataset.url,
@@ -84,22 +91,23 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         reasons={},
         preset=config.preset,
         budget=config.budget,
+        task=task,
         mode=mode,
         targets=targets,
         train_photos=photos,
         val_photos=val.height,
         backbone=resolve("backbone", *_backbone(inputs.parent)),
         parent=inputs.parent.digest if inputs.parent else "",
-        input=_input(resolver, config.preset, inputs.parent, train),
+        input=_input(resolver, config.preset, inputs.parent, train, task),
         epochs=length.epochs,
         patience=resolve("patience", *_patience(length.epochs, mode)),
         epoch_photos=length.epoch_photos,
         batch_size=batch,
         lr=resolve("lr", *_lr(batch, mode)),
         backbone_lr=resolve("backbone_lr", *_backbone_lr(batch, mode)),
-        layer_decay=resolve("layer_decay", *_layer_decay(mode)),
+        layer_decay=resolve("layer_decay", *_layer_decay(mode, task)),
         ema=resolve("ema", *_ema(steps, mode)),
-        mixup=resolve("mixup", *_mixup(config.preset, mode, steps)),
+        mixup=resolve("mixup", *_mixup(config.preset, mode, steps, task)),
         augment=augment,
         views=resolve("views", *budget.views(config, inputs, augment)),
         balance=balance,
@@ -115,7 +123,13 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
     return draft.model_copy(update={**budget.expected_seconds(draft, inputs.speed), "reasons": resolver.reasons})
 
 
-def _mode(config: TrainConfig, photos: int) -> tuple[Mode, str]:
+def _mode(config: TrainConfig, photos: int, task: Task) -> tuple[Mode, str]:
+    if task == "boxes":
+        if config.mode == "probe":
+            raise InputError(
+                "A probe cannot find boxes", "it trains heads on embeddings of whole photos", "Leave out mode."
+            )
+        return "full" if not config.pretrained and not config.warm_start else "finetune", "boxes need maps of their own"
     if not config.pretrained and not config.warm_start:
         return "full", "there are no pretrained weights"
     if config.preset == "quick":
@@ -125,8 +139,10 @@ def _mode(config: TrainConfig, photos: int) -> tuple[Mode, str]:
     return "finetune", f"preset {config.preset}"
 
 
-def _batch_size(photos: int, device: str, hardware: Hardware) -> int:
-    if device != "cuda":
+def _batch_size(photos: int, device: str, hardware: Hardware, task: Task) -> int:
+    if task == "boxes":
+        size = 8 if device != "cuda" else 32 if hardware.gpu_memory >= 32 * 2**30 else 16
+    elif device != "cuda":
         size = 16 if photos < 2000 else 32
     elif photos < 2000:
         size = 32
@@ -141,9 +157,11 @@ def _backbone(parent: Bundle | None) -> tuple[str, str]:
     return DEFAULT, "its weights are installed, and it is fast on every CPU"
 
 
-def _input(resolver: _Resolver, preset: Preset, parent: Bundle | None, train: pl.DataFrame) -> Fit:
+def _input(resolver: _Resolver, preset: Preset, parent: Bundle | None, train: pl.DataFrame, task: Task) -> Fit:
     sides = train.select(long=pl.max_horizontal("width", "height"), short=pl.min_horizontal("width", "height"))
     size, why = _size(preset, parent, train, sides["long"].median())
+    if task == "boxes" and not parent:
+        size, why = _box_size(preset, train)
     size = resolver.resolve("size", size, why)
     square = sides.filter(pl.col("short") > 0).select(((pl.col("long") / pl.col("short")) < 1.1).mean()).item()
     fit: FitMode = "squash" if square and square > 0.95 else "pad"
@@ -165,6 +183,14 @@ def _size(preset: Preset, parent: Bundle | None, train: pl.DataFrame, median: ob
     if isinstance(median, (int, float)) and 0 < median < 0.75 * usual:
         return max(160, 32 * math.ceil(median / 32)), f"the photos are small: {median:.0f} pixels"
     return usual, f"preset {preset}"
+
+
+def _box_size(preset: Preset, train: pl.DataFrame) -> tuple[int, str]:
+    """Height and width of a detector's input: most boxes have `_BOX_DETAIL` pixels."""
+    side = float(_box_sides(train).quantile(0.25) or 1.0)
+    largest = 960 if preset == "best" else 640
+    size = min(largest, max(256, 32 * round(_BOX_DETAIL * (1.25 if preset == "best" else 1) / side / 32)))
+    return size, f"three quarters of the boxes are larger than {side:.1%} of a photo, {side * size:.0f} pixels here"
 
 
 def _smallest_detail(train: pl.DataFrame) -> float:
@@ -206,7 +232,9 @@ def _backbone_lr(batch: int, mode: Mode) -> tuple[float, str]:
     return rate, _SAME_RATE.get(mode, "a quarter of the heads' rate, as the backbone is pretrained")
 
 
-def _layer_decay(mode: Mode) -> tuple[float, str]:
+def _layer_decay(mode: Mode, task: Task) -> tuple[float, str]:
+    if task == "boxes":
+        return 1.0, "the maps of all layers are used"
     decay = 0.9 if mode == "finetune" else 1.0
     return decay, _SAME_RATE.get(mode, "the first layers detect edges and colours, which plants have too")
 
@@ -221,19 +249,21 @@ def _ema(steps: int, mode: Mode) -> tuple[float, str]:
     return round(min(0.9998, max(0.9, 1 - 10 / max(1.0, steps))), 6), f"averages over a tenth of {steps} steps"
 
 
-def _mixup(preset: Preset, mode: Mode, steps: int) -> tuple[float, str]:
+def _mixup(preset: Preset, mode: Mode, steps: int, task: Task) -> tuple[float, str]:
+    if task == "boxes":
+        return 0.0, "mosaics join photos instead"
     if preset == "best" and mode != "probe" and steps >= 1000:
         return 0.1, f"reduces overfitting in {steps} steps"
     return 0.0, "too few steps to need it"
 
 
-def _augment(train: pl.DataFrame) -> tuple[float, str]:
+def _augment(train: pl.DataFrame, task: Task) -> tuple[float, str]:
     """The strength of augmentation: 1, or 0.5 where crops could lose what a label is about.
 
     Crops of strength 1 keep three quarters of a photo on average, so a single small spot is lost in a quarter of them.
     """
     with_boxes = train.filter(pl.col("boxes").list.len() > 0)
-    if with_boxes.height >= 0.2 * train.height:
+    if task == "image" and with_boxes.height >= 0.2 * train.height:
         number = with_boxes["boxes"].list.len().cast(pl.Float64).quantile(0.5)
         side = float(_box_sides(with_boxes).quantile(0.5) or 1.0)
         if number is not None and number <= _FEW_BOXES and side < _SMALL_BOX:
@@ -247,19 +277,20 @@ def _workers(hardware: Hardware, device: str) -> tuple[int, str]:
     return 0, "training itself uses all cores"
 
 
-def _targets(names: Sequence[str], dataset: Version) -> tuple[Target, ...]:
-    train = dataset.usable("train")
+def _targets(names: Sequence[str], dataset: Version, rows: pl.DataFrame, task: Task) -> tuple[Target, ...]:
+    """The targets to learn. `rows`: of photos or of boxes, with a column per target."""
     usable = []
+    fewest = 2 if task == "image" else 1
     for target in [dataset.target(name) for name in names] if names else dataset.targets:
-        labels = train[target.name].drop_nulls()
-        if not labels.is_empty() and (target.kind != "class" or len(target.classes) >= 2):
+        labels = rows[target.name].drop_nulls()
+        if not labels.is_empty() and (target.kind != "class" or len(target.classes) >= fewest):
             usable.append(target)
         elif names:
             raise InputError(
                 f"{target.name} cannot be trained on {dataset.ref}",
                 "it has fewer than two classes or no labelled photo in train",
             )
-    if not usable:
+    if not usable and task == "image":
         raise InputError(
             f"{dataset.ref} has nothing to predict",
             "no target has labels of at least two classes in train",

@@ -1,22 +1,22 @@
 """From a dataset version to decoded photos and a network ready for training."""
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from plantml.concurrency import Progress, Stop
 from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.imaging import Fit, Pixels
 from plantml.model.contract import Architecture
-from plantml.model.network import PlantNet
-from plantml.settings import Machine
+from plantml.model.network import PhotoNet, PlantNet
 from plantml.train import pixel_cache, weights
 from plantml.train.batches import Photos
+from plantml.train.learner import Loading
 from plantml.train.pixel_cache import Photo
 from plantml.train.plan import Plan
 
@@ -44,55 +44,78 @@ class TrainingData:
     left_out: list[tuple[str, str]]
 
 
-def load(
-    version: Version, plan: Plan, machine: Machine, progress: Callable[[str], Progress], stop: Stop | None = None
-) -> TrainingData:
+def load(version: Version, plan: Plan, loading: Loading) -> TrainingData:
     """Load the photos of both splits, decoded or from the pixel cache; see `pixel_cache.build`."""
     size = round(plan.input.height * MARGIN), round(plan.input.width * MARGIN)
     left_out: list[tuple[str, str]] = []
 
     def photos(rows: pl.DataFrame, fit: Fit, stage: str) -> Photos:
-        refs = [
-            Photo(image_id, version.image_url(path)) for image_id, path in rows.select("image_id", "path").iter_rows()
-        ]
-        store = pixel_cache.build(
-            refs,
-            fit,
-            machine.cache_dir / "pixels",
-            cache=machine.cache(),
-            limit=machine.cache_limit,
-            threads=machine.threads,
-            progress=progress(stage),
-            stop=stop,
-        )
-        left_out.extend((rows["name"][row], why) for row, why in store.unreadable.items())
-        usable = np.array([row for row in range(rows.height) if row not in store.unreadable], np.int64)
+        decoded = decode(version, rows, fit, stage, loading)
+        left_out.extend(decoded.left_out)
         labels = {target.name: target.encode(rows[target.name].to_list()) for target in plan.targets}
-        keys = np.array([int(image_id[:16], 16) for image_id in rows["image_id"]], np.uint64)
-        return Photos(store.pixels, keys, labels, usable)
+        return Photos(decoded.pixels, decoded.keys, labels, decoded.rows)
 
     rows = version.usable("train").sort("image_id", "source", "name")
     train = photos(rows, Fit(*size, plan.input.mode), "decoding train")
     val = photos(version.usable("val").sort("image_id", "source", "name"), plan.input, "decoding val")
     if not len(train.rows) or not len(val.rows):
-        raise InputError(
-            f"No photo of {version.ref} could be read", left_out[0][1], "Look at them: plantml dataset info."
-        )
+        raise unreadable(version, left_out)
     reference = rows[_bank_rows(train.rows, plan.seed)]
     bank = photos(reference, plan.input, "decoding reference photos")
     return TrainingData(train, val, bank.pixels[bank.rows], left_out)
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """Photos at one size: pixels uint8 [N, H, W, 3], a number per photo, and the indices of the readable ones."""
+
+    pixels: pixel_cache.MappedPixels
+    keys: NDArray[np.uint64]
+    rows: NDArray[np.int64]
+    left_out: Sequence[tuple[str, str]]
+
+
+def decode(version: Version, rows: pl.DataFrame, fit: Fit, stage: str, loading: Loading) -> Decoded:
+    """Rows of a version, decoded or from the pixel cache; see `pixel_cache.build`. `stage` names the progress."""
+    refs = [Photo(image_id, version.image_url(path)) for image_id, path in rows.select("image_id", "path").iter_rows()]
+    machine = loading.machine
+    store = pixel_cache.build(
+        refs,
+        fit,
+        machine.cache_dir / "pixels",
+        cache=machine.cache(),
+        limit=machine.cache_limit,
+        threads=machine.threads,
+        progress=loading.progress(stage),
+        stop=loading.stop,
+    )
+    keys = np.array([int(image_id[:16], 16) for image_id in rows["image_id"]], np.uint64)
+    readable = np.array([row for row in range(rows.height) if row not in store.unreadable], np.int64)
+    left_out = [(str(rows["name"][row]), why) for row, why in store.unreadable.items()]
+    return Decoded(store.pixels, keys, readable, left_out)
+
+
+def unreadable(version: Version, left_out: Sequence[tuple[str, str]]) -> InputError:
+    """The error of a split without a readable photo."""
+    why = left_out[0][1] if left_out else "a split has none"
+    return InputError(f"No photo of {version.ref} could be read", why, "Look at them: plantml dataset info.")
+
+
 def network(plan: Plan, train: Photos, *, offline: bool) -> PlantNet:
     """The network before training: pretrained backbone, new heads, and the scale of value targets."""
     net = untrained(plan, offline=offline)
-    for target in plan.targets:
+    scale_values(net, train.labels)
+    return net
+
+
+def scale_values(net: PhotoNet, labels: Mapping[str, NDArray[Any]]) -> None:
+    """Note the mean, deviation and range of the training labels of value targets in a network."""
+    for target in net.targets:
         if target.kind == "value":
-            values = train.labels[target.name][~np.isnan(train.labels[target.name])]
+            values = labels[target.name][~np.isnan(labels[target.name])]
             statistics = values.mean(), max(values.std(), 1e-6), values.min(), values.max()
             scale = torch.tensor([float(statistic) for statistic in statistics])
             net.get_buffer(f"scale_{target.name}").copy_(scale)
-    return net
 
 
 def untrained(plan: Plan, *, offline: bool) -> PlantNet:

@@ -74,7 +74,7 @@ def fit(
     for epoch, loss in enumerate(losses):
         with torch.no_grad():
             evaluation = evaluate_logits(net, plan.targets, net.classify(val_embeddings), truth)
-        row = history.add(epoch, loss, evaluation.loss, evaluation.reports)
+        row = history.add(epoch, loss, evaluation)
         if history.best_epoch == epoch:
             best = {name: value.clone() for name, value in net.heads.state_dict().items()}
         if (epoch + 1) % 10 == 0:

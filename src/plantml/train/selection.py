@@ -1,28 +1,79 @@
 """The photos of a training. Imports nothing heavy, so that input errors are reported at once."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from plantml import storage
-from plantml.data import versions
+from plantml.data import boxes, versions
 from plantml.data.filters import where
 from plantml.data.manifest import Version, narrow_targets
 from plantml.errors import InputError
 from plantml.registry import references
 from plantml.train import folds
-from plantml.train.config import TrainConfig
+from plantml.train.config import Auto, Task, TrainConfig
 from plantml.train.run_folder import PLAN
 
 
-def select(dataset: str | Version, config: TrainConfig) -> Version:
-    """The version with the configured photos and their classes; for a fold, with the fold's split."""
+@dataclass(frozen=True)
+class Selection(Version):
+    """The photos of a version that are trained on, and what is learnt of them.
+
+    Attributes:
+        task: with `boxes`, the targets are those of the boxes.
+        why: the reason, if it was left to the data.
+    """
+
+    task: Task = "image"
+    why: str = ""
+
+
+def select(dataset: str | Version, config: TrainConfig) -> Selection:
+    """The version with the configured photos and their classes; for a fold, with the fold's split.
+
+    Raises:
+        InputError: there is no such version, or it has no boxes to learn.
+    """
     version = versions.load(dataset) if isinstance(dataset, str) else dataset
+    if isinstance(version, Selection):
+        return version
     if config.where:
         rows = where(version.rows, config.where)
         version = replace(version, rows=rows, targets=narrow_targets(rows, version.targets))
-    return folds.of_fold(version, config.fold, config.folds, config.seed) if config.fold else version
+    if config.fold:
+        version = folds.of_fold(version, config.fold, config.folds, config.seed)
+    task, why = task_of(version, config.task)
+    rows, targets = version.rows, version.targets
+    if task == "boxes":
+        # A photo in which nobody looked for boxes is no photo without plants.
+        rows = rows.filter(pl.col("boxes").is_not_null())
+        targets = boxes.targets_of(rows.select(pl.col("boxes").explode()).drop_nulls().to_series(), targets)
+    return Selection(version.url, version.number, rows, targets, version.commit, task, why)
+
+
+def task_of(version: Version, task: Task | Auto) -> tuple[Task, str]:
+    """What to learn of a version's photos, and the reason, if it was left to the data.
+
+    Raises:
+        InputError: boxes are to be learnt, and there are none.
+    """
+    rows = version.usable("train")
+    drawn = int(rows["boxes"].list.len().sum() or 0)
+    if task == "boxes" and not drawn:
+        raise InputError(
+            f"{version.ref} has no boxes in its train split",
+            "--task boxes learns where the plants are",
+            f"Look at it: plantml dataset info {version.url}",
+        )
+    if task != "auto":
+        return task, ""
+    learnable = any(
+        rows[target.name].drop_nulls().n_unique() >= 2 for target in version.targets if target.kind != "multilabel"
+    ) or any(target.kind == "multilabel" for target in version.targets)
+    if drawn and not learnable:
+        return "boxes", f"{drawn} boxes, and photos have no labels of their own"
+    return "image", "photos have labels of their own" if drawn else "there are no boxes"
 
 
 def leaks(version: Version) -> str:

@@ -19,9 +19,9 @@ from plantml.imaging import Pixels
 from plantml.parsing import parse_json
 from plantml.settings import Machine
 from plantml.train import pixel_cache, prepare
-from plantml.train.batches import augmentation
 from plantml.train.config import Precision
-from plantml.train.lightning_module import PlantModule
+from plantml.train.learners import LEARNERS
+from plantml.train.lightning_module import PhotoModule
 from plantml.train.plan import Plan
 from plantml.train.plan_inputs import Hardware, Speed
 
@@ -94,10 +94,12 @@ class _Step:
 
     def __init__(self, plan: Plan, pixels: Pixels) -> None:
         self.plan, self.pixels = plan, pixels[: max(1, plan.batch_size // plan.world)]
-        self.module = PlantModule(prepare.untrained(plan.model_copy(update={"pretrained": False}), offline=True), plan)
+        learner = LEARNERS[plan.task]
+        net = learner.untrained(plan.model_copy(update={"pretrained": False}), offline=True)
+        self.module = PhotoModule(net, plan)
         self.module.to(plan.device)
         self.optimiser = self.module.configure_optimizers()
-        self.augment = augmentation(plan)
+        self.augment = learner.augmenter(plan)
 
     def __call__(self, precision: Precision) -> None:
         device, net = torch.device(self.plan.device), self.module.net
@@ -115,7 +117,7 @@ class _Step:
     def embed(self, photos: Tensor) -> None:
         """Embed photos, uint8 [N, H, W, 3]."""
         with torch.inference_mode():
-            self.module.net.eval().embed(photos)
+            self.module.net.eval()(photos)
         _synchronise(self.plan.device)
 
 

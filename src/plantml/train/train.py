@@ -10,7 +10,6 @@ from plantml.concurrency import Listener, Stop
 from plantml.data.manifest import Version
 from plantml.errors import StoppedError
 from plantml.model.bundle import Bundle
-from plantml.model.network import PlantNet
 from plantml.registry import references
 from plantml.settings import Machine
 from plantml.train import (
@@ -19,20 +18,20 @@ from plantml.train import (
     distributed,
     finetune,
     loggers,
-    packaging,
     planning,
-    prepare,
     probe,
     throughput,
     warm_start,
 )
-from plantml.train.batch_preview import example_batch
 from plantml.train.config import TrainConfig
 from plantml.train.history import History
+from plantml.train.image_learner import ImageLearner
+from plantml.train.learner import Learner, Loading
+from plantml.train.learners import LEARNERS
 from plantml.train.plan import Plan
 from plantml.train.plan_inputs import PlanInputs
 from plantml.train.run_folder import RunFolder
-from plantml.train.selection import select
+from plantml.train.selection import Selection, select
 from plantml.train.session import Session
 
 
@@ -59,7 +58,7 @@ class TrainingResult:
     changed: bool
 
 
-def make_plan(version: Version, config: TrainConfig, machine: Machine, *, measured: bool = True) -> Plan:
+def make_plan(version: Selection, config: TrainConfig, machine: Machine, *, measured: bool = True) -> Plan:
     """Plan a training without starting it.
 
     Args:
@@ -129,7 +128,7 @@ def train(
 
 def _open_run(
     dataset: str | Version, session: Session, *, fresh: bool, config_lines: Sequence[str]
-) -> tuple[Version, Plan, bool]:
+) -> tuple[Selection, Plan, bool]:
     """The dataset version, the plan of the run, and whether the run exists already."""
     config, run, listener = session.config, session.run, session.listener
     if not distributed.is_first():
@@ -161,57 +160,55 @@ def _train(version: Version, plan: Plan, session: Session) -> Bundle | None:
     run, stop, listener = session.run, session.stop, session.listener
     throughput.check_device(plan.device)
     allocator.keep_freed_memory()
-    data = _load_photos(version, plan, session)
-    plan = plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(data.train.rows))})
-    net = prepare.network(plan, data.train, offline=session.machine.offline)
+    learner = _load_photos(version, plan, session)
     if plan.parent:
-        new = warm_start.load_parent_weights(net, warm_start.parent_bundle(plan), plan)
+        new = learner.start_from(warm_start.parent_bundle(plan))
         listener.say(f"Starting from {plan.warm_start}" + (f"; new: {', '.join(new)}." if new else "."))
-    history = _train_network(net, plan, data, session)
+    history = _train_network(learner, session)
     if not distributed.is_first():
         return None
     if stop:
         raise stop.error("Training stopped before the model was exported", "Repeat the same command to resume.")
     best, epochs = history.best_epoch + 1, len(history.rows)
     listener.say(f"Best epoch: {best} of {epochs}. Calibrating, exporting and verifying the model.")
-    model = packaging.package(net.cpu().eval(), plan, data, version)
-    artifacts.write(run, plan, history, model)
+    learner.net.cpu().eval()
+    model = learner.package(version)
+    artifacts.write(run, history, model)
     return run.publish(model.files, model.model_json)
 
 
-def _load_photos(version: Version, plan: Plan, session: Session) -> prepare.TrainingData:
+def _load_photos(version: Version, plan: Plan, session: Session) -> Learner:
     """Decode the photos, one process per machine before the others."""
     if not distributed.prepares_data():
         distributed.barrier()
     session.run.fetch_checkpoints()
-    data = prepare.load(version, plan, session.machine, session.listener.progress, session.stop)
+    loading = Loading(session.machine, session.listener.progress, session.stop)
+    learner = LEARNERS[plan.task](version, plan, loading)
     if distributed.prepares_data():
         distributed.barrier()
-    for name, why in data.left_out:
+    for name, why in learner.left_out:
         session.listener.say(f"Skipped unreadable photo {name}: {why}")
-    return data
+    return learner
 
 
-def _train_network(net: PlantNet, plan: Plan, data: prepare.TrainingData, session: Session) -> History:
-    """Train `net`, which ends with the weights of the best epoch."""
-    run, stop, listener = session.run, session.stop, session.listener
+def _train_network(learner: Learner, session: Session) -> History:
+    """Train the learner's network, which ends with the weights of the best epoch."""
+    plan, run, stop, listener = learner.plan, session.run, session.stop, session.listener
     logger = loggers.MetricsLogger()
     if distributed.is_first():
         logger = loggers.open_loggers(plan, session.config, run, listener.say)
-        run.write("plots/batch.png", example_batch(data.train, plan))
+        run.write("plots/batch.png", learner.example())
 
     def log_epoch(row: Mapping[str, float], epochs: int) -> None:
-        listener.say(_epoch_line(row, plan, epochs))
+        listener.say(_epoch_line(row, learner, epochs))
         logger.log(row)
 
     try:
-        if plan.mode == "probe":
+        if isinstance(learner, ImageLearner) and plan.mode == "probe":
             job = session.embedding_job("embedding", plan.device)
-            history = probe.fit(
-                net, plan, data.train, data.val, job=job, on_epoch=lambda row: log_epoch(row, plan.epochs)
-            )
+            history = learner.fit_probe(job, lambda row: log_epoch(row, plan.epochs))
         else:
-            history = finetune.fit(net, plan, data, session, log_epoch)
+            history = finetune.fit(learner, session, log_epoch)
     except (StoppedError, SystemExit) as error:
         if isinstance(error, SystemExit) and stop:  # how Lightning ends after a second Ctrl-C
             raise stop.error("Training was interrupted", "Repeat the same command to resume.") from error
@@ -222,8 +219,8 @@ def _train_network(net: PlantNet, plan: Plan, data: prepare.TrainingData, sessio
     return history
 
 
-def _epoch_line(row: Mapping[str, float], plan: Plan, epochs: int) -> str:
-    names = [f"{target.name}.{'r2' if target.kind == 'value' else 'macro_f1'}" for target in plan.targets]
-    scores = "  ".join(f"{name} {row[name]:.3f}" for name in names if name in row)
+def _epoch_line(row: Mapping[str, float], learner: Learner, epochs: int) -> str:
+    names = [f"{target.name}.{'r2' if target.kind == 'value' else 'macro_f1'}" for target in learner.plan.targets]
+    scores = "  ".join(f"{name} {row[name]:.3f}" for name in [*learner.shown, *names] if name in row)
     epoch = int(row["epoch"]) + 1
     return f"epoch {epoch}/{epochs}  loss {row['train_loss']:.3f}  val {row['val_loss']:.3f}  {scores}"

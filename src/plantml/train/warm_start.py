@@ -8,6 +8,7 @@ from plantml.data import versions
 from plantml.errors import InputError
 from plantml.model import bundle as bundles
 from plantml.model.bundle import Bundle
+from plantml.model.detector import CentreNet
 from plantml.model.network import PlantNet, read_weights
 from plantml.registry import references
 from plantml.train.plan import Plan
@@ -40,14 +41,7 @@ def load_parent_weights(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
     Raises:
         InputError: the parent has another backbone.
     """
-    contract = parent.contract
-    if contract.architecture.backbone != plan.backbone:
-        raise InputError(
-            f"{parent.url} has another backbone",
-            f"{contract.architecture.backbone}, not {plan.backbone}",
-            "Leave out --backbone to use the parent's.",
-        )
-    state = read_weights(parent.read(bundles.WEIGHTS))
+    contract, state = parent.contract, _state(parent, plan)
     prefix = "net.backbone."
     net.backbone.load_state_dict(
         {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}, strict=True
@@ -71,6 +65,43 @@ def load_parent_weights(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
                 head.get_parameter(part).data[row] = weights[parent_row]
         new += [f"{target.name} {name}" for name in target.classes if name not in rows]
     return new
+
+
+def load_detector_weights(net: CentreNet, parent: Bundle, plan: Plan) -> list[str]:
+    """Load the weights of a parent bundle into a detector: of a classifier, those of the backbone.
+
+    Returns:
+        What the parent lacks, as text: boxes, and targets that it has not or with other classes.
+
+    Raises:
+        InputError: the parent has another backbone.
+    """
+    state, own = _state(parent, plan), net.state_dict()
+    known = set(parent.contract.targets)
+    new = [] if parent.contract.detection else ["boxes"]
+    new += [f"target {target.name}" for target in plan.targets if target not in known or new]
+    skipped = tuple(f"heads.target_{target.name}." for target in plan.targets if target not in known)
+    net.load_state_dict(
+        {
+            key: value
+            for key, value in ((key.removeprefix("net."), value) for key, value in state.items())
+            if key in own and own[key].shape == value.shape and not key.startswith(skipped)
+        },
+        strict=False,
+    )
+    return new
+
+
+def _state(parent: Bundle, plan: Plan) -> dict[str, Tensor]:
+    """The weights of a parent. Raises `InputError` if its backbone is not that of the plan."""
+    backbone = parent.contract.architecture.backbone
+    if backbone != plan.backbone:
+        raise InputError(
+            f"{parent.url} has another backbone",
+            f"{backbone}, not {plan.backbone}",
+            "Leave out --backbone to use the parent's.",
+        )
+    return read_weights(parent.read(bundles.WEIGHTS))
 
 
 def renames(plan: Plan, url: str, since: int) -> Renamed:

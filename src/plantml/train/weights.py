@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from plantml.errors import InputError, MissingExtraError
+from plantml.model.detector import bare_features
 from plantml.model.network import bare_backbone
 
 DEFAULT = "tf_efficientnet_lite0"
@@ -27,6 +28,16 @@ def backbone(name: str, *, pretrained: bool, drop_path: float, offline: bool) ->
         similar = _similar(name)
         hint = f"Similar: {', '.join(similar)}." if similar else "timm.list_models() lists all of them."
         raise InputError(f"timm has no model called {name!r}", "", hint) from error
+
+
+def features(name: str, *, pretrained: bool, offline: bool) -> nn.Module:
+    """A timm backbone that returns its maps, see `detector.bare_features`, with the weights of the classifier's."""
+    network = bare_features(name)
+    if pretrained:
+        weights = backbone(name, pretrained=True, drop_path=0.0, offline=offline).state_dict()
+        # Only layers behind the last map, which the classifier alone has, are left over.
+        network.load_state_dict({key: value for key, value in weights.items() if key in network.state_dict()})
+    return network
 
 
 def statistics(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

@@ -17,7 +17,7 @@ def write(content: ExportSet, out: Output) -> Written:
     """Write one JSON file per split, or one for an unsplit dataset."""
     class_targets = () if content.has_boxes else main_targets(content.targets)
     whole = {photo.file: photo.labels_of(class_targets) for photo in content.photos}
-    boxes = [box.labels for photo in content.photos for box in photo.boxes or ()]
+    boxes = [box.classes for photo in content.photos for box in photo.boxes or ()]
     names = ClassNames([*boxes, *(labels for labels in whole.values() if labels)], empty=OBJECT)
     ids = {name: number for number, name in enumerate(names.ordered, start=1)}
     files: dict[str, dict[str, list[Any]]] = {}
@@ -30,7 +30,7 @@ def write(content: ExportSet, out: Output) -> Written:
         file["images"].append(_image(number, photo))
         for box in photo.boxes or ():
             drawn += 1
-            file["annotations"].append(_box(drawn, number, ids[names[box.labels]], [box.x, box.y, box.w, box.h]))
+            file["annotations"].append(_box(drawn, number, ids[names[box.classes]], [box.x, box.y, box.w, box.h]))
         if whole[photo.file]:
             category = ids[names[whole[photo.file]]]
             file["annotations"].append({"id": number, "image_id": number, "category_id": category})

@@ -23,7 +23,7 @@ def write(content: ExportSet, out: Output) -> Written:
     """
     if not content.has_boxes:
         raise InputError(f"{content.version.ref} has no boxes", "crops are made from boxes")
-    every = [box.labels for photo in content.photos for box in photo.boxes or ()]
+    every = [box.classes for photo in content.photos for box in photo.boxes or ()]
     names = ClassNames(every, empty=NO_LABEL, folders=True)
     entries, outside = {}, 0
     drawn = [photo for photo in content.photos if photo.boxes]
@@ -34,7 +34,7 @@ def write(content: ExportSet, out: Output) -> Written:
             if crop is None:
                 outside += 1
                 continue
-            name = path(photo.split or "", names[box.labels], f"{photo.stem}_{number:03d}.jpg")
+            name = path(photo.split or "", names[box.classes], f"{photo.stem}_{number:03d}.jpg")
             out.write(name, _jpeg(crop))
             entries[name] = {"group": photo.group or photo.row["name"]}
     known = {target.name: target for target in content.targets if target.kind == "class"}

@@ -19,7 +19,7 @@ _URL = "/data/local-files/?d="
 
 def write(content: ExportSet, out: Output) -> Written:
     """Write `tasks.json`: choices for classes, and rectangles for boxes in percent of the upright photo."""
-    names = ClassNames((box.labels for photo in content.photos for box in photo.boxes or ()), empty=OBJECT)
+    names = ClassNames((box.classes for photo in content.photos for box in photo.boxes or ()), empty=OBJECT)
     label_targets = [target.name for target in content.targets if target.kind != "value"]
     tasks, images = [], {}
     for number, (photo, data) in enumerate(out.read(content.photos), start=1):
@@ -51,7 +51,7 @@ def _results(photo: ExportPhoto, targets: list[str], names: ClassNames) -> list[
             value: dict[str, Any] = {"choices": label if isinstance(label, list) else [label]}
             results.append({"from_name": target, "to_name": "image", "type": "choices", "value": value, **size})
     for number, box in enumerate(photo.boxes or (), start=1):
-        value = {**_percent(box, photo), "rotation": 0, "rectanglelabels": [names[box.labels]]}
+        value = {**_percent(box, photo), "rotation": 0, "rectanglelabels": [names[box.classes]]}
         results.append(
             {"id": f"b{number}", "from_name": "boxes", "to_name": "image", "type": "rectanglelabels", "value": value}
             | {**size, "image_rotation": 0}

@@ -16,7 +16,7 @@ def write(content: ExportSet, out: Output) -> Written:
         raise InputError(
             f"{content.version.ref} has no boxes", "VOC's labels are boxes", "Export it with --format folder."
         )
-    names = ClassNames((box.labels for photo in content.photos for box in photo.boxes or ()), empty=OBJECT)
+    names = ClassNames((box.classes for photo in content.photos for box in photo.boxes or ()), empty=OBJECT)
     images = {}
     for photo, data in out.read(content.photos):
         name = path("JPEGImages", photo.file)
@@ -44,7 +44,7 @@ def _xml(photo: ExportPhoto, boxes: tuple[Box, ...], names: ClassNames) -> bytes
         _add(size, key, value)
     for box in boxes:
         each = ET.SubElement(root, "object")
-        _add(each, "name", names[box.labels])
+        _add(each, "name", names[box.classes])
         corners = ET.SubElement(each, "bndbox")
         for key, number in (("xmin", box.x), ("ymin", box.y), ("xmax", box.x + box.w), ("ymax", box.y + box.h)):
             _add(corners, key, int(number) if number == int(number) else number)

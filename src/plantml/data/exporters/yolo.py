@@ -14,7 +14,7 @@ def write(content: ExportSet, out: Output) -> Written:
         raise InputError(
             f"{content.version.ref} has no boxes", "YOLO's labels are boxes", "Export it with --format folder."
         )
-    names = ClassNames((box.labels for photo in content.photos for box in photo.boxes or ()), empty=OBJECT)
+    names = ClassNames((box.classes for photo in content.photos for box in photo.boxes or ()), empty=OBJECT)
     ids = {name: number for number, name in enumerate(names.ordered)}
     there = {content.folder(photo) for photo in content.photos}
     places = _places(there)
@@ -52,7 +52,7 @@ def _places(there: set[str]) -> dict[str, str]:
 def _lines(photo: ExportPhoto, names: ClassNames, ids: dict[str, int]) -> str:
     width, height = photo.row["width"], photo.row["height"]
     return "".join(
-        f"{ids[names[box.labels]]} {(box.x + box.w / 2) / width:.12g} {(box.y + box.h / 2) / height:.12g}"
+        f"{ids[names[box.classes]]} {(box.x + box.w / 2) / width:.12g} {(box.y + box.h / 2) / height:.12g}"
         f" {box.w / width:.12g} {box.h / height:.12g}\n"
         for box in photo.boxes or ()
     )

@@ -122,13 +122,17 @@ FILES: Mapping[str, FileKind] = {
 
 def output_names(contract: Contract) -> list[str]:
     """Output names of a model with this contract, in order."""
-    return [*(f"target.{target.name}" for target in contract.targets), "embedding", "unknown"]
+    targets = [f"target.{target.name}" for target in contract.targets]
+    return ["boxes", "score", *targets] if contract.detection else [*targets, "embedding", "unknown"]
 
 
 def _check_outputs(url: str, contract: Contract, outputs: Mapping[str, Sequence[Any]]) -> None:
     """Raise `InputError` if the outputs of a graph, shapes by name, do not match its contract."""
-    sizes: dict[str, list[int]] = {f"target.{target.name}": [target.size] for target in contract.targets}
-    sizes |= {"embedding": [contract.architecture.embedding], "unknown": []}
+    boxes = [contract.detection.boxes] if contract.detection else []
+    sizes: dict[str, list[int]] = {f"target.{target.name}": [*boxes, target.size] for target in contract.targets}
+    sizes |= {"boxes": [*boxes, 4], "score": boxes} if boxes else {
+        "embedding": [contract.architecture.embedding], "unknown": []
+    }  # fmt: skip
     for name, size in sizes.items():
         actual = ["N", *list(outputs[name])[1:]] if name in outputs else "none"
         if actual != ["N", *size]:

@@ -15,7 +15,8 @@ PROOF_KEY, WEIGHTS_KEY = "plantml_proof", "plantml_weights"
 NOTES = (CONTRACT_KEY, DIGEST_KEY, PROOF_KEY, WEIGHTS_KEY)
 
 Outputs = Mapping[str, NDArray[np.float32]]
-"""By output name: `target.<name>` [N, classes], `embedding` [N, D], `unknown` [N]."""
+"""By output name: `target.<name>` [N, classes], `embedding` [N, D], `unknown` [N]; of a detector, `boxes` [N, K, 4] in
+pixels of the input, `score` [N, K] and `target.<name>` [N, K, classes]."""
 
 
 class Runtime(Protocol):

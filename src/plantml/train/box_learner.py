@@ -1,0 +1,162 @@
+"""Learn to find boxes, and the targets of each."""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from plantml.concurrency import Stop
+from plantml.data import boxes
+from plantml.data.manifest import Version
+from plantml.imaging import Fit, Pixels
+from plantml.model.bundle import Bundle
+from plantml.model.contract import Architecture
+from plantml.model.detector import CentreNet
+from plantml.model.network import PhotoNet
+from plantml.train import box_packaging, box_preview, prepare, warm_start, weights
+from plantml.train.batches import Batch, StepSampler, ignore_signals
+from plantml.train.box_cells import loss_of
+from plantml.train.box_evaluation import evaluate
+from plantml.train.box_photos import BoxAugmentation, BoxDataset, BoxPhotos
+from plantml.train.history import Evaluation
+from plantml.train.learner import Learner, Loading, PackagedModel
+from plantml.train.lightning_module import PhotoModule
+from plantml.train.plan import Plan
+
+CHANNELS = 64
+"""Of the detector's map."""
+
+_FEW_PHOTOS = 2000
+"""Training photos below which batch statistics of the backbone stay those of its pretraining."""
+
+
+class BoxModule(PhotoModule):
+    """Trains a `CentreNet`."""
+
+    net: CentreNet
+
+    def loss(self, batch: Batch) -> Tensor:
+        """See `PhotoModule.loss`."""
+        return loss_of(
+            self.net(batch["image"]),
+            batch,
+            self.plan.targets,
+            scales=self.net.scales(),
+            weights=self.plan.class_weights,
+            smoothing=self.plan.label_smoothing,
+        ).total
+
+
+class BoxLearner(Learner):
+    """Learns boxes and their targets. Raises `InputError` if no photo of a split can be read.
+
+    Attributes:
+        train: photos a little larger than the input, for augmentation.
+        val: photos as in detection.
+    """
+
+    shown: ClassVar[Sequence[str]] = ("boxes.ap50", "boxes.ap")
+    net: CentreNet
+
+    def __init__(self, version: Version, plan: Plan, loading: Loading) -> None:
+        left_out: list[tuple[str, str]] = []
+        larger = round(plan.input.height * prepare.MARGIN)
+        self.train = _photos(version, plan, "train", Fit(larger, larger, plan.input.mode), loading, left_out)
+        self.val = _photos(version, plan, "val", plan.input, loading, left_out)
+        if not len(self.train.rows) or not len(self.val.rows):
+            raise prepare.unreadable(version, left_out)
+        self.left_out = left_out
+        self.plan = plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(self.train.rows))})
+        self.net = self.untrained(plan, offline=loading.machine.offline)
+        labels = {name: np.concatenate([each[name] for each in self.train.labels]) for name in self.train.labels[0]}
+        prepare.scale_values(self.net, labels)
+
+    @staticmethod
+    def untrained(plan: Plan, *, offline: bool) -> CentreNet:
+        """See `Learner.untrained`."""
+        torch.manual_seed(plan.seed)
+        backbone = weights.features(plan.backbone, pretrained=plan.pretrained and not plan.parent, offline=offline)
+        net = CentreNet(architecture(plan), plan.targets, backbone)
+        net.has_fixed_statistics = plan.train_photos < _FEW_PHOTOS and (plan.pretrained or bool(plan.parent))
+        return net.train().to(memory_format=torch.channels_last)
+
+    @staticmethod
+    def augmenter(plan: Plan) -> Callable[[Pixels, int], Pixels]:
+        """See `Learner.augmenter`."""
+
+        def augment(pixels: Pixels, seed: int) -> Pixels:
+            photos = BoxPhotos(
+                pixels[None], np.zeros(1, np.uint64), np.zeros(1, np.int64), [np.empty((0, 4), np.float32)], [{}]
+            )
+            dataset = BoxDataset(photos, (), plan.input.height, seed, augmentation(plan))
+            augmented: Pixels = dataset[(0, 0, 0)]["image"].numpy()
+            return augmented
+
+        return augment
+
+    def start_from(self, parent: Bundle) -> list[str]:
+        """See `Learner.start_from`."""
+        return warm_start.load_detector_weights(self.net, parent, self.plan)
+
+    def module(self) -> PhotoModule:
+        """See `Learner.module`."""
+        return BoxModule(self.net, self.plan)
+
+    def batches(self, start: int, epochs: int, rank: int, size: int) -> DataLoader[Batch]:
+        """See `Learner.batches`."""
+        plan = self.plan
+        return DataLoader(
+            BoxDataset(self.train, plan.targets, plan.input.height, plan.seed, augmentation(plan)),
+            batch_sampler=StepSampler(self.train, plan, start, epochs, rank=rank, size=size),
+            num_workers=plan.workers,
+            multiprocessing_context="spawn" if plan.workers else None,
+            worker_init_fn=ignore_signals,
+        )
+
+    def evaluate(self, net: PhotoNet, stop: Stop) -> Evaluation | None:
+        """See `Learner.evaluate`."""
+        assert isinstance(net, CentreNet)
+        return evaluate(net, self.val, self.plan, stop)
+
+    def example(self) -> bytes:
+        """See `Learner.example`."""
+        plan = self.plan
+        places = next(iter(StepSampler(self.train, plan, size=plan.world)))
+        dataset = BoxDataset(self.train, plan.targets, plan.input.height, plan.seed, augmentation(plan))
+        return box_preview.example_batch([dataset[place] for place in places], plan.targets)
+
+    def package(self, version: Version) -> PackagedModel:
+        """See `Learner.package`."""
+        return box_packaging.package(self.net, self.plan, architecture(self.plan), self.val, version)
+
+
+def augmentation(plan: Plan) -> BoxAugmentation:
+    """The augmentation of a plan."""
+    return BoxAugmentation(plan.input.height, plan.augment, plan.mosaic)
+
+
+def architecture(plan: Plan) -> Architecture:
+    """The description of a plan's network."""
+    mean, std = weights.statistics(plan.backbone)
+    return Architecture(backbone=plan.backbone, embedding=CHANNELS, mean=mean, std=std, bank=0)
+
+
+def _photos(
+    version: Version, plan: Plan, split: str, fit: Fit, loading: Loading, left_out: list[tuple[str, str]]
+) -> BoxPhotos:
+    """The photos of a split, decoded, with their boxes."""
+    rows = version.usable(split).sort("image_id", "source", "name")
+    decoded = prepare.decode(version, rows, fit, f"decoding {split}", loading)
+    left_out.extend(decoded.left_out)
+    drawn, labels = [], []
+    for width, height, annotated in rows.select("width", "height", "boxes").iter_rows():
+        of_photo = boxes.from_rows(annotated) or ()
+        sides = np.array([[box.x, box.y, box.w, box.h] for box in of_photo], np.float64).reshape(-1, 4)
+        drawn.append(fit.placement(width, height).to_input(sides))
+        labels.append(
+            {target.name: target.encode([box.labels.get(target.name) for box in of_photo]) for target in plan.targets}
+        )
+    return BoxPhotos(decoded.pixels, decoded.keys, decoded.rows, drawn, labels)

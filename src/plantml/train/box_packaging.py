@@ -1,0 +1,223 @@
+"""From a trained detector to a bundle: calibrate, choose thresholds, export, verify the export, write the card."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import save
+
+from plantml import metrics
+from plantml.data import boxes as box_rows
+from plantml.data.manifest import SPLITS, Version
+from plantml.export import proof
+from plantml.export.onnx import to_onnx
+from plantml.imaging.drawing import DrawnBox, draw_boxes
+from plantml.metrics import ClassReport, calibration
+from plantml.metrics.calibration import Threshold
+from plantml.model import bundle as bundles
+from plantml.model import temperature
+from plantml.model.contract import Architecture, Contract, Detection, Origin
+from plantml.model.detector import CentreNet, DeployedDetector
+from plantml.model.runtimes import OnnxRuntime
+from plantml.parsing import dump_yaml
+from plantml.reporting import charts, documents
+from plantml.train import box_evaluation
+from plantml.train.box_evaluation import MOST, UNCALIBRATED, Matched, Predicted
+from plantml.train.box_photos import BoxPhotos
+from plantml.train.learner import PackagedModel
+from plantml.train.model_card import header
+from plantml.train.packaging import MemoryRuntime
+from plantml.train.plan import Plan
+
+_BATCH = 8
+_SHOWN = 16
+"""Validation photos that are drawn with their boxes."""
+
+_RIGHT, _WRONG, _MISSED = "#2e7d32", "#c62828", "#f9a825"
+
+
+def package(net: CentreNet, plan: Plan, architecture: Architecture, val: BoxPhotos, version: Version) -> PackagedModel:
+    """Make the bundle of a trained detector.
+
+    Args:
+        net: in evaluation mode, on the CPU.
+        plan: how it was trained.
+        architecture: of the network.
+        val: photos that calibrate the scores and set the thresholds.
+        version: of the dataset.
+
+    Raises:
+        GateError: the ONNX file does not reproduce the network's boxes.
+    """
+    predicted = box_evaluation.predict(net, val, plan)
+    assert predicted is not None  # no signal is looked for
+    matched = box_evaluation.match(predicted, val, plan.targets)
+    slope, offset = platt(matched.scores, matched.right[:, 0])
+    scores = rescaled(matched.scores, slope, offset)
+    found = box_evaluation.at_best_f1(scores, matched.right[:, 0], int(matched.annotated.sum()))
+    accepted = calibration.threshold(scores, matched.right[:, 0], plan.target_risk)
+    detection = Detection(
+        boxes=MOST, slope=slope, offset=offset, threshold=found.score, accept=max(found.score, accepted.score)
+    )
+    fitted = temperature.fit(DeployedDetector(net, UNCALIBRATED, {}), matched.logits, matched.labels)
+    deployed = DeployedDetector(net, detection, fitted.temperatures, None, fitted.biases).eval()
+    with torch.inference_mode():
+        answers = {name: each.numpy() for name, each in deployed.answers(matched.logits).items()}
+    judged = [target for target in plan.targets if target.size > 1 or target.kind != "class"]
+    reports = metrics.reports_of(judged, matched.labels, answers)
+    thresholds = calibration.accept_thresholds(judged, answers, matched.labels, plan.target_risk)
+    counts = matched.counts(scores, found.score) - matched.annotated
+    of_boxes = box_evaluation.scores_of(matched) | {
+        "boxes.precision": found.precision,
+        "boxes.recall": found.recall,
+        "boxes.f1": found.f1,
+        "boxes.count_bias": float(counts.mean()),
+        "boxes.count_mae": float(np.abs(counts).mean()),
+    }
+    scored = of_boxes | metrics.headline(reports)
+    contract = Contract(
+        targets=plan.targets,
+        input=plan.input,
+        architecture=architecture,
+        temperatures=fitted.temperatures,
+        biases=fitted.biases,
+        thresholds={name: threshold.score for name, threshold in thresholds.items()},
+        target_risk=plan.target_risk,
+        acceptance=thresholds,
+        unknown_threshold=_NEVER,
+        detection=detection,
+        dataset=Origin(url=plan.dataset, version=plan.dataset_version, fingerprint=plan.fingerprint),
+        metrics={name: round(value, 6) for name, value in scored.items()},
+        seed=plan.seed,
+        versions=plan.versions,
+    )
+    state = {name: tensor.contiguous() for name, tensor in deployed.state_dict().items()}
+    digest = bundles.digest(contract, {name: tensor.numpy().tobytes() for name, tensor in state.items()})
+    weights = save(state)
+    onnx = to_onnx(contract, weights, digest)
+    expected, actual = (
+        proof.outputs(runtime, _batches(val)) for runtime in (MemoryRuntime(deployed), OnnxRuntime(onnx))
+    )
+    proven = proof.require(proof.compare(contract, expected, actual), bundles.ONNX)
+    card = _card(contract, digest, plan, version, of_boxes, reports, accepted)
+    files = {bundles.WEIGHTS: weights, bundles.ONNX: onnx, bundles.CARD: card.encode()}
+    content = {
+        "scores": scored,
+        "boxes": {"threshold": found.score, "accept": detection.accept, "accepted": asdict(accepted)},
+        "targets": {report.target: metrics.as_json(report) for report in reports},
+        "onnx": asdict(proven),
+    }
+    plots = {
+        "precision_recall.png": charts.precision_recall(
+            *box_evaluation.precision_recall(scores, matched.right, int(matched.annotated.sum())), found.score
+        ),
+        "validation.png": _sheet(predicted, val, detection),
+        "sizes.png": charts.box_sizes(np.concatenate([each[:, 2:] for each in val.boxes])),
+        **{f"confusion_{each.target}.png": charts.confusion(each) for each in reports if isinstance(each, ClassReport)},
+    }
+    return PackagedModel(contract, digest, files, bundles.model_json(contract, digest, files), content, plots)
+
+
+_NEVER = 2.0
+"""The largest possible unknown score: a detector marks no box as unknown."""
+
+
+def platt(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and offset that make logits of scores [n] in 0 to 1 those of being right.
+
+    Logistic regression with Platt's smoothed answers (1999, "Probabilistic outputs for support vector machines"). The
+    order of the scores stays: without boxes of both kinds, or against them, nothing changes.
+    """
+    from scipy.optimize import minimize
+
+    positive, negative = int(right.sum()), int((~right).sum())
+    if not positive or not negative:
+        return 1.0, 0.0
+    logits = _logits(scores)
+    soft = np.where(right, (positive + 1) / (positive + 2), 1 / (negative + 2))
+
+    def loss(numbers: NDArray[np.float64]) -> float:
+        values = numbers[0] * logits + numbers[1]
+        return float(np.mean(np.logaddexp(0, values) - soft * values))
+
+    slope, offset = minimize(loss, [1.0, 0.0], method="L-BFGS-B", bounds=[(0.05, 20), (-20, 20)]).x
+    return round(float(slope), 4), round(float(offset), 4)
+
+
+def rescaled(scores: NDArray[np.float32], slope: float, offset: float) -> NDArray[np.float32]:
+    """Scores [n] after the calibration of `platt`."""
+    return np.asarray(1 / (1 + np.exp(-(slope * _logits(scores) + offset))), np.float32)
+
+
+def _logits(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    clipped = scores.astype(np.float64).clip(1e-7, 1 - 1e-7)
+    return np.asarray(np.log(clipped / (1 - clipped)))
+
+
+def _batches(photos: BoxPhotos) -> Any:
+    for start in range(0, len(photos.rows), _BATCH):
+        yield np.ascontiguousarray(photos.pixels[photos.rows[start : start + _BATCH]])
+
+
+def _sheet(predicted: Predicted, val: BoxPhotos, detection: Detection) -> bytes:
+    """A PNG of validation photos: right boxes green, wrong ones red, missed ones dashed."""
+    photos = []
+    for number, row in enumerate(predicted.rows.tolist()[:_SHOWN]):
+        scores = rescaled(predicted.scores[number], detection.slope, detection.offset)
+        boxes = predicted.boxes[number][scores >= detection.threshold]
+        at = box_evaluation.assign(boxes, val.boxes[row])[:, 0]
+        missed = [box for place, box in enumerate(val.boxes[row].tolist()) if place not in set(at.tolist())]
+        photo = Image.fromarray(np.array(val.pixels[row]))
+        drawn = [DrawnBox(x, y, w, h, _MISSED, dashed=True) for x, y, w, h in missed]
+        drawn += [
+            DrawnBox(x, y, w, h, _RIGHT if hit >= 0 else _WRONG, f"{score:.2f}")
+            for (x, y, w, h), hit, score in zip(boxes.tolist(), at.tolist(), scores.tolist(), strict=False)
+        ]
+        draw_boxes(photo, drawn, text=11)
+        photos.append(photo)
+    columns = min(4, len(photos))
+    width, height = photos[0].size
+    canvas = Image.new("RGB", (columns * (width + 6) + 6, -(-len(photos) // columns) * (height + 6) + 6), "white")
+    for number, photo in enumerate(photos):
+        canvas.paste(photo, (6 + number % columns * (width + 6), 6 + number // columns * (height + 6)))
+    buffer = io.BytesIO()
+    canvas.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _card(
+    contract: Contract,
+    digest: str,
+    plan: Plan,
+    version: Version,
+    of_boxes: Mapping[str, float],
+    reports: Sequence[metrics.Report],
+    accepted: Threshold,
+) -> str:
+    frames = {split: box_rows.frame(version.usable(split), plan.targets) for split in SPLITS}
+    counts = {
+        target.name: [(name, {split: int((rows[target.name] == name).sum()) for split, rows in frames.items()})
+                      for name in target.classes]
+        for target in plan.targets
+    }  # fmt: skip
+    return documents.fill(
+        "plantml.train",
+        "box_card.md.jinja",
+        filters={"cell": documents.cell},
+        header=dump_yaml(header(contract, digest, plan, reports) | {"pipeline_tag": "object-detection"}),
+        contract=contract,
+        detection=contract.detection,
+        digest=digest,
+        plan=plan,
+        scores=of_boxes,
+        reports=reports,
+        accepted=accepted,
+        counts=counts,
+        boxes={split: rows.height for split, rows in frames.items()},
+        photos={split: version.usable(split).height for split in SPLITS},
+    )

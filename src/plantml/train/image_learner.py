@@ -1,0 +1,81 @@
+"""Learn the targets of whole photos."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from plantml.concurrency import Stop
+from plantml.data.manifest import Version
+from plantml.imaging import Pixels
+from plantml.model.bundle import Bundle
+from plantml.model.network import PhotoNet, PlantNet
+from plantml.train import distributed, packaging, prepare, probe, warm_start
+from plantml.train.batch_preview import example_batch
+from plantml.train.batches import augmentation, evaluation_loader, training_loader
+from plantml.train.evaluation import evaluate
+from plantml.train.history import Evaluation, History
+from plantml.train.learner import Learner, Loading, PackagedModel
+from plantml.train.lightning_module import PlantModule
+from plantml.train.plan import Plan
+
+
+class ImageLearner(Learner):
+    """Learns the targets of whole photos. Raises as `prepare.load`.
+
+    Attributes:
+        data: the photos.
+    """
+
+    net: PlantNet
+
+    def __init__(self, version: Version, plan: Plan, loading: Loading) -> None:
+        self.data = prepare.load(version, plan, loading)
+        self.plan = plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(self.data.train.rows))})
+        self.left_out = self.data.left_out
+        self.net = prepare.network(plan, self.data.train, offline=loading.machine.offline)
+
+    @staticmethod
+    def untrained(plan: Plan, *, offline: bool) -> PlantNet:
+        """See `Learner.untrained`."""
+        return prepare.untrained(plan, offline=offline)
+
+    @staticmethod
+    def augmenter(plan: Plan) -> Callable[[Pixels, int], Pixels]:
+        """See `Learner.augmenter`."""
+        return augmentation(plan)
+
+    def start_from(self, parent: Bundle) -> list[str]:
+        """See `Learner.start_from`."""
+        return warm_start.load_parent_weights(self.net, parent, self.plan)
+
+    def module(self) -> PlantModule:
+        """See `Learner.module`."""
+        return PlantModule(self.net, self.plan)
+
+    def batches(self, start: int, epochs: int, rank: int, size: int) -> DataLoader[dict[str, Tensor]]:
+        """See `Learner.batches`."""
+        return training_loader(self.data.train, self.plan, start, epochs, rank=rank, size=size)
+
+    def fit_probe(self, job: probe.EmbeddingJob, on_epoch: Callable[[dict[str, float]], None]) -> History:
+        """Train the heads only; see `probe.fit`."""
+        return probe.fit(self.net, self.plan, self.data.train, self.data.val, job=job, on_epoch=on_epoch)
+
+    def warm_up(self, job: probe.EmbeddingJob) -> None:
+        """See `Learner.warm_up`."""
+        if self.plan.mode == "finetune":
+            probe.warm_up_heads(self.net, self.plan, self.data.train, job)
+
+    def evaluate(self, net: PhotoNet, stop: Stop) -> Evaluation | None:
+        """See `Learner.evaluate`."""
+        assert isinstance(net, PlantNet)
+        batches = evaluation_loader(self.data.val, distributed.rank(), distributed.world_size())
+        return evaluate(net, batches, self.plan, stop)
+
+    def example(self) -> bytes:
+        """See `Learner.example`."""
+        return example_batch(self.data.train, self.plan)
+
+    def package(self, version: Version) -> PackagedModel:
+        """See `Learner.package`."""
+        return packaging.package(self.net, self.plan, self.data, version)
