@@ -35,8 +35,8 @@ class Prediction:
 
     Attributes:
         record: for the output.
-        probabilities: by target: float32 [classes], or [1] for a value; `None` after a failure.
-        embedding: float32 [D]; `None` after a failure.
+        probabilities: by target: float32 [classes], or [1] for a value; of boxes none, `None` after a failure.
+        embedding: float32 [D]; `None` after a failure, and of a detector.
         more: further keys of the record, added by options.
     """
 
@@ -156,8 +156,12 @@ class Pipeline:
     def _prediction(
         self, url: str, image_id: str | None, facts: imaging.Facts, outputs: Outputs, row: int
     ) -> Prediction:
-        targets, decision, unknown = self._reader.read(outputs, row)
         size = facts.width, facts.height
+        if self.bundle.contract.detection is not None:
+            boxes, decision = self._reader.read_boxes(outputs, row, *size)
+            record = Record(url, image_id, *size, self.bundle.digest, {}, boxes, decision, None, None)
+            return Prediction(record, {}, None)
+        targets, decision, unknown = self._reader.read(outputs, row)
         record = Record(url, image_id, *size, self.bundle.digest, targets, (), decision, unknown, None)
         probabilities = {target.name: outputs[f"target.{target.name}"][row] for target in self.bundle.contract.targets}
         return Prediction(record, probabilities, outputs["embedding"][row])

@@ -38,9 +38,10 @@ class Record:
         height: of the upright picture, pixels; `None` if unreadable.
         model: digest of the model.
         targets: by target: `label`, `score` and `top` for a class, `labels` for a multilabel, `value`
-            and `unit` for a value. `None` after a failure.
-        boxes: detected objects; empty for models that classify whole images.
-        decision: the worst over all targets; `None` after a failure.
+            and `unit` for a value. Empty for models that find boxes, `None` after a failure.
+        boxes: objects that were found, best first: `x`, `y`, `w`, `h` in pixels of the upright picture, `score`,
+            `targets` and `decision`. Empty for models of whole images.
+        decision: the worst over all targets, or over all boxes; `None` after a failure.
         unknown: how unlike the training photos it is; `None` after a failure.
         failure: why there is no prediction; `None` if there is one.
     """
@@ -92,19 +93,48 @@ class Reader:
 
     def read(self, outputs: Outputs, row: int) -> tuple[dict[str, Mapping[str, Any]], Decision, float]:
         """Targets, decision and unknown score of one row of a batch's outputs."""
+        answers, decision = self._answers({name: values[row] for name, values in outputs.items()})
+        unknown = round(float(outputs["unknown"][row]), DIGITS)
+        return answers, "unknown" if unknown > self.contract.unknown_threshold else decision, unknown
+
+    def read_boxes(
+        self, outputs: Outputs, row: int, width: int, height: int
+    ) -> tuple[tuple[Mapping[str, Any], ...], Decision]:
+        """The boxes of one row of a detector's outputs that count, and the decision.
+
+        Args:
+            outputs: of a batch.
+            row: of the image.
+            width: of the upright image, pixels.
+            height: likewise.
+        """
+        detection = self.contract.detection
+        assert detection is not None
+        scores = [_rounded(score) for score in outputs["score"][row]]
+        number = sum(score >= detection.threshold for score in scores)
+        corners = self.contract.input.placement(width, height).to_photo(outputs["boxes"][row, :number])
+        low, high = corners[:, :2].clip(0, [width, height]), (corners[:, :2] + corners[:, 2:]).clip(0, [width, height])
+        sides = np.hstack([low, high - low]).round(2)
+        boxes = []
+        for place in np.flatnonzero((sides[:, 2:] > 0).all(axis=1)).tolist():  # others lie in the padding
+            answers, decision = self._answers(
+                {name: values[row, place] for name, values in outputs.items() if name.startswith("target.")}
+            )
+            decision = decision if scores[place] >= detection.accept else "review"
+            named = dict(zip("xywh", sides[place].tolist(), strict=True))
+            boxes.append({**named, "score": scores[place], "targets": answers, "decision": decision})
+        return tuple(boxes), max((box["decision"] for box in boxes), key=_SEVERITY.__getitem__, default="accept")
+
+    def _answers(self, outputs: Mapping[str, NDArray[np.float32]]) -> tuple[dict[str, Mapping[str, Any]], Decision]:
+        """The answers for one image or box, and the worst decision over its targets."""
         answers = {}
-        decisions: set[Decision] = {"accept"}
+        decision: Decision = "accept"
         for target in self.contract.targets:
-            answer, score = _READERS[target.kind](target, outputs[f"target.{target.name}"][row], self.top_k)
+            answer, score = _READERS[target.kind](target, outputs[f"target.{target.name}"], self.top_k)
             answers[target.name] = answer
             if score < self.contract.thresholds.get(target.name, 0.0):
-                decisions.add("review")
-        if self._contradicts(answers):
-            decisions.add("review")
-        unknown = round(float(outputs["unknown"][row]), DIGITS)
-        if unknown > self.contract.unknown_threshold:
-            decisions.add("unknown")
-        return answers, max(decisions, key=_SEVERITY.__getitem__), unknown
+                decision = "review"
+        return answers, "review" if self._contradicts(answers) else decision
 
     def _contradicts(self, answers: Mapping[str, Mapping[str, Any]]) -> bool:
         """True for "diseased" with the disease "none": a disease, but none in particular.

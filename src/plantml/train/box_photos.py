@@ -69,7 +69,9 @@ class BoxAugmentation:
     def window(self, shape: tuple[int, int], random: np.random.Generator) -> tuple[float, float, float]:
         """The left, top and side of the square to cut from a canvas of a shape (height, width)."""
         low, high = (factor**self.strength for factor in self.zoom)
-        zoom = float(np.exp(random.uniform(np.log(low), np.log(high))))
+        # A window much larger than the canvas would show nothing but padding.
+        low = max(low, 0.9 * self.size / max(shape))
+        zoom = float(np.exp(random.uniform(np.log(low), np.log(max(low, high)))))
         side = self.size / zoom
         # Never more than a quarter of the window lies outside of the canvas on one side, where it is larger.
         left, top = (
