@@ -1,7 +1,7 @@
 """Decoding photos, and contact sheets."""
 
 from plantml.imaging.decode import cut, decode, facts, full, look, read, read_picture, thumbnail
-from plantml.imaging.fit import PAD, Fit, FitMode, Pixels
+from plantml.imaging.fit import PAD, Fit, FitMode, Pixels, corners_of_crop
 from plantml.imaging.formats import EXTENSIONS, MAX_PIXELS, SUFFIXES, ImageError
 from plantml.imaging.header import Facts, Origin
 
@@ -16,6 +16,7 @@ __all__ = [
     "ImageError",
     "Origin",
     "Pixels",
+    "corners_of_crop",
     "cut",
     "decode",
     "facts",

@@ -1,5 +1,6 @@
 """Fit an upright photo to the input of a model: one resize (antialiased bicubic), then padding or cropping."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,9 @@ from plantml.imaging.header import Facts
 
 PAD = 128
 """Grey level of padding: mid-grey, which is zero after normalisation with mean 0.5."""
+
+CROP_MARGIN = 0.08
+"""Width of the surroundings that a crop of a box shows on each side, as a share of the longer side of the box."""
 
 Pixels = NDArray[np.uint8]
 FitMode = Literal["pad", "crop", "squash"]
@@ -68,6 +72,16 @@ class Placement:
         """Boxes [M, 4] from pixels of the input to pixels of the photo."""
         scale = np.array([self.across, self.down, self.across, self.down])
         return np.asarray((boxes - [self.left, self.top, 0, 0]) / scale, np.float64)
+
+
+def corners_of_crop(box: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the crop that shows a box (x, y, w, h) with a margin, within a photo of a size."""
+    x, y, w, h = box
+    margin = CROP_MARGIN * max(w, h)
+    left, top = max(0, math.floor(x - margin)), max(0, math.floor(y - margin))
+    right, bottom = min(width, math.ceil(x + w + margin)), min(height, math.ceil(y + h + margin))
+    left, top = min(left, width - 1), min(top, height - 1)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def fitted(upright: Image.Image, facts: Facts, fit: Fit) -> Pixels:

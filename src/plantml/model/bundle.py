@@ -5,6 +5,7 @@
       model.safetensors    weights
       model.onnx           the same network, ready to run
       README.md            model card
+      classifier/          the bundle of the classifier of its boxes, in a model of two stages
 
 The digest names the model: SHA-256 over the canonical contract and the tensors' bytes.
 
@@ -33,6 +34,9 @@ from plantml.model import file_formats
 from plantml.model.contract import AGAIN, FORMAT, Contract, parse_contract
 
 MODEL_JSON, WEIGHTS, ONNX, CARD = "model.json", "model.safetensors", "model.onnx", "README.md"
+CLASSIFIER = "classifier/"
+"""Folder of the second stage, with the files of a bundle."""
+
 PACK = ".plantml"
 """Extension of a bundle in one file, a zip."""
 
@@ -66,6 +70,19 @@ class Bundle:
     def place(self) -> str:
         """Its URL as a user would name it: of a pack, that of the file."""
         return _place(self.url)
+
+    def classifier(self, cache: storage.Cache | None = None) -> "Bundle":
+        """The bundle of the second stage. Raises `InputError` if it is not the one that the contract names."""
+        text = self.read(CLASSIFIER + MODEL_JSON, cache)
+        bundle = _parse(storage.join(self.url, CLASSIFIER.rstrip("/")), text)
+        stated = self.contract.detection.classifier if self.contract.detection else None
+        if bundle.digest != stated or bundle.contract.detection is not None:
+            raise InputError(
+                f"{self.place} mixes the files of two models",
+                f"its classifier is {bundle.digest[:12]}, but its contract names {(stated or 'none')[:12]}",
+                AGAIN,
+            )
+        return bundle
 
     def read(self, name: str, cache: storage.Cache | None = None) -> bytes:
         """The verified bytes of one of its files; remote ones through the cache.
@@ -208,8 +225,10 @@ def _fault(content: Mapping[str, Any]) -> str:
     files = content["files"]
     if not isinstance(files, dict):
         return "files is not an object"
+    own = (*_NEEDED, CARD)
+    known = {*own, *(CLASSIFIER + name for name in (MODEL_JSON, *own))}
     for name in (*_NEEDED, *files):
-        if name not in files or name not in {*_NEEDED, CARD}:
+        if name not in files or name not in known:
             return f"{name} is not in files" if name in _NEEDED else f"a bundle has no file {name!r:.80}"
         if not _is_sha256(files[name]):
             return f"files.{name} is not a hexadecimal SHA-256"

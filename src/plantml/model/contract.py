@@ -60,6 +60,9 @@ class Detection(BaseModel):
     offset: float
     threshold: float = Field(description="score from which a box counts")
     accept: float = Field(description="score from which a box is accepted; between the two it is for review")
+    classifier: str | None = Field(
+        default=None, description="digest of the model that predicts the targets, from a crop of each box"
+    )
 
 
 class Contract(BaseModel):
@@ -100,9 +103,16 @@ class Contract(BaseModel):
     versions: Mapping[str, str] = Field(description="of plantml and the libraries that made it")
 
     @property
-    def task(self) -> Literal["image", "boxes"]:
-        """What the targets are about: the whole image, or each box in it."""
-        return "image" if self.detection is None else "boxes"
+    def task(self) -> Literal["image", "boxes", "tray"]:
+        """Targets of the whole image, of each box, or of each box by a classifier of its own."""
+        if self.detection is None:
+            return "image"
+        return "tray" if self.detection.classifier else "boxes"
+
+    @property
+    def heads(self) -> tuple[Target, ...]:
+        """The targets that the network itself predicts."""
+        return () if self.task == "tray" else self.targets
 
     def canonical(self) -> bytes:
         """Canonical bytes: equal for equal contracts, also after new optional fields are added."""

@@ -210,7 +210,7 @@ def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> DeployedDetect
     assert detection is not None
 
     def build() -> DeployedDetector:
-        net = CentreNet(contract.architecture, contract.targets)
+        net = CentreNet(contract.architecture, contract.heads)
         return DeployedDetector(net, detection, contract.temperatures, contract.combinations, contract.biases)
 
     return load_checked(build, weights)

@@ -7,8 +7,9 @@ memory does not grow with the number of images.
 """
 
 import hashlib
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property, partial
 from itertools import groupby
 from typing import Any
@@ -22,8 +23,8 @@ from plantml.concurrency import batched, in_threads
 from plantml.errors import DamagedError, InputError, NotFoundError, PlantmlError, RefusedError
 from plantml.imaging import ImageError, Pixels
 from plantml.model.bundle import Bundle
-from plantml.model.records import Decision, Reader, Record, failed
-from plantml.model.runtimes import Outputs, Runtime
+from plantml.model.records import Decision, Reader, Record, failed, worst
+from plantml.model.runtimes import Outputs, Runtime, TwoStageRuntime
 
 BATCH = 8
 """Default batch size."""
@@ -99,6 +100,11 @@ class Pipeline:
     def _reader(self) -> Reader:
         return Reader(self.bundle.contract, self.top_k)
 
+    @cached_property
+    def _crop_reader(self) -> Reader:
+        assert isinstance(self.runtime, TwoStageRuntime)
+        return Reader(self.runtime.bundle.contract, self.top_k)
+
     def run(self, urls: Iterable[str]) -> Iterator[Prediction]:
         """One prediction for every URL, in order."""
         for chunk in self.run_chunks(urls):
@@ -123,12 +129,46 @@ class Pipeline:
 
     def predict_bytes(self, sources: Sequence[tuple[str, bytes | PlantmlError]]) -> list[Prediction]:
         """Predictions for images already read: (URL, bytes or the read error)."""
-        return self._predict([(url, partial(self._read, data), _digest(data)) for url, data in sources])
+        predictions = self._predict([(url, partial(self._read, data), _digest(data)) for url, data in sources])
+        return [
+            self._with_targets(prediction, data) if isinstance(data, bytes) else prediction
+            for prediction, (_, data) in zip(predictions, sources, strict=True)
+        ]
 
     def predict_pictures(self, pictures: Sequence[Image.Image]) -> list[Prediction]:
         """Predictions for pictures that Pillow has opened or created. Their records have no URL and no `image_id`."""
         fit = self.bundle.contract.input
-        return self._predict([("", partial(imaging.read_picture, picture, fit), None) for picture in pictures])
+        predictions = self._predict([("", partial(imaging.read_picture, picture, fit), None) for picture in pictures])
+        if not isinstance(self.runtime, TwoStageRuntime):
+            return predictions
+        return [self._with_targets(each, _as_png(picture)) for each, picture in zip(predictions, pictures, strict=True)]
+
+    def _with_targets(self, prediction: Prediction, data: bytes) -> Prediction:
+        """The prediction with the targets of its boxes, where a classifier of crops predicts them.
+
+        Args:
+            prediction: with boxes.
+            data: the bytes of the photo, from which they are cut at its full resolution.
+        """
+        runtime, record = self.runtime, prediction.record
+        if not isinstance(runtime, TwoStageRuntime) or not record.boxes:
+            return prediction
+        assert record.width is not None
+        assert record.height is not None
+        corners = [
+            imaging.corners_of_crop((box["x"], box["y"], box["w"], box["h"]), record.width, record.height)
+            for box in record.boxes
+        ]
+        boxes = []
+        crops = imaging.cut(data, corners, runtime.bundle.contract.input)
+        for part in batched(zip(record.boxes, crops, strict=True), self.batch):
+            outputs = runtime.classifier.run(np.stack([pixels for _, pixels in part]))
+            for row, (box, _) in enumerate(part):
+                targets, decision, unknown = self._crop_reader.read(outputs, row)
+                decision = worst([decision, box["decision"]])
+                boxes.append({**box, "targets": targets, "unknown": unknown, "decision": decision})
+        changed = replace(record, boxes=tuple(boxes), decision=worst(box["decision"] for box in boxes))
+        return replace(prediction, record=changed)
 
     def _predict(
         self, sources: Sequence[tuple[str, Callable[[], tuple[imaging.Facts, Pixels]], str | None]]
@@ -165,6 +205,12 @@ class Pipeline:
         record = Record(url, image_id, *size, self.bundle.digest, targets, (), decision, unknown, None)
         probabilities = {target.name: outputs[f"target.{target.name}"][row] for target in self.bundle.contract.targets}
         return Prediction(record, probabilities, outputs["embedding"][row])
+
+
+def _as_png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _digest(data: bytes | PlantmlError) -> str | None:

@@ -5,7 +5,7 @@ The keys are always there; `plantml_record` is the version of their meaning.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,6 +63,11 @@ class Record:
         return {"plantml_record": FORMAT, **keys, "boxes": list(self.boxes)}
 
 
+def worst(decisions: Iterable[Decision]) -> Decision:
+    """The worst of some decisions; `accept` if there are none."""
+    return max(decisions, key=_SEVERITY.__getitem__, default="accept")
+
+
 def failed(image: str, model: str, reason: str, image_id: str | None = None) -> Record:
     """The record of an image without a prediction."""
     return Record(image, image_id, None, None, model, None, (), None, None, reason)
@@ -88,7 +93,7 @@ class Reader:
 
     def __init__(self, contract: Contract, top_k: int = 5) -> None:
         self.contract, self.top_k = contract, top_k
-        self._pair = tied(contract.targets)
+        self._pair = tied(contract.heads)
         self._seen = set(contract.combinations.seen) if contract.combinations else None
 
     def read(self, outputs: Outputs, row: int) -> tuple[dict[str, Mapping[str, Any]], Decision, float]:
@@ -123,13 +128,13 @@ class Reader:
             decision = decision if scores[place] >= detection.accept else "review"
             named = dict(zip("xywh", sides[place].tolist(), strict=True))
             boxes.append({**named, "score": scores[place], "targets": answers, "decision": decision})
-        return tuple(boxes), max((box["decision"] for box in boxes), key=_SEVERITY.__getitem__, default="accept")
+        return tuple(boxes), worst(box["decision"] for box in boxes)
 
     def _answers(self, outputs: Mapping[str, NDArray[np.float32]]) -> tuple[dict[str, Mapping[str, Any]], Decision]:
         """The answers for one image or box, and the worst decision over its targets."""
         answers = {}
         decision: Decision = "accept"
-        for target in self.contract.targets:
+        for target in self.contract.heads:
             answer, score = _READERS[target.kind](target, outputs[f"target.{target.name}"], self.top_k)
             answers[target.name] = answer
             if score < self.contract.thresholds.get(target.name, 0.0):

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from plantml.settings import Config, Duration, Seed, option
 
 Auto = Literal["auto"]
-Task = Literal["image", "boxes"]
+Task = Literal["image", "boxes", "tray"]
 Mode = Literal["probe", "finetune", "full"]
 Preset = Literal["quick", "balanced", "best"]
 Balance = Literal["off", "weights", "logits", "sampling"]
@@ -69,7 +69,9 @@ class TrainConfig(FixedSettings):
         "balanced", "quick trains heads on a frozen backbone; best uses larger photos and twice the epochs."
     )
     budget: Duration | None = option(None, "Wall-clock budget of the training, such as 20m or 8h.", metavar="TIME")
-    task: Task | Auto = option("auto", "What to learn: image (each photo as a whole) or boxes (the plants in it).")
+    task: Task | Auto = option(
+        "auto", "What to learn: image (whole photos), boxes (plants in them), or tray (plants, then a crop of each)."
+    )
     targets: tuple[str, ...] = option((), "Targets to predict.", metavar="A,B", shown="all of the dataset")
     mode: Mode | Auto = Field(
         "auto", description="Training mode: probe (frozen backbone), finetune (heads first) or full (all at once)."

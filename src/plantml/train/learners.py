@@ -7,5 +7,5 @@ from plantml.train.config import Task
 from plantml.train.image_learner import ImageLearner
 from plantml.train.learner import Learner
 
-LEARNERS: Mapping[Task, type[Learner]] = {"image": ImageLearner, "boxes": BoxLearner}
-"""By task. Add new ones here."""
+LEARNERS: Mapping[Task, type[Learner]] = {"image": ImageLearner, "boxes": BoxLearner, "tray": BoxLearner}
+"""By task; of a tray, the first stage. Add new ones here."""

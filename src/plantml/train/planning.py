@@ -124,7 +124,7 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
 
 
 def _mode(config: TrainConfig, photos: int, task: Task) -> tuple[Mode, str]:
-    if task == "boxes":
+    if task != "image":
         if config.mode == "probe":
             raise InputError(
                 "A probe cannot find boxes", "it trains heads on embeddings of whole photos", "Leave out mode."
@@ -140,7 +140,7 @@ def _mode(config: TrainConfig, photos: int, task: Task) -> tuple[Mode, str]:
 
 
 def _batch_size(photos: int, device: str, hardware: Hardware, task: Task) -> int:
-    if task == "boxes":
+    if task != "image":
         size = 8 if device != "cuda" else 32 if hardware.gpu_memory >= 32 * 2**30 else 16
     elif device != "cuda":
         size = 16 if photos < 2000 else 32
@@ -160,7 +160,7 @@ def _backbone(parent: Bundle | None) -> tuple[str, str]:
 def _input(resolver: _Resolver, preset: Preset, parent: Bundle | None, train: pl.DataFrame, task: Task) -> Fit:
     sides = train.select(long=pl.max_horizontal("width", "height"), short=pl.min_horizontal("width", "height"))
     size, why = _size(preset, parent, train, sides["long"].median())
-    if task == "boxes" and not parent:
+    if task != "image" and not parent:
         size, why = _box_size(preset, train)
     size = resolver.resolve("size", size, why)
     square = sides.filter(pl.col("short") > 0).select(((pl.col("long") / pl.col("short")) < 1.1).mean()).item()
@@ -233,7 +233,7 @@ def _backbone_lr(batch: int, mode: Mode) -> tuple[float, str]:
 
 
 def _layer_decay(mode: Mode, task: Task) -> tuple[float, str]:
-    if task == "boxes":
+    if task != "image":
         return 1.0, "the maps of all layers are used"
     decay = 0.9 if mode == "finetune" else 1.0
     return decay, _SAME_RATE.get(mode, "the first layers detect edges and colours, which plants have too")
@@ -250,7 +250,7 @@ def _ema(steps: int, mode: Mode) -> tuple[float, str]:
 
 
 def _mixup(preset: Preset, mode: Mode, steps: int, task: Task) -> tuple[float, str]:
-    if task == "boxes":
+    if task != "image":
         return 0.0, "mosaics join photos instead"
     if preset == "best" and mode != "probe" and steps >= 1000:
         return 0.1, f"reduces overfitting in {steps} steps"
@@ -279,6 +279,8 @@ def _workers(hardware: Hardware, device: str) -> tuple[int, str]:
 
 def _targets(names: Sequence[str], dataset: Version, rows: pl.DataFrame, task: Task) -> tuple[Target, ...]:
     """The targets to learn. `rows`: of photos or of boxes, with a column per target."""
+    if task == "tray":
+        return ()  # those of the second stage
     usable = []
     fewest = 2 if task == "image" else 1
     for target in [dataset.target(name) for name in names] if names else dataset.targets:

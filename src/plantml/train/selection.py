@@ -21,7 +21,7 @@ class Selection(Version):
     """The photos of a version that are trained on, and what is learnt of them.
 
     Attributes:
-        task: with `boxes`, the targets are those of the boxes.
+        task: of all but `image`, the targets are those of the boxes.
         why: the reason, if it was left to the data.
     """
 
@@ -45,7 +45,7 @@ def select(dataset: str | Version, config: TrainConfig) -> Selection:
         version = folds.of_fold(version, config.fold, config.folds, config.seed)
     task, why = task_of(version, config.task)
     rows, targets = version.rows, version.targets
-    if task == "boxes":
+    if task != "image":
         # A photo in which nobody looked for boxes is no photo without plants.
         rows = rows.filter(pl.col("boxes").is_not_null())
         targets = boxes.targets_of(rows.select(pl.col("boxes").explode()).drop_nulls().to_series(), targets)
@@ -60,10 +60,10 @@ def task_of(version: Version, task: Task | Auto) -> tuple[Task, str]:
     """
     rows = version.usable("train")
     drawn = int(rows["boxes"].list.len().sum() or 0)
-    if task == "boxes" and not drawn:
+    if task in {"boxes", "tray"} and not drawn:
         raise InputError(
             f"{version.ref} has no boxes in its train split",
-            "--task boxes learns where the plants are",
+            f"--task {task} learns where the plants are",
             f"Look at it: plantml dataset info {version.url}",
         )
     if task != "auto":
@@ -72,6 +72,10 @@ def task_of(version: Version, task: Task | Auto) -> tuple[Task, str]:
         rows[target.name].drop_nulls().n_unique() >= 2 for target in version.targets if target.kind != "multilabel"
     ) or any(target.kind == "multilabel" for target in version.targets)
     if drawn and not learnable:
+        targets = boxes.targets_of(rows.select(pl.col("boxes").explode()).drop_nulls().to_series(), version.targets)
+        fine = [each.name for each in targets if each.kind == "value" or (each.name != "category" and each.size > 1)]
+        if fine:
+            return "tray", f"{drawn} boxes with {', '.join(fine)}, which a crop at full resolution shows best"
         return "boxes", f"{drawn} boxes, and photos have no labels of their own"
     return "image", "photos have labels of their own" if drawn else "there are no boxes"
 

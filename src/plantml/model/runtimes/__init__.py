@@ -15,10 +15,11 @@ from plantml.model.runtimes.interface import NOTES, PROOF_KEY, WEIGHTS_KEY, Outp
 from plantml.model.runtimes.onnx_runtime import OnnxRuntime
 from plantml.model.runtimes.openvino_runtime import OpenVinoRuntime, import_openvino
 from plantml.model.runtimes.torch_runtime import ProgramRuntime, TorchRuntime
+from plantml.model.runtimes.two_stage import TwoStageRuntime
 
 __all__ = [
     "FILES", "NOTES", "PROOF_KEY", "RUNTIMES", "WEIGHTS_KEY", "FileKind", "OnnxRuntime", "OpenVinoRuntime", "Outputs",
-    "ProgramRuntime", "Runtime", "TorchRuntime", "import_openvino", "open_model", "output_names",
+    "ProgramRuntime", "Runtime", "TorchRuntime", "TwoStageRuntime", "import_openvino", "open_model", "output_names",
 ]  # fmt: skip
 
 _AGAIN = "Export it again."
@@ -57,7 +58,11 @@ def open_model(
     if name != "torch":
         _check_cpu(name, device)
     bundle = bundles.find(model, cache) if isinstance(model, str) else model
-    return bundle, RUNTIMES[name](bundle, cache, device)
+    opened = RUNTIMES[name](bundle, cache, device)
+    if bundle.contract.task != "tray":
+        return bundle, opened
+    classifier = bundle.classifier(cache)
+    return bundle, TwoStageRuntime(opened, classifier, RUNTIMES[name](classifier, cache, device))
 
 
 def read_onnx(url: str, data: bytes) -> tuple[Bundle, Runtime]:
@@ -122,14 +127,14 @@ FILES: Mapping[str, FileKind] = {
 
 def output_names(contract: Contract) -> list[str]:
     """Output names of a model with this contract, in order."""
-    targets = [f"target.{target.name}" for target in contract.targets]
+    targets = [f"target.{target.name}" for target in contract.heads]
     return ["boxes", "score", *targets] if contract.detection else [*targets, "embedding", "unknown"]
 
 
 def _check_outputs(url: str, contract: Contract, outputs: Mapping[str, Sequence[Any]]) -> None:
     """Raise `InputError` if the outputs of a graph, shapes by name, do not match its contract."""
     boxes = [contract.detection.boxes] if contract.detection else []
-    sizes: dict[str, list[int]] = {f"target.{target.name}": [*boxes, target.size] for target in contract.targets}
+    sizes: dict[str, list[int]] = {f"target.{target.name}": [*boxes, target.size] for target in contract.heads}
     sizes |= {"boxes": [*boxes, 4], "score": boxes} if boxes else {
         "embedding": [contract.architecture.embedding], "unknown": []
     }  # fmt: skip

@@ -1,0 +1,23 @@
+"""A detector and the classifier of its boxes."""
+
+from plantml.imaging import Pixels
+from plantml.model.bundle import Bundle
+from plantml.model.runtimes.interface import Outputs, Runtime
+
+
+class TwoStageRuntime:
+    """Runs a detector; whoever cuts the boxes from the photo runs the classifier on them.
+
+    Args:
+        detector: of the boxes.
+        bundle: of the classifier.
+        classifier: that predicts the targets of crops.
+    """
+
+    def __init__(self, detector: Runtime, bundle: Bundle, classifier: Runtime) -> None:
+        self.name = detector.name
+        self.detector, self.bundle, self.classifier = detector, bundle, classifier
+
+    def run(self, batch: Pixels) -> Outputs:
+        """Boxes; see `Runtime.run`."""
+        return self.detector.run(batch)

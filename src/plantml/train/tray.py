@@ -1,0 +1,96 @@
+"""Train a model of two stages: a detector that finds every plant, and a classifier that judges a crop of each.
+
+On farms that it has not seen, a detector of diseases falls further than a detector of leaves with a classifier of crops
+("Plant disease detection in the wild", arXiv:1910.11506).
+"""
+
+import json
+import time
+from collections.abc import Sequence
+
+from plantml import settings, storage
+from plantml.concurrency import Listener, Stop
+from plantml.data.manifest import Version
+from plantml.errors import InputError
+from plantml.export.onnx import annotated, notes_of
+from plantml.model import bundle as bundles
+from plantml.model import file_formats
+from plantml.model.bundle import CARD, CLASSIFIER, MODEL_JSON, ONNX, WEIGHTS, Bundle
+from plantml.settings import Machine
+from plantml.train import crops, train
+from plantml.train.artifacts import METRICS_FORMAT
+from plantml.train.config import TrainConfig
+from plantml.train.run_folder import METRICS, RunFolder
+from plantml.train.selection import select
+from plantml.train.train import TrainingResult
+
+DETECTOR, JUDGE, CROPS = "detector", "classifier", "crops"
+"""Folders of a run: both stages, each a run, and the dataset of crops."""
+
+
+def train_tray(
+    dataset: str | Version,
+    out: str,
+    config: TrainConfig,
+    *,
+    machine: Machine | None = None,
+    fresh: bool = False,
+    config_lines: Sequence[str] = (),
+    stop: Stop,
+    listener: Listener,
+) -> TrainingResult | None:
+    """Train both stages as runs in `out`, and join them. The same call again resumes. See `train.train`."""
+    started, out, machine = time.monotonic(), storage.absolute(out), machine or settings.machine()
+    version = select(dataset, config)
+    halved = config.model_copy(update={"task": "tray", "budget": config.budget and config.budget / 2})
+    common = {"machine": machine, "fresh": fresh, "config_lines": config_lines, "stop": stop, "listener": listener}
+    listener.say("Stage 1 of 2: finding plants.")
+    detector = train.train(version, storage.join(out, DETECTOR), halved, **common)  # type: ignore[arg-type]
+    listener.say("Stage 2 of 2: judging a crop of each.")
+    cut = crops.crop_dataset(version, storage.join(out, CROPS), machine, listener.progress("cutting crops"), stop)
+    for_crops = halved.model_copy(update={"task": "image", "size": "auto", "where": "", "fold": 0, "folds": 0})
+    classifier = train.train(cut, storage.join(out, JUDGE), for_crops, **common)  # type: ignore[arg-type]
+    if detector is None or classifier is None:
+        return None
+    run = RunFolder(out, machine, listener.say)
+    bundle = run.finished_bundle()
+    joined = _join(detector.bundle, classifier.bundle)
+    changed = bundle is None or bundle.digest != joined[0]
+    if changed:
+        bundle = run.publish(*joined[1:])
+        content = {"plantml_metrics": METRICS_FORMAT, "split": "val", "model": bundle.digest,
+                   "dataset": bundle.contract.dataset.model_dump(mode="json"),
+                   "scores": dict(bundle.contract.metrics)}  # fmt: skip
+        run.write(METRICS, (json.dumps(content, indent=2) + "\n").encode())
+    assert bundle is not None
+    seconds, resumed = time.monotonic() - started, detector.resumed or classifier.resumed
+    return TrainingResult(run.url, bundle, detector.plan, bundle.contract.metrics, seconds, resumed, changed)
+
+
+def _join(detector: Bundle, classifier: Bundle) -> tuple[str, dict[str, bytes], bytes]:
+    """Digest, files and `model.json` of the bundle of both."""
+    ours, theirs = detector.contract, classifier.contract
+    if ours.detection is None:
+        raise InputError(f"{detector.url} finds no boxes", "it was trained on whole photos")
+    contract = ours.model_copy(
+        update={
+            "targets": theirs.targets,
+            "detection": ours.detection.model_copy(update={"classifier": classifier.digest}),
+            "thresholds": theirs.thresholds,
+            "temperatures": theirs.temperatures,
+            "biases": theirs.biases,
+            "acceptance": theirs.acceptance,
+            "unknown_threshold": theirs.unknown_threshold,
+            "metrics": {**ours.metrics, **theirs.metrics},
+        }
+    )
+    weights = detector.read(WEIGHTS)
+    digest = bundles.digest(contract, file_formats.tensors(detector.url, weights))
+    files = {
+        WEIGHTS: weights,
+        ONNX: annotated(detector.read(ONNX), notes_of(contract, digest)),
+        CARD: b"\n".join([detector.read(CARD), b"# Second stage", classifier.read(CARD)]),
+        **{CLASSIFIER + name: classifier.read(name) for name in classifier.files},
+        CLASSIFIER + MODEL_JSON: storage.read(storage.join(classifier.url, MODEL_JSON)),
+    }
+    return digest, files, bundles.model_json(contract, digest, files)
