@@ -99,6 +99,11 @@ def check_name(name: str, reserved: Iterable[str] = ()) -> str:
     return name
 
 
+def is_target(name: str, reserved: Iterable[str] = ()) -> bool:
+    """Whether `name` is a valid target name."""
+    return bool(_NAME.fullmatch(name)) and name not in RESERVED and name not in reserved
+
+
 def valid_combinations(health: Target, disease: Target) -> NDArray[np.bool_]:
     """Which pairs of health and disease are consistent: bool [health classes, disease classes].
 

@@ -72,7 +72,7 @@ def box(x=1.0, y=2.0, w=3.5, h=4.25, **labels):
 LABELS = {"category": "Tomato", "health": "diseased", "disease": "rust"}
 RECORDS = [
     {"name": "a/1.jpg", "split": "train", "group": "p1", **LABELS, "symptoms": ["curl"], "severity": 0.25,
-     "boxes": [box(**LABELS), box(30, 20, 20, 5, category="bean")]},
+     "boxes": [box(**LABELS), box(30, 20, 20, 5, category="bean", severity=0.5)]},
     {"name": "b/1.jpg", "split": "val", "group": "p2", "health": "healthy", "disease": "none", "symptoms": [],
      "boxes": []},
     {"name": "c/2.jpg", "split": "test", "category": "bean", "symptoms": ["curl", "spots"], "boxes": None},
@@ -152,7 +152,7 @@ drawn = st.none() | st.lists(
     st.builds(
         Box,
         *[st.floats(-5, 50, allow_nan=False, width=32)] * 4,
-        st.dictionaries(st.sampled_from(["category", "disease"]), labels, max_size=2),
+        st.fixed_dictionaries({}, optional={"category": labels, "disease": labels, "severity": st.floats(0, 1)}),
     ),
     max_size=3,
 )

@@ -54,6 +54,34 @@ def test_categories_are_looked_up_by_id(coco):
     assert listing.skipped == {"named by no annotation": 1}
 
 
+def test_attributes_of_a_box_are_its_labels(coco):
+    own = {"occluded": True, "rotation": 12.5, "track_id": 3}
+    root = coco(
+        "instances.json",
+        [{"file_name": "a.jpg"}],
+        [{"image_id": 0, "category_id": 7, "bbox": [1, 2, 3, 4],
+          "attributes": {**own, "viability": "weak", "severity": 0.25, "disease": "early rust", "note": ""}},
+         {"image_id": 0, "bbox": [1, 2, 3, 4], "attributes": {"viability": "missing"}},
+         {"image_id": 0, "bbox": [1, 2, 3, 4], "attributes": {"Leaf count": 3, "split": "x", "wet": True, "n": None}}],
+        ["a.jpg"],
+    )  # fmt: skip
+    listing = list_source(root)
+    assert [box.labels for box in by_name(listing)["a.jpg"].boxes] == [
+        {**RUST, "disease": "early rust", "viability": "weak", "severity": 0.25},
+        {"viability": "missing"},
+        {},
+    ]
+    assert listing.notes == ("Attributes of boxes that are not named like targets, or neither text nor number: 3.",)
+
+
+@pytest.mark.parametrize("attributes", ["[1]", '"x"', '{"severity": 1e999}'])
+def test_other_attributes_do_not_stop_an_import(coco, tmp_path, attributes):
+    root = coco("c.json", [{"file_name": "a.jpg"}], [{"image_id": 0, "bbox": [1, 2, 3, 4]}], ["a.jpg"])
+    text = (tmp_path / "c.json").read_text()
+    (tmp_path / "c.json").write_text(text.replace('"bbox"', f'"attributes": {attributes}, "bbox"'))
+    assert by_name(list_source(root))["a.jpg"].boxes == (Box(1, 2, 3, 4),)
+
+
 def test_an_annotation_without_a_box_labels_the_photo(coco):
     root = coco(
         "c.json",

@@ -3,7 +3,7 @@ import pytest
 from plantml.data import versions
 from plantml.data.boxes import Box
 from plantml.data.manifest import Version
-from plantml.data.summary import diff, info, next_step
+from plantml.data.summary import count_boxes, diff, info, next_step
 from plantml.errors import InputError, NotFoundError
 from plantml.targets import Target
 
@@ -165,6 +165,18 @@ def test_a_missing_version_is_told(commit, memory_url):
     ref = commit(ROWS)
     with pytest.raises(InputError):
         diff(ref, f"{memory_url}@9")
+
+
+def test_boxes_are_counted_by_their_classes_whatever_their_values(make_rows):
+    labels = [
+        {"category": "pear", "severity": 0.1},
+        {"category": "pear", "severity": 0.2},
+        {"severity": 1},
+        {},
+        {"a": "b"},
+    ]
+    rows = make_rows([{"boxes": [Box(1, 1, 2, 2, each).as_row() for each in labels]}, {"boxes": None}], ())
+    assert list(count_boxes(rows).items()) == [("b", 1), ("pear", 2), ("", 2)]
 
 
 # --- what to do next --------------------------------------------------------------------------

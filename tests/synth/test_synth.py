@@ -187,6 +187,7 @@ def test_class_names_are_taken_apart():
         {"severity": (0.3, 0.9)},
         {"zoom": 0.1},
         {"zoom": 4.0},
+        {"layout": "shelf"},
     ],
 )
 def test_nonsense_is_refused(wrong):
@@ -393,7 +394,7 @@ def test_wrong_labels(truth):
     for file, _, details, row in truth:
         index = int(file.stem.split("-")[1])
         photo, label = render(SPEC, index), truth.label(row["image"])
-        assert file.read_bytes() == encode_jpeg(photo)
+        assert file.read_bytes() == encode_jpeg(photo.pixels, photo.quality)
         assert details["class"] == photo.class_name != file.parent.name
         assert float(details["severity"]) == photo.severity
         assert f"{label['category']}___{label['disease'].replace('none', 'healthy')}" == file.parent.name
@@ -497,11 +498,11 @@ def test_a_place_that_holds_something_else_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "continues"), [({}, True), ({"zoom": 1.5}, False)])
-def test_a_dataset_from_before_severity_and_zoom_can_be_continued(tmp_path, change, continues):
+def test_a_dataset_from_before_later_options_can_be_continued(tmp_path, change, continues):
     out = tmp_path / "out"
     write(SynthSpec(images=2, size=32), str(out))
     note = json.loads((out / "synth.json").read_text())
-    for name in ("severity", "zoom"):
+    for name in ("severity", "zoom", "layout"):
         del note[name]
     (out / "synth.json").write_text(json.dumps(note))
     with contextlib.nullcontext() if continues else pytest.raises(InputError, match="another synthetic dataset"):

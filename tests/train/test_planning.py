@@ -13,6 +13,7 @@ from plantml.train import budget, planning
 from plantml.train import plan as plans
 from plantml.train.config import TrainConfig
 from plantml.train.plan import Plan
+from plantml.train.selection import select
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
 
 
@@ -32,6 +33,7 @@ def photos(train: int, val: int = 10, **columns: object) -> Version:
 
 
 def plan(config: TrainConfig, data: Version, device: str = "cpu", speed: Speed | None = None) -> Plan:
+    data = select(data, config)
     return planning.plan(config, PlanInputs(data, Hardware(4, device, 80 * 2**30 if device == "cuda" else 0), speed))
 
 

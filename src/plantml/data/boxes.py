@@ -31,7 +31,7 @@ class Box:
 
     @property
     def classes(self) -> dict[str, str]:
-        """The labels that are classes."""
+        """The labels that are classes, without values."""
         return {name: label for name, label in self.labels.items() if isinstance(label, str)}
 
     def as_row(self) -> dict[str, Any]:

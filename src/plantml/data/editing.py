@@ -193,7 +193,8 @@ def rename_class(ref: str, target: str, old: str, new: str) -> Committed[int]:
 def _box_classes(rows: pl.DataFrame, target: str) -> set[str]:
     labels = rows["boxes"].drop_nulls().explode().drop_nulls()
     texts = labels.struct.field("labels").unique().to_list() if len(labels) else []
-    return {name for text in texts if text and (name := json.loads(text).get(target))}
+    names = {json.loads(text).get(target) for text in texts if text}
+    return {name for name in names if name and isinstance(name, str)}
 
 
 def _class_of(box: Mapping[str, Any], target: str) -> str | None:

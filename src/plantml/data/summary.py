@@ -1,6 +1,7 @@
 """Counts of a version, its next step, and the differences of two versions."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -204,8 +205,10 @@ def count_boxes(rows: pl.DataFrame) -> dict[str, int]:
     drawn = rows["boxes"].drop_nulls().explode().drop_nulls()
     if drawn.is_empty():
         return {}
-    counts = _counts(drawn.struct.field("labels"))
-    return {" / ".join(json.loads(text or "{}").values()): number for text, number in counts.items()}
+    by_name: Counter[str] = Counter()
+    for text, number in _counts(drawn.struct.field("labels")).items():
+        by_name[" / ".join(label for label in json.loads(text or "{}").values() if isinstance(label, str))] += number
+    return dict(sorted(by_name.items(), key=lambda each: (not each[0], each[0])))  # those without a class last
 
 
 def _range(values: pl.Series) -> dict[str, float]:

@@ -8,9 +8,22 @@ EfficientNet-Lite0 0.70, the same network fine-tuned for six epochs 0.94. Most e
 3 % of their surface diseased, which are classified as healthy.
 """
 
+from plantml.synth.box_defects import BOX_DEFECTS
 from plantml.synth.defects import DEFECTS
 from plantml.synth.scene import SynthPhoto, render
-from plantml.synth.spec import DEFAULT_CLASSES, SynthSpec
+from plantml.synth.spec import DEFAULT_CLASSES, LAYOUTS, SynthSpec
+from plantml.synth.stand import StandPhoto, render_stand
 from plantml.synth.write import write
 
-__all__ = ["DEFAULT_CLASSES", "DEFECTS", "SynthPhoto", "SynthSpec", "render", "write"]
+__all__ = [
+    "BOX_DEFECTS",
+    "DEFAULT_CLASSES",
+    "DEFECTS",
+    "LAYOUTS",
+    "StandPhoto",
+    "SynthPhoto",
+    "SynthSpec",
+    "render",
+    "render_stand",
+    "write",
+]

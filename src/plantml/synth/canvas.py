@@ -72,6 +72,15 @@ class Canvas:
         """About 1 in the middle of blades and 0.5 at their margins, seen over `radius` pixels."""
         return unit(self._alpha.filter(ImageFilter.BoxBlur(radius)))
 
+    def cropped(self, rows: slice, cols: slice) -> "Canvas":
+        """A part of the canvas. Its arrays are views."""
+        part = Canvas(0, 0, self._shadow)
+        box = (cols.start, rows.start, cols.stop, rows.stop)
+        part._alpha, part._vein = self._alpha.crop(box), self._vein.crop(box)
+        for name in ("along", "across", "tone", "light", "heading", "leaf"):
+            setattr(part, name, getattr(self, name)[rows, cols])
+        return part
+
     def add_stalk(self, line: Points, width: float) -> None:
         """A stalk along `line` (x, y in pixels). It is plant, but no leaf."""
         for plane in (self._alpha, self._vein):

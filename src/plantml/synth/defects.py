@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from plantml.synth.scene import SynthPhoto, outline_leaves
-from plantml.synth.spec import SynthSpec, parse_class, slot_of
+from plantml.synth.spec import PlantClass, SynthSpec, parse_class, slot_of
 
 TURN_DEGREES = 25
 _ORIENTATION_TAG = 0x0112
@@ -58,9 +58,17 @@ class _Case:
         return Image.fromarray(self.photo.pixels)
 
 
-def encode_jpeg(photo: SynthPhoto) -> bytes:
+def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     """The file that the camera would save."""
-    return _jpeg(Image.fromarray(photo.pixels), photo.quality)
+    return _jpeg(Image.fromarray(pixels), quality)
+
+
+def another_class(spec: SynthSpec, own: str, rng: np.random.Generator) -> PlantClass:
+    """A class that is not `own`: mostly another disease of the same plant, as people err."""
+    others = [parse_class(name) for name in spec.classes if name != own]
+    alike = [other for other in others if other.category == parse_class(own).category]
+    pool = alike if alike and rng.random() < 0.75 else others
+    return pool[int(rng.integers(len(pool)))]
 
 
 def apply_defect(spec: SynthSpec, index: int, defect: Defect, photo: SynthPhoto) -> DefectivePhoto:
@@ -69,7 +77,7 @@ def apply_defect(spec: SynthSpec, index: int, defect: Defect, photo: SynthPhoto)
 
 
 def _exact_duplicate(case: _Case) -> DefectivePhoto:
-    return DefectivePhoto(case.photo, encode_jpeg(case.photo))
+    return DefectivePhoto(case.photo, encode_jpeg(case.photo.pixels, case.photo.quality))
 
 
 def _near_duplicate(case: _Case) -> DefectivePhoto:
@@ -79,7 +87,9 @@ def _near_duplicate(case: _Case) -> DefectivePhoto:
     pixels = case.image.resize((width, height), Image.Resampling.BICUBIC)
     leaves = Image.fromarray(case.photo.leaves).resize((width, height), Image.Resampling.NEAREST)
     small = _reshaped(replace(case.photo, quality=quality), np.asarray(pixels), np.asarray(leaves))
-    return DefectivePhoto(small, encode_jpeg(small), detail=f"scale={scale:.3f} quality={quality}")
+    return DefectivePhoto(
+        small, encode_jpeg(small.pixels, small.quality), detail=f"scale={scale:.3f} quality={quality}"
+    )
 
 
 def _leak(case: _Case) -> DefectivePhoto:
@@ -92,7 +102,7 @@ def _leak(case: _Case) -> DefectivePhoto:
 def _flip(case: _Case) -> DefectivePhoto:
     axis, name = (1, "horizontal") if case.rng.random() < 0.7 else (0, "vertical")
     flipped = _reshaped(case.photo, np.flip(case.photo.pixels, axis), np.flip(case.photo.leaves, axis))
-    return DefectivePhoto(flipped, encode_jpeg(flipped), detail=f"axis={name}")
+    return DefectivePhoto(flipped, encode_jpeg(flipped.pixels, flipped.quality), detail=f"axis={name}")
 
 
 def _turn(case: _Case) -> DefectivePhoto:
@@ -101,7 +111,7 @@ def _turn(case: _Case) -> DefectivePhoto:
     pixels = np.asarray(case.image.rotate(degrees, Image.Resampling.BICUBIC))
     leaves = np.asarray(Image.fromarray(case.photo.leaves).rotate(degrees))
     turned = _reshaped(case.photo, pixels, leaves)
-    return DefectivePhoto(turned, encode_jpeg(turned), detail=f"degrees={degrees}")
+    return DefectivePhoto(turned, encode_jpeg(turned.pixels, turned.quality), detail=f"degrees={degrees}")
 
 
 def _crop(case: _Case) -> DefectivePhoto:
@@ -114,7 +124,7 @@ def _crop(case: _Case) -> DefectivePhoto:
     x = min(max(int(cols[at]) - w // 2, 0), width - w)
     window = (slice(y, y + h), slice(x, x + w))
     cropped = _reshaped(case.photo, case.photo.pixels[window], case.photo.leaves[window])
-    return DefectivePhoto(cropped, encode_jpeg(cropped), detail=f"x={x} y={y} w={w} h={h}")
+    return DefectivePhoto(cropped, encode_jpeg(cropped.pixels, cropped.quality), detail=f"x={x} y={y} w={w} h={h}")
 
 
 def _zero_bytes(case: _Case) -> DefectivePhoto:
@@ -122,18 +132,15 @@ def _zero_bytes(case: _Case) -> DefectivePhoto:
 
 
 def _truncated(case: _Case) -> DefectivePhoto:
-    data = encode_jpeg(case.photo)
+    data = encode_jpeg(case.photo.pixels, case.photo.quality)
     size = int(len(data) * case.rng.uniform(0.4, 0.85))
     return DefectivePhoto(case.photo, data[:size], detail=f"bytes={size} of={len(data)}")
 
 
 def _wrong_label(case: _Case) -> DefectivePhoto:
-    """Under another class: mostly another disease of the same plant, as people err."""
+    """Under another class."""
     photo, rng = case.photo, case.rng
-    others = [parse_class(name) for name in case.spec.classes if name != photo.class_name]
-    alike = [other for other in others if other.category == photo.category]
-    pool = alike if alike and rng.random() < 0.75 else others
-    claimed = pool[int(rng.integers(len(pool)))]
+    claimed = another_class(case.spec, photo.class_name, rng)
     severity = photo.severity or round(rng.uniform(0.01, 0.3), 4)
     mislabelled = replace(
         photo,
@@ -144,12 +151,14 @@ def _wrong_label(case: _Case) -> DefectivePhoto:
         severity=0.0 if claimed.look == "healthy" else severity,
     )
     detail = f"class={photo.class_name} severity={photo.severity:.4f}"
-    return DefectivePhoto(mislabelled, encode_jpeg(photo), detail=detail)
+    return DefectivePhoto(mislabelled, encode_jpeg(photo.pixels, photo.quality), detail=detail)
 
 
 def _wrong_extension(case: _Case) -> DefectivePhoto:
     if case.rng.random() < 0.5:
-        return DefectivePhoto(case.photo, encode_jpeg(case.photo), extension="png", detail="format=jpeg")
+        return DefectivePhoto(
+            case.photo, encode_jpeg(case.photo.pixels, case.photo.quality), extension="png", detail="format=jpeg"
+        )
     file = io.BytesIO()
     case.image.save(file, "PNG", compress_level=1)
     return DefectivePhoto(case.photo, file.getvalue(), extension="jpg", detail="format=png")

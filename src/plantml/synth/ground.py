@@ -38,7 +38,7 @@ def paint_soil(picture: Picture) -> Colours:
     crevices = clipped((depth - np.float32(rng.uniform(0.1, 0.4))) * np.float32(3))
     bright *= np.maximum(crevices, np.float32(0.5))
     bright += np.float32(0.5) * picture.noise("clouds") - np.float32(0.25)
-    colours: Colours = np.maximum(bright, np.float32(0.06))[None] * column(_pick(rng, _SOILS))
+    colours: Colours = np.maximum(bright, np.float32(0.06))[None] * column(pick(rng, _SOILS))
     if rng.random() < 0.5:
         stones = picture.noise("dots", rng.uniform(0.25, 0.6))
         stony = clipped((stones - np.float32(rng.uniform(0.72, 0.92))) * np.float32(14))
@@ -51,7 +51,7 @@ def paint_soil(picture: Picture) -> Colours:
 def paint_pot(picture: Picture) -> Colours:
     """A pot from above, filled with soil, on a bench."""
     rng, side = picture.rng, 256 * picture.pitch
-    colours = _bench(picture)
+    colours = paint_bench(picture)
     x, y = picture.width / 2 + rng.normal(0, 0.12) * side, picture.height / 2 + rng.normal(0, 0.12) * side
     outer, wall = rng.uniform(0.36, 0.62) * side, rng.uniform(0.03, 0.08) * side
     shade = _disc(picture, (x + 0.05 * side, y + 0.06 * side), outer, 5 * picture.pitch)
@@ -59,7 +59,7 @@ def paint_pot(picture: Picture) -> Colours:
     lit = _disc(picture, (x - 0.3 * wall, y - 0.3 * wall), outer - 0.45 * wall, 0.25 * wall)
     bright = np.float32(0.55) + np.float32(0.45) * lit
     bright += np.float32(0.35) * (picture.noise("clouds") - np.float32(0.5))
-    pot = column(_pick(rng, _POTS)) * bright
+    pot = column(pick(rng, _POTS)) * bright
     colours += (pot - colours) * _disc(picture, (x, y), outer, 0.6 * picture.pitch)
     soil = paint_soil(picture)
     well = _disc(picture, (x + 0.5 * wall, y + 0.5 * wall), outer - wall, 4 * picture.pitch)
@@ -80,7 +80,7 @@ def paint_lab(picture: Picture) -> Colours:
         bright += np.float32(rng.uniform(0.01, 0.05)) * woven
     bright += np.float32(rng.uniform(-0.5, 0.5)) * (picture.cols() / picture.width - np.float32(0.5))
     bright += np.float32(rng.uniform(-0.5, 0.5)) * (picture.rows() / picture.height - np.float32(0.5))
-    return bright[None] * column(_pick(rng, _LABS))
+    return bright[None] * column(pick(rng, _LABS))
 
 
 def paint_field(picture: Picture) -> Colours:
@@ -89,7 +89,7 @@ def paint_field(picture: Picture) -> Colours:
     # What is out of focus has no detail: paint it small.
     zoom = max(1, round(2 * pitch))
     small = Picture(rng, -(-picture.height // zoom), -(-picture.width // zoom), picture.towards)
-    soil, leafy = column(_pick(rng, _SOILS)), column(_pick(rng, _GREENS))
+    soil, leafy = column(pick(rng, _SOILS)), column(pick(rng, _GREENS))
     patches = small.noise("clouds", rng.uniform(1, 3)) - np.float32(rng.uniform(0.25, 0.75))
     base = soil + (leafy - soil) * clipped(patches * np.float32(4) + np.float32(0.5))
     bright = np.float32(0.25) + np.float32(0.6) * small.noise("rough", 2)
@@ -98,7 +98,7 @@ def paint_field(picture: Picture) -> Colours:
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(8, 34))):
         lit = 255 * rng.uniform(0.3, 1.25)
-        red, green, blue = (int(lit * value) for value in _pick(rng, _GREENS))
+        red, green, blue = (int(lit * value) for value in pick(rng, _GREENS))
         draw.polygon(_far_leaf(small), fill=(red, green, blue))
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(3.5, 9) * pitch / zoom))
     if rng.random() < 0.35:
@@ -115,7 +115,7 @@ PAINTERS: Mapping[str, Callable[[Picture], Colours]] = {
 }
 
 
-def _bench(picture: Picture) -> Colours:
+def paint_bench(picture: Picture) -> Colours:
     """Planks or a plain table top."""
     rng = picture.rng
     bright = np.float32(0.7) + np.float32(0.3) * picture.grain("rough")
@@ -126,7 +126,7 @@ def _bench(picture: Picture) -> Colours:
         gap = clipped((np.abs(at - board - np.float32(0.5)) - np.float32(0.47)) * np.float32(40))
         streak = noise.window("rough", rng, 1, picture.width)[0] - np.float32(0.5)
         bright *= tint * (1 - np.float32(0.7) * gap) + np.float32(0.35) * streak
-    return bright[None] * column(_pick(rng, _BENCHES))
+    return bright[None] * column(pick(rng, _BENCHES))
 
 
 def _scatter_straw(picture: Picture, colours: Colours) -> None:
@@ -140,7 +140,7 @@ def _scatter_straw(picture: Picture, colours: Colours) -> None:
         knee = (x + dx / 2 + rng.normal(0, 3) * pitch, y + dy / 2 + rng.normal(0, 3) * pitch)
         path = [(x, y), knee, (x + dx, y + dy)]
         draw.line(path, fill=int(rng.integers(120, 235)), width=max(1, round(rng.uniform(0.6, 2) * pitch)))
-    blend(colours, _pick(rng, _STRAWS), unit(plane.filter(ImageFilter.BoxBlur(0.4))))
+    blend(colours, pick(rng, _STRAWS), unit(plane.filter(ImageFilter.BoxBlur(0.4))))
 
 
 def _far_leaf(picture: Picture) -> list[tuple[float, float]]:
@@ -172,5 +172,6 @@ def _disc(picture: Picture, middle: tuple[float, float], radius: float, soft: fl
     return clipped(inside * np.float32(1 / max(soft, 1e-3)) + np.float32(0.5))
 
 
-def _pick(rng: np.random.Generator, colours: tuple[Colour, ...]) -> Colour:
+def pick(rng: np.random.Generator, colours: tuple[Colour, ...]) -> Colour:
+    """One of the colours, varied a little."""
     return vary(rng, colours[int(rng.integers(len(colours)))], 0.05)

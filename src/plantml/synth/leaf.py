@@ -57,6 +57,10 @@ class Stance:
         return placed
 
 
+SPECIMEN = Stance((0.0, 0.0), 0.0, 200.0)
+"""How a leaf stands that is grown once and moved to many places."""
+
+
 @dataclass(frozen=True)
 class Veins:
     """V lines of P points each: shape (V, P, 2), with the width and strength (0..1) of each, shape (V,)."""
@@ -99,6 +103,28 @@ def grow_leaf(shape: LeafShape, rng: np.random.Generator, stance: Stance) -> tup
             blades.append(_grow_blade(shape, rng, leaflet))
     top = replace(stance, origin=stance.step(rachis), length=own * stance.length)
     return (*blades, _grow_blade(shape, rng, top))
+
+
+def moved(blades: tuple[Blade, ...], at: Stance) -> tuple[Blade, ...]:
+    """The blades of a leaf that was grown at `SPECIMEN`, turned, scaled and moved to stand as `at`.
+
+    Bend and squeeze of `at` do not count: a leaf keeps its own.
+    """
+    scale = at.length / SPECIMEN.length
+    cos, sin = scale * math.cos(at.angle), scale * math.sin(at.angle)
+    turn = np.array(((cos, sin), (-sin, cos)), np.float32)
+    origin = np.array(at.origin, np.float32)
+
+    def move(blade: Blade) -> Blade:
+        x, y = (np.array(blade.stance.origin, np.float32) @ turn + origin).tolist()
+        stance = replace(
+            blade.stance, origin=(x, y), angle=blade.stance.angle + at.angle, length=blade.stance.length * scale
+        )
+        widths = np.maximum(blade.veins.widths * np.float32(scale), 1)
+        veins = Veins(blade.veins.lines @ turn + origin, widths, blade.veins.strengths)
+        return Blade(stance, blade.half_width, blade.outline @ turn + origin, veins)
+
+    return tuple(move(blade) for blade in blades)
 
 
 def _grow_blade(shape: LeafShape, rng: np.random.Generator, stance: Stance) -> Blade:

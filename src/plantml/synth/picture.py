@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from plantml.synth import noise
 from plantml.synth.noise import Plane
@@ -26,17 +26,19 @@ class Picture:
         height: in pixels.
         width: in pixels.
         towards: where the light comes from, radians in image axes (x right, y down).
+        subject: side of one plant in pixels, where many share the picture; the shorter side if it is None.
     """
 
     rng: np.random.Generator
     height: int
     width: int
     towards: float
+    subject: float | None = None
 
     @cached_property
     def pitch(self) -> float:
-        """Pixels per 1/256 of the shorter side: the unit of all lengths that should grow with the photo."""
-        return min(self.height, self.width) / 256
+        """Pixels per 1/256 of the subject: the unit of all lengths that should grow with it."""
+        return (self.subject or min(self.height, self.width)) / 256
 
     def noise(self, name: str, scale: float = 1.0) -> Plane:
         """A window of a texture that looks the same in any size of photo; a small `scale` enlarges it."""
@@ -69,6 +71,16 @@ def scale(colours: Colours, factor: Plane) -> None:
 def unit(image: Image.Image) -> Plane:
     """A grey image as a plane of 0..1."""
     return np.asarray(image, dtype=np.float32) * np.float32(1 / 255)
+
+
+def filled(picture: Picture, polygons: NDArray[np.floating]) -> Image.Image:
+    """Polygons (count, corners, 2) in pixels, filled with white on black, with soft edges."""
+    fine = 2
+    plane = Image.new("L", (picture.width * fine, picture.height * fine))
+    draw = ImageDraw.Draw(plane)
+    for polygon in (polygons * fine).reshape(len(polygons), -1).tolist():
+        draw.polygon(polygon, fill=255)
+    return plane.reduce(fine)
 
 
 def clipped(plane: Plane) -> Plane:

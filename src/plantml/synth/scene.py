@@ -15,7 +15,7 @@ from plantml.synth.spec import SEVERITIES, Slot, SynthSpec, slot_of
 Box = tuple[int, int, int, int]
 """x, y, width and height in pixels."""
 
-_PAINTED = 1024
+PAINTED = 1024
 """The longest side that is painted in pixels; larger photos are enlarged from it."""
 
 _LEAST_SHOWN = 0.004
@@ -70,14 +70,14 @@ def render(spec: SynthSpec, index: int) -> SynthPhoto:
     plant = _plant_of(slot, spec)
     rng = np.random.default_rng(slot.photo_key)
     size = spec.shape
-    shrink = min(1.0, _PAINTED / max(size))
+    shrink = min(1.0, PAINTED / max(size))
     height, width = round(size[0] * shrink), round(size[1] * shrink)
     picture = Picture(rng, height, width, towards=rng.uniform(0, 2 * np.pi))
 
     canvas = _pose(picture, plant)
     colours, lesions = _colour(picture, canvas, plant, slot.shown.look)
     pixels = camera.expose(picture, _light(picture, canvas, plant, colours), size)
-    leaves, boxes = outline_leaves(_enlarged(canvas.leaf, size))
+    leaves, boxes = outline_leaves(enlarged(canvas.leaf, size))
     return SynthPhoto(
         pixels=pixels,
         leaves=leaves,
@@ -100,12 +100,16 @@ def outline_leaves(leaves: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[
     areas = np.bincount(leaves.ravel(), minlength=2)[1:]
     least = min(_LEAST_SHOWN * leaves.size, float(areas.max()))
     for number in np.flatnonzero((areas >= least) & (areas > 0)) + 1:
-        mine = leaves == number
-        rows, cols = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
-        x, y = int(cols[0]), int(rows[0])
-        boxes.append((x, y, int(cols[-1]) + 1 - x, int(rows[-1]) + 1 - y))
+        boxes.append(bounds(leaves == number))
         numbers[number] = len(boxes)
     return numbers[leaves], tuple(boxes)
+
+
+def bounds(mask: NDArray[np.bool_]) -> Box:
+    """The smallest box around the true pixels, of which there is one at least."""
+    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    x, y = int(cols[0]), int(rows[0])
+    return x, y, int(cols[-1]) + 1 - x, int(rows[-1]) + 1 - y
 
 
 def _plant_of(slot: Slot, spec: SynthSpec) -> _Plant:
@@ -217,7 +221,7 @@ def _light(picture: Picture, canvas: Canvas, plant: _Plant, colours: Colours) ->
     return scene
 
 
-def _enlarged(leaves: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def enlarged(leaves: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """The plane at `size` (height, width), every value from the nearest pixel."""
     if leaves.shape == size:
         return leaves

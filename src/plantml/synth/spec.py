@@ -1,7 +1,9 @@
 """The specification of a synthetic dataset, and the plant in each of its photos."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 from zlib import crc32
 
 import numpy as np
@@ -25,6 +27,24 @@ DEFAULT_CLASSES = (
     "strawberry___leaf_spot",
     "strawberry___powdery_mildew",
 )
+
+Layout = Literal["plant", "tray", "row"]
+
+
+@dataclass(frozen=True)
+class LayoutSize:
+    """The usual width of a photo in pixels, and its height as a share of the width."""
+
+    width: int
+    aspect: float
+
+
+LAYOUTS: Mapping[Layout, LayoutSize] = {
+    "plant": LayoutSize(256, 1.0),
+    "tray": LayoutSize(640, 0.75),
+    "row": LayoutSize(640, 0.75),
+}
+"""What a photo may show: one plant, a nursery tray, or crop rows."""
 
 MAX_IMAGES = 10_000_000
 SIDES = (32, 8192)
@@ -51,6 +71,7 @@ _SYNONYMS = {
 _CLASS = re.compile(r"([A-Za-z0-9][\w .,()-]*?)___([A-Za-z0-9][\w .,()-]*)", re.ASCII)
 _PHOTOS_OF_A_PLANT = (2, 3, 4, 5, 6)
 _BLOCK = sum(_PHOTOS_OF_A_PLANT)
+_PHOTOS_OF_A_STAND = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -62,11 +83,12 @@ class SynthSpec:
         classes: names like `tomato___leaf_spot`: category, three underscores, disease.
         seed: random seed, 0 or more.
         size: width of the photos in pixels.
-        defects: share of images with a planted defect, 0 to 0.5.
-        height: in pixels; the same as the width if it is None.
+        defects: share of images with a planted defect, 0 to 0.5; of boxes, where a photo shows many plants.
+        height: in pixels; if it is None, the same as the width, or three quarters of it for trays and rows.
         severity: the least and the largest share of leaf area with symptoms on a diseased plant; its photos vary
             around its own share.
         zoom: how many times as large leaves are in the picture.
+        layout: one `plant` fills the photo, or it shows many: a nursery `tray` or crop rows (`row`).
 
     Raises:
         InputError: the values are invalid.
@@ -80,8 +102,13 @@ class SynthSpec:
     height: int | None = None
     severity: tuple[float, float] = (0.015, 0.55)
     zoom: float = 1.0
+    layout: Layout = "plant"
 
     def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise InputError(
+                f"There is no layout {self.layout!r}", f"layouts: {', '.join(LAYOUTS)}", "Choose one of them."
+            )
         _check_range("images", self.images, 1, MAX_IMAGES)
         _check_range("seed", self.seed, 0, 2**63 - 1)
         _check_range("size", self.size, *SIDES)
@@ -101,7 +128,7 @@ class SynthSpec:
         folded = [name.casefold() for name in self.classes]
         if len(set(folded)) != len(folded):
             raise InputError("A class is named twice", ", ".join(self.classes), "Name every class once.")
-        if self.defects and self.images < 2:
+        if self.defects and self.images < 2 and self.layout == "plant":
             raise InputError(
                 "One image cannot have planted defects",
                 why="most defects are made from another image of the dataset",
@@ -117,7 +144,7 @@ class SynthSpec:
     @property
     def shape(self) -> tuple[int, int]:
         """(height, width) of every photo in pixels."""
-        return (self.height or self.size, self.size)
+        return (self.height or round(self.size * LAYOUTS[self.layout].aspect), self.size)
 
 
 @dataclass(frozen=True)
@@ -145,6 +172,15 @@ class Slot:
     shown: PlantClass
     plant: str
     plant_key: tuple[int, ...]
+    photo_key: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StandSlot:
+    """Which tray or rows a photo shows: their name, and the seeds of what all its photos share and do not share."""
+
+    stand: str
+    stand_key: tuple[int, ...]
     photo_key: tuple[int, ...]
 
 
@@ -194,6 +230,19 @@ def slot_of(spec: SynthSpec, index: int) -> Slot:
         plant=f"plant-{of_class * len(spec.classes) + place:06d}",
         plant_key=(spec.seed, class_key, of_class, 1),
         photo_key=(spec.seed, class_key, index, 2),
+    )
+
+
+def stand_of(spec: SynthSpec, index: int) -> StandSlot:
+    """The tray or the rows in photo `index`: of each three, one has one photo, one two and one three."""
+    layout_key = crc32(spec.layout.encode())
+    block, offset = divmod(index, sum(_PHOTOS_OF_A_STAND))
+    lengths = np.random.default_rng((spec.seed, layout_key, block)).permutation(_PHOTOS_OF_A_STAND)
+    number = block * len(lengths) + int(np.searchsorted(np.cumsum(lengths), offset, side="right"))
+    return StandSlot(
+        stand=f"{spec.layout}-{number:06d}",
+        stand_key=(spec.seed, layout_key, number, 1),
+        photo_key=(spec.seed, layout_key, index, 2),
     )
 
 

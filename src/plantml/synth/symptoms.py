@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 
 from plantml.synth.canvas import Canvas
 from plantml.synth.noise import Plane
-from plantml.synth.picture import Colours, Picture, blend, clipped, scale, unit, vary
+from plantml.synth.picture import Colours, Picture, blend, clipped, filled, scale, unit, vary
 
 _Numbers = NDArray[np.float64]
 
@@ -65,8 +65,8 @@ def paint_spots(foliage: Foliage, severity: float) -> Plane:
     places = _gathered(foliage, count)
     outlines = _spot_outlines(foliage, places, typical)
     middle = (places[:, None, ::-1] + 0.5).astype(np.float64)
-    whole = _filled(picture, middle + outlines)
-    inner = _filled(picture, middle + outlines * rng.uniform(0.45, 0.7))
+    whole = filled(picture, middle + outlines)
+    inner = filled(picture, middle + outlines * rng.uniform(0.45, 0.7))
     soft = ImageFilter.GaussianBlur(max(0.4, 0.35 * picture.pitch))
     core, centre = unit(whole.filter(soft)), unit(inner.filter(soft))
     halo = unit(whole.filter(ImageFilter.GaussianBlur(typical * rng.uniform(0.6, 1.0) + 0.4 * picture.pitch)))
@@ -157,16 +157,6 @@ PAINTERS: Mapping[str, Callable[[Foliage, float], Plane]] = {
     "mildew": paint_mildew,
 }
 """From a look to (foliage, wanted share of the leaf) → where it is diseased."""
-
-
-def _filled(picture: Picture, polygons: _Numbers) -> Image.Image:
-    """Polygons (count, corners, 2) in pixels, filled with white on black, with soft edges."""
-    fine = 2
-    plane = Image.new("L", (picture.width * fine, picture.height * fine))
-    draw = ImageDraw.Draw(plane)
-    for polygon in (polygons * fine).reshape(len(polygons), -1).tolist():
-        draw.polygon(polygon, fill=255)
-    return plane.reduce(fine)
 
 
 def _spot_outlines(foliage: Foliage, places: NDArray[np.intp], typical: float) -> _Numbers:

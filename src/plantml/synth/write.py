@@ -6,29 +6,34 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import count
-
-import numpy as np
+from typing import Any
 
 from plantml import storage
 from plantml.concurrency import Progress, silent
+from plantml.data.boxes import Box
 from plantml.errors import InputError, PlantmlError
 from plantml.parsing import parse_json
-from plantml.synth.defects import Defect, apply_defect, encode_jpeg, plan_defects
-from plantml.synth.scene import SynthPhoto, render
+from plantml.synth.box_defects import spoil_boxes
+from plantml.synth.defects import apply_defect, encode_jpeg, plan_defects
+from plantml.synth.scene import render
+from plantml.synth.seedling import VIABILITIES
 from plantml.synth.spec import SynthSpec, parse_class
+from plantml.synth.stand import render_stand
 
 LABEL_COLUMNS = ("image", "category", "health", "disease", "severity", "plant", "background")
+STAND_COLUMNS = ("image", "stand", *VIABILITIES)
 TRUTH_COLUMNS = ("image", "defect", "of", "detail")
 
 _LOOK = 1
 """Incremented when a spec gives other photos than before, so that two looks do not mix in one folder."""
 
-_ADDED = {"severity": [0.015, 0.55], "zoom": 1.0}
+_ADDED = {"severity": [0.015, 0.55], "zoom": 1.0, "layout": "plant"}
 """Keys that earlier versions did not write into `synth.json`, with the values they used."""
 
 _SPAWN_PAYS = 200 * 256 * 256
@@ -40,14 +45,23 @@ _CHUNK = 64 * 256 * 256
 
 @dataclass(frozen=True)
 class _Delivered:
-    """One image file as in the tables: `photo` has no pixels any more."""
+    """One image file as in the tables.
+
+    Attributes:
+        image: its path in the dataset.
+        width: in pixels, upright.
+        height: in pixels, upright.
+        boxes: with their labels.
+        labels: its cells in `labels.csv`, after the image.
+        defects: kind, index of the photo that it was made from or `None`, and detail of each.
+    """
 
     image: str
-    photo: SynthPhoto
     width: int
     height: int
-    defect: Defect | None
-    detail: str
+    boxes: Sequence[Box]
+    labels: tuple[str, ...]
+    defects: Sequence[tuple[str, int | None, str]] = ()
 
 
 def write(spec: SynthSpec, out: str, *, workers: int | None = None, progress: Progress = silent) -> None:
@@ -55,8 +69,9 @@ def write(spec: SynthSpec, out: str, *, workers: int | None = None, progress: Pr
 
     ```
     out/synth.json                                 the spec; written first
-    out/images/<category>___<disease>/<name>.jpg
-    out/boxes.json                                 COCO; boxes in pixels of the upright image
+    out/images/<category>___<disease>/<name>.jpg   of many plants: images/<tray or row>/<name>.jpg
+    out/boxes.json                                 COCO; boxes in pixels of the upright image, labels of boxes
+                                                   besides the category as attributes
     out/truth.csv                                  planted defects, if there are any
     out/labels.csv                                 labels with the planted errors; written last
     ```
@@ -64,8 +79,8 @@ def write(spec: SynthSpec, out: str, *, workers: int | None = None, progress: Pr
     The bytes depend on the spec alone, not on `workers`. `None` uses one process for little work and all cores for
     much. Repeating an interrupted or finished call gives the same files.
 
-    The labels include planted wrong ones. A copy has the labels and the plant of its source; only a leak claims
-    another plant.
+    The labels and boxes include planted wrong ones. A copy has the labels and the plant of its source; only a leak
+    claims another plant.
 
     Raises:
         InputError: `out` contains anything but (a part of) this dataset.
@@ -79,17 +94,13 @@ def write(spec: SynthSpec, out: str, *, workers: int | None = None, progress: Pr
     storage.write(storage.join(out, "boxes.json"), _coco(spec, rows))
     if spec.defects:
         truth = (
-            (row.image, row.defect.kind, "" if row.defect.source is None else rows[row.defect.source].image, row.detail)
+            (row.image, kind, "" if source is None else rows[source].image, detail)
             for row in rows
-            if row.defect
+            for kind, source, detail in row.defects
         )
         storage.write(storage.join(out, "truth.csv"), _table(TRUTH_COLUMNS, truth))
-    photos = ((row.image, row.photo) for row in rows)
-    labels = (
-        (image, photo.category, photo.health, photo.disease, f"{photo.severity:.4f}", photo.plant, photo.background)
-        for image, photo in photos
-    )
-    storage.write(storage.join(out, "labels.csv"), _table(LABEL_COLUMNS, labels))
+    columns = LABEL_COLUMNS if spec.layout == "plant" else STAND_COLUMNS
+    storage.write(storage.join(out, "labels.csv"), _table(columns, ((row.image, *row.labels) for row in rows)))
 
 
 def _claim(spec: SynthSpec, out: str) -> None:
@@ -154,45 +165,70 @@ def _worker_count(spec: SynthSpec, out: str, workers: int | None) -> int:
 
 
 def _make_chunk(spec: SynthSpec, out: str, indices: range) -> list[_Delivered]:
-    return [_make(spec, out, index) for index in indices]
+    make = _make_plant if spec.layout == "plant" else _make_stand
+    return [make(spec, out, index) for index in indices]
 
 
-def _make(spec: SynthSpec, out: str, index: int) -> _Delivered:
-    """Render, spoil if planned, and write one photo."""
+def _make_plant(spec: SynthSpec, out: str, index: int) -> _Delivered:
+    """Render, spoil if planned, and write one photo of a plant."""
     defect = plan_defects(spec).get(index)
     photo = render(spec, index if defect is None or defect.source is None else defect.source)
     if defect is None:
-        data, extension, detail = encode_jpeg(photo), "jpg", ""
+        data, extension, detail = encode_jpeg(photo.pixels, photo.quality), "jpg", ""
     else:
         defective = apply_defect(spec, index, defect, photo)
         photo, data, extension, detail = defective.photo, defective.data, defective.extension, defective.detail
     name = f"images/{photo.class_name}/photo-{index:07d}.{extension}"
     storage.write(storage.join(out, name), data)
     height, width = photo.leaves.shape
-    nothing = np.empty(0, np.uint8)
-    return _Delivered(name, replace(photo, pixels=nothing, leaves=nothing), width, height, defect, detail)
+    return _Delivered(
+        name,
+        width,
+        height,
+        boxes=[Box(*box, {"category": photo.category}) for box in photo.boxes],
+        labels=(
+            photo.category, photo.health, photo.disease, f"{photo.severity:.4f}", photo.plant, photo.background
+        ),
+        defects=[(defect.kind, defect.source, detail)] if defect else (),
+    )  # fmt: skip
+
+
+def _make_stand(spec: SynthSpec, out: str, index: int) -> _Delivered:
+    """Render and write one photo of many plants, and spoil some of its boxes if asked to."""
+    photo = render_stand(spec, index)
+    boxes, defects = spoil_boxes(spec, index, photo)
+    name = f"images/{photo.stand}/photo-{index:07d}.jpg"
+    storage.write(storage.join(out, name), encode_jpeg(photo.pixels, photo.quality))
+    height, width = photo.plants.shape
+    counts = Counter(box.labels["viability"] for box in boxes)
+    labels = (photo.stand, *(str(counts[each]) for each in VIABILITIES))
+    return _Delivered(name, width, height, boxes, labels, [(kind, None, detail) for kind, detail in defects])
 
 
 def _coco(spec: SynthSpec, rows: list[_Delivered]) -> bytes:
-    """COCO's format for object detection. What is boxed is a leaf; its category is the plant."""
+    """COCO's format for object detection. What is boxed is a leaf, or one of many plants; its category is the plant."""
     names = dict.fromkeys(parse_class(name).category for name in spec.classes)
     numbers = dict(zip(names, count(1)))
     images: list[dict[str, str | int]] = []
-    annotations: list[dict[str, int | list[int]]] = []
+    annotations: list[dict[str, Any]] = []
     for number, row in enumerate(rows, 1):
         images.append({"id": number, "file_name": row.image, "width": row.width, "height": row.height})
-        for x, y, w, h in row.photo.boxes:
+        for box in row.boxes:
+            attributes = dict(box.labels)
+            category = attributes.pop("category", None)
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": number,
-                    "category_id": numbers[row.photo.category],
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
+                    **({"category_id": numbers[str(category)]} if category else {}),
+                    "bbox": [box.x, box.y, box.w, box.h],
+                    "area": box.w * box.h,
                     "iscrowd": 0,
+                    **({"attributes": attributes} if attributes else {}),
                 }
             )
-    categories = [{"id": number, "name": name, "supercategory": "leaf"} for name, number in numbers.items()]
+    kind = "leaf" if spec.layout == "plant" else "plant"
+    categories = [{"id": number, "name": name, "supercategory": kind} for name, number in numbers.items()]
     document = {"images": images, "annotations": annotations, "categories": categories}
     return json.dumps(document, separators=(",", ":")).encode()
 

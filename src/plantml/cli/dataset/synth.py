@@ -1,16 +1,19 @@
 """`plantml dataset synth`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from plantml.cli.arguments import MAX_SEED
 from plantml.cli.console import Console, Page, count
 
+Layout = Literal["plant", "tray", "row"]
+
 SYNTH_EXAMPLES = [
     "plantml dataset synth photos --images 400 --seed 7",
     "plantml dataset synth faulty --images 2000 --defects 0.1",
     "plantml dataset synth plain --images 400 --severity 0.3 0.6 --zoom 1.5",
+    "plantml dataset synth trays --layout tray --images 300",
     "plantml dataset synth s3://bucket/synth --classes tomato___healthy,tomato___rust",
 ]
 
@@ -23,10 +26,18 @@ def synth(
         str | None, typer.Option(metavar="A,B,…", help="Classes like tomato___rust. [default: twelve classes]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed; equal seeds give equal bytes.")] = 0,
-    size: Annotated[int, typer.Option(min=32, max=8192, help="Height and width, in pixels.")] = 256,
+    layout: Annotated[
+        Layout, typer.Option(help="One plant, or many with a box each: a nursery tray or crop rows.")
+    ] = "plant",
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=32, max=8192, help="Width in pixels. [default: 256, as high as wide; trays and rows: 640 by 480]"
+        ),
+    ] = None,
     defects: Annotated[
         float,
-        typer.Option(min=0, max=0.5, help="Share of photos with a planted defect; truth.csv lists them."),
+        typer.Option(min=0, max=0.5, help="Share of photos, or of boxes, with a planted defect; truth.csv lists them."),
     ] = 0.0,
     severity: Annotated[
         tuple[float, float],
@@ -41,7 +52,14 @@ def synth(
 
     class_names = tuple(name.strip() for name in classes.split(",")) if classes else library.DEFAULT_CLASSES
     spec = library.SynthSpec(
-        images=images, classes=class_names, seed=seed, size=size, defects=defects, severity=severity, zoom=zoom
+        images=images,
+        classes=class_names,
+        seed=seed,
+        size=size or library.LAYOUTS[layout].width,
+        defects=defects,
+        severity=severity,
+        zoom=zoom,
+        layout=layout,
     )
     library.write(spec, out, workers=console.machine.threads, progress=console.progress("drawing"))
 
@@ -49,6 +67,10 @@ def synth(
         page.line(f"Generated {count(images, 'photo')} of {count(len(spec.classes), 'class', 'classes')} in {out}")
         if defects:
             page.line(f"The planted defects are listed in {out}/truth.csv")
-        page.next(f"plantml dataset import {out}/labels.csv DATASET --group-column plant")
+        if layout == "plant":
+            page.next(f"plantml dataset import {out}/labels.csv DATASET --group-column plant")
+        else:
+            group = rf"plantml dataset split DATASET --group-by '{layout}-\d+'"
+            page.next(f"plantml dataset import {out} DATASET", group)
 
     console.result("dataset synth", {"out": out, "images": images, "classes": list(spec.classes)}, show)

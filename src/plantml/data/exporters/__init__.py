@@ -113,7 +113,12 @@ def path(*parts: str) -> str:
 
 
 def sidecar_entry(
-    photo: ExportPhoto, *, targets: Sequence[str] = (), split: str | None = None, boxes: Sequence[Box] | None = None
+    photo: ExportPhoto,
+    *,
+    targets: Sequence[str] = (),
+    split: str | None = None,
+    boxes: Sequence[Box] | None = None,
+    box_values: bool = False,
 ) -> dict[str, Any]:
     """A photo's entry in the sidecar: what the format does not express. Empty if it expresses all.
 
@@ -122,6 +127,7 @@ def sidecar_entry(
         targets: whose labels the format expresses.
         split: that the format expresses.
         boxes: that the format expresses; only whether there are some, none, or `None` matters.
+        box_values: whether the format expresses the values of boxes, not only their classes.
     """
     content: dict[str, Any] = {}
     labels = {name: label for name, label in photo.labels.items() if name not in targets}
@@ -131,6 +137,8 @@ def sidecar_entry(
         content["split"] = photo.split
     if photo.group is not None:
         content["group"] = photo.group
-    if (photo.boxes is None) != (boxes is None) or bool(photo.boxes) != bool(boxes):
+    has_values = any(len(box.classes) < len(box.labels) for box in photo.boxes or ())
+    is_unlike = (photo.boxes is None) != (boxes is None) or bool(photo.boxes) != bool(boxes)
+    if is_unlike or (has_values and not box_values):
         content["boxes"] = None if photo.boxes is None else [box.as_row() for box in photo.boxes]
     return content

@@ -7,6 +7,7 @@ annotation, so labels of whole photos go to the sidecar.
 import json
 from typing import Any
 
+from plantml.data.boxes import Box
 from plantml.data.exporters import ExportPhoto, ExportSet, Written, path, sidecar_entry
 from plantml.data.exporters.naming import OBJECT, ClassNames, main_targets
 from plantml.data.exporters.output import Output
@@ -30,12 +31,16 @@ def write(content: ExportSet, out: Output) -> Written:
         file["images"].append(_image(number, photo))
         for box in photo.boxes or ():
             drawn += 1
-            file["annotations"].append(_box(drawn, number, ids[names[box.classes]], [box.x, box.y, box.w, box.h]))
+            file["annotations"].append(_box(drawn, number, ids[names[box.classes]], box))
         if whole[photo.file]:
             category = ids[names[whole[photo.file]]]
             file["annotations"].append({"id": number, "image_id": number, "category_id": category})
         images[name] = sidecar_entry(
-            photo, targets=class_targets, split=photo.split, boxes=(photo.boxes or ()) if content.has_boxes else None
+            photo,
+            targets=class_targets,
+            split=photo.split,
+            boxes=(photo.boxes or ()) if content.has_boxes else None,
+            box_values=True,
         )
     categories = [{"id": number, "name": name, "supercategory": ""} for name, number in ids.items()]
     info = {"description": content.version.ref.rpartition("/")[2], "version": content.version.fingerprint}
@@ -57,12 +62,14 @@ def _image(number: int, photo: ExportPhoto) -> dict[str, Any]:
     return {"id": number, "file_name": photo.file, "width": photo.row["width"], "height": photo.row["height"]}
 
 
-def _box(number: int, image: int, category: int, box: list[float]) -> dict[str, Any]:
+def _box(number: int, image: int, category: int, box: Box) -> dict[str, Any]:
+    values = {name: label for name, label in box.labels.items() if name not in box.classes}
     return {
         "id": number,
         "image_id": image,
         "category_id": category,
-        "bbox": box,
-        "area": box[2] * box[3],
+        "bbox": [box.x, box.y, box.w, box.h],
+        "area": box.w * box.h,
         "iscrowd": 0,
+        **({"attributes": values} if values else {}),
     }

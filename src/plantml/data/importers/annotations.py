@@ -51,13 +51,14 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class NamedBox:
-    """An annotated box: pixels of the upright photo, and a class name or `None`."""
+    """An annotated box: pixels of the upright photo, a class name or `None`, and labels by target."""
 
     x: float
     y: float
     w: float
     h: float
     name: str | None = None
+    labels: Mapping[str, str | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,8 @@ def _by_target(classes: Iterable[Labels], labels_of_photo: Mapping[str, Any]) ->
 
 
 def _box(box: NamedBox, taxonomy: Taxonomy) -> Box:
-    return Box(box.x, box.y, box.w, box.h, {} if box.name is None else dict(taxonomy(box.name)))
+    by_name = {} if box.name is None else taxonomy(box.name)
+    return Box(box.x, box.y, box.w, box.h, {**by_name, **box.labels})
 
 
 def size_of(width: Any, height: Any) -> tuple[int, int] | None:

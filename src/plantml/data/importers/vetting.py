@@ -4,6 +4,7 @@ Names, labels and groups are valid UTF-8 without control characters; a box has f
 A photo that breaks the rule is imported as excluded, with the reason.
 """
 
+import math
 import re
 import sys
 from collections import Counter
@@ -167,7 +168,10 @@ def _box_fault(box: Box) -> str:
     labels: Any = box.labels  # which a bundle may hold as anything
     if not isinstance(labels, Mapping):
         return f"a box with the labels {_abbreviated(labels)}"
-    faults = (text_fault(text) for pair in labels.items() for text in pair)
+    faults = (
+        text_fault(name) or ("" if _is_number(label) and math.isfinite(label) else text_fault(label))
+        for name, label in labels.items()
+    )
     return next((f"a label of a box: {fault}" for fault in faults if fault), "")
 
 
