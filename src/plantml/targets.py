@@ -77,7 +77,7 @@ class Target:
         """Which photos have a label: bool [N], from the result of `encode`."""
         if self.kind == "class":
             return np.asarray(encoded >= 0, np.bool_)
-        return np.asarray(~np.isnan(encoded).reshape(len(encoded), -1).any(axis=1), np.bool_)
+        return np.asarray(~np.isnan(encoded).any(axis=tuple(range(1, encoded.ndim))), np.bool_)
 
     def _index(self, index: Mapping[str, int], label: str) -> int:
         try:

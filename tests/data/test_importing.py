@@ -609,8 +609,7 @@ def test_an_import_counts_boxes_by_class_and_says_what_can_be_done_with_them(tmp
         (tmp_path / "set" / name).write_bytes(data)
     result = cli("dataset", "import", tmp_path / "set", tmp_path / "dataset")
     assert "Boxes: 3: pear 2, apple 1" in result.out
-    assert "training on boxes is not supported yet" in result.out
-    assert "plantml train" not in result.out
+    assert f"plantml dataset split {tmp_path / 'dataset'}" in result.out
 
 
 def test_a_photo_whose_annotation_was_mended_comes_in_anew(tmp_path, photo, cli):

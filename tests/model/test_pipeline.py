@@ -13,8 +13,11 @@ from PIL import Image
 from tests.contracts import make_contract
 
 from plantml.errors import StorageError
+from plantml.imaging import Fit
 from plantml.model.bundle import Bundle
+from plantml.model.contract import Detection
 from plantml.model.pipeline import Pipeline
+from plantml.model.runtimes import TwoStageRuntime
 from plantml.targets import Target
 
 GREY = Target("grey", "value")
@@ -179,3 +182,57 @@ def test_an_error_of_the_model_is_not_taken_for_one_of_the_image(folder):
     made.runtime.run = lambda batch: 1 / 0
     with pytest.raises(ZeroDivisionError):
         list(made.run([str(folder / "5.png")]))
+
+
+# --- two stages -------------------------------------------------------------------------------
+
+FINDER = Bundle(
+    "memory://finder",
+    make_contract(
+        GREY, BRIGHT, input=Fit(8, 8), detection=Detection(
+            boxes=2, slope=1.0, offset=0.0, threshold=0.3, accept=0.6, classifier="digest"
+        )
+    ),
+    "tray",
+    {},
+)  # fmt: skip
+
+
+class Finder:
+    """A detector that finds the left and the right half of every photo."""
+
+    name = "finder"
+
+    def run(self, batch):
+        halves = np.array([[0, 0, 4, 8], [4, 0, 4, 8]], np.float32)
+        scores = np.array([0.9, 0.5], np.float32)
+        return {"boxes": np.tile(halves, (len(batch), 1, 1)), "score": np.tile(scores, (len(batch), 1))}
+
+
+def halves(left, right):
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:, :32], pixels[:, 32:] = left, right
+    return Image.fromarray(pixels)
+
+
+def two_stages():
+    return Pipeline(FINDER, TwoStageRuntime(Finder(), BUNDLE, Photometer()), threads=1, batch=3)
+
+
+def test_each_box_is_judged_from_its_own_crop():
+    predictions = two_stages().predict_pictures([halves(0, 250), halves(255, 0)])
+    for prediction, labels in zip(predictions, (["no", "yes"], ["yes", "no"]), strict=True):
+        assert [box["targets"]["bright"]["label"] for box in prediction.boxes] == labels
+        assert [box["unknown"] for box in prediction.boxes] == [0, 0]
+        assert [box["decision"] for box in prediction.boxes] == ["accept", "review"]
+        assert prediction.decision == "review"
+        assert prediction.record.model == "tray"
+
+
+def test_bytes_and_pictures_give_the_same_boxes_and_a_failure_none():
+    buffer = io.BytesIO()
+    halves(0, 250).save(buffer, "PNG")
+    first, second = two_stages().predict_bytes([("a.png", buffer.getvalue()), ("b.png", b"no photo")])
+    assert first.boxes == two_stages().predict_pictures([halves(0, 250)])[0].boxes
+    assert second.failure
+    assert not second.boxes

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.contracts import make_contract
 
 from plantml.imaging import Fit
-from plantml.model.contract import Architecture, Combinations, Contract, Origin
+from plantml.model.contract import Architecture, Combinations, Contract, Detection, Origin
 from plantml.model.records import Reader, Record, failed
 from plantml.targets import Target
 
@@ -163,3 +164,47 @@ def test_labels_that_were_never_seen_together_are_for_review_where_only_such_may
     assert read(content, outputs(category=[0.9, 0.1, 0.0], disease=[0.2, 0.8]))[1] == "accept"
     assert read(content, outputs(category=[0.1, 0.9, 0.0], disease=[0.2, 0.8]))[1] == "review"
     assert read(contract(CATEGORY, DISEASE), outputs(category=[0.1, 0.9, 0.0], disease=[0.2, 0.8]))[1] == "accept"
+
+
+# --- boxes ------------------------------------------------------------------------------------
+
+FINDS = Detection(boxes=3, slope=1.0, offset=0.0, threshold=0.3, accept=0.6)
+
+
+def found_boxes(rows, scores, **answers):
+    result = {f"target.{name}": np.array([answer], np.float32) for name, answer in answers.items()}
+    return result | {"boxes": np.array([rows], np.float32), "score": np.array([scores], np.float32)}
+
+
+def read_boxes(outputs, *targets, size=(16, 8), **changes):
+    return Reader(make_contract(*targets, detection=FINDS, **changes)).read_boxes(outputs, 0, *size)
+
+
+def test_boxes_that_count_are_in_pixels_of_the_photo_with_targets_and_decision():
+    # A photo of 16 x 8 lies in the middle of the input of 8 x 8, at half its size.
+    boxes, decision = read_boxes(
+        found_boxes(
+            [[1, 3, 2, 2], [4, 2, 2, 2], [0, 2, 1, 1]], [0.9, 0.4, 0.2], disease=[[0.2, 0.8], [0.9, 0.1], [1, 0]]
+        ),
+        DISEASE,
+    )
+    assert [(box["x"], box["y"], box["w"], box["h"]) for box in boxes] == [(2, 2, 4, 4), (8, 0, 4, 4)]
+    assert [box["targets"]["disease"]["label"] for box in boxes] == ["rust", "none"]
+    assert [box["decision"] for box in boxes] == ["accept", "review"]
+    assert decision == "review"
+
+
+def test_a_photo_without_boxes_is_accepted():
+    assert read_boxes(found_boxes([[0, 0, 1, 1]] * 3, [0.2, 0.1, 0.0])) == ((), "accept")
+
+
+def test_boxes_in_the_padding_are_none_and_others_end_at_the_edge():
+    boxes, _ = read_boxes(found_boxes([[0, 0, 8, 1.5], [6, 1, 4, 3], [0, 0, 0, 0]], [0.9, 0.8, 0.7]))
+    assert [(box["x"], box["y"], box["w"], box["h"]) for box in boxes] == [(12, 0, 4, 4)]
+
+
+def test_the_doubt_about_a_target_is_that_of_its_box():
+    outputs = found_boxes([[1, 3, 2, 2]] * 3, [0.9, 0.8, 0.1], disease=[[0.4, 0.6], [0.1, 0.9], [1, 0]])
+    boxes, decision = read_boxes(outputs, DISEASE, thresholds={"disease": 0.7})
+    assert [box["decision"] for box in boxes] == ["review", "accept"]
+    assert decision == "review"

@@ -137,7 +137,7 @@ def test_killed_and_repeated_it_ends_with_the_same_weights(
 def test_an_epoch_killed_before_its_evaluation_is_evaluated_on_resume(
     cli, trained, uninterrupted, tmp_path, monkeypatch
 ) -> None:
-    from plantml.train import checkpoint
+    from plantml.train import image_learner
 
     class Killed(BaseException):
         pass
@@ -146,7 +146,7 @@ def test_an_epoch_killed_before_its_evaluation_is_evaluated_on_resume(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "evaluate", never)
+        patch.setattr(image_learner, "evaluate", never)
         with pytest.raises(Killed):
             cli("train", trained.data, "--out", tmp_path / "run", *SMALL)
     steps = [int(file.stem.split("-")[1]) for file in (tmp_path / "run" / "checkpoints").glob("state-*")]

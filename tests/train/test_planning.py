@@ -13,8 +13,8 @@ from plantml.train import budget, planning
 from plantml.train import plan as plans
 from plantml.train.config import TrainConfig
 from plantml.train.plan import Plan
-from plantml.train.selection import select
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
+from plantml.train.selection import select
 
 
 def version(labels: dict[str, list], split: list[str], **columns: object) -> Version:

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import polars as pl
 
-from plantml.data import duplicates, versions
+from plantml.data import boxes, duplicates, versions
 from plantml.data.manifest import EXCLUDED, OK, SPLITS, Version
 from plantml.data.near_duplicates import joined
 from plantml.data.tables import find_image_column, read_table
@@ -385,7 +385,9 @@ def _strata(rows: pl.DataFrame, targets: Iterable[Target]) -> list[list[Label]]:
                 labels.extend((target.name, str(name)) for name in names)
     for labels, drawn in zip(strata, rows["boxes"].to_list(), strict=True):
         if drawn is not None:
-            labels.extend(("boxes", name) for name in sorted({box["labels"] for box in drawn}))
+            # By target: combinations of classes and values would be so many that each is in one photo only.
+            classes = {item for box in boxes.from_rows(drawn) or () for item in box.classes.items()}
+            labels.extend(("boxes", f"{target}: {name}") for target, name in sorted(classes))
     return strata
 
 

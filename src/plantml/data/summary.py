@@ -101,15 +101,8 @@ def next_step(version: Version, url: str) -> NextStep:
     kinds = {target.name: target.kind for target in version.targets}
     if values or any(len(names) > 1 or (names and kinds[name] == "multilabel") for name, names in classes.items()):
         return NextStep("", _split_or_train(url, rows))
-    boxes = count_boxes(rows)
-    if boxes:
-        why = "Boxes are the only labels, and training on boxes is not supported yet"
-        if len(boxes) > 1:
-            return NextStep(
-                f"{why}; export crops and import them to train on.",
-                f"plantml dataset export {url} CROPS --format crops",
-            )
-        return NextStep(f"{why}; export them for another program.", f"plantml dataset export {url} OUT --format yolo")
+    if count_boxes(rows):
+        return NextStep("", _split_or_train(url, rows))
     if single := [f"{name} is {names[0]}" for name, names in classes.items() if names]:
         why = f"There is only one class: {', '.join(single)} in every labelled photo."
         return NextStep(why, f"plantml dataset import PHOTOS-OF-ANOTHER-CLASS {url}")

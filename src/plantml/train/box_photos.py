@@ -133,7 +133,7 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
             target.name: np.concatenate([self.photos.labels[each][target.name] for each in rows])
             for target in self.targets
         }
-        pixels, boxes, kept = cut(canvas, boxes, *augment.window(canvas.shape[:2], random), augment.size)
+        pixels, boxes, kept = cut(canvas, boxes, augment.window(canvas.shape[:2], random), augment.size)
         pixels, boxes = turned(pixels, boxes, int(random.integers(8)))
         pixels = change_appearance(pixels, augment.strength, int(random.integers(2**31)))
         return pixels, boxes, {name: values[kept] for name, values in labels.items()}
@@ -150,14 +150,20 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
 
 
 def cut(
-    canvas: Pixels, boxes: Floats, left: float, top: float, side: float, size: int
+    canvas: Pixels, boxes: Floats, square: tuple[float, float, float], size: int
 ) -> tuple[Pixels, Floats, NDArray[np.int64]]:
     """A square of a canvas, resized, with what of the boxes lies in it.
+
+    Args:
+        canvas: uint8 [H, W, 3].
+        boxes: [M, 4].
+        square: its left, top and side; it may extend beyond the canvas.
+        size: of the result.
 
     Returns:
         uint8 [size, size, 3], grey outside of the canvas; boxes float32 [m, 4]; and their indices [m].
     """
-    x, y, edge = round(left), round(top), max(1, round(side))
+    x, y, edge = round(square[0]), round(square[1]), max(1, round(square[2]))
     height, width = canvas.shape[:2]
     inside = canvas[max(0, y) : max(0, min(height, y + edge)), max(0, x) : max(0, min(width, x + edge))]
     window = np.full((edge, edge, 3), PAD, np.uint8)

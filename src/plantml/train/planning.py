@@ -141,7 +141,7 @@ def _mode(config: TrainConfig, photos: int, task: Task) -> tuple[Mode, str]:
 
 def _batch_size(photos: int, device: str, hardware: Hardware, task: Task) -> int:
     if task != "image":
-        size = 8 if device != "cuda" else 32 if hardware.gpu_memory >= 32 * 2**30 else 16
+        size = (4 if photos < 500 else 8) if device != "cuda" else 32 if hardware.gpu_memory >= 32 * 2**30 else 16
     elif device != "cuda":
         size = 16 if photos < 2000 else 32
     elif photos < 2000:

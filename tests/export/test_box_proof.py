@@ -1,0 +1,68 @@
+"""Two runtimes find the same boxes, or do not."""
+
+import numpy as np
+import pytest
+from tests.contracts import make_contract
+
+from plantml.errors import GateError
+from plantml.export import proof
+from plantml.model.contract import Detection
+from plantml.targets import Target
+
+CATEGORY = Target("category", "class", ("bean", "maize"))
+DETECTION = Detection(boxes=3, slope=1.0, offset=0.0, threshold=0.3, accept=0.6)
+CONTRACT = make_contract(CATEGORY, detection=DETECTION)
+
+
+def outputs():
+    return {
+        "boxes": np.array([[[0, 0, 10, 10], [30, 30, 9, 9], [50, 50, 1, 1]]] * 2, np.float32),
+        "score": np.array([[0.9, 0.4, 0.01], [0.5, 0.5, 0.01]], np.float32),
+        "target.category": np.array([[[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]] * 2, np.float32),
+    }
+
+
+def compare(**changes):
+    return proof.compare(CONTRACT, outputs(), outputs() | changes)
+
+
+def changed(name, index, value):
+    array = outputs()[name]
+    array[index] = value
+    return {name: array}
+
+
+def test_equal_boxes_are_equal_in_any_order():
+    assert compare().holds
+    swapped = {name: values[:, [1, 0, 2]] for name, values in outputs().items()}
+    both = proof.compare(CONTRACT, {n: v[1:] for n, v in outputs().items()}, {n: v[1:] for n, v in swapped.items()})
+    assert both.holds, both.unequal
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed("boxes", (0, 0, 0), 2.0),  # moved
+        changed("boxes", (0, 1), np.nan),
+        changed("score", (0, 0), 0.4),  # no longer accepted
+        changed("score", (0, 1), 0.1),  # does not count
+        changed("score", (1, 2), 0.5),  # counts in addition
+        changed("target.category", (0, 0), [0.1, 0.9]),  # another label
+        changed("target.category", (0, 0), [0.7, 0.3]),
+        changed("score", (0, 0), np.nan),
+    ],
+)
+def test_each_difference_is_noticed(change):
+    equality = compare(**change)
+    assert not equality.holds
+    assert equality.photos == 2
+
+
+def test_boxes_that_do_not_count_may_differ():
+    assert compare(**changed("boxes", (0, 2, 0), 0.0)).holds
+    assert compare(**changed("score", (0, 0), 0.90005)).holds
+
+
+def test_a_missing_output_is_named():
+    with pytest.raises(GateError, match="no output score"):
+        proof.compare(CONTRACT, outputs(), {name: each for name, each in outputs().items() if name != "score"})

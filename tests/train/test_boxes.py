@@ -1,0 +1,129 @@
+"""Training on boxes, by the command: detectors, and models of two stages."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import plantml
+from plantml.errors import Exit
+from plantml.model import bundle as bundles
+
+TINY = ("--size", 96, "--epochs", 2, "--batch-size", 4, "--set", "backbone=test_efficientnet",
+        "--set", "pretrained=false", "--set", "precision=32")  # fmt: skip
+
+KILLED = """
+import os, signal
+from plantml.train.checkpoint import CheckpointCallback
+after = CheckpointCallback.on_train_batch_end
+
+def ended(self, *arguments):
+    after(self, *arguments)
+    if self.module.step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+CheckpointCallback.on_train_batch_end = ended
+from plantml.cli.app import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def trays(cli, tmp_path_factory):
+    """A dataset of small trays, split by tray."""
+    folder = tmp_path_factory.mktemp("trays")
+    assert (
+        cli("dataset", "synth", folder / "photos", "--layout", "tray", "--images", 14, "--size", 128).code == Exit.DONE
+    )
+    result = cli("dataset", "import", folder / "photos", folder / "data")
+    assert result.code == Exit.DONE, result.err
+    result = cli("dataset", "split", folder / "data", "--group-by", r"tray-\d+")
+    assert result.code == Exit.DONE, result.err
+    return folder / "data"
+
+
+def digest(run):
+    return json.loads((Path(run) / "bundle" / "model.json").read_text())["digest"]
+
+
+@pytest.mark.usefixtures("unexported", "unmeasured")
+def test_a_detector_is_trained_and_its_run_has_what_people_look_at(cli, trays, tmp_path):
+    result = cli("train", trays, "--out", tmp_path / "run", "--task", "boxes", *TINY, "--json")
+    assert result.code == Exit.DONE, result.err
+    bundle = bundles.find(str(tmp_path / "run"))
+    assert bundle.contract.task == "boxes"
+    assert {target.name for target in bundle.contract.targets} == {
+        "category", "health", "disease", "viability", "severity"
+    }  # fmt: skip
+    assert {"boxes.ap50", "boxes.ap", "boxes.count_mae", "severity.mae"} <= set(result.json["validation"])
+    plots = {file.name for file in (tmp_path / "run" / "plots").iterdir()}
+    assert {"batch.png", "curves.png", "precision_recall.png", "sizes.png", "validation.png"} <= plots
+    history = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    assert len(history) == 3
+    assert "boxes.ap50" in history[0]
+    card = (tmp_path / "run" / "bundle" / "README.md").read_text()
+    assert "object-detection" in card
+    assert "viability: missing" in card
+
+
+@pytest.mark.usefixtures("unexported", "unmeasured")
+def test_killed_and_repeated_a_detector_ends_with_the_same_weights(cli, trays, tmp_path):
+    arguments = ["train", str(trays), "--out", str(tmp_path / "killed"), "--task", "boxes", *map(str, TINY)]
+    command = [sys.executable, "-c", KILLED, *arguments, "--checkpoint-every", "0.01"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert cli(*arguments, "--checkpoint-every", "0.01").code == Exit.DONE
+    whole = cli("train", trays, "--out", tmp_path / "whole", "--task", "boxes", *TINY, "--checkpoint-every", "0.01")
+    assert whole.code == Exit.DONE, whole.err
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("unexported", "unmeasured")
+def test_a_detector_starts_from_another_one_or_from_a_classifier(cli, trays, trained, tmp_path):
+    first = cli("train", trays, "--out", tmp_path / "first", "--task", "boxes", *TINY)
+    assert first.code == Exit.DONE, first.err
+    second = cli("train", trays, "--out", tmp_path / "second", "--task", "boxes", "--from", tmp_path / "first", *TINY)
+    assert second.code == Exit.DONE, second.err
+    assert "; new:" not in second.err
+    other = cli("train", trays, "--out", tmp_path / "third", "--task", "boxes", "--from", trained.run, *TINY)
+    assert other.code == Exit.INPUT
+    assert "another backbone" in other.err
+
+
+def test_a_probe_of_boxes_is_refused(cli, trays, tmp_path):
+    result = cli("train", trays, "--out", tmp_path / "run", "--task", "boxes", "--set", "mode=probe")
+    assert result.code == Exit.INPUT
+    assert "A probe cannot find boxes" in result.err
+
+
+@pytest.mark.slow
+def test_two_stages_are_one_model_in_one_file(cli, trays, tmp_path):
+    run = tmp_path / "run"
+    small = ("--epochs", 1, "--batch-size", 4, "--set", "backbone=test_efficientnet", "--set", "pretrained=false")
+    result = cli("train", trays, "--out", run, *small, "--json")
+    assert result.code == Exit.DONE, result.err
+    bundle = bundles.find(str(run))
+    assert bundle.contract.task == "tray"
+    assert bundle.digest == result.json["model"]
+    again = cli("train", trays, "--out", run, *small, "--json")
+    assert (again.json["changed"], again.json["model"]) == (False, bundle.digest)
+
+    photos = sorted((trays / "images").rglob("*.jpg"))[:2]
+    records = plantml.load(str(run)).predict(photos).records
+    packed = cli("models", "pack", run, tmp_path / "tray.plantml")
+    assert packed.code == Exit.DONE, packed.err
+    assert plantml.load(str(tmp_path / "tray.plantml")).predict(photos).records == records
+    for box in (box for record in records for box in record.boxes):
+        assert set(box["targets"]) == {target.name for target in bundle.contract.targets}
+        assert 0 <= box["unknown"] <= 2
+
+    shutil.copytree(run / "bundle", tmp_path / "mixed")
+    other = tmp_path / "mixed" / "classifier" / "model.safetensors"
+    other.write_bytes(other.read_bytes()[:-1] + b"\x00")
+    result = cli("detect", *photos, "--model", tmp_path / "mixed", "--runtime", "torch", "--out", tmp_path / "r.jsonl")
+    assert result.code != Exit.DONE
+    assert "classifier" in result.err
