@@ -1,13 +1,16 @@
-"""YAML and JSON text to plain data: dicts, lists, strings, numbers, booleans and None.
+"""YAML and JSON text to plain data: dicts, lists, strings, numbers, booleans and None; XML to its elements.
 
 Every way that such text can be wrong ends in one error that says where.
 """
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plantml.errors import InputError, PlantmlError
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 MAX_YAML_BYTES = 4 << 20
 """A plan or a taxonomy of ten thousand classes has a tenth of it."""
@@ -99,3 +102,14 @@ def parse_json_object(
 def _kind(value: object) -> str:
     names = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def parse_xml(data: bytes) -> "Element":
+    """The root of an XML file. Raises `ValueError` if it is malformed, or an attack on the parser."""
+    from defusedxml import ElementTree  # type: ignore[import-untyped]
+
+    try:
+        root: Element = ElementTree.fromstring(data)
+    except (ElementTree.ParseError, LookupError) as error:  # an unknown encoding is a LookupError
+        raise ValueError(f"not XML: {error}") from error
+    return root

@@ -96,6 +96,17 @@ def test_a_class_is_renamed_in_labels_and_boxes(make_rows, tmp_path):
     assert found.rows["boxes"][2] is None
 
 
+def test_a_value_of_a_box_is_no_class(make_rows, tmp_path):
+    url = str(tmp_path / "boxes")
+    one = [{"x": 1, "y": 1, "w": 2, "h": 2, "labels": '{"disease":"rust","severity":0.5}'}]
+    rows = make_rows([{"disease": "rust", "boxes": one}], DISEASE)
+    versions.change(url, "make", {}, lambda _: (rows, DISEASE, None))
+    with pytest.raises(InputError):
+        editing.rename_class(url, "severity", "0.5", "high")
+    renamed = editing.rename_class(url, "disease", "rust", "brown rust").version.rows["boxes"][0][0]["labels"]
+    assert json.loads(renamed) == {"disease": "brown rust", "severity": 0.5}
+
+
 def test_renaming_to_a_class_that_is_there_joins_the_two(leaves):
     committed = editing.rename_class(leaves, "disease", "rust", "none")
     assert committed.version.target("disease").classes == ("none",)

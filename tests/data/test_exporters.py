@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import polars as pl
 import pytest
@@ -33,7 +34,7 @@ TARGETS = (
     Target("symptoms", "multilabel", ("curl", "spots")),
     Target("severity", "value", unit="fraction"),
 )
-ROUND = ("folder", "csv", "parquet", "coco", "yolo", "voc", "label-studio", "croissant")
+ROUND = ("folder", "csv", "parquet", "coco", "yolo", "voc", "cvat", "label-studio", "croissant")
 
 
 @pytest.fixture(scope="session")
@@ -125,7 +126,7 @@ def test_what_is_exported_comes_back(format_, dataset, tmp_path):
     }
 
 
-@pytest.mark.parametrize("format_", ["folder", "csv", "parquet", "coco", "label-studio"])
+@pytest.mark.parametrize("format_", ["folder", "csv", "parquet", "coco", "cvat", "label-studio"])
 def test_a_set_without_boxes_comes_back(format_, dataset, tmp_path):
     ref = dataset([{**record, "boxes": None} for record in RECORDS])
     export_dataset(ref, str(tmp_path / "out"), format=format_)
@@ -254,6 +255,29 @@ def test_voc_lists_its_splits(dataset, tmp_path):
     export_dataset(dataset(RECORDS), str(tmp_path / "out"), format="voc")
     assert (tmp_path / "out/ImageSets/Main/train.txt").read_text() == "a__1\n"
     assert "<xmax>50</xmax>" in (tmp_path / "out/Annotations/a__1.xml").read_text()
+
+
+def test_cvat_has_labels_as_names_and_attributes(dataset, tmp_path):
+    boxes = [box(category="tomato", viability="weak", height_mm=31.0), box(category="bean", viability="__dead")]
+    export_dataset(dataset([{"boxes": boxes, "split": "val"}]), str(tmp_path / "out"), format="cvat")
+    (image,) = ET.parse(tmp_path / "out/annotations.xml").getroot().findall("image")
+    assert image.get("subset") == "val"
+    drawn = image.findall("box")
+    assert [each.get("label") for each in drawn] == ["tomato", "bean"]
+    assert [drawn[0].get(side) for side in ("xtl", "ytl", "xbr", "ybr")] == ["1", "2", "4.5", "6.25"]
+    assert {each.get("name"): each.text for each in drawn[0]} == {"viability": "weak", "height_mm": "31"}
+    labels = {each["name"]: each["attributes"] for each in json.loads((tmp_path / "out/labels.json").read_text())}
+    assert {each["name"]: (each["input_type"], each["values"]) for each in labels["bean"]} == {
+        "viability": ("select", ["__undefined__", "__dead", "weak"]), "height_mm": ("number", ["0", "31", "1"]),
+    }  # fmt: skip
+
+
+def test_cvat_needs_no_sidecar_for_boxes_with_attributes(dataset, tmp_path):
+    boxes = [box(category="tomato", viability="weak", height_mm=31.5), box(category="bean"), box(category="tomato")]
+    export_dataset(dataset([{"boxes": boxes}, {"boxes": []}], ()), str(tmp_path / "out"), format="cvat")
+    (tmp_path / "out" / sidecar.FILE).unlink()
+    listed = [item.boxes for item in list_source(str(tmp_path / "out")).items]
+    assert sorted(listed, key=len) == [(), tuple(boxes)]
 
 
 def test_label_studio_gets_predictions_to_correct(dataset, tmp_path):
@@ -396,7 +420,7 @@ def test_an_object_store_can_be_written(format_, dataset, s3_url):
         export_dataset(ref, out, format=format_)
 
 
-@pytest.mark.parametrize("format_", ["coco", "yolo", "voc", "label-studio"])
+@pytest.mark.parametrize("format_", ["coco", "yolo", "voc", "cvat", "label-studio"])
 def test_the_real_apples_come_back(format_, photos, tmp_path):
     source = str(photos / "apple_boxes")
     done = import_source(source, str(tmp_path / "set"), list_source(source, format="yolo"), reference=True)

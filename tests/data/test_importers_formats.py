@@ -1,4 +1,4 @@
-"""VOC, Label Studio, Hugging Face; how a format is told; archives as sources."""
+"""VOC, CVAT, Label Studio, Hugging Face; how a format is told; archives as sources."""
 
 import io
 import json
@@ -88,6 +88,112 @@ def test_xml_that_makes_no_sense_or_does_harm_excludes_its_photo(xml, said, file
     item = by_name(list_source(root, format="voc"))["a.jpg"]
     assert item.status == "excluded"
     assert said in item.reason
+
+
+# --- CVAT -------------------------------------------------------------------------------------
+
+CVAT_LABELS = (
+    "<meta><task><labels><label><name>bean</name><attributes>"
+    "<attribute><name>severity</name><input_type>number</input_type></attribute>"
+    "<attribute><name>grade</name><input_type>select</input_type></attribute>"
+    "</attributes></label></labels></task></meta>"
+)
+
+
+def cvat(*images):
+    """Images as (name, what is drawn, more XML attributes)."""
+    listed = (
+        f'<image id="{number}" name="{name}" width="20" height="10" {more}>{shapes}</image>'
+        for number, (name, shapes, more) in enumerate(images)
+    )
+    return f"<annotations><version>1.1</version>{CVAT_LABELS}{''.join(listed)}</annotations>"
+
+
+def cvat_box(sides, inside="", more=""):
+    xtl, ytl, xbr, ybr = sides
+    return (
+        f'<box label="bean" occluded="1" z_order="0" xtl="{xtl}" ytl="{ytl}" xbr="{xbr}" ybr="{ybr}" {more}>'
+        f"{inside}</box>"
+    )
+
+
+def attribute(name, text):
+    return f'<attribute name="{name}">{text}</attribute>'
+
+
+def test_cvat(files):
+    attributes = attribute("severity", "0.25") + attribute("grade", "2") + attribute("Not a target", "x")
+    root = files({
+        "annotations.xml": cvat(
+            ("a.jpg", cvat_box((1, 2, 4.5, 6), attributes) + "<points label='bean' points='1,1'/>", 'subset="Train"'),
+            ("sub/b.jpg", "", 'subset="Validation"'),
+            ("c.jpg", '<tag label="bean">' + attribute("viability", "weak") + "</tag>", ""),
+        ),
+        "images/a.jpg": "", "images/sub/b.jpg": "", "images/c.jpg": "", "images/other.jpg": "",
+    })  # fmt: skip
+    listing = list_source(root)
+    items = by_name(listing)
+    labels = {"category": "bean", "severity": 0.25, "grade": "2"}
+    assert items["images/a.jpg"].boxes == (Box(1, 2, 3.5, 4, labels),)
+    assert items["images/a.jpg"].size == (20, 10)
+    assert items["images/sub/b.jpg"].boxes == items["images/c.jpg"].boxes == ()
+    assert items["images/c.jpg"].labels == {"category": "bean", "viability": "weak"}
+    assert [items[name].split for name in ("images/a.jpg", "images/sub/b.jpg", "images/c.jpg")] == [
+        "train",
+        "val",
+        None,
+    ]
+    assert len(items) == 3
+    assert any(note.startswith("Points, lines") for note in listing.notes)
+    assert any("not named like targets" in note for note in listing.notes)
+
+
+def test_cvat_shapes_are_imported_as_the_box_around_them(files):
+    shapes = (
+        cvat_box((0, 0, 8, 4), more='rotation="90"')
+        + '<ellipse label="bean" cx="10" cy="5" rx="3" ry="1" rotation="90"/>'
+        + '<polygon label="bean" points="1,1;5,2;3,7"/>'
+        + '<mask label="bean" left="1" top="2" width="3" height="4" rle="0, 12"/>'
+    )
+    root = files({"annotations.xml": cvat(("a.jpg", shapes, "")), "a.jpg": ""})
+    listing = list_source(root)
+    sides = [(box.x, box.y, box.w, box.h) for box in listing.items[0].boxes]
+    expected = [(2, -2, 4, 8), (9, 2, 2, 6), (1, 1, 4, 6), (1, 2, 3, 4)]
+    assert sides == [pytest.approx(box, abs=1e-9) for box in expected]
+    assert len(listing.notes) == 4
+
+
+def test_cvat_tags_alone_say_nothing_of_boxes(files):
+    root = files(
+        {"annotations.xml": cvat(("a.jpg", '<tag label="bean"/>', ""), ("b.jpg", "", "")), "a.jpg": "", "b.jpg": ""}
+    )
+    assert [item.boxes for item in list_source(f"{root}/annotations.xml").items] == [None, None]
+
+
+@pytest.mark.parametrize("side", ["", "x", "nan", "inf", "1e400"])
+def test_a_cvat_box_without_numbers_excludes_its_photo(side, files):
+    xml = cvat(("a.jpg", cvat_box((side, 0, 1, 1)), ""), ("b.jpg", cvat_box((0, 0, 1, 1)), ""))
+    items = by_name(list_source(files({"annotations.xml": xml, "a.jpg": "", "b.jpg": ""})))
+    assert items["a.jpg"].status == "excluded"
+    assert "xtl" in items["a.jpg"].reason
+    assert len(items["b.jpg"].boxes) == 1
+
+
+@pytest.mark.parametrize(
+    ("xml", "said"),
+    [
+        ("<annotations><image>", "not XML"),
+        ('<!DOCTYPE x [<!ENTITY a "b">]><annotations>&a;</annotations>', "Entities"),
+        ("<annotations><track id='0' label='bean'/></annotations>", "tracks of a video"),
+        (voc("a.jpg", []), "root is <annotation>"),
+        (cvat(("a.jpg", "", ""), ("a.jpg", "", "")), "named twice"),
+    ],
+)
+def test_a_file_for_all_photos_that_is_not_cvat_is_refused(xml, said, files):
+    root = files({"annotations.xml": xml, "a.jpg": ""})
+    with pytest.raises(InputError) as caught:
+        list_source(f"{root}/annotations.xml", format="cvat")
+    assert said in f"{caught.value} {caught.value.why}"
 
 
 # --- Label Studio -----------------------------------------------------------------------------
@@ -203,7 +309,7 @@ def test_nothing_that_fits_is_told_with_what_could(files):
         list_source(files({"a.jpg": ""}), format="tfrecord")
 
 
-@pytest.mark.parametrize("format_", ["coco", "voc", "label-studio", "hf", "table", "bundle"])
+@pytest.mark.parametrize("format_", ["coco", "voc", "cvat", "label-studio", "hf", "table", "bundle"])
 def test_a_folder_of_photos_is_not_read_as_something_else(format_, files):
     with pytest.raises(InputError):
         list_source(files({"a/1.jpg": "", "b/2.jpg": ""}), format=format_)

@@ -91,8 +91,15 @@ def as_xml(content, name="annotation"):
     """Plain data as elements, not escaped: what makes no XML is strange, too."""
     if isinstance(content, list):
         return "".join(as_xml(each, name) for each in content)
-    inside = "".join(as_xml(value, key) for key, value in content.items()) if isinstance(content, dict) else content
-    return f"<{name}>{inside}</{name}>".replace("{deep}", "<a>" * DEEP + "</a>" * DEEP)
+    inside, attributes = content, ""
+    if isinstance(content, dict):
+        attributes = "".join(f' {key[1:]}="{value}"' for key, value in content.items() if key[:1] == "@")
+        inside = "".join(as_xml(value, key) if key else str(value) for key, value in content.items() if key[:1] != "@")
+    return f"<{name}{attributes}>{inside}</{name}>".replace("{deep}", "<a>" * DEEP + "</a>" * DEEP)
+
+
+def as_xml_file(content, name="annotation"):
+    return as_xml(content, name).encode("utf-8", "surrogatepass")
 
 
 # --- valid sets -------------------------------------------------------------------------------
@@ -117,6 +124,19 @@ VOC = {
     "size": {"width": 8, "height": 6},
     "object": [{"name": "rust", "bndbox": {"xmin": 1, "ymin": 1, "xmax": 4, "ymax": 4}}, {"name": "spot"}],
 }
+CVAT = {
+    "version": 1.1,
+    "meta": {"task": {"labels": {"label": {"name": "bean", "attributes": {"attribute": {
+        "name": "severity", "input_type": "number"}}}}}},
+    "image": [
+        {"@name": "a.jpg", "@width": 8, "@height": 6, "@subset": "train", "box": {
+            "@label": "bean", "@xtl": 1, "@ytl": 1, "@xbr": 4, "@ybr": 4, "@rotation": 30,
+            "attribute": {"@name": "severity", "": 0.5}}, "tag": {"@label": "rust"}},
+        {"@name": "b.jpg", "polygon": {"@label": "bean", "@points": "1,1;2,3"},
+         "ellipse": {"@cx": 1, "@cy": 1, "@rx": 1, "@ry": 1}, "mask": {"@left": 1, "@top": 1, "@width": 1,
+         "@height": 1}},
+    ],
+}  # fmt: skip
 ROWS = [["image", "label", "split", "group", "severity"], ["a.jpg", "rust", "train", "p", 0.5],
         ["b.jpg", "none", "val", "q", 1]]  # fmt: skip
 RECORDS = [{"image": "a.jpg", "label": "rust", "split": "train", "signs": ["x", "y"], "severity": 0.5},
@@ -150,7 +170,8 @@ SETS = {
     "coco": (texts(mutated(COCO), as_json), {}, "x.json", ""),
     "coco in a folder": (texts(mutated(COCO), as_json), {}, "x.json", None),
     "label-studio": (texts(mutated(TASKS), as_json), {}, "x.json", ""),
-    "voc": (texts(mutated(VOC), lambda content: as_xml(content).encode("utf-8", "surrogatepass")), {}, "a.xml", None),
+    "voc": (texts(mutated(VOC), as_xml_file), {}, "a.xml", None),
+    "cvat": (texts(mutated(CVAT), lambda content: as_xml_file(content, "annotations")), {}, "a.xml", ""),
     "csv": (texts(mutated(ROWS), as_csv), {}, "x.csv", ""),
     "jsonl": (texts(mutated(RECORDS), lines), {}, "x.jsonl", ""),
     "hf": (texts(mutated(METADATA), lines), {}, "metadata.jsonl", None),

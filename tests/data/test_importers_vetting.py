@@ -25,6 +25,8 @@ def vet(*items):
         {"boxes": [Box(float("nan"), 0, 1, 1)]},
         {"boxes": [Box(10**400, 0, 1, 1)]},
         {"boxes": [Box(0, 0, 1, 1, {"disease": "\ud800"})]},
+        {"boxes": [Box(0, 0, 1, 1, {"severity": float("nan")})]},
+        {"boxes": [Box(0, 0, 1, 1, {"severity": True})]},
         {"group": "p\x1b"},
         {"split": "holdout"},
         {"meta": {"class": "\udcff"}},

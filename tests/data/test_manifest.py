@@ -333,7 +333,7 @@ def test_a_version_of_before_checksums_is_read(make_rows):
         ({"boxes": [None]}, "boxes"),
         ({"boxes": [BOX, {**BOX, "labels": "[1]"}]}, "boxes"),
         ({"boxes": [{**BOX, "labels": "{"}]}, "boxes"),
-        ({"boxes": [{**BOX, "labels": '{"disease":1}'}]}, "boxes"),
+        ({"boxes": [{**BOX, "labels": '{"disease":true}'}]}, "boxes"),
     ],
     ids=str,
 )

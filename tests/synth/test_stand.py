@@ -137,6 +137,17 @@ def test_an_import_gives_the_same_boxes(tmp_path):
     assert rows == {f"images/{photo.stand}/photo-{index:07d}.jpg": photo.boxes for index, photo in enumerate(photos)}
 
 
+def test_the_commands_that_are_named_next_group_the_photos(cli, tmp_path):
+    out, dataset = tmp_path / "out", tmp_path / "dataset"
+    drawn = cli("dataset", "synth", out, "--layout", "row", "--images", 6, "--size", 64)
+    group = r"row-\d+"
+    assert f"dataset import {out} DATASET" in drawn.out
+    assert f"--group-by '{group}'" in drawn.out
+    assert cli("dataset", "import", out, dataset).code == 0
+    assert cli("dataset", "split", dataset, "--group-by", group).code == 0
+    assert versions.load(str(dataset)).rows["group"].n_unique() == 3
+
+
 def test_attributes_are_what_cvat_writes(tmp_path):
     write(SynthSpec(images=1, size=96, layout="tray"), str(tmp_path), workers=1)
     coco = json.loads((tmp_path / "boxes.json").read_text())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from plantml import storage
 from plantml.data import manifest
-from plantml.data.importers import ImportListing, bundle, coco, folder, hf, label_studio, sidecar, voc, yolo
+from plantml.data.importers import ImportListing, bundle, coco, cvat, folder, hf, label_studio, sidecar, voc, yolo
 from plantml.data.importers.annotations import Reading, understood
 from plantml.data.importers.table import list_rows
 from plantml.data.importers.tree import Tree
@@ -18,7 +18,7 @@ from plantml.storage.addresses import Trust
 from plantml.targets import check_name
 
 AUTO = "auto"
-_FILES = {".json", ".yaml", ".yml"}
+_FILES = {".json", ".xml", ".yaml", ".yml"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ FORMATS: Mapping[str, _Format] = {
     "hf": _Format(hf.fits, hf.list_hf),
     "yolo": _Format(yolo.fits, yolo.list_yolo),
     "voc": _Format(voc.fits, voc.list_voc),
+    "cvat": _Format(cvat.fits, cvat.list_cvat, cvat.list_cvat),
     "coco": _Format(coco.fits, coco.list_coco, coco.list_coco),
     "label-studio": _Format(label_studio.fits, label_studio.list_label_studio, label_studio.list_label_studio),
     "table": _Format(lambda _: False, _read_table, _read_table),
@@ -137,11 +138,12 @@ def _list(source: str, name: str, reading: Reading, roots: Sequence[str]) -> Imp
             return _list_tree(_opened(Tree(place)), name, reading)
     if ends in {".yaml", ".yml"} and name in {AUTO, "yolo"}:
         return FORMATS["yolo"].read(Tree(storage.split(source)[0] or ".", roots=roots), reading)
-    if not is_table(source) and ends != ".json":
+    if not is_table(source) and ends not in {".json", ".xml"}:
         raise InputError(
             f"{source} is neither a folder, nor an archive, nor a list",
             "",
-            "Lists end in .csv, .tsv, .jsonl, .ndjson, .parquet or .json; archives in .zip, .tar, .tar.gz or .tgz.",
+            "Lists end in .csv, .tsv, .jsonl, .ndjson, .parquet, .json or .xml;"
+            " archives in .zip, .tar, .tar.gz or .tgz.",
         )
     around = Tree(storage.split(source)[0] or ".", listed=False)
     return _list_file(around, storage.basename(source), name, reading)
@@ -151,6 +153,8 @@ def _list_file(around: Tree, file: str, name: str, reading: Reading) -> ImportLi
     url = around.url_of(file)
     if name == AUTO and is_table(file):
         name = "table"
+    elif name == AUTO and storage.suffix(file) == ".xml":
+        name = "cvat"
     elif name == AUTO:
         content = around.json(file)
         name = "coco" if coco.is_coco(content) else "label-studio" if label_studio.is_label_studio(content) else name

@@ -1,7 +1,8 @@
 """Metrics of predictions, in numpy, so that training and validation report the same numbers.
 
 Definitions follow scikit-learn's; the tests compare them with scikit-learn and torchmetrics. `statistics` defines the
-scores, `reports` has those of one set of predictions, `bootstrap` their intervals, `mcnemar` compares two models.
+scores, `reports` has those of one set of predictions, `bootstrap` their intervals, `mcnemar` compares two models;
+`detection` scores predicted boxes.
 """
 
 from plantml.metrics.bootstrap import Groups, Interval, Replicates, interval, replicate

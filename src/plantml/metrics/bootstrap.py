@@ -150,5 +150,5 @@ def _exact(share: float, groups: int) -> Interval:
 
 _SHARES = frozenset({
     "accuracy", "joint_accuracy", "balanced_accuracy", "macro_f1", "weighted_f1",
-    "precision", "recall", "f1", "top3_accuracy", "top5_accuracy",
+    "precision", "recall", "f1", "top3_accuracy", "top5_accuracy", "count_exact",
 })  # fmt: skip

@@ -130,9 +130,9 @@ class ClassStatistic(TargetStatistic):
         by_score, wrong = self._ranked.counted(counts(self.known[self._ranked.order]))
         scores = {
             "accuracy": hits.sum(axis=1) / photos,
-            "balanced_accuracy": _mean(recall),
+            "balanced_accuracy": known_mean(recall),
             # A class that is neither there nor named says nothing; scikit-learn leaves it out of the mean too.
-            "macro_f1": _mean(np.where(self._shared, f1, np.nan)),
+            "macro_f1": known_mean(np.where(self._shared, f1, np.nan)),
             "weighted_f1": np.nansum(f1 * support, axis=1) / photos,
             **{f"top{k}_accuracy": rest[:, 1 + at] / photos for at, k in enumerate(self._tops)},
             "ece": np.abs(gaps).sum(axis=1) / photos,
@@ -176,7 +176,7 @@ class MultilabelStatistic(TargetStatistic):
             "accuracy": same / photos,
             "macro_f1": np.nan_to_num(f1).mean(axis=1),
             "weighted_f1": np.nansum(f1 * support, axis=1) / support.sum(axis=1),
-            "average_precision": _mean(precisions),
+            "average_precision": known_mean(precisions),
             "brier": brier / photos,
         }
         by_class = {"precision": hits / named, "recall": hits / support, "f1": f1, "support": support}
@@ -256,7 +256,7 @@ def calibration_error(confidence: Floats, right: Bools) -> float:
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def _mean(values: Floats) -> Floats:
+def known_mean(values: Floats) -> Floats:
     """Mean of each row [R] over what is not NaN [R, C]; NaN where all is."""
     known = ~np.isnan(values)
     means: Floats = np.where(known, values, 0).sum(axis=1) / known.sum(axis=1)

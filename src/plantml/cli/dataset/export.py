@@ -29,7 +29,8 @@ def export(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="Format: folder, csv, parquet, coco, yolo, voc, label-studio, webdataset, crops, croissant or bundle.",
+            help="Format: folder, csv, parquet, coco, yolo, voc, cvat, label-studio, webdataset, crops, croissant or"
+            " bundle.",
         ),
     ],
     split: Annotated[

@@ -37,7 +37,7 @@ class SourceOptions:
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="Format: folder, table, coco, yolo, voc, label-studio, hf or bundle; auto detects it.",
+            help="Format: folder, table, coco, yolo, voc, cvat, label-studio, hf or bundle; auto detects it.",
         ),
     ] = "auto"
     labels: Annotated[

@@ -1,6 +1,7 @@
 """Annotations with class names, and their conversion to items."""
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,12 @@ from plantml.data.importers import ImportListing, Item
 from plantml.data.importers.sidecar import Sidecar
 from plantml.data.importers.vetting import MAX_PIXELS
 from plantml.data.labels import Labels, Taxonomy
+from plantml.data.manifest import SYSTEM
 from plantml.errors import InputError
-from plantml.targets import Target
+from plantml.targets import Target, is_target
+
+_OF_CVAT = {"occluded", "rotation", "track_id", "keyframe"}
+"""Attributes that CVAT adds to every box: how it was drawn, not what it shows."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,20 @@ def _by_target(classes: Iterable[Labels], labels_of_photo: Mapping[str, Any]) ->
 def _box(box: NamedBox, taxonomy: Taxonomy) -> Box:
     by_name = {} if box.name is None else taxonomy(box.name)
     return Box(box.x, box.y, box.w, box.h, {**by_name, **box.labels})
+
+
+def attribute_labels(attributes: Any, notes: Counter[str]) -> dict[str, str | float]:
+    """Labels by the attributes of an annotation, as CVAT has them: `{"health": "diseased", "severity": 0.2}`."""
+    labels: dict[str, str | float] = {}
+    for name, value in attributes.items() if isinstance(attributes, Mapping) else ():
+        is_value = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if name in _OF_CVAT or value in ("", None):
+            continue
+        if is_target(name, SYSTEM) and (is_value or isinstance(value, str)):
+            labels[name] = value
+        else:
+            notes["Attributes of boxes that are not named like targets, or neither text nor number"] += 1
+    return labels
 
 
 def size_of(width: Any, height: Any) -> tuple[int, int] | None:

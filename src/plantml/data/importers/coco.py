@@ -4,7 +4,6 @@ Format: https://cocodataset.org/#format-data. Boxes are [x, y, width, height] in
 Attributes of annotations follow CVAT: https://docs.cvat.ai/docs/dataset_management/formats/format-coco/.
 """
 
-import math
 import posixpath
 import re
 from collections import Counter
@@ -13,15 +12,19 @@ from typing import Any
 
 from plantml.data.boxes import around
 from plantml.data.importers import SPLIT_NAMES, ImportListing, split_of
-from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, size_of, understood
+from plantml.data.importers.annotations import (
+    Annotated,
+    NamedBox,
+    Reading,
+    assemble,
+    attribute_labels,
+    counted,
+    size_of,
+    understood,
+)
 from plantml.data.importers.tree import Tree
 from plantml.data.importers.vetting import name_of
-from plantml.data.manifest import SYSTEM
 from plantml.errors import InputError
-from plantml.targets import is_target
-
-_OF_CVAT = {"occluded", "rotation", "track_id", "keyframe"}
-"""Attributes that CVAT adds to every box: how it was drawn, not what it shows."""
 
 _FOLDERS = ("", "images", "..", "../images", "../JPEGImages", "../photos")
 
@@ -95,7 +98,7 @@ def _photos(tree: Tree, file: str, notes: Counter[str], *, drawn: bool) -> Itera
             label = _category(tree.url_of(file), names, each)
             box = _box(each, notes)
             if box is not None:
-                boxes.append(NamedBox(*box, label, _attributes(each, notes)))
+                boxes.append(NamedBox(*box, label, attribute_labels(each.get("attributes"), notes)))
             elif label is not None and label not in classes:
                 classes.append(label)
         yield Annotated(
@@ -144,21 +147,6 @@ def _box(annotation: Mapping[str, Any], notes: Counter[str]) -> tuple[float, flo
     notes["Polygons imported as their bounding box"] += 1
     flat = [value for polygon in polygons for value in polygon]
     return around(flat[::2], flat[1::2])
-
-
-def _attributes(annotation: Mapping[str, Any], notes: Counter[str]) -> dict[str, str | float]:
-    """Labels of a box besides its category, in CVAT's form: `"attributes": {"health": "diseased"}`."""
-    labels: dict[str, str | float] = {}
-    attributes = annotation.get("attributes")
-    for name, value in attributes.items() if isinstance(attributes, Mapping) else ():
-        is_value = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if name in _OF_CVAT or value in ("", None):
-            continue
-        if is_target(name, SYSTEM) and (is_value or isinstance(value, str)):
-            labels[name] = value
-        else:
-            notes["Attributes of boxes that are not named like targets, or neither text nor number"] += 1
-    return labels
 
 
 def _category(file: str, names: Mapping[Any, str], annotation: Mapping[str, Any]) -> str | None:

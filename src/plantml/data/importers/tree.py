@@ -6,13 +6,16 @@ import itertools
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plantml import imaging, storage
 from plantml.data.importers.vetting import text_fault
 from plantml.data.tables import as_utf8
 from plantml.errors import InputError, PlantmlError
-from plantml.parsing import parse_json
+from plantml.parsing import parse_json, parse_xml
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 HIDDEN, NO_IMAGE, UNNAMED = "hidden", "not an image by its name", "named by no annotation"
 NOT_UNICODE = "its name is not UTF-8: rename it"
@@ -162,6 +165,13 @@ class Tree:
         if name not in self._parsed:
             self._parsed[name] = parse_json(self.read(name), self.url_of(name))
         return self._parsed[name]
+
+    def xml(self, name: str) -> "Element":
+        """The root of one XML file, parsed once. Raises as `parse_xml`."""
+        if name not in self._parsed:
+            self._parsed[name] = parse_xml(self.read(name))
+        root: Element = self._parsed[name]
+        return root
 
     def annotation_files(self) -> Iterator[tuple[str, Any]]:
         """JSON files that may annotate all photos, parsed; not those that belong to a single photo."""

@@ -14,6 +14,7 @@ from plantml.data.importers import SPLIT_NAMES, ImportListing, split_of
 from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, size_of
 from plantml.data.importers.tree import Tree
 from plantml.errors import InputError
+from plantml.parsing import parse_xml
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -26,7 +27,7 @@ def fits(tree: Tree) -> bool:
     """True if one of the first XML files is VOC."""
     for name in tree.with_suffix(".xml")[:_PROBED]:
         try:
-            if _parse(tree.read(name)).tag == "annotation":
+            if tree.xml(name).tag == "annotation":
                 return True
         except ValueError:
             continue
@@ -51,7 +52,7 @@ def list_voc(tree: Tree, reading: Reading) -> ImportListing:
     notes: Counter[str] = Counter()
     for file, data in tree.read_many(files):
         try:
-            root = _parse(data)
+            root = parse_xml(data)
             if root.tag != "annotation":
                 notes["XML files that are not annotations"] += 1
                 continue
@@ -69,17 +70,6 @@ def list_voc(tree: Tree, reading: Reading) -> ImportListing:
         if name not in photos:
             photos[name] = Annotated(name, tree.url_of(name), boxes=(), split=_split(name, splits))
     return assemble(photos.values(), reading, tree.skipped, counted(notes + tree.decisions))
-
-
-def _parse(data: bytes) -> "Element":
-    """The root of an XML file. Raises `ValueError` if it is malformed, or an attack on the parser."""
-    from defusedxml import ElementTree  # type: ignore[import-untyped]
-
-    try:
-        root: Element = ElementTree.fromstring(data)
-    except (ElementTree.ParseError, LookupError) as error:  # an unknown encoding is a LookupError
-        raise ValueError(f"not XML: {error}") from error
-    return root
 
 
 def _annotated(tree: Tree, photo: str, root: "Element", splits: Mapping[str, str]) -> Annotated:

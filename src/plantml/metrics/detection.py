@@ -1,0 +1,452 @@
+"""Metrics of predicted boxes: average precision, precision and recall, counting errors, confusion, calibration.
+
+Average precision follows COCO (Lin et al. 2014, "Microsoft COCO"; https://cocodataset.org/#detection-eval): boxes are
+matched greedily, the most certain first, within a photo and a class. Matching does not depend on which other photos
+there are, so that it is done once, and a resample only counts photos more or less often.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from plantml.metrics import calibration
+from plantml.metrics.calibration import Reliability
+from plantml.metrics.statistics import BINS, Bools, Counts, Floats, Ints, calibration_bins, known_mean
+
+IOUS: Floats = np.linspace(0.5, 0.95, 10)
+"""Thresholds of intersection over union that average precision is a mean over."""
+
+SIZES: Mapping[str, tuple[float, float]] = {
+    "all": (0.0, 1e10),
+    "small": (0.0, 32.0**2),
+    "medium": (32.0**2, 96.0**2),
+    "large": (96.0**2, 1e10),
+}
+"""COCO's ranges of a box's area in square pixels, both ends included."""
+
+MAX_BOXES = 300
+"""Boxes of a class and photo that count for average precision; COCO's own number, 100, is too few for a field."""
+
+_RECALLS = np.linspace(0, 1, 101)
+
+_CHUNK = 1 << 15
+"""Numbers per chunk; with more, the curves leave the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Predicted and true boxes of annotated photos, flat: the boxes of all photos one after another.
+
+    Attributes:
+        classes: names, by class number.
+        photos: how many there are, those without a box included.
+        boxes: predicted, float [M, 4]: x, y, w, h in pixels.
+        scores: of the predicted boxes, [M], 0 to 1.
+        labels: class numbers of the predicted boxes, int [M].
+        photo: number of each predicted box's photo, int [M].
+        true_boxes: float [G, 4].
+        true_labels: int [G].
+        true_photo: int [G].
+    """
+
+    classes: tuple[str, ...]
+    photos: int
+    boxes: Floats
+    scores: Floats
+    labels: Ints
+    photo: Ints
+    true_boxes: Floats
+    true_labels: Ints
+    true_photo: Ints
+
+
+@dataclass(frozen=True)
+class DetectionReport:
+    """How well boxes were predicted.
+
+    Attributes:
+        classes: names, in the order of the matrix, which has the background after them.
+        photos: number of annotated photos.
+        threshold: boxes of at least this score count for all but average precision and calibration.
+        scores: numbers over all classes by name; one that the photos say nothing of is left out.
+        per_class: the same by class, with the number of true boxes as `support`.
+        confusion: int64 [truth, prediction], classes and background, at `threshold`, matched whatever the class.
+        calibration: of all scores: is the box a true positive at an IoU of 0.5?
+    """
+
+    classes: tuple[str, ...]
+    photos: int
+    threshold: float
+    scores: Mapping[str, float]
+    per_class: Mapping[str, Mapping[str, float]]
+    confusion: Ints
+    calibration: Reliability
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        return {
+            "photos": self.photos,
+            "threshold": self.threshold,
+            **self.scores,
+            "classes": list(self.classes),
+            "per_class": {name: dict(row) for name, row in self.per_class.items()},
+            "confusion": self.confusion.tolist(),
+        }
+
+
+class DetectionStatistic:
+    """The scores of predicted boxes, and those of classes as `score[class]`; a `statistics.Statistic`.
+
+    `ap`, `ap50` and `ap75` are means over classes that have true boxes, as are `ap_small`, `ap_medium` and `ap_large`.
+    `precision`, `recall` and `f1` count the boxes of all classes. The errors of counting, `count_bias` (predicted
+    less true), `count_mae` and `count_exact`, are means over photos.
+
+    Args:
+        detections: predicted and true boxes.
+        threshold: the score from which a box counts for precision, recall, F1 and counting.
+        max_boxes: of a class and photo that count for average precision.
+
+    Attributes:
+        columns: float64 [photos, K]; see `statistics.Statistic`.
+    """
+
+    def __init__(self, detections: Detections, *, threshold: float, max_boxes: int = MAX_BOXES) -> None:
+        self.classes, self._photos = detections.classes, detections.photos
+        matches = _match_all(detections)
+        counted = detections.scores >= threshold
+        right = matches.hit[0, 0]
+        predicted = self._count(detections.photo[counted], detections.labels[counted])
+        hits = self._count(detections.photo[counted & right], detections.labels[counted & right])
+        true = self._count(detections.true_photo, detections.true_labels)
+        # Counting errors by class, and in total.
+        errors = np.column_stack([predicted - true, (predicted - true).sum(axis=1)])
+        gaps = np.zeros((self._photos, BINS))
+        np.add.at(gaps, (detections.photo, calibration_bins(detections.scores)), right - detections.scores)
+        self._curves = _curves(detections, matches, max_boxes)
+        self._blocks: Mapping[str, Floats] = {
+            "hits": hits,
+            "predicted": predicted,
+            "true": true,
+            "bias": errors,
+            "mae": np.abs(errors),
+            "exact": (errors == 0).astype(np.float64),
+            "gaps": gaps,
+            "boxes": np.bincount(detections.photo, minlength=self._photos)[:, None].astype(np.float64),
+            "photos": np.ones((self._photos, 1)),
+        }
+        self.columns: Floats = np.column_stack(list(self._blocks.values()))
+
+    def scores(self, sums: Floats, counts: Counts) -> dict[str, Floats]:
+        """See `statistics.Statistic.scores`."""
+        overall, by_class = self.measure(sums, counts)
+        of_classes = {
+            f"{score}[{name}]": values[:, number]
+            for score, values in by_class.items()
+            if score != "support"
+            for number, name in enumerate(self.classes)
+        }
+        return overall | of_classes
+
+    def measure(self, sums: Floats, counts: Counts) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """Scores [R], and those of classes with their `support` [R, classes]; NaN where nothing is said of one."""
+        ends = np.cumsum([block.shape[1] for block in self._blocks.values()])
+        part = dict(zip(self._blocks, np.split(sums, ends[:-1], axis=1), strict=True))
+        hits, predicted, true, photos = part["hits"], part["predicted"], part["true"], part["photos"]
+        curves = self._average_precisions(counts(np.arange(self._photos)))
+        average = {score: known_mean(values) for score, values in curves.items()}
+        total, named, support = hits.sum(axis=1), predicted.sum(axis=1), true.sum(axis=1)
+        overall = {
+            **average,
+            "precision": total / named,
+            "recall": total / support,
+            "f1": 2 * total / (named + support),
+            **{f"count_{score}": (part[score] / photos)[:, -1] for score in ("bias", "mae", "exact")},
+            "ece": np.abs(part["gaps"]).sum(axis=1) / part["boxes"][:, 0],
+        }
+        by_class = {
+            **{score: curves[score] for score in ("ap", "ap50", "ap75")},
+            "precision": hits / predicted,
+            "recall": hits / true,
+            "f1": 2 * hits / (predicted + true),
+            **{f"count_{score}": (part[score] / photos)[:, :-1] for score in ("bias", "mae", "exact")},
+            "support": true,
+        }
+        return overall, by_class
+
+    def of_all(self) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """Scores of all photos, and by class its scores; those that the photos say nothing of are left out."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            overall, by_class = self.measure(
+                self.columns.sum(axis=0, keepdims=True), lambda photos: np.ones((1, len(photos)), np.int64)
+            )
+        scores = {score: float(values[0]) for score, values in overall.items() if not np.isnan(values[0])}
+        rows = {
+            name: {score: float(v[0, number]) for score, v in by_class.items() if not np.isnan(v[0, number])}
+            for number, name in enumerate(self.classes)
+        }
+        for row in rows.values():
+            row["support"] = int(row["support"])
+        return scores, rows
+
+    def _average_precisions(self, weights: Ints) -> dict[str, Floats]:
+        """Average precision by score and class [R, classes], of photos counted `weights` [R, photos] times."""
+        wide = weights.astype(np.float64)
+        by_size = {
+            size: np.stack([[curve.average_precision(wide) for curve in curves] for curves in of_size])
+            for size, of_size in zip(SIZES, self._curves, strict=True)
+        }  # [IoU, classes, R]
+        whole = by_size.pop("all")
+        means = {f"ap_{size}": values.mean(axis=0).T for size, values in by_size.items()}
+        return {"ap": whole.mean(axis=0).T, "ap50": whole[0].T, "ap75": whole[5].T, **means}
+
+    def _count(self, photo: Ints, labels: Ints) -> Floats:
+        """Number of boxes by photo and class: float64 [photos, classes]."""
+        size = len(self.classes)
+        counts = np.bincount(photo * size + labels, minlength=self._photos * size)
+        return counts.reshape(self._photos, size).astype(np.float64)
+
+
+def report(detections: Detections, *, threshold: float | None = None, max_boxes: int = MAX_BOXES) -> DetectionReport:
+    """All numbers of predicted boxes, at `threshold` or else at the one with the best F1."""
+    if threshold is None:
+        threshold = best_threshold(detections)
+    scores, per_class = DetectionStatistic(detections, threshold=threshold, max_boxes=max_boxes).of_all()
+    return DetectionReport(
+        detections.classes,
+        detections.photos,
+        threshold,
+        scores,
+        per_class,
+        confusion(detections, threshold),
+        calibration.reliability(detections.scores, true_positives(detections)),
+    )
+
+
+def iou(one: Floats, other: Floats) -> Floats:
+    """Intersection over union of boxes x, y, w, h [M, 4] and [G, 4]: float64 [M, G]; 0 for boxes without area."""
+    one, other = np.asarray(one, np.float64)[:, None], np.asarray(other, np.float64)[None]
+    low = np.maximum(one[..., :2], other[..., :2])
+    high = np.minimum(one[..., :2] + one[..., 2:], other[..., :2] + other[..., 2:])
+    shared = np.maximum(high - low, 0).prod(axis=-1)
+    union = one[..., 2:].prod(axis=-1) + other[..., 2:].prod(axis=-1) - shared
+    shares: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return shares
+
+
+def match(overlaps: Floats, scores: Floats, threshold: float = 0.5) -> Ints:
+    """The true box of each predicted box of one photo, by COCO's greedy rule: int64 [M], -1 without one.
+
+    The most certain box takes the true box that it overlaps most, if by `threshold` at least; then the next one, of
+    those that are left.
+
+    Args:
+        overlaps: IoU of predicted and true boxes [M, G].
+        scores: of the predicted boxes, [M].
+        threshold: the least IoU of a match.
+    """
+    matches = np.full(len(scores), -1, np.int64)
+    order = _falling(scores)
+    none_ignored = np.zeros((1, overlaps.shape[1]), bool)
+    matches[order] = _match_photo(overlaps[order], np.array([threshold]), none_ignored)[0, 0]
+    return matches
+
+
+def true_positives(detections: Detections, threshold: float = 0.5) -> Bools:
+    """Which predicted boxes match a true box of their class, at this IoU: bool [M]."""
+    right = np.zeros(len(detections.scores), bool)
+    for predicted, true in by_photo(detections):
+        overlaps = _overlaps(detections, predicted, true)
+        right[predicted] = match(overlaps, detections.scores[predicted], threshold) >= 0
+    return right
+
+
+def best_threshold(detections: Detections) -> float:
+    """The score from which the F1 of all boxes at an IoU of 0.5 is best; of equal ones the highest; 0 without boxes."""
+    if not len(detections.scores):
+        return 0.0
+    order = _falling(detections.scores)
+    scores = detections.scores[order]
+    hits = np.cumsum(true_positives(detections)[order])
+    f1 = 2 * hits / (np.arange(1, len(scores) + 1) + len(detections.true_boxes))
+    ends = np.append(scores[1:] != scores[:-1], True)  # boxes of equal score are accepted together
+    best = int(np.where(ends, f1, -1.0).argmax())
+    # Records hold scores with six decimals; half of the last one is given way to rounding.
+    return max(0.0, round(float(scores[best]) - 5e-7, 6))
+
+
+def confusion(detections: Detections, threshold: float) -> Ints:
+    """True and predicted classes of matched boxes, with the background: int64 [classes + 1, classes + 1].
+
+    Boxes of at least this score are matched at an IoU of 0.5, whatever their class. A missed true box is predicted
+    as background, the last column; a predicted box that matches none is background in truth, the last row.
+    """
+    background = len(detections.classes)
+    truth, prediction = [], []
+    for photo, true in by_photo(detections):
+        predicted = photo[detections.scores[photo] >= threshold]
+        overlaps = iou(detections.boxes[predicted], detections.true_boxes[true])
+        matches = match(overlaps, detections.scores[predicted])
+        true_labels = np.append(detections.true_labels[true], background)
+        missed = np.delete(true_labels[:-1], matches[matches >= 0])
+        truth += [true_labels[matches], missed]
+        prediction += [detections.labels[predicted], np.full(len(missed), background)]
+    pairs = np.zeros((background + 1, background + 1), np.int64)
+    np.add.at(pairs, (np.concatenate([[], *truth]).astype(int), np.concatenate([[], *prediction]).astype(int)), 1)
+    return pairs
+
+
+def by_photo(detections: Detections) -> list[tuple[Ints, Ints]]:
+    """The places of the predicted and of the true boxes of each photo, each int [n]."""
+    numbers = np.arange(detections.photos + 1)
+    sides = []
+    for photo in (detections.photo, detections.true_photo):
+        order = np.argsort(photo, kind="stable")
+        sides.append(np.split(order, np.searchsorted(photo[order], numbers))[1:-1])
+    return list(zip(*sides, strict=True))
+
+
+@dataclass(frozen=True)
+class _Matches:
+    """What COCO's matching says of each box, for all sizes S and IoU thresholds T.
+
+    Attributes:
+        hit: bool [S, T, M]: matches a true box.
+        ignored: bool [S, T, M]: says nothing of boxes of this size.
+        true_ignored: bool [S, G].
+    """
+
+    hit: Bools
+    ignored: Bools
+    true_ignored: Bools
+
+
+def _match_all(detections: Detections) -> _Matches:
+    limits = np.array(list(SIZES.values()))
+    area, true_area = detections.boxes[:, 2:].prod(axis=1), detections.true_boxes[:, 2:].prod(axis=1)
+    other_size = (area < limits[:, :1]) | (area > limits[:, 1:])
+    true_ignored: Bools = (true_area < limits[:, :1]) | (true_area > limits[:, 1:])
+    hit = np.zeros((len(limits), len(IOUS), len(area)), bool)
+    ignored = np.repeat(other_size[:, None], len(IOUS), axis=1)
+    for predicted, true in by_photo(detections):
+        order = predicted[_falling(detections.scores[predicted])]
+        matches = _match_photo(_overlaps(detections, order, true), IOUS, true_ignored[:, true])
+        matched = matches >= 0
+        hit[:, :, order] = matched
+        if len(true):
+            of_ignored = true_ignored[:, true][np.arange(len(limits))[:, None, None], matches]
+            ignored[:, :, order] = np.where(matched, of_ignored, ignored[:, :, order])
+    return _Matches(hit, ignored, true_ignored)
+
+
+def _match_photo(overlaps: Floats, thresholds: Floats, ignored: Bools) -> Ints:
+    """Match the boxes of one photo, sorted by falling score: the true box of each, int64 [S, T, M], -1 for none.
+
+    Args:
+        overlaps: float64 [M, G].
+        thresholds: of IoU, [T].
+        ignored: true boxes that are matched only if no other is left, bool [S, G].
+    """
+    matches = np.full((len(ignored), len(thresholds), len(overlaps)), -1, np.int64)
+    if not overlaps.size:
+        return matches
+    free = np.ones((len(ignored), len(thresholds), overlaps.shape[1]), bool)
+    sizes, cuts = np.ogrid[: len(ignored), : len(thresholds)]
+    last = overlaps.shape[1] - 1
+    # One ulp below the threshold, as COCO does for IoUs of 1.
+    least = np.minimum(thresholds, 1 - 1e-10)[None, :, None]
+    for at in np.flatnonzero(overlaps.max(axis=1) >= least.min()):
+        open_ = free & (overlaps[at] >= least)
+        # Of ignored boxes none goes before another; of equal overlaps COCO takes the last.
+        rank = np.where(open_, overlaps[at] + 2.0 * ~ignored[:, None], -1.0)
+        best = last - rank[..., ::-1].argmax(axis=2)
+        some = open_.any(axis=2)
+        matches[:, :, at] = np.where(some, best, -1)
+        free[sizes, cuts, best] &= ~some
+    return matches
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """The precision-recall curve of one class, size and IoU threshold, kept by photo.
+
+    Attributes:
+        true: true boxes by photo, float64 [photos].
+        hits: photo of each true positive, by falling score, int [P].
+        until: sparse [photos, P]: boxes of each photo from one true positive to the next.
+    """
+
+    true: Floats
+    hits: Ints
+    until: Any
+
+    def average_precision(self, weights: Floats) -> Floats:
+        """COCO's average over 101 recalls, float64 [R], of photos counted `weights` [R, photos] times."""
+        total = weights @ self.true
+        average = np.where(total > 0, 0.0, np.nan)
+        places = np.flatnonzero(total > 0)
+        step = max(1, _CHUNK // max(1, len(self.hits)))
+        for chunk in np.split(places, range(step, len(places), step)) if len(self.hits) else ():
+            hits = np.cumsum(weights[chunk[:, None], self.hits], axis=1)
+            boxes = np.cumsum(weights[chunk] @ self.until, axis=1)
+            # Precision is highest at true positives, so that the envelope needs no others.
+            precision = np.maximum.accumulate((hits / np.maximum(boxes, 1))[:, ::-1], axis=1)[:, ::-1]
+            reached = np.searchsorted(_RECALLS, hits / total[chunk, None], side="right")
+            average[chunk] = (np.diff(reached, axis=1, prepend=0) * precision).sum(axis=1) / len(_RECALLS)
+        return average
+
+
+def _curves(detections: Detections, matches: _Matches, max_boxes: int) -> list[list[list[_Curve]]]:
+    """The curves by size, IoU threshold and class."""
+    kept = _rank_in_photo(detections) < max_boxes
+    by_score = np.lexsort((detections.photo, -detections.scores))
+    by_score = by_score[kept[by_score]]
+    of_class = [by_score[detections.labels[by_score] == number] for number in range(len(detections.classes))]
+    return [
+        [
+            [
+                _curve(detections, order, hit & ~ignored, ~ignored, (detections.true_labels == number) & ~true_ignored)
+                for number, order in enumerate(of_class)
+            ]
+            for hit, ignored in zip(hits, ignoreds, strict=True)
+        ]
+        for hits, ignoreds, true_ignored in zip(matches.hit, matches.ignored, matches.true_ignored, strict=True)
+    ]
+
+
+def _curve(detections: Detections, order: Ints, hit: Bools, counted: Bools, true: Bools) -> _Curve:
+    from scipy.sparse import coo_array
+
+    order = order[counted[order]]
+    hits = np.flatnonzero(hit[order])
+    before = order[: hits[-1] + 1] if len(hits) else order[:0]  # what follows the last one changes nothing
+    place = np.searchsorted(hits, np.arange(len(before)))
+    shape = (detections.photos, len(hits))
+    until = coo_array((np.ones(len(before)), (detections.photo[before], place)), shape=shape).tocsr()
+    positives = np.bincount(detections.true_photo[true], minlength=detections.photos).astype(np.float64)
+    return _Curve(positives, detections.photo[order[hits]], until)
+
+
+def _rank_in_photo(detections: Detections) -> Ints:
+    """The place of each predicted box among those of its photo and class, by falling score, from 0: [M]."""
+    order = np.lexsort((-detections.scores, detections.labels, detections.photo))
+    key = np.stack([detections.photo[order], detections.labels[order]])
+    first = np.append(True, (key[:, 1:] != key[:, :-1]).any(axis=0))[: len(order)]
+    starts = np.flatnonzero(first)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    return rank
+
+
+def _overlaps(detections: Detections, predicted: Ints, true: Ints) -> Floats:
+    """IoU of these boxes [M, G]; -1 for boxes of different classes, which never match."""
+    same = detections.labels[predicted][:, None] == detections.true_labels[true][None]
+    overlaps: Floats = np.where(same, iou(detections.boxes[predicted], detections.true_boxes[true]), -1.0)
+    return overlaps
+
+
+def _falling(scores: Floats) -> Ints:
+    """Places from the highest score to the lowest, equal ones in their order."""
+    order: Ints = np.argsort(-scores, kind="stable")
+    return order
