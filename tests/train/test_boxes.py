@@ -59,7 +59,7 @@ def test_a_detector_is_trained_and_its_run_has_what_people_look_at(cli, trays, t
     assert {target.name for target in bundle.contract.targets} == {
         "category", "health", "disease", "viability", "severity"
     }  # fmt: skip
-    assert {"boxes.ap50", "boxes.ap", "boxes.count_mae", "severity.mae"} <= set(result.json["validation"])
+    assert {"boxes.ap50", "boxes.ap", "boxes.f1", "boxes.count_mae"} <= set(result.json["validation"])
     plots = {file.name for file in (tmp_path / "run" / "plots").iterdir()}
     assert {"batch.png", "curves.png", "precision_recall.png", "sizes.png", "validation.png"} <= plots
     history = (tmp_path / "run" / "history.csv").read_text().splitlines()

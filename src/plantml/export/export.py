@@ -105,6 +105,12 @@ def export(
         return _benchmark(bench, machine.threads)
     to = target_url(to, name)
     storage.check_output(to)
+    if bench.source.bundle.contract.task == "tray":
+        raise InputError(
+            f"{bench.source.bundle.place} is two networks, and a {name} file holds one",
+            "a detector, and a classifier of crops",
+            "For one file: plantml models pack. Or export both of the run: RUN/detector and RUN/classifier.",
+        )
     candidate = bench.judge(name)
     compared = bench.compared([candidate], machine.threads)
     if candidate.refused:
@@ -212,6 +218,7 @@ class _Bench:
                 served=opened.contract,
                 labels=self._sample.labels,
                 groups=self._sample.groups,
+                boxes=self._sample.boxes,
             )
         except GateError as error:
             return _Candidate(name, form, made, opened.digest, running, None, str(error))

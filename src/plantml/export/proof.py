@@ -12,6 +12,7 @@ from plantml.errors import GateError
 from plantml.export.box_proof import same_boxes
 from plantml.imaging import Pixels
 from plantml.metrics import Groups, Interval
+from plantml.metrics.detection import Detections, DetectionStatistic
 from plantml.metrics.statistics import of_target
 from plantml.model.contract import Contract
 from plantml.model.records import Reader
@@ -28,6 +29,12 @@ MAX_NOISE = 0.2
 Eight bits give the default backbone 0.01; swapped channels give it 0.35. Few photos may give another network the
 same labels; not the same embeddings.
 """
+
+BOX_RESAMPLES = 200
+"""Resamples for an interval of average precision, which takes longer than other scores."""
+
+_LEAST = 0.01
+"""Score of the weakest boxes that average precision looks at."""
 
 _WORSE = {"accept": 0, "review": 1, "unknown": 2}
 
@@ -124,6 +131,7 @@ def compare(
     served: Contract | None = None,
     labels: Mapping[str, NDArray[Any]] | None = None,
     groups: NDArray[np.int64] | None = None,
+    boxes: Sequence[NDArray[np.float32]] | None = None,
 ) -> Proof:
     """Compare the outputs of two runtimes for the same photos.
 
@@ -134,6 +142,7 @@ def compare(
         served: contract of the other form, if it has one of its own.
         labels: by target, encoded, of all photos; targets may be missing.
         groups: [N], what is resampled as a whole; each photo alone if not given.
+        boxes: annotated ones of each photo, in pixels of the input, of a model that finds boxes.
 
     Raises:
         GateError: the other form lacks an output of the contract.
@@ -145,8 +154,9 @@ def compare(
             shape = ("N", *answer.shape[1:])
             raise GateError(f"The export has no output {name} of shape {shape}", "the file holds a different model")
     if contract.detection is not None:
-        labels_same, decisions_same, difference = same_boxes(contract, expected, actual)
-        return Proof(len(labels_same), float(labels_same.mean()), float(decisions_same.mean()), difference)
+        agreement, decisions, difference = same_boxes(contract, expected, actual)
+        gain = change_of_boxes(boxes, expected, actual, groups) if boxes is not None else None
+        return Proof(len(agreement), float(agreement.mean()), float(decisions.mean()), difference, change=gain)
     photos = len(expected["unknown"])
     same = np.ones(photos, bool)
     for target in contract.targets:
@@ -182,6 +192,48 @@ def change(
     worse, better = [_replicates(judged, labels, outputs, together) for outputs in (before, after)]
     interval = metrics.interval("change", scores[1] - scores[0], better - worse) or Interval(np.nan, np.nan)
     return Change(int(known.sum()), scores[0], scores[1], interval.low, interval.high)
+
+
+def change_of_boxes(
+    truth: Sequence[NDArray[np.float32]], before: Outputs, after: Outputs, groups: NDArray[np.int64] | None = None
+) -> Change:
+    """As `change`, of the average precision of boxes, whatever their targets.
+
+    Args:
+        truth: annotated boxes of each photo, [M, 4].
+        before: outputs of the model as it is.
+        after: outputs of its other form.
+        groups: see `change`.
+    """
+    together = Groups((np.arange(len(truth)) if groups is None else groups).tolist())
+    statistics = [DetectionStatistic(_detections(outputs, truth), threshold=0.5) for outputs in (before, after)]
+    scores = [statistic.of_all()[0].get("ap", 0.0) for statistic in statistics]
+    replicates = [
+        metrics.replicate([statistic], together, resamples=BOX_RESAMPLES, seed=0).get("ap", np.array([]))
+        for statistic in statistics
+    ]
+    gains = replicates[1] - replicates[0]
+    interval = metrics.interval("change", scores[1] - scores[0], gains) or Interval(np.nan, np.nan)
+    return Change(len(truth), scores[0], scores[1], interval.low, interval.high)
+
+
+def _detections(outputs: Outputs, truth: Sequence[NDArray[np.float32]]) -> Detections:
+    counts = (outputs["score"] >= _LEAST).sum(axis=1)  # the best come first
+    photo, true_photo = (
+        np.repeat(np.arange(len(truth)), counts),
+        np.repeat(np.arange(len(truth)), list(map(len, truth))),
+    )
+    return Detections(
+        ("box",),
+        len(truth),
+        np.concatenate([boxes[:count] for boxes, count in zip(outputs["boxes"], counts, strict=True)]),
+        np.concatenate([scores[:count] for scores, count in zip(outputs["score"], counts, strict=True)]),
+        np.zeros(len(photo), np.int64),
+        photo,
+        np.concatenate([*truth, np.empty((0, 4), np.float32)]),
+        np.zeros(len(true_photo), np.int64),
+        true_photo,
+    )
 
 
 def score(targets: Sequence[Target], labels: Mapping[str, NDArray[Any]], outputs: Outputs) -> float:

@@ -30,12 +30,14 @@ class Sample:
         pixels: uint8 RGB [N, H, W, 3] at the model's input size.
         labels: by target as `Target.encode` gives them; targets without any label are left out.
         groups: [N], photos of one group have the same number.
+        boxes: of each photo, float32 [M, 4] in pixels of the input; `None` for models of whole photos.
     """
 
     where: str
     pixels: Pixels
     labels: Mapping[str, NDArray[Any]]
     groups: NDArray[np.int64]
+    boxes: Sequence[NDArray[np.float32]] | None = None
 
     def batches(self, size: int = BATCH) -> Iterator[Pixels]:
         """The photos in batches."""
@@ -71,6 +73,8 @@ def held_out(
     rows = version.usable(split)
     if rows.is_empty():
         rows, split = version.usable(), "all"
+    if contract.detection is not None:
+        rows = rows.filter(pl.col("boxes").is_not_null())
     if rows.is_empty():
         raise InputError(f"{version.ref} has no photos to compare on", "", "Name another dataset: --data DATASET")
     # By hash, so that the same photos are taken on every machine, and classes come mixed.
@@ -79,7 +83,10 @@ def held_out(
     groups = [group if group is not None else number for number, group in enumerate(rows["group"])]
     _, numbers = np.unique([f"{type(group).__name__} {group}" for group in groups], return_inverse=True)
     pixels = _pixels(version, rows, contract.input, cache, progress)
-    return Sample(f"{version.ref}, split {split}", pixels, _labels(version, rows, contract.targets), numbers)
+    where = f"{version.ref}, split {split}"
+    if contract.detection is not None:
+        return Sample(where, pixels, {}, numbers, _boxes(rows, contract.input))
+    return Sample(where, pixels, _labels(version, rows, contract.targets), numbers)
 
 
 def of_split(
@@ -93,6 +100,14 @@ def of_split(
             f"Split it: plantml dataset split {version.url}, or name another one: --data DATASET",
         )
     return held_out(version, contract, split, limit, cache=cache)
+
+
+def _boxes(rows: pl.DataFrame, fit: Fit) -> list[NDArray[np.float32]]:
+    boxes = []
+    for width, height, drawn in rows.select("width", "height", "boxes").iter_rows():
+        sides = np.array([[box[side] for side in "xywh"] for box in drawn], np.float64).reshape(-1, 4)
+        boxes.append(fit.placement(width, height).to_input(sides))
+    return boxes
 
 
 def _labels(version: Version, rows: pl.DataFrame, targets: Sequence[Target]) -> dict[str, NDArray[Any]]:

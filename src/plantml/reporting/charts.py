@@ -194,23 +194,31 @@ def _selective_title(target: str, threshold: Threshold | None) -> str:
     )
 
 
-def precision_recall(recall: Floats, precision: Floats, score: float) -> bytes:
-    """Precision over recall at intersections over union of 0.50, 0.75 and 0.90; `score`: of the boxes that count.
+def precision_recall(
+    scores: Floats, right: Mapping[float, NDArray[np.bool_]], annotated: int, threshold: float
+) -> bytes:
+    """Precision over recall of boxes.
 
     Args:
-        recall: of the n best boxes at 0.50 to 0.95 in steps of 0.05, [n, 10].
-        precision: likewise.
-        score: named in the title.
+        scores: of the predicted boxes, [n].
+        right: by intersection over union, which of them match an annotated box, [n].
+        annotated: number of annotated boxes.
+        threshold: score from which boxes count, which is marked.
     """
     figure = canvas(5.4, 4.2)
     axes = figure.subplots()
-    for place, label, colour in ((0, "IoU 0.50", _INK), (5, "IoU 0.75", "#66bb6a"), (8, "IoU 0.90", _GREY)):
-        axes.plot(recall[:, place], precision[:, place], color=colour, label=label)
+    order, counted = np.argsort(-scores, kind="stable"), int((scores >= threshold).sum())
+    for (overlap, hits), colour in zip(right.items(), (_INK, "#66bb6a", _GREY), strict=False):
+        recall = np.cumsum(hits[order]) / max(1, annotated)
+        precision = np.cumsum(hits[order]) / np.arange(1, len(order) + 1)
+        axes.plot(recall, precision, color=colour, label=f"IoU {overlap:.2f}")
+        if counted:
+            axes.plot(recall[counted - 1], precision[counted - 1], "o", color=colour)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("recall")
     axes.set_ylabel("precision")
-    axes.set_title(f"boxes count from a score of {score:.3f}", fontsize=9)
+    axes.set_title(f"boxes count from a score of {threshold:.3f} (dots)", fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
     return png(figure)

@@ -35,10 +35,14 @@ class Drawable(Protocol):
     """Photos that a batch is drawn from; see `Photos`."""
 
     @property
-    def keys(self) -> NDArray[np.uint64]: ...
+    def keys(self) -> NDArray[np.uint64]:
+        """See `Photos.keys`."""
+        ...
 
     @property
-    def rows(self) -> NDArray[np.int64]: ...
+    def rows(self) -> NDArray[np.int64]:
+        """See `Photos.rows`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ The centre score is a Gaussian around the middle of each box, and the cells near
 that Gaussian: "Training-Time-Friendly Network for Real-Time Object Detection" (Liu et al. 2020), section 3.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,11 +55,12 @@ def cells_of(boxes: Floats, height: int, width: int) -> Cells:
     )
     # Small ones last: where boxes overlap, the smaller one is the harder to learn.
     for number in np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable").tolist():
-        _draw(cells, number, *boxes[number].tolist())
+        _draw(cells, number, boxes[number].tolist())
     return cells
 
 
-def _draw(cells: Cells, number: int, x: float, y: float, w: float, h: float) -> None:
+def _draw(cells: Cells, number: int, box: Sequence[float]) -> None:
+    x, y, w, h = box
     rows, columns = cells.centre.shape
     column = min(columns - 1, max(0, int((x + w / 2) / STRIDE)))
     row = min(rows - 1, max(0, int((y + h / 2) / STRIDE)))

@@ -12,11 +12,12 @@ from torch.utils.data import DataLoader
 
 from plantml import metrics
 from plantml.concurrency import Stop
+from plantml.metrics import detection
+from plantml.metrics.detection import Detections, DetectionStatistic
 from plantml.model.contract import Detection
 from plantml.model.detector import CentreNet, DeployedDetector
 from plantml.targets import Target
 from plantml.train import distributed
-from plantml.train.batches import Batch
 from plantml.train.box_cells import loss_of
 from plantml.train.box_photos import BoxDataset, BoxPhotos
 from plantml.train.evaluation import probabilities
@@ -28,8 +29,8 @@ Floats = NDArray[np.float32]
 MOST = 300
 """Boxes that a detector gives of a photo."""
 
-IOUS = np.linspace(0.5, 0.95, 10)
-"""Intersections over union from which a box counts as found."""
+SCORES = ("ap", "ap50", "ap75", "precision", "recall", "f1", "count_bias", "count_mae", "count_exact")
+"""Numbers of the boxes in the history and in a model's contract."""
 
 _LEAST = 0.01
 """Uncalibrated score of the weakest boxes that are judged."""
@@ -60,37 +61,19 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Matched:
-    """The predicted boxes of all photos, beside the annotated ones.
+    """The predicted boxes of all photos, beside the annotated ones, whatever their targets.
 
     Attributes:
-        scores: of the predicted boxes, [n].
-        photo: of each, [n].
-        right: whether it matches an annotated box of its photo, at each of `IOUS`, bool [n, 10].
-        annotated: boxes of each photo, [N].
-        logits: of the boxes that match at 0.5, by target, [m, classes].
+        detections: for metrics, all boxes as one class.
+        right: whether a predicted box matches an annotated one at an IoU of 0.5, bool [n].
+        logits: of those that do, by target, [m, classes].
         labels: of these, encoded.
     """
 
-    scores: Floats
-    photo: NDArray[np.int64]
+    detections: Detections
     right: NDArray[np.bool_]
-    annotated: NDArray[np.int64]
     logits: Mapping[str, Tensor]
     labels: Mapping[str, NDArray[Any]]
-
-    def counts(self, scores: Floats, threshold: float) -> NDArray[np.int64]:
-        """Predicted boxes of each photo from a score on: [N]. `scores`: of the boxes, maybe calibrated."""
-        return np.bincount(self.photo[scores >= threshold], minlength=len(self.annotated))
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """Precision, recall and F1 of the boxes with at least a score."""
-
-    score: float
-    precision: float
-    recall: float
-    f1: float
 
 
 def predict(net: CentreNet, photos: BoxPhotos, plan: Plan, stop: Stop | None = None) -> Predicted | None:
@@ -122,101 +105,45 @@ def predict(net: CentreNet, photos: BoxPhotos, plan: Plan, stop: Stop | None = N
 
 
 def match(predicted: Predicted, photos: BoxPhotos, targets: Sequence[Target]) -> Matched:
-    """Compare boxes with the annotated ones, each with at most one, the best scores first (as COCO does).
+    """Compare boxes with the annotated ones, whatever their targets.
 
     Args:
         predicted: of the photos.
         photos: whose boxes are in pixels of the input.
         targets: of the boxes.
     """
-    scores, places, right = [], [], []
-    rows, cells, boxes = [], [], []
+    drawn, true, right, places, pairs = [], [], [], [], []
     for number, row in enumerate(predicted.rows.tolist()):
         count = int((predicted.scores[number] >= _LEAST).sum())
-        at = assign(predicted.boxes[number, :count], photos.boxes[row])
-        scores.append(predicted.scores[number, :count])
-        places.append(np.full(count, number))
-        right.append(at >= 0)
-        hits = np.flatnonzero(at[:, 0] >= 0)
-        rows.append(np.full(len(hits), number))
-        cells.append(hits)
-        boxes.append([(row, int(box)) for box in at[hits, 0]])
-    photo, cell = np.concatenate(rows), np.concatenate(cells)
-    pairs = [pair for each in boxes for pair in each]
+        boxes, scores = predicted.boxes[number, :count], predicted.scores[number, :count]
+        partner = detection.match(detection.iou(boxes, photos.boxes[row]), scores)
+        hits = np.flatnonzero(partner >= 0)
+        drawn.append((boxes, scores, np.full(count, number)))
+        true.append((photos.boxes[row], np.full(len(photos.boxes[row]), number)))
+        right.append(partner >= 0)
+        places += [(number, int(hit)) for hit in hits]
+        pairs += [(row, int(box)) for box in partner[hits]]
+    boxes, scores, of_photo = (np.concatenate(each) for each in zip(*drawn, strict=True))
+    true_boxes, true_photo = (np.concatenate(each) for each in zip(*true, strict=True))
+    detections = Detections(
+        ("box",), len(predicted.rows), boxes, scores, np.zeros(len(scores), np.int64), of_photo,
+        true_boxes, np.zeros(len(true_boxes), np.int64), true_photo,
+    )  # fmt: skip
+    photo, cell = np.array(places, np.int64).reshape(-1, 2).T
     labels = {
-        target.name: np.array([photos.labels[row][target.name][box] for row, box in pairs], target.encode([]).dtype)
+        target.name: np.array(
+            [photos.labels[row][target.name][box] for row, box in pairs], target.encode([]).dtype
+        ).reshape(len(pairs), *target.encode([]).shape[1:])
         for target in targets
     }
-    return Matched(
-        np.concatenate(scores),
-        np.concatenate(places),
-        np.concatenate(right),
-        np.array([len(photos.boxes[row]) for row in predicted.rows.tolist()]),
-        {name.removeprefix("target."): each[photo, cell] for name, each in predicted.logits.items()},
-        labels,
-    )
+    logits = {name.removeprefix("target."): each[photo, cell] for name, each in predicted.logits.items()}
+    return Matched(detections, np.concatenate(right), logits, labels)
 
 
-def assign(boxes: Floats, truth: Floats) -> NDArray[np.int64]:
-    """The annotated box [G, 4] that each box [n, 4], best first, is taken for at each of `IOUS`: [n, 10], -1 for none."""
-    overlaps = iou(boxes, truth)
-    taken = np.zeros((len(IOUS), len(truth)), bool)
-    assigned = np.full((len(boxes), len(IOUS)), -1)
-    for number in np.flatnonzero(overlaps.max(axis=1, initial=0) >= IOUS[0]).tolist():
-        free = np.where(taken, 0.0, overlaps[number])
-        best = free.argmax(axis=1)
-        is_hit = free[np.arange(len(IOUS)), best] >= IOUS
-        assigned[number, is_hit] = best[is_hit]
-        taken[np.flatnonzero(is_hit), best[is_hit]] = True
-    return assigned
-
-
-def iou(first: Floats, second: Floats) -> NDArray[np.float64]:
-    """Intersection over union of boxes [n, 4] and [m, 4] (x, y, w, h): [n, m]."""
-    a, b = first[:, None, :].astype(np.float64), second[None, :, :].astype(np.float64)
-    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
-    common = np.maximum(high - low, 0).prod(axis=2)
-    overlaps: NDArray[np.float64] = common / np.maximum(
-        a[..., 2:].prod(axis=2) + b[..., 2:].prod(axis=2) - common, 1e-9
-    )
-    return overlaps
-
-
-def average_precision(scores: Floats, right: NDArray[np.bool_], annotated: int) -> float:
-    """The mean precision at 101 recalls (COCO), of all boxes [n]."""
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(right[order])
-    precision = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
-    places = np.searchsorted(hits / max(1, annotated), np.linspace(0, 1, 101))
-    return float(np.append(precision, 0.0)[np.minimum(places, len(precision))].mean())
-
-
-def precision_recall(
-    scores: Floats, right: NDArray[np.bool_], annotated: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Recall and precision, [n, 10] each, at each of `IOUS`, of the n best boxes."""
-    hits = np.cumsum(right[np.argsort(-scores, kind="stable")], axis=0)
-    return hits / max(1, annotated), hits / np.arange(1, len(hits) + 1)[:, None]
-
-
-def at_best_f1(scores: Floats, right: NDArray[np.bool_], annotated: int) -> OperatingPoint:
-    """The score with the best F1; 0.5 without boxes."""
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(right[order])
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + annotated)
-    if not len(f1) or not hits[-1]:
-        return OperatingPoint(0.5, 0.0, 0.0, 0.0)
-    best = int(f1.argmax())
-    # Records hold scores with six decimals; half of the last one is given way to rounding.
-    score = round(float(scores[order][best]) - 5e-7, 6)
-    return OperatingPoint(score, float(hits[best] / (best + 1)), float(hits[best] / annotated), float(f1[best]))
-
-
-def scores_of(matched: Matched) -> dict[str, float]:
-    """`boxes.ap` (mean over `IOUS`) and `boxes.ap50`, without regard to targets."""
-    annotated = int(matched.annotated.sum())
-    each = [average_precision(matched.scores, matched.right[:, place], annotated) for place in range(len(IOUS))]
-    return {"boxes.ap50": each[0], "boxes.ap": float(np.mean(each))}
+def scores_of(detections: Detections, threshold: float) -> dict[str, float]:
+    """`boxes.ap`, `boxes.ap50` and so on: the numbers of all boxes; see `metrics.detection.DetectionStatistic`."""
+    scores, _ = DetectionStatistic(detections, threshold=threshold).of_all()
+    return {f"boxes.{name}": scores.get(name, 0.0) for name in SCORES}
 
 
 def evaluate(net: CentreNet, photos: BoxPhotos, plan: Plan, stop: Stop) -> Evaluation | None:
@@ -226,7 +153,8 @@ def evaluate(net: CentreNet, photos: BoxPhotos, plan: Plan, stop: Stop) -> Evalu
     if predicted is None:
         return None
     matched = match(predicted, photos, plan.targets)
-    scores, reports = scores_of(matched), reports_of(matched, plan.targets)
+    scores = scores_of(matched.detections, detection.best_threshold(matched.detections))
+    reports = reports_of(matched, plan.targets)
     parts = [scores["boxes.ap"], *([metrics.selection_score(reports)] if reports else [])]
     return Evaluation(predicted.loss, float(np.mean(parts)), scores | metrics.headline(reports))
 

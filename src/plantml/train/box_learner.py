@@ -25,6 +25,7 @@ from plantml.train.history import Evaluation
 from plantml.train.learner import Learner, Loading, PackagedModel
 from plantml.train.lightning_module import PhotoModule
 from plantml.train.plan import Plan
+from plantml.train.probe import EmbeddingJob
 
 CHANNELS = 64
 """Of the detector's map."""
@@ -62,13 +63,13 @@ class BoxLearner(Learner):
     net: CentreNet
 
     def __init__(self, version: Version, plan: Plan, loading: Loading) -> None:
-        left_out: list[tuple[str, str]] = []
         larger = round(plan.input.height * prepare.MARGIN)
-        self.train = _photos(version, plan, "train", Fit(larger, larger, plan.input.mode), loading, left_out)
-        self.val = _photos(version, plan, "val", plan.input, loading, left_out)
+        fit = Fit(larger, larger, plan.input.mode)
+        self.train, unreadable = _photos(version, plan, "train", fit, loading)
+        self.val, more = _photos(version, plan, "val", plan.input, loading)
+        self.left_out = [*unreadable, *more]
         if not len(self.train.rows) or not len(self.val.rows):
-            raise prepare.unreadable(version, left_out)
-        self.left_out = left_out
+            raise prepare.unreadable(version, self.left_out)
         self.plan = plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(self.train.rows))})
         self.net = self.untrained(plan, offline=loading.machine.offline)
         labels = {name: np.concatenate([each[name] for each in self.train.labels]) for name in self.train.labels[0]}
@@ -104,6 +105,9 @@ class BoxLearner(Learner):
     def module(self) -> PhotoModule:
         """See `Learner.module`."""
         return BoxModule(self.net, self.plan)
+
+    def warm_up(self, job: EmbeddingJob) -> None:
+        """Nothing: the map that the heads read is as new as they are."""
 
     def batches(self, start: int, epochs: int, rank: int, size: int) -> DataLoader[Batch]:
         """See `Learner.batches`."""
@@ -145,12 +149,11 @@ def architecture(plan: Plan) -> Architecture:
 
 
 def _photos(
-    version: Version, plan: Plan, split: str, fit: Fit, loading: Loading, left_out: list[tuple[str, str]]
-) -> BoxPhotos:
-    """The photos of a split, decoded, with their boxes."""
+    version: Version, plan: Plan, split: str, fit: Fit, loading: Loading
+) -> tuple[BoxPhotos, Sequence[tuple[str, str]]]:
+    """The photos of a split, decoded, with their boxes; and those that could not be read."""
     rows = version.usable(split).sort("image_id", "source", "name")
     decoded = prepare.decode(version, rows, fit, f"decoding {split}", loading)
-    left_out.extend(decoded.left_out)
     drawn, labels = [], []
     for width, height, annotated in rows.select("width", "height", "boxes").iter_rows():
         of_photo = boxes.from_rows(annotated) or ()
@@ -159,4 +162,4 @@ def _photos(
         labels.append(
             {target.name: target.encode([box.labels.get(target.name) for box in of_photo]) for target in plan.targets}
         )
-    return BoxPhotos(decoded.pixels, decoded.keys, decoded.rows, drawn, labels)
+    return BoxPhotos(decoded.pixels, decoded.keys, decoded.rows, drawn, labels), decoded.left_out

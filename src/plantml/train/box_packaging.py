@@ -1,8 +1,8 @@
 """From a trained detector to a bundle: calibrate, choose thresholds, export, verify the export, write the card."""
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from plantml.export import proof
 from plantml.export.onnx import to_onnx
 from plantml.imaging.drawing import DrawnBox, draw_boxes
 from plantml.metrics import ClassReport, calibration
+from plantml.metrics import detection as metrics_of_boxes
 from plantml.metrics.calibration import Threshold
 from plantml.model import bundle as bundles
 from plantml.model import temperature
@@ -27,7 +28,7 @@ from plantml.model.runtimes import OnnxRuntime
 from plantml.parsing import dump_yaml
 from plantml.reporting import charts, documents
 from plantml.train import box_evaluation
-from plantml.train.box_evaluation import MOST, UNCALIBRATED, Matched, Predicted
+from plantml.train.box_evaluation import MOST, UNCALIBRATED, Predicted
 from plantml.train.box_photos import BoxPhotos
 from plantml.train.learner import PackagedModel
 from plantml.train.model_card import header
@@ -57,12 +58,12 @@ def package(net: CentreNet, plan: Plan, architecture: Architecture, val: BoxPhot
     predicted = box_evaluation.predict(net, val, plan)
     assert predicted is not None  # no signal is looked for
     matched = box_evaluation.match(predicted, val, plan.targets)
-    slope, offset = platt(matched.scores, matched.right[:, 0])
-    scores = rescaled(matched.scores, slope, offset)
-    found = box_evaluation.at_best_f1(scores, matched.right[:, 0], int(matched.annotated.sum()))
-    accepted = calibration.threshold(scores, matched.right[:, 0], plan.target_risk)
+    slope, offset = platt(matched.detections.scores, matched.right)
+    detections = replace(matched.detections, scores=rescaled(matched.detections.scores, slope, offset))
+    threshold = metrics_of_boxes.best_threshold(detections)
+    accepted = calibration.threshold(detections.scores, matched.right, plan.target_risk)
     detection = Detection(
-        boxes=MOST, slope=slope, offset=offset, threshold=found.score, accept=max(found.score, accepted.score)
+        boxes=MOST, slope=slope, offset=offset, threshold=threshold, accept=max(threshold, accepted.score)
     )
     fitted = temperature.fit(DeployedDetector(net, UNCALIBRATED, {}), matched.logits, matched.labels)
     deployed = DeployedDetector(net, detection, fitted.temperatures, None, fitted.biases).eval()
@@ -71,14 +72,7 @@ def package(net: CentreNet, plan: Plan, architecture: Architecture, val: BoxPhot
     judged = [target for target in plan.targets if target.size > 1 or target.kind != "class"]
     reports = metrics.reports_of(judged, matched.labels, answers)
     thresholds = calibration.accept_thresholds(judged, answers, matched.labels, plan.target_risk)
-    counts = matched.counts(scores, found.score) - matched.annotated
-    of_boxes = box_evaluation.scores_of(matched) | {
-        "boxes.precision": found.precision,
-        "boxes.recall": found.recall,
-        "boxes.f1": found.f1,
-        "boxes.count_bias": float(counts.mean()),
-        "boxes.count_mae": float(np.abs(counts).mean()),
-    }
+    of_boxes = box_evaluation.scores_of(detections, threshold)
     scored = of_boxes | metrics.headline(reports)
     contract = Contract(
         targets=plan.targets,
@@ -104,17 +98,20 @@ def package(net: CentreNet, plan: Plan, architecture: Architecture, val: BoxPhot
         proof.outputs(runtime, _batches(val)) for runtime in (MemoryRuntime(deployed), OnnxRuntime(onnx))
     )
     proven = proof.require(proof.compare(contract, expected, actual), bundles.ONNX)
-    card = _card(contract, digest, plan, version, of_boxes, reports, accepted)
+    card = _card(contract, digest, plan=plan, version=version, reports=reports, accepted=accepted)
     files = {bundles.WEIGHTS: weights, bundles.ONNX: onnx, bundles.CARD: card.encode()}
     content = {
         "scores": scored,
-        "boxes": {"threshold": found.score, "accept": detection.accept, "accepted": asdict(accepted)},
+        "boxes": {"threshold": threshold, "accept": detection.accept, "accepted": asdict(accepted)},
         "targets": {report.target: metrics.as_json(report) for report in reports},
         "onnx": asdict(proven),
     }
     plots = {
         "precision_recall.png": charts.precision_recall(
-            *box_evaluation.precision_recall(scores, matched.right, int(matched.annotated.sum())), found.score
+            detections.scores,
+            {iou: metrics_of_boxes.true_positives(detections, iou) for iou in (0.5, 0.75, 0.9)},
+            len(detections.true_boxes),
+            threshold,
         ),
         "validation.png": _sheet(predicted, val, detection),
         "sizes.png": charts.box_sizes(np.concatenate([each[:, 2:] for each in val.boxes])),
@@ -170,7 +167,8 @@ def _sheet(predicted: Predicted, val: BoxPhotos, detection: Detection) -> bytes:
     for number, row in enumerate(predicted.rows.tolist()[:_SHOWN]):
         scores = rescaled(predicted.scores[number], detection.slope, detection.offset)
         boxes = predicted.boxes[number][scores >= detection.threshold]
-        at = box_evaluation.assign(boxes, val.boxes[row])[:, 0]
+        overlaps = metrics_of_boxes.iou(boxes, val.boxes[row])
+        at = metrics_of_boxes.match(overlaps, scores[scores >= detection.threshold])
         missed = [box for place, box in enumerate(val.boxes[row].tolist()) if place not in set(at.tolist())]
         photo = Image.fromarray(np.array(val.pixels[row]))
         drawn = [DrawnBox(x, y, w, h, _MISSED, dashed=True) for x, y, w, h in missed]
@@ -193,9 +191,9 @@ def _sheet(predicted: Predicted, val: BoxPhotos, detection: Detection) -> bytes:
 def _card(
     contract: Contract,
     digest: str,
+    *,
     plan: Plan,
     version: Version,
-    of_boxes: Mapping[str, float],
     reports: Sequence[metrics.Report],
     accepted: Threshold,
 ) -> str:
@@ -214,7 +212,7 @@ def _card(
         detection=contract.detection,
         digest=digest,
         plan=plan,
-        scores=of_boxes,
+        scores={name: value for name, value in contract.metrics.items() if name.startswith("boxes.")},
         reports=reports,
         accepted=accepted,
         counts=counts,

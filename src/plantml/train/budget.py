@@ -38,7 +38,7 @@ class Length:
 
 
 def usual_epochs(photos: int, preset: Preset, mode: Mode, task: Task = "image") -> int:
-    """Epochs without a budget: more for small datasets, 19 for 100 photos, 15 for 240, 6 for 10,000; twice for boxes."""
+    """Epochs without a budget: more for small datasets, 19 for 100 photos, 6 for 10,000, twice for boxes."""
     if task != "image":
         epochs = min(60, max(8, round(120 / math.sqrt(math.sqrt(photos)))))
         return max(3, round(epochs * {"quick": 0.5, "balanced": 1, "best": 2}[preset])) * (2 if mode == "full" else 1)

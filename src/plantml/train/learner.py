@@ -79,6 +79,7 @@ class Learner(ABC):
     def module(self) -> PhotoModule:
         """The network as Lightning trains it."""
 
+    @abstractmethod
     def warm_up(self, job: EmbeddingJob) -> None:
         """Prepare the network before the first step, where that helps."""
 
