@@ -246,6 +246,45 @@ def test_exact_copies_their_conflicts_and_leaks_are_told(looked, subject_of):
     assert findings == [("conflicting-labels", (3, 1)), ("exact-duplicates", (3, 1)), ("split-leak", (3, 1))]
 
 
+@pytest.fixture
+def overlaps_of(monkeypatch, looked, subject_of):
+    """`overlaps_of(names, splits, pairs)`: the findings of `crops` and the notes, where these photos overlap."""
+
+    def make(names, splits, pairs, **more):
+        overlapping = [duplicates.Pair(one, other, "overlapping", "30 % in common", 1.0) for one, other in pairs]
+        monkeypatch.setattr(duplicates, "by_keypoints", lambda _: overlapping)
+        photos = zip(names, splits, strict=True)
+        subject = subject_of([looked(n, name=name, split=split, **more) for n, (name, split) in enumerate(photos)])
+        return codes(duplicates.check_crops(subject)), subject.notes
+
+    return make
+
+
+def test_tiles_in_different_splits_leak_but_are_no_copies(overlaps_of):
+    names = ["b_0.jpg", "b_1.jpg", "b_2.jpg", "c_0.jpg", "c_1.jpg"]
+    found, notes = overlaps_of(names, ["train", "train", "test", "val", "val"], [(0, 1), (1, 2), (3, 4)])
+    assert found == [("overlap-leak", (2, 0, 1)), ("overlapping", (2, 0, 1)), ("overlapping", (3, 4))]
+    assert "tiles of 2 photos" in notes[0]
+    assert not CODES["overlap-leak"].cleans
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs", "pattern"),
+    [
+        (["b_0.jpg", "b_1.jpg", "c_0.jpg"], [(0, 1)], duplicates._TILE_NAMES[0]),
+        (["b-0-0.jpg", "b-0-9.jpg", "b-9-0.jpg", "c-0-0.jpg"], [(0, 1), (0, 2)], duplicates._TILE_NAMES[1]),
+        (["b_0.jpg", "b_1.jpg", "c_0.jpg"], [(0, 2)], None),
+        (["img_0.jpg", "img_1.jpg", "img_2.jpg"], [(0, 1)], None),
+        (["one.jpg", "two.jpg"], [(0, 1)], None),
+        (["b_0.jpg", "b_1.jpg", "c_0.jpg"], [], None),
+    ],
+)
+def test_a_pattern_of_names_is_suggested_where_it_explains_the_overlaps(names, pairs, pattern, overlaps_of):
+    _, notes = overlaps_of(names, [None] * len(names), pairs)
+    assert [note.rpartition("--group-by ")[2] for note in notes] == ([f"'{pattern}'"] if pattern else [])
+    assert overlaps_of(names, [None] * len(names), pairs, group="known")[1] == []
+
+
 def test_the_best_copy_comes_first(looked, subject_of):
     rows = [looked(n, image_id="a" * 64, bytes=size) for n, size in enumerate((100, 300, 200))]
     (finding,) = duplicates.check(subject_of(rows))

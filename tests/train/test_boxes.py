@@ -70,6 +70,7 @@ def test_a_detector_is_trained_and_its_run_has_what_people_look_at(cli, trays, t
     assert "viability: missing" in card
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unexported", "unmeasured")
 def test_killed_and_repeated_a_detector_ends_with_the_same_weights(cli, trays, tmp_path):
     arguments = ["train", str(trays), "--out", str(tmp_path / "killed"), "--task", "boxes", *map(str, TINY)]
@@ -117,7 +118,7 @@ def test_two_stages_are_one_model_in_one_file(cli, trays, tmp_path):
     packed = cli("models", "pack", run, tmp_path / "tray.plantml")
     assert packed.code == Exit.DONE, packed.err
     assert plantml.load(str(tmp_path / "tray.plantml")).predict(photos).records == records
-    for box in (box for record in records for box in record.boxes):
+    for box in (box for record in records for box in record["boxes"]):
         assert set(box["targets"]) == {target.name for target in bundle.contract.targets}
         assert 0 <= box["unknown"] <= 2
 

@@ -63,7 +63,7 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def embeddings(self) -> NDArray[np.float32]:
-        """Embeddings, float32 [N, D]; a row of NaN for an image that failed."""
+        """Embeddings, float32 [N, D]; a row of NaN for an image that failed, or whose model finds boxes."""
         size = self.contract.architecture.embedding
         rows = np.full((len(self), size), np.nan, np.float32)
         for row, prediction in zip(rows, self, strict=True):

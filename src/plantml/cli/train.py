@@ -58,7 +58,7 @@ def train(
     version = selection.load_checked(dataset, config, out, console.warn)
     # Every early check is done: these imports take seconds.
     from plantml.concurrency import Stop
-    from plantml.train import crossvalidation, tray
+    from plantml.train import crossvalidation
     from plantml.train import train as library
 
     if dry_run:
@@ -80,9 +80,7 @@ def train(
             content = {"run": folded.out, "folds": folded.scores, "mean": folded.mean, "spread": folded.spread}
             console.result("train", content, lambda page: _show_folds(page, folded))
             return
-        chosen = selection.select(version, config)
-        run = tray.train_tray if chosen.task == "tray" else library.train
-        result = run(chosen, out, config, stop=stop, **options)
+        result = library.train(version, out, config, stop=stop, **options)
     if result is not None:  # else another process has the result
         console.result("train", _as_json(result), lambda page: _show(page, result))
 

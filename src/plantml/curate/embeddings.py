@@ -75,6 +75,7 @@ def open_embedder(model: str | None, machine: Machine) -> Embedder:
     if storage.suffix(model) == ".onnx":
         return _plain(model, model)
     bundle, runtime = open_model(model, cache=machine.cache())
+    bundles.check_whole_photos(bundle, "an embedding")
     return Embedder(model, bundle.digest, bundle.contract.input, runtime)
 
 

@@ -65,6 +65,8 @@ CODES: Mapping[str, Code] = {
     "cropped-duplicates": Code("crops", "warning", "crop of another photo", _BEST, cleans=True),
     "overlapping": Code("crops", "warning", "overlapping photos",
         "Keep them in one split: run `split --deep`, or assign a group."),
+    "overlap-leak": Code("crops", "error", "overlapping photos in different splits",
+        "Run `split --resplit --deep`, or group the tiles of a photo: `split --resplit --group-by REGEX`."),
     "large-group": Code("duplicates", "warning", "implausibly large group of similar photos",
         "Check the dataset: these are too many to be copies."),
     "conflicting-labels": Code("duplicates", "error", "copies with different labels",

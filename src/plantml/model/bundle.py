@@ -108,6 +108,14 @@ class Bundle:
         return data
 
 
+def check_whole_photos(bundle: Bundle, use: str) -> None:
+    """Raise `InputError` if a model finds boxes, where `use` needs embeddings or targets of whole photos."""
+    if bundle.contract.detection is not None:
+        raise InputError(
+            f"{bundle.place} finds boxes", f"{use} is about whole photos", "Choose a model of whole photos."
+        )
+
+
 def digest(contract: Contract, tensors: Mapping[str, bytes | memoryview]) -> str:
     """SHA-256 of the canonical contract and of the tensors' bytes in the order of their names."""
     sha256 = hashlib.sha256(contract.canonical())

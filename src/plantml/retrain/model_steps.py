@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from plantml import registry, storage
-from plantml.errors import GateError, MissingExtraError, NotFoundError
+from plantml.errors import GateError, InputError, MissingExtraError, NotFoundError
 from plantml.metrics import bootstrap
 from plantml.registry import ledger
 from plantml.registry.version_files import inspect
@@ -37,9 +37,16 @@ def train(work: Work) -> Result:
     """Train the challenger, or resume its training."""
     if find_spec("pytorch_lightning") is None:
         raise MissingExtraError("The challenger cannot be trained", "training is not installed", extra="train")
+    from plantml.train import selection
     from plantml.train import train as training  # only this step needs torch
 
     config = work.config.train
+    if selection.select(work.result("split")["dataset"], config).task != "image":
+        raise InputError(
+            f"{work.config.dataset} is about boxes",
+            "retrain compares and promotes models of whole photos",
+            "Set train.task: image; or train by hand: plantml train, plantml models add",
+        )
     if work.config.start == "warm" and work.model:
         config = config.model_copy(update={"warm_start": work.result("production")["url"]})
     run = training.train(

@@ -9,7 +9,7 @@ from plantml.synth import noise
 from plantml.synth.noise import Plane
 from plantml.synth.picture import Colour, Colours, Picture, blend, clipped, column, scale, unit, vary
 
-_SOILS = ((0.42, 0.27, 0.20), (0.24, 0.19, 0.15), (0.52, 0.43, 0.34), (0.40, 0.37, 0.33), (0.33, 0.25, 0.19))
+SOILS = ((0.42, 0.27, 0.20), (0.24, 0.19, 0.15), (0.52, 0.43, 0.34), (0.40, 0.37, 0.33), (0.33, 0.25, 0.19))
 _LABS = (
     (0.56, 0.54, 0.60),
     (0.66, 0.63, 0.61),
@@ -25,8 +25,8 @@ _GREENS = ((0.20, 0.31, 0.15), (0.33, 0.42, 0.20), (0.13, 0.20, 0.12), (0.44, 0.
 _STRAWS = ((0.70, 0.60, 0.42), (0.45, 0.36, 0.24))
 
 
-def paint_soil(picture: Picture) -> Colours:
-    """Crumbs of earth lit from one side, with pebbles and bits of straw."""
+def paint_soil(picture: Picture, soil: Colour | None = None) -> Colours:
+    """Crumbs of earth of a random or given colour, lit from one side, with pebbles and bits of straw."""
     rng = picture.rng
     crumbs = picture.grain("rough")
     depth = np.float32(rng.uniform(0.2, 0.6)) * picture.noise("grit", rng.uniform(0.25, 0.7))
@@ -38,7 +38,7 @@ def paint_soil(picture: Picture) -> Colours:
     crevices = clipped((depth - np.float32(rng.uniform(0.1, 0.4))) * np.float32(3))
     bright *= np.maximum(crevices, np.float32(0.5))
     bright += np.float32(0.5) * picture.noise("clouds") - np.float32(0.25)
-    colours: Colours = np.maximum(bright, np.float32(0.06))[None] * column(pick(rng, _SOILS))
+    colours: Colours = np.maximum(bright, np.float32(0.06))[None] * column(soil or pick(rng, SOILS))
     if rng.random() < 0.5:
         stones = picture.noise("dots", rng.uniform(0.25, 0.6))
         stony = clipped((stones - np.float32(rng.uniform(0.72, 0.92))) * np.float32(14))
@@ -89,7 +89,7 @@ def paint_field(picture: Picture) -> Colours:
     # What is out of focus has no detail: paint it small.
     zoom = max(1, round(2 * pitch))
     small = Picture(rng, -(-picture.height // zoom), -(-picture.width // zoom), picture.towards)
-    soil, leafy = column(pick(rng, _SOILS)), column(pick(rng, _GREENS))
+    soil, leafy = column(pick(rng, SOILS)), column(pick(rng, _GREENS))
     patches = small.noise("clouds", rng.uniform(1, 3)) - np.float32(rng.uniform(0.25, 0.75))
     base = soil + (leafy - soil) * clipped(patches * np.float32(4) + np.float32(0.5))
     bright = np.float32(0.25) + np.float32(0.6) * small.noise("rough", 2)

@@ -135,11 +135,13 @@ def put(
     radius = seedling.reach * scale
     pool = leaves.limp if seedling.weak else leaves.sound
     first = seedling.turn + turn
-    plan = [(leaves.seed, first + side * math.pi / 2, rng.uniform(0.4, 0.5)) for side in (-1, 1)] if leaves.seed else []
+    posture = (
+        [(leaves.seed, first + side * math.pi / 2, rng.uniform(0.4, 0.5)) for side in (-1, 1)] if leaves.seed else []
+    )
     for nth in range(seedling.leaves):
         age = 1 - nth / (seedling.leaves + 1)
-        plan.append((pool, first + nth * _GOLDEN + rng.normal(0, 0.2), (0.45 + 0.55 * age) * rng.uniform(0.9, 1.1)))
-    for pool, heading, share in plan:
+        posture.append((pool, first + nth * _GOLDEN + rng.normal(0, 0.2), (0.45 + 0.55 * age) * rng.uniform(0.9, 1.1)))
+    for pool, heading, share in posture:
         dx, dy = math.cos(heading), math.sin(heading) * squash
         length, angle = radius * share * math.hypot(dx, dy), math.atan2(dy, dx)
         stalk = length * rng.uniform(0.12, 0.3)

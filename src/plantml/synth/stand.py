@@ -53,8 +53,9 @@ def render_stand(spec: SynthSpec, index: int) -> StandPhoto:
     subject = float(view.scale_at(np.zeros(2)))
     picture = Picture(rng, height, width, towards=rng.uniform(0, 2 * np.pi), subject=subject)
 
-    canvas = _plant_all(picture, planting, view)
-    colours, severities = _colour(picture, canvas, planting)
+    of_stand = np.random.default_rng((*slot.stand_key, 2))
+    canvas = _plant_all(picture, planting, view, of_stand)
+    colours, severities = _colour(picture, canvas, planting, surface.complexion_of(of_stand))
     factor, gloss = surface.shade(picture, canvas, _main_shape(planting))
     scale(colours, factor)
     colours += gloss
@@ -77,7 +78,7 @@ def _main_shape(planting: Planting) -> species.LeafShape:
     return species.shape_of(categories[0] if categories else "")
 
 
-def _plant_all(picture: Picture, planting: Planting, view: View) -> Canvas:
+def _plant_all(picture: Picture, planting: Planting, view: View, of_stand: np.random.Generator) -> Canvas:
     rng, pitch = picture.rng, picture.pitch
     far = rng.uniform(5, 16) * pitch
     shadow = Shadow(
@@ -88,8 +89,9 @@ def _plant_all(picture: Picture, planting: Planting, view: View) -> Canvas:
     )
     canvas = Canvas(picture.height, picture.width, shadow)
     plants = _plants(planting)
+    typical_scale = picture.width / planting.extent[0]  # the same from everywhere
     leaves = {
-        category: seedling.grow_leaves(category, rng, picture.subject or 0)
+        category: seedling.grow_leaves(category, of_stand, typical_scale)
         for category in sorted({plant.shown.category for _, _, plant in plants})
     }
     feet = {number: view.project(np.array(place.at)).tolist() for number, place, _ in plants}
@@ -108,12 +110,13 @@ def _plant_all(picture: Picture, planting: Planting, view: View) -> Canvas:
     return canvas
 
 
-def _colour(picture: Picture, canvas: Canvas, planting: Planting) -> tuple[Colours, dict[int, float]]:
+def _colour(
+    picture: Picture, canvas: Canvas, planting: Planting, face: surface.Complexion
+) -> tuple[Colours, dict[int, float]]:
     """The leaves' colours with all symptoms, and the severity of each plant, by its number."""
-    rng = picture.rng
     plants = _plants(planting)
     veins = canvas.blurred_vein(2.2 * picture.pitch)
-    colours = surface.paint_blades(picture, canvas, _main_shape(planting), surface.complexion_of(rng), veins)
+    colours = surface.paint_blades(picture, canvas, _main_shape(planting), face, veins)
     tints = np.ones((3, 256), np.float32)
     for number, _, plant in plants:
         tints[:, number] = plant.tint

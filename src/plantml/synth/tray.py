@@ -1,14 +1,14 @@
 """Nursery trays from above: a grid of cells with substrate, most of them with one young plant."""
 
 import math
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import ImageFilter
 
 from plantml.synth import ground
 from plantml.synth.noise import Plane
-from plantml.synth.picture import Colours, Picture, clipped, column, filled, scale, unit, vary
+from plantml.synth.picture import Colour, Colours, Picture, clipped, column, filled, scale, unit, vary
 from plantml.synth.planting import Place, Planting, sow
 from plantml.synth.spec import SynthSpec
 from plantml.synth.view import Places, View
@@ -28,6 +28,7 @@ def plan_tray(spec: SynthSpec, key: tuple[int, ...]) -> Planting:
     cols = min(8, max(4, rows + int(rng.integers(1, 3))))
     crop = sow(spec, rng, reach=rng.uniform(0.36, 0.62), leaves=(2, 4))
     opening, round_corners = rng.uniform(0.42, 0.46), rng.uniform(3, 9) if rng.random() < 0.75 else 2.0
+    soil = ground.pick(rng, ground.SOILS)
     plastic = vary(rng, _PLASTICS[int(rng.integers(len(_PLASTICS)))], 0.02)
     places = []
     for row in range(rows):
@@ -39,56 +40,58 @@ def plan_tray(spec: SynthSpec, key: tuple[int, ...]) -> Planting:
             places.append(Place((x, y), plant, cell))
     extent = (cols + 2 * _RIM, rows + 2 * _RIM)
     cells = np.stack([place.cell for place in places if place.cell is not None])
-    return Planting(
-        extent=extent,
-        places=places,
-        look=partial(_look, extent),
-        paint=partial(_paint, extent, cells, plastic),
-    )
+    tray = _Tray(extent, cells, plastic, soil)
+    return Planting(extent, places, tray.look, tray.paint)
 
 
-def _look(extent: tuple[float, float], rng: np.random.Generator, height: int, width: int) -> View:
-    half_turn = math.pi * int(rng.integers(2))
-    turn = half_turn + math.radians(float(np.clip(rng.normal(0, 3), -8, 8)))
-    return View(
-        extent, height, width, turn, tilt=math.radians(rng.uniform(0, 14)), margin=rng.uniform(0.0, 0.05), distance=2.6
-    )
+@dataclass(frozen=True)
+class _Tray:
+    """Width and height, the corners of each cell's opening, and the colours of what it is made of and filled with."""
 
+    extent: tuple[float, float]
+    cells: Places
+    plastic: Colour
+    soil: Colour
 
-def _paint(
-    extent: tuple[float, float], cells: Places, plastic: tuple[float, float, float], picture: Picture, view: View
-) -> Colours:
-    """The tray on a bench, its cells full of substrate."""
-    cell = float(view.scale_at(np.zeros(2)))
-    body = filled(picture, view.project(np.array(extent) / 2 * _superellipse(30.0))[None])
-    middles = cells.mean(axis=1, keepdims=True)
-    openings = filled(picture, view.project(cells))
-    beds = filled(picture, view.project(middles + (cells - middles) * (1 - 2 * _DEPTH)))
-    light = np.array((math.cos(picture.towards), math.sin(picture.towards)))
+    def look(self, rng: np.random.Generator, height: int, width: int) -> View:
+        """From nearly straight above, either way round."""
+        half_turn = math.pi * int(rng.integers(2))
+        turn = half_turn + math.radians(float(np.clip(rng.normal(0, 3), -8, 8)))
+        tilt = math.radians(rng.uniform(0, 14))
+        return View(self.extent, height, width, turn, tilt, margin=rng.uniform(0.0, 0.05), distance=2.6)
 
-    colours = ground.paint_bench(picture)
-    near = unit(body.filter(ImageFilter.BoxBlur(0.16 * cell)))
-    scale(colours, 1 - np.float32(0.65) * _shifted(near, -0.12 * cell * light))
+    def paint(self, picture: Picture, view: View) -> Colours:
+        """The tray on a bench, its cells full of substrate."""
+        cell = float(view.scale_at(np.zeros(2)))
+        body = filled(picture, view.project(np.array(self.extent) / 2 * _superellipse(30.0))[None])
+        middles = self.cells.mean(axis=1, keepdims=True)
+        openings = filled(picture, view.project(self.cells))
+        beds = filled(picture, view.project(middles + (self.cells - middles) * (1 - 2 * _DEPTH)))
+        light = np.array((math.cos(picture.towards), math.sin(picture.towards)))
 
-    sheet = np.float32(0.75) + np.float32(0.5) * picture.noise("clouds")
-    sheet += np.float32(0.25) * (picture.grain("rough") - np.float32(0.5))
-    hole = unit(openings.filter(ImageFilter.BoxBlur(0.03 * cell)))
-    # Edges that face the light shine, the others lie in shade.
-    sheet += np.float32(2.2) * (_shifted(hole, 0.035 * cell * light) - hole)
-    edge = unit(body.filter(ImageFilter.BoxBlur(0.03 * cell)))
-    sheet += np.float32(2.2) * clipped(edge - _shifted(edge, -0.05 * cell * light))
-    tray = np.maximum(sheet, np.float32(0.15))[None] * column(plastic)
+        colours = ground.paint_bench(picture)
+        near = unit(body.filter(ImageFilter.BoxBlur(0.16 * cell)))
+        scale(colours, 1 - np.float32(0.65) * _shifted(near, -0.12 * cell * light))
 
-    wall = unit(beds.filter(ImageFilter.BoxBlur(0.06 * cell)))
-    inside = np.float32(0.35) + np.float32(0.9) * clipped(_shifted(wall, 0.1 * cell * light) - wall)
-    tray += (inside[None] * column(plastic) - tray) * unit(openings)
+        sheet = np.float32(0.75) + np.float32(0.5) * picture.noise("clouds")
+        sheet += np.float32(0.25) * (picture.grain("rough") - np.float32(0.5))
+        hole = unit(openings.filter(ImageFilter.BoxBlur(0.03 * cell)))
+        # Edges that face the light shine, the others lie in shade.
+        sheet += np.float32(2.2) * (_shifted(hole, 0.035 * cell * light) - hole)
+        edge = unit(body.filter(ImageFilter.BoxBlur(0.03 * cell)))
+        sheet += np.float32(2.2) * clipped(edge - _shifted(edge, -0.05 * cell * light))
+        tray = np.maximum(sheet, np.float32(0.15))[None] * column(self.plastic)
 
-    soil = ground.paint_soil(picture)
-    lit = _shifted(unit(beds.filter(ImageFilter.BoxBlur(0.09 * cell))), -0.1 * cell * light)
-    scale(soil, np.float32(0.3) + np.float32(0.8) * lit)
-    tray += (soil - tray) * unit(beds)
-    colours += (tray - colours) * unit(body)
-    return colours
+        wall = unit(beds.filter(ImageFilter.BoxBlur(0.06 * cell)))
+        inside = np.float32(0.35) + np.float32(0.9) * clipped(_shifted(wall, 0.1 * cell * light) - wall)
+        tray += (inside[None] * column(self.plastic) - tray) * unit(openings)
+
+        bed = ground.paint_soil(picture, self.soil)
+        lit = _shifted(unit(beds.filter(ImageFilter.BoxBlur(0.09 * cell))), -0.1 * cell * light)
+        scale(bed, np.float32(0.3) + np.float32(0.8) * lit)
+        tray += (bed - tray) * unit(beds)
+        colours += (tray - colours) * unit(body)
+        return colours
 
 
 def _shifted(plane: Plane, by: Places) -> Plane:

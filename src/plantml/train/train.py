@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from plantml import settings
 from plantml.concurrency import Listener, Stop
@@ -109,7 +110,29 @@ def train(
         InputError: the dataset cannot be trained on, or `out` holds a run with another configuration.
         StoppedError: a signal stopped the training; the same call again resumes.
     """
-    started, machine = time.monotonic(), machine or settings.machine()
+    version = select(dataset, config)
+    options: dict[str, Any] = {"fresh": fresh, "config_lines": config_lines, "stop": stop, "listener": listener}
+    machine = machine or settings.machine()
+    if version.task == "tray":
+        from plantml.train.tray import train_tray  # which trains two runs by `train_run`
+
+        return train_tray(version, out, config, machine, **options)
+    return train_run(version, out, config, machine, **options)
+
+
+def train_run(
+    dataset: Selection,
+    out: str,
+    config: TrainConfig,
+    machine: Machine,
+    *,
+    fresh: bool,
+    config_lines: Sequence[str],
+    stop: Stop,
+    listener: Listener,
+) -> TrainingResult | None:
+    """Train one network; see `train`."""
+    started = time.monotonic()
     distributed.join(config.device, config.devices, config.nodes)
     listener = listener if distributed.is_first() else Listener()
     session = Session(config, RunFolder(out, machine, listener.say), machine, stop, listener)

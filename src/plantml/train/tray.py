@@ -4,13 +4,13 @@ On farms that it has not seen, a detector of diseases falls further than a detec
 ("Plant disease detection in the wild", arXiv:1910.11506).
 """
 
+import functools
 import json
 import time
 from collections.abc import Sequence
 
-from plantml import settings, storage
+from plantml import storage
 from plantml.concurrency import Listener, Stop
-from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.export.onnx import annotated, notes_of
 from plantml.model import bundle as bundles
@@ -21,7 +21,7 @@ from plantml.train import crops, train
 from plantml.train.artifacts import METRICS_FORMAT
 from plantml.train.config import TrainConfig
 from plantml.train.run_folder import METRICS, RunFolder
-from plantml.train.selection import select
+from plantml.train.selection import Selection, select
 from plantml.train.train import TrainingResult
 
 DETECTOR, JUDGE, CROPS = "detector", "classifier", "crops"
@@ -29,27 +29,28 @@ DETECTOR, JUDGE, CROPS = "detector", "classifier", "crops"
 
 
 def train_tray(
-    dataset: str | Version,
+    version: Selection,
     out: str,
     config: TrainConfig,
+    machine: Machine,
     *,
-    machine: Machine | None = None,
-    fresh: bool = False,
-    config_lines: Sequence[str] = (),
+    fresh: bool,
+    config_lines: Sequence[str],
     stop: Stop,
     listener: Listener,
 ) -> TrainingResult | None:
     """Train both stages as runs in `out`, and join them. The same call again resumes. See `train.train`."""
-    started, out, machine = time.monotonic(), storage.absolute(out), machine or settings.machine()
-    version = select(dataset, config)
+    started, out = time.monotonic(), storage.absolute(out)
     halved = config.model_copy(update={"task": "tray", "budget": config.budget and config.budget / 2})
-    common = {"machine": machine, "fresh": fresh, "config_lines": config_lines, "stop": stop, "listener": listener}
+    both = functools.partial(
+        train.train_run, machine=machine, fresh=fresh, config_lines=config_lines, stop=stop, listener=listener
+    )
     listener.say("Stage 1 of 2: finding plants.")
-    detector = train.train(version, storage.join(out, DETECTOR), halved, **common)  # type: ignore[arg-type]
+    detector = both(version, storage.join(out, DETECTOR), halved)
     listener.say("Stage 2 of 2: judging a crop of each.")
     cut = crops.crop_dataset(version, storage.join(out, CROPS), machine, listener.progress("cutting crops"), stop)
     for_crops = halved.model_copy(update={"task": "image", "size": "auto", "where": "", "fold": 0, "folds": 0})
-    classifier = train.train(cut, storage.join(out, JUDGE), for_crops, **common)  # type: ignore[arg-type]
+    classifier = both(select(cut, for_crops), storage.join(out, JUDGE), for_crops)
     if detector is None or classifier is None:
         return None
     run = RunFolder(out, machine, listener.say)

@@ -1,5 +1,6 @@
 """Duplicates: exact, recompressed, rotated or cropped; with their label conflicts and split leaks."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from plantml.data import photos
 from plantml.data.duplicates import Link
 from plantml.data.manifest import SPLITS
 from plantml.data.near_duplicates import joined
+
+_TILE_NAMES = (r"^(.+)[_-]\d+\.\w+$", r"^(.+)[_-]\d+[_-]\d+\.\w+$")
+"""Names of tiles that end in their number, or in their column and row; what comes before is the photo."""
 
 _TURNS = {
     "flip": "flipped horizontally",
@@ -54,7 +58,9 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 def check_crops(subject: Subject) -> Iterator[Finding]:
     """Find crops and free rotations, which hashes miss, by rare keypoints, geometry and pixels."""
-    yield from _findings(subject, by_keypoints(subject))
+    pairs = by_keypoints(subject)
+    yield from _findings(subject, pairs)
+    _suggest_groups(subject, [pair for pair in pairs if pair.code == "overlapping"])
 
 
 def by_keypoints(subject: Subject) -> list[Pair]:
@@ -130,8 +136,10 @@ def _findings(subject: Subject, pairs: Sequence[Pair]) -> Iterator[Finding]:
             yield Finding(code, _best_first(subject, members), _summary(inside), min(pair.score for pair in inside))
     for members, _ in linked([pair for pair in pairs if pair.code != "overlapping"]):
         yield from _conflicts(subject, _best_first(subject, members))
-    for members, _ in linked(pairs):
-        yield from _leaks(subject, _best_first(subject, members))
+        yield from _leaks(subject, _best_first(subject, members), "split-leak", "copies of one photo")
+    # Tiles are no copies: each has pixels of its own, and `clean` must not exclude them.
+    for members, _ in linked([pair for pair in pairs if pair.code == "overlapping"]):
+        yield from _leaks(subject, _best_first(subject, members), "overlap-leak", "overlapping photos")
 
 
 def linked(pairs: Sequence[Pair]) -> list[tuple[list[int], list[Pair]]]:
@@ -171,11 +179,28 @@ def _conflicts(subject: Subject, rows: tuple[int, ...]) -> Iterator[Finding]:
             yield Finding("conflicting-labels", rows, evidence, 1.0, facts)
 
 
-def _leaks(subject: Subject, rows: tuple[int, ...]) -> Iterator[Finding]:
+def _leaks(subject: Subject, rows: tuple[int, ...], code: str, what: str) -> Iterator[Finding]:
     splits = {split for row in rows if (split := subject.version.rows["split"][row]) is not None}
     if len(splits) > 1:
-        evidence = f"copies of one photo are in {' and '.join(name for name in SPLITS if name in splits)}"
-        yield Finding("split-leak", rows, evidence, 1.0, {"splits": sorted(splits)})
+        evidence = f"{what} are in {' and '.join(name for name in SPLITS if name in splits)}"
+        yield Finding(code, rows, evidence, 1.0, {"splits": sorted(splits)})
+
+
+def _suggest_groups(subject: Subject, overlapping: Sequence[Pair]) -> None:
+    """Note the pattern of names that groups the tiles of a photo, if one explains all overlaps."""
+    names, groups = subject.pictures["name"].to_list(), subject.pictures["group"].to_list()
+    if all(groups[pair.first] is not None and groups[pair.first] == groups[pair.second] for pair in overlapping):
+        return
+    for pattern in _TILE_NAMES:
+        matches = [re.search(pattern, name) for name in names]
+        photo = [match[1] if match else name for match, name in zip(matches, names, strict=True)]
+        count = len(set(photo))
+        if 1 < count < len(names) and all(photo[pair.first] == photo[pair.second] for pair in overlapping):
+            subject.notes.append(
+                f"Photos overlap only where names differ in their last numbers, as tiles of {count} photos do."
+                f" To keep these together: plantml dataset split {subject.version.url} --resplit --group-by '{pattern}'"
+            )
+            return
 
 
 def check_groups(subject: Subject) -> Iterator[Finding]:
