@@ -2,11 +2,13 @@
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 from tests.contracts import make_contract
 
 from plantml import storage
@@ -53,6 +55,79 @@ CONTRACT = make_contract(
     input=Fit(SIZE, SIZE, "squash"),
     thresholds={"category": 0.75},
 )
+BUNDLE = Bundle("formula", CONTRACT, "f" * 64, {})
+
+
+class Spots:
+    """Finds every red or blue spot: `apple` or `plum`. No training.
+
+    A spot is a connected area; its box is the smallest around it, so that a test can foresee it.
+    """
+
+    name = "spots"
+
+    def __init__(self, size=64, boxes=16):
+        self.size, self.boxes, self.calls, self.dies_after = size, boxes, 0, None
+
+    def run(self, batch):
+        assert batch.dtype == np.uint8
+        assert batch.shape[1:] == (self.size, self.size, 3)
+        self.calls += 1
+        if self.dies_after is not None and self.calls > self.dies_after:
+            raise KeyboardInterrupt
+        count = len(batch)
+        boxes, score = np.zeros((count, self.boxes, 4), np.float32), np.zeros((count, self.boxes), np.float32)
+        fruit = np.full((count, self.boxes, 2), 0.5, np.float32)
+        for row, pixels in enumerate(batch.astype(int)):
+            red, blue = (pixels[..., one] - pixels[..., other] > 100 for one, other in ((0, 2), (2, 0)))
+            spots = [(where, label) for label, mask in enumerate((red, blue))
+                     for where in ndimage.find_objects(ndimage.label(mask)[0])]  # fmt: skip
+            for place, ((rows, columns), label) in enumerate(spots[: self.boxes]):
+                boxes[row, place] = columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
+                score[row, place] = 0.9
+                fruit[row, place] = (0.9, 0.1) if label == 0 else (0.1, 0.9)
+        return {"boxes": boxes, "score": score, "target.fruit": fruit}
+
+
+DETECTOR = make_contract(
+    Target("fruit", "class", ("apple", "plum")),
+    input=Fit(64, 64),
+    detection={"boxes": 16, "slope": 1, "offset": 0, "threshold": 0.5, "accept": 0.8},
+)
+
+
+@pytest.fixture(scope="session")
+def detector_contract():
+    """What `spots` finds."""
+    return DETECTOR
+
+
+@pytest.fixture
+def spots():
+    """A detector."""
+    return Spots()
+
+
+@pytest.fixture
+def find(spots):
+    """`find(*sources, key=value…)`: a detection of spots; its result and the records that it wrote."""
+    return partial(_detect, Bundle("spots", DETECTOR, "d" * 64, {}), spots)
+
+
+@pytest.fixture
+def paint_spots(tmp_path):
+    """`paint_spots(name, *spots, size=(64, 64))`: a picture with spots, (x, y, w, h, colour); its path."""
+
+    def make(name, *spots, size=(64, 64)):
+        file = tmp_path / "trays" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.new("RGB", size, "black")
+        for x, y, w, h, colour in spots:
+            picture.paste(colour, (x, y, x + w, y + h))
+        picture.save(file)
+        return file
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -73,28 +148,29 @@ def configured(formula):
 
     def make(**settings):
         config = DetectConfig(**settings)
-        return config, build_pipeline(Bundle("formula", CONTRACT, "f" * 64, {}), formula, config, 2)
+        return config, build_pipeline(BUNDLE, formula, config, 2)
 
     return make
 
 
 @pytest.fixture
-def run(configured):
+def run(formula):
     """`run(*sources, key=value…)`: a detection with the formula; its result and the records that it wrote."""
 
-    def work(*sources, stop=None, extras=None, split=None, **settings):
-        config, pipeline = configured(**{key: str(value) if isinstance(value, Path) else value
-                                         for key, value in settings.items()})  # fmt: skip
-        stdout = io.StringIO()
-        with Stop() as own:
-            found = collect([str(source) for source in sources], may_be_empty=True)
-            done = detect(found, pipeline, config, stdout=stdout, stop=stop or own, extras=extras)
-        text = stdout.getvalue()
-        if config.out != "-" and config.out.endswith(".jsonl") and storage.exists(config.out):
-            text = storage.read(config.out).decode("utf-8", "surrogateescape")
-        return done, [json.loads(line) for line in text.splitlines()]
+    return partial(_detect, BUNDLE, formula)
 
-    return work
+
+def _detect(bundle, runtime, *sources, stop=None, extras=None, **settings):
+    config = DetectConfig(**{key: str(value) if isinstance(value, Path) else value for key, value in settings.items()})
+    pipeline = build_pipeline(bundle, runtime, config, 2)
+    stdout = io.StringIO()
+    with Stop() as own:
+        found = collect([str(source) for source in sources], may_be_empty=True)
+        done = detect(found, pipeline, config, stdout=stdout, stop=stop or own, extras=extras)
+    text = stdout.getvalue()
+    if config.out != "-" and config.out.endswith(".jsonl") and storage.exists(config.out):
+        text = storage.read(config.out).decode("utf-8", "surrogateescape")
+    return done, [json.loads(line) for line in text.splitlines()]
 
 
 @pytest.fixture

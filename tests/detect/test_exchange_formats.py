@@ -65,21 +65,6 @@ def test_coco_is_read_by_the_importer(written, write_photos, tmp_path):
     assert {photo.name for photo in source.items} == {"a.jpg", "b/c.jpg"}
 
 
-def test_boxes_are_annotations_of_their_own(written):
-    box = {
-        "x": 10,
-        "y": 20,
-        "w": 100,
-        "h": 50,
-        "score": 0.8,
-        "targets": {"category": RECORDS[0]["targets"]["category"]},
-    }
-    coco, mega = (written(form, [record("a.jpg", boxes=(box,))]) for form in ("coco", "megadetector"))
-    assert [note["bbox"] for note in coco["annotations"]] == [[10, 20, 100, 50]]
-    (found,) = mega["images"][0]["detections"]
-    assert (found["conf"], found["bbox"]) == (0.8, [0.025, 0.0667, 0.25, 0.1667])
-
-
 def check_megadetector(content):
     """The rules of MegaDetector's format 1.4, as its documentation and validator have them."""
     assert set(content) <= {"info", "images", "detection_categories", "classification_categories"}
@@ -117,6 +102,20 @@ def test_megadetector_keeps_to_its_format(written):
     ]
 
 
+def test_megadetector_keeps_to_its_format_with_boxes(detector_contract, tmp_path):
+    """No box goes beyond the photo, however its fractions are rounded."""
+    fruit = {"label": "plum", "score": 0.9, "top": [["plum", 0.9], ["apple", 0.1]]}
+    boxes = [
+        {"x": x, "y": x / 2, "w": 1000 - x, "h": 300 - x / 2, "score": 0.8, "targets": {"fruit": fruit}}
+        for x in (0, 0.13, 333.35, 333.45, 512.25)
+    ]
+    photo = record("a.jpg", boxes=boxes) | {"width": 1000, "targets": {}}
+    out = tmp_path / "mega.json"
+    writers.write(str(out), [writers.OutputRow(photo)], detector_contract, "megadetector")
+    check_megadetector(content := json.loads(out.read_text()))
+    assert [each["conf"] for each in content["images"][0]["detections"]] == [0.8] * 5
+
+
 @pytest.mark.parametrize("form", ["coco", "megadetector"])
 def test_nothing_and_odd_names_are_written(written, form):
     assert written(form, [])["images"] == []
@@ -124,6 +123,6 @@ def test_nothing_and_odd_names_are_written(written, form):
 
 
 def test_an_unknown_format_lists_those_that_are():
-    with pytest.raises(UsageError, match="yolo") as error:
-        writers.writer_of("out.json", "yolo")
-    assert "jsonl, csv, parquet, coco, megadetector" in error.value.hint
+    with pytest.raises(UsageError, match="voc") as error:
+        writers.writer_of("out.json", "voc")
+    assert "jsonl, csv, parquet, coco, megadetector, yolo, label-studio" in error.value.hint

@@ -1,16 +1,22 @@
 """A model whose answers are written in the names of the photos, so that every number can be told beforehand."""
 
+import hashlib
+import io
 import json
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from plantml import settings
+from plantml import settings, storage
 from plantml.concurrency import Stop
+from plantml.data import versions
+from plantml.data.boxes import Box
+from plantml.data.manifest import Version
 from plantml.imaging import Fit
 from plantml.model.bundle import Bundle
-from plantml.model.contract import Architecture, Contract, Origin
+from plantml.model.contract import Architecture, Contract, Detection, Origin
 from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
 from plantml.validate.config import ValidateConfig
@@ -85,8 +91,6 @@ def paint(tmp_path, cli):
 
     Columns: `group`, `split` and any other of a list; photos are test photos if nothing else is said.
     """
-    from PIL import Image
-
     made = 0
 
     def make(photos, name="data", targets=("health", "disease")):
@@ -125,3 +129,79 @@ def judged(tmp_path):
         return validate(data, pipeline, ValidateConfig(resamples=200, **config), machine=machine, other=other)
 
     return run
+
+
+class Finder:
+    """Finds the boxes that were written down for each photo, which its first pixel numbers.
+
+    Answers are (x, y, w, h, score, class number); photos are 32 pixels wide and high, as the input.
+    """
+
+    name = "finder"
+
+    def __init__(self, answers, classes, slots=8) -> None:
+        self.answers, self.classes, self.slots, self.seen = answers, classes, slots, 0
+
+    def run(self, batch):
+        self.seen += len(batch)
+        boxes = np.zeros((len(batch), self.slots, 4), np.float32)
+        score = np.zeros((len(batch), self.slots), np.float32)
+        classes = np.zeros((len(batch), self.slots, self.classes), np.float32)
+        for row, pixels in enumerate(batch):
+            for place, (*sides, certainty, label) in enumerate(self.answers[int(pixels[0, 0, 0])]):
+                boxes[row, place], score[row, place] = sides, certainty
+                classes[row, place] = 0.1
+                classes[row, place, label] = 0.9
+        return {"boxes": boxes, "score": score, "target.health": classes}
+
+
+@pytest.fixture
+def finder(tmp_path):
+    """`finder(answers, digest=…)`: a pipeline of such a model; boxes count from a score of 0.5."""
+
+    def make(answers, digest="finder", classes=("healthy", "diseased"), threshold=0.5):
+        url = tmp_path / f"{digest}.model"
+        url.write_text(json.dumps([digest, answers]))
+        detection = Detection(boxes=8, slope=1.0, offset=0.0, threshold=threshold, accept=0.8)
+        of_boxes = contract([Target("health", "class", classes)]).model_copy(update={"detection": detection})
+        bundle = Bundle(str(url), of_boxes, digest.ljust(64, "0"), {})
+        return Pipeline(bundle, Finder(answers, len(classes)), threads=2, batch=4)
+
+    return make
+
+
+@pytest.fixture
+def draw(tmp_path, make_rows):
+    """`draw(photos)`: a dataset of photos with boxes (x, y, w, h, health), or None for one without annotation."""
+
+    def make(photos, name="boxes", **columns):
+        root = tmp_path / name
+        rows = []
+        for number, drawn in enumerate(photos):
+            pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3)).astype(np.uint8)
+            pixels[0, 0] = number
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "PNG")
+            image_id = hashlib.sha256(buffer.getvalue()).hexdigest()
+            path = f"images/{image_id[:2]}/{image_id}.png"
+            storage.write(str(root / path), buffer.getvalue())
+            boxes = (
+                None
+                if drawn is None
+                else [Box(*sides, {} if label is None else {"health": label}).as_row() for *sides, label in drawn]
+            )
+            rows.append(
+                {
+                    "image_id": image_id,
+                    "path": path,
+                    "format": "PNG",
+                    "width": 32,
+                    "height": 32,
+                    "split": "test",
+                    "boxes": boxes,
+                    **{column: values[number] for column, values in columns.items()},
+                }
+            )
+        return versions.commit(Version(str(root), 0, make_rows(rows), ()), "import", {}, 0).ref
+
+    return make

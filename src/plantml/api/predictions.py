@@ -78,7 +78,7 @@ class Predictions(Sequence[Prediction]):
         from plantml.detect import writers
 
         rows = [writers.flat(record, self.contract) for record in self.records]
-        return pl.DataFrame(rows, schema=writers.flat_schema(self.contract))
+        return pl.DataFrame(rows, schema=writers.schema_of(writers.columns(self.contract)))
 
     def plot(self, limit: int = 48) -> Image.Image:
         """A contact sheet of the first `limit` images with their labels and decisions, for display.

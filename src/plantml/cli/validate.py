@@ -91,12 +91,15 @@ def _show(page: Page, result: "ValidationResult") -> None:
             for name, row in report.per_class.items():
                 around = _interval(result.intervals.get(f"{report.target}.f1[{name}]"))
                 rows.append([name, *(row[score] for score in head), around, row["support"]])
-            page.table((report.target, *head, "f1, 95 %", "photos"), rows)
+            page.table((report.target, *head, "f1, 95 %", result.unit), rows)
+    _show_boxes(page, result)
     _show_slices(page, result)
     _show_comparison(page, result)
     page.line("Decisions: " + ", ".join(f"{name} {number}" for name, number in result.decisions.items()))
     for target, number in result.left_out.items():
-        page.line(f"Left out: {number} photos with a {target} that a model does not know")
+        page.line(f"Left out: {number} {result.unit} with a {target} that a model does not know")
+    if result.unannotated:
+        page.line(f"Left out: {result.unannotated} photos without annotated boxes")
     for name, reason in result.failed[:10]:
         page.line(f"Failed: {name} ({reason})")
     for gate in result.gates:
@@ -105,6 +108,19 @@ def _show(page: Page, result: "ValidationResult") -> None:
         page.line(f"Written: {url}")
     if result.review:
         page.line(f"To label next: {result.review} photos in {result.out}/review")
+
+
+def _show_boxes(page: Page, result: "ValidationResult") -> None:
+    """The scores of each class of box."""
+    scores = ("ap", "ap50", "precision", "recall", "f1", "count_bias", "count_mae")
+    for target, report in result.detections.items():
+        if target != "boxes":
+            rows = []
+            for name, row in report.per_class.items():
+                around = _interval(result.intervals.get(f"boxes.{target}.ap50[{name}]"))
+                numbers = [row.get(score, "") for score in scores]
+                rows.append([name, *numbers[:2], around, *numbers[2:], row["support"]])
+            page.table((f"boxes by {target}", *scores[:2], "ap50, 95 %", *scores[2:], "boxes"), rows)
 
 
 def _show_slices(page: Page, result: "ValidationResult") -> None:
@@ -140,13 +156,21 @@ def _show_comparison(page: Page, result: "ValidationResult") -> None:
             for each in against.differences
         ],
     )  # fmt: skip
-    page.table(
-        ("target", "class", "photos", "only this one correct", "only the other correct", "McNemar's p"),
-        [
-            [duel.target, duel.label or "all", duel.paired.photos, duel.paired.wins, duel.paired.losses, duel.paired.p]
-            for duel in against.duels
-        ],
-    )
+    if against.duels:
+        page.table(
+            ("target", "class", "photos", "only this one correct", "only the other correct", "McNemar's p"),
+            [
+                [
+                    duel.target,
+                    duel.label or "all",
+                    duel.paired.photos,
+                    duel.paired.wins,
+                    duel.paired.losses,
+                    duel.paired.p,
+                ]
+                for duel in against.duels
+            ],
+        )
     page.line(f"{len(against.changed)} predictions differ")
     page.line(against.verdict, style="bold")
 

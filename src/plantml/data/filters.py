@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -19,38 +20,42 @@ _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], pl.Expr]] = {
 _EXAMPLE = """--where 'source == "lab" and disease in ["rust", "blight"] and not brightness < 0.1'"""
 
 
-def where(rows: pl.DataFrame, condition: str) -> pl.DataFrame:
+Functions = Mapping[str, Callable[..., pl.Expr]]
+"""Functions that a condition may call with strings, by name. They raise `ValueError` with a reason."""
+
+
+def where(rows: pl.DataFrame, condition: str, functions: Functions = MappingProxyType({})) -> pl.DataFrame:
     """Rows that match a condition.
 
     It may use columns by name (`meta_camera` also as `camera` if that is not a column), strings, numbers, `None`,
-    `==`, `!=`, `<`, `<=`, `>`, `>=`, `in` a list, a string `in` a column or among its labels, `and`, `or`, `not`.
+    `==`, `!=`, `<`, `<=`, `>`, `>=`, `in` a list, a string `in` a column or among its labels, `and`, `or`, `not`, and
+    calls of `functions`.
 
     Raises:
-        UsageError: the condition is invalid, or names an unknown column.
+        UsageError: the condition is invalid, or names an unknown column or function.
     """
     try:
         tree = ast.parse(condition.strip(), mode="eval")
     except SyntaxError as error:
         raise UsageError(f"--where {condition!r} cannot be read", error.msg, f"Write it like {_EXAMPLE}.") from error
     try:
-        return rows.filter(_Reader(rows.schema, condition).read(tree.body))
+        return rows.filter(_Reader(rows.schema, condition, functions).read(tree.body))
     except pl.exceptions.PolarsError as error:
         raise UsageError(f"--where {condition!r} does not fit the columns", str(error).splitlines()[0]) from error
 
 
 class _Reader:
-    def __init__(self, columns: Mapping[str, Any], condition: str) -> None:
-        self._columns, self._condition = columns, condition
+    def __init__(self, columns: Mapping[str, Any], condition: str, functions: Functions) -> None:
+        self._columns, self._condition, self._functions = columns, condition, functions
 
     def read(self, node: ast.expr) -> Any:
         if isinstance(node, ast.BoolOp):
             parts = [self.read(part) for part in node.values]
             join = pl.all_horizontal if isinstance(node.op, ast.And) else pl.any_horizontal
             return join(*parts)
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            return ~self.read(node.operand)
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return -self.read(node.operand)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub):
+            operand = self.read(node.operand)
+            return ~operand if isinstance(node.op, ast.Not) else -operand
         if isinstance(node, ast.Compare):
             lefts = [node.left, *node.comparators[:-1]]
             parts = [self._compare(*three) for three in zip(lefts, node.ops, node.comparators, strict=True)]
@@ -59,7 +64,18 @@ class _Reader:
             return pl.col(self._column(node.id))
         if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | bool | None):
             return pl.lit(node.value)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in self._functions:
+            return self._call(node.func.id, node)
         raise self._error(f"{ast.unparse(node)!r} is not allowed here")
+
+    def _call(self, name: str, node: ast.Call) -> pl.Expr:
+        words = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+        if node.keywords or len(words) < len(node.args) or not all(isinstance(word, str) for word in words):
+            raise self._error(f"{ast.unparse(node)!r}: {name} takes words in quotation marks")
+        try:
+            return self._functions[name](*words)
+        except ValueError as error:
+            raise self._error(f"{ast.unparse(node)!r}: {error}") from error
 
     def _compare(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> pl.Expr:
         if isinstance(operator, ast.In | ast.NotIn):
@@ -87,7 +103,9 @@ class _Reader:
         for column in (name, f"meta_{name}"):
             if column in self._columns:
                 return column
-        raise self._error(f"there is no column {name!r}; the columns are {', '.join(self._columns)}")
+        raise self._error(
+            f"there is no column {name!r}; the columns are {', '.join(filter(str.isidentifier, self._columns))}"
+        )
 
     def _error(self, why: str) -> UsageError:
         return UsageError(f"--where {self._condition!r} cannot be read", why, f"Write it like {_EXAMPLE}.")

@@ -7,6 +7,7 @@ from typing import Any
 from plantml import storage
 from plantml.errors import InputError, UsageError
 from plantml.model.contract import Contract
+from plantml.model.records import labels_of
 from plantml.parsing import parse_yaml
 
 _EXAMPLE = "Write target: {label: text}, as in configs/advice.yaml."
@@ -35,10 +36,7 @@ class Advice:
             return {"decision": text} if text else {}
         advice = {}
         for target, prediction in record["targets"].items():
-            names = (
-                [prediction["label"]] if "label" in prediction else [name for name, _ in prediction.get("labels", ())]
-            )
-            texts = [self.texts.get(target, {}).get(name, "") for name in names]
+            texts = [self.texts.get(target, {}).get(name, "") for name, _ in labels_of(prediction)]
             if any(texts):
                 advice[target] = "\n".join(text for text in texts if text)
         return advice

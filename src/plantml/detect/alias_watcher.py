@@ -4,12 +4,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from plantml.detect import writers
 from plantml.detect.config import DetectConfig
 from plantml.detect.results import Extras
 from plantml.errors import InputError, PlantmlError
 from plantml.model.bundle import Bundle
 from plantml.model.pipeline import Pipeline
 from plantml.registry import ledger
+
+_NUMBERED = frozenset({"coco", "megadetector", "yolo"})
+"""Formats that number the classes."""
 
 LoadedModel = tuple[Pipeline, Extras]
 
@@ -22,12 +26,15 @@ def watched_alias(bundle: Bundle, config: DetectConfig) -> str:
 
 def output_schema(bundle: Bundle, config: DetectConfig) -> list[Any]:
     """What all models that write to one output must share: targets, and what the output format needs."""
-    fixes_classes = config.format in {"coco", "megadetector"}
+    is_detector = bundle.contract.detection is not None
+    # A detector's tables have a column per class.
+    fixes_classes = config.format in _NUMBERED or (is_detector and not writers.is_jsonl(config))
     targets = [
         [target.name, target.kind, target.unit, *(target.classes if fixes_classes else ())]
         for target in bundle.contract.targets
     ]
-    return [targets, bundle.contract.architecture.embedding if config.embeddings else None]
+    schema: list[Any] = [targets, bundle.contract.architecture.embedding if config.embeddings else None]
+    return [*schema, "boxes"] if is_detector else schema
 
 
 class AliasWatcher:

@@ -1,7 +1,8 @@
-"""`--annotate`: each photo with its predictions below it, in the colour of its decision."""
+"""`--annotate`: each photo with its boxes and tiles, and its predictions below it in the colour of its decision."""
 
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from plantml import imaging, storage
 from plantml.concurrency import Progress, in_threads, silent
-from plantml.detect.record_sheet import COLOURS, prediction_text
+from plantml.detect.record_sheet import COLOURS, counts_text, prediction_text
 from plantml.errors import PlantmlError
+from plantml.imaging.drawing import DrawnBox, draw_boxes
 
 SIDE = 2048
 """Pictures are drawn at most this wide and high, pixels."""
@@ -62,33 +64,80 @@ def draw(data: bytes, record: Mapping[str, Any]) -> bytes:
     scale = photo.width / record["width"]
     text = max(15, photo.width // 40)
     _overlay(photo, record, scale, text)
+    key = _box_key(record)
     lines = [f"{target}: {prediction_text(target, prediction)}" for target, prediction in record["targets"].items()]
+    if "counts" in record:
+        shown = _box_colours(record)[0]
+        lines.append(counts_text({name: counts for name, counts in record["counts"].items() if name != shown}))
     if "tiles" in record:
         lines += _legend(record["tiles"])
     lines += [f"advice: {line}" for advice in record.get("advice", {}).values() for line in advice.splitlines()]
     font = ImageFont.load_default(text)
     wrapped = [row for line in lines for row in _wrap(line, font, photo.width - text)]
-    canvas = Image.new("RGB", (photo.width, photo.height + round(text * (1.4 * (len(wrapped) + 1) + 1.2))), "white")
+    entries = _arranged(key, font, photo.width - text)
+    rows = len(wrapped) + (entries[-1][1] + 1 if entries else 0)
+    canvas = Image.new("RGB", (photo.width, photo.height + round(text * (1.4 * (rows + 1) + 1.2))), "white")
     canvas.paste(photo, (0, 0))
     pen, top, colour = ImageDraw.Draw(canvas), photo.height, COLOURS[record["decision"]]
     pen.rectangle((0, top, photo.width, top + round(text * 1.6)), fill=colour)
     pen.text((text // 2, top + text // 5), record["decision"], fill="white", font=font)
     for number, line in enumerate(wrapped):
         pen.text((text // 2, top + round(text * (1.9 + 1.4 * number))), line, fill="black", font=font)
+    for offset, row, colour, words in entries:
+        x, y = text // 2 + offset, top + round(text * (1.9 + 1.4 * (len(wrapped) + row)))
+        pen.rectangle((x, y + text // 5, x + text * 4 // 5, y + text), fill=colour)
+        pen.text((x + round(text * 1.2), y), words, fill="black", font=font)
     buffer = io.BytesIO()
     canvas.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
 def _overlay(photo: Image.Image, record: Mapping[str, Any], scale: float, text: int) -> None:
-    pen, font = ImageDraw.Draw(photo, "RGBA"), ImageFont.load_default(max(11, text * 2 // 3))
-    for box in record["boxes"]:
-        corners = [round(scale * edge) for edge in (box["x"], box["y"], box["x"] + box["w"], box["y"] + box["h"])]
-        pen.rectangle(corners, outline="#ffeb3b", width=max(2, text // 8))
-        words = ", ".join(prediction_text(target, prediction) for target, prediction in box["targets"].items())
-        pen.text((corners[0], corners[1]), words, fill="white", font=font, stroke_width=2, stroke_fill="black")
+    target, colours = _box_colours(record)
+    boxes = []
+    for box in reversed(record["boxes"]):  # the best on top
+        label = box["decision"] if target is None else box["targets"][target]["label"]
+        sides = {side: scale * box[side] for side in "xywh"}
+        is_doubtful = box["decision"] != "accept"
+        boxes.append(DrawnBox(**sides, colour=colours[label], words=_words(box, target), dashed=is_doubtful))
+    draw_boxes(photo, boxes, text=max(11, text * 2 // 3))
     if "tiles" in record:
-        _grid(pen, record, scale)
+        _grid(ImageDraw.Draw(photo, "RGBA"), record, scale)
+
+
+def _words(box: Mapping[str, Any], target: str | None) -> str:
+    """What a box is; its score if there is nothing else to say."""
+    return f"{box['score']:.2f}" if target is None else prediction_text(target, box["targets"][target])
+
+
+def _box_colours(record: Mapping[str, Any]) -> tuple[str | None, Mapping[str, str]]:
+    """The target whose classes colour the boxes, the first with several, and its colours; else those of decisions."""
+    for target, labels in record.get("counts", {}).items():
+        if target != "boxes" and len(labels) > 1:
+            return target, _class_colours(labels)
+    return None, {decision: colour for decision, colour in COLOURS.items() if decision}
+
+
+def _box_key(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Colour and words of each kind of box in a photo."""
+    target, colours = _box_colours(record)
+    kinds = Counter(box["decision"] if target is None else box["targets"][target]["label"] for box in record["boxes"])
+    names = colours if target is None else record["counts"][target]
+    return [(colours[name], f"{name} {kinds[name]}") for name in names if kinds[name]]
+
+
+def _arranged(
+    key: Sequence[tuple[str, str]], font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> list[tuple[int, int, str, str]]:
+    """Each entry of a key with its place: offset in pixels, line, colour, words."""
+    entries, left, line, gap = [], 0, 0, font.getlength("mm")
+    for colour, words in key:
+        needed = round(font.getlength(words) + 2 * gap)
+        if left and left + needed > width:
+            left, line = 0, line + 1
+        entries.append((left, line, colour, words))
+        left += needed
+    return entries
 
 
 def _grid(pen: ImageDraw.ImageDraw, record: Mapping[str, Any], scale: float) -> None:
@@ -131,7 +180,11 @@ def _displayed_target(tiles: Mapping[str, Any]) -> str | None:
 def _colours(record: Mapping[str, Any], target: str) -> dict[str, str]:
     """A colour per label, the same for all photos whose records name the same classes."""
     names = {label for label, _ in record["targets"][target]["top"]} | set(record["tiles"]["labels"][target])
-    others = sorted(names - _WELL)
+    return _class_colours(sorted(names))
+
+
+def _class_colours(names: Iterable[str]) -> dict[str, str]:
+    others = [name for name in names if name not in _WELL]
     return dict.fromkeys(_WELL, _GREEN) | {name: _PALETTE[n % len(_PALETTE)] for n, name in enumerate(others)}
 
 

@@ -6,6 +6,9 @@ from plantml.settings import Config, Duration, MaxFailures, option
 
 STDOUT = "-"
 
+TableRows = Literal["photos", "boxes"]
+"""What a row of a CSV or Parquet file is."""
+
 
 class DetectConfig(Config):
     """Settings of `plantml detect`."""
@@ -15,8 +18,12 @@ class DetectConfig(Config):
     )
     out: str = option(STDOUT, "Output file: .jsonl, .csv or .parquet; - writes JSON Lines to stdout.", metavar="URL")
     format: str | None = option(
-        None, "Output format: jsonl, csv, parquet, coco or megadetector.", metavar="FORMAT", shown="by file extension"
+        None,
+        "Output format: jsonl, csv, parquet, coco, megadetector, yolo (a .zip) or label-studio.",
+        metavar="FORMAT",
+        shown="by file extension",
     )
+    rows: TableRows = option("photos", "Rows of CSV and Parquet: one per photo, or one per box.")
     split: str | None = option(None, "Read only this split of datasets.")
     column: str | None = option(None, "Column of tables that holds paths or URLs.", metavar="NAME")
     since: str | None = option(

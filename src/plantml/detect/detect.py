@@ -206,6 +206,7 @@ def summarize(
         failures=dict(tally.failures.most_common()),
         decisions=dict(tally.decisions.most_common()),
         labels={name: dict(labels.most_common()) for name, labels in tally.labels.items()},
+        boxes=tally.boxes,
         resumed=resumed,
         skipped=dict(sources.skipped),
         seconds=seconds,

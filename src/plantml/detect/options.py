@@ -10,19 +10,33 @@ from plantml.detect.config import STDOUT, DetectConfig
 from plantml.detect.results import Extras
 from plantml.errors import UsageError
 from plantml.model.bundle import Bundle
+from plantml.model.contract import Contract
 from plantml.model.records import allowed_failures
 
 _NEED_FILE = ("sheet", "embeddings", "annotate", "sort_into", "changed_only", "shard", "journal", "retry_failed")
 """Options that need an output file."""
 
 
+_NEED_PHOTO_TARGETS = {
+    "tta": "flips of a photo give different boxes, which cannot be averaged",
+    "similar": "it has no embeddings of photos",
+    "embeddings": "it has no embeddings of photos",
+    "advice": "it predicts nothing of whole photos",
+    "sort_into": "it predicts nothing of whole photos",
+}
+"""Options that a detector cannot serve, and why."""
+
+
 def check(config: DetectConfig, bundle: Bundle) -> None:
-    """Raise `UsageError` for options that contradict each other, before any image is processed."""
+    """Raise `UsageError` for options that contradict each other or the model, before any image is processed."""
+    if bundle.contract.detection is not None:
+        _check_detector(config)
     allowed_failures(config.max_failures, 0)
     if config.out == STDOUT:
         _check_stdout(config)
     else:
-        writers.writer_of(config.out, config.format)
+        writers.writer_of(config.out, config.format, config.rows)
+    check_output(config, bundle.contract)
     if config.shard is not None:
         _check_shard(config, config.shard)
     if config.watch and (config.changed_only or config.since):
@@ -39,6 +53,20 @@ def check(config: DetectConfig, bundle: Bundle) -> None:
         from plantml.detect import record_filters
 
         record_filters.check(config.where, bundle.contract)
+
+
+def check_output(config: DetectConfig, contract: Contract) -> None:
+    """Raise `UsageError` if the model's records do not fit the output."""
+    for option in ("--rows boxes", "--format yolo"):
+        flag, value = option.removeprefix("--").split()
+        if getattr(config, flag) == value and contract.detection is None:
+            raise UsageError(
+                f"{option} needs a model that finds boxes", "this one predicts for whole photos", "Leave it out."
+            )
+    if config.format == "yolo" and storage.suffix(config.out) != ".zip":
+        raise UsageError(
+            f"{config.out} cannot hold YOLO's files", "they are written as one zip file", "--out boxes.zip"
+        )
 
 
 def check_places(config: DetectConfig) -> None:
@@ -64,15 +92,26 @@ def _check_stdout(config: DetectConfig) -> None:
         if getattr(config, name):
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{option} needs an output file", "", "Name one: --out records.jsonl")
-    if config.format not in {None, "jsonl"}:
+    if config.format not in {None, "jsonl"} or config.rows == "boxes":
         raise UsageError("Standard output supports JSON Lines only", "", "Name a file: --out FILE")
+
+
+def _check_detector(config: DetectConfig) -> None:
+    for name, why in _NEED_PHOTO_TARGETS.items():
+        if getattr(config, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{option} cannot be used with a model that finds boxes",
+                why,
+                "Leave it out, or name a model of whole photos: --model RUN.",
+            )
 
 
 def _check_shard(config: DetectConfig, shard: str) -> None:
     from plantml.detect.shards import Shard
 
     Shard.parse(shard)
-    if writers.writer_of(config.out, config.format) is not writers.FORMATS["jsonl"]:
+    if not writers.is_jsonl(config):
         raise UsageError("--shard writes JSON Lines only", f"{config.out} is not", "--out PART.jsonl")
     if config.where or config.changed_only or config.watch:
         raise UsageError("--shard excludes --where, --changed-only and --watch", "a shard must be complete")

@@ -199,7 +199,7 @@ def publish(
     sinks = _open_sinks(config, contract, journal.published, threads)
     written, results = feed(
         part.locate(rows) if part else rows,
-        lambda fed: writers.write(config.out, fed, contract, config.format),
+        lambda fed: writers.write(config.out, fed, contract, config.format, config.rows),
         sinks,
     )
     journal.mark()

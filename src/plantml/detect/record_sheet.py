@@ -29,7 +29,17 @@ def _lines(record: Mapping[str, Any]) -> list[str]:
     if record["failure"] is not None:
         return [name, record["failure"]]
     lines = [name, *(prediction_text(target, prediction) for target, prediction in record["targets"].items())]
+    if "counts" in record:
+        lines.append(counts_text(record["counts"]))
     return lines if record["decision"] == "accept" else [*lines, f"-> {record['decision']}"]
+
+
+def counts_text(counts: Mapping[str, Any]) -> str:
+    """Counts of boxes in words: `48 boxes: 41 viable, 5 weak, 2 missing`; further targets after semicolons."""
+    targets = [labels for name, labels in counts.items() if name != "boxes"]
+    parts = [", ".join(f"{number} {name}" for name, number in labels.items() if number) for labels in targets]
+    text = f"{counts['boxes']} {'box' if counts['boxes'] == 1 else 'boxes'}"
+    return ": ".join(filter(None, [text, "; ".join(filter(None, parts))]))
 
 
 def prediction_text(target: str, prediction: Mapping[str, Any]) -> str:

@@ -27,7 +27,8 @@ class DetectionResult:
         images: images that have a record.
         failures: failed images by reason code.
         decisions: records by decision.
-        labels: by class target, records by label.
+        labels: by class target, records by label; of a detector, boxes by label.
+        boxes: found in all images; `None` for models of whole images.
         resumed: records from an earlier run.
         skipped: files that were skipped, by reason.
         seconds: duration of processing the new images.
@@ -43,6 +44,7 @@ class DetectionResult:
     failures: Mapping[str, int]
     decisions: Mapping[str, int]
     labels: Mapping[str, Mapping[str, int]]
+    boxes: int | None
     resumed: int
     skipped: Mapping[str, int]
     seconds: float
@@ -59,13 +61,14 @@ class DetectionResult:
 
 
 class Tally:
-    """Counts of records by failure, decision and label."""
+    """Counts of records by failure, decision and label, and of a detector's boxes."""
 
     def __init__(self) -> None:
         self.images = 0
         self.failures: Counter[str] = Counter()
         self.decisions: Counter[str] = Counter()
         self.labels: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.boxes: int | None = None
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Count a record."""
@@ -77,3 +80,8 @@ class Tally:
         for name, prediction in record["targets"].items():
             if "label" in prediction:
                 self.labels[name][prediction["label"]] += 1
+        if "counts" in record:
+            self.boxes = (self.boxes or 0) + record["counts"]["boxes"]
+            for name, labels in record["counts"].items():
+                if name != "boxes":
+                    self.labels[name].update(labels)

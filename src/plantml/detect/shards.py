@@ -15,6 +15,7 @@ from typing import Any
 
 from plantml import storage
 from plantml.detect import writers
+from plantml.detect.config import TableRows
 from plantml.detect.photo_list import PhotoList
 from plantml.detect.writers import OutputRow
 from plantml.errors import InputError, UsageError
@@ -98,7 +99,13 @@ class MergeResult:
     failures: int
 
 
-def merge(parts: Sequence[str], out: str, contract: Contract | None = None, form: str | None = None) -> MergeResult:
+def merge(
+    parts: Sequence[str],
+    out: str,
+    contract: Contract | None = None,
+    form: str | None = None,
+    table: TableRows = "photos",
+) -> MergeResult:
     """Merge the outputs of a sharded detection, in the order of its sources.
 
     For local files, memory does not grow with the number of records. A file that does not exist counts as missing.
@@ -108,12 +115,13 @@ def merge(parts: Sequence[str], out: str, contract: Contract | None = None, form
         out: URL of the output.
         contract: of the model, for formats other than JSON Lines.
         form: see `writers.write`.
+        table: likewise.
 
     Raises:
         InputError: a file is not the output of a shard, or the shards do not belong together.
         UsageError: the format needs a contract.
     """
-    writer = writers.writer_of(out, form)
+    writer = writers.writer_of(out, form, table)
     if contract is None and writer is not writers.FORMATS["jsonl"]:
         raise UsageError("This format needs the model", f"{out} is not JSON Lines", "Name it: --model RUN")
     tally = _Merging()

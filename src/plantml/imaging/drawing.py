@@ -20,7 +20,9 @@ class DrawnBox:
 
 
 def draw_boxes(photo: Image.Image, boxes: Iterable[DrawnBox], *, text: int = 0) -> None:
-    """Draw boxes into an RGB photo, in place. Words that are wider than twice their box are left out.
+    """Draw boxes into an RGB photo, in place: the smaller a box, the thinner its line.
+
+    Words that are wider than their box, or would cover those of a more important box, are left out.
 
     Args:
         photo: the picture.
@@ -29,24 +31,36 @@ def draw_boxes(photo: Image.Image, boxes: Iterable[DrawnBox], *, text: int = 0) 
     """
     pen = ImageDraw.Draw(photo, "RGBA")
     size = text or max(11, photo.width // 60)
-    font, line = ImageFont.load_default(size), max(2, size // 6)
-    for box in boxes:
+    font, drawn = ImageFont.load_default(size), list(boxes)
+    for box in drawn:
         corners = [round(box.x), round(box.y), round(box.x + box.w), round(box.y + box.h)]
+        line = max(1, min(max(2, size // 6), round(min(box.w, box.h) / 16)))
         if box.dashed:
             _dashed(pen, corners, box.colour, line)
         else:
             pen.rectangle(corners, outline=box.colour, width=line)
+    taken: list[tuple[int, int, int, int]] = []
+    for box in reversed(drawn):
         length = font.getlength(box.words)
-        if box.words and length <= max(2 * box.w, 3 * size):
-            left = max(0, min(corners[0], round(photo.width - length - 4)))
-            top = corners[1] - size - 4 if corners[1] >= size + 4 else corners[1]
-            pen.rectangle((left, top, left + length + 4, top + size + 4), fill=f"{box.colour}d0")
-            pen.text((left + 2, top + 1), box.words, fill="white", font=font)
+        if not box.words or length > 1.2 * box.w:
+            continue
+        left = max(0, min(round(box.x), round(photo.width - length - 4)))
+        top = round(box.y) - size - 4 if box.y >= size + 4 else round(box.y)
+        place = left, top, round(left + length + 4), top + size + 4
+        if any(_overlap(place, other) for other in taken):
+            continue
+        taken.append(place)
+        pen.rectangle(place, fill=f"{box.colour}d0")
+        pen.text((left + 2, top + 1), box.words, fill="white", font=font)
+
+
+def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _dashed(pen: ImageDraw.ImageDraw, corners: list[int], colour: str, line: int) -> None:
     left, top, right, bottom = corners
-    dash = 4 * line
+    dash = max(2, min(4 * line, (right - left) // 5, (bottom - top) // 5))
     for start in range(left, right, 2 * dash):
         end = min(start + dash, right)
         pen.line((start, top, end, top), fill=colour, width=line)

@@ -167,8 +167,7 @@ class Pipeline:
                 targets, decision, unknown = self._crop_reader.read(outputs, row)
                 decision = worst([decision, box["decision"]])
                 boxes.append({**box, "targets": targets, "unknown": unknown, "decision": decision})
-        changed = replace(record, boxes=tuple(boxes), decision=worst(box["decision"] for box in boxes))
-        return replace(prediction, record=changed)
+        return replace(prediction, record=self._reader.with_boxes(record, boxes))
 
     def _predict(
         self, sources: Sequence[tuple[str, Callable[[], tuple[imaging.Facts, Pixels]], str | None]]
@@ -198,9 +197,9 @@ class Pipeline:
     ) -> Prediction:
         size = facts.width, facts.height
         if self.bundle.contract.detection is not None:
-            boxes, decision = self._reader.read_boxes(outputs, row, *size)
-            record = Record(url, image_id, *size, self.bundle.digest, {}, boxes, decision, None, None)
-            return Prediction(record, {}, None)
+            record = Record(url, image_id, *size, self.bundle.digest, {}, (), None, None, None)
+            boxes = self._reader.read_boxes(outputs, row, *size)
+            return Prediction(self._reader.with_boxes(record, boxes), {}, None)
         targets, decision, unknown = self._reader.read(outputs, row)
         record = Record(url, image_id, *size, self.bundle.digest, targets, (), decision, unknown, None)
         probabilities = {target.name: outputs[f"target.{target.name}"][row] for target in self.bundle.contract.targets}

@@ -5,8 +5,9 @@ The keys are always there; `plantml_record` is the version of their meaning.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -44,6 +45,7 @@ class Record:
         decision: the worst over all targets, or over all boxes; `None` after a failure.
         unknown: how unlike the training photos it is; `None` after a failure.
         failure: why there is no prediction; `None` if there is one.
+        counts: of the boxes, see `Reader.count`; `None` for models of whole images, and after a failure.
     """
 
     image: str
@@ -56,10 +58,13 @@ class Record:
     decision: Decision | None
     unknown: float | None
     failure: str | None
+    counts: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The record as JSON types, keys in their documented order."""
+        """The record as JSON types, keys in their documented order; without `counts` if there are none."""
         keys = {name: getattr(self, name) for name in self.__slots__}
+        if self.counts is None:
+            del keys["counts"]
         return {"plantml_record": FORMAT, **keys, "boxes": list(self.boxes)}
 
 
@@ -102,10 +107,8 @@ class Reader:
         unknown = round(float(outputs["unknown"][row]), DIGITS)
         return answers, "unknown" if unknown > self.contract.unknown_threshold else decision, unknown
 
-    def read_boxes(
-        self, outputs: Outputs, row: int, width: int, height: int
-    ) -> tuple[tuple[Mapping[str, Any], ...], Decision]:
-        """The boxes of one row of a detector's outputs that count, and the decision.
+    def read_boxes(self, outputs: Outputs, row: int, width: int, height: int) -> list[Mapping[str, Any]]:
+        """The boxes of one row of a detector's outputs that count, best first.
 
         Args:
             outputs: of a batch.
@@ -120,7 +123,7 @@ class Reader:
         corners = self.contract.input.placement(width, height).to_photo(outputs["boxes"][row, :number])
         low, high = corners[:, :2].clip(0, [width, height]), (corners[:, :2] + corners[:, 2:]).clip(0, [width, height])
         sides = np.hstack([low, high - low]).round(2)
-        boxes = []
+        boxes: list[Mapping[str, Any]] = []
         for place in np.flatnonzero((sides[:, 2:] > 0).all(axis=1)).tolist():  # others lie in the padding
             answers, decision = self._answers(
                 {name: values[row, place] for name, values in outputs.items() if name.startswith("target.")}
@@ -128,7 +131,21 @@ class Reader:
             decision = decision if scores[place] >= detection.accept else "review"
             named = dict(zip("xywh", sides[place].tolist(), strict=True))
             boxes.append({**named, "score": scores[place], "targets": answers, "decision": decision})
-        return tuple(boxes), worst(box["decision"] for box in boxes)
+        return boxes
+
+    def with_boxes(self, record: Record, boxes: Sequence[Mapping[str, Any]]) -> Record:
+        """A detector's record with these boxes, their counts and the worst of their decisions."""
+        decision = worst(box["decision"] for box in boxes)
+        return replace(record, boxes=tuple(boxes), decision=decision, counts=self.count(boxes))
+
+    def count(self, boxes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Counts of boxes: `boxes` in all, and by target with classes, by class in the model's order."""
+        counts: dict[str, Any] = {"boxes": len(boxes)}
+        for target in self.contract.targets:
+            if target.classes:
+                labels = Counter(label for box in boxes for label, _ in labels_of(box["targets"].get(target.name, {})))
+                counts[target.name] = {name: labels[name] for name in target.classes}
+        return counts
 
     def _answers(self, outputs: Mapping[str, NDArray[np.float32]]) -> tuple[dict[str, Mapping[str, Any]], Decision]:
         """The answers for one image or box, and the worst decision over its targets."""
@@ -153,6 +170,11 @@ class Reader:
         health, disease = self._pair
         at = (target.classes.index(answers[target.name]["label"]) for target in (health, disease))
         return not valid_combinations(health, disease)[tuple(at)]
+
+
+def labels_of(prediction: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The labels of a prediction for one target, with their scores; none of a value."""
+    return [(prediction["label"], prediction["score"])] if "label" in prediction else list(prediction.get("labels", ()))
 
 
 def _read_class(target: Target, output: NDArray[np.float32], top_k: int) -> tuple[Mapping[str, Any], float]:

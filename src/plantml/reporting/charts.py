@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from plantml.metrics import ClassReport
 from plantml.metrics.calibration import Reliability, Threshold
+from plantml.metrics.detection import DetectionReport, Detections, true_positives
 from plantml.metrics.selective import Curve, Floats
 from plantml.metrics.statistics import BINS, calibration_bins
 
@@ -24,20 +25,31 @@ _FEW = 5
 
 def confusion(report: ClassReport) -> bytes:
     """The confusion matrix of a class target: shares of each true class as colour, photos as numbers."""
-    size = len(report.classes)
+    title = f"{report.target}: macro-F1 {report.scores['macro_f1']:.3f}, {report.photos} photos"
+    return _matrix(report.confusion, report.classes, title)
+
+
+def box_confusion(name: str, report: DetectionReport) -> bytes:
+    """The confusion matrix of boxes: false ones are background in truth, missed ones are predicted as background."""
+    true = int(report.confusion[:-1].sum())
+    title = f"{name}: {true} boxes in {report.photos} photos, score from {report.threshold:.3f}"
+    return _matrix(report.confusion, (*report.classes, "background"), title)
+
+
+def _matrix(counts: NDArray[np.integer], classes: Sequence[str], title: str) -> bytes:
+    size = len(classes)
     figure = canvas(max(4.0, 0.55 * size + 2.4), max(3.4, 0.5 * size + 2.0))
     axes = figure.subplots()
-    support = report.confusion.sum(axis=1, keepdims=True)
-    share = report.confusion / np.maximum(support, 1)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Greens", vmin=0, vmax=1)
-    names = [text(name) for name in report.classes]
+    names = [text(name) for name in classes]
     axes.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(f"{report.target}: macro-F1 {report.scores['macro_f1']:.3f}, {report.photos} photos")
+    axes.set_title(text(title), fontsize=10)
     if size <= 30:
-        for (row, column), number in np.ndenumerate(report.confusion):
+        for (row, column), number in np.ndenumerate(counts):
             if number:
                 colour = "white" if share[row, column] > 0.5 else "black"
                 axes.text(column, row, str(number), ha="center", va="center", color=colour, fontsize=8)
@@ -194,23 +206,14 @@ def _selective_title(target: str, threshold: Threshold | None) -> str:
     )
 
 
-def precision_recall(
-    scores: Floats, right: Mapping[float, NDArray[np.bool_]], annotated: int, threshold: float
-) -> bytes:
-    """Precision over recall of boxes.
-
-    Args:
-        scores: of the predicted boxes, [n].
-        right: by intersection over union, which of them match an annotated box, [n].
-        annotated: number of annotated boxes.
-        threshold: score from which boxes count, which is marked.
-    """
+def precision_recall(detections: Detections, threshold: float) -> bytes:
+    """Precision over recall of predicted boxes, with the score from which they count marked."""
     figure = canvas(5.4, 4.2)
     axes = figure.subplots()
-    order, counted = np.argsort(-scores, kind="stable"), int((scores >= threshold).sum())
-    for (overlap, hits), colour in zip(right.items(), (_INK, "#66bb6a", _GREY), strict=False):
-        recall = np.cumsum(hits[order]) / max(1, annotated)
-        precision = np.cumsum(hits[order]) / np.arange(1, len(order) + 1)
+    order, counted = np.argsort(-detections.scores, kind="stable"), int((detections.scores >= threshold).sum())
+    for overlap, colour in ((0.5, _INK), (0.75, "#66bb6a"), (0.9, _GREY)):
+        hits = np.cumsum(true_positives(detections, overlap)[order])
+        recall, precision = hits / max(1, len(detections.true_boxes)), hits / np.arange(1, len(order) + 1)
         axes.plot(recall, precision, color=colour, label=f"IoU {overlap:.2f}")
         if counted:
             axes.plot(recall[counted - 1], precision[counted - 1], "o", color=colour)
@@ -272,6 +275,27 @@ def agreement(target: str, unit: str | None, truth: Floats, predicted: Floats) -
     axes.set_xlabel(f"label{in_unit}")
     axes.set_ylabel(f"prediction{in_unit}")
     axes.set_title(f"{text(target)}: {len(truth)} photos", fontsize=10)
+    axes.grid(alpha=0.3)
+    return png(figure)
+
+
+def counting(true: NDArray[np.integer], predicted: NDArray[np.integer]) -> bytes:
+    """Predicted against annotated number of boxes by photo, int [N]; larger dots are more photos."""
+    figure = canvas(4.6, 4.2)
+    axes = figure.subplots()
+    pairs, photos = np.unique(np.stack([true, predicted], axis=1), axis=0, return_counts=True)
+    top = int(pairs.max(initial=1)) * 1.05 + 0.5
+    axes.plot((0, top), (0, top), color=_GREY, linestyle=":", linewidth=1)
+    axes.scatter(pairs[:, 0], pairs[:, 1], s=16 * np.sqrt(photos), color=_INK, alpha=0.6, linewidths=0)
+    axes.set_xlim(-0.5, top)
+    axes.set_ylim(-0.5, top)
+    axes.set_aspect("equal")
+    axes.set_xlabel("annotated boxes")
+    axes.set_ylabel("predicted boxes")
+    errors = predicted - true
+    axes.set_title(
+        f"boxes per photo, {len(true)} photos: bias {errors.mean():+.2f}, MAE {np.abs(errors).mean():.2f}", fontsize=10
+    )
     axes.grid(alpha=0.3)
     return png(figure)
 

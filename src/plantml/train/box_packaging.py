@@ -107,12 +107,7 @@ def package(net: CentreNet, plan: Plan, architecture: Architecture, val: BoxPhot
         "onnx": asdict(proven),
     }
     plots = {
-        "precision_recall.png": charts.precision_recall(
-            detections.scores,
-            {iou: metrics_of_boxes.true_positives(detections, iou) for iou in (0.5, 0.75, 0.9)},
-            len(detections.true_boxes),
-            threshold,
-        ),
+        "precision_recall.png": charts.precision_recall(detections, threshold),
         "validation.png": _sheet(predicted, val, detection),
         "sizes.png": charts.box_sizes(np.concatenate([each[:, 2:] for each in val.boxes])),
         **{f"confusion_{each.target}.png": charts.confusion(each) for each in reports if isinstance(each, ClassReport)},

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml import metrics
-from plantml.metrics import Interval, Paired, Replicates, ValueReport, bootstrap
+from plantml.metrics import Groups, Interval, Paired, Replicates, ValueReport, bootstrap
 from plantml.targets import Target
+from plantml.validate import box_scoring
+from plantml.validate.box_scoring import BOXES, BoxEvaluation, BoxOutcomes
 from plantml.validate.gates import Gate
 from plantml.validate.scoring import JOINT, Evaluation, Outcomes, class_groups
 
@@ -147,7 +149,46 @@ def compare(
         duels=_duels(mine, others),
         changed=_changed(mine, others),
         names=names,
-        gates=[] if max_drop is None else _gates(mine, this, other, max_drop, same=same_model),
+        gates=[] if max_drop is None else _label_gates(mine, this, other, max_drop, same=same_model),
+    )
+
+
+def compare_boxes(
+    ref: str,
+    digest: str,
+    ours: tuple[BoxOutcomes, BoxEvaluation],
+    theirs: tuple[BoxOutcomes, BoxEvaluation],
+    *,
+    names: Sequence[str],
+    max_drop: float | None,
+    same_model: bool = False,
+) -> Comparison:
+    """Compare two models that find boxes; see `compare`. Average precision decides, and nobody wins a single photo."""
+    (mine, this), (others, other) = ours, theirs
+    same = {target.name for target in mine.targets} == {target.name for target in others.targets}
+    both = [name for name in this.scores if name in other.scores and (same or "." in name)]
+    dropping = [(f"{BOXES}.{score}", mine.photos) for score in ("ap", "f1")]
+    for target in mine.classified:
+        report = this.detections[target.name]
+        rows = report.per_class.items()
+        dropping += [(f"{BOXES}.{target.name}.f1[{label}]", report.photos) for label, row in rows if row["support"]]
+    gates = []
+    if max_drop is not None:
+        groups = mine.groups, box_scoring.class_groups(mine)
+        gates = _gates(dropping, groups, (this, other), max_drop, same=same_model)
+    first, second = mine.counts(), others.counts()
+    changed = {
+        at: [name for name in first if name in second and first[name][at] != second[name][at]]
+        for at in range(mine.photos)
+    }
+    return Comparison(
+        model=digest,
+        ref=ref,
+        differences=[_difference(name, this, other) for name in both],
+        duels=(),
+        changed={at: differing for at, differing in changed.items() if differing},
+        names=names,
+        gates=gates,
     )
 
 
@@ -228,29 +269,40 @@ def predicted_labels(target: Target, outcomes: Outcomes) -> list[Any]:
     ]
 
 
-def _gates(mine: Outcomes, this: Evaluation, other: Evaluation, bound: float, *, same: bool) -> list[Gate]:
-    """The mean over classes may not drop by more than `bound`, nor the F1 of a class; nor the R2 of a value.
+def _label_gates(mine: Outcomes, this: Evaluation, other: Evaluation, bound: float, *, same: bool) -> list[Gate]:
+    """The mean over classes may not drop by more than `bound`, nor the F1 of a class; nor the R2 of a value."""
+    names = []
+    for report in this.reports:
+        name = f"{report.target}.{'r2' if isinstance(report, ValueReport) else 'macro_f1'}"
+        names.append((name, report.photos))
+        if not isinstance(report, ValueReport):
+            rows = report.per_class.items()
+            names += [(f"{report.target}.f1[{label}]", int(row["support"])) for label, row in rows if row["support"]]
+    return _gates(names, (mine.groups, class_groups(mine)), (this, other), bound, same=same)
+
+
+def _gates(
+    names: Sequence[tuple[str, int]],
+    groups: tuple[Groups, Mapping[str, int]],
+    models: tuple[Evaluation, Evaluation],
+    bound: float,
+    *,
+    same: bool,
+) -> list[Gate]:
+    """Scores, each with its number of photos, may not drop by more than `bound`; `groups`: all, and those of classes.
 
     A class in too few groups has no interval, and its drop is not resolvable. Where two models, unless they are the
     same one, differ on no photo, the interval is that of a share that was not seen once in so many groups.
     """
-    sizes = class_groups(mine)
-    gates = []
-    for report in this.reports:
-        name = f"{report.target}.{'r2' if isinstance(report, ValueReport) else 'macro_f1'}"
-        gates.append((name, report.photos))
-        if not isinstance(report, ValueReport):
-            rows = report.per_class.items()
-            gates += [(f"{report.target}.f1[{label}]", int(row["support"])) for label, row in rows if row["support"]]
-    judged = []
-    for name, photos in gates:
-        if name in other.every:
+    (this, other), (everyone, sizes), judged = models, groups, []
+    for name, photos in names:
+        if name in this.every and name in other.every:
             drop = other.every[name] - this.every[name]
-            groups = sizes.get(name, mine.groups.count)
-            drawn = _paired(name, other.replicates, this.replicates) if groups >= bootstrap.FEW else None
+            count = sizes.get(name, everyone.count)
+            drawn = _paired(name, other.replicates, this.replicates) if count >= bootstrap.FEW else None
             interval = metrics.interval("difference", drop, drawn)
             if interval and drawn is not None and not drawn.any() and not same:
-                unseen = 1 - ((1 - bootstrap.LEVEL) / 2) ** (1 / groups)
+                unseen = 1 - ((1 - bootstrap.LEVEL) / 2) ** (1 / count)
                 interval = Interval(-unseen, unseen)
             judged.append(Gate(name, "max_drop", bound, drop, interval, photos))
     return judged

@@ -1,7 +1,7 @@
 """Leaks: near-duplicates of training photos, and photos of their groups, among the validated photos."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,7 @@ from plantml.data.manifest import Version
 from plantml.errors import PlantmlError
 from plantml.metrics import Interval
 from plantml.model.contract import Contract
-from plantml.validate.config import ValidateConfig
-from plantml.validate.predictions import Predictions
-from plantml.validate.scoring import Evaluation, evaluate, outcomes
-from plantml.validate.selection import Photos
+from plantml.validate.scoring import Evaluation
 
 _COLUMNS = ("image_id", "phash", "entropy", "contrast", "group", "home")
 
@@ -81,21 +78,27 @@ def leaked_rows(rows: pl.DataFrame, trained: pl.DataFrame) -> NDArray[np.bool_]:
 
 def leaks(
     trained: pl.DataFrame,
-    photos: Photos,
-    predictions: Predictions,
+    rows: pl.DataFrame,
     readable: Sequence[int],
     raw: Evaluation,
-    *,
-    config: ValidateConfig,
+    evaluate: Callable[[Sequence[int]], Evaluation],
 ) -> Leaks | None:
-    """The leaks among the readable photos, with the scores of all and of the others; `None` without training photos."""
+    """The leaks among the readable photos, with the scores of all and of the others; `None` without training photos.
+
+    Args:
+        trained: rows of the training photos.
+        rows: of the validated photos.
+        readable: places of those with a prediction.
+        raw: scores of all readable ones.
+        evaluate: gives the scores of the photos at some places.
+    """
     if trained.is_empty():
         return None
-    leaked = leaked_rows(photos.rows[list(readable)], trained)
+    leaked = leaked_rows(rows[list(readable)], trained)
     rest = [at for at, is_leaked in zip(readable, leaked, strict=True) if not is_leaked]
     scores, intervals = {}, {}
     if leaked.any() and rest:
-        clean = evaluate(outcomes(photos.targets, photos, predictions, rest), config)
+        clean = evaluate(rest)
         scores = dict(clean.scores)
         intervals = {name: each for name, each in clean.intervals.items() if name in scores}
     return Leaks(len(leaked), int(leaked.sum()), trained.height, dict(raw.scores), scores, intervals)

@@ -20,6 +20,7 @@ from plantml.imaging import Pixels
 from plantml.model.contract import Contract
 from plantml.model.pipeline import Pipeline, Prediction
 from plantml.model.records import Record
+from plantml.validate import box_outputs
 from plantml.validate.prediction_cache import PredictionCache, photo_keys
 from plantml.validate.selection import DATASET
 
@@ -52,7 +53,7 @@ class Predictions:
     """A model's predictions for photos, in their order.
 
     Attributes:
-        items: one prediction per photo.
+        items: one prediction per photo; of models that find boxes, `probabilities` are as in `box_outputs`.
         new: predictions that were computed now; the others came from the cache.
     """
 
@@ -88,7 +89,8 @@ def predict(pipeline: Pipeline, rows: pl.DataFrame, cache: PredictionCache, mach
     done = len(urls) - len(missing)
     progress(done, len(urls))
     contents = photos.read_ahead(stop.until((rows["image_id"][at], urls[at]) for at in missing), machine.photos)
-    chunks = in_threads(pipeline.predict_bytes, batched(contents, pipeline.batch), pipeline.threads)
+    work = pipeline.predict_bytes if contract.detection is None else box_outputs.predictor(pipeline)
+    chunks = in_threads(work, batched(contents, pipeline.batch), pipeline.threads)
     try:
         for at, prediction in zip(missing, chain.from_iterable(chunks), strict=False):  # a stop ends them early
             restored[at] = prediction
@@ -165,6 +167,8 @@ def predict_changed(
 
 
 def _joined(contract: Contract, probabilities: Mapping[str, Floats]) -> Floats:
+    if contract.detection is not None:
+        return box_outputs.joined(contract, probabilities)
     return np.concatenate([probabilities[target.name] for target in contract.targets])
 
 
@@ -174,15 +178,21 @@ def _split(contract: Contract, numbers: Floats) -> dict[str, Floats]:
     return {target.name: part for target, part in zip(contract.targets, parts, strict=True)}
 
 
+def _fits(contract: Contract, numbers: Floats) -> bool:
+    return len(numbers) == sum(target.size for target in contract.targets)
+
+
 def _by_change(numbers: Floats, changes: Mapping[str, Any], contract: Contract) -> Mapping[str, Mapping[str, Floats]]:
     parts = np.split(numbers, len(changes))
     return {name: _split(contract, part) for name, part in zip(changes, parts, strict=True)}
 
 
 def _restored(cached: tuple[str, Floats] | None, contract: Contract, url: str) -> Prediction | None:
-    if cached is None or len(cached[1]) != sum(target.size for target in contract.targets):
+    fits = _fits if contract.detection is None else box_outputs.fits
+    if cached is None or not fits(contract, cached[1]):
         return None
     content: dict[str, Any] = json.loads(cached[0])
     content.pop("plantml_record")
     record = Record(**{**content, "image": url, "boxes": tuple(content["boxes"])})
-    return Prediction(record, _split(contract, cached[1]), None)
+    split = _split if contract.detection is None else box_outputs.split
+    return Prediction(record, split(contract, cached[1]), None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from plantml import imaging
 from plantml.concurrency import Progress, in_threads, silent
@@ -20,7 +21,7 @@ from plantml.reporting import charts, documents
 from plantml.targets import Target
 from plantml.validate import occlusion, review
 from plantml.validate.compare import percent, predicted_labels
-from plantml.validate.results import Validation
+from plantml.validate.results import Validation, ValidationResult
 
 _SIDE = 200
 _WORST, _FURTHEST, _CHANGED, _NEXT, _SLICES = 12, 6, 12, 12, 25
@@ -46,6 +47,19 @@ _WORDS = {
     "r2": "R²",
     "mae": "mean absolute error",
     "mse": "mean squared error",
+    "boxes.ap": "average precision (AP)",
+    "boxes.ap50": "AP at IoU 0.50",
+    "boxes.ap75": "AP at IoU 0.75",
+    "boxes.ap_small": "AP of small boxes",
+    "boxes.ap_medium": "AP of medium boxes",
+    "boxes.ap_large": "AP of large boxes",
+    "boxes.precision": "precision",
+    "boxes.recall": "recall",
+    "boxes.f1": "F1",
+    "boxes.count_bias": "boxes too many per photo",
+    "boxes.count_mae": "counting error per photo",
+    "boxes.count_exact": "photos counted exactly",
+    "boxes.ece": "calibration error (ECE)",
 }
 
 
@@ -93,18 +107,16 @@ def _curves(validation: Validation, target: Target) -> dict[str, bytes]:
     confidence, right = calibration.confidences(target, outputs, labels)
     scores, good = calibration.judged(target, outputs, labels)
     contract, curve = validation.pipeline.bundle.contract, selective.risk_coverage(scores, good)
-    in_service = _in_service(contract.thresholds.get(target.name), scores, good)
-    marked = (
-        in_service if in_service and in_service.score > confidence.min(initial=1.0) else None
-    )  # else it is off the picture
+    applied = threshold_on(contract.thresholds.get(target.name), scores, good)
+    marked = applied if applied and applied.score > confidence.min(initial=1.0) else None  # else it is off the picture
     after = calibration.reliability(confidence, right)
     return {
         "reliability": charts.reliability(target.name, (confidence, right), None, after, marked),
-        "risk_coverage": charts.risk_coverage(target.name, curve, contract.target_risk or _RISK, in_service),
+        "risk_coverage": charts.risk_coverage(target.name, curve, contract.target_risk or _RISK, applied),
     }
 
 
-def _in_service(score: float | None, scores: Any, right: Any) -> Threshold | None:
+def threshold_on(score: float | None, scores: Any, right: Any) -> Threshold | None:
     """The model's own threshold on these photos. It was fixed before, so its bound needs no correction for a search."""
     if score is None:
         return None
@@ -120,9 +132,23 @@ def _in_service(score: float | None, scores: Any, right: Any) -> Threshold | Non
     )
 
 
-def render(validation: Validation, progress: Progress = silent) -> bytes:
-    """The page as UTF-8 bytes."""
+def render(validation: Validation, drawn: Mapping[str, bytes], progress: Progress = silent) -> bytes:
+    """The page as UTF-8 bytes, with charts as `pictures` gives them."""
     result = validation.result
+    return fill(
+        result,
+        drawn,
+        headline=headline(result, {name: value for name, value in result.scores.items() if "." not in name}),
+        targets=[_target(validation, target) for target in validation.photos.targets],
+        worst=_worst(validation, progress),
+        furthest=[photo for target in validation.photos.targets for photo in _furthest(validation, target)],
+        changed=_changed(validation),
+        next=_next(validation),
+    )
+
+
+def fill(result: ValidationResult, drawn: Mapping[str, bytes], **sections: Any) -> bytes:
+    """The page of a result with its charts, by file name, and the sections that depend on the model's task."""
     text = documents.fill(
         "plantml.validate",
         "report.html",
@@ -130,24 +156,18 @@ def render(validation: Validation, progress: Progress = silent) -> bytes:
         result=result,
         config=result.config,
         level=f"{LEVEL:.0%}".replace("%", " %"),
-        headline=_headline(validation),
-        targets=[_target(validation, target) for target in validation.photos.targets],
-        charts={name: documents.data_url(data, "png") for name, data in pictures(validation).items()},
+        charts={name: documents.data_url(data, "png") for name, data in drawn.items()},
         slices=result.slices[:_SLICES],
-        worst=_worst(validation, progress),
-        furthest=[photo for target in validation.photos.targets for photo in _furthest(validation, target)],
-        changed=_changed(validation),
-        next=_next(validation),
         words=_WORDS,
+        **sections,
     )
     return text.encode()
 
 
-def _headline(validation: Validation) -> dict[str, Any]:
-    """The scores as a table: a row a score, a column a target."""
-    reports = validation.result.reports
+def headline(result: ValidationResult, overall: Mapping[str, float]) -> dict[str, Any]:
+    """The scores of the page's head, and those of targets as a table: a row a score, a column a target."""
+    reports = result.reports
     names = list(dict.fromkeys(name for report in reports for name in report.scores))
-    overall = {name: value for name, value in validation.result.scores.items() if "." not in name}
     return {
         "overall": overall,
         "targets": [report.target for report in reports],
@@ -219,7 +239,9 @@ def _photo(validation: Validation, place: int, lines: Sequence[tuple[str, str]],
     row = validation.photos.rows.row(place, named=True)
     picture = ""
     with contextlib.suppress(*photos.UNREADABLE):
-        picture = _thumbnail(photos.read(row["image_id"], row["url"], validation.photo_cache))
+        picture = as_data_url(
+            imaging.thumbnail(photos.read(row["image_id"], row["url"], validation.photo_cache), _SIDE)
+        )
     return Photo(row["name"], picture, "", lines, badge)
 
 
@@ -230,7 +252,7 @@ def _wrong_photo(validation: Validation, one: tuple[int, Target, int]) -> Photo:
     picture, looked_at = "", ""
     with contextlib.suppress(*photos.UNREADABLE):
         data = photos.read(row["image_id"], row["url"], validation.photo_cache)
-        picture = _thumbnail(data)
+        picture = as_data_url(imaging.thumbnail(data, _SIDE))
         pixels = imaging.decode(data, validation.pipeline.bundle.contract.input)
         fall = occlusion.occlusion(validation.pipeline.runtime, pixels, target.name, output)
         looked_at = documents.data_url(occlusion.overlay(pixels, fall, _SIDE), "jpeg")
@@ -304,9 +326,10 @@ def _words(target: Target, prediction: Prediction) -> str:
     return "|".join(name for name, _ in predicted["labels"])
 
 
-def _thumbnail(data: bytes) -> str:
+def as_data_url(picture: Image.Image) -> str:
+    """A picture as JPEG in a URL."""
     buffer = io.BytesIO()
-    imaging.thumbnail(data, _SIDE).save(buffer, "JPEG", quality=78)
+    picture.save(buffer, "JPEG", quality=78)
     return documents.data_url(buffer.getvalue(), "jpeg")
 
 

@@ -1,17 +1,19 @@
 """What a validation produces: scores, intervals, slices and gates, and the data that its reports are drawn from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from plantml import metrics, storage
 from plantml.about import __version__
 from plantml.metrics import Interval, Report
 from plantml.metrics.bootstrap import LEVEL
+from plantml.metrics.detection import DetectionReport
 from plantml.model.contract import Contract
 from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
 from plantml.validate import compare, leaks, robustness, slices
+from plantml.validate.box_scoring import BoxOutcomes
 from plantml.validate.compare import Comparison
 from plantml.validate.config import ValidateConfig
 from plantml.validate.gates import Gate
@@ -46,13 +48,15 @@ class ValidationResult:
         robustness: if requested.
         comparison: with another model, if one was named.
         gates: judged ones.
-        left_out: by target, photos whose class a model does not know.
+        left_out: by target, photos, or boxes, whose class a model does not know.
         review: photos to label next.
         out: URL of the folder that was written, or none.
         written: URLs of single files that were written.
         allowed: failures tolerated before the exit code is 5.
         new: predictions that were computed now.
         config: the settings.
+        unannotated: photos that are left out because nobody drew boxes on them.
+        detections: of models that find boxes, reports by name: `boxes` whatever their class, and by target.
     """
 
     versions: Sequence[tuple[str, str, int]]
@@ -78,6 +82,8 @@ class ValidationResult:
     allowed: int
     new: int
     config: ValidateConfig
+    unannotated: int = 0
+    detections: Mapping[str, DetectionReport] = field(default_factory=dict)
 
     @property
     def dataset(self) -> str:
@@ -88,6 +94,11 @@ class ValidationResult:
     def passed(self) -> bool:
         """True if no gate failed."""
         return all(gate.passed for gate in self.gates)
+
+    @property
+    def unit(self) -> str:
+        """What scores of targets are about: `photos` or `boxes`."""
+        return "boxes" if self.detections else "photos"
 
 
 @dataclass(frozen=True)
@@ -128,6 +139,23 @@ class Validation:
     photo_cache: storage.Cache | None
 
 
+@dataclass(frozen=True)
+class BoxValidation:
+    """A finished validation of a model that finds boxes: its result, and the data that its report is drawn from.
+
+    Attributes: see `Validation`; `other` are the outcomes of the model to compare with.
+    """
+
+    result: ValidationResult
+    pipeline: Pipeline
+    photos: Photos
+    predictions: Predictions
+    readable: Sequence[int]
+    outcomes: BoxOutcomes
+    other: BoxOutcomes | None
+    photo_cache: storage.Cache | None
+
+
 def as_json(result: ValidationResult) -> dict[str, Any]:
     """The result as the content of `metrics.json`."""
     return {
@@ -142,6 +170,7 @@ def as_json(result: ValidationResult) -> dict[str, Any]:
         "model_ref": result.config.model,
         "photos": result.photos,
         "left_out": dict(result.left_out),
+        **({"unannotated": result.unannotated} if result.detections else {}),
         "failed": [list(pair) for pair in result.failed],
         "allowed_failures": result.allowed,
         "scores": dict(result.scores),
@@ -153,6 +182,7 @@ def as_json(result: ValidationResult) -> dict[str, Any]:
             "resamples": result.config.resamples,
             "seed": result.config.seed,
         },
+        **({"boxes": {name: each.as_json() for name, each in result.detections.items()}} if result.detections else {}),
         "targets": {report.target: metrics.as_json(report) for report in result.reports},
         "decisions": dict(result.decisions),
         "slices": slices.as_json(result.slices),

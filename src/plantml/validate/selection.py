@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -30,7 +30,9 @@ class Photos:
         rows: as the manifests have them, their labels renamed as asked, with `dataset` and `url`.
         targets: that the model predicts and some photo has a label of; classes are the model's.
         shared: by target, the classes that means are over; all, where a target is not in it.
-        left_out: by target, photos whose class a model does not know, and whose label therefore does not count.
+        left_out: by target, photos whose class a model does not know, and whose label therefore does not count; or
+            boxes, for models that find them.
+        unannotated: photos that are left out because nobody drew boxes on them.
     """
 
     versions: Sequence[Version]
@@ -38,10 +40,11 @@ class Photos:
     targets: Sequence[Target]
     shared: Mapping[str, frozenset[str]]
     left_out: Mapping[str, int]
+    unannotated: int = 0
 
     def at(self, rows: Sequence[int]) -> "Photos":
         """Some of the photos."""
-        return Photos(self.versions, self.rows[list(rows)], self.targets, self.shared, self.left_out)
+        return replace(self, rows=self.rows[list(rows)])
 
 
 def groups_of(rows: pl.DataFrame) -> Groups:
@@ -66,20 +69,10 @@ def select(refs: Sequence[str], models: Sequence[Sequence[Target]], config: Vali
         UsageError: a dataset is named twice, or none is.
         InputError: there are no photos, model and datasets share no target, or a label is unknown to a model.
     """
-    dataset_versions = [versions.load(ref) for ref in refs]
-    urls = [version.url for version in dataset_versions]
-    if not urls or len(set(urls)) < len(urls):
-        raise UsageError(
-            "A dataset is named twice" if urls else "No dataset is named",
-            "every photo counts once" if urls else "",
-            "Name one version of each dataset.",
-        )
-    renames = _renames(config.map) if config.map else {}
-    _check_renames(renames, dataset_versions, config.map or "")
-    tables = [_rows(version, config, renames) for version in dataset_versions]
-    rows = pl.concat(tables, how="diagonal_relaxed")
-    if rows.is_empty():
-        raise InputError("No photos are left to validate on", f"no photo matches --where {config.where!r}")
+    dataset_versions = load_versions(refs)
+    renames = load_renames(config.map, [target for version in dataset_versions for target in version.targets])
+    tables = [renamed(usable_rows(each, config), each.targets, renames) for each in dataset_versions]
+    rows = joined(tables, config)
     targets = _shared_targets(models[0], dataset_versions, rows)
     if not targets:
         have = dict.fromkeys(target.name for version in dataset_versions for target in version.targets)
@@ -107,7 +100,21 @@ def select(refs: Sequence[str], models: Sequence[Sequence[Target]], config: Vali
     return Photos(dataset_versions, rows, judged, shared, left_out)
 
 
-def _rows(version: Version, config: ValidateConfig, renames: Mapping[tuple[str, str], str | None]) -> pl.DataFrame:
+def load_versions(refs: Sequence[str]) -> list[Version]:
+    """The versions of all datasets. Raises `UsageError` if one is named twice, or none is."""
+    dataset_versions = [versions.load(ref) for ref in refs]
+    urls = [version.url for version in dataset_versions]
+    if not urls or len(set(urls)) < len(urls):
+        raise UsageError(
+            "A dataset is named twice" if urls else "No dataset is named",
+            "every photo counts once" if urls else "",
+            "Name one version of each dataset.",
+        )
+    return dataset_versions
+
+
+def usable_rows(version: Version, config: ValidateConfig) -> pl.DataFrame:
+    """Rows of the split that match the condition, with `dataset` and `url`. Raises `InputError` for an empty split."""
     rows = version.usable(None if config.split == "all" else config.split).sort("source", "name")
     if rows.is_empty():
         there = sorted(set(version.usable()["split"].drop_nulls()))
@@ -119,8 +126,15 @@ def _rows(version: Version, config: ValidateConfig, renames: Mapping[tuple[str, 
     if config.where:
         rows = where(rows, config.where)
     urls = [version.image_url(path) for path in rows["path"]]
-    rows = rows.with_columns(pl.lit(version.ref).alias(DATASET), pl.Series(URL, urls, dtype=pl.String))
-    return renamed(rows, version.targets, renames)
+    return rows.with_columns(pl.lit(version.ref).alias(DATASET), pl.Series(URL, urls, dtype=pl.String))
+
+
+def joined(tables: Sequence[pl.DataFrame], config: ValidateConfig) -> pl.DataFrame:
+    """The rows of all datasets. Raises `InputError` if there are none."""
+    rows = pl.concat(tables, how="diagonal_relaxed")
+    if rows.is_empty():
+        raise InputError("No photos are left to validate on", f"no photo matches --where {config.where!r}")
+    return rows
 
 
 def renamed(
@@ -131,20 +145,28 @@ def renamed(
         named = {old: new for (name, old), new in renames.items() if name in {"", target.name}}
         if not named or target.kind == "value":
             continue
-        labels = [_renamed(label, named) for label in rows[target.name].to_list()]
+        labels = [renamed_label(label, named) for label in rows[target.name].to_list()]
         rows = rows.with_columns(pl.Series(target.name, labels, dtype=rows.schema[target.name]))
     return rows
 
 
-def _renamed(label: Any, named: Mapping[str, str | None]) -> Any:
+def renamed_label(label: Any, named: Mapping[str, str | None]) -> Any:
+    """A class or classes with other names; `None` if one of them is taken away."""
     if isinstance(label, list):
         new = [named.get(name, name) for name in label]
         return None if None in new else new
     return named.get(label, label)
 
 
-def _renames(url: str) -> dict[tuple[str, str], str | None]:
-    """A table with the columns `from` and `to`, and `target` where one name means two things."""
+def load_renames(url: str | None, targets: Sequence[Target]) -> dict[tuple[str, str], str | None]:
+    """New names by (target or nothing, name); none without a URL.
+
+    Args:
+        url: of a table with the columns `from` and `to`, and `target` where one name means two things.
+        targets: of the datasets. A name that is no class of theirs is an error: a typo would otherwise go unnoticed.
+    """
+    if url is None:
+        return {}
     table = csv.DictReader(io.StringIO(storage.read(url).decode("utf-8-sig", "replace")))
     if not {"from", "to"} <= set(table.fieldnames or ()):
         raise InputError(
@@ -152,25 +174,18 @@ def _renames(url: str) -> dict[tuple[str, str], str | None]:
             f"its columns are {', '.join(table.fieldnames or ()) or 'missing'}",
             "It needs the columns from and to, and may have target; an empty `to` leaves the class out.",
         )
-    return {
+    renames = {
         ((row.get("target") or "").strip(), (row["from"] or "").strip()): (row["to"] or "").strip() or None
         for row in table
     }
-
-
-def _check_renames(
-    renames: Mapping[tuple[str, str], str | None], dataset_versions: Sequence[Version], url: str
-) -> None:
-    """Raise `InputError` for a name that is not a class: a typo would otherwise go unnoticed."""
-    there = {
-        (target.name, name) for version in dataset_versions for target in version.targets for name in target.classes
-    }
+    there = {(target.name, name) for target in targets for name in target.classes}
     for target, name in renames:
         if not any(name == other and target in {"", of} for of, other in there):
             raise InputError(
                 f"{url} renames {name!r}, which is not a class of {target or 'the datasets'}",
                 f"classes are {', '.join(sorted({other for of, other in there if target in {'', of}}))}",
             )
+    return renames
 
 
 def _shared_targets(model: Sequence[Target], dataset_versions: Sequence[Version], rows: pl.DataFrame) -> list[Target]:
@@ -180,14 +195,18 @@ def _shared_targets(model: Sequence[Target], dataset_versions: Sequence[Version]
             (each, version) for version in dataset_versions for each in version.targets if each.name == target.name
         ]
         for each, version in theirs:
-            if each.kind != target.kind:
-                raise InputError(
-                    f"{target.name} is a {each.kind} in {version.ref} but a {target.kind} in the model",
-                    "they cannot be compared",
-                )
+            check_kind(target, each, version.ref)
         if theirs and rows[target.name].null_count() < rows.height:
             shared.append(target)
     return shared
+
+
+def check_kind(target: Target, theirs: Target, where: str) -> None:
+    """Raise `InputError` if a model's target is of another kind in a dataset."""
+    if theirs.kind != target.kind:
+        raise InputError(
+            f"{target.name} is a {theirs.kind} in {where} but a {target.kind} in the model", "they cannot be compared"
+        )
 
 
 def _labels(rows: pl.DataFrame, target: Target) -> set[str]:

@@ -1,8 +1,9 @@
 """`plantml validate`: score a model's predictions for a dataset against the labels."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import polars as pl
 
@@ -12,6 +13,10 @@ from plantml.model.pipeline import Pipeline, Prediction
 from plantml.model.records import allowed_failures
 from plantml.targets import Target
 from plantml.validate import (
+    box_report,
+    box_scoring,
+    box_selection,
+    box_tables,
     ci_reports,
     compare,
     gates,
@@ -26,13 +31,21 @@ from plantml.validate import (
     selection,
     slices,
 )
+from plantml.validate.compare import Comparison
 from plantml.validate.config import ValidateConfig
 from plantml.validate.prediction_cache import PredictionCache
 from plantml.validate.predictions import Machine, Predictions
-from plantml.validate.results import OtherModel, Validation, ValidationResult
+from plantml.validate.results import BoxValidation, OtherModel, Validation, ValidationResult
+from plantml.validate.scoring import Evaluation
 from plantml.validate.selection import DATASET, Photos
 
 METRICS = "metrics.json"
+
+Requested = Sequence[tuple[str, str, float]]
+"""Gates, see `gates.parse`."""
+
+Files = Mapping[str, bytes]
+"""Contents by file name."""
 
 
 def validate(
@@ -59,12 +72,24 @@ def validate(
         StoppedError: a signal came; the predictions so far are cached.
     """
     requested = [*gates.parse("min", config.min), *gates.parse("max", config.max)]
-    _check(config, other)
-    models = [each.bundle.contract.targets for each in (pipeline, other) if each is not None]
-    photos = selection.select([refs] if isinstance(refs, str) else refs, models, config)
+    _check(config, pipeline, other)
+    named = [refs] if isinstance(refs, str) else refs
+    validate_task = _validate_boxes if _finds_boxes(pipeline) else _validate_labels
+    return validate_task((pipeline, other), named, config, requested, machine)
+
+
+def _validate_labels(
+    models: tuple[Pipeline, Pipeline | None],
+    refs: Sequence[str],
+    config: ValidateConfig,
+    requested: Requested,
+    machine: Machine,
+) -> ValidationResult:
+    pipeline, other = models
+    photos = selection.select(refs, _targets(pipeline, other), config)
     ours = _predict(pipeline, photos.rows, "validating", config, machine)
     theirs = _predict_other(other, photos, config, machine) if other else None
-    readable = [at for at in ours.readable if theirs is None or theirs.predictions.items[at].probabilities is not None]
+    readable = _readable(ours, theirs)
     outcomes = scoring.outcomes(photos.targets, photos, ours, readable)
     evaluation = scoring.evaluate(outcomes, config)
     comparison = None
@@ -79,9 +104,107 @@ def validate(
             max_drop=config.max_drop,
             same_model=other.bundle.digest == pipeline.bundle.digest,
         )
-    passed = gates.judge(requested, evaluation.every, evaluation.intervals) if requested else []
     trained = leaks.training_rows(photos.versions, pipeline.bundle.contract)
-    result = ValidationResult(
+    result = _result(
+        (pipeline, photos, ours, theirs),
+        (evaluation, comparison),
+        requested,
+        config,
+        groups=outcomes.groups.count,
+        slices=slices.slices(
+            outcomes,
+            photos.rows[readable],
+            _training_counts(trained, photos.targets),
+            resamples=config.resamples,
+            seed=config.seed,
+        ),
+        leaks=leaks.leaks(
+            trained,
+            photos.rows,
+            readable,
+            evaluation,
+            lambda places: scoring.evaluate(scoring.outcomes(photos.targets, photos, ours, places), config),
+        ),
+        robustness=robustness.robustness(pipeline, photos, config, machine) if config.robustness else None,
+    )
+    validation = Validation(result, pipeline, photos, ours, readable, outcomes, theirs, machine.photos)
+    to_review = _review(validation, machine) if config.review else {}
+    return _write(
+        replace(result, review=sum(name.startswith(f"{review.FOLDER}/images/") for name in to_review)),
+        draw=lambda: report.pictures(validation),
+        render=lambda charts: report.render(validation, charts, machine.progress("report")),
+        write=lambda: to_review | prediction_tables.write(validation),
+    )
+
+
+def _validate_boxes(
+    models: tuple[Pipeline, Pipeline | None],
+    refs: Sequence[str],
+    config: ValidateConfig,
+    requested: Requested,
+    machine: Machine,
+) -> ValidationResult:
+    pipeline, other = models
+    photos = box_selection.select(refs, _targets(pipeline, other), config)
+    ours = _predict(pipeline, photos.rows, "validating", config, machine)
+    theirs = _predict_other(other, photos, config, machine) if other else None
+    readable = _readable(ours, theirs)
+    contract = pipeline.bundle.contract
+    outcomes = box_scoring.outcomes(contract, photos.targets, photos, ours, readable)
+    evaluation = box_scoring.evaluate(outcomes, config)
+    comparison, their_outcomes = None, None
+    if other and theirs:
+        their_outcomes = box_scoring.outcomes(
+            other.bundle.contract, theirs.targets, photos, theirs.predictions, readable
+        )
+        comparison = compare.compare_boxes(
+            config.against or "",
+            other.bundle.digest,
+            (outcomes, evaluation),
+            (their_outcomes, box_scoring.evaluate(their_outcomes, config)),
+            names=photos.rows["name"].gather(readable).to_list(),
+            max_drop=config.max_drop,
+            same_model=other.bundle.digest == pipeline.bundle.digest,
+        )
+    trained = leaks.training_rows(photos.versions, contract)
+    result = _result(
+        (pipeline, photos, ours, theirs),
+        (evaluation, comparison),
+        requested,
+        config,
+        groups=outcomes.groups.count,
+        leaks=leaks.leaks(
+            trained,
+            photos.rows,
+            readable,
+            evaluation,
+            lambda places: box_scoring.evaluate(
+                box_scoring.outcomes(contract, photos.targets, photos, ours, places), config
+            ),
+        ),
+        detections=evaluation.detections,
+    )
+    validation = BoxValidation(result, pipeline, photos, ours, readable, outcomes, their_outcomes, machine.photos)
+    return _write(
+        result,
+        draw=lambda: box_report.pictures(validation),
+        render=lambda charts: box_report.render(validation, charts, machine.progress("report")),
+        write=lambda: box_tables.write(validation),
+    )
+
+
+def _result(
+    predicted: tuple[Pipeline, Photos, Predictions, OtherModel | None],
+    scored: tuple[Evaluation, Comparison | None],
+    requested: Requested,
+    config: ValidateConfig,
+    **more: Any,
+) -> ValidationResult:
+    """The result, with `more` of its attributes."""
+    (pipeline, photos, ours, theirs), (evaluation, comparison) = predicted, scored
+    passed = gates.judge(requested, evaluation.every, evaluation.intervals) if requested else []
+    defaults: dict[str, Any] = {"slices": (), "robustness": None}
+    return ValidationResult(
         versions=[
             (version.ref, version.fingerprint, int((photos.rows[DATASET] == version.ref).sum()))
             for version in photos.versions
@@ -94,31 +217,37 @@ def validate(
         reports=evaluation.reports,
         scores=evaluation.scores,
         intervals=evaluation.intervals,
-        groups=outcomes.groups.count,
         decisions=_decisions(ours.items),
-        slices=slices.slices(
-            outcomes,
-            photos.rows[readable],
-            _training_counts(trained, photos.targets),
-            resamples=config.resamples,
-            seed=config.seed,
-        ),
-        leaks=leaks.leaks(trained, photos, ours, readable, evaluation, config=config),
-        robustness=robustness.robustness(pipeline, photos, config, machine) if config.robustness else None,
         comparison=comparison,
         gates=[*passed, *(comparison.gates if comparison else ())],
         left_out=photos.left_out,
+        unannotated=photos.unannotated,
         review=0,
         out=storage.absolute(config.out) if config.out else None,
         written=(),
         allowed=allowed_failures(config.max_failures, len(ours.items)),
         new=ours.new + (theirs.predictions.new if theirs else 0),
         config=config,
+        **(defaults | more),
     )
-    return _write(Validation(result, pipeline, photos, ours, readable, outcomes, theirs, machine.photos), machine)
 
 
-def _check(config: ValidateConfig, other: Pipeline | None) -> None:
+def _check(config: ValidateConfig, pipeline: Pipeline, other: Pipeline | None) -> None:
+    boxes = _finds_boxes(pipeline)
+    if other is not None and _finds_boxes(other) != boxes:
+        finder = config.model if boxes else config.against
+        raise UsageError(
+            "The two models cannot be compared",
+            f"only {finder or 'one of them'} finds boxes",
+            "Name two models of the same task.",
+        )
+    for option in ("robustness", "review"):
+        if boxes and getattr(config, option):
+            raise UsageError(
+                f"--{option} is not for models that find boxes",
+                "it is about the classes of whole photos",
+                f"Leave --{option} out; --report shows the worst photos.",
+            )
     if config.max_drop is not None and other is None:
         raise UsageError("--max-drop needs a second model", "", "Name the other model: --against RUN")
     if config.review and not config.out:
@@ -130,10 +259,24 @@ def _check(config: ValidateConfig, other: Pipeline | None) -> None:
 # --- predictions and scores -------------------------------------------------------------------
 
 
+def _finds_boxes(pipeline: Pipeline) -> bool:
+    return pipeline.bundle.contract.detection is not None
+
+
+def _targets(*pipelines: Pipeline | None) -> list[Sequence[Target]]:
+    return [each.bundle.contract.targets for each in pipelines if each is not None]
+
+
+def _readable(ours: Predictions, theirs: OtherModel | None) -> list[int]:
+    """Places of the photos with a prediction of every model."""
+    return [at for at in ours.readable if theirs is None or theirs.predictions.items[at].probabilities is not None]
+
+
 def _predict(
     pipeline: Pipeline, rows: pl.DataFrame, name: str, config: ValidateConfig, machine: Machine
 ) -> Predictions:
-    cache = PredictionCache.of(pipeline, "photos", machine.settings, device=config.device, fresh=config.fresh)
+    what = "boxes" if _finds_boxes(pipeline) else "photos"
+    cache = PredictionCache.of(pipeline, what, machine.settings, device=config.device, fresh=config.fresh)
     return predictions.predict(pipeline, rows, cache, machine, name)
 
 
@@ -143,7 +286,7 @@ def _predict_other(other: Pipeline, photos: Photos, config: ValidateConfig, mach
     shared = [
         theirs[each.name] for each in photos.targets if each.name in theirs and theirs[each.name].kind == each.kind
     ]
-    if not shared:
+    if not shared and not _finds_boxes(other):
         raise InputError(
             "The two models share no target with labels",
             f"the other model predicts {', '.join(theirs)}",
@@ -177,25 +320,35 @@ def _decisions(items: Sequence[Prediction]) -> dict[str, int]:
 # --- outputs ----------------------------------------------------------------------------------
 
 
-def _write(validation: Validation, machine: Machine) -> ValidationResult:
-    result, config = validation.result, validation.result.config
-    files: dict[str, bytes] = {}
-    if config.review:
-        files |= _review(validation, machine)
-        result = replace(result, review=sum(name.startswith(f"{review.FOLDER}/images/") for name in files))
-    written = []
-    if config.report:
-        storage.write(storage.absolute(config.report), report.render(validation, machine.progress("report")))
-        written.append(config.report)
-    for url, render in ((config.markdown, ci_reports.markdown), (config.junit, ci_reports.junit)):
+def _write(
+    result: ValidationResult,
+    *,
+    draw: Callable[[], Files],
+    render: Callable[[Files], bytes],
+    write: Callable[[], Files],
+) -> ValidationResult:
+    """Write the outputs that the settings name.
+
+    Args:
+        result: of the validation.
+        draw: makes the charts.
+        render: makes the report from them.
+        write: makes the other files of the output folder.
+    """
+    config, written = result.config, []
+    charts = draw() if config.report or result.out else {}
+    renders: Sequence[tuple[str | None, Callable[[], bytes]]] = (
+        (config.report, lambda: render(charts)),
+        (config.markdown, lambda: ci_reports.markdown(result)),
+        (config.junit, lambda: ci_reports.junit(result)),
+    )
+    for url, make in renders:
         if url:
-            storage.write(storage.absolute(url), render(result))
-            written.append(url)
-    result = replace(result, written=[storage.absolute(url) for url in written])
+            storage.write(storage.absolute(url), make())
+            written.append(storage.absolute(url))
+    result = replace(result, written=written)
     if result.out:
-        files |= report.pictures(validation)
-        files |= prediction_tables.write(validation)
-        files[METRICS] = (json.dumps(results.as_json(result), indent=2) + "\n").encode()
+        files = {**charts, **write(), METRICS: (json.dumps(results.as_json(result), indent=2) + "\n").encode()}
         storage.publish(result.out, files, last=METRICS)
     return result
 

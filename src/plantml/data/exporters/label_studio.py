@@ -4,17 +4,18 @@ The tasks' URLs need local file serving of the export's folder (LABEL_STUDIO_LOC
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
-from plantml.data.boxes import Box
 from plantml.data.exporters import ExportPhoto, ExportSet, Written, path, sidecar_entry
 from plantml.data.exporters.naming import OBJECT, ClassNames
 from plantml.data.exporters.output import Output
 from plantml.data.importers.sidecar import Sidecar
 
-_URL = "/data/local-files/?d="
+LOCAL_FILES = "/data/local-files/?d="
+"""Under this path, Label Studio serves files of its own machine."""
 
 
 def write(content: ExportSet, out: Output) -> Written:
@@ -26,7 +27,7 @@ def write(content: ExportSet, out: Output) -> Written:
         name = path("images", content.folder(photo), photo.file)
         out.write(name, data)
         results = _results(photo, label_targets, names)
-        task: dict[str, Any] = {"id": number, "data": {"image": f"{_URL}{quote(name)}"}}
+        task: dict[str, Any] = {"id": number, "data": {"image": f"{LOCAL_FILES}{quote(name)}"}}
         if results or photo.boxes is not None:
             task["predictions"] = [{"model_version": "plantml", "result": results}]
         tasks.append(task)
@@ -43,30 +44,31 @@ def write(content: ExportSet, out: Output) -> Written:
 
 
 def _results(photo: ExportPhoto, targets: list[str], names: ClassNames) -> list[dict[str, Any]]:
-    size = {"original_width": photo.row["width"], "original_height": photo.row["height"]}
+    size = photo.row["width"], photo.row["height"]
     results: list[dict[str, Any]] = []
     for target in targets:
         label = photo.labels.get(target)
         if label:
-            value: dict[str, Any] = {"choices": label if isinstance(label, list) else [label]}
-            results.append({"from_name": target, "to_name": "image", "type": "choices", "value": value, **size})
+            results.append(choices(target, label if isinstance(label, list) else [label], size))
     for number, box in enumerate(photo.boxes or (), start=1):
-        value = {**_percent(box, photo), "rotation": 0, "rectanglelabels": [names[box.classes]]}
-        results.append(
-            {"id": f"b{number}", "from_name": "boxes", "to_name": "image", "type": "rectanglelabels", "value": value}
-            | {**size, "image_rotation": 0}
-        )
+        results.append(rectangle(number, (box.x, box.y, box.w, box.h), names[box.classes], size))
     return results
 
 
-def _percent(box: Box, photo: ExportPhoto) -> dict[str, float]:
-    width, height = photo.row["width"], photo.row["height"]
-    return {
-        "x": box.x / width * 100,
-        "y": box.y / height * 100,
-        "width": box.w / width * 100,
-        "height": box.h / height * 100,
-    }
+def choices(target: str, labels: Sequence[str], size: tuple[int, int]) -> dict[str, Any]:
+    """A result that labels the whole photo, whose width and height are `size`."""
+    result = {"from_name": target, "to_name": "image", "type": "choices", "value": {"choices": list(labels)}}
+    return result | {"original_width": size[0], "original_height": size[1]}
+
+
+def rectangle(number: int, box: tuple[float, float, float, float], name: str, size: tuple[int, int]) -> dict[str, Any]:
+    """A result that is a box (x, y, w, h in pixels) with a class name in a photo of width and height `size`."""
+    width, height = size
+    sides = ("x", width), ("y", height), ("width", width), ("height", height)
+    percent = {side: pixels / length * 100 for (side, length), pixels in zip(sides, box, strict=True)}
+    value = {**percent, "rotation": 0, "rectanglelabels": [name]}
+    result = {"id": f"b{number}", "from_name": "boxes", "to_name": "image", "type": "rectanglelabels", "value": value}
+    return result | {"original_width": width, "original_height": height, "image_rotation": 0}
 
 
 def _interface(content: ExportSet, names: ClassNames) -> bytes:

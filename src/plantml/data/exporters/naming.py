@@ -103,7 +103,7 @@ class ClassNames:
         self._names: dict[str, str] = {}
         taken: set[str] = set()
         for key in sorted(distinct):
-            name = first = _class_name(distinct[key], empty, folders=folders)
+            name = first = class_name(distinct[key], empty, folders=folders)
             number = 1
             while name.casefold() in taken:
                 number += 1
@@ -125,7 +125,8 @@ def _canonical(labels: Labels) -> str:
     return json.dumps(dict(labels), sort_keys=True)
 
 
-def _class_name(labels: Labels, empty: str, *, folders: bool) -> str:
+def class_name(labels: Labels, empty: str, *, folders: bool = False) -> str:
+    """A combination of labels as one class name, such as `Tomato___rust`; `empty` if there are none."""
     left = dict(labels)
     if "disease" in left and left.get("health") == with_health({"disease": left["disease"]})["health"]:
         del left["health"]  # the disease implies it

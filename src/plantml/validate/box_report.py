@@ -1,0 +1,178 @@
+"""The validation report of a model that finds boxes: charts, and the worst photos with their boxes."""
+
+import contextlib
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from plantml import imaging
+from plantml.concurrency import Progress, in_threads, silent
+from plantml.data import photos
+from plantml.imaging.drawing import DrawnBox, draw_boxes
+from plantml.metrics import ClassReport, ValueReport, detection
+from plantml.reporting import charts
+from plantml.validate import box_scoring, box_tables, report
+from plantml.validate.box_scoring import BOXES, BoxOutcomes
+from plantml.validate.report import Photo
+from plantml.validate.results import BoxValidation
+
+_SIDE = 560
+_WORST, _CHANGED = 12, 12
+"""Photos that are shown."""
+
+_FOUND, _CLASS, _FALSE, _MISSED = "#2e7d32", "#8e24aa", "#c62828", "#f9a825"
+"""Colours of boxes: right ones, those with the wrong class, false and missed ones."""
+
+
+def pictures(validation: BoxValidation) -> dict[str, bytes]:
+    """All charts as PNG, by file name."""
+    outcomes, detections = validation.outcomes, validation.result.detections
+    right = detection.true_positives(outcomes.detections)
+    applied = report.threshold_on(outcomes.threshold, outcomes.scores, right)
+    files = {
+        "counting_boxes.png": charts.counting(box_tables.true_counts(outcomes), box_tables.counts(outcomes)),
+        "confusion_boxes.png": charts.box_confusion(BOXES, detections[BOXES]),
+    }
+    if len(outcomes.scores):
+        files |= {
+            "precision_recall_boxes.png": charts.precision_recall(outcomes.detections, outcomes.threshold),
+            "reliability_boxes.png": charts.reliability(
+                BOXES, (outcomes.scores, right), None, detections[BOXES].calibration, applied
+            ),
+        }
+    for name, each in detections.items():
+        files[f"confusion_{name}.png"] = charts.box_confusion(name, each)
+    truth, outputs, _ = box_scoring.matched(outcomes)
+    for values in validation.result.reports:
+        if isinstance(values, ValueReport):
+            name = values.target
+            known = ~np.isnan(truth[name])
+            drawn = charts.agreement(name, values.unit, truth[name][known], outputs[name][known, 0])
+            files[f"agreement_{name}.png"] = drawn
+    return files
+
+
+def render(validation: BoxValidation, drawn: Mapping[str, bytes], progress: Progress = silent) -> bytes:
+    """The page as UTF-8 bytes, with charts as `pictures` gives them."""
+    result = validation.result
+    overall = {
+        name: value for name, value in result.scores.items() if name.startswith(f"{BOXES}.") and name.count(".") == 1
+    }
+    return report.fill(
+        result,
+        drawn,
+        headline=report.headline(result, overall),
+        targets=_sections(validation),
+        worst=_worst(validation, progress),
+        furthest=[],
+        changed=_changed(validation),
+        next=[],
+    )
+
+
+def _sections(validation: BoxValidation) -> list[dict[str, Any]]:
+    """Charts of all boxes, then of each target a table: a row a class, a column a score."""
+    result = validation.result
+    sections: list[dict[str, Any]] = [{"name": BOXES, "unit": "", "head": [], "rows": []}]
+    for target in validation.photos.targets:
+        rows, head = [], []
+        of_boxes = result.detections.get(target.name)
+        of_matched = next((each for each in result.reports if each.target == target.name), None)
+        if of_boxes is not None:
+            head = ["AP", "AP 50", "precision", "recall", "f1", "count bias", "count MAE"]
+            scores = ("ap", "ap50", "precision", "recall", "f1", "count_bias", "count_mae")
+            if isinstance(of_matched, ClassReport):
+                head.append("f1 of matched boxes")
+            for name, row in of_boxes.per_class.items():
+                cells = [(f"{BOXES}.{target.name}.{score}[{name}]", row.get(score)) for score in scores]
+                if isinstance(of_matched, ClassReport):
+                    cells.append((f"{target.name}.f1[{name}]", of_matched.per_class[name]["f1"]))
+                rows.append((name, cells, row["support"]))
+        if rows or of_matched is not None:
+            sections.append({"name": target.name, "unit": target.unit, "head": head, "rows": rows})
+    return sections
+
+
+# --- photos -----------------------------------------------------------------------------------
+
+
+def _worst(validation: BoxValidation, progress: Progress) -> list[Photo]:
+    """Photos with the most missed, false and wrongly classified boxes."""
+    outcomes = validation.outcomes
+    errors = [sum(box.colour != _FOUND for box in _drawn(outcomes, at)) for at in range(outcomes.photos)]
+    places = [at for at in np.argsort(-np.array(errors), kind="stable")[:_WORST].tolist() if errors[at]]
+    shown = []
+    for photo in in_threads(functools.partial(_photo, validation), places, validation.pipeline.threads):
+        shown.append(photo)
+        progress(len(shown), len(places))
+    return shown
+
+
+def _changed(validation: BoxValidation) -> list[Photo]:
+    """Photos in which two models find different numbers of boxes, those that this one counts worse first."""
+    comparison, other = validation.result.comparison, validation.other
+    if comparison is None or other is None:
+        return []
+    true, ours, theirs = (
+        box_tables.true_counts(validation.outcomes),
+        *map(box_tables.counts, (validation.outcomes, other)),
+    )
+    lost = np.abs(ours - true) - np.abs(theirs - true)
+    places = sorted(comparison.changed, key=lambda at: (-lost[at], at))[:_CHANGED]
+    return [
+        _photo(
+            validation,
+            at,
+            [("boxes", f"{true[at]} annotated; this model: {ours[at]}, other model: {theirs[at]}")],
+            "lost" if lost[at] > 0 else "won" if lost[at] < 0 else "changed",
+        )
+        for at in places
+    ]
+
+
+def _photo(validation: BoxValidation, at: int, lines: Sequence[tuple[str, str]] = (), badge: str = "") -> Photo:
+    """A photo with its boxes, and how many are right and wrong."""
+    row = validation.photos.rows.row(validation.readable[at], named=True)
+    boxes = _drawn(validation.outcomes, at)
+    colours = [box.colour for box in boxes]
+    words = ((_FOUND, "found"), (_CLASS, "with the wrong class"), (_FALSE, "false"), (_MISSED, "missed"))
+    summary = ", ".join(f"{colours.count(colour)} {word}" for colour, word in words if colour in colours)
+    picture = ""
+    with contextlib.suppress(*photos.UNREADABLE):
+        small = imaging.thumbnail(photos.read(row["image_id"], row["url"], validation.photo_cache), _SIDE)
+        across, down = small.width / row["width"], small.height / row["height"]
+        scaled = [
+            DrawnBox(box.x * across, box.y * down, box.w * across, box.h * down, box.colour, box.words, box.dashed)
+            for box in boxes
+        ]
+        draw_boxes(small, scaled)
+        picture = report.as_data_url(small)
+    return Photo(row["name"], picture, "", [*lines, ("boxes" if not lines else "of them", summary)], badge)
+
+
+def _drawn(outcomes: BoxOutcomes, at: int) -> list[DrawnBox]:
+    """The boxes of a photo in its pixels: right ones first, then the errors."""
+    predicted, true = outcomes.by_photo[at]
+    boxes = []
+    for place in np.setdiff1d(true, outcomes.match[predicted]).tolist():
+        x, y, w, h = outcomes.true_boxes[place].tolist()
+        boxes.append(DrawnBox(x, y, w, h, _MISSED, dashed=True))
+    for place in predicted.tolist():
+        x, y, w, h = outcomes.boxes[place].tolist()
+        match, score = int(outcomes.match[place]), outcomes.scores[place]
+        wrong = _wrong_classes(outcomes, place, match) if match >= 0 else ""
+        colour = _FALSE if match < 0 else _CLASS if wrong else _FOUND
+        boxes.append(DrawnBox(x, y, w, h, colour, wrong or f"{score:.2f}"))
+    return sorted(boxes, key=lambda box: box.colour != _FOUND)
+
+
+def _wrong_classes(outcomes: BoxOutcomes, predicted: int, true: int) -> str:
+    """Predicted and true classes that differ, in words; empty if none does."""
+    words = []
+    for target in outcomes.classified:
+        ours, theirs = int(outcomes.outputs[target.name][predicted].argmax()), int(outcomes.truth[target.name][true])
+        if theirs not in {-1, ours}:
+            words.append(f"{target.classes[ours]}, is {target.classes[theirs]}")
+    return "; ".join(words)
