@@ -4,7 +4,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,10 @@ TRAIN_OPTIONS: Sequence[str] = ("--size", "64", "--epochs", "2", "--seed", "1")
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     """Synth, import, split and train, once for all workers of a session, by the commands that a user would type.
 
-    Not to be changed: other tests look at it at the same time.
+    Not to be changed, not even for a moment: other tests look at it at the same time.
     """
     from filelock import FileLock
 
@@ -74,8 +74,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             _train(folder)
-            (folder / "complete").touch()
-    return Trained(str(folder / "photos" / "images"), str(folder / "data"), str(folder / "run"))
+            (folder / "complete").write_text(json.dumps(_state(folder)))
+    yield Trained(str(folder / "photos" / "images"), str(folder / "data"), str(folder / "run"))
+    before, after = json.loads((folder / "complete").read_text()), _state(folder)
+    changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    assert not changed, f"A test changed what all tests share: {changed[:5]}"
+
+
+def _state(folder: Path) -> dict[str, list[int]]:
+    """Size and time of change of all files and folders: a file that was moved away and back shows in its folder's."""
+    paths = [path for name in ("photos", "data", "run") for path in [folder / name, *(folder / name).rglob("*")]]
+    return {str(path.relative_to(folder)): [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
 
 
 def _train(folder: Path) -> None:

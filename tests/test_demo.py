@@ -1,7 +1,9 @@
 """The demo's steps are commands that a user could type; what they do is tested where they are."""
 
+import pytest
+
 from plantml import demo
-from plantml.errors import Exit
+from plantml.errors import Exit, InputError
 
 
 def options(arguments):
@@ -27,6 +29,18 @@ def test_new_photos_are_drawn_alike_with_another_seed(tmp_path):
     first, new = (step.arguments[3:] for step in demo.steps(tmp_path, 24, 3) if "synth" in step.arguments)
     assert [word for word, other in zip(first, new, strict=True) if word != other] == ["1"]
     assert new[first.index("1")] == "2"
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(InputError, match=r"thesis\.txt"):
+        demo.run(tmp_path, 60, 1, lambda step: pytest.fail("a step ran"))
+
+
+def test_a_demo_can_be_repeated(tmp_path):
+    for name in ("photos", "leaves", "run", "validation", "leaf.onnx", "new", "records.jsonl.journal", "sheet.png"):
+        (tmp_path / name).touch()
+    assert demo.run(tmp_path, 60, 1, lambda step: 0) == 0
 
 
 def test_a_step_that_fails_is_the_last_one(tmp_path):

@@ -1,4 +1,6 @@
+import ast
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +48,19 @@ def test_the_exit_codes_are_those_that_are_documented():
 def test_an_exit_code_serves_as_a_number():
     assert Exit.STORAGE + 0 == 6
     assert isinstance(Exit.STORAGE, int)
+
+
+def test_every_error_says_what_to_do_next():
+    names = {kind.__name__ for kind in KINDS} - {"MissingExtraError"}  # which says how to install it
+    silent = []
+    for file in Path(errors.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in names:
+                hints = [*node.args[2:], *(word.value for word in node.keywords if word.arg == "hint")]
+                passed_on = any(isinstance(argument, ast.Starred) for argument in node.args)
+                if not passed_on and not any(getattr(hint, "value", "…") for hint in hints):
+                    silent.append(f"{file}:{node.lineno}")
+    assert silent == []
 
 
 @pytest.mark.parametrize("kind", [*KINDS, ImageError], ids=lambda kind: kind.__name__)

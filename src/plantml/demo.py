@@ -1,9 +1,11 @@
 """The whole workflow on synthetic photos: each step is a command that a user would type."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from plantml.errors import InputError
 
 _STEPS = """
 Synthetic photos, close up, with advanced diseases
@@ -44,9 +46,28 @@ def steps(folder: Path, images: int, epochs: int) -> list[Step]:
 
 
 def run(folder: Path, images: int, epochs: int, call: Callable[[Step], int]) -> int:
-    """Run all steps until one fails; its exit code, or 0."""
+    """Run all steps until one fails; its exit code, or 0.
+
+    Raises:
+        InputError: the folder holds other files than a demo's.
+    """
+    _check_place(folder, steps(folder, images, epochs))
     for step in steps(folder, images, epochs):
         code = call(step)
         if code:
             return code
     return 0
+
+
+def _check_place(folder: Path, planned: Sequence[Step]) -> None:
+    places = [Path(word) for step in planned for word in step.arguments]
+    ours = {place.relative_to(folder).parts[0] for place in places if folder in place.parents}
+    ours |= {f"{name}.journal" for name in ours}  # which a detection keeps beside its records
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    others = [name for name in names if name not in ours and not name.startswith(".")]
+    if others:
+        raise InputError(
+            f"{folder} holds other files than a demo's",
+            f"such as {others[0]}",
+            "Name a new folder: plantml demo DIR",
+        )

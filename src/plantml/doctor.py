@@ -409,7 +409,11 @@ def _written(url: str) -> str:
     storage.create(probe, b"plantml")
     try:
         if storage.read(probe) != b"plantml":
-            raise PlantmlError(f"{url} gives back other bytes than were written")
+            raise PlantmlError(
+                f"{url} gives back other bytes than were written",
+                "something on the way changes them",
+                "Do not store anything there before that is repaired.",
+            )
         try:
             storage.create(probe, b"another")
         except AlreadyExistsError:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 from plantml import constraints, storage
-from plantml.errors import InputError, StorageError, UsageError
+from plantml.errors import InputError, PlantmlError, StorageError, UsageError
 from plantml.parsing import parse_yaml
 
 _log = logging.getLogger(__name__)
@@ -154,7 +154,11 @@ def _local(folder: str) -> Path:
     try:
         return storage.local_path(folder)
     except (ValueError, InputError) as error:
-        raise InputError(f"PLANTML_CACHE_DIR={folder} names no folder of this machine", str(error)) from error
+        raise InputError(
+            f"PLANTML_CACHE_DIR={folder} names no folder of this machine",
+            str(error),
+            "Set it to a local folder, such as ~/.cache/plantml.",
+        ) from error
 
 
 @functools.cache  # one warning is enough
@@ -217,7 +221,8 @@ def resolve(
 
     Raises:
         InputError: an unknown key or a value that does not fit, with the place it came from.
-        UsageError: a `--set` or a variable of the environment that is not written like one.
+        UsageError: a flag's value that does not fit; a `--set` or a variable of the environment that is not written
+            like one.
     """
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if file:
@@ -275,7 +280,11 @@ def _from_set(text: str) -> Mapping[str, Any]:
 
 def _nest(keys: Sequence[str], value: Any, given: str) -> dict[str, Any]:
     if len(keys) > _DEEPEST:
-        raise UsageError(f"{given} names no setting", f"its key has {len(keys)} parts")
+        raise UsageError(
+            f"{given} names no setting",
+            f"its key has {len(keys)} parts",
+            "plantml COMMAND --print-config shows every key.",
+        )
     for key in reversed(keys):
         value = {key: value}
     return dict(value)
@@ -306,7 +315,7 @@ def flag_name(name: str, field: FieldInfo) -> str:
     return f"--{flag['name'] or name.replace('_', '-')}" if isinstance(flag, dict) else ""
 
 
-def _explained(error: ValidationError, model: type[BaseModel], origins: Mapping[str, str]) -> InputError:
+def _explained(error: ValidationError, model: type[BaseModel], origins: Mapping[str, str]) -> PlantmlError:
     first = error.errors(include_url=False)[0]
     if first["type"] in {"extra_forbidden", "invalid_key"}:
         return _unknown(".".join(map(str, first["loc"])), model, origins)
@@ -321,7 +330,7 @@ def _explained(error: ValidationError, model: type[BaseModel], origins: Mapping[
     name = key.partition(".")[0]
     flag = flag_name(name, model.model_fields[name])
     if flag and _origin(origins, name) == FLAG:
-        return InputError(f"The value of {flag} does not fit", why, f"Change {flag}, or leave it out.")
+        return UsageError(f"The value of {flag} does not fit", why, f"Change {flag}, or leave it out.")
     return InputError(f"Setting {key}{_where(origins, key)} does not fit", why, hint)
 
 

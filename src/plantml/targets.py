@@ -93,9 +93,17 @@ class Target:
 def check_name(name: str, reserved: Iterable[str] = ()) -> str:
     """`name` if it is a valid target name. Raises `InputError` if not."""
     if not _NAME.fullmatch(name):
-        raise InputError(f"A target cannot be named {name!r}", "names are lower-case letters, digits and underscores")
+        raise InputError(
+            f"A target cannot be named {name!r}",
+            "names are lower-case letters, digits and underscores",
+            "Write it like leaf_count.",
+        )
     if name in RESERVED or name in reserved:
-        raise InputError(f"A target cannot be named {name!r}", "datasets or records have a column of that name")
+        raise InputError(
+            f"A target cannot be named {name!r}",
+            "datasets or records have a column of that name",
+            "Choose another name.",
+        )
     return name
 
 

@@ -104,6 +104,16 @@ def test_a_dataset_is_exported(small, tmp_path):
         small.export(tmp_path / "other", format="nonsense")
 
 
+def test_one_name_is_not_taken_for_a_list_of_letters(small, tmp_path):
+    divided = small.split(ratios="1/1/1", near=False)
+    assert divided.export(tmp_path / "val", format="folder", splits="val").counts["photos"] == 4
+    assert {finding.check for finding in small.check(only="duplicates").findings} <= {"duplicates"}
+    table = tmp_path / "t.csv"
+    table.write_text(f"path,viability\n{small.url}/../photos/rust/0.jpg,weak\n")
+    created = plantml.Dataset.create(table, tmp_path / "t", targets="viability", allow_root=str(tmp_path))
+    assert created.classes["viability"] == ("weak",)
+
+
 def test_what_is_not_there_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="no dataset"):
         plantml.Dataset.open(tmp_path / "nothing")
@@ -129,6 +139,8 @@ def test_settings_are_checked_as_those_of_the_command(dataset, tmp_path):
         plantml.train(dataset, tmp_path / "run", epoch=3)
     with pytest.raises(UsageError, match="command line"):
         plantml.train(dataset, tmp_path / "run", folds=3)
+    with pytest.raises(UsageError, match="epochs"):
+        plantml.train(dataset, tmp_path / "run", epochs=0)
     assert not (tmp_path / "run").exists()
 
 

@@ -55,7 +55,7 @@ def test_the_list_of_commands_matches_their_help_pages(cli) -> None:
 
 def test_a_flag_that_does_not_fit_is_named_as_typed(cli) -> None:
     result = cli("train", "d", "--batch-size", "0")
-    assert result.code == Exit.INPUT
+    assert result.code == Exit.USAGE
     assert "The value of --batch-size does not fit" in result.err
 
 

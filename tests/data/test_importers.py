@@ -238,6 +238,7 @@ def test_other_columns_are_targets_only_when_asked_for(table):
         ("path,x\n1.jpg,3\n", "x:value:days", "value", 3.0),
         ("path,x\n1.jpg,3\n", "x", "class", "3"),
         ("path,x\n1.jpg,3\n", "x:class", "class", "3"),
+        ("path,x\n1.jpg,01.5\n", "x", "class", "01.5"),
         ("path,x\n1.jpg,weak\n", "x", "class", "weak"),
         ("path,x\n1.jpg,curl | spots\n", "x:multilabel", "multilabel", ["curl", "spots"]),
     ],
@@ -285,6 +286,26 @@ def test_numbers_that_are_names_keep_their_zeros(table):
 def test_a_column_that_says_the_target_wins_over_a_guess_from_the_label(table):
     listing = list_source(table("path,category,label\n1.jpg,bean,0\n2.jpg,corn,1\n"))
     assert [item.labels["category"] for item in listing.items] == ["bean", "corn"]
+
+
+def test_codes_with_leading_zeros_are_classes_even_beside_numbers(table):
+    listing = list_source(table("path,grade\n1.jpg,01\n2.jpg,1\n3.jpg,1.0\n"), targets=["grade"])
+    assert listing.targets == (Target("grade", "class"),)
+    assert [item.labels["grade"] for item in listing.items] == ["01", "1", "1.0"]
+
+
+@pytest.mark.parametrize("health", ["", ",health"])
+def test_a_disease_that_says_nothing_is_no_label(health, table):
+    listing = list_source(
+        table(f"path,disease{health}\n1.jpg,n/a{health and ',weak'}\n2.jpg,rust{health and ',weak'}\n")
+    )
+    assert ["disease" in item.labels for item in listing.items] == [False, True]
+
+
+@pytest.mark.parametrize("name", ["imported_as", "annotated_size"])
+def test_a_column_called_like_one_of_plantmls_own_is_kept_beside_it(name, table):
+    (item,) = list_source(table(f"path,{name}\n1.jpg,mine\n")).items
+    assert item.meta == {f"{name}_": "mine"}
 
 
 def test_columns_may_be_called_otherwise(table):

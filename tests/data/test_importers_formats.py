@@ -69,6 +69,13 @@ def test_voc(files):
     }  # fmt: skip
 
 
+def test_voc_that_names_another_photo_is_told(files):
+    root = files({"a.jpg": "", "b.jpg": "", "a.xml": voc("b.jpg", [("rust", (1, 2, 4, 6))]), "b.xml": voc("b.jpg", [])})
+    listing = list_source(root)
+    assert [len(item.boxes) for item in listing.items] == [1, 0]
+    assert any("name another photo" in note for note in listing.notes)
+
+
 def test_voc_beside_the_photo_and_without_a_size(files):
     root = files({"train/a.jpg": "", "train/a.xml": voc("a.jpg", [("rust", None)], (0, 0))})
     (item,) = list_source(root).items
@@ -336,6 +343,12 @@ def test_a_list_beside_the_photos_is_not_passed_over_without_a_word(files):
     root = files({"a/1.jpg": "", "b/2.jpg": "", "labels.csv": "image,label\na/1.jpg,x\nb/2.jpg,y\n"})
     assert any("labels.csv" in note for note in list_source(root).notes)
     assert len(list_source(root, format="table", rule="kind").targets) == 1
+
+
+@pytest.mark.parametrize("name", ["a/1.xml", "data.yaml", "labels.json"])
+def test_annotations_that_cannot_be_read_are_not_passed_over_without_a_word(name, files):
+    root = files({"a/1.jpg": "", "b/2.jpg": "", name: "<annotation><object>{"})
+    assert any(name in note and "--format" in note for note in list_source(root).notes)
 
 
 def test_the_taxonomy_and_rule_count_for_boxes_too(files):

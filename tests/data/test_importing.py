@@ -649,3 +649,13 @@ def test_a_source_whose_name_is_not_utf_8_is_refused(tmp_path, write_photos, dat
     source = write_photos(tmp_path / os.fsdecode(b"caf\xe9"), NAMES)
     with pytest.raises(InputError, match="cannot be imported"):
         bring(source, dataset)
+
+
+def test_copies_across_given_splits_are_told(tmp_path, photo, dataset):
+    data = photo(seed=1)
+    for name in ("train/rust/a.jpg", "test/rust/b.jpg", "train/scab/c.jpg"):
+        (tmp_path / "s" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "s" / name).write_bytes(photo(seed=2) if "scab" in name else data)
+    notes = bring(tmp_path / "s", dataset).notes
+    assert any("train/rust/a.jpg in train" in note and "test/rust/b.jpg in test" in note for note in notes)
+    assert not any("c.jpg" in note for note in notes)

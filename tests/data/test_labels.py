@@ -163,6 +163,7 @@ def test_a_rule_that_names_no_target_is_refused(rule):
         ({"disease": "none"}, {"health": "healthy", "disease": "none"}),
         ({"disease": "rust", "health": "stressed"}, {"health": "stressed", "disease": "rust"}),
         ({"health": "healthy"}, {"health": "healthy"}),
+        *[({"disease": word, "category": "bean"}, {"category": "bean"}) for word in ("n/a", "Unknown", "-", " ? ")],
     ],
 )
 def test_health_is_told_by_the_disease_unless_it_is_said(given_, labels):

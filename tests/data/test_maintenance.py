@@ -66,6 +66,16 @@ def test_a_flipped_bit_of_any_version_is_told_and_the_way_on_works(dataset, plac
     assert cli("dataset", "split", dataset).code == 0
 
 
+@pytest.mark.parametrize("file", ["versions/000002.parquet", "tags/000001.json"])
+def test_a_pipe_in_the_place_of_a_file_is_damage(dataset, file, cli):
+    Path(dataset, file).parent.mkdir(exist_ok=True)
+    os.mkfifo(Path(dataset, file))
+    done = cli("dataset", "verify", dataset, "--json")
+    assert (done.code, done.json["damaged"]) == (4, [file])
+    if file.startswith("versions"):
+        assert "damaged" in cli("dataset", "log", dataset).out
+
+
 def test_what_an_older_plantml_wrote_is_compared_by_its_fingerprint_and_listed(dataset, cli):
     file, version = Path(dataset, "versions", "000001.parquet"), versions.load(dataset)
     record = json.loads(pl.read_parquet_metadata(file)["plantml"])

@@ -447,6 +447,25 @@ def test_groups_come_from_a_pattern_or_a_column(rule, size, make_rows, tmp_path)
     assert all(len(found) == 1 for found in by_group.values())
 
 
+def test_no_pattern_takes_for_ever(make_rows, tmp_path):
+    """Backtracking would try 2 ** 40 ways to match."""
+    url = committed(tmp_path, make_rows([{"name": f"{'a' * 40}{n}.png"} for n in range(20)]), ())
+    with pytest.raises(InputError, match="matches no photo"):
+        split_dataset(url, group_by=r"^(a+)+\.jpg$")
+
+
+@pytest.mark.parametrize("rule", ["(", r"(?=DSC)", r"(a)\1"])
+def test_a_pattern_that_cannot_be_used_is_wrong_usage(rule, make_rows, tmp_path):
+    with pytest.raises(UsageError, match="regular expression"):
+        split_dataset(committed(tmp_path, make_rows([{}] * 4), ()), group_by=rule)
+
+
+def test_tiny_splits_are_told(make_rows, tmp_path):
+    report = split_dataset(committed(tmp_path, make_rows([{} for _ in range(40)]), ())).report
+    assert report.counts["train"] > 10 > report.counts["val"]
+    assert [warning.split()[0] for warning in report.warnings] == ["val", "test"]
+
+
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_keeping_moves_nothing_and_lets_nothing_into_the_test_set(data):

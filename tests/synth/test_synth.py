@@ -493,8 +493,16 @@ def test_a_place_that_holds_something_else_is_refused(tmp_path):
         write(SynthSpec(images=2, size=32, seed=1), str(out))
     assert read_all(out) == before
     (out / "synth.json").unlink()
-    with pytest.raises(InputError, match="another dataset"):
+    with pytest.raises(InputError, match="other files"):
         write(SynthSpec(images=2, size=32), str(out))
+
+
+def test_a_folder_with_a_users_files_is_refused(tmp_path, contents):
+    (tmp_path / "mine.jpg").write_bytes(b"leaf")
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"it has mine\.jpg"):
+        write(SynthSpec(images=2, size=32), str(tmp_path))
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize(("change", "continues"), [({}, True), ({"zoom": 1.5}, False)])

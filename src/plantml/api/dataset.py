@@ -38,11 +38,11 @@ class Dataset:
         format: str = "auto",  # noqa: A002 - the option is called so
         labels: str = "auto",
         taxonomy: str | Path | None = None,
-        targets: Sequence[str] = (),
+        targets: str | Sequence[str] = (),
         image_column: str | None = None,
         group_column: str | None = None,
         reference: bool = False,
-        allow_root: Iterable[str] = (),
+        allow_root: str | Iterable[str] = (),
     ) -> "Dataset":
         """Import photos and their labels, as `plantml dataset import` does. Repeated, it adds what is new.
 
@@ -71,10 +71,10 @@ class Dataset:
             format=format,
             rule=labels,
             taxonomy=label_rules.load_taxonomy(str(taxonomy)) if taxonomy else None,
-            targets=targets,
+            targets=_several(targets),
             image_column=image_column,
             group_column=group_column,
-            trust=Trust.of(allow_root, offline=machine.offline),
+            trust=Trust.of(_several(allow_root), offline=machine.offline),
         )
         imported = importing.import_source(str(source), str(url), listing, reference=reference, threads=machine.threads)
         if imported.listed and not imported.usable:
@@ -178,7 +178,12 @@ class Dataset:
         return Dataset(committed.version)
 
     def check(
-        self, *, only: Sequence[str] = (), skip: Sequence[str] = (), model: str | None = None, html: str | None = None
+        self,
+        *,
+        only: str | Sequence[str] = (),
+        skip: str | Sequence[str] = (),
+        model: str | None = None,
+        html: str | None = None,
     ) -> "Report":
         """Find what is wrong with this version, as `plantml dataset check` does; nothing is changed.
 
@@ -192,7 +197,7 @@ class Dataset:
         from plantml.curate.context import Subject
 
         machine = settings.machine()
-        findings = check.run(self.ref, machine, only=only, skip=skip, model=model)
+        findings = check.run(self.ref, machine, only=_several(only), skip=_several(skip), model=model)
         if html:
             storage.write(html, report.render(findings, Subject(findings.version, machine)))
         return findings
@@ -231,7 +236,7 @@ class Dataset:
         threads = 4 * settings.machine().threads
         return Dataset(editing.subset(self.ref, str(out), condition, threads=threads).version)
 
-    def export(self, out: str | Path, *, format: str, splits: Sequence[str] = ()) -> "Exported":  # noqa: A002
+    def export(self, out: str | Path, *, format: str, splits: str | Sequence[str] = ()) -> "Exported":  # noqa: A002
         """Write photos and labels in another format, as `plantml dataset export` does.
 
         Args:
@@ -245,8 +250,13 @@ class Dataset:
         """
         from plantml.data.exporting import export_dataset
 
-        return export_dataset(self.ref, str(out), format=format, splits=splits)
+        return export_dataset(self.ref, str(out), format=format, splits=_several(splits))
 
     def _repr_html_(self) -> str:
         shown = html.table(("", ""), [("dataset", self.ref), ("photos", len(self))])
         return shown + html.frame(self.counts, 50)
+
+
+def _several(names: str | Iterable[str]) -> list[str]:
+    """One name, or several, as a list: text is never taken for a list of letters."""
+    return [names] if isinstance(names, str) else list(names)

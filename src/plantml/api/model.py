@@ -145,7 +145,9 @@ def _checked(image: Any) -> str | bytes | Image.Image:
                 "Convert it: Image.fromarray(array).convert('RGB') where it has other channels.",
             )
         if not image.size:
-            raise UsageError(f"An array {list(image.shape)} is not an image", "it has no pixels")
+            raise UsageError(
+                f"An array {list(image.shape)} is not an image", "it has no pixels", "Read it from its file again."
+            )
         return Image.fromarray(np.ascontiguousarray(image))
     raise UsageError(
         f"{type(image).__name__} is not an image",

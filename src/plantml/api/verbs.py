@@ -45,8 +45,8 @@ def train(
         options: settings of `plantml train`, such as `preset="quick"`, `epochs=20` or `seed=1`; see `docs/settings.md`.
 
     Raises:
-        InputError: the dataset cannot be trained on, a setting is unknown or does not fit, or `out` holds a run with
-            other settings.
+        InputError: the dataset cannot be trained on, a setting is unknown, or `out` holds a run with other settings.
+        UsageError: a setting does not fit.
         MissingExtraError: the extra `train` is not installed.
         StoppedError: an interrupt ended it; repeat the call to resume.
     """
@@ -96,7 +96,8 @@ def validate(
         raises nothing: `passed` says so.
 
     Raises:
-        InputError: the split is empty, model and dataset share no target, or a setting is unknown or does not fit.
+        InputError: the split is empty, model and dataset share no target, or a setting is unknown.
+        UsageError: a setting does not fit.
         StoppedError: an interrupt ended it; the predictions so far are kept.
     """
     from plantml.validate import validate as validation
@@ -151,7 +152,8 @@ def export(
 
     Raises:
         RefusedError: the predictions differ, or int8 costs more than `max_drop`; nothing was written.
-        InputError: there are no photos to compare, or a setting is unknown or does not fit.
+        InputError: there are no photos to compare, or a setting is unknown.
+        UsageError: a setting does not fit.
         MissingExtraError: the extra `train` is not installed.
     """
     need_train()

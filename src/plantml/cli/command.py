@@ -179,4 +179,8 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
     """Raise `UsageError` for `nan` and `inf`, which pass every bound of an option."""
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"--{name.rstrip('_').replace('_', '-')} cannot be {value}", "it is not a finite number")
+            raise UsageError(
+                f"--{name.rstrip('_').replace('_', '-')} cannot be {value}",
+                "it is not a finite number",
+                "Write a number such as 0.5.",
+            )

@@ -48,7 +48,7 @@ def demo(
 
     code = library.run(folder, images, epochs, call)
     if code:
-        error = PlantmlError("A step of the demo failed", "its message is above")
+        error = PlantmlError("A step of the demo failed", "its message is above", "Follow it, then repeat the demo.")
         error.exit_code = code  # type: ignore[assignment]
         raise error
     sheet = folder / "sheet.png"

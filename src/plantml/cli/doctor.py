@@ -58,4 +58,8 @@ def doctor(
 
     console.result("doctor", content, show)
     if diagnosis.unusable:
-        raise GateError(f"Cannot use {', '.join(diagnosis.unusable)}", "the findings above show the reason")
+        raise GateError(
+            f"Cannot use {', '.join(diagnosis.unusable)}",
+            "the findings above show the reason",
+            "Follow the advice of the findings, then run plantml doctor again.",
+        )

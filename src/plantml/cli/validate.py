@@ -59,7 +59,11 @@ def validate(
     console.result("validate", results.as_json(result), lambda page: _show(page, result))
     if not result.passed:
         failed = [gate for gate in result.gates if not gate.passed]
-        raise GateError(f"{len(failed)} of {len(result.gates)} gates failed", "; ".join(str(gate) for gate in failed))
+        raise GateError(
+            f"{len(failed)} of {len(result.gates)} gates failed",
+            "; ".join(str(gate) for gate in failed),
+            "Look at the report of --out, improve the model or its data, or change the gates.",
+        )
     if len(result.failed) > result.allowed:
         raise FailuresError(
             f"{len(result.failed)} of {result.photos} photos failed, but only {result.allowed} are tolerated",

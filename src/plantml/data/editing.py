@@ -146,7 +146,11 @@ def rename_class(ref: str, target: str, old: str, new: str) -> Committed[int]:
         InputError: there is no such target or class.
     """
     if not new.strip() or new != new.strip():
-        raise UsageError(f"{new!r} cannot be a class", "a name is not empty and does not start or end with a space")
+        raise UsageError(
+            f"{new!r} cannot be a class",
+            "a name is not empty and does not start or end with a space",
+            "Choose another name.",
+        )
     targets_now = {item.name for item in versions.load(ref).targets}  # `change` would start a missing dataset empty
     if target == "disease" and NO_DISEASE in {old, new} and "health" in targets_now:
         raise InputError(
@@ -159,13 +163,17 @@ def rename_class(ref: str, target: str, old: str, new: str) -> Committed[int]:
         in_boxes = _box_classes(version.rows, target)
         if in_boxes and target not in {item.name for item in version.targets}:
             if old not in in_boxes:
-                raise InputError(f"{target} has no class {old!r}", f"boxes have {', '.join(sorted(in_boxes))}")
+                raise InputError(
+                    f"{target} has no class {old!r}",
+                    f"boxes have {', '.join(sorted(in_boxes))}",
+                    "Name one of its classes; plantml dataset info lists them.",
+                )
             drawn = version.rows["boxes"].to_list()
             photos = sum(any(_class_of(box, target) == old for box in boxes or []) for boxes in drawn)
             return version.rows.with_columns(_renamed_boxes(version.rows, target, old, new)), version.targets, photos
         known = version.target(target)
         if known.kind == "value":
-            raise InputError(f"{target} is a number", "it has no classes")
+            raise InputError(f"{target} is a number", "it has no classes", "Name a target with classes.")
         if old not in known.classes and old not in in_boxes:
             raise InputError(
                 f"{target} has no class {old!r}", f"it has {', '.join(known.classes)}", "Name one of them."

@@ -97,10 +97,12 @@ def export_dataset(
         StorageError: a photo cannot be read, or `out` cannot be written.
     """
     if format not in NAMES:
-        raise UsageError(f"There is no format {format!r}", f"formats: {', '.join(NAMES)}")
+        raise UsageError(f"There is no format {format!r}", f"formats: {', '.join(NAMES)}", "Choose one of them.")
     unknown = set(splits) - set(manifest.SPLITS)
     if unknown:
-        raise UsageError(f"There is no split {min(unknown)!r}", f"splits: {', '.join(manifest.SPLITS)}")
+        raise UsageError(
+            f"There is no split {min(unknown)!r}", f"splits: {', '.join(manifest.SPLITS)}", "Choose one of them."
+        )
     version = versions.load(ref)
     out = storage.absolute(out)
     _check_apart(version, out)
@@ -108,7 +110,11 @@ def export_dataset(
     if splits:
         rows = rows.filter(pl.col("split").is_in(list(splits)))
     if rows.is_empty():
-        raise InputError(f"{version.ref} has nothing to export", f"no usable photos {' or '.join(splits)}".rstrip())
+        raise InputError(
+            f"{version.ref} has nothing to export",
+            f"no usable photos {' or '.join(splits)}".rstrip(),
+            "See what it has: plantml dataset info " + version.url,
+        )
     content = ExportSet(version, _photos(version, rows))
     if format == BUNDLE:
         return _export_bundle(content, out, progress)

@@ -41,7 +41,11 @@ def where(rows: pl.DataFrame, condition: str, functions: Functions = MappingProx
     try:
         return rows.filter(_Reader(rows.schema, condition, functions).read(tree.body))
     except pl.exceptions.PolarsError as error:
-        raise UsageError(f"--where {condition!r} does not fit the columns", str(error).splitlines()[0]) from error
+        raise UsageError(
+            f"--where {condition!r} does not fit the columns",
+            str(error).splitlines()[0],
+            "Write it like 'disease == \"rust\" and width > 500'; plantml dataset info names the columns.",
+        ) from error
 
 
 class _Reader:

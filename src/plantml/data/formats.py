@@ -1,6 +1,6 @@
 """List a source's photos and labels: the table of formats that plantml imports."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from plantml import storage
@@ -102,7 +102,11 @@ def list_source(
     if not source.strip():
         raise UsageError("No source is named", "its name is empty", "Name a folder, an archive or a list.")
     if format not in {AUTO, *FORMATS}:
-        raise UsageError(f"There is no format {format!r}", f"formats: {AUTO}, {', '.join(sorted(FORMATS))}")
+        raise UsageError(
+            f"There is no format {format!r}",
+            f"formats: {AUTO}, {', '.join(sorted(FORMATS))}",
+            "Choose one of them, or leave --format out.",
+        )
     source = storage.absolute(source)
     if not storage.is_unicode(source):
         raise InputError(f"{source} cannot be imported", "its name is not UTF-8, as manifests are", "Rename it.")
@@ -183,11 +187,24 @@ def _list_tree(tree: Tree, name: str, reading: Reading) -> ImportListing:
     notes: list[str] = []
     if name == AUTO:
         name = export_sidecar.format if export_sidecar and export_sidecar.format in FORMATS else _detect(tree)
-        if name == "folder" and (lists := _tables(tree)):
-            notes.append(f"{', '.join(lists)} was not read: to import what it lists, name it as the source.")
+        if name == "folder":
+            notes = list(_unread(tree))
     listing = FORMATS[name].read(tree, replace(reading, sidecar=export_sidecar))
     listing = replace(listing, notes=(*listing.notes, *notes, *tree.notes))
     return _with(export_sidecar, listing, reading)
+
+
+def _unread(tree: Tree) -> Iterator[str]:
+    """Notes on files beside the photos that could hold their labels."""
+    if lists := _tables(tree):
+        yield f"{', '.join(lists)} was not read: to import what it lists, name it as the source."
+    others = [name for name in tree.with_suffix(*sorted(_FILES)) if name != sidecar.FILE]
+    if others:
+        more = f" and {len(others) - 1} more" if others[1:] else ""
+        yield (
+            f"{others[0]}{more} was not read: no annotation format fits. If it annotates these photos, name its"
+            " format: --format voc, cvat, yolo, coco or label-studio."
+        )
 
 
 def _with(export_sidecar: sidecar.Sidecar | None, listing: ImportListing, reading: Reading) -> ImportListing:

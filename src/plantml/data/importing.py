@@ -145,7 +145,7 @@ def import_source(
         replaced=sorted({*_replaced(head, source, listing)} - {*again}),
         skipped=listing.skipped,
         rule=listing.rule,
-        notes=listing.notes,
+        notes=[*listing.notes, *_crossing_copies(committed.version, fresh)],
     )
 
 
@@ -216,13 +216,27 @@ def _labelled(source: str, items: Sequence[Item], targets: Sequence[Target]) -> 
         columns[f"meta_{key}"] = pl.Series([item.meta.get(key) for item in items], dtype=pl.String)
     if any(item.size for item in items):
         sizes = [f"{item.size[0]}x{item.size[1]}" if item.size else None for item in items]
-        columns["meta_annotated_size"] = pl.Series(sizes, dtype=pl.String)
+        columns[manifest.ANNOTATED_SIZE] = pl.Series(sizes, dtype=pl.String)
     return pl.DataFrame(columns)
 
 
 def _copies(head: Version, fresh: pl.DataFrame) -> int:
     ids = fresh.filter(pl.col("reason").is_null())["image_id"].to_list()
     return len(ids) - len(set(ids) - set(head.rows["image_id"]))
+
+
+def _crossing_copies(version: Version, fresh: pl.DataFrame) -> list[str]:
+    """A note if new photos have exact copies in another split: their scores would be those of known photos."""
+    rows = version.usable().filter(pl.col("split").is_not_null())
+    rows = rows.join(fresh.select("image_id"), on="image_id", how="semi")
+    crossing = rows.filter(pl.col("split").n_unique().over("image_id") > 1).sort("image_id", *manifest.KEY)
+    if crossing.is_empty():
+        return []
+    first = crossing.filter(pl.col("image_id") == crossing["image_id"][0]).unique("split", maintain_order=True)
+    such = " and ".join(f"{name} in {split}" for name, split in first.select("name", "split").iter_rows())
+    photos = "1 photo has" if (number := crossing["image_id"].n_unique()) == 1 else f"{number} photos have"
+    again = f"plantml dataset split {version.url} --resplit"
+    return [f"{photos} exact copies in several splits, such as {such}: scores on them mean little. Split anew: {again}"]
 
 
 def _conflicts(head: Version, fresh: pl.DataFrame) -> list[tuple[str, str, str]]:

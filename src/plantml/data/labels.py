@@ -20,6 +20,7 @@ Labels = Mapping[str, str]
 
 _ALIASES = {"crop": "category", "plant": "category", "species": "category"}
 _HEALTHY_WORDS = {"healthy", "normal", "sano", "sain", "gesund"}
+_MISSING_WORDS = {"n/a", "na", "nan", "null", "unknown", "unlabelled", "unlabeled", "?", "-"}
 _FILLER = {"leaf", "leaves", "plant", "plants", "with", "infected", "by", "and", "the", "of"}
 _SYMPTOMS = {
     "spot", "spots", "rust", "blight", "mildew", "rot", "scab", "mold", "mould", "virus", "mosaic", "wilt", "canker",
@@ -95,11 +96,19 @@ def load_taxonomy(url: str) -> Taxonomy:
     """A taxonomy from YAML: `class name: {target: class, …}`. Raises `InputError`."""
     content = parse_yaml(storage.read(url), url)
     if not isinstance(content, dict):
-        raise InputError(f"{url} is not a taxonomy", "it must map class names to their targets")
+        raise InputError(
+            f"{url} is not a taxonomy",
+            "it must map class names to their targets",
+            "Draft one: plantml dataset import SRC DATASET --draft-taxonomy map.yaml",
+        )
     meaning: dict[str, Labels] = {}
     for name, labels in content.items():
         if not isinstance(labels, dict):
-            raise InputError(f"{url} is not a taxonomy", f"{name!r} must be followed by target: class pairs")
+            raise InputError(
+                f"{url} is not a taxonomy",
+                f"{name!r} must be followed by target: class pairs",
+                "Write it like rust: {category: bean, disease: rust}.",
+            )
         meaning[str(name)] = {check_name(str(key)): str(value) for key, value in labels.items() if value is not None}
     return Taxonomy(meaning, url)
 
@@ -115,13 +124,20 @@ def draft(taxonomy: Taxonomy) -> str:
 
 
 def with_health(labels: Labels) -> dict[str, str]:
-    """`labels` with health derived from the disease, and a "healthy" disease named `none`."""
+    """`labels` with health derived from a known disease, and a "healthy" disease named `none`."""
+    labels = with_known_disease(labels)
     disease = labels.get("disease")
     if disease is None:
         return dict(labels)
     if disease.lower() in _HEALTHY_WORDS | {NO_DISEASE}:
         return {**labels, "health": labels.get("health", HEALTHY), "disease": NO_DISEASE}
     return {**labels, "health": labels.get("health", DISEASED)}
+
+
+def with_known_disease(labels: Labels) -> dict[str, str]:
+    """`labels` without a disease that says nothing, such as `n/a` or `unknown`: null means not labelled."""
+    is_missing = str(labels.get("disease")).strip().lower() in _MISSING_WORDS
+    return {name: label for name, label in labels.items() if name != "disease" or not is_missing}
 
 
 def _by_pattern(name: str, rule: str) -> dict[str, str]:

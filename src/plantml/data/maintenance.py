@@ -10,7 +10,7 @@ import polars as pl
 from plantml import storage
 from plantml.concurrency import Progress, silent
 from plantml.data import manifest, version_files, versions
-from plantml.errors import InputError, NotFoundError, PlantmlError
+from plantml.errors import InputError, NotFoundError, PlantmlError, RefusedError
 from plantml.storage import checksums
 from plantml.storage.checksums import Verified
 
@@ -56,7 +56,11 @@ def _version_states(url: str, numbers: Sequence[int]) -> Iterator[tuple[str, str
     """File and state of versions. Without a checksum only the fingerprint is compared, which proves less."""
     for number in numbers:
         file = versions.file_of(url, number)
-        data = storage.read(file)
+        try:
+            data = storage.read(file)
+        except RefusedError:
+            yield storage.basename(file), "damaged"
+            continue
         if checksums.is_intact(data):
             yield storage.basename(file), "intact"
             continue
@@ -70,6 +74,9 @@ def _version_states(url: str, numbers: Sequence[int]) -> Iterator[tuple[str, str
 
 def _tag_states(url: str) -> Iterator[tuple[str, str]]:
     for file, data in storage.read_many(versions.tag_file(url, number) for number in versions.tag_numbers(url)):
+        if isinstance(data, RefusedError):
+            yield storage.basename(file), "damaged"
+            continue
         if isinstance(data, PlantmlError):
             raise data
         intact = checksums.check_text(data)

@@ -44,7 +44,7 @@ SYSTEM: dict[str, pl.DataType | type[pl.DataType]] = {
 """Columns that every version has, in this order; targets and `meta_*` columns follow."""
 
 KEY = ("source", "name")
-IMPORTED_AS = "meta_imported_as"
+IMPORTED_AS, ANNOTATED_SIZE = "meta_imported_as", "meta_annotated_size"
 SPLITS = ("train", "val", "test")
 OK, EXCLUDED = "ok", "excluded"
 
@@ -111,11 +111,17 @@ class Version:
             if target.name == name:
                 return target
         known = ", ".join(target.name for target in self.targets) or "none"
-        raise InputError(f"{self.ref} has no target {name!r}", f"its targets: {known}")
+        raise InputError(f"{self.ref} has no target {name!r}", f"its targets: {known}", "Name one of its targets.")
 
     def image_url(self, path: str) -> str:
         """The URL of a row's bytes from its `path` column."""
         return storage.join(self.url, path) if path.startswith("images/") else path
+
+
+def meta_column(name: str) -> str:
+    """The column for a column of a user's table; those of plantml itself are not taken."""
+    column = f"meta_{name}"
+    return f"{column}_" if column in {IMPORTED_AS, ANNOTATED_SIZE} else column
 
 
 def import_name(rows: pl.DataFrame) -> pl.Expr:
@@ -154,7 +160,11 @@ def conform(rows: pl.DataFrame, targets: Iterable[Target]) -> pl.DataFrame:
     try:
         return rows.select(*columns, *(pl.col(name).cast(pl.String) for name in metas))
     except pl.exceptions.InvalidOperationError as error:
-        raise InputError("A column does not fit the type of its target", str(error).splitlines()[0]) from error
+        raise InputError(
+            "A column does not fit the type of its target",
+            str(error).splitlines()[0],
+            "Import it as another kind: --target NAME:KIND",
+        ) from error
 
 
 def derive_targets(rows: pl.DataFrame, targets: Iterable[Target]) -> tuple[Target, ...]:

@@ -18,6 +18,9 @@ from plantml.errors import InputError, UsageError
 from plantml.targets import Target
 
 _VALUE_BINS = 5
+_FEW = 10
+"""Photos of a split below which a single one changes its scores by more than ten points."""
+
 _LEFT_OUT = "left-out"
 
 PixelGroups = Callable[[Version, pl.DataFrame], Sequence[int | None]]
@@ -126,7 +129,11 @@ def split_dataset(
                 )
         usable = rows.filter(pl.col("status") == OK)
         if usable.is_empty():
-            raise InputError(f"{version.ref} has no usable photo to split")
+            raise InputError(
+                f"{version.ref} has no usable photo to split",
+                "all photos are excluded",
+                f"See the reasons: plantml dataset info {version.url}",
+            )
         if group_by:
             rows = _grouped(rows, group_by)
             usable = rows.filter(pl.col("status") == OK)
@@ -159,7 +166,7 @@ def split_dataset(
 
 
 def _warnings(rows: pl.DataFrame, targets: Iterable[Target], shares: Sequence[Fraction]) -> list[str]:
-    """Warnings about empty splits, and classes that a split lacks."""
+    """Warnings about empty and tiny splits, and classes that a split lacks."""
     warnings = []
     expected = [name for name, share in zip(SPLITS, shares, strict=True) if share]
     for split in expected:
@@ -167,6 +174,8 @@ def _warnings(rows: pl.DataFrame, targets: Iterable[Target], shares: Sequence[Fr
         if of_split.is_empty():
             warnings.append(f"No photo is in {split}: there are too few groups.")
             continue
+        if of_split.height < _FEW:
+            warnings.append(f"{split} has only {of_split.height} photos: too few for scores that mean anything.")
         for target in targets:
             if target.kind == "class":
                 lacking = sorted(set(rows[target.name].drop_nulls()) - set(of_split[target.name]))
@@ -250,17 +259,21 @@ def _by(rows: pl.DataFrame, rule: str) -> pl.Series:
         if column in rows.columns:
             return rows[column].cast(pl.String).rename("by")
     try:
-        pattern = re.compile(rule)
-    except re.error as error:
-        raise UsageError(f"--group-by {rule!r} is neither a column nor a regular expression", str(error)) from error
-    matches = [pattern.search(name) for name in rows["name"]]
-    values = [None if match is None else match[1 if pattern.groups else 0] or None for match in matches]
-    if not any(value is not None for value in values):
+        # polars searches in linear time; some patterns would keep Python's `re` busy for ever.
+        values = rows["name"].str.extract(rule, min(1, re.compile(rule).groups)).replace("", None).rename("by")
+    except (re.error, pl.exceptions.PolarsError) as error:
+        raise UsageError(
+            f"--group-by {rule!r} is neither a column nor a regular expression",
+            " ".join(str(error).split()),
+            f"The columns are {', '.join(rows.columns)}. A pattern cannot look around or refer back.",
+        ) from error
+    if not values.count():
         raise InputError(
             f"--group-by {rule!r} matches no photo",
             f"names look like {rows['name'][0]!r}; the columns are {', '.join(rows.columns)}",
+            "Name a column, or a pattern such as '^[^_]+' for what stands before the first underscore.",
         )
-    return pl.Series("by", values, pl.String)
+    return values
 
 
 def linked_groups(rows: pl.DataFrame) -> list[int]:

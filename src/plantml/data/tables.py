@@ -146,7 +146,11 @@ def _records(table: str, data: bytes, column: str | None) -> Iterator[str]:
             row = json.loads(text.decode("utf-8", "surrogateescape"))
             yield str(row[image_column(table, list(row), column, "--column")] or "")
         except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"Line {number} of {table} is not a JSON object", str(error)) from error
+            raise InputError(
+                f"Line {number} of {table} is not a JSON object",
+                str(error),
+                "Correct the line: one object with a photo per line.",
+            ) from error
 
 
 def _parquet(table: str, data: bytes, column: str | None) -> Iterator[str]:
@@ -156,6 +160,6 @@ def _parquet(table: str, data: bytes, column: str | None) -> Iterator[str]:
         name = image_column(table, list(pl.read_parquet_schema(io.BytesIO(data))), column, "--column")
         rows = pl.read_parquet(io.BytesIO(data), columns=[name])
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"{table} cannot be read", str(error).splitlines()[0]) from error
+        raise InputError(f"{table} cannot be read", str(error).splitlines()[0], "Save it again as Parquet.") from error
     for part in rows.iter_slices(_ROWS):
         yield from (str(value or "") for value in part[name].to_list())

@@ -14,7 +14,7 @@ import polars as pl
 from plantml import storage
 from plantml.data import manifest, version_files
 from plantml.data.manifest import Commit, Version
-from plantml.errors import InputError, NotFoundError, PlantmlError
+from plantml.errors import InputError, NotFoundError, PlantmlError, RefusedError
 from plantml.storage import checksums, numbered_files
 from plantml.targets import Target
 
@@ -108,6 +108,9 @@ def history(ref: str) -> list[tuple[int, Commit | InputError]]:
     known = [number for number in reversed(numbers(url)) if number <= last]
     records: list[tuple[int, Commit | InputError]] = []
     for number, (_, data) in zip(known, storage.read_many(file_of(url, number) for number in known), strict=True):
+        if isinstance(data, RefusedError):  # not a file at all
+            records.append((number, data))
+            continue
         if isinstance(data, PlantmlError):
             raise data
         try:
@@ -237,7 +240,11 @@ def tag_file(url: str, number: int) -> str:
 def _tagged(url: str, name: str) -> int:
     numbers_by_tag = tags(url)
     if name not in numbers_by_tag:
-        raise InputError(f"{url} has no tag {name!r}", f"its tags: {', '.join(sorted(numbers_by_tag)) or 'none'}")
+        raise InputError(
+            f"{url} has no tag {name!r}",
+            f"its tags: {', '.join(sorted(numbers_by_tag)) or 'none'}",
+            "Name one of its tags or versions: plantml dataset log " + url,
+        )
     return numbers_by_tag[name]
 
 

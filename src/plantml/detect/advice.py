@@ -53,7 +53,11 @@ def read(url: str, contract: Contract) -> Advice:
         raise InputError(f"{url} is not an advice file", "it does not map targets to labels to texts", _EXAMPLE)
     decisions = content.pop("decision", {})
     if others := sorted(set(decisions) - {"review", "unknown"}):
-        raise InputError(f"{url} has advice for the decision {others[0]!r}", "only review and unknown can have it")
+        raise InputError(
+            f"{url} has advice for the decision {others[0]!r}",
+            "only review and unknown can have it",
+            "Remove it from the file.",
+        )
     known = {target.name: set(target.classes) for target in contract.targets}
     unused = [
         f"{name}: {label}" for name, texts in content.items() for label in texts if label not in known.get(name, ())
@@ -71,7 +75,11 @@ def read(url: str, contract: Contract) -> Advice:
 def check_free(names: Sequence[str]) -> None:
     """Raise `UsageError` if a target is called `decision`, which the advice for decisions needs."""
     if "decision" in names:
-        raise UsageError("--advice cannot be used with this model", "one of its targets is called decision")
+        raise UsageError(
+            "--advice cannot be used with this model",
+            "one of its targets is called decision",
+            "Leave --advice out, or train with another name for that target.",
+        )
 
 
 def _is_texts(part: Any) -> bool:

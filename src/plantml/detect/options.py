@@ -40,7 +40,9 @@ def check(config: DetectConfig, bundle: Bundle) -> None:
     if config.shard is not None:
         _check_shard(config, config.shard)
     if config.watch and (config.changed_only or config.since):
-        raise UsageError("--watch excludes --changed-only and --since", "it processes each new file once")
+        raise UsageError(
+            "--watch excludes --changed-only and --since", "it processes each new file once", "Leave one of them out."
+        )
     if config.embeddings is not None:
         from plantml.detect import embedding_files
 
@@ -114,7 +116,9 @@ def _check_shard(config: DetectConfig, shard: str) -> None:
     if not writers.is_jsonl(config):
         raise UsageError("--shard writes JSON Lines only", f"{config.out} is not", "--out PART.jsonl")
     if config.where or config.changed_only or config.watch:
-        raise UsageError("--shard excludes --where, --changed-only and --watch", "a shard must be complete")
+        raise UsageError(
+            "--shard excludes --where, --changed-only and --watch", "a shard must be complete", "Leave one of them out."
+        )
 
 
 def journal_options(bundle: Bundle, config: DetectConfig, extras: Extras) -> dict[str, Any]:

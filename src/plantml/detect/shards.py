@@ -172,7 +172,11 @@ class _Merging:
             about = record.pop(KEY)
             self._agree(about, record["model"], part)
             if place == self._last:
-                raise InputError(f"{part} was named twice, or holds records of another shard", f"place {place}")
+                raise InputError(
+                    f"{part} was named twice, or holds records of another shard",
+                    f"place {place}",
+                    "Name each part once.",
+                )
             self._last = place
             self._images += 1
             self._failures += record["failure"] is not None
@@ -186,7 +190,11 @@ class _Merging:
             return
         first, first_model, first_part = self._first
         if model != first_model:
-            raise InputError(f"{part} and {first_part} are of different models", f"{model[:12]}, {first_model[:12]}")
+            raise InputError(
+                f"{part} and {first_part} are of different models",
+                f"{model[:12]}, {first_model[:12]}",
+                "Run the shards again with one model.",
+            )
         for key in ("of", "images", "listing"):
             if about[key] != first[key]:
                 raise InputError(

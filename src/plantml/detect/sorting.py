@@ -60,9 +60,15 @@ def sort_target(targets: Sequence[Target], by: str | None) -> str:
     """The name of the class target to sort by. Raises `UsageError`."""
     names = [target.name for target in targets if target.kind == "class"]
     if by is not None and by not in names:
-        raise UsageError(f"Photos cannot be sorted by {by!r}", f"the model's class targets: {', '.join(names)}")
+        raise UsageError(
+            f"Photos cannot be sorted by {by!r}", f"the model's class targets: {', '.join(names)}", "Name one of them."
+        )
     if not names:
-        raise UsageError("Photos cannot be sorted", "the model has no class target")
+        raise UsageError(
+            "Photos cannot be sorted",
+            "the model has no class target",
+            "Leave the sorting out, or choose a model with classes.",
+        )
     return by or names[0]
 
 

@@ -186,7 +186,11 @@ class _Finder:
         rows = version.usable(split)
         if split is not None and not len(rows):
             splits = ", ".join(sorted(version.usable()["split"].drop_nulls().unique())) or "none"
-            raise InputError(f"{version.ref} has no photos in the split {split!r}", f"its splits: {splits}")
+            raise InputError(
+                f"{version.ref} has no photos in the split {split!r}",
+                f"its splits: {splits}",
+                "Name one of its splits, or split it: plantml dataset split " + version.url,
+            )
         if excluded := len(version.rows) - len(version.usable()):
             self._skipped["excluded in the dataset"] += excluded
         trust, own = self._selection.trust, (version.url, ANYWHERE)

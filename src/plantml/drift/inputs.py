@@ -71,7 +71,11 @@ def read(ref: str, *, split: str | None = None) -> Side:
     """
     side = records(ref) if is_records(ref) else dataset(versions.load(ref), split)
     if not side.ids:
-        raise InputError(f"{side.ref} has no photo to compare", f"split {split} is empty" if split else "it is empty")
+        raise InputError(
+            f"{side.ref} has no photo to compare",
+            f"split {split} is empty" if split else "it is empty",
+            "Name another split or dataset.",
+        )
     return side
 
 
@@ -193,7 +197,9 @@ def _table(url: str) -> pl.DataFrame:
     try:
         return pl.read_csv(data, infer_schema_length=None) if storage.suffix(url) == ".csv" else pl.read_parquet(data)
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"{url} cannot be read as a table", str(error).splitlines()[0]) from error
+        raise InputError(
+            f"{url} cannot be read as a table", str(error).splitlines()[0], "Write it again with plantml detect --out."
+        ) from error
 
 
 def _joined(labels: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from plantml.model.runtimes import Runtime
 
 BATCHES = (1, 32)
 ROUNDS = 5
+_ROUNDS_ALONE = 3
 _SECONDS = 0.25
 """Minimum working time of each runtime per round, in seconds."""
 
@@ -44,10 +45,11 @@ def measure(
         sides: by name.
         pixels: photos, uint8 RGB [N, H, W, 3]; repeated as often as a batch needs.
         threads: callers at the same time.
-        rounds: in each of which every side has its turn; fewer where they take long.
+        rounds: in each of which every side has its turn; fewer where they take long, or nothing is compared.
     """
     speeds: dict[str, dict[int, Speed]] = {name: {} for name in sides}
     first = next(iter(sides))
+    rounds = rounds if len(sides) > 1 else min(rounds, _ROUNDS_ALONE)
     for size in BATCHES:
         batch = np.ascontiguousarray(np.resize(pixels, (size, *pixels.shape[1:])))
         calls = {name: _calls(runtime, batch, threads) for name, runtime in sides.items()}

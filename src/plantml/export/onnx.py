@@ -56,13 +56,18 @@ def convert(module: Any, example: Any, name: str, outputs: list[str]) -> Any:
     """A torch module of one input as an `onnx.ModelProto` whose first axis may have any length from 1 to 4096.
 
     Args:
-        module: in evaluation mode.
+        module: in evaluation mode; afterwards without gradients, and with no operation in place.
         example: an input of two rows, a tensor.
         name: for the input.
         outputs: names for what the module returns, in order.
     """
     import torch
 
+    # The exporter spends a third of its time on turning operations in place into others, and on gradients.
+    module.requires_grad_(requires_grad=False)
+    for part in module.modules():
+        if hasattr(part, "inplace"):
+            part.inplace = False
     with quiet():
         program = torch.onnx.export(
             module,

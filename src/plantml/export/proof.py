@@ -152,7 +152,11 @@ def compare(
     for name, answer in expected.items():
         if name not in actual or actual[name].shape != answer.shape:
             shape = ("N", *answer.shape[1:])
-            raise GateError(f"The export has no output {name} of shape {shape}", "the file holds a different model")
+            raise GateError(
+                f"The export has no output {name} of shape {shape}",
+                "the file holds a different model",
+                "Export it again.",
+            )
     if contract.detection is not None:
         agreement, decisions, difference = same_boxes(contract, expected, actual)
         gain = change_of_boxes(boxes, expected, actual, groups) if boxes is not None else None

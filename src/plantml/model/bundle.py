@@ -92,7 +92,11 @@ class Bundle:
             StorageError: the bytes are not those that were written.
         """
         if name not in self.files:
-            raise InputError(f"{self.url} has no {name}", f"it has {', '.join(self.files) or 'one file only'}")
+            raise InputError(
+                f"{self.url} has no {name}",
+                f"it has {', '.join(self.files) or 'one file only'}",
+                "Name a complete bundle.",
+            )
         url, sha256 = storage.join(self.url, name), self.files[name]
         cached = cache is not None and not storage.is_local(url)
         data = cache.read(sha256, url) if cache is not None and cached else storage.read(url)

@@ -110,14 +110,16 @@ def tensors(url: str, data: bytes) -> dict[str, memoryview]:
     """
     begin = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 8 or begin > len(data):
-        raise InputError(f"{url} is not a safetensors file", "it ends inside its header")
+        raise InputError(f"{url} is not a safetensors file", "it ends inside its header", "Fetch or export it again.")
     header = parsing.parse_json_object(data[8:begin], f"The header of {url}")
     body = memoryview(data)[begin:]
     try:
         places = {name: part["data_offsets"] for name, part in header.items() if name != "__metadata__"}
         return {name: _span(body, *offsets) for name, offsets in places.items()}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{url} is not a safetensors file", f"{type(error).__name__}: {error}") from error
+        raise InputError(
+            f"{url} is not a safetensors file", f"{type(error).__name__}: {error}", "Fetch or export it again."
+        ) from error
 
 
 def _span(body: memoryview, first: object, last: object) -> memoryview:
@@ -147,9 +149,9 @@ def onnx_metadata(url: str, file: "Ranges | bytes") -> dict[str, str]:
         pairs = [dict(_fields(_Blocks(entry))) for entry in entries]
         notes = {pair.get(1, b"").decode(): pair.get(2, b"").decode() for pair in pairs}
     except ValueError as error:
-        raise InputError(f"{url} is not a complete ONNX file", str(error)) from error
+        raise InputError(f"{url} is not a complete ONNX file", str(error), "Fetch or export it again.") from error
     if len(notes) < len(entries):
-        raise InputError(f"{url} is not a file of plantml", "its metadata has a duplicate key")
+        raise InputError(f"{url} is not a file of plantml", "its metadata has a duplicate key", "Export it again.")
     return notes
 
 

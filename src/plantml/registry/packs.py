@@ -49,7 +49,11 @@ def pack(ref: str, out: str, cache: storage.Cache | None = None) -> Pack:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
         for name, data in parts.read():
             if len(data) > MAX_MEMBER:
-                raise InputError(f"{name} is too large for a pack", f"the limit is {MAX_MEMBER >> 30} GiB")
+                raise InputError(
+                    f"{name} is too large for a pack",
+                    f"the limit is {MAX_MEMBER >> 30} GiB",
+                    "Share the registry itself instead of a pack.",
+                )
             file.writestr(zipfile.ZipInfo(name, _EPOCH), data)
     storage.write(url, buffer.getvalue())
     return Pack(url, parts.bundle, buffer.tell())

@@ -46,7 +46,11 @@ def add(work: Work) -> Result:
             )
     head = triggers.head_of(work.config.dataset)
     if head is None:
-        raise InputError(f"There is no dataset at {work.config.dataset}", "no feed has a photo for it yet")
+        raise InputError(
+            f"There is no dataset at {work.config.dataset}",
+            "no feed has a photo for it yet",
+            "Put photos into a feed, or import some: plantml dataset import PHOTOS " + work.config.dataset,
+        )
     new = _new(head, work.base())
     sources = dict(new.group_by("source").len().sort("source").iter_rows())
     unusable = dict(new.filter(pl.col("status") != OK).group_by("source").len().sort("source").iter_rows())

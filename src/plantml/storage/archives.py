@@ -127,7 +127,7 @@ class Archive:
         except _BROKEN as error:
             raise _damaged(url, error) from error
         except NotImplementedError as error:
-            raise InputError(f"{url} cannot be read", str(error)) from error
+            raise InputError(f"{url} cannot be read", str(error), "Fetch or make the archive again.") from error
         self._folders = {
             name[:cut] for name in self._members for cut in range(len(name)) if name[cut] == "/"
         }  # fmt: skip
@@ -187,6 +187,7 @@ class Archive:
             raise InputError(
                 f"{self.url} is refused",
                 f"{name!r} would be {size / 2**30:.1f} GiB; the limit is {MAX_MEMBER >> 30} GiB",
+                "Unpack it, and name the folder.",
             )
 
     def _pass_over(self, name: str, *, regular: bool) -> bool:

@@ -37,11 +37,13 @@ def explained(url: str, verb: str) -> Iterator[None]:
     except PlantmlError:
         raise
     except FileExistsError as error:
-        raise AlreadyExistsError(f"{url} exists already", "somebody else wrote it first") from error
+        raise AlreadyExistsError(
+            f"{url} exists already", "somebody else wrote it first", "Choose another name, or remove it."
+        ) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError(f"Nothing found at {url}", "", "Check the path; for s3:// also the bucket.") from error
     except IsADirectoryError as error:
-        raise NotFoundError(f"{url} is a directory", "a file was expected") from error
+        raise NotFoundError(f"{url} is a directory", "a file was expected", "Name a file in it.") from error
     except PermissionError as error:
         raise StorageError(
             f"Not allowed to {verb} {url}", str(error), "Check the credentials or the file's permissions."

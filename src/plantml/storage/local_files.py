@@ -37,7 +37,11 @@ def path_of(text: str) -> Path:
     except UnicodeEncodeError:
         is_name = False
     if not is_name:
-        raise InputError(f"No file can be called {text!a}", "its name holds a character that no name can have")
+        raise InputError(
+            f"No file can be called {text!a}",
+            "its name holds a character that no name can have",
+            "Choose another name.",
+        )
     return path
 
 
@@ -90,7 +94,7 @@ def read_file(path: Path, limit: int) -> bytes:
 
 def too_large(url: str, limit: int) -> RefusedError:
     """The error for a file beyond a limit in bytes."""
-    return RefusedError(f"{url} is not read", f"it is larger than {limit / 2**30:g} GiB")
+    return RefusedError(f"{url} is not read", f"it is larger than {limit / 2**30:g} GiB", "Name a smaller file.")
 
 
 def _opened_at_once(path: str, flags: int) -> int:
@@ -101,7 +105,7 @@ def _opened_at_once(path: str, flags: int) -> int:
 def _check_kind(path: Path, mode: int) -> None:
     for is_kind, kind in _KINDS:
         if is_kind(mode):
-            raise RefusedError(f"{path} is not read", f"it is {kind}, not a file")
+            raise RefusedError(f"{path} is not read", f"it is {kind}, not a file", "Remove it, or name a regular file.")
 
 
 def _read_stream(path: Path, limit: int) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 from plantml import storage
 from plantml.concurrency import Progress, silent
 from plantml.data.boxes import Box
-from plantml.errors import InputError, PlantmlError
+from plantml.errors import InputError, NotFoundError, PlantmlError
 from plantml.parsing import parse_json
 from plantml.synth.box_defects import spoil_boxes
 from plantml.synth.defects import apply_defect, encode_jpeg, plan_defects
@@ -116,10 +116,18 @@ def _claim(spec: SynthSpec, out: str) -> None:
             existing = None
         if not isinstance(existing, dict) or _ADDED | existing != mine:
             raise InputError(f"{out} contains another synthetic dataset", f"its synth.json says {existing}", other)
-    elif storage.exists(storage.join(out, "labels.csv")):
-        raise InputError(f"{out} contains another dataset", "it has a labels.csv, but no synth.json", other)
+    elif file := _any_file(out):
+        raise InputError(f"{out} contains other files", f"it has {file}, but no synth.json", other)
     else:
         storage.write(note, json.dumps(mine, indent=1).encode())
+
+
+def _any_file(out: str) -> str:
+    """The name of a file in a folder; empty if there is none but hidden ones."""
+    try:
+        return next((entry.name for entry in storage.list_files(out) if not entry.name.startswith(".")), "")
+    except NotFoundError:
+        return ""
 
 
 def _photos(spec: SynthSpec, out: str, workers: int | None) -> Iterator[list[_Delivered]]:

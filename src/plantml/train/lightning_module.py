@@ -89,7 +89,10 @@ class PhotoModule(pl.LightningModule):
             [
                 {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
                 for (rate, decay), parameters in groups.items()
-            ]
+            ],
+            # Twice as fast on CPUs, for tensors as small as these. Lightning refuses to clip gradients for it in mixed
+            # precision.
+            fused=self.plan.precision == "32",
         )
 
     def rate(self, step: int) -> float:

@@ -291,6 +291,7 @@ def _targets(names: Sequence[str], dataset: Version, rows: pl.DataFrame, task: T
             raise InputError(
                 f"{target.name} cannot be trained on {dataset.ref}",
                 "it has fewer than two classes or no labelled photo in train",
+                f"See its labels: plantml dataset info {dataset.url}",
             )
     if not usable and task == "image":
         raise InputError(

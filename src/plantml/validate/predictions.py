@@ -106,7 +106,9 @@ def predict(pipeline: Pipeline, rows: pl.DataFrame, cache: PredictionCache, mach
     predictions = [prediction for prediction in restored if prediction is not None]
     if all(prediction.probabilities is None for prediction in predictions):
         raise InputError(
-            f"No photo of {', '.join(rows[DATASET].unique().sort())} could be read", predictions[0].record.failure or ""
+            f"No photo of {', '.join(rows[DATASET].unique().sort())} could be read",
+            predictions[0].record.failure or "",
+            "Look at the photos: plantml dataset check DATASET",
         )
     return Predictions(predictions, len(missing))
 

@@ -80,6 +80,7 @@ def select(refs: Sequence[str], models: Sequence[Sequence[Target]], config: Vali
             f"The model and {', '.join(version.ref for version in dataset_versions)} share no target with labels",
             f"the model predicts {', '.join(target.name for target in models[0])};"
             f" the dataset has {', '.join(have) or 'none'}",
+            "Name a dataset with labels for one of them.",
         )
     left_out: dict[str, int] = {}
     shared: dict[str, frozenset[str]] = {}
@@ -133,7 +134,9 @@ def joined(tables: Sequence[pl.DataFrame], config: ValidateConfig) -> pl.DataFra
     """The rows of all datasets. Raises `InputError` if there are none."""
     rows = pl.concat(tables, how="diagonal_relaxed")
     if rows.is_empty():
-        raise InputError("No photos are left to validate on", f"no photo matches --where {config.where!r}")
+        raise InputError(
+            "No photos are left to validate on", f"no photo matches --where {config.where!r}", "Change the condition."
+        )
     return rows
 
 
@@ -184,6 +187,7 @@ def load_renames(url: str | None, targets: Sequence[Target]) -> dict[tuple[str, 
             raise InputError(
                 f"{url} renames {name!r}, which is not a class of {target or 'the datasets'}",
                 f"classes are {', '.join(sorted({other for of, other in there if target in {'', of}}))}",
+                "Write one of the classes.",
             )
     return renames
 

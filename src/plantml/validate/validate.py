@@ -290,6 +290,7 @@ def _predict_other(other: Pipeline, photos: Photos, config: ValidateConfig, mach
         raise InputError(
             "The two models share no target with labels",
             f"the other model predicts {', '.join(theirs)}",
+            "Compare with a model of the same targets.",
         )
     return OtherModel(_predict(other, photos.rows, "the other model", config, machine), shared)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from plantml.curate.context import Subject
 from plantml.curate.findings import Finding
+from plantml.data import manifest
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -161,12 +162,12 @@ def _each(drawn: _Drawn, bad: Bools) -> Iterator[Finding]:
 
 
 def _sizes(rows: pl.DataFrame) -> Iterator[Finding]:
-    if "meta_annotated_size" not in rows.columns:
+    if manifest.ANNOTATED_SIZE not in rows.columns:
         return
-    annotated = rows.filter(pl.col("meta_annotated_size").is_not_null())
+    annotated = rows.filter(pl.col(manifest.ANNOTATED_SIZE).is_not_null())
     is_size = pl.concat_str("width", pl.lit("x"), "height")
-    differing = annotated.filter(pl.col("meta_annotated_size") != is_size)
-    for (source, size), photos in differing.group_by("source", "meta_annotated_size", maintain_order=True):
+    differing = annotated.filter(pl.col(manifest.ANNOTATED_SIZE) != is_size)
+    for (source, size), photos in differing.group_by("source", manifest.ANNOTATED_SIZE, maintain_order=True):
         width, height = photos["width"][0], photos["height"][0]
         evidence = f"{source} states {size} for {photos.height} photos, such as one of {width} x {height}"
         yield Finding("annotated-size", tuple(photos["row"].to_list()), evidence, 0.7, {"source": source, "size": size})

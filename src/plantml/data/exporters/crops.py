@@ -22,7 +22,11 @@ def write(content: ExportSet, out: Output) -> Written:
     Crops of one photo share a group, the photo's group or else its name, so that a split keeps them together.
     """
     if not content.has_boxes:
-        raise InputError(f"{content.version.ref} has no boxes", "crops are made from boxes")
+        raise InputError(
+            f"{content.version.ref} has no boxes",
+            "crops are made from boxes",
+            "Choose another --format, or import boxes.",
+        )
     every = [box.classes for photo in content.photos for box in photo.boxes or ()]
     names = ClassNames(every, empty=NO_LABEL, folders=True)
     entries, outside = {}, 0

@@ -128,7 +128,7 @@ def _canonical(labels: Labels) -> str:
 def class_name(labels: Labels, empty: str, *, folders: bool = False) -> str:
     """A combination of labels as one class name, such as `Tomato___rust`; `empty` if there are none."""
     left = dict(labels)
-    if "disease" in left and left.get("health") == with_health({"disease": left["disease"]})["health"]:
+    if {"disease", "health"} <= set(left) and left["health"] == with_health({"disease": left["disease"]}).get("health"):
         del left["health"]  # the disease implies it
     if left.get("disease") == NO_DISEASE:
         left["disease"] = HEALTHY

@@ -56,10 +56,18 @@ def list_coco(tree: Tree, reading: Reading, file: str | None = None) -> ImportLi
     """
     files = [file] if file else [name for name, content in tree.annotation_files() if is_coco(content)]
     if not files:
-        raise InputError(f"No COCO file in {tree.url}", "none of its .json files has images and categories")
+        raise InputError(
+            f"No COCO file in {tree.url}",
+            "none of its .json files has images and categories",
+            "Name the annotation file itself, or choose another --format.",
+        )
     for name in files:
         if not is_coco(tree.json(name)):
-            raise InputError(f"{tree.url_of(name)} is not COCO", "it needs images with file_name, and categories")
+            raise InputError(
+                f"{tree.url_of(name)} is not COCO",
+                "it needs images with file_name, and categories",
+                "Export it again as COCO, or choose another --format.",
+            )
     with understood(tree.url):
         drawn = any(_has_box(each) for name in files for each in tree.json(name).get("annotations") or ())
     notes: Counter[str] = Counter()
@@ -133,7 +141,11 @@ def _box(annotation: Mapping[str, Any], notes: Counter[str]) -> tuple[float, flo
     box = annotation.get("bbox")
     if box:
         if len(box) != 4:
-            raise InputError(f"Annotation {annotation.get('id')} has a box of {len(box)} numbers", "a box has four")
+            raise InputError(
+                f"Annotation {annotation.get('id')} has a box of {len(box)} numbers",
+                "a box has four",
+                "Correct it in the annotation file.",
+            )
         try:
             x, y, w, h = map(float, box)
         except (TypeError, ValueError, OverflowError) as error:

@@ -33,7 +33,11 @@ def list_hf(tree: Tree, reading: Reading) -> ImportListing:
     """List the photos that the tree's metadata files name, each relative to its own file."""
     files = _files(tree)
     if not files:
-        raise InputError(f"No metadata.csv or metadata.jsonl in {tree.url}", "they list the photos")
+        raise InputError(
+            f"No metadata.csv or metadata.jsonl in {tree.url}",
+            "they list the photos",
+            "Add one of them, or choose another --format.",
+        )
     tables = [_table(tree, name) for name in files]
     table = pl.concat(tables, how="diagonal_relaxed")
     objects = dict(zip(table["file_name"], table["objects"], strict=True)) if "objects" in table.columns else {}
@@ -52,7 +56,11 @@ def _files(tree: Tree) -> list[str]:
 def _table(tree: Tree, name: str) -> pl.DataFrame:
     table = read_table(tree.url_of(name))
     if "file_name" not in table.columns:
-        raise InputError(f"{tree.url_of(name)} has no column file_name", f"its columns: {', '.join(table.columns)}")
+        raise InputError(
+            f"{tree.url_of(name)} has no column file_name",
+            f"its columns: {', '.join(table.columns)}",
+            "Name the column of photos file_name.",
+        )
     folder = posixpath.dirname(name)
     if folder:
         table = table.with_columns(file_name=pl.lit(f"{folder}/") + pl.col("file_name").cast(pl.String))

@@ -49,13 +49,19 @@ def list_label_studio(tree: Tree, reading: Reading, file: str | None = None) -> 
     """
     files = [file] if file else [name for name, content in tree.annotation_files() if is_label_studio(content)]
     if not files:
-        raise InputError(f"No tasks of Label Studio in {tree.url}", "none of its .json files is a list of tasks")
+        raise InputError(
+            f"No tasks of Label Studio in {tree.url}",
+            "none of its .json files is a list of tasks",
+            "Name the exported file itself, or choose another --format.",
+        )
     notes: Counter[str] = Counter()
     photos: list[Annotated] = []
     for name in files:
         if not is_label_studio(tree.json(name)):
             raise InputError(
-                f"{tree.url_of(name)} is not a Label Studio export", "it must be a list of tasks with data"
+                f"{tree.url_of(name)} is not a Label Studio export",
+                "it must be a list of tasks with data",
+                "Export it again as JSON.",
             )
         with understood(tree.url_of(name)):
             photos += _photos(tree, name, reading, notes)

@@ -11,13 +11,14 @@ from plantml.data import labels as label_rules
 from plantml.data import tables
 from plantml.data.importers import SPLIT_NAMES, ImportListing, Item
 from plantml.data.importers.annotations import Reading
-from plantml.data.manifest import SYSTEM
+from plantml.data.manifest import SYSTEM, meta_column
 from plantml.errors import InputError
 from plantml.targets import Kind, Target, check_name
 
 CLASS_COLUMNS = ("label", "class", "class_name")
 KNOWN_TARGETS = ("category", "health", "disease")
 _LIST_SEPARATOR = "|"
+_PADDED = r"^\s*[+-]?0\d"
 
 
 def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> ImportListing:
@@ -48,10 +49,16 @@ def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> 
     for row in table.iter_rows(named=True):
         name = row[image_column]
         if name is None:
-            raise InputError(f"{source} has a row without a photo", f"column {image_column!r} is empty")
+            raise InputError(
+                f"{source} has a row without a photo",
+                f"column {image_column!r} is empty",
+                "Fill in the cell, or remove the row.",
+            )
         labels = {target.name: _label(target, row[target.name]) for target in to_predict}
+        if one_disease and not exported:
+            labels = label_rules.with_known_disease(labels)
         if derives_health:
-            labels = dict(label_rules.with_health(labels))
+            labels = label_rules.with_health(labels)
         if taxonomy is not None and class_column and row[class_column] is not None:
             known = {key: value for key, value in labels.items() if value is not None}
             labels = {**taxonomy(str(row[class_column])), **known}
@@ -62,7 +69,7 @@ def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> 
                 labels={key: value for key, value in labels.items() if value is not None},
                 split=_split(source, row.get("split")),
                 group=None if row.get(group_column) in (None, "") else str(row[group_column]),
-                meta={key: str(row[key]) for key in metas if row[key] is not None},
+                meta={meta_column(key)[5:]: str(row[key]) for key in metas if row[key] is not None},
             )
         )
     if not items:
@@ -85,7 +92,9 @@ def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> 
 
 def _column(source: str, table: pl.DataFrame, name: str) -> str:
     if name not in table.columns:
-        raise InputError(f"{source} has no column {name!r}", f"its columns: {', '.join(table.columns)}")
+        raise InputError(
+            f"{source} has no column {name!r}", f"its columns: {', '.join(table.columns)}", "Name one of its columns."
+        )
     return name
 
 
@@ -98,7 +107,11 @@ def _targets(source: str, table: pl.DataFrame, options: Sequence[str]) -> list[T
         numeric, fractional = _numbers(column)
         kind = kind or ("value" if fractional else "multilabel" if column.dtype == pl.List else "class")
         if kind not in get_args(Kind):
-            raise InputError(f"Unknown kind {kind!r} in {text!r}", f"kinds: {', '.join(get_args(Kind))}")
+            raise InputError(
+                f"Unknown kind {kind!r} in {text!r}",
+                f"kinds: {', '.join(get_args(Kind))}",
+                "Write it like severity:value:fraction.",
+            )
         if kind == "value" and not numeric:
             raise InputError(
                 f"Column {name!r} of {source} is not numeric",
@@ -111,12 +124,13 @@ def _targets(source: str, table: pl.DataFrame, options: Sequence[str]) -> list[T
 
 
 def _numbers(column: pl.Series) -> tuple[bool, bool]:
-    """Whether all values are numbers, and whether some have a fraction."""
+    """Whether all values are numbers, and whether some have a fraction. `01` is a code, so its column has none."""
     if column.dtype != pl.String:
         return column.dtype.is_numeric() or column.dtype == pl.Null, column.dtype.is_float()
     numeric = column.cast(pl.Float64, strict=False).null_count() == column.null_count()
     whole = column.cast(pl.Int64, strict=False).null_count() == column.null_count()
-    return numeric, numeric and not whole
+    coded = bool(column.str.contains(_PADDED).any())
+    return numeric, numeric and not whole and not coded
 
 
 def _label(target: Target, value: Any) -> Any:

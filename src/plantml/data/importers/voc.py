@@ -43,7 +43,11 @@ def list_voc(tree: Tree, reading: Reading) -> ImportListing:
     """
     files = tree.with_suffix(".xml")
     if not files:
-        raise InputError(f"No VOC files in {tree.url}", "it has no .xml file")
+        raise InputError(
+            f"No VOC files in {tree.url}",
+            "it has no .xml file",
+            "Name the folder with the .xml files, or choose another --format.",
+        )
     splits = _splits(tree)
     by_stem: dict[str, list[str]] = {}
     for name in tree.photos:
@@ -104,12 +108,16 @@ def _number(corners: "Element", side: str) -> float:
 
 def _photo(tree: Tree, file: str, root: "Element | None", by_stem: Mapping[str, list[str]]) -> str:
     """The nearest photo of an XML file; without one, the path where it should be."""
-    own = by_stem.get(_stem(file), [])
+    filename = (root.findtext("filename") or "").strip() if root is not None else ""
+    own, named = by_stem.get(_stem(file), []), _stem(filename.replace("\\", "/"))
     if own:
+        if named in by_stem and named != _stem(file):
+            tree.decisions[
+                "XML files that name another photo in `filename`; the photo of the file's own name is used"
+            ] += 1
         return max(own, key=lambda name: len(posixpath.commonprefix([name, file])))
     parent, folder = posixpath.split(posixpath.dirname(file))
     beside = [posixpath.join(parent, _PHOTO_FOLDERS.get(folder.lower(), folder)), posixpath.dirname(file), ""]
-    filename = (root.findtext("filename") or "").strip() if root is not None else ""
     return tree.locate([filename or f"{_stem(file)}.jpg"], beside)[0]
 
 

@@ -150,7 +150,11 @@ def _check_outputs(url: str, contract: Contract, outputs: Mapping[str, Sequence[
 
 def _bundle(url: str, notes: Mapping[str, str]) -> Bundle:
     if bundles.CONTRACT_KEY not in notes or bundles.DIGEST_KEY not in notes:
-        raise InputError(f"{url} was not made by plantml", "its metadata has no contract")
+        raise InputError(
+            f"{url} was not made by plantml",
+            "its metadata has no contract",
+            "Name a bundle, or a file that plantml export wrote.",
+        )
     content = parsing.parse_json(notes[bundles.CONTRACT_KEY], f"The contract in {url}")
     return Bundle(url, parse_contract(url, content), notes[bundles.DIGEST_KEY], {})
 

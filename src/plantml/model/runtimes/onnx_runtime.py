@@ -31,7 +31,9 @@ class OnnxRuntime:
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common base but Exception
-            raise InputError("onnxruntime cannot load the file", str(error).splitlines()[0]) from error
+            raise InputError(
+                "onnxruntime cannot load the file", str(error).splitlines()[0], "Fetch or export it again."
+            ) from error
         self.outputs: Mapping[str, Sequence[Any]] = {each.name: each.shape for each in self._session.get_outputs()}
         inputs = self._session.get_inputs()
         self.input_shape: Sequence[Any] = inputs[0].shape if inputs else []

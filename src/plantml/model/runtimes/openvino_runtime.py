@@ -43,7 +43,9 @@ class OpenVinoRuntime:
                 self._compiled = core.compile_model(read, "CPU", options)
         except RuntimeError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
-            raise InputError("OpenVINO cannot load the file", lines[-1] if lines else "") from error
+            raise InputError(
+                "OpenVINO cannot load the file", lines[-1] if lines else "", "Fetch or export it again."
+            ) from error
         outputs = self._compiled.outputs
         self.outputs: Mapping[str, Sequence[Any]] = {
             each.get_any_name(): _sizes(each.partial_shape) for each in outputs

@@ -32,7 +32,11 @@ class TorchRuntime:
         try:
             self._deployed = deployed.to(device)
         except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
-            raise UsageError(f"Device {device!r} is not available", str(error).splitlines()[0]) from error
+            raise UsageError(
+                f"Device {device!r} is not available",
+                str(error).splitlines()[0],
+                "Choose another --device, such as cpu.",
+            ) from error
 
     def run(self, batch: Pixels) -> Outputs:
         """See `Runtime.run`."""
