@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
@@ -32,8 +33,19 @@ def test_a_machine_where_all_is_well_has_no_problem():
     assert diagnosis.unusable == ()
 
 
+def install(monkeypatch, *installed: str) -> None:
+    """Have only these distributions installed."""
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return "2.10"
+
+    monkeypatch.setattr(doctor.metadata, "version", version)
+
+
 def test_what_needs_doing_says_how(without_torch, monkeypatch):
-    monkeypatch.setattr(doctor, "_installed", lambda names: ([], list(names)))
+    install(monkeypatch)
     monkeypatch.setattr(doctor, "_memory", lambda: (2**30, True))
     monkeypatch.setattr(doctor.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(doctor, "_instructions", lambda: ["AMX"])
@@ -46,8 +58,8 @@ def test_what_needs_doing_says_how(without_torch, monkeypatch):
 
 
 def test_half_an_extra_is_a_warning(monkeypatch):
-    monkeypatch.setattr(doctor, "_installed", lambda names: (["torch 2.10"], ["timm"]))
-    finding = doctor._extra("train", ["torch", "timm"])
+    install(monkeypatch, "torch")
+    finding = doctor._packages("train", ["torch", "timm"])
     assert (finding.level, finding.fix) == (Level.WARNING, "pip install 'plantml[train]'")
     assert "timm" in finding.text
 
@@ -88,8 +100,7 @@ def test_a_torch_that_does_not_work_is_found(monkeypatch, code, level, names):
     monkeypatch.setattr(doctor, "_GPU", code)
     monkeypatch.setattr(doctor, "_GPU_SECONDS", 0.2 if "sleep" in code else 60)
     monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
-    with doctor._GpuQuestion() as gpu:
-        finding = gpu.answer()
+    finding = doctor._gpu()
     assert finding.level is level
     assert names in finding.text
 

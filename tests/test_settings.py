@@ -375,8 +375,8 @@ def test_the_home_of_nobody_is_no_folder(monkeypatch):
 def test_the_cache_lies_in_a_folder_of_its_own_with_the_limit(monkeypatch, tmp_path):
     monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("PLANTML_CACHE_LIMIT", "1000")
-    cache = machine().cache("models")
-    assert cache.folder == tmp_path / "models"
+    cache = machine().cache()
+    assert cache.folder == tmp_path / "objects"
     assert cache.limit == 1000
 
 

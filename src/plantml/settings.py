@@ -100,9 +100,9 @@ class Machine(Config):
     offline: bool = Field(default=False, description="open no socket except to URLs that were named")
     threads: int = Field(default_factory=lambda: usable_cores(), ge=1, le=1024, description="worker threads")  # noqa: PLW0108
 
-    def cache(self, name: str = "objects") -> storage.Cache:
-        """A named part of the local cache."""
-        return storage.Cache(self.cache_dir / name, self.cache_limit)
+    def cache(self) -> storage.Cache:
+        """The local cache of remote files."""
+        return storage.Cache(self.cache_dir / "objects", self.cache_limit)
 
     def measured(self, *facts: object) -> Path:
         """The file that keeps what was measured here, named by all that the result depends on (JSON types)."""
@@ -335,7 +335,7 @@ def _explained(error: ValidationError, model: type[BaseModel], origins: Mapping[
 
 
 def _unknown(key: str, model: type[BaseModel], origins: Mapping[str, str]) -> InputError:
-    known = [name for name, _ in _known(model)]
+    known = _known(model)
     sections = {name.rpartition(".")[0] for name in known if "." in name}
     near = get_close_matches(_brief(key), [*known, *sorted(sections)], n=1)
     hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(known)}."
@@ -360,14 +360,14 @@ def _origin(origins: Mapping[str, str], key: str) -> str:
     return inside[-1] if inside else ""
 
 
-def _known(model: type[BaseModel], at: str = "") -> list[tuple[str, Any]]:
-    keys: list[tuple[str, Any]] = []
+def _known(model: type[BaseModel], at: str = "") -> list[str]:
+    keys: list[str] = []
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             keys += _known(inner, f"{at}{name}.")
         else:
-            keys.append((f"{at}{name}", field))
+            keys.append(f"{at}{name}")
     return keys
 
 

@@ -2,15 +2,17 @@
 
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import polars as pl
 import pytest
 
 import plantml
-from plantml.errors import GateError, InputError, NotFoundError, UsageError
+from plantml.errors import GateError, InputError, NotFoundError, StoppedError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +206,7 @@ def test_no_name_leads_out_of_a_registry(trained, tmp_path, name):
         lambda: registry.load(name, 1),
     ]
     for act in acts:
-        with pytest.raises(UsageError, match="not a name"):
+        with pytest.raises(InputError, match="valid name"):
             act()
     assert not list(tmp_path.iterdir())
 
@@ -213,3 +215,18 @@ def test_notebooks_show_datasets_and_runs(run, small):
     assert "rust" in small._repr_html_()
     assert run.url in run._repr_html_()
     assert small.ref in repr(small)
+
+
+def test_a_report_is_not_written_into_a_dataset(small):
+    with pytest.raises(InputError, match="cannot be written"):
+        small.check(only=["files"], html=f"{small.url}/images/report.html")
+
+
+def test_training_warns_of_photos_that_leak(write_photos, tmp_path, monkeypatch, caplog):
+    photos = write_photos(tmp_path / "photos", [f"{split}/{name}/1.jpg" for split in ("train", "val") for name in "ab"])
+    shutil.copy(photos / "train/a/1.jpg", photos / "val/a/2.jpg")
+    data = plantml.Dataset.create(photos, tmp_path / "data", labels="disease")
+    monkeypatch.setattr("plantml.train.train.train", Mock(side_effect=StoppedError("Stopped", "", "")))
+    with pytest.raises(StoppedError):
+        plantml.train(data, tmp_path / "run")
+    assert "Leak: 1 photo of train" in caplog.text

@@ -20,8 +20,7 @@ from plantml.retrain.config import DriftConfig, Feed, GateConfig, RetrainConfig
 from plantml.retrain.consistency import check
 from plantml.retrain.lease import LeaseStop
 from plantml.retrain.manual_commands import commands_for
-from plantml.retrain.round_context import Work
-from plantml.retrain.rounds import STEPS, Round
+from plantml.retrain.rounds import STEPS, Round, Work
 from plantml.train.config import TrainConfig
 from plantml.validate.validate import ValidateConfig
 

@@ -57,7 +57,7 @@ def test_a_character_that_an_encoding_lacks_is_replaced_alone(encoding, text, da
 @given(text=st.text(st.characters(), max_size=12), encoding=st.sampled_from(["ascii", "latin-1", "cp1252", "utf-8"]))
 def test_a_json_document_says_the_same_in_every_encoding(text, encoding) -> None:
     streams, written = encoded(encoding)
-    Console(streams, json=True).result("test", {"text": text, text: ODD}, lambda _: None)
+    Console(streams, "test", json=True).result({"text": text, text: ODD}, lambda _: None)
     document = json.loads(written.getvalue().decode(encoding))
     assert document["text"] == (ODD if text == "text" else text)
     assert document[text] == ODD

@@ -44,7 +44,7 @@ def labels_of(url):
 
 def test_a_list_corrects_what_it_names_and_nothing_else(leaves):
     done = editing.relabel(leaves, listing(Item("a/1.jpg", "", {"disease": "none"}), Item("3.jpg", "", {}))).report
-    assert (done.listed, done.changed, done.back) == (2, 1, 1)
+    assert (done.listed, done.relabelled, done.back_in_use) == (2, 1, 1)
     assert labels_of(leaves) == {"a/1.jpg": "none", "a/2.jpg": "none", "b/2.jpg": "none", "b/3.jpg": "none"}
     rows = versions.load(leaves).rows
     assert rows["status"].to_list() == ["ok"] * 4

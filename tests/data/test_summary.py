@@ -45,7 +45,7 @@ def test_counts_are_of_what_can_be_used(commit):
     assert found.splits == {"train": 2, "test": 1, "none": 1}
     assert list(found.splits) == ["train", "test", "none"]
     assert found.formats == {"JPEG": 3, "PNG": 1}
-    assert found.total_bytes == 55
+    assert found.bytes == 55
     assert found.sizes == {"min_width": 64, "max_width": 100, "min_height": 20, "max_height": 48}
 
 
@@ -78,7 +78,7 @@ def test_a_version_has_its_own_tags(commit, memory_url):
 
 def test_a_version_in_which_nothing_can_be_used_has_counts_too(commit):
     found = info(commit(ROWS[4:]))
-    assert (found.rows, found.usable, found.distinct, found.total_bytes) == (3, 0, 0, 0)
+    assert (found.rows, found.usable, found.distinct, found.bytes) == (3, 0, 0, 0)
     assert found.sizes == {}
     assert found.values == {"severity": {"count": 0}}
     assert found.classes["disease"] == {"none": {}, "rust": {}, "scab": {}}

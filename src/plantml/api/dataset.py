@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from plantml.data.exporting import Exported
     from plantml.data.manifest import Commit, Version
 
-_SHOWN = 6
-"""Photos that a notebook shows."""
-
 
 class Dataset:
     """One version of a dataset. It never changes: `split` and `clean` make a new one of the newest, and return that.
@@ -192,10 +189,14 @@ class Dataset:
             skip: checks to leave out.
             model: whose embeddings are used.
             html: URL of a report to write.
+
+        Raises:
+            InputError: `html` lies in a dataset or a model.
         """
         from plantml.curate import check, report
         from plantml.curate.context import Subject
 
+        storage.check_output(html)
         machine = settings.machine()
         findings = check.run(self.ref, machine, only=_several(only), skip=_several(skip), model=model)
         if html:

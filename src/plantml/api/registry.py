@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 from plantml import registry, settings, storage
 from plantml.api import html
 from plantml.api.model import Model, load
-from plantml.api.run import Run
-from plantml.errors import UsageError
-from plantml.registry import AddedVersion, Change, Event, Ledger, inspection
+from plantml.api.run import ModelInput, model_ref
+from plantml.registry import AddedVersion, Change, Event, Ledger, inspection, publishing
 
 if TYPE_CHECKING:
     from plantml.validate.results import ValidationResult
@@ -33,7 +32,7 @@ class Registry:
         return {ledger.url.removeprefix(self.url).strip("/"): ledger for ledger in inspection.models(self.url)}
 
     def add(
-        self, model: Model | Run | str | Path, name: str, *, why: str = "", by: str | None = None,
+        self, model: ModelInput, name: str, *, why: str = "", by: str | None = None,
         alias: str | None = None
     ) -> AddedVersion:  # fmt: skip
         """Make a model the next version of `name`. The same model is added once.
@@ -49,9 +48,8 @@ class Registry:
             InputError: it is not an intact bundle.
             UsageError: the alias needs evidence.
         """
-        ref = model.url if isinstance(model, Run) else model.ref if isinstance(model, Model) else str(model)
         cache = settings.machine().cache()
-        return registry.add(ref, self._at(name), by=by or registry.current_user(), why=why, alias=alias, cache=cache)
+        return registry.add(model_ref(model), self._at(name), by=by, why=why, alias=alias, cache=cache)
 
     def promote(
         self,
@@ -83,13 +81,11 @@ class Registry:
             from plantml.validate.results import as_json
 
             evidence = as_json(evidence)
-        return registry.promote(
-            self._at(name), number, alias, by=by or registry.current_user(), why=why, evidence=evidence, force=force
-        )
+        return registry.promote(self._at(name), number, alias, by=by, why=why, evidence=evidence, force=force)
 
     def rollback(self, name: str, alias: str, *, why: str = "", by: str | None = None) -> Change:
         """Let an alias point to the version before. Raises `InputError` if there is none."""
-        return registry.rollback(self._at(name), alias, by=by or registry.current_user(), why=why)
+        return registry.rollback(self._at(name), alias, by=by, why=why)
 
     def history(self, name: str) -> Sequence[Event]:
         """All events of a model, oldest first."""
@@ -100,12 +96,7 @@ class Registry:
         return load(f"{self._at(name)}@{version}", **options)
 
     def _at(self, name: str) -> str:
-        if not isinstance(name, str) or {"", ".", ".."} & {*name.split("/")}:  # such a name leaves the registry
-            raise UsageError(
-                f"{name!r} is not a name of a model in {self.url}",
-                "it names a place, not a model",
-                "Choose a name such as leaf.",
-            )
+        publishing.check_name(name)  # one with `..` would leave the registry
         return storage.join(self.url, name)
 
     def _repr_html_(self) -> str:

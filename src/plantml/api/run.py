@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from plantml import settings, storage
 from plantml.api import html
@@ -61,3 +61,14 @@ class Run:
     def _repr_html_(self) -> str:
         rows = [("run", self.url), ("model", self._bundle.digest[:12]), *self.scores.items()]
         return html.table(("", "validation split"), rows)
+
+
+ModelInput: TypeAlias = Model | Run | str | Path
+"""A model, the run that made it, or a reference to one."""
+
+
+def model_ref(model: ModelInput) -> str:
+    """The reference of a model."""
+    if isinstance(model, Run):
+        return model.url
+    return model.ref if isinstance(model, Model) else str(model)

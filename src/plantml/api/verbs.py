@@ -1,5 +1,6 @@
 """`plantml.train`, `plantml.validate` and `plantml.export`: the commands of these names, as functions."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from plantml import settings
 from plantml.api.dataset import Dataset
 from plantml.api.model import Model, load
-from plantml.api.run import Run
+from plantml.api.run import ModelInput, Run, model_ref
 from plantml.concurrency import Listener, Stop
 from plantml.errors import UsageError
 from plantml.extras import need_train
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
     from plantml.export.export import Compared
     from plantml.validate.results import ValidationResult
 
+_log = logging.getLogger(__name__)
+
 DatasetInput: TypeAlias = Dataset | str | Path
 """A dataset, or a reference to one."""
-
-ModelInput: TypeAlias = Model | Run | str | Path
-"""A model, the run that made it, or a reference to one."""
 
 
 def train(
@@ -34,7 +34,8 @@ def train(
 ) -> Run:
     """Train a model on a dataset with splits, as `plantml train` does.
 
-    Interrupted, the same call resumes; finished, it only opens the run.
+    Interrupted, the same call resumes; finished, it only opens the run. Warnings, such as of photos that leak between
+    splits, go to the log `plantml`.
 
     Args:
         dataset: to train on.
@@ -63,8 +64,8 @@ def train(
             "folds make no model, and several devices need a process each",
             "Leave folds, devices and nodes out here, or run `plantml train`.",
         )
-    version = selection.load_checked(_dataset_ref(dataset), values, str(out))
-    listener = Listener(say=say)
+    listener = Listener(say=say, warn=_log.warning)
+    version = selection.load_checked(_dataset_ref(dataset), values, str(out), listener.warn)
     with Stop() as stop:
         trained = training.train(
             version, str(out), values, fresh=fresh, config_lines=resolved.lines(), stop=stop, listener=listener
@@ -104,9 +105,9 @@ def validate(
     from plantml.validate.config import ValidateConfig
     from plantml.validate.predictions import Machine
 
-    flags: dict[str, Any] = options | {"model": _model_ref(model)}
+    flags: dict[str, Any] = options | {"model": model_ref(model)}
     if against is not None:
-        flags["against"] = _model_ref(against)
+        flags["against"] = model_ref(against)
     if isinstance(model, Model):
         flags |= {"device": model.device, "runtime": model.runtime}
     resolved = settings.resolve(ValidateConfig, "validate", flags=flags, file=config).value
@@ -114,7 +115,7 @@ def validate(
     def opened(model: ModelInput) -> Model:
         if isinstance(model, Model):
             return model
-        return load(_model_ref(model), runtime=resolved.runtime, device=resolved.device, batch=resolved.batch)
+        return load(model_ref(model), runtime=resolved.runtime, device=resolved.device, batch=resolved.batch)
 
     several = [datasets] if isinstance(datasets, (Dataset, str, Path)) else datasets
     other = against if against is not None else resolved.against
@@ -162,14 +163,8 @@ def export(
 
     flags = options | ({} if data is None else {"data": _dataset_ref(data)})
     resolved = settings.resolve(ExportConfig, "export", flags=flags, file=config).value
-    return exporting.export(_model_ref(model), str(to), resolved, form=format, machine=settings.machine())
+    return exporting.export(model_ref(model), str(to), resolved, form=format, machine=settings.machine())
 
 
 def _dataset_ref(dataset: DatasetInput) -> str:
     return dataset.ref if isinstance(dataset, Dataset) else str(dataset)
-
-
-def _model_ref(model: ModelInput) -> str:
-    if isinstance(model, Run):
-        return model.url
-    return model.ref if isinstance(model, Model) else str(model)

@@ -42,10 +42,16 @@ def build(names: Collection[str] = COMMANDS) -> typer.Typer:
     """The command line; commands whose names are not given are listed, but not imported."""
     app = group("plantml", _HELP)
     for name, summary in COMMANDS.items():
-        if name in names:
-            importlib.import_module(f"plantml.cli.{name}").register(app)
-        else:
+        if name not in names:
             app.command(name, help=summary)(lambda: None)
+            continue
+        module = importlib.import_module(f"plantml.cli.{name}")
+        if hasattr(module, "COMMANDS"):
+            app.add_typer(inner := group(name, summary))
+            for add_to in module.COMMANDS:
+                add_to(inner)
+        else:
+            getattr(module, name)(app)
 
     @app.callback(invoke_without_command=True)
     def root(

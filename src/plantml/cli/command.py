@@ -4,13 +4,13 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from plantml.cli.console import Console, Streams
+from plantml.cli.console import Console
 from plantml.errors import Exit, PlantmlError, UsageError
 
 if TYPE_CHECKING:
@@ -64,55 +64,55 @@ def group(name: str, help_: str) -> typer.Typer:
     )
 
 
-def command(
-    app: typer.Typer,
-    name: str,
-    *,
-    examples: Sequence[str],
-    config: "type[Config] | None" = None,
-    config_file: Any = ConfigFile,
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function `f(console, …)`, or `f(console, resolved, …)` with a `config`, as a command.
+AddCommand = Callable[[typer.Typer], None]
 
-    The function declares its arguments, and the flags that are no settings. Flags of output are added, and a
-    `Console` made of them is passed first. The flags of `config` are made from its fields, and passed as one
-    `settings.Resolved`.
+
+def command(
+    *examples: str, config: "type[Config] | None" = None, config_file: Any = ConfigFile
+) -> Callable[[Callable[..., None]], AddCommand]:
+    """Turn a function `f(console, …)`, or `f(console, resolved, …)` with a `config`, into what adds it to an app.
+
+    The command has the name of the function. The function declares its arguments, and the flags that are no settings.
+    Flags of output are added, and a `Console` made of them is passed first. The flags of `config` are made from its
+    fields, and passed as one `settings.Resolved`.
 
     Args:
-        app: the group it belongs to.
-        name: of the command.
         examples: command lines for the end of the help page.
         config: the settings of the command.
         config_file: annotation of the parameter that names a file of settings.
     """
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        call, parameters = _plain(function) if config is None else _configured(function, name, config, config_file)
+    def declare(function: Callable[..., None]) -> AddCommand:
+        name = function.__name__.strip("_").replace("_", "-")
 
-        @functools.wraps(function)
-        def run(ctx: typer.Context, **values: Any) -> None:
-            output = {key: values.pop(key) for key in _OUTPUT}
-            output.pop("debug")  # the handler of errors reads it from the command line itself
-            console = Console(ctx.obj if isinstance(ctx.obj, Streams) else Streams(), **output)
-            try:
-                with console.relaying_log():
-                    _check_numbers(values)
-                    call(console, values)
-            except PlantmlError as error:
-                error.answered = console.answered
-                raise
-            finally:
-                console.close()
+        def add_to(app: typer.Typer) -> None:
+            call, parameters = _plain(function) if config is None else _configured(function, name, config, config_file)
 
-        context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-        parameters = [context, *parameters, *_parameters(_OUTPUT, default=False)]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples)
-        app.command(name, help=inspect.getdoc(function), epilog=epilog)(run)
-        return function
+            @functools.wraps(function)
+            def run(ctx: typer.Context, **values: Any) -> None:
+                output = {key: values.pop(key) for key in _OUTPUT}
+                output.pop("debug")  # the handler of errors reads it from the command line itself
+                console = Console(ctx.obj, ctx.command_path.partition(" ")[2], **output)
+                try:
+                    with console.relaying_log():
+                        _check_numbers(values)
+                        call(console, values)
+                except PlantmlError as error:
+                    error.answered = console.answered
+                    raise
+                finally:
+                    console.close()
 
-    return register
+            context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+            parameters = [context, *parameters, *_parameters(_OUTPUT, default=False)]
+            run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+            run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+            epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples)
+            app.command(name, help=inspect.getdoc(function), epilog=epilog)(run)
+
+        return add_to
+
+    return declare
 
 
 Call = Callable[[Console, dict[str, Any]], None]

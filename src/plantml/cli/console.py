@@ -84,6 +84,7 @@ class Console:
 
     Args:
         streams: standard input, output and error.
+        command: its name.
         json: print the result as one JSON document.
         quiet: print only results and errors.
         verbose: print more details.
@@ -93,13 +94,14 @@ class Console:
     def __init__(
         self,
         streams: Streams,
+        command: str,
         *,
         json: bool = False,
         quiet: bool = False,
         verbose: bool = False,
         offline: bool = False,
     ) -> None:
-        self.streams = streams
+        self.streams, self._command = streams, command
         self.json, self.quiet, self.verbose = json, quiet, verbose
         self.offline = offline
         self.answered = False
@@ -139,11 +141,11 @@ class Console:
         if self.verbose:
             self.say(text)
 
-    def result(self, command: str, content: Mapping[str, Any], show: Callable[["Page"], None]) -> None:
+    def result(self, content: Mapping[str, Any], show: Callable[["Page"], None]) -> None:
         """Print the result: one JSON document with `--json`, else the page that `show` writes."""
         self.close()
         if self.json:
-            document = {"plantml_result": RESULT_FORMAT, "command": command, **content}
+            document = {"plantml_result": RESULT_FORMAT, "command": self._command, **content}
             print(jsonlib.dumps(document, ensure_ascii=False, indent=2), file=self.streams.json_stdout())
         else:
             show(Page(self.streams.stdout, hints=not self.quiet))
@@ -316,6 +318,13 @@ def show_next(page: Page, version: "Version", dataset: str) -> None:
     if step.why:
         page.line(step.why)
     page.next(step.command)
+
+
+def as_json(result: object, *hidden: str) -> dict[str, Any]:
+    """The fields of a result, which are JSON types; a version of a dataset as its reference and fingerprint."""
+    content = {key: value for key, value in vars(result).items() if key not in {"version", *hidden}}
+    version = vars(result).get("version")
+    return content if version is None else {"dataset": version.ref, "fingerprint": version.fingerprint, **content}
 
 
 def count(number: int, one: str, many: str = "") -> str:

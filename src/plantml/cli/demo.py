@@ -14,14 +14,8 @@ from plantml.cli.console import Console, Page
 from plantml.demo import Step
 from plantml.errors import PlantmlError
 
-EXAMPLES = ["plantml demo", "plantml demo /tmp/plants --images 600"]
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "demo", examples=EXAMPLES)(demo)
-
-
+@command("plantml demo", "plantml demo /tmp/plants --images 600")
 def demo(
     console: Console,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for all files.")] = Path("demo"),
@@ -62,4 +56,4 @@ def demo(
         )
         page.next("plantml dataset import PHOTOS DATASET, with your own photos")
 
-    console.result("demo", {"folder": str(folder), "sheet": str(sheet), "seconds": round(seconds, 1)}, show)
+    console.result({"folder": str(folder), "sheet": str(sheet), "seconds": round(seconds, 1)}, show)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plantml.cli.command import command
-from plantml.cli.console import Console, Page, count
+from plantml.cli.console import Console, Page, as_json, count
 from plantml.concurrency import Progress
 from plantml.detect.config import STDOUT, DetectConfig
 from plantml.errors import FailuresError, UsageError
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _CLASSES = 20
 """Classes of a target in the summary."""
 
-EXAMPLES = [
+
+@command(
     "plantml detect photos/ --model runs/first --out records.jsonl",
     "plantml detect 'photos/*.jpg' s3://bucket/new/ field.zip --model s3://bucket/runs/first --out records.parquet",
     "find . -name '*.jpg' -print0 | plantml detect - --model leaf.onnx > records.jsonl",
@@ -30,14 +31,8 @@ EXAMPLES = [
     "plantml detect inbox/ --model s3://bucket/models/leaf@production --out line.jsonl --watch",
     "plantml detect s3://season --model runs/first --shard 2/8 --out part-2.jsonl",
     "plantml detect part-*.jsonl --merge --out records.jsonl",
-]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "detect", examples=EXAMPLES, config=DetectConfig)(detect)
-
-
+    config=DetectConfig,
+)
 def detect(
     console: Console,
     resolved: Resolved[DetectConfig],
@@ -74,7 +69,8 @@ def detect(
         console.close()
         console.say(f"{count(result.images, 'record')}, {count(result.failed, 'failure')}")
     else:
-        console.result("detect", _as_json(result), lambda page: _show(page, result))
+        content = as_json(result, "allowed") | {"seconds": round(result.seconds, 2)}
+        console.result(content, lambda page: _show(page, result))
     if error is not None:
         raise error
 
@@ -97,14 +93,7 @@ def _merge(console: Console, shards: list[str], config: DetectConfig) -> None:
     if contract is not None:
         options.check_output(config, contract)
     merged = library.merge(shards, config.out, contract, config.format, config.rows)
-    content = {
-        "out": merged.out,
-        "images": merged.images,
-        "expected": merged.expected,
-        "missing": dict(merged.missing),
-        "failures": merged.failures,
-    }
-    console.result("detect", content, lambda page: _show_merged(page, merged))
+    console.result(as_json(merged), lambda page: _show_merged(page, merged))
     lacking = merged.expected - merged.images
     if lacking + merged.failures > allowed_failures(config.max_failures, merged.expected):
         raise FailuresError(
@@ -118,24 +107,6 @@ def _show_merged(page: Page, merged: "MergeResult") -> None:
     page.line(f"{merged.out}: {count(merged.images, 'record')} of {merged.expected}", style="bold")
     for shard, number in merged.missing.items():
         page.line(f"Missing: {count(number, 'image')} of shard {shard}")
-
-
-def _as_json(result: "DetectionResult") -> dict[str, object]:
-    return {
-        "out": result.out,
-        "images": result.images,
-        "written": result.written,
-        "failures": dict(result.failures),
-        "decisions": dict(result.decisions),
-        "labels": {name: dict(labels) for name, labels in result.labels.items()},
-        "boxes": result.boxes,
-        "resumed": result.resumed,
-        "skipped": dict(result.skipped),
-        "annotated": result.annotated,
-        "sorted": dict(result.sorted),
-        "seconds": round(result.seconds, 2),
-        "warnings": list(result.warnings),
-    }
 
 
 def boxes_line(result: "DetectionResult", boxes: int) -> str:

@@ -9,19 +9,10 @@ from plantml.cli.command import command
 from plantml.cli.console import Console, Page, count
 from plantml.errors import GateError
 
-EXAMPLES = [
-    "plantml doctor",
-    "plantml doctor s3://bucket/leaves",
-    "plantml doctor s3://bucket/leaves --write --json",
-]
 _STYLES = {"ok": None, "warning": "yellow", "problem": "bold red"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "doctor", examples=EXAMPLES)(doctor)
-
-
+@command("plantml doctor", "plantml doctor s3://bucket/leaves", "plantml doctor s3://bucket/leaves --write --json")
 def doctor(
     console: Console,
     urls: Annotated[
@@ -56,7 +47,7 @@ def doctor(
                 page.line(f"  Fix: {finding.fix}")
         page.line(f"{count(problems, 'problem')}, {count(warnings, 'warning')}", "bold")
 
-    console.result("doctor", content, show)
+    console.result(content, show)
     if diagnosis.unusable:
         raise GateError(
             f"Cannot use {', '.join(diagnosis.unusable)}",

@@ -13,20 +13,15 @@ from plantml.settings import Resolved
 if TYPE_CHECKING:
     from plantml.export.export import Compared, Row
 
-EXAMPLES = [
+
+@command(
     "plantml export runs/first --to leaf.onnx",
     "plantml export runs/first --to leaf.int8.onnx --format onnx-int8",
     "plantml export runs/first --to leaf.xml",
     "plantml export runs/first --to s3://bucket/models/leaf.onnx --data leaves --samples 200",
     "plantml export runs/first --benchmark",
-]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "export", examples=EXAMPLES, config=ExportConfig)(export)
-
-
+    config=ExportConfig,
+)
 def export(
     console: Console,
     resolved: Resolved[ExportConfig],
@@ -60,7 +55,7 @@ def export(
     from plantml.export import export as library
 
     def show(result: "Compared") -> None:
-        console.result("export", library.as_json(result), lambda page: _show(page, result))
+        console.result(library.as_json(result), lambda page: _show(page, result))
 
     progress = console.progress("comparing")
     try:

@@ -14,31 +14,26 @@ from plantml.settings import Resolved
 if TYPE_CHECKING:
     from plantml.retrain.retrain import RetrainResult
 
-EXAMPLES = [
+File = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="YAML file of feeds, training and gates; see configs/retrain.yaml.")
+]
+
+
+@command(
     "plantml retrain retrain.yaml",
     "plantml retrain retrain.yaml --min-new 200 --every 7d",
     "plantml retrain retrain.yaml --on-drift --on-result ./notify.sh",
     "plantml retrain retrain.yaml --dry-run",
     "plantml retrain retrain.yaml --step train",
     "plantml retrain retrain.yaml --set gates.max_drop=0.02 --set train.budget=8h --print-config",
-]
-
-
-File = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="YAML file of feeds, training and gates; see configs/retrain.yaml.")
-]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "retrain", examples=EXAMPLES, config=RetrainConfig, config_file=File)(retrain)
-
-
+    config=RetrainConfig,
+    config_file=File,
+)
 def retrain(
     console: Console,
     resolved: Resolved[RetrainConfig],
     step: Annotated[
-        str | None, typer.Option(metavar="STEP", help="Run only this step; the steps before it must be done.")
+        str | None, typer.Option(metavar="STEP", help="Run only this step; the steps before it must have been run.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done, with the command of each step, then exit.")
@@ -47,8 +42,8 @@ def retrain(
 ) -> None:
     """Train a challenger on new photos; promote it if it is better.
 
-    Made for cron: exits at once if nothing is new, resumes an interrupted round, and runs on one of several machines
-    at a time. The steps are add, clean, split, production, train, predict, compare, choose, register and report.
+    Made for cron: it exits at once if nothing is new, resumes an interrupted round, and of several machines only one
+    works at a time. The steps are add, clean, split, production, train, predict, compare, choose, register and report.
     Without a trigger, any new photo starts a round. A refused challenger is not an error: the exit code is 0.
     """
     from plantml.retrain import retrain as library
@@ -59,7 +54,7 @@ def retrain(
     if dry_run:
         result, commands = library.plan(resolved.value, console.machine)
         content = asdict(result) | {"commands": commands}
-        console.result("retrain", content, lambda page: _show_plan(page, result, commands))
+        console.result(content, lambda page: _show_plan(page, result, commands))
         return
     with LeaseStop() as stop:
         if abandon:
@@ -68,7 +63,7 @@ def retrain(
             result = library.retrain(
                 resolved.value, machine=console.machine, stop=stop, step=step, listener=console.listener
             )
-    console.result("retrain", asdict(result), lambda page: _show(page, result))
+    console.result(asdict(result), lambda page: _show(page, result))
 
 
 def _show(page: Page, result: "RetrainResult") -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from plantml.train.plan import Plan
     from plantml.train.train import TrainingResult
 
-EXAMPLES = [
+
+@command(
     "plantml train leaves --out runs/first",
     "plantml train leaves@7 --out runs/big --backbone resnet50 --epochs 20",
     "plantml train leaves --out s3://bucket/runs/first --targets disease --config configs/train.yaml",
@@ -24,14 +25,8 @@ EXAMPLES = [
     "plantml train leaves --out runs/lab --where 'source == \"lab\"' --dry-run",
     "plantml train leaves@9 --out runs/second --from runs/first",
     "plantml train leaves --out runs/folds --folds 5 --preset quick",
-]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "train", examples=EXAMPLES, config=TrainConfig)(train)
-
-
+    config=TrainConfig,
+)
 def train(
     console: Console,
     resolved: Resolved[TrainConfig],
@@ -66,7 +61,7 @@ def train(
         plan = library.make_plan(selection.select(version, one), one, console.machine)
         models = max(1, config.folds)
         content = {"plan": plan.model_dump(mode="json"), "models": models}
-        console.result("train", content, lambda page: _show_plan(page, plan, models))
+        console.result(content, lambda page: _show_plan(page, plan, models))
         return
     options: dict[str, Any] = {
         "machine": console.machine,
@@ -78,11 +73,11 @@ def train(
         if config.folds:
             folded = crossvalidation.cross_validate(version, out, config, stop=stop, **options)
             content = {"run": folded.out, "folds": folded.scores, "mean": folded.mean, "spread": folded.spread}
-            console.result("train", content, lambda page: _show_folds(page, folded))
+            console.result(content, lambda page: _show_folds(page, folded))
             return
         result = library.train(version, out, config, stop=stop, **options)
     if result is not None:  # else another process has the result
-        console.result("train", _as_json(result), lambda page: _show(page, result))
+        console.result(_as_json(result), lambda page: _show(page, result))
 
 
 def _as_json(result: "TrainingResult") -> dict[str, Any]:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from plantml.model.pipeline import Pipeline
     from plantml.validate.results import ValidationResult
 
-EXAMPLES = [
+_WORST = 8
+
+
+@command(
     "plantml validate leaves --model runs/first",
     "plantml validate leaves --model runs/first --report report.html --robustness",
     "plantml validate leaves@7 --model model.onnx --split all --out validation",
@@ -23,16 +26,8 @@ EXAMPLES = [
     "plantml validate leaves --model runs/new --against runs/old --max-drop 0.01 --junit gates.xml",
     "plantml validate field lab --model runs/first --where 'camera == \"Nokia\"' --shared-classes",
     "plantml validate s3://bucket/leaves --model s3://bucket/runs/first --json",
-]
-
-_WORST = 8
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "validate", examples=EXAMPLES, config=ValidateConfig)(validate)
-
-
+    config=ValidateConfig,
+)
 def validate(
     console: Console,
     resolved: Resolved[ValidateConfig],
@@ -56,7 +51,7 @@ def validate(
     with Stop() as stop:
         machine = predictions.Machine(console.machine, stop, console.progress)
         result = library.validate(datasets, pipeline, config, machine=machine, other=other)
-    console.result("validate", results.as_json(result), lambda page: _show(page, result))
+    console.result(results.as_json(result), lambda page: _show(page, result))
     if not result.passed:
         failed = [gate for gate in result.gates if not gate.passed]
         raise GateError(

@@ -7,12 +7,11 @@ from plantml.storage.checksums import Verified
 _SHOWN = 20
 
 
-def report(console: Console, command: str, result: Verified, *, kind: str, stored: str, hint: str) -> None:
+def report(console: Console, result: Verified, *, kind: str, stored: str, hint: str) -> None:
     """Show the result; raise `GateError` if a file is missing or damaged.
 
     Args:
         console: of the command.
-        command: its name.
         result: of the verification.
         kind: key of the reference in the JSON result.
         stored: the operation that stored the files: `imported`, `added`.
@@ -41,7 +40,7 @@ def report(console: Console, command: str, result: Verified, *, kind: str, store
             if len(names) > _SHOWN:
                 page.line(f"  {what}: {len(names) - _SHOWN} more; --json lists all")
 
-    console.result(command, content, show)
+    console.result(content, show)
     if not result.sound:
         since = f"has changed since it was {stored}" if wrong == 1 else f"have changed since they were {stored}"
         what = f"{count(wrong, 'file')} of {result.ref} {since}"

@@ -27,8 +27,8 @@ class Relabelled:
     """Photos in the list, photos with new labels or boxes, and photos that are back in use after a review."""
 
     listed: int
-    changed: int
-    back: int
+    relabelled: int
+    back_in_use: int
 
 
 def corrections(url: str, version: Version, rule: str = "auto", image_column: str | None = None) -> ImportListing:

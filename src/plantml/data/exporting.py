@@ -159,14 +159,14 @@ def _photos(version: Version, rows: pl.DataFrame) -> tuple[ExportPhoto, ...]:
 
 def _check_apart(version: Version, out: str) -> None:
     dataset = version.url
-    if out == dataset or out.startswith(f"{dataset}/") or dataset.startswith(f"{out}/"):
+    if storage.is_within(out, dataset) or storage.is_within(dataset, out):
         raise InputError(
             f"The dataset {dataset} and the export {out} are nested",
             "a dataset's folder contains no other files",
             "Choose another path for the export.",
         )
     for source in version.rows["source"].unique():
-        if out == source or out.startswith(f"{source}/"):
+        if storage.is_within(out, source):
             raise InputError(
                 f"The export {out} would lie in {source}",
                 "photos were imported from there, and a source is never written to",

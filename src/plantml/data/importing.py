@@ -269,7 +269,7 @@ def _replaced(head: Version, source: str, listing: ImportListing) -> list[str]:
 
 
 def _check_apart(source: str, dataset: str) -> None:
-    if dataset == source or dataset.startswith(f"{source}/") or source.startswith(f"{dataset}/"):
+    if storage.is_within(dataset, source) or storage.is_within(source, dataset):
         raise InputError(
             f"The dataset {dataset} and its source {source} are nested",
             "a source is never written to",

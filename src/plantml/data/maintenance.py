@@ -113,9 +113,7 @@ def collect(ref: str, *, dry_run: bool = False, derived: bool = False, min_age: 
     Raises:
         InputError: there is no dataset, or `ref` names a version.
     """
-    url, at = versions.parse_reference(ref)
-    if at is not None:
-        raise InputError(f"{ref} names a version", "files belong to all versions", f"Leave out the version: {url}")
+    url = versions.dataset_of(ref)
     named: set[str] = set()
     for number in versions.numbers(url) or [versions.load(url).number]:
         named |= set(versions.load(f"{url}@{number}").rows["path"].drop_nulls())

@@ -30,7 +30,7 @@ class Info:
         unlabelled: usable rows without a label, by target.
         sizes: smallest and largest width and height, pixels.
         formats: usable rows by file format.
-        total_bytes: of the usable rows' files.
+        bytes: of the usable rows' files.
         tags: names of this version.
     """
 
@@ -46,7 +46,7 @@ class Info:
     unlabelled: Mapping[str, int]
     sizes: Mapping[str, int]
     formats: Mapping[str, int]
-    total_bytes: int
+    bytes: int
     tags: Sequence[str]
 
 
@@ -73,7 +73,7 @@ def info(ref: str) -> Info:
         unlabelled={target.name: usable[target.name].null_count() for target in version.targets},
         sizes=_sizes(usable),
         formats=_counts(usable["format"]),
-        total_bytes=int(usable["bytes"].sum() or 0),
+        bytes=int(usable["bytes"].sum() or 0),
         tags=sorted(name for name, number in versions.tags(version.url).items() if number == version.number),
     )
 

@@ -111,7 +111,7 @@ def check_apart(names: Sequence[str], outputs: Iterable[str | None]) -> None:
     for url in filter(None, outputs):
         target = storage.absolute(url)
         for name in names:
-            if name != "-" and f"{target}/".startswith(f"{storage.absolute(name)}/"):
+            if name != "-" and storage.is_within(target, storage.absolute(name)):
                 raise UsageError(
                     f"{url} is inside the source {name}",
                     "the next run would take its pictures for photos",

@@ -161,30 +161,22 @@ def _columns(before: Side, after: Side) -> tuple[list[Column], dict[str, str]]:
 
 
 def _index(name: str, kind: str, before: Side, after: Side) -> Index | None:
+    """The index of one column; `None` if no photo of a side has a value."""
+    sides = (before, after)
     if kind == "label":
-        labelled = [[(at, label) for at, label in enumerate(side.labels[name]) if label is not None]
-                for side in (before, after)]  # fmt: skip
-        if not all(labelled):
-            return None
-        labelled_at = [[at for at, _ in each] for each in labelled]
-        return measures.labels_index(
-            [label for _, label in labelled[0]],
-            [label for _, label in labelled[1]],
-            _effective(before, after, labelled_at),
-        )
-    numbers = [side.numbers[name] for side in (before, after)]
-    places = [np.flatnonzero(np.isfinite(each)) for each in numbers]
-    if not all(len(each) for each in places):
+        places = [[at for at, label in enumerate(side.labels[name]) if label is not None] for side in sides]
+    else:
+        places = [np.flatnonzero(np.isfinite(side.numbers[name])).tolist() for side in sides]
+    if not all(places):
         return None
-    values = [each[at] for each, at in zip(numbers, places, strict=True)]
-    return measures.numbers_index(values[0], values[1], _effective(before, after, [at.tolist() for at in places]))
-
-
-def _effective(before: Side, after: Side, places: Sequence[Sequence[int]]) -> tuple[float, float]:
     one, other = (
-        measures.effective([side.groups[at] for at in each]) for side, each in zip((before, after), places, strict=True)
+        measures.effective([side.groups[at] for at in each]) for side, each in zip(sides, places, strict=True)
     )
-    return one, other
+    if kind == "label":
+        labels = [[str(side.labels[name][at]) for at in each] for side, each in zip(sides, places, strict=True)]
+        return measures.labels_index(labels[0], labels[1], (one, other))
+    numbers = [side.numbers[name][each] for side, each in zip(sides, places, strict=True)]
+    return measures.numbers_index(numbers[0], numbers[1], (one, other))
 
 
 def _tested(
@@ -289,7 +281,7 @@ def as_json(result: Drift) -> dict[str, Any]:
             "seed": result.seed,
         },
         "not_compared": dict(result.not_compared),
-        "gates": [{"name": gate.name, "passed": gate.passed, "evidence": gate.evidence} for gate in result.gates],
+        "gates": [vars(gate) for gate in result.gates],
     }  # fmt: skip
 
 

@@ -82,11 +82,6 @@ def read(ref: str, *, split: str | None = None) -> Side:
 def dataset(version: Version, split: str | None = None) -> Side:
     """Read the usable photos of a version: labels, values, quality, sizes and cameras."""
     rows = version.usable(split).filter(pl.col("phash").is_not_null())
-    return of_rows(version, rows, version.ref + (f", {split}" if split else ""))
-
-
-def of_rows(version: Version, rows: pl.DataFrame, ref: str) -> Side:
-    """Return rows of a version as a side named `ref`."""
     labels: dict[str, Sequence[str | None]] = {}
     numbers = {name: _floats(rows[name]) for name in (*QUALITY, "width", "height")}
     for target in version.targets:
@@ -100,6 +95,7 @@ def of_rows(version: Version, rows: pl.DataFrame, ref: str) -> Side:
     groups = rows.select(
         pl.when(pl.col("group").is_null()).then(pl.format("id {}", "image_id")).otherwise(pl.format("g {}", "group"))
     )
+    ref = version.ref + (f", {split}" if split else "")
     return Side(ref, rows["image_id"].to_list(), groups.to_series().to_list(), labels, numbers, version=version)
 
 

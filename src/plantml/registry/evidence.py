@@ -4,7 +4,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from plantml import storage
 from plantml.errors import GateError, InputError
@@ -15,12 +17,37 @@ from plantml.registry.ledger import Entry, Ledger
 if TYPE_CHECKING:
     from plantml.data.manifest import Version
 
-FORMAT = 2
-"""Version of the JSON that `plantml validate` writes."""
-
 METRICS = "metrics.json"
 FOLDER = "evidence"
 SPLIT = "test"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Dataset(_Part):
+    ref: str
+    fingerprint: str
+
+
+class _Gate(_Part):
+    name: str
+    passed: bool
+
+
+class _Metrics(_Part):
+    """What is read here of the JSON that `plantml validate` writes."""
+
+    plantml_metrics: Literal[2]
+    model: str
+    datasets: Sequence[_Dataset]
+    split: str
+    gates: Sequence[_Gate]
+    scores: Mapping[str, Any]
+    against: Mapping[str, Any] | None = None
+    failed: Sequence[Any] | None = None
+    allowed_failures: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,33 +73,12 @@ class Evidence:
         return hashlib.sha256(self.data).hexdigest()
 
     @property
-    def model(self) -> str:
-        """Digest of the evaluated model."""
-        return str(self.content["model"])
-
-    @property
     def against(self) -> Mapping[str, Any]:
         """The comparison with another model; empty without one."""
         return self.content.get("against") or {}
 
-    @property
-    def gates(self) -> Sequence[Mapping[str, Any]]:
-        """All gates."""
-        gates: Sequence[Mapping[str, Any]] = self.content["gates"]
-        return gates
 
-
-@dataclass(frozen=True)
-class EvaluatedSplit:
-    """The test photos that a model was evaluated on.
-
-    Attributes:
-        ref: dataset version.
-        fingerprint: of the test photos; the same in every version and copy with the same test photos.
-    """
-
-    ref: str
-    fingerprint: str
+_HINT = "Name the output of `plantml validate DATASET --model A --against B --max-drop 0.01 --out DIR`."
 
 
 def read(metrics: Mapping[str, Any] | str) -> Evidence:
@@ -83,45 +89,17 @@ def read(metrics: Mapping[str, Any] | str) -> Evidence:
     """
     source = "" if isinstance(metrics, Mapping) else storage.absolute(metrics)
     url = storage.join(source, METRICS) if source and storage.is_dir(source) else source
-    content = metrics if isinstance(metrics, Mapping) else _content(url, storage.read(url))
-    form = content.get("plantml_metrics")
-    missing = [name for name in ("model", "datasets", "split", "gates", "scores") if name not in content]
-    if form != FORMAT or missing:
-        why = f"its format is {form}, expected {FORMAT}" if form != FORMAT else f"it lacks {', '.join(missing)}"
-        raise InputError(f"{source or 'The JSON'} is not evidence", why, _HINT)
-    if not _has_valid_types(content):
-        raise InputError(f"{source or 'The JSON'} is not evidence", "a field has the wrong type", _HINT)
-    return Evidence(source, content)
-
-
-def _content(url: str, data: bytes) -> Mapping[str, Any]:
+    data = b"" if isinstance(metrics, Mapping) else storage.read(url)
     try:
-        return parse_json_object(data, url)
+        content = metrics if isinstance(metrics, Mapping) else parse_json_object(data, url)
+        _Metrics.model_validate(content)
     except InputError as error:
         raise InputError(f"{url} is not evidence", error.why, _HINT) from error
-
-
-def _has_valid_types(content: Mapping[str, Any]) -> bool:
-    """True if all fields read here have the types that `plantml validate` writes."""
-
-    def are(entries: object, /, **keys: type) -> bool:
-        return isinstance(entries, (list, tuple)) and all(
-            isinstance(each, Mapping) and all(isinstance(each.get(key), kind) for key, kind in keys.items())
-            for each in entries
-        )
-
-    kinds = {"model": str, "split": str, "scores": Mapping}
-    return (
-        all(isinstance(content[name], kind) for name, kind in kinds.items())
-        and are(content["datasets"], ref=str, fingerprint=str)
-        and are(content["gates"], name=str, passed=bool)
-        and isinstance(content.get("against") or {}, Mapping)
-        and isinstance(content.get("failed") or (), (list, tuple))
-        and isinstance(content.get("allowed_failures", 0), int)
-    )
-
-
-_HINT = "Name the output of `plantml validate DATASET --model A --against B --max-drop 0.01 --out DIR`."
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise InputError(f"{source or 'The JSON'} is not evidence", why, _HINT) from error
+    return Evidence(source, content)
 
 
 def check(evidence: Evidence | None, state: Ledger, entry: Entry, alias: str) -> None:
@@ -148,21 +126,21 @@ def check(evidence: Evidence | None, state: Ledger, entry: Entry, alias: str) ->
 def _objections(evidence: Evidence, state: Ledger, entry: Entry, alias: str) -> Iterator[str]:
     """Reasons why the evidence does not allow the promotion."""
     content, current, against = evidence.content, state.aliases.get(alias), evidence.against.get("model")
-    if evidence.model != entry.digest:
-        yield f"the evidence is of model {evidence.model[:12]}, not of {entry.digest[:12]}"
+    if content["model"] != entry.digest:
+        yield f"the evidence is of model {content['model'][:12]}, not of {entry.digest[:12]}"
     where = f" where {content['where']}" if content.get("where") else ""
     if content["split"] != SPLIT or where:
         yield f"the evidence is of split {content['split']}{where}, not of the whole test split"
     failures, allowed = len(content.get("failed", ())), content.get("allowed_failures", 0)
     if failures > allowed:
         yield f"{failures} photos failed, {allowed} were allowed"
-    failed = [gate["name"] for gate in evidence.gates if not gate["passed"]]
+    failed = [gate["name"] for gate in content["gates"] if not gate["passed"]]
     if failed:
-        yield f"{len(failed)} of {len(evidence.gates)} gates failed, such as {failed[0]}"
+        yield f"{len(failed)} of {len(content['gates'])} gates failed, such as {failed[0]}"
     if current and against != state.entries[current].digest:
         other = f"compares with {against[:12]}" if against else "compares with no other model"
         yield f"the evidence {other}, but version {current} ({state.entries[current].digest[:12]}) is in service"
-    if current and not any("max_drop" in gate for gate in evidence.gates):
+    if current and not any("max_drop" in gate for gate in content["gates"]):
         yield "the comparison had no gate, such as --max-drop 0.01"
     for index, event in enumerate(state.events):
         if event.content["act"] != "promote" or event.content["alias"] != alias:
@@ -173,8 +151,8 @@ def _objections(evidence: Evidence, state: Ledger, entry: Entry, alias: str) -> 
             yield f"this evidence was already used; event {later.number}, {later.content['act']}, followed{why}"
 
 
-def check_test_photos(evidence: Evidence, contract: Contract) -> list[EvaluatedSplit]:
-    """The test photos of the evidence, which must be those of the datasets' newest versions.
+def check_test_photos(evidence: Evidence, contract: Contract) -> list[dict[str, str]]:
+    """References and fingerprints of the test photos, which must be those of the datasets' newest versions.
 
     Args:
         evidence: the result of the validation.
@@ -203,7 +181,7 @@ def check_test_photos(evidence: Evidence, contract: Contract) -> list[EvaluatedS
             )
         if evidence.content.get("left_out"):
             _check_known(evaluated, contract)
-        splits.append(EvaluatedSplit(evaluated.ref, after))
+        splits.append({"ref": evaluated.ref, "fingerprint": after})
     if not splits:
         raise GateError("The evidence names no dataset", "", _HINT)
     return splits
@@ -225,16 +203,16 @@ def _check_known(evaluated: "Version", contract: Contract) -> None:
                 )
 
 
-def store(model: str, evidence: Evidence, splits: Sequence[EvaluatedSplit]) -> dict[str, Any]:
+def store(model: str, evidence: Evidence, test_sets: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """Write the evidence beside the versions, named by its content; returns its summary for the event."""
     storage.write(storage.join(model, FOLDER, f"{evidence.sha256}.json"), evidence.data)
     differences = evidence.against.get("differences") or []
     return {
         "sha256": evidence.sha256,
         "source": evidence.source,
-        "test_sets": [{"ref": each.ref, "fingerprint": each.fingerprint} for each in splits],
+        "test_sets": list(test_sets),
         "scores": dict(list(evidence.content["scores"].items())[:8]),
         "against": evidence.against.get("model"),
         "decisive": differences[0] if differences else None,
-        "gates": len(evidence.gates),
+        "gates": len(evidence.content["gates"]),
     }

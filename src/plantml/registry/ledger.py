@@ -10,9 +10,10 @@ are never a version. References: `REGISTRY/leaf@3`, `REGISTRY/leaf@production`.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from plantml import storage
 from plantml.errors import InputError, NotFoundError
@@ -156,6 +157,10 @@ def _apply(state: Ledger, event: Event) -> None:
             )
 
 
+Decide = Callable[[Ledger], Mapping[str, Any] | None]
+"""From the state after all events so far to the content of the next one; see `event_log.Decide`."""
+
+
 class History:
     """The events of one model, to read and to append to."""
 
@@ -166,6 +171,10 @@ class History:
     def ledger(self) -> Ledger:
         """The state after all events so far."""
         return fold(self.url, self.log.read())
+
+    def append(self, decide: Decide) -> Event | None:
+        """Add the event that `decide` wants, if it wants one; see `event_log.Events.append`."""
+        return self.log.append(lambda events: decide(fold(self.url, events)))
 
 
 def version_url(model: str, number: int) -> str:
@@ -199,7 +208,11 @@ def load(url: str) -> Ledger:
     Raises:
         NotFoundError: there is no such model.
     """
-    state = History(url).ledger()
+    return existing(History(url).ledger())
+
+
+def existing(state: Ledger) -> Ledger:
+    """The state of a model that exists. Raises `NotFoundError` for any other."""
     if not state.events:
         raise NotFoundError(
             f"There is no registered model at {state.url}",

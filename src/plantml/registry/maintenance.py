@@ -1,9 +1,9 @@
 """Verify the files of a registry, and remove those that are no longer needed."""
 
 import time
-from calendar import timegm
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from plantml import storage
@@ -12,10 +12,11 @@ from plantml.errors import InputError
 from plantml.model import bundle as bundles
 from plantml.registry import ledger, references
 from plantml.registry.evidence import FOLDER
-from plantml.registry.ledger import Entry, History, Ledger
+from plantml.registry.ledger import Decide, Entry, History, Ledger
+from plantml.registry.operations import current_user
 from plantml.storage import checksums
 from plantml.storage.checksums import Verified
-from plantml.storage.event_log import Decide, Event
+from plantml.storage.event_log import Event
 
 
 def verify(ref: str, progress: Progress = silent) -> Verified:
@@ -75,7 +76,9 @@ class CollectedGarbage:
     gone: bool
 
 
-def collect_garbage(model: str, *, by: str, dry_run: bool = False, min_age: float = 86_400.0) -> CollectedGarbage:
+def collect_garbage(
+    model: str, *, by: str | None = None, dry_run: bool = False, min_age: float = 86_400.0
+) -> CollectedGarbage:
     """Delete the files of versions that were removed, or begun and never added.
 
     An unfinished version is removed by an event first, so that an `add` that is still running takes another number.
@@ -83,7 +86,7 @@ def collect_garbage(model: str, *, by: str, dry_run: bool = False, min_age: floa
 
     Args:
         model: URL of the model in its registry.
-        by: author.
+        by: author; by default user and machine.
         dry_run: delete nothing.
         min_age: seconds; versions begun or removed more recently are kept.
 
@@ -91,6 +94,7 @@ def collect_garbage(model: str, *, by: str, dry_run: bool = False, min_age: floa
         InputError: the reference names a version, or an unfinished version has just been added.
     """
     url, version = ledger.parse_reference(model)
+    by = by or current_user()
     if version is not None:
         raise InputError(f"{model} names a version", "", f"Name the model alone: {url}")
     history, before, state = History(url), time.time() - min_age, ledger.load(url)
@@ -98,11 +102,11 @@ def collect_garbage(model: str, *, by: str, dry_run: bool = False, min_age: floa
     files = _unreferenced(state, {*unfinished, *removed}, before)
     if not dry_run:
         for number in unfinished:
-            history.log.append(_decide_removal(history, "remove", number, by))
+            history.append(_decide_removal(history, "remove", number, by))
         for each in files:
             storage.remove(each.url)
         for number in (*unfinished, *removed):
-            history.log.append(_decide_removal(history, "collect", number, by))
+            history.append(_decide_removal(history, "collect", number, by))
     return CollectedGarbage(
         unfinished, removed, [each.name for each in files], sum(each.size for each in files), not dry_run
     )
@@ -125,8 +129,7 @@ def _unreferenced(state: Ledger, numbers: set[int], before: float) -> list[stora
 
 
 def _decide_removal(history: History, act: str, number: int, by: str) -> Decide:
-    def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
-        state = ledger.fold(history.url, events)
+    def decide(state: Ledger) -> Mapping[str, Any] | None:
         if number in state.entries:
             raise InputError(f"Version {number} of {history.url} has just been added", "", "Repeat the command.")
         todo = state.begun if act == "remove" else state.removed
@@ -136,8 +139,6 @@ def _decide_removal(history: History, act: str, number: int, by: str) -> Decide:
 
 
 def _older(group: Mapping[int, Event], before: float) -> list[int]:
-    return [number for number, event in sorted(group.items()) if _seconds(event.time) <= before]
-
-
-def _seconds(moment: str) -> float:
-    return timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ"))
+    return [
+        number for number, event in sorted(group.items()) if datetime.fromisoformat(event.time).timestamp() <= before
+    ]

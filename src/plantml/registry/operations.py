@@ -70,7 +70,7 @@ def promote(
     number: int,
     alias: str,
     *,
-    by: str,
+    by: str | None = None,
     why: str = "",
     evidence: Mapping[str, Any] | str | None = None,
     expected: int | str | None = None,
@@ -85,7 +85,7 @@ def promote(
         model: URL of the model in its registry.
         number: of the version.
         alias: its name.
-        by: author.
+        by: author; by default user and machine.
         why: reason, for the history.
         evidence: result of `plantml validate`, as JSON or as a URL.
         expected: number or digest of the version that the caller thinks the alias points to, 0 or an empty string for
@@ -105,38 +105,32 @@ def promote(
     needs_evidence = is_guarded(alias) and not force
     summary: Mapping[str, Any] | None = None
 
-    def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
-        state = _fold(model_history, events)
-        entry, current = state.entry(number), state.aliases.get(alias, 0)
+    def decide(state: Ledger) -> Mapping[str, Any] | None:
+        entry, current = ledger.existing(state).entry(number), state.aliases.get(alias, 0)
         if current == number:
             return None
         check_expected(state, alias, expected)
         if needs_evidence:
             evidences.check(validation, state, entry, alias)
         content = {"act": "promote", "version": number, "digest": entry.digest, "alias": alias, "from": current}
-        content |= {"by": by, "why": why, "forced": force}
+        content |= {"by": by or current_user(), "why": why, "forced": force}
         return content if summary is None else content | {"evidence": summary}
 
     bundle = references.find(f"{model_history.url}@{number}")
     if validation is not None:
         # Decided before anything is written, so that a refused promotion leaves nothing behind.
-        if decide(model_history.log.read()) is None:
+        if decide(model_history.ledger()) is None:
             return Change(model_history.url, alias, number, number, None)
         splits = evidences.check_test_photos(validation, bundle.contract) if needs_evidence else ()
         summary = evidences.store(model_history.url, validation, splits)
-    event = model_history.log.append(decide)
+    event = model_history.append(decide)
     return Change(model_history.url, alias, number, _from(event, number), event)
 
 
-def rollback(model: str, alias: str, *, by: str, why: str = "", expected: int | str | None = None) -> Change:
-    """Point an alias to its previous version; repeated, to the one before that.
-
-    Args:
-        model: URL of the model in its registry.
-        alias: its name.
-        by: author.
-        why: reason, for the history.
-        expected: see `promote`.
+def rollback(
+    model: str, alias: str, *, by: str | None = None, why: str = "", expected: int | str | None = None
+) -> Change:
+    """Point an alias to its previous version; repeated, to the one before that. Arguments are those of `promote`.
 
     Raises:
         InputError: there is no such alias, or no previous version.
@@ -144,10 +138,9 @@ def rollback(model: str, alias: str, *, by: str, why: str = "", expected: int | 
     """
     model_history, target = History(model), 0
 
-    def decide(events: Sequence[Event]) -> Mapping[str, Any]:
+    def decide(state: Ledger) -> Mapping[str, Any]:
         nonlocal target
-        state = _fold(model_history, events)
-        current = state.entry(alias)
+        current = ledger.existing(state).entry(alias)
         check_expected(state, alias, expected)
         target = state.before(alias) or 0
         if not target:
@@ -157,13 +150,13 @@ def rollback(model: str, alias: str, *, by: str, why: str = "", expected: int | 
                 f"plantml models history {model_history.url}",
             )
         return {"act": "rollback", "version": target, "digest": state.entries[target].digest, "alias": alias,
-                "from": current.number, "by": by, "why": why}  # fmt: skip
+                "from": current.number, "by": by or current_user(), "why": why}  # fmt: skip
 
-    event = model_history.log.append(decide)
+    event = model_history.append(decide)
     return Change(model_history.url, alias, target, _from(event, 0), event)
 
 
-def unalias(model: str, alias: str, *, by: str, why: str = "") -> Change:
+def unalias(model: str, alias: str, *, by: str | None = None, why: str = "") -> Change:
     """Remove an alias; does nothing if it does not exist.
 
     Raises:
@@ -173,16 +166,20 @@ def unalias(model: str, alias: str, *, by: str, why: str = "") -> Change:
         raise UsageError(f"Removing {alias} needs a reason", "", "Give one: --why TEXT")
     model_history, before = History(model), 0
 
-    def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
+    def decide(state: Ledger) -> Mapping[str, Any] | None:
         nonlocal before
-        before = _fold(model_history, events).aliases.get(alias, 0)
-        return {"act": "unalias", "alias": alias, "from": before, "by": by, "why": why} if before else None
+        before = ledger.existing(state).aliases.get(alias, 0)
+        return (
+            {"act": "unalias", "alias": alias, "from": before, "by": by or current_user(), "why": why}
+            if before
+            else None
+        )
 
-    event = model_history.log.append(decide)
+    event = model_history.append(decide)
     return Change(model_history.url, alias, 0, before, event)
 
 
-def remove(model: str, number: int, *, by: str, why: str = "") -> Change:
+def remove(model: str, number: int, *, by: str | None = None, why: str = "") -> Change:
     """Remove a version, so that it can no longer be used. `collect_garbage` deletes its files.
 
     Raises:
@@ -191,9 +188,8 @@ def remove(model: str, number: int, *, by: str, why: str = "") -> Change:
     """
     model_history = History(model)
 
-    def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
-        state = _fold(model_history, events)
-        if number in state.removed:
+    def decide(state: Ledger) -> Mapping[str, Any] | None:
+        if number in ledger.existing(state).removed:
             return None
         entry = state.entry(number)
         names = state.names(number)
@@ -203,9 +199,9 @@ def remove(model: str, number: int, *, by: str, why: str = "") -> Change:
                 f"{' and '.join(names)} points to it",
                 "Promote another version first, or remove the alias: plantml models unalias",
             )
-        return {"act": "remove", "version": number, "digest": entry.digest, "by": by, "why": why}
+        return {"act": "remove", "version": number, "digest": entry.digest, "by": by or current_user(), "why": why}
 
-    return Change(model_history.url, "", number, 0, model_history.log.append(decide))
+    return Change(model_history.url, "", number, 0, model_history.append(decide))
 
 
 def check_expected(state: Ledger, alias: str, expected: int | str | None) -> None:
@@ -215,26 +211,13 @@ def check_expected(state: Ledger, alias: str, expected: int | str | None) -> Non
     number = state.aliases.get(alias, 0)
     digest = state.entries[number].digest if number else ""
     if expected not in ({0, ""} if not number else {number, digest}):
+        last = next((event for event in reversed(state.events) if event.content.get("alias") == alias), None)
+        target = f"version {number} ({digest[:12]})" if number else "no version"
         raise GateError(
             f"{alias} of {state.url} was moved in the meantime",
-            f"it points to {_describe(state, number)}" + _by_whom(state, alias),
+            f"it points to {target}" + (f" since {last.time}, by {last.content['by']}" if last else ""),
             "See plantml models history, and validate against the version in service.",
         )
-
-
-def _describe(state: Ledger, number: int) -> str:
-    return f"version {number} ({state.entries[number].digest[:12]})" if number else "no version"
-
-
-def _by_whom(state: Ledger, alias: str) -> str:
-    last = next((event for event in reversed(state.events) if event.content.get("alias") == alias), None)
-    return f" since {last.time}, by {last.content['by']}" if last else ""
-
-
-def _fold(model_history: History, events: Sequence[Event]) -> Ledger:
-    if not events:
-        ledger.load(model_history.url)  # raises, with the explanation
-    return ledger.fold(model_history.url, events)
 
 
 def _from(event: Event | None, default: int) -> int:

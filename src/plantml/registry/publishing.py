@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from plantml import storage
@@ -11,7 +12,7 @@ from plantml.model import bundle as bundles
 from plantml.model.runtimes import FILES
 from plantml.registry import ledger
 from plantml.registry.ledger import Entry, History, Ledger
-from plantml.registry.operations import is_guarded, promote
+from plantml.registry.operations import current_user, is_guarded, promote
 from plantml.registry.version_files import VersionFiles, inspect
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -29,7 +30,7 @@ def add(
     ref: str,
     model: str,
     *,
-    by: str,
+    by: str | None = None,
     why: str = "",
     evidence: Mapping[str, Any] | None = None,
     alias: str | None = None,
@@ -42,7 +43,7 @@ def add(
     Args:
         ref: a run, a bundle, a pack, or a version of another registry.
         model: URL of the model in its registry; a new one starts with version 1.
-        by: author.
+        by: author; by default user and machine.
         why: reason, for the history.
         evidence: any JSON, for the history.
         alias: alias for the new version; one that needs evidence can only be set by `promote`.
@@ -53,7 +54,7 @@ def add(
         UsageError: the alias needs evidence.
         StorageError: a file does not match its hash, or the storage failed.
     """
-    history = History(model)
+    history, by = History(model), by or current_user()
     check_location(history)
     if alias is not None and is_guarded(alias):
         raise UsageError(f"{alias} needs evidence", "", "Add the model first, then: plantml models promote")
@@ -66,7 +67,7 @@ def add(
         content = _content(parts, number, size) | {"by": by, "why": why, "source": origin}
         if evidence:
             content["evidence"] = dict(evidence)
-        event = history.log.append(lambda events, entry=content: _admit(ledger.fold(history.url, events), entry))  # type: ignore[misc]
+        event = history.append(partial(_admit, content))
         entry = history.ledger().with_digest(parts.bundle.digest)
         if entry is not None:
             if alias is not None:
@@ -77,16 +78,18 @@ def add(
     )
 
 
+def check_name(name: object) -> None:
+    """Raise `InputError` unless a model of a registry can be called so, or lie so in folders: `crops/leaf`."""
+    *folders, last = name.split("/") if isinstance(name, str) else [""]
+    if {"", ".", ".."} & {*folders} or not _NAME.fullmatch(last) or storage.suffix(last) in {*FILES, bundles.PACK}:
+        hint = "Use letters, digits, dots and dashes: leaf"
+        raise InputError(f"{name!r} is not a valid name for a model", "it names a place or a file", hint)
+
+
 def check_location(history: History) -> None:
     """Raise `InputError` if the location holds other files, or the name is invalid."""
     url = history.url
-    name = storage.basename(url)
-    if not _NAME.fullmatch(name) or storage.suffix(name) in {*FILES, bundles.PACK}:
-        raise InputError(
-            f"{name!r} is not a valid name for a model",
-            "",
-            "Use letters, digits, dots and dashes: REGISTRY/leaf",
-        )
+    check_name(storage.basename(url))
     if not history.log.read() and storage.exists(url):
         foreign = next((entry.name for entry in storage.list_files(url)), None) if storage.is_dir(url) else url
         if foreign is not None:
@@ -97,9 +100,8 @@ def _begin(history: History, parts: VersionFiles, by: str) -> int:
     """Reserve a number: a new one, or that of a killed `add` of the same files; 0 if there is nothing to do."""
     number = 0
 
-    def decide(events: Any) -> Mapping[str, Any] | None:
+    def decide(state: Ledger) -> Mapping[str, Any] | None:
         nonlocal number
-        state = ledger.fold(history.url, events)
         if state.with_digest(parts.bundle.digest):
             number = 0
             return None
@@ -109,7 +111,7 @@ def _begin(history: History, parts: VersionFiles, by: str) -> int:
             return None
         return {"act": "begin", "version": number, "digest": parts.bundle.digest, "files": parts.files, "by": by}
 
-    history.log.append(decide)
+    history.append(decide)
     return number
 
 
@@ -122,7 +124,7 @@ def _write(url: str, parts: VersionFiles) -> int:
     return size
 
 
-def _admit(state: Ledger, content: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _admit(content: Mapping[str, Any], state: Ledger) -> Mapping[str, Any] | None:
     """The event that makes it a version, unless it is one already or its number was collected."""
     if state.with_digest(content["digest"]) or content["version"] not in state.begun:
         return None

@@ -39,16 +39,15 @@ class VersionFiles:
     @property
     def files(self) -> dict[str, str]:
         """SHA-256 of each file by name, `model.json` last."""
-        hashes = dict(self.bundle.files)
-        for name, data in ((PLAN, self.plan), (bundles.MODEL_JSON, self.text)):
-            if data:
-                hashes[name] = hashlib.sha256(data).hexdigest()
-        return hashes
+        return {**self.bundle.files, **{name: hashlib.sha256(data).hexdigest() for name, data in self._own()}}
 
     def read(self) -> Iterator[tuple[str, bytes]]:
         """Name and bytes of each file, `model.json` last."""
         for name in self.bundle.files:
             yield name, self.bundle.read(name, self.cache)
+        yield from self._own()
+
+    def _own(self) -> Iterator[tuple[str, bytes]]:
         if self.plan:
             yield PLAN, self.plan
         yield bundles.MODEL_JSON, self.text
@@ -71,16 +70,11 @@ def inspect(ref: str, cache: storage.Cache | None = None) -> VersionFiles:
     parts = VersionFiles(bundle, storage.read(storage.join(bundle.url, bundles.MODEL_JSON)), plan_of(bundle.url), cache)
     for name, data in parts.read():
         if name == bundles.ONNX:
-            _check_graph(bundle, data)
+            try:
+                OnnxRuntime(data)
+            except InputError as error:
+                raise InputError(f"{bundle.place}/{name} is rejected", str(error), _AGAIN) from error
     return parts
-
-
-def _check_graph(bundle: Bundle, data: bytes) -> None:
-    """Raise `InputError` unless the graph loads."""
-    try:
-        OnnxRuntime(data)
-    except InputError as error:
-        raise InputError(f"{bundle.place}/{bundles.ONNX} is rejected", str(error), _AGAIN) from error
 
 
 def _check_pack(url: str) -> None:

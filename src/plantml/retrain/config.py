@@ -61,7 +61,7 @@ class RetrainConfig(Config):
         0, "Trigger: at least N new or corrected photos.", metavar="N", shown="any new photo", ge=0, le=10**9
     )
     every: Duration | None = option(None, "Trigger: time since the last round, such as 7d or 12h.", metavar="TIME")
-    on_drift: bool = option(default=False, description="Trigger: detections drift from the training photos.")
+    on_drift: bool = option(default=False, description="Trigger: detections have drifted from the training photos.")
     drift: DriftConfig = Field(DriftConfig.model_validate({}), description="Settings of the drift trigger.")
     clean: str = Field("error", description="Finding codes fixed in new photos, as for dataset clean; empty: none.")
     ratios: str = Field("0.7/0.15/0.15", description="Shares of train, val and test; new photos use train and val.")

@@ -14,7 +14,7 @@ def check(config: RetrainConfig) -> None:
     places = {name: storage.absolute(getattr(config, name)) for name in ("dataset", "model", "work")}
     for name, url in places.items():
         for other, outer in places.items():
-            if name != other and (url == outer or url.startswith(f"{outer}/")):
+            if name != other and storage.is_within(url, outer):
                 raise UsageError(
                     f"{name} {url} lies inside {other}", "each needs a separate folder", "Choose another place."
                 )

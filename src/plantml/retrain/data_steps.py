@@ -10,7 +10,7 @@ from plantml.data import importing, manifest, splits, versions
 from plantml.data.manifest import EXCLUDED, OK, Version
 from plantml.errors import InputError
 from plantml.retrain import triggers
-from plantml.retrain.round_context import Result, Work
+from plantml.retrain.rounds import Result, Work
 from plantml.targets import Target
 
 ROUND = "meta_retrain_round"

@@ -65,24 +65,25 @@ class Lease:
         assert self._thread is not None
         self._thread.join()
         with contextlib.suppress(PlantmlError):  # then it expires
-            Events(self._log).append(lambda events: self._content(RELEASE) if self._ours(events) else None)
+            self._append(RELEASE)
 
     def _renew(self) -> None:
-        log, until = Events(self._log), time.time() + self._seconds
+        until = time.time() + self._seconds
         while not self._end.wait(self._seconds / _RENEWALS):
-            try:
-                if log.append(lambda events: self._content(RENEW) if self._ours(events) else None) is None:
-                    self.lost = True
-                    return
-                until = time.time() + self._seconds
-            except PlantmlError:
-                if time.time() > until:
-                    self.lost = True
-                    return
+            with contextlib.suppress(PlantmlError):  # the next renewal may succeed
+                until = time.time() + self._seconds if self._append(RENEW) else 0.0
+            if time.time() > until:
+                self.lost = True
+                return
 
-    def _ours(self, events: Sequence[Event]) -> bool:
-        last = _last(events)
-        return last is not None and bool(last["lease"] == self._me["lease"])
+    def _append(self, act: str) -> Event | None:
+        """Add an event; `None` if the lease is no longer ours."""
+
+        def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
+            last = _last(events)
+            return self._content(act) if last is not None and last["lease"] == self._me["lease"] else None
+
+        return Events(self._log).append(decide)
 
     def _content(self, act: str) -> Mapping[str, Any]:
         return {"act": act, "until": time.time() + self._seconds, **self._me}

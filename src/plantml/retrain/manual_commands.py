@@ -7,15 +7,15 @@ from typing import Any
 from plantml.data import versions
 from plantml.parsing import dump_yaml
 from plantml.retrain import data_steps, model_steps
-from plantml.retrain.round_context import Work
+from plantml.retrain.rounds import Work
 from plantml.train import plan as plans
 
 Lines = list[list[str]]
 
 
 def commands_for(work: Work, name: str) -> list[str]:
-    """Shell commands that do the same as a step."""
-    return [shlex.join(["plantml", *line]) for line in _LINES[name](work)]
+    """Shell commands that do the same as a step; none for one that only reads the results before it."""
+    return [shlex.join(["plantml", *line]) for line in (_LINES[name](work) if name in _LINES else ())]
 
 
 def _add(work: Work) -> Lines:
@@ -76,10 +76,6 @@ def _compare(work: Work) -> Lines:
     return lines
 
 
-def _choose(_: Work) -> Lines:
-    return []
-
-
 def _register(work: Work) -> Lines:
     config = work.config
     add = ["models", "add", work.round.place(model_steps.CHALLENGER), config.model, "--alias", config.challenger]
@@ -112,7 +108,5 @@ _LINES: Mapping[str, Callable[[Work], Sequence[list[str]]]] = {
     "train": _train,
     "predict": _predict,
     "compare": _compare,
-    "choose": _choose,
     "register": _register,
-    "report": _choose,
 }

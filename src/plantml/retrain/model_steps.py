@@ -5,12 +5,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from plantml import registry, storage
-from plantml.errors import GateError, InputError, MissingExtraError, NotFoundError
+from plantml.errors import GateError, InputError, MissingExtraError
 from plantml.metrics import bootstrap
 from plantml.registry import ledger
 from plantml.registry.version_files import inspect
 from plantml.retrain import data_steps
-from plantml.retrain.round_context import Result, Work
+from plantml.retrain.rounds import Result, Work
 from plantml.validate import prediction_tables, predictions, results, selection
 from plantml.validate import validate as validation
 from plantml.validate.config import ValidateConfig
@@ -238,14 +238,10 @@ def _promote(work: Work, number: int, why: str, reasons: list[str]) -> tuple[str
 
 
 def _was_promoted(model: str, number: int, alias: str, why: str) -> bool:
-    try:
-        events = registry.history(model)
-    except NotFoundError:
-        return False
     return any(
         event.content["act"] == "promote"
         and event.content["alias"] == alias
         and event.content["version"] == number
         and event.content["why"] == why
-        for event in events
+        for event in registry.history(model)
     )

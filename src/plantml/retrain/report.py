@@ -10,8 +10,7 @@ from typing import Any
 from plantml import storage
 from plantml.about import __version__
 from plantml.reporting import documents
-from plantml.retrain.round_context import Result, Work
-from plantml.retrain.rounds import STEPS
+from plantml.retrain.rounds import STEPS, Result, Work
 from plantml.validate.gates import describe
 
 FORMAT = 1
@@ -49,15 +48,10 @@ def as_json(work: Work) -> dict[str, Any]:
         "plantml_retrain": FORMAT,
         "plantml": __version__,
         "round": work.round.number,
-        "outcome": registered["outcome"],
-        "reasons": registered["reasons"],
+        **{key: registered[key] for key in ("outcome", "reasons", "version", "before", "now", "set_aside")},
         "why": work.round.begun["why"],
         "model": storage.absolute(work.config.model),
         "alias": work.config.alias,
-        "version": registered["version"],
-        "before": registered["before"],
-        "now": registered["now"],
-        "set_aside": registered["set_aside"],
         "dataset": work.result("split")["dataset"],
         "url": work.round.url,
         "steps": {name: work.result(name) for name in STEPS if name in work.round.results},
@@ -119,21 +113,13 @@ def _comparison(title: str, comparison: Mapping[str, Any]) -> list[Table]:
          each["verdict"]]
         for each in comparison["differences"] if each["name"].endswith(_REPORTED)
     ]  # fmt: skip
-    tables: list[Table] = []
+    on = f"On {title}, {comparison['photos']} in {comparison['groups']} groups"
     if rows:
         head = ("metric", "in service", "challenger", "difference", "95 % interval", "challenger is")
-        tables.append(
-            (
-                f"On {title}, {comparison['photos']} in {comparison['groups']} groups: {comparison['verdict']}",
-                head,
-                rows,
-            )
-        )
+        tables: list[Table] = [(f"{on}: {comparison['verdict']}", head, rows)]
     else:
         scores = [[name, f"{value:.4f}"] for name, value in comparison["scores"].items() if name.endswith(_REPORTED)]
-        tables.append(
-            (f"On {title}, {comparison['photos']} in {comparison['groups']} groups", ("metric", "challenger"), scores)
-        )
+        tables = [(on, ("metric", "challenger"), scores)]
     classes = [
         [each["target"], each["class"], str(each["photos"]), str(each["wins"]), str(each["losses"])]
         for each in comparison["classes"] if each["wins"] or each["losses"]

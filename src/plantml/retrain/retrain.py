@@ -13,8 +13,7 @@ from plantml.registry import ledger
 from plantml.retrain import consistency, data_steps, manual_commands, model_steps, report, rounds, triggers
 from plantml.retrain.config import RetrainConfig
 from plantml.retrain.lease import Lease, LeaseStop
-from plantml.retrain.round_context import Result, Work
-from plantml.retrain.rounds import Round
+from plantml.retrain.rounds import Result, Round, Work
 from plantml.settings import Machine
 
 
@@ -138,13 +137,13 @@ def plan(config: RetrainConfig, machine: Machine) -> tuple[RetrainResult, dict[s
     consistency.check(config)
     _check_work(config)
     idle, why = _find_reason(config, machine, None)
+    if idle is not None:
+        return idle, {}
     state = rounds.state(config.work)
     number = state.open or max(state.begun, default=0) + 1
     begun = state.begun.get(number) or {"config": config.model_dump(mode="json"), "base": 0}
     work = _work(config, number, begun, machine=machine, stop=LeaseStop(), listener=Listener())
     commands = {name: manual_commands.commands_for(work, name) for name in STEPS if name not in work.round.results}
-    if idle is not None:
-        return idle, {}
     outcome = "would resume" if state.open else "would begin"
     reason = f"round {number} resumes at {work.round.next}" if state.open else why
     return RetrainResult(outcome, [reason], number, (), work.round.results), commands

@@ -1,4 +1,4 @@
-"""The state of the work folder: rounds, and the results of their steps, each created exclusively.
+"""Rounds in the work folder, the results of their steps, each created exclusively, and what a step works with.
 
 WORK/
   events/000001.json            begin and end of rounds, the lease
@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from plantml import storage
+from plantml.concurrency import Listener, Stop
+from plantml.data import versions
+from plantml.data.manifest import Version
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError
+from plantml.model.pipeline import Pipeline
+from plantml.registry.references import open_model
+from plantml.retrain.class_alignment import align_classes
+from plantml.retrain.config import RetrainConfig
+from plantml.settings import Machine
 from plantml.storage import checksums
 from plantml.storage.event_log import Event, Events
 
@@ -135,6 +143,52 @@ class Round:
             storage.create(url, checksums.to_json(content, indent=2))
         self.results[name] = _result(url, storage.read(url))
         return self.results[name]
+
+
+Result = Mapping[str, Any]
+"""Result of a step as JSON types; repeating the step gives the same."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A round in progress.
+
+    Attributes:
+        config: fixed when the round began.
+        round: results so far.
+        machine: threads and cache.
+        by: author, for the registry's history.
+        stop: checked regularly.
+        listener: receives status lines, progress and warnings.
+    """
+
+    config: RetrainConfig
+    round: Round
+    machine: Machine
+    by: str
+    stop: Stop
+    listener: Listener
+
+    def result(self, step: str) -> Result:
+        """The result of a finished step."""
+        return self.round.results[step]
+
+    def base(self) -> Version | None:
+        """The dataset at the start of the round; `None` if there was none."""
+        number = self.round.begun["base"]
+        return versions.load(f"{self.config.dataset}@{number}") if number else None
+
+    @property
+    def model(self) -> str:
+        """Reference of the version in service; empty if there was none."""
+        number = self.result("production")["number"]
+        return f"{self.config.model}@{number}" if number else ""
+
+    def pipeline(self, ref: str) -> Pipeline:
+        """The pipeline of a model, aligned to all classes of the dataset."""
+        bundle, runtime = open_model(ref, cache=self.machine.cache())
+        bundle, runtime = align_classes(bundle, runtime, versions.load(self.result("split")["dataset"]).targets)
+        return Pipeline(bundle, runtime, threads=self.machine.threads)
 
 
 def _file(name: str) -> str:

@@ -53,13 +53,12 @@ class News:
 
     def as_json(self) -> dict[str, Any]:
         """As JSON types."""
-        return {"version": self.version, "waiting": dict(self.waiting), "unread": dict(self.unread),
-                "changed": self.changed, "relabelled": dict(self.relabelled), "photos": self.photos}  # fmt: skip
+        return vars(self) | {"photos": self.photos}
 
 
-def list_feed(feed: Feed, *, offline: bool) -> ImportListing:
-    """List the photos of a feed. Raises `InputError`."""
-    return list_source(
+def list_admissible(feed: Feed, head: Version | None, *, offline: bool = False) -> ImportListing:
+    """List the photos of a feed that the dataset can accept. Raises `InputError`, which names an unknown class."""
+    listing = list_source(
         feed.source,
         format=feed.format,
         rule=feed.labels,
@@ -69,11 +68,6 @@ def list_feed(feed: Feed, *, offline: bool) -> ImportListing:
         group_column=feed.group_column,
         trust=Trust.of(feed.allow_root, offline=offline),
     )
-
-
-def list_admissible(feed: Feed, head: Version | None, *, offline: bool = False) -> ImportListing:
-    """List a feed that the dataset can accept. Raises `InputError` that names an unknown class."""
-    listing = list_feed(feed, offline=offline)
     if head is not None:
         editing.check_known(head, listing, new_classes=feed.new_classes)
     return listing

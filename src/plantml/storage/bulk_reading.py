@@ -82,12 +82,9 @@ def _read_far(fs: Any, paths: Mapping[str, str], limit: int) -> dict[str, bytes 
     answers: dict[str, bytes | PlantmlError] = {}
     for url, path in paths.items():
         answer = by_path[path]
-        if isinstance(answer, bytes):
-            answers[url] = answer
-        elif isinstance(answer, TimeoutError | PlantmlError):  # would take as long again
-            answers[url] = _read_or_error(url, limit, answer)
-        else:
-            answers[url] = _read_or_error(url, limit)
+        is_final = isinstance(answer, TimeoutError | PlantmlError)  # would take as long again
+        known = answer if is_final else None
+        answers[url] = answer if isinstance(answer, bytes) else _read_or_error(url, limit, known)
     return answers
 
 

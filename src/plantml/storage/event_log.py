@@ -128,16 +128,12 @@ class Events:
 
 
 def _parse(url: str, data: bytes) -> Event:
-    record = _record(url, data)
+    record = checksums.from_json(data, url, _RESTORE, StorageError)
     try:
         datetime.fromisoformat(record[_TIME])
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{url} is damaged", "it is no event: it has no time", _RESTORE) from error
     return _event(url, record)
-
-
-def _record(url: str, data: bytes) -> dict[str, Any]:
-    return checksums.from_json(data, url, _RESTORE, StorageError)
 
 
 def _event(url: str, record: Mapping[str, Any]) -> Event:

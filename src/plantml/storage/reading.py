@@ -22,7 +22,7 @@ MAX_PHOTO = 1 << 30
 MAX_FILE = 16 << 30
 """Bytes of any other file that is read as a whole: a model, a table, an archive in an archive."""
 
-_MAX_FETCHED = 1 << 40  # of an archive whose server gives no parts of it: as much as its members may have
+_MAX_FETCHED = 1 << 40  # of a file whose server gives no parts of it: as much as the members of an archive may have
 _OPEN_ARCHIVES = 4
 _archives: dict[tuple[str, str], tuple[str, "Archive"]] = {}
 _archives_lock = threading.RLock()  # an archive may lie in an archive
@@ -86,7 +86,7 @@ def read_head(url: str, length: int) -> bytes:
 
 
 def ranges(url: str) -> "Ranges":
-    """Where parts of the file at `url` can be read; all of it is read first where that is the only way.
+    """Where parts of the file at `url` can be read; all of it is fetched first where that is the only way.
 
     Raises as `read`.
     """
@@ -95,11 +95,10 @@ def ranges(url: str) -> "Ranges":
     with explained(url, "read"):
         if is_local(url):
             return archives.Local(open_local(url))
-        if not IN_ARCHIVE.match(url):
-            far = _FarRanges(url)
-            if far.in_ranges():
-                return far
-        return archives.Held(read(url))
+        if IN_ARCHIVE.match(url):
+            return archives.Held(read(url))
+        far = _FarRanges(url)
+        return far if far.in_ranges() else archives.Local(_fetched(url))
 
 
 def exists(url: str) -> bool:
@@ -182,14 +181,8 @@ def open_archived(url: str, *, fresh: bool = False) -> "tuple[Archive, str] | No
 def _open_archive(url: str, kind: str) -> "Archive":
     from plantml.storage import archives
 
-    if is_local(url):
-        return archives.Archive(url, kind, archives.Local(open_local(url)))
-    if IN_ARCHIVE.match(url):
-        return archives.Archive(url, kind, archives.Held(read(url)))
-    far = _FarRanges(url)
-    if not far.in_ranges():
-        return archives.Archive(url, kind, archives.Local(_fetched(url)))
-    return archives.Archive(url, kind, far, far=True)
+    data = ranges(url)
+    return archives.Archive(url, kind, data, far=isinstance(data, _FarRanges))
 
 
 def _fetched(url: str) -> IO[bytes]:

@@ -209,7 +209,9 @@ def check_kind(target: Target, theirs: Target, where: str) -> None:
     """Raise `InputError` if a model's target is of another kind in a dataset."""
     if theirs.kind != target.kind:
         raise InputError(
-            f"{target.name} is a {theirs.kind} in {where} but a {target.kind} in the model", "they cannot be compared"
+            f"{target.name} is a {theirs.kind} in {where} but a {target.kind} in the model",
+            "they cannot be compared",
+            "Import the dataset with the model's kind: --target NAME:KIND",
         )
 
 

@@ -4,27 +4,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plantml.cli.arguments import Dataset, Embedding
+from plantml.cli.arguments import Dataset, Embedding, Html
+from plantml.cli.command import command
 from plantml.cli.console import Console, Page, count
 from plantml.errors import GateError
 
 if TYPE_CHECKING:
     from plantml.curate.findings import Finding, Report
 
-CHECK_EXAMPLES = [
+_STYLES = {"error": "red", "warning": "yellow", "info": "blue"}
+
+
+@command(
     "plantml dataset check leaves",
     "plantml dataset check leaves --html report.html",
     "plantml dataset check leaves --fail-on error,suspicious-label   # exit code 4, for CI",
     "plantml dataset check s3://bucket/leaves --skip crops --findings findings.parquet",
-]
-
-_STYLES = {"error": "red", "warning": "yellow", "info": "blue"}
-
-
+)
 def check(
     console: Console,
     dataset: Dataset,
-    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a report as one HTML file.")] = None,
+    html: Html = None,
     findings: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write all findings as Parquet, one row per finding and photo.")
     ] = None,
@@ -70,7 +70,7 @@ def check(
         "notes": list(result.notes),
         "failing": len(failing),
     }
-    console.result("dataset check", content, lambda shown: _show(shown, result, dataset, html))
+    console.result(content, lambda shown: _show(shown, result, dataset, html))
     if failing:
         raise GateError(f"{count(len(failing), 'finding')} of {fail_on}", _by_code(failing), _next(dataset))
 

@@ -4,28 +4,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plantml.cli.arguments import Dataset, Embedding
-from plantml.cli.console import Console, Page, count, show_next
+from plantml.cli.arguments import DatasetUrl, DryRun, Embedding
+from plantml.cli.command import command
+from plantml.cli.console import Console, Page, as_json, count, show_next
 
 if TYPE_CHECKING:
     from plantml.curate.clean import Cleaned
     from plantml.data.versions import Committed
 
-CLEAN_EXAMPLES = [
+
+@command(
     "plantml dataset clean leaves --apply empty-file,exact-duplicates --dry-run",
     "plantml dataset clean leaves --apply error",
     "plantml dataset clean apples --apply boxes-centre-as-corner",
-]
-
-
+)
 def clean(
     console: Console,
-    dataset: Dataset,
+    dataset: DatasetUrl,
     apply: Annotated[
         str,
         typer.Option(metavar="CODE,…", help="Codes of findings to fix; error or warning for all of that severity."),
     ],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
+    dry_run: DryRun = False,
     model: Embedding = None,
 ) -> None:
     """Fix findings, in a new version.
@@ -37,18 +37,8 @@ def clean(
 
     codes = library.codes(apply)
     committed = library.clean(dataset, codes, console.machine, model=model, dry_run=dry_run, progress=console.progress)
-    version, result = committed.version, committed.report
-    content = {
-        "dataset": version.ref,
-        "fingerprint": version.fingerprint,
-        "changed": committed.changed,
-        "dry_run": dry_run,
-        "excluded": dict(result.excluded),
-        "review": dict(result.review),
-        "mended": dict(result.mended),
-        "undecided": result.undecided,
-    }
-    console.result("dataset clean", content, lambda page: _show(page, committed, dataset, dry_run=dry_run))
+    content = as_json(committed, "report") | as_json(committed.report) | {"dry_run": dry_run}
+    console.result(content, lambda page: _show(page, committed, dataset, dry_run=dry_run))
 
 
 def _show(page: Page, committed: "Committed[Cleaned]", dataset: str, *, dry_run: bool) -> None:

@@ -4,23 +4,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plantml.cli.arguments import MAX_SEED, Embedding
+from plantml.cli.arguments import MAX_SEED, Embedding, Html
+from plantml.cli.command import command
 from plantml.cli.console import Console, Page
 from plantml.errors import GateError
 
 if TYPE_CHECKING:
     from plantml.drift.drift import Drift
 
-DRIFT_EXAMPLES = [
+_SHOWN = 12
+
+
+@command(
     "plantml dataset drift leaves@3 leaves-of-july --picture drift.png",
     "plantml dataset drift leaves@3 records.jsonl --split train --html drift.html",
     "plantml dataset drift leaves@3 records.jsonl --model runs/june --embeddings-b vectors.parquet",
     "plantml dataset drift june.jsonl july.jsonl --max-psi 0.2   # exit code 4, for cron",
-]
-
-_SHOWN = 12
-
-
+)
 def drift(
     console: Console,
     before: Annotated[
@@ -40,14 +40,15 @@ def drift(
     max_psi: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Gate: exit code 4 if a significant stability index is larger. 0.1 is a small change."
+            min=0, help="Gate: exit code 4 if a significant stability index exceeds this; 0.1 is a small change."
         ),
     ] = None,
     min_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Gate: exit code 4 if the p-value of the embeddings is smaller.")
+        float | None,
+        typer.Option(min=0, max=1, help="Gate: exit code 4 if the p-value of the embeddings is lower."),
     ] = None,
     picture: Annotated[str | None, typer.Option(metavar="FILE", help="Draw a chart, as PNG.")] = None,
-    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a report as one HTML file.")] = None,
+    html: Html = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed of the two-sample test.")] = 0,
 ) -> None:
     """Compare new photos with the training photos.
@@ -67,7 +68,7 @@ def drift(
     if html:
         storage.write(html, pages.page(result))
     content = library.as_json(result) | {"picture": picture, "html": html}
-    console.result("dataset drift", content, lambda page: _show(page, result, [picture, html]))
+    console.result(content, lambda page: _show(page, result, [picture, html]))
     if not result.passed:
         failed = [gate.evidence for gate in result.gates if not gate.passed]
         raise GateError(

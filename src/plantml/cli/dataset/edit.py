@@ -4,31 +4,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plantml.cli.arguments import Dataset
-from plantml.cli.console import Console, Page, count
+from plantml.cli.arguments import Dataset, DatasetUrl, ImageColumn
+from plantml.cli.command import command
+from plantml.cli.console import Console, Page, as_json, count
 
 if TYPE_CHECKING:
     from plantml.data.editing import MergeResult
     from plantml.data.versions import Committed
 
-RELABEL_EXAMPLES = [
-    "plantml dataset relabel leaves corrections.csv",
-    "plantml dataset relabel leaves label-studio.json --new-classes",
-]
 
-
+@command(
+    "plantml dataset relabel leaves corrections.csv", "plantml dataset relabel leaves label-studio.json --new-classes"
+)
 def relabel(
     console: Console,
-    dataset: Dataset,
+    dataset: DatasetUrl,
     corrections: Annotated[
         str, typer.Argument(metavar="LIST", help="CSV, JSONL, Parquet or Label Studio file of photos and labels.")
     ],
     labels: Annotated[
         str, typer.Option(metavar="RULE", help="Rule for reading a column `label` or `class`, as in import.")
     ] = "auto",
-    image_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of the list that holds photos.")
-    ] = None,
+    image_column: ImageColumn = None,
     new_classes: Annotated[
         bool, typer.Option("--new-classes", help="Allow classes that are new to the dataset.")
     ] = False,
@@ -43,29 +40,20 @@ def relabel(
     listing = editing.corrections(corrections, versions.load(dataset), labels, image_column)
     committed = editing.relabel(dataset, listing, new_classes=new_classes)
     ref, result = committed.version.ref, committed.report
-    content = {
-        "dataset": ref,
-        "fingerprint": committed.version.fingerprint,
-        "changed": committed.changed,
-        "listed": result.listed,
-        "relabelled": result.changed,
-        "back_in_use": result.back,
-    }
+    content = as_json(committed, "report") | as_json(result)
 
     def show(page: Page) -> None:
-        page.line(f"{ref}: {result.changed} of {count(result.listed, 'photo')} in the list relabelled")
-        if result.back:
-            page.line(f"Used again after review: {count(result.back, 'photo')}")
+        page.line(f"{ref}: {result.relabelled} of {count(result.listed, 'photo')} in the list relabelled")
+        if result.back_in_use:
+            page.line(f"Used again after review: {count(result.back_in_use, 'photo')}")
 
-    console.result("dataset relabel", content, show)
-
-
-RENAME_EXAMPLES = ["plantml dataset rename-class leaves disease 'Leaf Crinckle 150' 'Leaf Crinkle'"]
+    console.result(content, show)
 
 
+@command("plantml dataset rename-class leaves disease 'Leaf Crinckle 150' 'Leaf Crinkle'")
 def rename_class(
     console: Console,
-    dataset: Dataset,
+    dataset: DatasetUrl,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="Target of the class.")],
     old: Annotated[str, typer.Argument(metavar="OLD", help="Current name.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="New name.")],
@@ -75,24 +63,19 @@ def rename_class(
 
     committed = editing.rename_class(dataset, target, old, new)
     ref, photos = committed.version.ref, committed.report
-    content = {"dataset": ref, "fingerprint": committed.version.fingerprint, "changed": committed.changed}
-    content["photos"] = photos
+    content = as_json(committed, "report") | {"photos": photos}
     console.result(
-        "dataset rename-class",
         content,
         lambda page: page.line(f"{ref}: {target} {old!r} renamed to {new!r} on {count(photos, 'photo')}"),
     )
 
 
-MERGE_EXAMPLES = [
-    "plantml dataset merge leaves greenhouse",
-    "plantml dataset merge s3://bucket/all s3://bucket/leaves@7 --splits",
-]
-
-
+@command(
+    "plantml dataset merge leaves greenhouse", "plantml dataset merge s3://bucket/all s3://bucket/leaves@7 --splits"
+)
 def merge(
     console: Console,
-    dataset: Dataset,
+    dataset: DatasetUrl,
     other: Annotated[str, typer.Argument(metavar="OTHER", help="Dataset to merge into DATASET.")],
     splits: Annotated[bool, typer.Option("--splits", help="Keep the splits of OTHER.")] = False,
 ) -> None:
@@ -101,21 +84,19 @@ def merge(
 
     threads = 4 * console.machine.threads
     committed = editing.merge(dataset, other, splits=splits, threads=threads, progress=console.progress("copying"))
-    _show_merged(console, "dataset merge", committed, f"plantml dataset check {dataset} --only files,duplicates")
+    _show_merged(console, committed, f"plantml dataset check {dataset} --only files,duplicates")
 
 
-SUBSET_EXAMPLES = [
+@command(
     "plantml dataset subset leaves tomatoes --where 'category == \"tomato\"'",
     'plantml dataset subset leaves lab --where \'"lab/" in name and split != "test" and not brightness < 0.1\'',
-]
-
-
+)
 def subset(
     console: Console,
     dataset: Dataset,
     out: Annotated[str, typer.Argument(metavar="OUT", help="URL of the new dataset.")],
     where: Annotated[
-        str, typer.Option(metavar="CONDITION", help="Rows to keep, by a condition on columns in Python syntax.")
+        str, typer.Option(metavar="CONDITION", help="Keep the rows that meet this condition, in Python syntax.")
     ],
 ) -> None:
     """Create a dataset from selected rows, with their photos, labels and splits."""
@@ -123,20 +104,12 @@ def subset(
 
     threads = 4 * console.machine.threads
     committed = editing.subset(dataset, out, where, threads=threads, progress=console.progress("copying"))
-    _show_merged(console, "dataset subset", committed, f"plantml dataset info {out}")
+    _show_merged(console, committed, f"plantml dataset info {out}")
 
 
-def _show_merged(console: Console, command: str, committed: "Committed[MergeResult]", after: str) -> None:
+def _show_merged(console: Console, committed: "Committed[MergeResult]", after: str) -> None:
     version, result = committed.version, committed.report
-    content = {
-        "dataset": version.ref,
-        "fingerprint": version.fingerprint,
-        "changed": committed.changed,
-        "added": result.added,
-        "known": result.known,
-        "copied": result.copied,
-        "conflicts": list(result.conflicts),
-    }
+    content = as_json(committed, "report") | as_json(result)
 
     def show(page: Page) -> None:
         if version.number == 1:
@@ -149,25 +122,22 @@ def _show_merged(console: Console, command: str, committed: "Committed[MergeResu
             )
         page.next(after)
 
-    console.result(command, content, show)
+    console.result(content, show)
 
 
-RESTORE_EXAMPLES = ["plantml dataset restore leaves 3"]
-
-
+@command("plantml dataset restore leaves 3")
 def restore(
     console: Console,
-    dataset: Dataset,
+    dataset: DatasetUrl,
     number: Annotated[int, typer.Argument(metavar="N", min=1, help="Version to restore.")],
 ) -> None:
-    """Restore an older version, as a new version; no version is deleted."""
+    """Restore an older version as a new one; no version is deleted."""
     from plantml.data import editing
 
     committed = editing.restore(dataset, number)
     version = committed.version
-    content = {"dataset": version.ref, "fingerprint": version.fingerprint, "changed": committed.changed, "from": number}
+    content = as_json(committed, "report") | {"from": number}
     console.result(
-        "dataset restore",
         content,
         lambda page: page.line(
             f"{version.ref} restores version {number}"

@@ -5,16 +5,16 @@ from typing import Annotated
 import typer
 
 from plantml.cli.arguments import Dataset, Embedding
+from plantml.cli.command import command
 from plantml.cli.console import Console, Page, count
 from plantml.errors import UsageError
 
-EMBED_EXAMPLES = [
+
+@command(
     "plantml dataset embed leaves",
     "plantml dataset embed leaves --pca 0.95 --out vectors.parquet",
     "plantml dataset embed leaves --map map.png --color disease",
-]
-
-
+)
 def embed(
     console: Console,
     dataset: Dataset,
@@ -76,15 +76,13 @@ def embed(
             page.line(f"Left out: {count(left, 'photo')} that are missing or changed; plantml dataset verify {dataset}")
         page.next(f"plantml dataset similar PHOTO {dataset}")
 
-    console.result("dataset embed", content, show)
+    console.result(content, show)
 
 
-SIMILAR_EXAMPLES = [
+@command(
     "plantml dataset similar photo.jpg leaves",
     "plantml dataset similar photo.jpg leaves --model runs/first --count 30 --sheet similar.png",
-]
-
-
+)
 def similar(
     console: Console,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="URL of a photo.")],
@@ -95,7 +93,7 @@ def similar(
         str | None, typer.Option(metavar="FILE", help="Draw the photo and the similar ones, as PNG.")
     ] = None,
 ) -> None:
-    """Find the photos of a dataset that are most similar to a photo."""
+    """Find the photos of a dataset that are most similar to a given one."""
     from plantml import storage
     from plantml.curate import similar as library
 
@@ -115,4 +113,4 @@ def similar(
         [match.name, f"{match.cosine:.3f}", ", ".join(f"{key} {value}" for key, value in match.labels.items())]
         for match in matches
     ]
-    console.result("dataset similar", content, lambda page: page.table(("photo", "cosine", "labels"), rows))
+    console.result(content, lambda page: page.table(("photo", "cosine", "labels"), rows))

@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plantml.cli.arguments import Dataset
-from plantml.cli.console import Console, Page, count
+from plantml.cli.command import command
+from plantml.cli.console import Console, Page, as_json, count
 
 if TYPE_CHECKING:
     from plantml.data.exporting import Exported
 
-EXPORT_EXAMPLES = [
+
+@command(
     "plantml dataset export leaves out/ --format folder",
     "plantml dataset export leaves@7 s3://bucket/leaves-coco --format coco",
     "plantml dataset export leaves yolo/ --format yolo --split train --split val",
     "plantml dataset export leaves leaves.zip --format bundle   # plantml dataset import leaves.zip OTHER",
-]
-
-
+)
 def export(
     console: Console,
     dataset: Dataset,
@@ -47,17 +47,7 @@ def export(
     result = exporting.export_dataset(
         dataset, out, format=format_, splits=split or (), progress=console.progress("exporting")
     )
-    content = {
-        "dataset": result.version.ref,
-        "fingerprint": result.version.fingerprint,
-        "out": result.out,
-        "format": result.format,
-        "counts": dict(result.counts),
-        "files": result.files,
-        "bytes": result.bytes,
-        "notes": list(result.notes),
-    }
-    console.result("dataset export", content, lambda page: _show(page, result))
+    console.result(as_json(result), lambda page: _show(page, result))
 
 
 def _show(page: Page, result: "Exported") -> None:

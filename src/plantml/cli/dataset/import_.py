@@ -5,25 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plantml.cli.arguments import AllowRoot, Dataset
-from plantml.cli.console import Console, Page, count, show_next
+from plantml.cli.arguments import AllowRoot, DatasetUrl, ImageColumn
+from plantml.cli.command import command
+from plantml.cli.console import Console, Page, as_json, count, show_next
 from plantml.errors import AlreadyExistsError, InputError
 
 if TYPE_CHECKING:
     from plantml.data.importers import ImportListing
     from plantml.data.importing import Imported
-
-IMPORT_EXAMPLES = [
-    "plantml dataset import photos/ leaves",
-    "plantml dataset import PlantVillage/ leaves --labels crop___disease",
-    "plantml dataset import labels.csv leaves --target severity:value:fraction --group-column plant",
-    "plantml dataset import photos/ leaves --draft-taxonomy map.yaml   # then edit map.yaml, then:",
-    "plantml dataset import photos/ leaves --taxonomy map.yaml",
-    "plantml dataset import annotations/instances_train.json leaves",
-    "plantml dataset import s3://bucket/boxes.zip leaves --format yolo",
-    "plantml dataset import s3://bucket/season s3://bucket/leaves --reference",
-]
-
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="Folder or archive of photos, or an annotation file.")]
 
@@ -58,9 +47,7 @@ class SourceOptions:
             help="Column of the list to predict; kinds are class, multilabel and value. Repeatable.",
         ),
     ] = None
-    image_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the list that holds photos.")] = (
-        None
-    )
+    image_column: ImageColumn = None
     group_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of the list whose groups a split keeps together.")
     ] = None
@@ -84,6 +71,16 @@ class SourceOptions:
         )
 
 
+@command(
+    "plantml dataset import photos/ leaves",
+    "plantml dataset import PlantVillage/ leaves --labels crop___disease",
+    "plantml dataset import labels.csv leaves --target severity:value:fraction --group-column plant",
+    "plantml dataset import photos/ leaves --draft-taxonomy map.yaml   # then edit map.yaml, then:",
+    "plantml dataset import photos/ leaves --taxonomy map.yaml",
+    "plantml dataset import annotations/instances_train.json leaves",
+    "plantml dataset import s3://bucket/boxes.zip leaves --format yolo",
+    "plantml dataset import s3://bucket/season s3://bucket/leaves --reference",
+)
 def import_(
     console: Console,
     source: Source,
@@ -115,7 +112,6 @@ def import_(
             raise InputError(f"{draft_taxonomy} already exists", why, "Choose another name, or remove it.") from error
         drafted = {"taxonomy": draft_taxonomy, "classes": len(set(names))}
         console.result(
-            "dataset import",
             drafted,
             lambda page: page.line(
                 f"Wrote {draft_taxonomy} with {count(len(set(names)), 'class', 'classes')}. Edit it, then:\n"
@@ -126,15 +122,13 @@ def import_(
     _import(console, "import", source, dataset, listing, reference=reading.reference)
 
 
-ADD_EXAMPLES = [
+@command(
     "plantml dataset add leaves week-47.csv",
     "plantml dataset add leaves s3://lab/feed --labels crop___disease --new-classes",
-]
-
-
+)
 def add(
     console: Console,
-    dataset: Dataset,
+    dataset: DatasetUrl,
     source: Source,
     reading: SourceOptions,
     new_classes: Annotated[
@@ -144,7 +138,7 @@ def add(
     """Add new labelled photos to an existing dataset.
 
     Only photos with new names are read. Unknown classes are refused, so that a typo does not become a class. Exact
-    duplicates with another label are reported, and found by `check`.
+    duplicates with different labels are reported; `check` finds them, too.
     """
     from plantml.data import editing, versions
 
@@ -166,7 +160,7 @@ def _import(
         threads=console.machine.threads,
         progress=console.progress(f"{verb}ing"),
     )
-    console.result(f"dataset {verb}", _imported(result), lambda page: _show_imported(page, result, dataset))
+    console.result(_imported(result), lambda page: _show_imported(page, result, dataset))
     if result.listed and not result.usable:
         raise InputError(
             f"No photo of {source} can be used",
@@ -178,28 +172,13 @@ def _import(
 def _imported(result: "Imported") -> dict[str, Any]:
     from plantml.data import summary
 
-    version = result.version
-    return {
-        "dataset": version.ref,
-        "fingerprint": version.fingerprint,
-        "changed": result.changed,
-        "listed": result.listed,
-        "usable": result.usable,
-        "added": result.added,
-        "mended": list(result.mended),
-        "known": result.known,
-        "copies": result.copies,
+    return as_json(result, "source", "rule") | {
         "conflicts": [{"name": name, "target": target, "labels": labels} for name, target, labels in result.conflicts],
         "excluded": [{"name": name, "reason": reason} for name, reason in result.excluded],
-        "refused": result.refused,
-        "relabelled": list(result.relabelled),
-        "replaced": list(result.replaced),
-        "skipped": dict(result.skipped),
         "labels": result.rule,
-        "targets": [asdict(target) for target in version.targets],
-        "boxes": summary.count_boxes(version.usable()),
-        "notes": list(result.notes),
-    }  # fmt: skip
+        "targets": [asdict(target) for target in result.version.targets],
+        "boxes": summary.count_boxes(result.version.usable()),
+    }
 
 
 def _show_imported(page: Page, result: "Imported", dataset: str) -> None:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plantml.cli.arguments import Dataset
-from plantml.cli.console import Console, Page, count
+from plantml.cli.command import command
+from plantml.cli.console import Console, Page, as_json, count
 from plantml.errors import PlantmlError
 
 if TYPE_CHECKING:
@@ -13,32 +14,14 @@ if TYPE_CHECKING:
     from plantml.data.summary import Info, VersionDiff
     from plantml.errors import InputError
 
-INFO_EXAMPLES = ["plantml dataset info leaves", "plantml dataset info leaves@3 --json"]
 
-
+@command("plantml dataset info leaves", "plantml dataset info leaves@3 --json")
 def info(console: Console, dataset: Dataset) -> None:
     """Count the photos of a version by target, class and split."""
     from plantml.data import summary
 
     result = summary.info(dataset)
-    content = {
-        "dataset": result.version.ref,
-        "fingerprint": result.version.fingerprint,
-        "rows": result.rows,
-        "usable": result.usable,
-        "distinct": result.distinct,
-        "excluded": result.excluded,
-        "splits": result.splits,
-        "classes": result.classes,
-        "boxes": result.boxes,
-        "values": result.values,
-        "unlabelled": result.unlabelled,
-        "sizes": result.sizes,
-        "formats": result.formats,
-        "bytes": result.total_bytes,
-        "tags": result.tags,
-    }
-    console.result("dataset info", content, lambda page: _show_info(page, result))
+    console.result(as_json(result), lambda page: _show_info(page, result))
 
 
 def _show_info(page: Page, result: "Info") -> None:
@@ -46,8 +29,7 @@ def _show_info(page: Page, result: "Info") -> None:
     tags = f"  tags: {', '.join(result.tags)}" if result.tags else ""
     page.line(f"{version.ref}{tags}", style="bold")
     page.line(
-        f"{result.rows} rows, {result.usable} usable, {result.distinct} distinct files,"
-        f" {result.total_bytes / 1e6:.1f} MB"
+        f"{result.rows} rows, {result.usable} usable, {result.distinct} distinct files, {result.bytes / 1e6:.1f} MB"
     )
     page.line(f"fingerprint {version.fingerprint}")
     if result.sizes:
@@ -76,9 +58,7 @@ def _numbers(values: Any) -> list[Any]:
     return [int(values["count"]), *(values.get(name) for name in ("min", "mean", "max"))]
 
 
-LOG_EXAMPLES = ["plantml dataset log leaves", "plantml dataset log leaves@7   # versions up to that one"]
-
-
+@command("plantml dataset log leaves", "plantml dataset log leaves@7   # versions up to that one")
 def log(console: Console, dataset: Dataset) -> None:
     """Show the history of a dataset, newest version first."""
     from plantml.data import versions
@@ -90,7 +70,7 @@ def log(console: Console, dataset: Dataset) -> None:
     content = [_log_entry(number, record, tags.get(number, [])) for number, record in records]
     rows = [_log_row(entry) for entry in content]
     columns = ("version", "time", "operation", "parameters", "rows", "fingerprint", "tags")
-    console.result("dataset log", {"versions": content}, lambda page: page.table(columns, rows))
+    console.result({"versions": content}, lambda page: page.table(columns, rows))
 
 
 def _log_entry(number: int, record: "Commit | InputError", tags: list[str]) -> dict[str, Any]:
@@ -110,9 +90,7 @@ def _log_row(entry: dict[str, Any]) -> list[Any]:
     ]
 
 
-DIFF_EXAMPLES = ["plantml dataset diff leaves@1 leaves@2", "plantml dataset diff leaves s3://bucket/leaves"]
-
-
+@command("plantml dataset diff leaves@1 leaves@2", "plantml dataset diff leaves s3://bucket/leaves")
 def diff(
     console: Console,
     before: Annotated[str, typer.Argument(metavar="BEFORE", help="A version.")],
@@ -122,19 +100,11 @@ def diff(
     from plantml.data import summary
 
     result = summary.diff(before, after)
-    content = {
-        "before": result.before,
-        "after": result.after,
-        "same": result.same,
-        "added": result.added,
-        "removed": result.removed,
-        "changed": {
-            name: [{"name": key, "before": old, "after": new} for key, old, new in rows]
-            for name, rows in result.changed.items()
-        },
-        "classes": result.classes,
+    changed = {
+        name: [{"name": key, "before": old, "after": new} for key, old, new in rows]
+        for name, rows in result.changed.items()
     }
-    console.result("dataset diff", content, lambda page: _show_diff(page, result))
+    console.result(as_json(result) | {"same": result.same, "changed": changed}, lambda page: _show_diff(page, result))
 
 
 def _show_diff(page: Page, result: "VersionDiff") -> None:

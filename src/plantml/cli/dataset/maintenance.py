@@ -4,17 +4,17 @@ from typing import Annotated
 
 import typer
 
-from plantml.cli.arguments import Dataset
+from plantml.cli.arguments import Dataset, DatasetUrl, DryRun, MinAge
+from plantml.cli.command import command
 from plantml.cli.console import Console, count
 
-VERIFY_EXAMPLES = ["plantml dataset verify leaves", "plantml dataset verify s3://bucket/leaves@7 --json"]
 
-
+@command("plantml dataset verify leaves", "plantml dataset verify s3://bucket/leaves@7 --json")
 def verify(console: Console, dataset: Dataset) -> None:
     """Verify the checksums of all photos, versions and tags.
 
-    The exit code is 4 if a file is missing or damaged. DATASET@7 reads only that version. Files of
-    older plantml versions without a checksum are listed.
+    The exit code is 4 if a file is missing or damaged. DATASET@7 verifies only that version. Files that have no
+    checksum, from older versions of plantml, are listed.
     """
     from plantml.cli import verification
     from plantml.data import maintenance
@@ -25,22 +25,18 @@ def verify(console: Console, dataset: Dataset) -> None:
         f"Restore them from a backup; or copy missing photos with plantml dataset merge {dataset} COPY. "
         f"To continue from version N: plantml dataset restore {dataset} N."
     )
-    verification.report(console, "dataset verify", result, kind="dataset", stored="imported", hint=hint)
+    verification.report(console, result, kind="dataset", stored="imported", hint=hint)
 
 
-GC_EXAMPLES = ["plantml dataset gc leaves --dry-run", "plantml dataset gc leaves --derived"]
-
-
+@command("plantml dataset gc leaves --dry-run", "plantml dataset gc leaves --derived")
 def gc(
     console: Console,
-    dataset: Dataset,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed; remove nothing.")] = False,
+    dataset: DatasetUrl,
+    dry_run: DryRun = False,
     derived: Annotated[
         bool, typer.Option("--derived", help="Also remove files that can be recomputed: embeddings, import caches.")
     ] = False,
-    min_age: Annotated[
-        float, typer.Option(metavar="HOURS", min=0, help="Keep younger files; an import may be running.")
-    ] = 24.0,
+    min_age: MinAge = 24.0,
 ) -> None:
     """Remove files that no version uses, such as those of interrupted imports."""
     from plantml.data import maintenance
@@ -55,7 +51,6 @@ def gc(
     number = len(result.images) + len(result.derived)
     action = "removed" if result.removed else "would be removed"
     console.result(
-        "dataset gc",
         content,
         lambda page: page.line(f"{count(number, 'file')}, {result.bytes / 1e6:.1f} MB, {action}"),
     )

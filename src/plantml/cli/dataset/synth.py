@@ -5,19 +5,19 @@ from typing import Annotated, Literal
 import typer
 
 from plantml.cli.arguments import MAX_SEED
+from plantml.cli.command import command
 from plantml.cli.console import Console, Page, count
 
 Layout = Literal["plant", "tray", "row"]
 
-SYNTH_EXAMPLES = [
+
+@command(
     "plantml dataset synth photos --images 400 --seed 7",
     "plantml dataset synth faulty --images 2000 --defects 0.1",
     "plantml dataset synth plain --images 400 --severity 0.3 0.6 --zoom 1.5",
     "plantml dataset synth trays --layout tray --images 300",
     "plantml dataset synth s3://bucket/synth --classes tomato___healthy,tomato___rust",
-]
-
-
+)
 def synth(
     console: Console,
     out: Annotated[str, typer.Argument(metavar="OUT", help="URL of a folder for photos and labels.")],
@@ -73,4 +73,4 @@ def synth(
             group = rf"plantml dataset split DATASET --group-by '{layout}-\d+'"
             page.next(f"plantml dataset import {out} DATASET", group)
 
-    console.result("dataset synth", {"out": out, "images": images, "classes": list(spec.classes)}, show)
+    console.result({"out": out, "images": images, "classes": list(spec.classes)}, show)

@@ -4,26 +4,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plantml.cli.arguments import MAX_SEED, Dataset
-from plantml.cli.console import Console, Page, count, show_next
+from plantml.cli.arguments import MAX_SEED, Dataset, DatasetUrl
+from plantml.cli.command import command
+from plantml.cli.console import Console, Page, as_json, count, show_next
 
 if TYPE_CHECKING:
     from plantml.data.splits import SplitReport
     from plantml.data.versions import Committed
 
-SPLIT_EXAMPLES = [
+
+@command(
     "plantml dataset split leaves",
     "plantml dataset split leaves --ratios 8/1/1 --groups leaf_of_photo.csv",
     "plantml dataset split apples --group-by 'DSC_\\d+'",
     "plantml dataset split trays --deep   # photos that overlap stay together",
-    "plantml dataset split leaves --keep   # place new photos, move no old one",
+    "plantml dataset split leaves --keep   # assign only new photos",
     "plantml dataset split leaves --seed 3 --resplit",
-]
-
-
+)
 def split(
     console: Console,
-    dataset: Dataset,
+    dataset: DatasetUrl,
     ratios: Annotated[str, typer.Option(metavar="T/V/T", help="Shares of train, val and test.")] = "0.7/0.15/0.15",
     groups: Annotated[
         str | None,
@@ -40,7 +40,7 @@ def split(
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed.")] = 0,
     keep: Annotated[
         bool,
-        typer.Option("--keep", help="Assign only new photos; move no other photo."),
+        typer.Option("--keep", help="Assign only new photos; leave the others where they are."),
     ] = False,
     resplit: Annotated[bool, typer.Option("--resplit", help="Replace the existing splits.")] = False,
 ) -> None:
@@ -64,20 +64,10 @@ def split(
         keep=keep,
         resplit=resplit,
     )
-    version, result = committed.version, committed.report
-    content = {
-        "dataset": version.ref,
-        "fingerprint": version.fingerprint,
-        "changed": committed.changed,
-        "splits": dict(result.counts),
-        "groups": result.groups,
-        "joined": dict(result.joined),
-        "matched": result.matched,
-        "held": dict(result.left_out),
-        "placed": result.placed,
-        "warnings": list(result.warnings),
-    }
-    console.result("dataset split", content, lambda page: _show_split(page, committed, dataset))
+    result = committed.report
+    content = as_json(committed, "report") | as_json(result, "counts", "ratios", "left_out")
+    content |= {"splits": result.counts, "held": result.left_out}
+    console.result(content, lambda page: _show_split(page, committed, dataset))
 
 
 def _show_split(page: Page, committed: "Committed[SplitReport]", dataset: str) -> None:
@@ -102,9 +92,7 @@ def _show_split(page: Page, committed: "Committed[SplitReport]", dataset: str) -
     show_next(page, version, dataset)
 
 
-TAG_EXAMPLES = ["plantml dataset tag leaves@7 frozen-test"]
-
-
+@command("plantml dataset tag leaves@7 frozen-test")
 def tag(
     console: Console,
     dataset: Dataset,
@@ -116,7 +104,6 @@ def tag(
     number = versions.tag(dataset, name)
     url = versions.parse_reference(dataset)[0]
     console.result(
-        "dataset tag",
         {"dataset": url, "version": number, "tag": name},
         lambda page: page.line(f"{url}@{name} is version {number}"),
     )

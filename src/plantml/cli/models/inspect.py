@@ -1,21 +1,23 @@
-"""`plantml models list`, `show` and `diff`: read-only commands."""
+"""`plantml models list`, `show`, `diff` and `history`: read-only commands."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plantml.cli.arguments import Model, Ref
+from plantml.cli.command import command
 from plantml.cli.console import Console, Page
-from plantml.cli.models.arguments import Ref
-from plantml.cli.models.history import EVENT_COLUMNS, event_row
 
 if TYPE_CHECKING:
     from plantml.registry.inspection import ModelComparison, ModelDetails
     from plantml.registry.ledger import Ledger
+    from plantml.storage.event_log import Event
+
+_EVENT_COLUMNS = ("event", "time", "by", "operation", "reason", "evidence")
 
 
-LIST_EXAMPLES = ["plantml models list s3://bucket/models", "plantml models list models/leaf --json"]
-
-
+@command("plantml models list s3://bucket/models", "plantml models list models/leaf --json")
 def list_(
     console: Console,
     url: Annotated[str, typer.Argument(metavar="REGISTRY[/NAME]", help="URL of a registry or of a registered model.")],
@@ -34,7 +36,7 @@ def list_(
             page.line(state.url, style="bold")
             page.table(("version", "aliases", "model", "added", "by", "MB", "trained on", "metric", ""), _rows(state))
 
-    console.result("models list", content, show)
+    console.result(content, show)
 
 
 def _ledger_json(state: "Ledger") -> dict[str, Any]:
@@ -71,9 +73,7 @@ def _rows(state: "Ledger") -> list[list[Any]]:
     return rows
 
 
-SHOW_EXAMPLES = ["plantml models show models/leaf@production", "plantml models show models/leaf@3 --card"]
-
-
+@command("plantml models show models/leaf@production", "plantml models show models/leaf@3 --card")
 def show(
     console: Console,
     ref: Ref,
@@ -83,7 +83,7 @@ def show(
     from plantml.registry import inspection
 
     result = inspection.show(ref, console.machine.cache())
-    console.result("models show", result.as_json(), lambda page: _show(page, result, card=card))
+    console.result(result.as_json(), lambda page: _show(page, result, card=card))
 
 
 def _show(page: Page, result: "ModelDetails", *, card: bool) -> None:
@@ -108,16 +108,14 @@ def _show(page: Page, result: "ModelDetails", *, card: bool) -> None:
     if result.config:
         page.table(("config", ""), [[key, str(value)] for key, value in result.config.items()])
     if result.state and result.entry:
-        page.table(EVENT_COLUMNS, [event_row(event) for event in result.events()])
+        page.table(_EVENT_COLUMNS, [_event_row(event) for event in result.events()])
     if card:
         page.line(result.card)
     elif result.card:
         page.line(f"Model card: --card, or {result.bundle.url}/README.md")
 
 
-DIFF_EXAMPLES = ["plantml models diff models/leaf@production models/leaf@challenger"]
-
-
+@command("plantml models diff models/leaf@production models/leaf@challenger")
 def diff(console: Console, first: Ref, second: Ref) -> None:
     """Compare the metrics, classes, settings and data of two models.
 
@@ -126,7 +124,7 @@ def diff(console: Console, first: Ref, second: Ref) -> None:
     from plantml.registry import inspection
 
     result = inspection.diff(first, second)
-    console.result("models diff", result.as_json(), lambda page: _show_diff(page, result, first, second))
+    console.result(result.as_json(), lambda page: _show_diff(page, result, first, second))
 
 
 def _show_diff(page: Page, result: "ModelComparison", first: str, second: str) -> None:
@@ -158,3 +156,36 @@ def _show_diff(page: Page, result: "ModelComparison", first: str, second: str) -
             ("config", first, second),
             [[key, *(None if each is None else str(each) for each in pair)] for key, pair in result.config.items()],
         )
+
+
+@command("plantml models history models/leaf", "plantml models history models/leaf --json")
+def history(console: Console, model: Model) -> None:
+    """Show the history of a model: author, time, version, reason and evidence."""
+    from plantml import registry
+
+    events = registry.history(model)
+    content = {"model": model, "events": [event.as_json() for event in events]}
+    rows = [_event_row(event) for event in events if event.content["act"] != "begin"]
+    console.result(content, lambda page: page.table(_EVENT_COLUMNS, rows))
+
+
+def _event_row(event: "Event") -> list[Any]:
+    """The cells of an event under `_EVENT_COLUMNS`."""
+    content = event.content
+    number, alias, before = content.get("version"), content.get("alias"), content.get("from")
+    moved = f"{before or 'none'} → {number or 'none'}"
+    operation = f"{content['act']} {alias}: {moved}" if alias else f"{content['act']} {number}"
+    return [event.number, event.time, content["by"], operation, content.get("why", ""), _evidence(content)]
+
+
+def _evidence(event: Mapping[str, Any]) -> str:
+    if event.get("forced"):
+        return "forced"
+    evidence = (event.get("evidence") if event["act"] == "promote" else None) or {}
+    decisive = evidence.get("decisive")
+    if decisive:
+        values = f"{decisive['this']:.4f} against {decisive['other']:.4f}"
+        return f"{decisive['name']} {values}, {evidence['gates']} gates passed"
+    scores = evidence.get("scores") or {}
+    name, score = next(((each, scores[each]) for each in ("macro_f1", *scores) if each in scores), ("", None))
+    return f"{name} {score:.4f}" if score is not None else ""

@@ -5,28 +5,29 @@ from typing import Annotated
 
 import typer
 
+from plantml.cli.arguments import By, DryRun, MinAge, Model, Version, Why
+from plantml.cli.command import command
 from plantml.cli.console import Console, Page, count
-from plantml.cli.models.arguments import By, Model, Version, Why
-
-VERIFY_EXAMPLES = ["plantml models verify models/leaf", "plantml models verify s3://bucket/models/leaf@production"]
 
 
+@command("plantml models verify models/leaf", "plantml models verify s3://bucket/models/leaf@production")
 def verify(
     console: Console,
     ref: Annotated[str, typer.Argument(metavar="REGISTRY/NAME[@N]", help="Model, or one version of it.")],
 ) -> None:
-    """Verify the checksums of all files; exit code 4 if a file is missing or damaged."""
+    """Verify the checksums of all files.
+
+    The exit code is 4 if a file is missing or damaged.
+    """
     from plantml.cli import verification
     from plantml.registry import maintenance
 
     result = maintenance.verify(ref, progress=console.progress("verifying"))
     hint = "Restore the files from a backup or another registry, or roll back: plantml models rollback"
-    verification.report(console, "models verify", result, kind="model", stored="added", hint=hint)
+    verification.report(console, result, kind="model", stored="added", hint=hint)
 
 
-REMOVE_EXAMPLES = ["plantml models remove models/leaf@2 --why 'trained on the wrong labels'"]
-
-
+@command("plantml models remove models/leaf@2 --why 'trained on the wrong labels'")
 def remove(console: Console, version: Version, why: Why = "", by: By = None) -> None:
     """Remove a version that has no alias.
 
@@ -37,7 +38,7 @@ def remove(console: Console, version: Version, why: Why = "", by: By = None) -> 
 
     url, at = ledger.parse_reference(version)
     number = int(at) if at and at.isdecimal() else registry.resolve(version)[1].number
-    result = registry.remove(url, number, by=by or registry.current_user(), why=why)
+    result = registry.remove(url, number, by=by, why=why)
     content = {"model": result.model, "version": number, "changed": result.changed}
 
     def show(page: Page) -> None:
@@ -48,28 +49,21 @@ def remove(console: Console, version: Version, why: Why = "", by: By = None) -> 
         )
         page.hint(f"Delete its files: plantml models gc {url}")
 
-    console.result("models remove", content, show)
+    console.result(content, show)
 
 
-GC_EXAMPLES = ["plantml models gc models/leaf --dry-run", "plantml models gc models/leaf --min-age 0"]
-
-
+@command("plantml models gc models/leaf --dry-run", "plantml models gc models/leaf --min-age 0")
 def gc(
     console: Console,
     model: Model,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed; remove nothing.")] = False,
-    min_age: Annotated[
-        float, typer.Option(metavar="HOURS", min=0, help="Keep younger files; an add may be running.")
-    ] = 24.0,
+    dry_run: DryRun = False,
+    min_age: MinAge = 24.0,
     by: By = None,
 ) -> None:
     """Remove the files of removed versions and of interrupted commands."""
-    from plantml import registry
     from plantml.registry import maintenance
 
-    result = maintenance.collect_garbage(
-        model, by=by or registry.current_user(), dry_run=dry_run, min_age=3600 * min_age
-    )
+    result = maintenance.collect_garbage(model, by=by, dry_run=dry_run, min_age=3600 * min_age)
 
     def show(page: Page) -> None:
         for what, numbers in (("never finished", result.unfinished), ("removed", result.removed)):
@@ -78,4 +72,4 @@ def gc(
         action = "removed" if result.gone else "would be removed"
         page.line(f"{count(len(result.files), 'file')}, {result.bytes / 1e6:.1f} MB, {action}")
 
-    console.result("models gc", asdict(result), show)
+    console.result(asdict(result), show)

@@ -4,20 +4,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from plantml.cli.arguments import Alias, By, Model, Version, Why
+from plantml.cli.command import command
 from plantml.cli.console import Console, Page
-from plantml.cli.models.arguments import Alias, By, Model, Version, Why
 
 if TYPE_CHECKING:
     from plantml.registry import Change
 
 
-PROMOTE_EXAMPLES = [
+@command(
     "plantml models promote models/leaf@3 production --evidence evidence",
     "plantml models promote models/leaf@3 challenger",
     "plantml models promote models/leaf@1 production --force --why 'the only one so far'",
-]
-
-
+)
 def promote(
     console: Console,
     version: Version,
@@ -28,7 +27,7 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="Promote without evidence; needs --why.")] = False,
     expect: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Fail unless the alias points to this version; 0: no version."),
+        typer.Option(metavar="N", min=0, help="Fail unless the alias points to this version; 0 for none."),
     ] = None,
     why: Why = "",
     by: By = None,
@@ -47,18 +46,16 @@ def promote(
         state.url,
         entry.number,
         alias,
-        by=by or registry.current_user(),
+        by=by,
         why=why,
         evidence=evidence,
         expected=now,
         force=force,
     )
-    _show_moved(console, "models promote", result)
+    _show_moved(console, result)
 
 
-ROLLBACK_EXAMPLES = ["plantml models rollback models/leaf production --why 'confuses soil with rust'"]
-
-
+@command("plantml models rollback models/leaf production --why 'confuses soil with rust'")
 def rollback(
     console: Console,
     model: Model,
@@ -73,21 +70,19 @@ def rollback(
     from plantml import registry
 
     now = registry.aliases(model).get(alias) if expect is None else expect
-    result = registry.rollback(model, alias, by=by or registry.current_user(), why=why, expected=now)
-    _show_moved(console, "models rollback", result)
+    result = registry.rollback(model, alias, by=by, why=why, expected=now)
+    _show_moved(console, result)
 
 
-UNALIAS_EXAMPLES = ["plantml models unalias models/leaf challenger"]
-
-
+@command("plantml models unalias models/leaf challenger")
 def unalias(console: Console, model: Model, alias: Alias, why: Why = "", by: By = None) -> None:
     """Remove an alias."""
     from plantml import registry
 
-    _show_moved(console, "models unalias", registry.unalias(model, alias, by=by or registry.current_user(), why=why))
+    _show_moved(console, registry.unalias(model, alias, by=by, why=why))
 
 
-def _show_moved(console: Console, name: str, result: "Change") -> None:
+def _show_moved(console: Console, result: "Change") -> None:
     content = {"model": result.model, "alias": result.alias, "version": result.number, "before": result.before,
                "changed": result.changed, "event": result.event.number if result.event else None}  # fmt: skip
 
@@ -97,7 +92,7 @@ def _show_moved(console: Console, name: str, result: "Change") -> None:
         page.line(f"{result.model}@{result.alias} {now}{before}", style="bold")
         if not result.changed:
             page.line("Nothing to do.")
-        elif result.before and result.number and name == "models promote":
+        elif result.before and result.event and result.event.content["act"] == "promote":
             page.hint(f"To undo: plantml models rollback {result.model} {result.alias}")
 
-    console.result(name, content, show)
+    console.result(content, show)

@@ -4,20 +4,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from plantml.cli.arguments import By, Model, Ref, Version, Why
+from plantml.cli.command import command
 from plantml.cli.console import Console, Page
-from plantml.cli.models.arguments import By, Model, Ref, Version, Why
 
 if TYPE_CHECKING:
     from plantml.registry.ledger import Ledger
 
 
-ADD_EXAMPLES = [
+@command(
     "plantml models add runs/first models/leaf",
     "plantml models add runs/night s3://bucket/models/leaf --alias challenger --why 'trained on the photos of May'",
     "plantml models add leaf.plantml models/leaf",
-]
-
-
+)
 def add(
     console: Console,
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Run, bundle or pack.")],
@@ -28,29 +27,25 @@ def add(
 ) -> None:
     """Add a model to a registry, as the next version.
 
-    Every file is verified first. Adding the same model again changes nothing, and an interrupted add leaves no version.
+    Every file is verified first. Adding the same model again changes nothing; an interrupted add leaves no version.
     """
     from plantml import registry
 
-    result = registry.add(
-        bundle, model, by=by or registry.current_user(), why=why, alias=alias, cache=console.machine.cache()
-    )
-    _show_added(console, "models add", registry.load(model), result.number, changed=result.changed)
+    result = registry.add(bundle, model, by=by, why=why, alias=alias, cache=console.machine.cache())
+    _show_added(console, registry.load(model), result.number, changed=result.changed)
 
 
-COPY_EXAMPLES = ["plantml models copy models/leaf@production s3://customer/models/leaf"]
-
-
+@command("plantml models copy models/leaf@production s3://customer/models/leaf")
 def copy(console: Console, version: Version, model: Model, why: Why = "", by: By = None) -> None:
     """Copy a version to another registry, with its history but without aliases."""
     from plantml import registry
 
     registry.resolve(version)  # only versions are copied; other models are added
-    result = registry.add(version, model, by=by or registry.current_user(), why=why, cache=console.machine.cache())
-    _show_added(console, "models copy", registry.load(model), result.number, changed=result.changed)
+    result = registry.add(version, model, by=by, why=why, cache=console.machine.cache())
+    _show_added(console, registry.load(model), result.number, changed=result.changed)
 
 
-def _show_added(console: Console, name: str, state: "Ledger", number: int, *, changed: bool) -> None:
+def _show_added(console: Console, state: "Ledger", number: int, *, changed: bool) -> None:
     entry = state.entries[number]
     content = {"model": state.url, "version": number, "url": entry.url, "digest": entry.digest, "changed": changed}
 
@@ -65,12 +60,10 @@ def _show_added(console: Console, name: str, state: "Ledger", number: int, *, ch
             f"plantml models promote {state.url}@{number} production --evidence evidence",
         )
 
-    console.result(name, content, show)
+    console.result(content, show)
 
 
-PACK_EXAMPLES = ["plantml models pack models/leaf@3 leaf.plantml"]
-
-
+@command("plantml models pack models/leaf@3 leaf.plantml")
 def pack(
     console: Console,
     ref: Ref,
@@ -86,15 +79,13 @@ def pack(
         page.line(f"Wrote {result.url}, {result.size / 1e6:.1f} MB, model {result.bundle.digest[:12]}", style="bold")
         page.hint(f"Next, at the destination: plantml models add {out} REGISTRY/NAME")
 
-    console.result("models pack", content, show)
+    console.result(content, show)
 
 
-PUSH_EXAMPLES = [
+@command(
     "plantml models push models/leaf@production mlflow://tracking:5000",
     "plantml models push models/leaf@3 sqlite:///mlflow.db --name beans",
-]
-
-
+)
 def push(
     console: Console,
     version: Version,
@@ -102,7 +93,7 @@ def push(
         str, typer.Argument(metavar="URI", help="MLflow tracking URI: mlflow://HOST:PORT, https://…, sqlite:///FILE.")
     ],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the model in MLflow. [default: the same]")
+        str | None, typer.Option(metavar="NAME", help="Name of the model in MLflow. [default: NAME]")
     ] = None,
 ) -> None:
     """Push a version to MLflow, as an ONNX model with the same aliases; needs [mlflow]."""
@@ -119,4 +110,4 @@ def push(
             page.line("The model was already there; its aliases have been updated.")
         page.next(f"mlflow.onnx.load_model('models:/{result.name}/{result.number}')")
 
-    console.result("models push", content, show)
+    console.result(content, show)
