@@ -110,6 +110,7 @@ def test_a_torch_that_does_not_work_is_found(monkeypatch, code, level, names):
     [
         ("PLANTML_THREADS", "3", Level.OK, "3"),
         ("PLANTML_TRAIN__LR", "0.1", Level.OK, "0.1"),
+        ("PLANTML_EXPORT__SAMPLES", "9", Level.OK, "9"),
         ("PLANTML_CACHE_DIRR", "/x", Level.WARNING, "PLANTML_CACHE_DIR"),
         ("PLANTML_NONSENSE", "1", Level.WARNING, "PLANTML_OFFLINE"),
     ],

@@ -40,7 +40,7 @@ class DetectConfig(Config):
         default=False, description="Use test-time augmentation: average over flips and rotations. 4 to 8 times slower."
     )
     tile: int | None = option(
-        None, "Also predict on tiles of this size, in pixels.", metavar="PIXELS", ge=16, le=65_536
+        None, "Also predict, or find objects, on tiles of this size, in pixels.", metavar="PIXELS", ge=16, le=65_536
     )
     overlap: float = option(0.2, "Overlap of neighbouring tiles, as a share of the tile size.", ge=0, le=0.9)
     similar: str | None = option(None, "Add the most similar photos of a dataset to each record.", metavar="DATASET")

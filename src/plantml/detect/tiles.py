@@ -1,19 +1,27 @@
-"""`--tile`: predictions for each tile of a large photo at full resolution, for trays and aerial photos."""
+"""`--tile`: predictions or boxes from tiles of a large photo at full resolution, for trays and aerial photos."""
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from plantml import imaging
 from plantml.concurrency import batched
+from plantml.detect.box_merging import View, merge
 from plantml.errors import PlantmlError
 from plantml.model.pipeline import Pipeline, Prediction
 from plantml.model.records import failed
+from plantml.model.runtimes import Outputs
+
+_EDGE = 4
+"""A box that ends this close to the edge of a tile may be cut, in pixels of the model's input: a cell of its map."""
+
+
+Place = tuple[int, int, int, int]
+"""Left, top, right and bottom of a tile, pixels of the upright photo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +43,21 @@ class Tiling:
         count = math.ceil((length - self.size) / (self.size * (1 - self.overlap)) - 1e-9) + 1
         return [round(number * (length - self.size) / (count - 1)) for number in range(count)]
 
+    def places(self, width: int, height: int) -> list[Place]:
+        """The tiles of a photo, row by row."""
+        return [
+            (left, top, min(left + self.size, width), min(top + self.size, height))
+            for top in self.starts(height)
+            for left in self.starts(width)
+        ]
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TiledPipeline(Pipeline):
-    """A pipeline whose records also have `tiles`: predictions for each tile of the photo.
+    """A pipeline that also looks at each tile of a photo.
+
+    The records of a model of whole images have its predictions for each tile as `tiles`. Those of a detector have the
+    boxes of the tiles and of the whole photo, where large objects are whole, each object once.
 
     Attributes:
         tiling: how photos are cut.
@@ -55,36 +74,55 @@ class TiledPipeline(Pipeline):
         record = prediction.record
         if not isinstance(data, bytes) or record.width is None or record.height is None:
             return prediction
-        rows, columns = self.tiling.starts(record.height), self.tiling.starts(record.width)
-        size = self.tiling.size
-        boxes = [
-            (left, top, min(left + size, record.width), min(top + size, record.height))
-            for top in rows
-            for left in columns
-        ]
+        places = self.tiling.places(record.width, record.height)
         try:
-            parts = imaging.cut(data, boxes, self.bundle.contract.input)
-            grid = list(
-                chain.from_iterable(map(self._predict_tiles, batched(zip(boxes, parts, strict=True), self.batch)))
-            )
+            if self.bundle.contract.detection is not None:
+                return self._with_boxes(prediction, data, places, record.width, record.height)
+            grid = [tile for outputs, batch in self._outputs(data, places) for tile in self._grid(outputs, batch)]
         except imaging.ImageError as error:  # decoding at reduced size did not reach the damaged part
             return Prediction(
                 failed(record.image, record.model, f"{error.code}: {error.why}", record.image_id), None, None
             )
         summary = {
-            "size": size,
+            "size": self.tiling.size,
             "overlap": self.tiling.overlap,
-            "columns": len(columns),
-            "rows": len(rows),
+            "columns": len(self.tiling.starts(record.width)),
+            "rows": len(self.tiling.starts(record.height)),
             "labels": _labels(grid),
             "grid": grid,
         }
         return replace(prediction, more={**prediction.more, "tiles": summary})
 
-    def _predict_tiles(self, tiles: Sequence[tuple[tuple[int, int, int, int], imaging.Pixels]]) -> list[dict[str, Any]]:
-        outputs = self.runtime.run(np.stack([pixels for _, pixels in tiles]))
+    def _outputs(self, data: bytes, places: Sequence[Place]) -> Iterator[tuple[Outputs, Sequence[Place]]]:
+        """The model's outputs for tiles, batch by batch, so that memory does not grow with their number."""
+        parts = imaging.cut(data, places, self.bundle.contract.input)
+        for batch in batched(zip(places, parts, strict=True), self.batch):
+            yield self.runtime.run(np.stack([pixels for _, pixels in batch])), [place for place, _ in batch]
+
+    def _with_boxes(
+        self, prediction: Prediction, data: bytes, places: Sequence[Place], width: int, height: int
+    ) -> Prediction:
+        if len(places) == 1:
+            return prediction
+        views = [
+            self._view(outputs, row, place)
+            for outputs, batch in self._outputs(data, places)
+            for row, place in enumerate(batch)
+        ]
+        views.append(View((0, 0, width, height), (0, 0), prediction.record.boxes))
+        boxes = merge(views, width, height)
+        return replace(prediction, record=self._reader.with_boxes(prediction.record, boxes))
+
+    def _view(self, outputs: Outputs, row: int, place: Place) -> View:
+        left, top, right, bottom = place
+        boxes = self._reader.read_boxes(outputs, row, right - left, bottom - top)
+        scale = self.bundle.contract.input.placement(right - left, bottom - top)
+        moved = [{**box, "x": round(box["x"] + left, 2), "y": round(box["y"] + top, 2)} for box in boxes]
+        return View(place, (_EDGE / scale.across, _EDGE / scale.down), moved)
+
+    def _grid(self, outputs: Outputs, places: Sequence[Place]) -> list[dict[str, Any]]:
         grid = []
-        for row, ((left, top, right, bottom), _) in enumerate(tiles):
+        for row, (left, top, right, bottom) in enumerate(places):
             targets, decision, unknown = self._reader.read(outputs, row)
             brief = {
                 name: {key: value for key, value in prediction.items() if key != "top"}
