@@ -194,8 +194,8 @@ def boxed(*names):
         ([{"disease": "rust", "split": "train"}, {"disease": "none", "split": "val"}], "plantml train D", ""),
         ([{}, {"boxes": []}], "--format label-studio", "No photo has a label"),
         ([{"disease": "rust"}, {"disease": "rust"}], "import PHOTOS-OF-ANOTHER-CLASS D", "disease is rust"),
-        ([{"boxes": boxed("apple", "pear")}], "--format crops", "Boxes are the only labels"),
-        ([{"boxes": boxed("apple", "apple")}], "--format yolo", "Boxes are the only labels"),
+        ([{"boxes": boxed("apple", "pear")}], "split D", ""),
+        ([{"boxes": boxed("apple", "apple"), "split": "train"}], "plantml train D", ""),
         ([{"disease": "rust", "status": "excluded"}], "check D", "No photo can be used"),
     ],
 )

@@ -24,6 +24,7 @@ _WORST = 8
     "plantml validate leaves@7 --model model.onnx --split all --out validation",
     "plantml validate leaves --model runs/first --min macro_f1=0.85 --min 'disease.recall[rust]=0.9'",
     "plantml validate leaves --model runs/new --against runs/old --max-drop 0.01 --junit gates.xml",
+    "plantml validate trays --model runs/boxes --min boxes.ap50=0.8 --max boxes.count_mae=0.5 --report report.html",
     "plantml validate field lab --model runs/first --where 'camera == \"Nokia\"' --shared-classes",
     "plantml validate s3://bucket/leaves --model s3://bucket/runs/first --json",
     config=ValidateConfig,
@@ -90,7 +91,8 @@ def _show(page: Page, result: "ValidationResult") -> None:
             for name, row in report.per_class.items():
                 around = _interval(result.intervals.get(f"{report.target}.f1[{name}]"))
                 rows.append([name, *(row[score] for score in head), around, row["support"]])
-            page.table((report.target, *head, "f1, 95 %", result.unit), rows)
+            title = f"{report.target} of matched boxes" if result.detections else report.target
+            page.table((title, *head, "f1, 95 %", result.unit), rows)
     _show_boxes(page, result)
     _show_slices(page, result)
     _show_comparison(page, result)

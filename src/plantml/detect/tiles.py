@@ -11,7 +11,6 @@ import numpy as np
 from plantml import imaging
 from plantml.concurrency import batched
 from plantml.detect.box_merging import View, merge
-from plantml.errors import PlantmlError
 from plantml.model.pipeline import Pipeline, Prediction
 from plantml.model.records import failed
 from plantml.model.runtimes import Outputs
@@ -65,15 +64,15 @@ class TiledPipeline(Pipeline):
 
     tiling: Tiling
 
-    def predict_bytes(self, sources: Sequence[tuple[str, bytes | PlantmlError]]) -> list[Prediction]:
-        """See `Pipeline.predict_bytes`."""
-        whole = super().predict_bytes(sources)
-        return [self._tiled(prediction, data) for prediction, (_, data) in zip(whole, sources, strict=True)]
+    def _refined(self, prediction: Prediction, data: bytes) -> Prediction:
+        """See `Pipeline._refined`."""
+        tiled = self._tiled(prediction, data)
+        return super()._refined(tiled, data) if tiled.failure is None else tiled
 
-    def _tiled(self, prediction: Prediction, data: bytes | PlantmlError) -> Prediction:
+    def _tiled(self, prediction: Prediction, data: bytes) -> Prediction:
         record = prediction.record
-        if not isinstance(data, bytes) or record.width is None or record.height is None:
-            return prediction
+        assert record.width is not None
+        assert record.height is not None
         places = self.tiling.places(record.width, record.height)
         try:
             if self.bundle.contract.detection is not None:

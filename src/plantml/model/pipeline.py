@@ -131,7 +131,7 @@ class Pipeline:
         """Predictions for images already read: (URL, bytes or the read error)."""
         predictions = self._predict([(url, partial(self._read, data), _digest(data)) for url, data in sources])
         return [
-            self._with_targets(prediction, data) if isinstance(data, bytes) else prediction
+            self._refined(prediction, data) if isinstance(data, bytes) and prediction.failure is None else prediction
             for prediction, (_, data) in zip(predictions, sources, strict=True)
         ]
 
@@ -141,14 +141,14 @@ class Pipeline:
         predictions = self._predict([("", partial(imaging.read_picture, picture, fit), None) for picture in pictures])
         if not isinstance(self.runtime, TwoStageRuntime):
             return predictions
-        return [self._with_targets(each, _as_png(picture)) for each, picture in zip(predictions, pictures, strict=True)]
+        return [self._refined(each, _as_png(picture)) for each, picture in zip(predictions, pictures, strict=True)]
 
-    def _with_targets(self, prediction: Prediction, data: bytes) -> Prediction:
-        """The prediction with the targets of its boxes, where a classifier of crops predicts them.
+    def _refined(self, prediction: Prediction, data: bytes) -> Prediction:
+        """The prediction after a second look at the photo: with a model of two stages, at each of its boxes.
 
         Args:
-            prediction: with boxes.
-            data: the bytes of the photo, from which they are cut at its full resolution.
+            prediction: from the whole photo, not failed.
+            data: the bytes of the photo, from which boxes are cut at its full resolution.
         """
         runtime, record = self.runtime, prediction.record
         if not isinstance(runtime, TwoStageRuntime) or not record.boxes:

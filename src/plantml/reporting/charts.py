@@ -31,8 +31,7 @@ def confusion(report: ClassReport) -> bytes:
 
 def box_confusion(name: str, report: DetectionReport) -> bytes:
     """The confusion matrix of boxes: false ones are background in truth, missed ones are predicted as background."""
-    true = int(report.confusion[:-1].sum())
-    title = f"{name}: {true} boxes in {report.photos} photos, score from {report.threshold:.3f}"
+    title = f"{name}: {report.confusion[:-1].sum()} boxes in {report.photos} photos"
     return _matrix(report.confusion, (*report.classes, "background"), title)
 
 
@@ -47,7 +46,7 @@ def _matrix(counts: NDArray[np.integer], classes: Sequence[str], title: str) -> 
     axes.set_yticks(range(size), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(text(title), fontsize=10)
+    axes.set_title(text(title))
     if size <= 30:
         for (row, column), number in np.ndenumerate(counts):
             if number:
@@ -262,8 +261,8 @@ def png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def agreement(target: str, unit: str | None, truth: Floats, predicted: Floats) -> bytes:
-    """Predicted values [N] against labels [N], in its unit; on the diagonal both are the same."""
+def agreement(target: str, unit: str | None, truth: Floats, predicted: Floats, *, of: str = "photos") -> bytes:
+    """Predicted values [N] against labels [N], in its unit; on the diagonal both are the same. `of`: what has them."""
     figure = canvas(4.6, 4.2)
     axes = figure.subplots()
     both = np.concatenate([truth, predicted])
@@ -274,7 +273,7 @@ def agreement(target: str, unit: str | None, truth: Floats, predicted: Floats) -
     in_unit = f" ({text(unit)})" if unit else ""
     axes.set_xlabel(f"label{in_unit}")
     axes.set_ylabel(f"prediction{in_unit}")
-    axes.set_title(f"{text(target)}: {len(truth)} photos", fontsize=10)
+    axes.set_title(f"{text(target)}: {len(truth)} {of}", fontsize=10)
     axes.grid(alpha=0.3)
     return png(figure)
 

@@ -49,7 +49,7 @@ def pictures(validation: BoxValidation) -> dict[str, bytes]:
         if isinstance(values, ValueReport):
             name = values.target
             known = ~np.isnan(truth[name])
-            drawn = charts.agreement(name, values.unit, truth[name][known], outputs[name][known, 0])
+            drawn = charts.agreement(name, values.unit, truth[name][known], outputs[name][known, 0], of=BOXES)
             files[f"agreement_{name}.png"] = drawn
     return files
 

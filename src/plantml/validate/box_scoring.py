@@ -27,11 +27,11 @@ from plantml.validate.predictions import Predictions
 from plantml.validate.scoring import Evaluation
 from plantml.validate.selection import Photos, groups_of
 
-BOXES = "boxes"
+BOXES, BOX = "boxes", "box"
 """What scores of boxes are called whatever their class, and the only class that they then have."""
 
 HEADLINE = ("ap", "ap50", "ap75", "precision", "recall", "f1")
-"""Scores of a target's boxes that the headline has; those of counting are about all boxes."""
+"""Scores of a target's boxes; the others are those of all boxes, or of a class."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class BoxOutcomes:
     def detections(self) -> Detections:
         """All boxes, whatever their class."""
         none, none_true = np.zeros(len(self.boxes), np.int64), np.zeros(len(self.true_boxes), np.int64)
-        return self._detections(np.arange(self.photos), (BOXES,), none, none_true)
+        return self._detections(np.arange(self.photos), (BOX,), none, none_true)
 
     @cached_property
     def match(self) -> Ints:
@@ -272,12 +272,11 @@ def _scores(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The headline, and all numbers that a gate can name."""
     scores: dict[str, float] = {}
-    every: dict[str, float] = {}
+    every: dict[str, float] = {}  # of classes
     for name, report in detections.items():
         prefix = _prefix(name)
         scores |= {f"{prefix}{k}": v for k, v in report.scores.items() if name == BOXES or k in HEADLINE}
-        every |= {f"{prefix}{k}": v for k, v in report.scores.items()}
         if name != BOXES:
             for label, row in report.per_class.items():
                 every |= {f"{prefix}{k}[{label}]": value for k, value in row.items()}
-    return scores | metrics.headline(reports), every | metrics.every_score(reports)
+    return scores | metrics.headline(reports), scores | every | metrics.every_score(reports)

@@ -31,7 +31,7 @@ class ValidateConfig(Config):
     min: tuple[str, ...] = option((), "Gate: exit code 4 if the metric is lower. Repeatable.", metavar="METRIC=NUMBER")
     max: tuple[str, ...] = option((), "Gate: exit code 4 if the metric is higher. Repeatable.", metavar="METRIC=NUMBER")
     max_drop: float | None = option(
-        None, "Gate: exit code 4 if macro-F1 or any class's F1 drops by more than this below --against.",
+        None, "Gate: exit code 4 if macro-F1 (or boxes' AP) or any class's F1 drops by more than this below --against.",
         metavar="NUMBER", ge=0, le=1,
     )  # fmt: skip
     max_failures: MaxFailures = option(

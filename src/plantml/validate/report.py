@@ -56,9 +56,9 @@ _WORDS = {
     "boxes.precision": "precision",
     "boxes.recall": "recall",
     "boxes.f1": "F1",
-    "boxes.count_bias": "boxes too many per photo",
-    "boxes.count_mae": "counting error per photo",
-    "boxes.count_exact": "photos counted exactly",
+    "boxes.count_bias": "count bias per photo",
+    "boxes.count_mae": "count error (MAE) per photo",
+    "boxes.count_exact": "photos with the exact count",
     "boxes.ece": "calibration error (ECE)",
 }
 
