@@ -177,6 +177,14 @@ def test_cvat_tags_alone_say_nothing_of_boxes(files):
     assert [item.boxes for item in list_source(f"{root}/annotations.xml").items] == [None, None]
 
 
+def test_the_photos_of_a_cvat_file_alone_are_imported(files, photo, tmp_path):
+    xml = cvat(("a.jpg", cvat_box((0, 0, 1, 1)), ""))
+    root = files({"annotations.xml": xml, "images/a.jpg": photo(20, 10)})
+    source = f"{root}/annotations.xml"
+    version = import_source(source, str(tmp_path / "dataset"), list_source(source)).version
+    assert version.usable()["name"].to_list() == ["images/a.jpg"]
+
+
 @pytest.mark.parametrize("side", ["", "x", "nan", "inf", "1e400"])
 def test_a_cvat_box_without_numbers_excludes_its_photo(side, files):
     xml = cvat(("a.jpg", cvat_box((side, 0, 1, 1)), ""), ("b.jpg", cvat_box((0, 0, 1, 1)), ""))

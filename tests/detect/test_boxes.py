@@ -9,11 +9,17 @@ import pytest
 from PIL import Image, ImageColor
 from tests.contracts import make_contract
 
+from plantml.api.predictions import Predictions
 from plantml.data.formats import list_source
 from plantml.detect import annotate, record_filters, shards
+from plantml.detect.alias_watcher import output_schema
+from plantml.detect.config import DetectConfig
 from plantml.detect.exchange_formats import BoxClasses
 from plantml.detect.record_sheet import COLOURS, counts_text
 from plantml.errors import UsageError
+from plantml.model.bundle import Bundle
+from plantml.model.pipeline import Prediction
+from plantml.model.records import Record
 from plantml.targets import Target
 
 APPLE, PLUM = "red", "blue"
@@ -167,6 +173,26 @@ def test_rows_of_boxes_need_boxes_and_a_table(find, run, trays, tmp_path):
         find(trays, out=tmp_path / "r.jsonl", rows="boxes")
     with pytest.raises(UsageError, match="Standard output"):
         find(trays, rows="boxes")
+
+
+def test_the_python_table_is_that_of_the_file(find, detector_contract, trays, tmp_path):
+    _, records = find(trays)
+    items = [Prediction(Record(**{key: each.get(key) for key in Record.__slots__}), {}, None) for each in records]
+    predictions = Predictions(items, detector_contract)
+    for rows in ("photos", "boxes"):
+        find(trays, out=(out := tmp_path / f"{rows}.parquet"), rows=rows)
+        assert predictions.to_polars(rows).equals(pl.read_parquet(out))
+
+
+def test_a_watched_alias_may_not_move_from_photos_to_boxes_nor_change_the_columns(detector_contract):
+    def schema(contract, **settings):
+        return output_schema(Bundle("b", contract, "d" * 64, {}), DetectConfig(**settings))
+
+    other = make_contract(Target("fruit", "class", ("apple", "pear")), detection=detector_contract.detection)
+    of_photos = make_contract(*detector_contract.targets)
+    assert schema(of_photos) != schema(detector_contract)
+    assert schema(other, out="r.jsonl") == schema(detector_contract, out="r.jsonl")
+    assert schema(other, out="r.csv") != schema(detector_contract, out="r.csv")
 
 
 # --- other programs ---------------------------------------------------------------------------

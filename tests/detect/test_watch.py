@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from plantml.detect.config import DetectConfig
+from plantml.detect.detect import build_pipeline
 from plantml.detect.sources import collect
 from plantml.detect.watch import watch
 from plantml.errors import Exit, StorageError
+from plantml.model.bundle import Bundle
 
 
 class Looks:
@@ -121,3 +124,12 @@ def test_the_command_watches_until_it_is_told_to_stop(trained, run_python, tmp_p
         process.kill()
     assert process.returncode == Exit.TERMINATED, err
     assert "Watching stopped after 2 images" in err
+
+
+def test_a_watch_counts_the_boxes_of_all_photos(spots, detector_contract, paint_spots, tmp_path):
+    config = DetectConfig(out=str(tmp_path / "r.jsonl"), interval=0.001, watch=True)
+    pipeline = build_pipeline(Bundle("spots", detector_contract, "d" * 64, {}), spots, config, 1)
+    folder = paint_spots("1.png", (2, 4, 10, 8, "red"), (40, 40, 12, 12, "blue")).parent
+    looks = Looks(folder, None, None, partial(paint_spots, "2.png", (9, 9, 9, 9, "red")), None, None)
+    done = watch(looks, pipeline, config, stdout=io.StringIO(), stop=looks)
+    assert (done.images, done.boxes, done.labels) == (2, 3, {"fruit": {"apple": 2, "plum": 1}})

@@ -177,7 +177,10 @@ def found_boxes(rows, scores, **answers):
 
 
 def read_boxes(outputs, *targets, size=(16, 8), **changes):
-    return Reader(make_contract(*targets, detection=FINDS, **changes)).read_boxes(outputs, 0, *size)
+    reader = Reader(make_contract(*targets, detection=FINDS, **changes))
+    record = Record("a.jpg", "id", *size, "model", {}, (), None, None, None)
+    record = reader.with_boxes(record, reader.read_boxes(outputs, 0, *size))
+    return record.boxes, record.decision
 
 
 def test_boxes_that_count_are_in_pixels_of_the_photo_with_targets_and_decision():

@@ -3,9 +3,8 @@
 import pytest
 
 from plantml import registry, settings
-from plantml.data import versions
 from plantml.errors import InputError
-from plantml.train import train, warm_start
+from plantml.train import selection, train, warm_start
 from plantml.train.config import TrainConfig
 
 
@@ -14,7 +13,7 @@ def test_the_plan_names_the_version_and_not_the_alias(trained, tmp_path, monkeyp
     model = f"{tmp_path}/models/leaf"
     entry = registry.add(trained.run, model, by="me", alias="here")
     config = TrainConfig(warm_start=f"{model}@here")
-    plan = train.make_plan(versions.load(trained.data), config, settings.machine())
+    plan = train.make_plan(selection.select(trained.data, config), config, settings.machine())
     assert (plan.warm_start, plan.parent) == (entry.url, entry.digest)
     assert plan.asked["warm_start"] == f"{model}@here"
     registry.unalias(model, "here", by="me")

@@ -177,6 +177,7 @@ def test_a_root_that_is_no_address_is_wrong_usage(root):
         ("/data/labels.csv", "/data"),
         ("/data/set/annotations/train.json", "/data/set"),
         ("/data/x.json", "/data"),
+        ("/data/set/annotations/annotations.xml", "/data/set"),
         ("/x.json", "/"),
         ("s3://bucket/x.json", "s3://bucket"),
         ("s3://bucket/set/x.json", "s3://bucket"),

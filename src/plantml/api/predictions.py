@@ -20,6 +20,8 @@ from plantml.model.pipeline import Prediction
 if TYPE_CHECKING:
     import polars as pl
 
+    from plantml.detect.config import TableRows
+
 _SHOWN = 12
 """Photos and rows that a notebook shows."""
 
@@ -71,14 +73,17 @@ class Predictions(Sequence[Prediction]):
                 row[:] = prediction.embedding
         return rows
 
-    def to_polars(self) -> "pl.DataFrame":
-        """One row per image, with the columns of `plantml detect --out records.parquet`."""
+    def to_polars(self, rows: "TableRows" = "photos") -> "pl.DataFrame":
+        """One row per image or per box, with the columns of `plantml detect --rows ROWS --out records.parquet`."""
         import polars as pl
 
         from plantml.detect import writers
 
-        rows = [writers.flat(record, self.contract) for record in self.records]
-        return pl.DataFrame(rows, schema=writers.schema_of(writers.columns(self.contract)))
+        if rows == "boxes":
+            boxes = [box for record in self.records for box in writers.flat_boxes(record, self.contract)]
+            return pl.DataFrame(boxes, schema=writers.schema_of(writers.box_columns(self.contract)))
+        table = [writers.flat(record, self.contract) for record in self.records]
+        return pl.DataFrame(table, schema=writers.schema_of(writers.columns(self.contract)))
 
     def plot(self, limit: int = 48) -> Image.Image:
         """A contact sheet of the first `limit` images with their labels and decisions, for display.

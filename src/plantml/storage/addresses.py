@@ -26,6 +26,9 @@ ANYWHERE = ""
 LISTS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".txt", ".lst", ".yaml", ".yml"})
 """Extensions of files that name photos around them."""
 
+_ANNOTATIONS = frozenset({".json", ".xml"})
+"""Extensions of files that name photos in a folder beside their own, too."""
+
 Lookup = Callable[[str], Iterable[str]]
 """From a host's name to its IP addresses."""
 
@@ -93,15 +96,15 @@ class Trust:
 def around(source: str) -> str:
     """The root that a user names by naming a source: a folder or an archive itself, or what lies around a list.
 
-    Annotations in JSON usually lie in a folder beside that of their photos, so theirs is the folder above.
+    Annotations in JSON and XML usually lie in a folder beside that of their photos, so theirs is the folder above.
     """
     if place := storage.inside(source):
         return place
     ending = storage.suffix(source)
-    if ending not in LISTS | {".json"}:
+    if ending not in LISTS | _ANNOTATIONS:
         return source
     folder = storage.split(source)[0] or "."
-    if ending != ".json":
+    if ending not in _ANNOTATIONS:
         return folder
     above = storage.split(storage.absolute(folder))[0]
     places = _places(above) if above else None

@@ -27,7 +27,7 @@ WEAKEST = 0.01
 
 
 def predictor(pipeline: Pipeline) -> Callable[[Sequence[tuple[str, bytes | PlantmlError]]], list[Prediction]]:
-    """`Pipeline.predict_bytes` with all boxes; the boxes of the record itself are left out, to save memory."""
+    """`Pipeline.predict_bytes` with all boxes; those of the record itself, and their counts, are left out."""
     contract = pipeline.bundle.contract
     assert contract.detection is not None
     threshold = contract.detection.threshold
@@ -85,7 +85,7 @@ def _with_outputs(contract: Contract, prediction: Prediction, threshold: float) 
     widths = _widths(contract)
     arrays = {name: np.array(values, np.float32).reshape(count, widths[name]) for name, values in outputs.items()}
     decision = worst(box["decision"] for box in record.boxes if box["score"] >= threshold)
-    return replace(prediction, record=replace(record, boxes=(), decision=decision), probabilities=arrays)
+    return replace(prediction, record=replace(record, boxes=(), counts=None, decision=decision), probabilities=arrays)
 
 
 def _numbers(target: Target, answer: Mapping[str, Any]) -> list[float]:

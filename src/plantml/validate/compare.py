@@ -21,6 +21,10 @@ SURE = 0.975
 """The probability from which a model is called better: its two-sided 95 % interval is then on one side of 0."""
 
 
+_BIAS = f"{BOXES}.count_bias"
+"""Neither a larger nor a smaller one is better."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """One score of both models.
@@ -166,7 +170,7 @@ def compare_boxes(
     """Compare two models that find boxes; see `compare`. Average precision decides, and nobody wins a single photo."""
     (mine, this), (others, other) = ours, theirs
     same = {target.name for target in mine.targets} == {target.name for target in others.targets}
-    both = [name for name in this.scores if name in other.scores and (same or "." in name)]
+    both = [name for name in this.scores if name in other.scores and (same or "." in name) and name != _BIAS]
     dropping = [(f"{BOXES}.{score}", mine.photos) for score in ("ap", "f1")]
     for target in mine.classified:
         report = this.detections[target.name]
