@@ -70,7 +70,7 @@ def test_detection_to_json_lines_loads_neither_torch_nor_tables(tmp_path, traine
 MISTAKES = [
     ("train DATA --set nonsense=1", 3),
     ("train DATA --set size=[1", 2),
-    ("train DATA --preset fast", 3),
+    ("train DATA --preset fast", 2),
     ("train DATA --config TMP/none.yaml", 3),
     ("train DATA --where nonsense==1", 2),
     ("train DATA --from TMP/none", 3),

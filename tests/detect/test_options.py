@@ -15,7 +15,6 @@ from plantml.detect import advice, annotate, options, shards
 from plantml.detect.config import DetectConfig
 from plantml.detect.results import Extras
 from plantml.detect.similar import Similar
-from plantml.detect.tiles import Tiling
 from plantml.detect.tta import AveragedRuntime, augmented
 from plantml.errors import InputError, UsageError
 
@@ -186,15 +185,6 @@ def test_only_new_or_lost_pictures_are_drawn_again(run, photos, paint, tmp_path)
 
 
 # --- other answers ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("length", "size", "overlap", "starts"),
-    [(100, 100, 0.2, [0]), (50, 100, 0.2, [0]), (101, 100, 0.2, [0, 1]), (180, 100, 0.2, [0, 80]),
-     (260, 100, 0.2, [0, 80, 160]), (300, 100, 0.0, [0, 100, 200])],
-)  # fmt: skip
-def test_tiles_cover_a_side_and_overlap(length, size, overlap, starts):
-    assert Tiling(size, overlap).starts(length) == starts
 
 
 def test_each_tile_gets_its_answer_and_a_place(run, tmp_path):

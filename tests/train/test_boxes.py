@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import plantml
+from plantml.data import versions
 from plantml.errors import Exit
 from plantml.model import bundle as bundles
 
@@ -93,6 +95,46 @@ def test_a_detector_starts_from_another_one_or_from_a_classifier(cli, trays, tra
     other = cli("train", trays, "--out", tmp_path / "third", "--task", "boxes", "--from", trained.run, *TINY)
     assert other.code == Exit.INPUT
     assert "another backbone" in other.err
+
+
+@pytest.mark.usefixtures("unexported", "unmeasured")
+def test_a_detector_learns_from_tiles_that_are_cut_once(cli, trays, tmp_path):
+    arguments = (
+        "train",
+        trays,
+        "--out",
+        tmp_path / "run",
+        "--task",
+        "boxes",
+        "--tile",
+        96,
+        *TINY,
+        "--epochs",
+        1,
+        "--json",
+    )
+    first = cli(*arguments)
+    assert first.code == Exit.DONE, first.err
+    detector, cut = bundles.find(str(tmp_path / "run")).contract, versions.load(str(tmp_path / "run" / "tiles"))
+    assert (detector.detection.tile, detector.dataset.fingerprint) == (96, versions.load(str(trays)).fingerprint)
+    assert set(cut.rows["split"]) == {"train", "val"}
+    assert cut.rows["group"].null_count() == 0
+    assert set(cut.rows["width"]) == set(cut.rows["height"]) == {96}
+    row = cut.rows.row(0, named=True)
+    name, at = row["name"].rsplit("#", 1)
+    left, top = map(int, at.split(","))
+    original = versions.load(str(trays)).rows.filter(name=name)["path"].item()
+    with Image.open(trays / original) as photo, Image.open(tmp_path / "run" / "tiles" / row["path"]) as tile:
+        assert tile.tobytes() == photo.convert("RGB").crop((left, top, left + 96, top + 96)).tobytes()
+
+    (tmp_path / "run" / "bundle" / "model.json").unlink()  # as if killed before the model was exported
+    again = cli(*arguments)
+    assert again.code == Exit.DONE, again.err
+    assert again.json["model"] == first.json["model"]
+    assert versions.numbers(str(tmp_path / "run" / "tiles")) == [1]
+    other = cli(*arguments, "--tile", 0)
+    assert other.code == Exit.INPUT
+    assert "tile was 96 and is 0" in other.err
 
 
 def test_a_probe_of_boxes_is_refused(cli, trays, tmp_path):

@@ -48,7 +48,7 @@ def test_tensorboard_has_the_history_in_a_bucket_too(cli, trained, tmp_path, s3_
 
 
 def test_an_unknown_logger_is_refused(cli, trained, tmp_path) -> None:
-    assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--logger", "paper").code == Exit.INPUT
+    assert cli("train", trained.data, "--out", tmp_path / "run", *SMALL, "--logger", "paper").code == Exit.USAGE
 
 
 def test_a_failing_logger_does_not_end_training() -> None:

@@ -122,6 +122,49 @@ def test_small_boxes_need_a_larger_input() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "side", "tile", "reason"),
+    [
+        ({}, 100, 0, "at least 16 pixels in an input of 640"),
+        ({}, 60, 1760, "less than 10 pixels in an input of 640"),  # 60 of 1760 pixels are 22 of 640
+        ({}, 10, 640, "less than 2 pixels"),  # tiles are not enlarged
+        ({"preset": "best"}, 60, 0, "at least 14 pixels in an input of 960"),
+        ({"size": 1024}, 60, 0, "in an input of 1024"),
+        ({"tile": 0}, 10, 0, None),
+        ({"tile": 2000}, 100, 2000, None),
+    ],
+)
+def test_photos_are_cut_into_tiles_where_boxes_would_be_too_small(
+    values: dict, side: float, tile: int, reason: str | None
+) -> None:
+    data = with_boxes(1, side)
+    planned = plan(TrainConfig(task="boxes", **values), data)
+    assert planned.tile == tile
+    assert reason in planned.reasons["tile"] if reason else "tile" not in planned.reasons
+    assert planned.reasons.get("photos", "").startswith(f"--tile {tile}: 310 photos became") == bool(tile)
+    assert (planned.dataset, planned.fingerprint) == ("data", select(data, TrainConfig(task="boxes")).fingerprint)
+
+
+def test_the_plan_of_tiles_counts_and_measures_them() -> None:
+    planned = plan(TrainConfig(task="boxes", tile=1760), with_boxes(1, 60))
+    # The tile with the box, and one without, of each of 300 photos.
+    assert (planned.train_photos, planned.val_photos) == (600, 20)
+    assert planned.input.height == 640
+    assert "3.4% of a photo, 22 pixels here" in planned.reasons["size"]
+
+
+@pytest.mark.parametrize(
+    ("values", "side", "message"),
+    [
+        ({"task": "image", "tile": 640}, 60, "Whole photos are not cut into tiles"),
+        ({"task": "boxes", "tile": 640}, 2000, "No tile of 640 pixels shows a plant"),
+    ],
+)
+def test_tiles_from_which_nothing_can_be_learnt_are_refused(values: dict, side: float, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan(TrainConfig(**values), with_boxes(1, side))
+
+
+@pytest.mark.parametrize(
     ("values", "number", "views"),
     [
         ({}, 300, 6),

@@ -19,6 +19,7 @@ from plantml.detect.shards import Part, Shard
 from plantml.detect.sources import Sources
 from plantml.detect.writers import OutputRow, to_line
 from plantml.errors import InputError
+from plantml.imaging import Tiling
 from plantml.model.bundle import Bundle
 from plantml.model.pipeline import BATCH, Pipeline, Prediction
 from plantml.model.records import allowed_failures, failed
@@ -37,7 +38,7 @@ def build_pipeline(bundle: Bundle, runtime: Runtime, config: DetectConfig, threa
         runtime = AveragedRuntime(runtime)
     if config.tile is None:
         return Pipeline(bundle, runtime, threads=threads, batch=batch, top_k=config.top_k)
-    from plantml.detect.tiles import TiledPipeline, Tiling
+    from plantml.detect.tiles import TiledPipeline
 
     tiling = Tiling(config.tile, config.overlap)
     return TiledPipeline(bundle, runtime, tiling=tiling, threads=threads, batch=batch, top_k=config.top_k)

@@ -1,6 +1,5 @@
 """`--tile`: predictions or boxes from tiles of a large photo at full resolution, for trays and aerial photos."""
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,44 +10,13 @@ import numpy as np
 from plantml import imaging
 from plantml.concurrency import batched
 from plantml.detect.box_merging import View, merge
+from plantml.imaging import Corners, Tiling
 from plantml.model.pipeline import Pipeline, Prediction
 from plantml.model.records import failed
 from plantml.model.runtimes import Outputs
 
 _EDGE = 4
 """A box that ends this close to the edge of a tile may be cut, in pixels of the model's input: a cell of its map."""
-
-
-Place = tuple[int, int, int, int]
-"""Left, top, right and bottom of a tile, pixels of the upright photo."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """How a photo is cut.
-
-    Attributes:
-        size: of a tile, pixels; a smaller photo is one tile.
-        overlap: minimum share of a tile that overlaps its neighbour, 0 to below 1.
-    """
-
-    size: int
-    overlap: float
-
-    def starts(self, length: int) -> list[int]:
-        """Offsets of tiles along one side, pixels: evenly spaced, and the last tile ends at the edge."""
-        if length <= self.size:
-            return [0]
-        count = math.ceil((length - self.size) / (self.size * (1 - self.overlap)) - 1e-9) + 1
-        return [round(number * (length - self.size) / (count - 1)) for number in range(count)]
-
-    def places(self, width: int, height: int) -> list[Place]:
-        """The tiles of a photo, row by row."""
-        return [
-            (left, top, min(left + self.size, width), min(top + self.size, height))
-            for top in self.starts(height)
-            for left in self.starts(width)
-        ]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -92,14 +60,14 @@ class TiledPipeline(Pipeline):
         }
         return replace(prediction, more={**prediction.more, "tiles": summary})
 
-    def _outputs(self, data: bytes, places: Sequence[Place]) -> Iterator[tuple[Outputs, Sequence[Place]]]:
+    def _outputs(self, data: bytes, places: Sequence[Corners]) -> Iterator[tuple[Outputs, Sequence[Corners]]]:
         """The model's outputs for tiles, batch by batch, so that memory does not grow with their number."""
         parts = imaging.cut(data, places, self.bundle.contract.input)
         for batch in batched(zip(places, parts, strict=True), self.batch):
             yield self.runtime.run(np.stack([pixels for _, pixels in batch])), [place for place, _ in batch]
 
     def _with_boxes(
-        self, prediction: Prediction, data: bytes, places: Sequence[Place], width: int, height: int
+        self, prediction: Prediction, data: bytes, places: Sequence[Corners], width: int, height: int
     ) -> Prediction:
         if len(places) == 1:
             return prediction
@@ -112,14 +80,14 @@ class TiledPipeline(Pipeline):
         boxes = merge(views, width, height)
         return replace(prediction, record=self._reader.with_boxes(prediction.record, boxes))
 
-    def _view(self, outputs: Outputs, row: int, place: Place) -> View:
+    def _view(self, outputs: Outputs, row: int, place: Corners) -> View:
         left, top, right, bottom = place
         boxes = self._reader.read_boxes(outputs, row, right - left, bottom - top)
         scale = self.bundle.contract.input.placement(right - left, bottom - top)
         moved = [{**box, "x": round(box["x"] + left, 2), "y": round(box["y"] + top, 2)} for box in boxes]
         return View(place, (_EDGE / scale.across, _EDGE / scale.down), moved)
 
-    def _grid(self, outputs: Outputs, places: Sequence[Place]) -> list[dict[str, Any]]:
+    def _grid(self, outputs: Outputs, places: Sequence[Corners]) -> list[dict[str, Any]]:
         grid = []
         for row, (left, top, right, bottom) in enumerate(places):
             targets, decision, unknown = self._reader.read(outputs, row)

@@ -114,9 +114,10 @@ class DetectionStatistic:
 
     def __init__(self, detections: Detections, *, threshold: float, max_boxes: int = MAX_BOXES) -> None:
         self.classes, self._photos = detections.classes, detections.photos
+        self._detections, self._threshold = detections, threshold
         matches = _match_all(detections)
         counted = detections.scores >= threshold
-        right = matches.hit[0, 0]
+        right = self._right = matches.hit[0, 0]
         predicted = self._count(detections.photo[counted], detections.labels[counted])
         hits = self._count(detections.photo[counted & right], detections.labels[counted & right])
         true = self._count(detections.true_photo, detections.true_labels)
@@ -190,6 +191,19 @@ class DetectionStatistic:
             row["support"] = int(row["support"])
         return scores, rows
 
+    def report(self) -> DetectionReport:
+        """All numbers of all photos."""
+        scores, per_class = self.of_all()
+        return DetectionReport(
+            self.classes,
+            self._photos,
+            self._threshold,
+            scores,
+            per_class,
+            confusion(self._detections, self._threshold),
+            calibration.reliability(self._detections.scores, self._right),
+        )
+
     def _average_precisions(self, weights: Ints) -> dict[str, Floats]:
         """Average precision by score and class [R, classes], of photos counted `weights` [R, photos] times."""
         wide = weights.astype(np.float64)
@@ -212,16 +226,7 @@ def report(detections: Detections, *, threshold: float | None = None, max_boxes:
     """All numbers of predicted boxes, at `threshold` or else at the one with the best F1."""
     if threshold is None:
         threshold = best_threshold(detections)
-    scores, per_class = DetectionStatistic(detections, threshold=threshold, max_boxes=max_boxes).of_all()
-    return DetectionReport(
-        detections.classes,
-        detections.photos,
-        threshold,
-        scores,
-        per_class,
-        confusion(detections, threshold),
-        calibration.reliability(detections.scores, true_positives(detections)),
-    )
+    return DetectionStatistic(detections, threshold=threshold, max_boxes=max_boxes).report()
 
 
 def iou(one: Floats, other: Floats) -> Floats:

@@ -60,6 +60,9 @@ class Detection(BaseModel):
     offset: float
     threshold: float = Field(description="score from which a box counts")
     accept: float = Field(description="score from which a box is accepted; between the two it is for review")
+    tile: int | None = Field(
+        default=None, description="side of the tiles it was trained on, pixels of the photo; without: whole photos"
+    )
     classifier: str | None = Field(
         default=None, description="digest of the model that predicts the targets, from a crop of each box"
     )

@@ -63,7 +63,12 @@ def package(net: CentreNet, plan: Plan, architecture: Architecture, val: BoxPhot
     threshold = metrics_of_boxes.best_threshold(detections)
     accepted = calibration.threshold(detections.scores, matched.right, plan.target_risk)
     detection = Detection(
-        boxes=MOST, slope=slope, offset=offset, threshold=threshold, accept=max(threshold, accepted.score)
+        boxes=MOST,
+        slope=slope,
+        offset=offset,
+        threshold=threshold,
+        accept=max(threshold, accepted.score),
+        tile=plan.tile or None,
     )
     fitted = temperature.fit(DeployedDetector(net, UNCALIBRATED, {}), matched.logits, matched.labels)
     deployed = DeployedDetector(net, detection, fitted.temperatures, None, fitted.biases).eval()

@@ -72,6 +72,9 @@ class TrainConfig(FixedSettings):
     task: Task | Auto = option(
         "auto", "What to learn: image (whole photos), boxes (plants in them), or tray (plants, then a crop of each)."
     )
+    tile: Literal[0] | Annotated[int, Field(ge=64, le=65_536)] | Auto = option(
+        "auto", "Learn boxes from overlapping tiles of N pixels of larger photos; 0: from whole photos.", metavar="N"
+    )
     targets: tuple[str, ...] = option((), "Targets to predict.", metavar="A,B", shown="all of the dataset")
     mode: Mode | Auto = Field(
         "auto", description="Training mode: probe (frozen backbone), finetune (heads first) or full (all at once)."

@@ -39,6 +39,7 @@ class Plan(FixedSettings):
     Attributes:
         asked: the configuration, as JSON types.
         reasons: why `auto` values were chosen, by key.
+        tile: pixels of the tiles that are trained on; 0 for whole photos.
         targets: to predict.
         parent: digest of the bundle of a warm start; empty for none.
         batch_size: photos per step, over all devices.
@@ -58,6 +59,7 @@ class Plan(FixedSettings):
     preset: Preset
     budget: float | None
     task: Task = "image"
+    tile: int = 0
     mode: Mode
     targets: tuple[Target, ...]
     train_photos: int

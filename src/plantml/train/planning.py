@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar, cast
 
 import polars as pl
@@ -12,10 +13,11 @@ from plantml.errors import InputError
 from plantml.imaging import Fit, FitMode
 from plantml.model.bundle import Bundle
 from plantml.targets import Target
-from plantml.train import budget, class_balance
+from plantml.train import budget, class_balance, tiles
 from plantml.train.config import Mode, Precision, Preset, Task, TrainConfig
 from plantml.train.plan import FIXED, Plan, versions
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
+from plantml.train.selection import Selection
 from plantml.train.weights import DEFAULT
 
 T = TypeVar("T")
@@ -31,6 +33,12 @@ _DETAIL = 8
 
 _BOX_DETAIL = 22
 """Pixels of the shorter side of a box, so that three quarters of all are larger, in a detector's input."""
+
+_LARGEST: dict[Preset, int] = {"quick": 640, "balanced": 640, "best": 960}
+"""Height and width of the largest input of a detector that is chosen for it."""
+
+_TOO_SMALL = 12
+"""Pixels of the shorter side of a box, which three quarters of all reach, below which photos are cut into tiles."""
 
 _PROBE_BATCH = 256
 
@@ -62,9 +70,15 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
     """
     train, val = inputs.dataset.usable("train"), inputs.dataset.usable("val")
     _check_splits(inputs.dataset, train, val)
-    photos, resolver = train.height, _Resolver(config)
+    resolver, fingerprint = _Resolver(config), inputs.dataset.fingerprint
     resolve = resolver.resolve
     task = resolve("task", inputs.dataset.task, inputs.dataset.why)
+    tile = resolve("tile", *_tile(config, inputs.parent, train, task))
+    if tile:
+        cut = _cut(inputs.dataset, tile, task)
+        resolver.reasons["photos"] = f"--tile {tile}: {train.height + val.height} photos became {cut.rows.height} tiles"
+        train, val, inputs = cut.usable("train"), cut.usable("val"), replace(inputs, dataset=cut)
+    photos = train.height
     labels = train if task == "image" else boxes.frame(train, inputs.dataset.targets)
     targets = _targets(config.targets, inputs.dataset, labels, task)
     device = resolve("device", inputs.hardware.device, "the best one on this machine")
@@ -86,12 +100,13 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         **{key: getattr(config, key) for key in FIXED},
         dataset=inputs.dataset.url,
         dataset_version=inputs.dataset.number,
-        fingerprint=inputs.dataset.fingerprint,
+        fingerprint=fingerprint,
         asked=config.model_dump(mode="json"),
         reasons={},
         preset=config.preset,
         budget=config.budget,
         task=task,
+        tile=tile,
         mode=mode,
         targets=targets,
         train_photos=photos,
@@ -159,7 +174,7 @@ def _backbone(parent: Bundle | None) -> tuple[str, str]:
 
 def _input(resolver: _Resolver, preset: Preset, parent: Bundle | None, train: pl.DataFrame, task: Task) -> Fit:
     sides = train.select(long=pl.max_horizontal("width", "height"), short=pl.min_horizontal("width", "height"))
-    size, why = _size(preset, parent, train, sides["long"].median())
+    size, why = _size(preset, parent, train)
     if task != "image" and not parent:
         size, why = _box_size(preset, train)
     size = resolver.resolve("size", size, why)
@@ -171,8 +186,8 @@ def _input(resolver: _Resolver, preset: Preset, parent: Bundle | None, train: pl
     return Fit(size, size, resolver.resolve("fit", fit, why))
 
 
-def _size(preset: Preset, parent: Bundle | None, train: pl.DataFrame, median: object) -> tuple[int, str]:
-    """Height and width of the input. `median`: of the photos' longer sides, pixels."""
+def _size(preset: Preset, parent: Bundle | None, train: pl.DataFrame) -> tuple[int, str]:
+    """Height and width of the input."""
     usual = 288 if preset == "best" else 224
     detail = _smallest_detail(train)
     if parent:
@@ -180,7 +195,8 @@ def _size(preset: Preset, parent: Bundle | None, train: pl.DataFrame, median: ob
     if detail and detail * usual < _DETAIL:
         size = min(512 if preset == "best" else 384, 32 * math.ceil(_DETAIL / detail / 32))
         return size, f"the smallest boxes are {detail:.1%} of a photo, {detail * size:.0f} pixels at this size"
-    if isinstance(median, (int, float)) and 0 < median < 0.75 * usual:
+    median = _long_side(train)
+    if 0 < median < 0.75 * usual:
         return max(160, 32 * math.ceil(median / 32)), f"the photos are small: {median:.0f} pixels"
     return usual, f"preset {preset}"
 
@@ -188,9 +204,50 @@ def _size(preset: Preset, parent: Bundle | None, train: pl.DataFrame, median: ob
 def _box_size(preset: Preset, train: pl.DataFrame) -> tuple[int, str]:
     """Height and width of a detector's input: most boxes have `_BOX_DETAIL` pixels."""
     side = float(_box_sides(train).quantile(0.25) or 1.0)
-    largest = 960 if preset == "best" else 640
-    size = min(largest, max(256, 32 * round(_BOX_DETAIL * (1.25 if preset == "best" else 1) / side / 32)))
+    size = min(_LARGEST[preset], max(256, 32 * round(_BOX_DETAIL * (1.25 if preset == "best" else 1) / side / 32)))
     return size, f"three quarters of the boxes are larger than {side:.1%} of a photo, {side * size:.0f} pixels here"
+
+
+def _tile(config: TrainConfig, parent: Bundle | None, train: pl.DataFrame, task: Task) -> tuple[int, str]:
+    """The side of tiles, pixels of the photos, in which boxes have `_BOX_DETAIL` pixels; 0 for whole photos."""
+    if task == "image":
+        return 0, "labels are of whole photos"
+    if parent and parent.contract.detection:
+        return parent.contract.detection.tile or 0, "as the bundle to start from"
+    largest = max(_LARGEST[config.preset], 0 if config.size == "auto" else config.size)
+    side, pixels = float(_box_sides(train).quantile(0.25) or 1.0), _long_side(train)
+    detail = side * largest
+    if detail >= _TOO_SMALL:
+        return 0, f"three quarters of the boxes have at least {detail:.0f} pixels in an input of {largest}"
+    # Tiles smaller than the input would be enlarged, and much larger ones would hardly show more than the photo.
+    tile = max(largest, 32 * round(side * pixels * largest / _BOX_DETAIL / 32))
+    if tile > 0.75 * pixels:
+        return 0, f"tiles would hardly show more of photos of {pixels:.0f} pixels"
+    return tile, f"a quarter of the boxes have less than {detail:.0f} pixels in an input of {largest}"
+
+
+def _cut(dataset: Selection, tile: int, task: Task) -> Selection:
+    """The tiles of a dataset's photos, not cut yet. Raises `InputError` if there is nothing to learn from them."""
+    if task == "image":
+        raise InputError(
+            "Whole photos are not cut into tiles",
+            f"--tile {tile} is for boxes, and the task is image",
+            "Leave out --tile, or learn boxes: --task boxes",
+        )
+    cut = tiles.tiled(dataset, tile)
+    if not cut.usable("train")["boxes"].list.len().sum() or cut.usable("val").is_empty():
+        raise InputError(
+            f"No tile of {tile} pixels shows a plant",
+            f"a box counts where a tile shows at least {tiles.VISIBLE:.0%} of it, and all boxes are larger",
+            "Choose larger tiles, or leave out --tile.",
+        )
+    return cut
+
+
+def _long_side(train: pl.DataFrame) -> float:
+    """The median of the photos' longer sides, pixels; 0 if none is known."""
+    median = train.select(pl.max_horizontal("width", "height")).to_series().median()
+    return float(median) if isinstance(median, (int, float)) else 0.0
 
 
 def _smallest_detail(train: pl.DataFrame) -> float:

@@ -30,7 +30,7 @@ PLAN, HISTORY, METRICS = "plan.yaml", "history.csv", "metrics.json"
 _PLAN_HEAD = b"# What was asked for, and every choice of the run. Not to be edited: its last line is its checksum.\n"
 _RUN_FILES = (
     *(PLAN, HISTORY, METRICS, "config.yaml", "environment.json", "mlflow.json"),
-    *("checkpoints/", "plots/", "bundle/", "tensorboard/"),
+    *("checkpoints/", "plots/", "bundle/", "tensorboard/", "tiles/"),
 )
 
 

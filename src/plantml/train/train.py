@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from plantml import settings
+from plantml import settings, storage
 from plantml.concurrency import Listener, Stop
 from plantml.data.manifest import Version
 from plantml.errors import StoppedError
@@ -16,6 +16,7 @@ from plantml.settings import Machine
 from plantml.train import (
     allocator,
     artifacts,
+    crops,
     distributed,
     finetune,
     loggers,
@@ -34,6 +35,9 @@ from plantml.train.plan_inputs import PlanInputs
 from plantml.train.run_folder import RunFolder
 from plantml.train.selection import Selection, select
 from plantml.train.session import Session
+
+TILES = "tiles"
+"""Folder of a run with the dataset of tiles."""
 
 
 @dataclass(frozen=True)
@@ -178,12 +182,12 @@ def _open_run(
     return version, plan, existing is not None
 
 
-def _train(version: Version, plan: Plan, session: Session) -> Bundle | None:
+def _train(version: Selection, plan: Plan, session: Session) -> Bundle | None:
     """Train the model of a plan; None in all processes but that of rank 0."""
     run, stop, listener = session.run, session.stop, session.listener
     throughput.check_device(plan.device)
     allocator.keep_freed_memory()
-    learner = _load_photos(version, plan, session)
+    learner = _load_photos(_tiles(version, plan, session) if plan.tile else version, plan, session)
     if plan.parent:
         new = learner.start_from(warm_start.parent_bundle(plan))
         listener.say(f"Starting from {plan.warm_start}" + (f"; new: {', '.join(new)}." if new else "."))
@@ -198,6 +202,18 @@ def _train(version: Version, plan: Plan, session: Session) -> Bundle | None:
     model = learner.package(version)
     artifacts.write(run, history, model)
     return run.publish(model.files, model.model_json)
+
+
+def _tiles(version: Selection, plan: Plan, session: Session) -> Version:
+    """The tiles of the photos, cut by one process for all: the others find them in the run."""
+    run, listener = session.run, session.listener
+    if not distributed.is_first():
+        distributed.barrier()
+    url, progress = storage.join(run.url, TILES), listener.progress("cutting tiles")
+    tiles = crops.tile_dataset(version, url, session.machine, progress, session.stop, size=plan.tile)
+    if distributed.is_first():
+        distributed.barrier()
+    return tiles
 
 
 def _load_photos(version: Version, plan: Plan, session: Session) -> Learner:

@@ -49,7 +49,9 @@ def train_tray(
     detector = both(version, storage.join(out, DETECTOR), halved)
     listener.say("Stage 2 of 2: judging a crop of each.")
     cut = crops.crop_dataset(version, storage.join(out, CROPS), machine, listener.progress("cutting crops"), stop)
-    for_crops = halved.model_copy(update={"task": "image", "size": "auto", "where": "", "fold": 0, "folds": 0})
+    for_crops = halved.model_copy(
+        update={"task": "image", "size": "auto", "tile": "auto", "where": "", "fold": 0, "folds": 0}
+    )
     classifier = both(select(cut, for_crops), storage.join(out, JUDGE), for_crops)
     if detector is None or classifier is None:
         return None
@@ -72,7 +74,7 @@ def _join(detector: Bundle, classifier: Bundle) -> tuple[str, dict[str, bytes], 
     """Digest, files and `model.json` of the bundle of both."""
     ours, theirs = detector.contract, classifier.contract
     if ours.detection is None:
-        raise InputError(f"{detector.url} finds no boxes", "it was trained on whole photos")
+        raise InputError(f"{detector.url} finds no boxes", "it was trained on whole photos", "Start over with --fresh.")
     contract = ours.model_copy(
         update={
             "targets": theirs.targets,

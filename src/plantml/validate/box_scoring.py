@@ -214,10 +214,10 @@ def evaluate(outcomes: BoxOutcomes, config: ValidateConfig) -> BoxEvaluation:
     }
     photos: dict[str, Ints] = {BOXES: np.arange(outcomes.photos)}
     photos |= {target.name: outcomes.labelled_photos(target) for target in outcomes.classified}
-    done = {name: detection.report(each, threshold=outcomes.threshold) for name, each in detections.items()}
+    statistics = {name: DetectionStatistic(each, threshold=outcomes.threshold) for name, each in detections.items()}
+    done = {name: statistic.report() for name, statistic in statistics.items()}
     measured: list[Statistic] = [
-        _InPhotos(DetectionStatistic(each, threshold=outcomes.threshold), photos[name], outcomes.photos, _prefix(name))
-        for name, each in detections.items()
+        _InPhotos(statistic, photos[name], outcomes.photos, _prefix(name)) for name, statistic in statistics.items()
     ]
     truth, outputs, photo = matched(outcomes)
     judged = [target for target in outcomes.targets if target.size > 1 or target.kind != "class"]

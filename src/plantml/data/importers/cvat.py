@@ -52,7 +52,11 @@ def list_cvat(tree: Tree, reading: Reading, file: str | None = None) -> ImportLi
     """
     files = [file] if file else [name for name in tree.with_suffix(".xml") if _is_cvat(tree, name)]
     if not files:
-        raise InputError(f"No CVAT file in {tree.url}", "none of its .xml files has the root <annotations>")
+        raise InputError(
+            f"No CVAT file in {tree.url}",
+            "none of its .xml files has the root <annotations>",
+            "Export the task as CVAT for images 1.1.",
+        )
     roots = {name: _root(tree, name) for name in files}
     drawn = any(image.find(shape) is not None for root in roots.values() for image in root for shape in _SHAPES)
     notes: Counter[str] = Counter()
