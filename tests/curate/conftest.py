@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from tests.validate.conftest import draw, finder  # noqa: F401 - fixtures
 
 from plantml.curate.context import Subject
 from plantml.data import versions

@@ -298,5 +298,6 @@ def test_a_group_in_two_splits_is_told(looked, subject_of):
 
 def test_every_check_is_in_the_table():
     assert list(CHECKS) == [
-        "files", "pictures", "duplicates", "groups", "labels", "boxes", "shortcuts", "suspicious", "outliers", "crops",
+        "files", "pictures", "duplicates", "groups", "labels", "boxes", "box-labels", "shortcuts", "suspicious",
+        "outliers", "crops",
     ]  # fmt: skip

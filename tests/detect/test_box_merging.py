@@ -12,7 +12,7 @@ from tests.detect.conftest import DETECTOR, Spots
 from plantml.detect.box_merging import View, merge
 from plantml.detect.config import DetectConfig
 from plantml.detect.detect import build_pipeline
-from plantml.detect.tiles import Tiling
+from plantml.imaging import Tiling
 from plantml.model.bundle import Bundle
 
 WIDTH, HEIGHT = 200, 100
@@ -69,9 +69,9 @@ def test_without_boxes_there_are_none():
 # --- through the pipeline ---------------------------------------------------------------------
 
 
-def detect(picture, tile, overlap, batch=4):
+def detect(picture, tile, overlap, batch=4, contract=DETECTOR):
     config = DetectConfig(tile=tile, overlap=overlap, batch=batch)
-    pipeline = build_pipeline(Bundle("spots", DETECTOR, "d" * 64, {}), Spots(boxes=32), config, 1)
+    pipeline = build_pipeline(Bundle("spots", contract, "d" * 64, {}), Spots(boxes=32), config, 1)
     file = io.BytesIO()
     picture.save(file, "PNG")
     (prediction,) = pipeline.predict_bytes([("a.png", file.getvalue())])
@@ -120,6 +120,17 @@ def test_small_objects_are_found_only_in_tiles():
         picture.paste("red", (place, place, place + 4, place + 4))
     assert not detect(picture, 2000, 0.2).boxes
     assert len(detect(picture, 64, 0.2).boxes) == 4
+
+
+def test_a_model_trained_on_tiles_looks_at_them_unless_told_otherwise():
+    picture = Image.new("RGB", (1000, 800), "black")
+    picture.paste("red", (500, 500, 504, 504))
+    tile = DETECTOR.detection.model_copy(update={"tile": 64})
+    on_tiles = DETECTOR.model_copy(update={"detection": tile})
+    assert len(detect(picture, None, 0.2, contract=on_tiles).boxes) == 1
+    assert not detect(picture, 0, 0.2, contract=on_tiles).boxes
+    assert not detect(picture, 2000, 0.2, contract=on_tiles).boxes
+    assert not detect(picture, None, 0.2).boxes
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])

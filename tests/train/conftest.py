@@ -19,8 +19,9 @@ def make_plan():
     def make(**values: object) -> Plan:
         defaults = {
             "dataset": "", "dataset_version": 1, "fingerprint": "", "asked": {}, "reasons": {}, "preset": "balanced",
-            "budget": None, "task": "image", "mode": "finetune",
-            "targets": (Target("disease", "class", ("a", "b")),), "train_photos": 9, "val_photos": 1, "backbone": "x", "parent": "", "input": Fit(32, 32), "epochs": 3, "patience": 3,
+            "budget": None, "task": "image", "tile": 0, "mode": "finetune",
+            "targets": (Target("disease", "class", ("a", "b")),), "train_photos": 9, "val_photos": 1, "backbone": "x",
+            "parent": "", "input": Fit(32, 32), "epochs": 3, "patience": 3,
             "epoch_photos": 9, "batch_size": 4, "lr": 1e-3, "backbone_lr": 1e-3, "layer_decay": 1.0, "ema": 0.0,
             "mixup": 0.0, "augment": 1.0, "views": 6, "balance": "off", "class_weights": {}, "class_logits": {},
             "precision": "32", "workers": 0,

@@ -117,6 +117,8 @@ def test_a_detector_learns_from_tiles_that_are_cut_once(cli, trays, tmp_path):
     assert first.code == Exit.DONE, first.err
     detector, cut = bundles.find(str(tmp_path / "run")).contract, versions.load(str(tmp_path / "run" / "tiles"))
     assert (detector.detection.tile, detector.dataset.fingerprint) == (96, versions.load(str(trays)).fingerprint)
+    card = (tmp_path / "run" / "bundle" / "README.md").read_text()
+    assert f"tiles of that size: {(cut.rows['split'] == 'train').sum()} to train on" in card
     assert set(cut.rows["split"]) == {"train", "val"}
     assert cut.rows["group"].null_count() == 0
     assert set(cut.rows["width"]) == set(cut.rows["height"]) == {96}

@@ -167,8 +167,8 @@ def _labels(data: Path) -> list[str]:
 @pytest.mark.usefixtures("unexported", "unmeasured")
 def test_folds_validate_every_photo_once(cli, trained, tmp_path, monkeypatch) -> None:
     from plantml.data import versions
+    from plantml.data.folds import of_fold
     from plantml.train import pixel_cache
-    from plantml.train.folds import of_fold
 
     version = versions.load(trained.data)
     folds = [of_fold(version, number, 3, seed=0) for number in (1, 2, 3)]

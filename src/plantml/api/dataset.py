@@ -180,6 +180,7 @@ class Dataset:
         only: str | Sequence[str] = (),
         skip: str | Sequence[str] = (),
         model: str | None = None,
+        folds: str | None = None,
         html: str | None = None,
     ) -> "Report":
         """Find what is wrong with this version, as `plantml dataset check` does; nothing is changed.
@@ -188,6 +189,7 @@ class Dataset:
             only: checks to run; all if empty.
             skip: checks to leave out.
             model: whose embeddings are used.
+            folds: cross-validation of this dataset, whose models check its boxes.
             html: URL of a report to write.
 
         Raises:
@@ -198,7 +200,7 @@ class Dataset:
 
         storage.check_output(html)
         machine = settings.machine()
-        findings = check.run(self.ref, machine, only=_several(only), skip=_several(skip), model=model)
+        findings = check.run(self.ref, machine, only=_several(only), skip=_several(skip), model=model, folds=folds)
         if html:
             storage.write(html, report.render(findings, Subject(findings.version, machine)))
         return findings

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     "plantml train leaves --out runs/night --preset best --budget 8h",
     "plantml train leaves --out runs/lab --where 'source == \"lab\"' --dry-run",
     "plantml train leaves@9 --out runs/second --from runs/first",
+    "plantml train fields --out runs/fields --tile 1024   # boxes in large photos",
     "plantml train leaves --out runs/folds --folds 5 --preset quick",
     config=TrainConfig,
 )

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from plantml.concurrency import Progress, silent
-from plantml.curate.checks import boxes, duplicates, files, labels, pictures, probes
+from plantml.curate.checks import box_labels, boxes, duplicates, files, labels, pictures, probes
 from plantml.curate.context import Subject
 from plantml.curate.findings import CODES, SEVERITIES, Finding, Report, in_order
 from plantml.data import versions
+from plantml.data.manifest import Version
 from plantml.errors import InputError, MissingExtraError, UsageError
 from plantml.settings import Machine
 
@@ -18,12 +19,18 @@ CHECKS: Mapping[str, Callable[[Subject], Iterable[Finding]]] = {
     "groups": duplicates.check_groups,
     "labels": labels.check,
     "boxes": boxes.check,
+    box_labels.NAME: box_labels.check,
     "shortcuts": probes.check_shortcuts,
     "suspicious": probes.check_labels,
     "outliers": probes.check_outliers,
     "crops": duplicates.check_crops,
 }
 """Every check. To add one, add a line here and its codes to `findings.CODES`."""
+
+_FOLDS = (
+    "it compares the boxes with those that a model finds which was trained without the photo",
+    "Train one per fold: plantml train DATASET --task boxes --folds 3 --out RUN; then check with --folds RUN.",
+)
 
 
 def run(
@@ -33,12 +40,15 @@ def run(
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     model: str | None = None,
+    folds: str | None = None,
     progress: Callable[[str], Progress] = lambda _: silent,
 ) -> Report:
     """Run the checks named in `only` (all if empty), except those in `skip`; the dataset is not changed.
 
+    Without `folds`, a cross-validation of the dataset, `box-labels` is not among them.
+
     Raises:
-        UsageError: a check is unknown, or none is left to run.
+        UsageError: a check is unknown, lacks `folds`, or none is left to run.
         InputError: there is no such dataset.
     """
     for name in (*only, *skip):
@@ -48,12 +58,18 @@ def run(
         raise UsageError(
             "No check is left to run", f"--skip excludes every selected check: {', '.join(skip)}", "Skip fewer checks."
         )
+    if box_labels.NAME in only and folds is None:
+        raise UsageError(f"The check {box_labels.NAME} needs --folds RUN", *_FOLDS)
     version = versions.load(ref)
-    subject = Subject(version, machine, model, progress)
+    subject = Subject(version, machine, model, progress, folds=folds)
     findings: list[Finding] = []
     checked, not_checked = [], {}
     for name, check in CHECKS.items():
         if name in skip or (only and name not in only):
+            continue
+        if name == box_labels.NAME and folds is None:
+            if _has_only_boxes(version):
+                subject.notes.append(f"{name}: not checked, because {_FOLDS[0]}. {_FOLDS[1]}")
             continue
         try:
             findings += check(subject)
@@ -75,8 +91,19 @@ def raise_missing(report: Report) -> None:
         )
 
 
-def levels(text: str) -> tuple[str, ...]:
-    """Parse comma-separated severities and codes. Raises `UsageError` for an unknown word."""
+def _has_only_boxes(version: Version) -> bool:
+    """True if there are boxes, and no labels of photos."""
+    rows = version.usable()
+    labelled = any(rows[target.name].is_not_null().any() for target in version.targets)
+    return not labelled and bool(rows["boxes"].list.len().sum())
+
+
+def levels(text: str, *, folds: str | None = None) -> tuple[str, ...]:
+    """Parse comma-separated severities and codes.
+
+    Raises:
+        UsageError: a word is unknown, or a code cannot be found without `folds`.
+    """
     words = tuple(word.strip() for word in text.split(",") if word.strip())
     for word in words:
         if word not in CODES and word not in SEVERITIES:
@@ -85,6 +112,8 @@ def levels(text: str) -> tuple[str, ...]:
                 "it is neither a severity nor a code",
                 f"Use one of {', '.join((*SEVERITIES, *CODES))}.",
             )
+        if word in CODES and CODES[word].check == box_labels.NAME and folds is None:
+            raise UsageError(f"--fail-on {word} needs --folds RUN", *_FOLDS)
     return words
 
 

@@ -26,7 +26,8 @@ class Subject:
     """A version under examination.
 
     Findings refer to the version's rows by number, from 0. Checks append to `notes` what belongs in the report and is
-    not a finding. Embeddings are those of `model`, or of the pretrained backbone.
+    not a finding. Embeddings are those of `model`, or of the pretrained backbone; `folds` is a cross-validation, or
+    nothing.
     """
 
     version: Version
@@ -34,6 +35,7 @@ class Subject:
     model: str | None = None
     progress: Callable[[str], Progress] = lambda _: silent
     notes: list[str] = field(default_factory=list)
+    folds: str | None = None
 
     @cached_property
     def rows(self) -> pl.DataFrame:

@@ -2,11 +2,13 @@
 
 import ast
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import polars as pl
 
+from plantml.data.manifest import Version, narrow_targets
 from plantml.errors import UsageError
 
 _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], pl.Expr]] = {
@@ -46,6 +48,14 @@ def where(rows: pl.DataFrame, condition: str, functions: Functions = MappingProx
             str(error).splitlines()[0],
             "Write it like 'disease == \"rust\" and width > 500'; plantml dataset info names the columns.",
         ) from error
+
+
+def matching(version: Version, condition: str) -> Version:
+    """A version with the rows that match a condition and their classes; an empty condition matches all. See `where`."""
+    if not condition:
+        return version
+    rows = where(version.rows, condition)
+    return replace(version, rows=rows, targets=narrow_targets(rows, version.targets))
 
 
 class _Reader:

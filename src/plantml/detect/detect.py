@@ -36,11 +36,13 @@ def build_pipeline(bundle: Bundle, runtime: Runtime, config: DetectConfig, threa
         from plantml.detect.tta import AveragedRuntime
 
         runtime = AveragedRuntime(runtime)
-    if config.tile is None:
+    detection = bundle.contract.detection
+    tile = detection.tile if config.tile is None and detection is not None else config.tile
+    if not tile:
         return Pipeline(bundle, runtime, threads=threads, batch=batch, top_k=config.top_k)
     from plantml.detect.tiles import TiledPipeline
 
-    tiling = Tiling(config.tile, config.overlap)
+    tiling = Tiling(tile, config.overlap)
     return TiledPipeline(bundle, runtime, tiling=tiling, threads=threads, batch=batch, top_k=config.top_k)
 
 

@@ -1,17 +1,16 @@
 """The photos of a training. Imports nothing heavy, so that input errors are reported at once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import polars as pl
 
 from plantml import storage
-from plantml.data import boxes, versions
-from plantml.data.filters import where
-from plantml.data.manifest import Version, narrow_targets
+from plantml.data import boxes, folds, versions
+from plantml.data.filters import matching
+from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.registry import references
-from plantml.train import folds
 from plantml.train.config import Auto, Task, TrainConfig
 from plantml.train.run_folder import PLAN
 
@@ -38,9 +37,7 @@ def select(dataset: str | Version, config: TrainConfig) -> Selection:
     version = versions.load(dataset) if isinstance(dataset, str) else dataset
     if isinstance(version, Selection):
         return version
-    if config.where:
-        rows = where(version.rows, config.where)
-        version = replace(version, rows=rows, targets=narrow_targets(rows, version.targets))
+    version = matching(version, config.where)
     if config.fold:
         version = folds.of_fold(version, config.fold, config.folds, config.seed)
     task, why = task_of(version, config.task)

@@ -19,6 +19,7 @@ _STYLES = {"error": "red", "warning": "yellow", "info": "blue"}
     "plantml dataset check leaves",
     "plantml dataset check leaves --html report.html",
     "plantml dataset check leaves --fail-on error,suspicious-label   # exit code 4, for CI",
+    "plantml dataset check trays --folds run   # from: plantml train trays --task boxes --folds 3 --out run",
     "plantml dataset check s3://bucket/leaves --skip crops --findings findings.parquet",
 )
 def check(
@@ -37,11 +38,20 @@ def check(
     only: Annotated[str | None, typer.Option(metavar="A,B", help="Run only these checks.")] = None,
     skip: Annotated[str | None, typer.Option(metavar="A,B", help="Skip these checks.")] = None,
     model: Embedding = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Cross-validation of this dataset, from train --folds; its models check the boxes of the photos that"
+            " they were not trained on.",
+        ),
+    ] = None,
 ) -> None:
     """Find problems in a dataset.
 
     Each finding has its evidence and a remedy. Nothing is changed; use `plantml dataset clean` to fix findings. The
-    checks are files, pictures, duplicates, groups, labels, boxes, shortcuts, suspicious, outliers and crops.
+    checks are files, pictures, duplicates, groups, labels, boxes, box-labels, shortcuts, suspicious, outliers and
+    crops; box-labels needs --folds.
     """
     from plantml import storage
     from plantml.curate import check as library
@@ -50,9 +60,15 @@ def check(
     from plantml.curate.context import Subject
 
     storage.check_output(findings, html)
-    levels = library.levels(fail_on) if fail_on else ()
+    levels = library.levels(fail_on, folds=folds) if fail_on else ()
     result = library.run(
-        dataset, console.machine, only=_names(only), skip=_names(skip), model=model, progress=console.progress
+        dataset,
+        console.machine,
+        only=_names(only),
+        skip=_names(skip),
+        model=model,
+        folds=folds,
+        progress=console.progress,
     )
     if findings:
         storage.write(findings, tables.to_parquet(result))

@@ -7,15 +7,23 @@ photos are full of equal plants; thresholds come from the predictions themselves
 supports are suspected, too.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import polars as pl
 
-from plantml.curate.findings import Finding
+from plantml.curate import out_of_fold
+from plantml.curate.context import Subject
+from plantml.curate.findings import Finding, count
+from plantml.data import boxes
+from plantml.errors import InputError
 from plantml.metrics import detection
 from plantml.metrics.detection import Detections
 from plantml.metrics.statistics import Bools, Floats, Ints
+
+NAME = "box-labels"
 
 LEAST = 0.5
 """Suspicion from which a box is reported."""
@@ -53,33 +61,96 @@ class _Photo:
     pairs: Ints
 
 
+@dataclass(frozen=True)
+class _Usual:
+    """What is usual of the pairs of all photos.
+
+    Attributes:
+        score: the median score of their predictions.
+        own: by class, the mean score of the boxes' own class: that a model sees another class says little of a box if
+            it is hardly ever certain of the box's class.
+        limit: the IoU below which a box is displaced.
+    """
+
+    score: float
+    own: Floats
+    limit: float
+
+
+def check(subject: Subject) -> list[Finding]:
+    """Check the boxes of the photos in the folds of `subject.folds`.
+
+    Missing, extra and displaced boxes are found whatever their class, wrong labels target by target.
+    """
+    assert subject.folds is not None
+    photos = out_of_fold.predict(subject, out_of_fold.open_folds(subject.folds, subject.version, subject.machine))
+    if not photos:
+        raise InputError(
+            f"No photo of {subject.version.ref} can be checked with {subject.folds}",
+            "none that is annotated with boxes was held out of a fold",
+            "Name a cross-validation of this dataset.",
+        )
+    annotated = subject.pictures.filter(pl.col("boxes").is_not_null()).height
+    if annotated > len(photos):
+        left = count(annotated - len(photos), "annotated photo")
+        subject.notes.append(f"{NAME}: {left} in no fold, such as those of the test split, not checked.")
+    rows = [photo.row for photo in photos]
+    located = suspects(out_of_fold.detections(photos), rows)
+    mislabelled: dict[tuple[object, ...], dict[str, Finding]] = defaultdict(dict)
+    drawn = subject.pictures["boxes"].explode().drop_nulls()
+    for target in boxes.targets_of(drawn, subject.version.targets):
+        if target.kind == "class" and target.size > 1:
+            for finding in _suspects(out_of_fold.detections_of(photos, target), rows, LEAST):
+                if finding.code == "box-mislabelled":
+                    place = finding.rows, *(finding.facts[side] for side in "xywh")
+                    mislabelled[place][target.name] = finding
+    return [*located, *(_placed(_of_targets(findings)) for findings in mislabelled.values())]
+
+
+def _of_targets(findings: dict[str, Finding]) -> Finding:
+    """One finding about a box whose labels of several targets are doubtful."""
+    most = max(findings.values(), key=lambda finding: finding.score or 0.0)
+    evidence = "; ".join(f"{target} {finding.evidence}" for target, finding in findings.items())
+    labels = {
+        name: {target: finding.facts[name] for target, finding in findings.items()} for name in ("label", "likely")
+    }
+    return replace(most, evidence=evidence, facts={**most.facts, **labels})
+
+
 def suspects(detections: Detections, rows: Sequence[int], *, least: float = LEAST) -> list[Finding]:
     """Find boxes that out-of-fold predictions contradict, most suspicious first.
 
-    The suspicion of a missing box is the score of its prediction. Of a displaced box it is that score, less up to half
-    of it the nearer the box is to its object; of a mislabelled box, how much more certain the other class is than its
-    own; of an extra box, the share of its class's boxes that predictions support, less the support that it has itself.
+    The suspicion of a missing box is the score of its prediction. Of a displaced box it is that score as a share of the
+    usual one, less up to half of it the nearer the box is to its object; of a mislabelled box, the score of the other
+    class, or the usual score of the box's own class if that is lower, less the score of its own class here; of an
+    extra box, the share of its class's boxes that predictions support, less the support that it has itself.
 
     Args:
-        detections: true boxes, and predictions of all scores from models that were trained without the photo.
+        detections: true boxes, and predictions of all scores from models that were trained without the photo. A
+            class without a name is that of boxes whatever their class.
         rows: row number of each photo.
         least: suspicion from which a box is reported.
 
     Returns:
         Findings of one box each, with its `x`, `y`, `w`, `h` as facts, and of a displaced box those `predicted`.
     """
+    return [_placed(finding) for finding in _suspects(detections, rows, least)]
+
+
+def _suspects(detections: Detections, rows: Sequence[int], least: float) -> list[Finding]:
+    """The same, with evidence that does not yet say where."""
     threshold = max(detection.best_threshold(detections), _LEAST_SCORE)
     confident = detections.scores >= threshold
     photos = [_paired(detections, predicted, true, confident) for predicted, true in detection.by_photo(detections)]
-    limit = _displaced_below(detections, photos)
-    support = _support(detections, photos, threshold, limit)
+    usual = _usual(detections, photos)
+    support = _support(detections, photos, threshold, usual.limit)
     labels = detections.true_labels
     supported = np.bincount(labels, support >= 0.5, len(detections.classes))
     trust = supported / np.maximum(np.bincount(labels, minlength=len(detections.classes)), 1)
     findings: list[Finding] = []
     for row, photo in zip(rows, photos, strict=True):
         findings += _missing(detections, photo, confident, row)
-        findings += _contradicted(detections, photo, limit, row)
+        findings += _contradicted(detections, photo, usual, row)
         findings += _extra(detections, photo, trust[labels[photo.true]] - support[photo.true], row)
     reported = [finding for finding in findings if (finding.score or 0.0) >= least]
     return sorted(reported, key=lambda finding: (-(finding.score or 0.0), finding.rows))
@@ -111,6 +182,19 @@ def _displaced_below(detections: Detections, photos: Sequence[_Photo]) -> float:
     return float(np.clip(median - _TYPICAL * deviation, *_LIMITS))
 
 
+def _usual(detections: Detections, photos: Sequence[_Photo]) -> _Usual:
+    own, paired = np.zeros(len(detections.classes)), np.zeros(len(detections.classes))
+    scores: list[float] = []
+    for photo in photos:
+        for one, other in photo.pairs:
+            label = detections.true_labels[photo.true[other]]
+            own[label] += _own_score(detections, photo, other)
+            paired[label] += 1
+            scores.append(float(detections.scores[photo.predicted[one]]))
+    middle = float(np.median(scores)) if scores else 1.0
+    return _Usual(middle, own / np.maximum(paired, 1), _displaced_below(detections, photos))
+
+
 def _support(detections: Detections, photos: Sequence[_Photo], threshold: float, limit: float) -> Floats:
     """How much predictions of any class support each box, 1 for a confident one in its place: [G]."""
     support = np.zeros(len(detections.true_boxes))
@@ -127,26 +211,27 @@ def _missing(detections: Detections, photo: _Photo, confident: Bools, row: int) 
     covered = (photo.overlaps >= _LIMITS[0]).any(axis=1)
     for at in photo.predicted[confident[photo.predicted] & ~paired & ~covered]:
         score, label = float(detections.scores[at]), detections.classes[detections.labels[at]]
-        evidence = f"no box where {label!r} is predicted ({score:.0%}), {_place(detections.boxes[at])}"
-        yield Finding("box-missing", (row,), evidence, score, {**_sides(detections.boxes[at]), "likely": label})
+        evidence = f"no box where {_object(label)} is predicted ({score:.0%})"
+        facts = {**_sides(detections.boxes[at]), **_known(likely=label)}
+        yield Finding("box-missing", (row,), evidence, score, facts)
 
 
-def _contradicted(detections: Detections, photo: _Photo, limit: float, row: int) -> Iterator[Finding]:
+def _contradicted(detections: Detections, photo: _Photo, usual: _Usual, row: int) -> Iterator[Finding]:
     for one, other in photo.pairs:
         at, box = photo.predicted[one], photo.true[other]
         score, overlap = float(detections.scores[at]), float(photo.overlaps[one, other])
         label = detections.classes[detections.true_labels[box]]
         likely = detections.classes[detections.labels[at]]
-        facts = {**_sides(detections.true_boxes[box]), "label": label, "likely": likely}
-        place = _place(detections.true_boxes[box])
+        facts = {**_sides(detections.true_boxes[box]), **_known(label=label, likely=likely)}
         if label != likely and overlap >= _LIMITS[0]:
             own = _own_score(detections, photo, other)
-            evidence = f"box {label!r} ({own:.0%}); more likely {likely!r} ({score:.0%}), {place}"
-            yield Finding("box-mislabelled", (row,), evidence, max(0.0, score - own), facts)
-        elif label == likely and overlap < limit:
+            evidence = f"{label!r} ({own:.0%}), more likely {likely!r} ({score:.0%})"
+            suspicion = max(0.0, min(score, float(usual.own[detections.true_labels[box]])) - own)
+            yield Finding("box-mislabelled", (row,), evidence, suspicion, facts)
+        elif label == likely and overlap < usual.limit:
             predicted = _sides(detections.boxes[at])
-            evidence = f"{label!r} is predicted ({score:.0%}) with an IoU of {overlap:.2f} to the box, {place}"
-            suspicion = score * (1 - overlap / limit / 2)
+            evidence = f"{_object(label)} is predicted ({score:.0%}) with an IoU of {overlap:.2f} to the box"
+            suspicion = min(1.0, score / usual.score) * (1 - overlap / usual.limit / 2)
             yield Finding("box-displaced", (row,), evidence, suspicion, {**facts, "predicted": predicted})
 
 
@@ -162,8 +247,8 @@ def _extra(detections: Detections, photo: _Photo, suspicion: Floats, row: int) -
     for place in np.flatnonzero(~paired):
         box = photo.true[place]
         label = detections.classes[detections.true_labels[box]]
-        evidence = f"nothing is predicted at the box {label!r}, {_place(detections.true_boxes[box])}"
-        facts = {**_sides(detections.true_boxes[box]), "label": label}
+        evidence = f"nothing is predicted at the box{f' {label!r}' if label else ''}"
+        facts = {**_sides(detections.true_boxes[box]), **_known(label=label)}
         yield Finding("box-extra", (row,), evidence, max(0.0, float(suspicion[place])), facts)
 
 
@@ -171,5 +256,15 @@ def _sides(xywh: Floats) -> dict[str, float]:
     return {side: round(float(value), 1) for side, value in zip("xywh", xywh, strict=True)}
 
 
-def _place(xywh: Floats) -> str:
-    return "x {:.0f}, y {:.0f}, {:.0f} x {:.0f}".format(*xywh)
+def _object(label: str) -> str:
+    return repr(label) if label else "an object"
+
+
+def _known(**labels: str) -> dict[str, str]:
+    return {name: label for name, label in labels.items() if label}
+
+
+def _placed(finding: Finding) -> Finding:
+    """The finding with the place of its box in the evidence."""
+    place = "x {:.0f}, y {:.0f}, {:.0f} x {:.0f}".format(*(finding.facts[side] for side in "xywh"))
+    return replace(finding, evidence=f"{finding.evidence}, {place}")
