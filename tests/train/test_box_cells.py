@@ -69,8 +69,8 @@ def perfect_maps(batch):
     return {"centre": centre, "sides": sides, "target.category": category}
 
 
-def loss(maps, batch, targets=(CATEGORY,)):
-    return loss_of(maps, batch, targets, scales={}, weights={}, smoothing=0.0)
+def loss(maps, batch, targets=(CATEGORY,), **options):
+    return loss_of(maps, batch, targets, scales={}, **options)
 
 
 def test_the_loss_of_the_right_answers_is_almost_nothing_and_each_mistake_adds_to_its_part():
@@ -103,6 +103,15 @@ def test_unlabelled_boxes_teach_no_class():
     batch = batch_of(boxes((10, 10, 20, 30)))
     batch["target.category"] -= 1
     assert loss(perfect_maps(batch), batch).targets == 0
+
+
+def test_weights_and_shifts_of_classes_reach_the_loss():
+    batch = batch_of(boxes((10, 10, 20, 30)))
+    maps = perfect_maps(batch) | {"target.category": torch.zeros(1, 2, 16, 16)}
+    plain = loss(maps, batch).targets
+    assert_close(plain, torch.tensor(2.0).log())
+    assert loss(maps, batch, shifts={"category": (-3.0, 0.0)}).targets > plain + 1
+    assert_close(loss(maps, batch, weights={"category": (0.5, 1.5)}).targets, plain)  # its mean over one class
 
 
 @pytest.mark.parametrize("logit", [-3.0, 0.0, 3.0])

@@ -26,6 +26,8 @@ _SPREAD = 0.54
 _NEAR = 0.5
 """Value of the Gaussian from which a cell learns the targets of its box."""
 
+_NONE: Mapping[str, Any] = {}
+
 _SIDES_SHARE = 5.0
 """Weight of the loss of the sides, as in the paper."""
 
@@ -98,8 +100,9 @@ def loss_of(
     targets: tuple[Target, ...],
     *,
     scales: Mapping[str, Tensor],
-    weights: Mapping[str, Any],
-    smoothing: float,
+    weights: Mapping[str, Any] = _NONE,
+    shifts: Mapping[str, Any] = _NONE,
+    smoothing: float = 0.0,
 ) -> Loss:
     """The loss of the maps of `CentreNet.forward`.
 
@@ -108,9 +111,10 @@ def loss_of(
         batch: `centre`, `box`, `weight` of `Cells` [N, h, w], `boxes` [N, M, 4] and the encoded labels of the boxes
             [N, M, …] as `target.<name>`, padded to the same M.
         targets: of the network.
-        scales: see `losses.total_loss`; likewise the others.
-        weights: of classes.
-        smoothing: of labels.
+        scales: see `losses.total_loss`.
+        weights: likewise.
+        shifts: likewise.
+        smoothing: likewise.
     """
     device = maps["centre"].device
     box, weight = batch["box"].to(device), batch["weight"].to(device)
@@ -121,7 +125,9 @@ def loss_of(
     labels = {target.name: batch[f"target.{target.name}"].to(device)[photo, number][near] for target in targets}
     of_targets = maps["centre"].sum() * 0.0
     if targets and near.any():
-        of_targets = total_loss(logits, labels, targets, smoothing=smoothing, scales=scales, weights=weights)
+        of_targets = total_loss(
+            logits, labels, targets, smoothing=smoothing, scales=scales, weights=weights, shifts=shifts
+        )
     return Loss(
         focal(maps["centre"].squeeze(1), batch["centre"].to(device)),
         _sides_loss(maps["sides"][photo, :, row, column], batch["boxes"].to(device)[photo, number], row, column, share),

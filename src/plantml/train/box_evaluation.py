@@ -92,7 +92,7 @@ def predict(net: CentreNet, photos: BoxPhotos, plan: Plan, stop: Stop | None = N
             if stop and distributed.world_size() == 1:
                 return None
             maps = {name: each.float() for name, each in net(batch["image"].to(device)).items()}
-            loss = loss_of(maps, batch, plan.targets, scales=net.scales(), weights={}, smoothing=0.0)
+            loss = loss_of(maps, batch, plan.targets, scales=net.scales())
             drawn, score, logits = deployed.decode(maps, size, size)
             part = {f"target.{name}": each for name, each in logits.items()}
             part |= {"rows": batch["row"], "boxes": drawn, "scores": score, "loss": loss.total.expand(len(drawn))}

@@ -46,7 +46,8 @@ class BoxModule(PhotoModule):
             batch,
             self.plan.targets,
             scales=self.net.scales(),
-            weights=self.plan.class_weights,
+            weights=self.plan.class_weights,  # where photos would be sampled, too: they cannot balance their boxes
+            shifts=self.plan.class_logits,
             smoothing=self.plan.label_smoothing,
         ).total
 
