@@ -82,8 +82,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
 
 
 def _state(folder: Path) -> dict[str, list[int]]:
-    """Size and time of change of all files and folders: a file that was moved away and back shows in its folder's."""
+    """Size and time of change of all files and folders: a file that was moved away and back shows in its folder's.
+
+    Embeddings are kept in the dataset, whoever computes them.
+    """
+    kept = folder / "data" / "derived"
+    kept.mkdir(exist_ok=True)
     paths = [path for name in ("photos", "data", "run") for path in [folder / name, *(folder / name).rglob("*")]]
+    paths = [path for path in paths if kept not in {path, *path.parents}]
     return {str(path.relative_to(folder)): [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
 
 

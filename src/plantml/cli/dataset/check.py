@@ -19,7 +19,7 @@ _STYLES = {"error": "red", "warning": "yellow", "info": "blue"}
     "plantml dataset check leaves",
     "plantml dataset check leaves --html report.html",
     "plantml dataset check leaves --fail-on error,suspicious-label   # exit code 4, for CI",
-    "plantml dataset check trays --folds run   # from: plantml train trays --task boxes --folds 3 --out run",
+    "plantml dataset check trays --folds run   # boxes, by the models of a cross-validation",
     "plantml dataset check s3://bucket/leaves --skip crops --findings findings.parquet",
 )
 def check(
