@@ -51,12 +51,11 @@ def unexported(monkeypatch):
     The bundle is complete except for an empty `model.onnx`. Its digest is right, as it covers contract and tensors.
     """
     from plantml.model import bundle
-    from plantml.train import box_packaging, packaging
+    from plantml.train import packaging
 
     compare = packaging.proof.compare
-    for module in (packaging, box_packaging):
-        monkeypatch.setattr(module, "to_onnx", lambda *_: b"")
-        monkeypatch.setattr(module, "OnnxRuntime", lambda _: SimpleNamespace(run=lambda batch: {}))
+    monkeypatch.setattr(packaging, "to_onnx", lambda *_: b"")
+    monkeypatch.setattr(packaging, "OnnxRuntime", lambda _: SimpleNamespace(run=lambda batch: {}))
     monkeypatch.setattr(bundle, "_check_contract", lambda *_: None)  # as there is no contract in an empty file
     monkeypatch.setattr(packaging.proof, "compare", lambda contract, expected, _: compare(contract, expected, expected))
 

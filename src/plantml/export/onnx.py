@@ -25,8 +25,7 @@ def to_onnx(contract: Contract, weights: bytes, digest: str) -> bytes:
     """
     from plantml.model import detector, network  # know torch, without which other formats can be read
 
-    tensors = network.read_weights(weights)
-    deployed = (detector if contract.detection else network).rebuild(contract, tensors)
+    deployed = detector.rebuild(contract, network.read_weights(weights))
     return trace(deployed, contract.input, deployed.output_names, notes_of(contract, digest))
 
 

@@ -12,7 +12,7 @@ from plantml.errors import GateError
 from plantml.export.box_proof import same_boxes
 from plantml.imaging import Pixels
 from plantml.metrics import Groups, Interval
-from plantml.metrics.detection import Detections, DetectionStatistic
+from plantml.metrics.detection import Detections, DetectionStatistic, of_one_class
 from plantml.metrics.statistics import of_target
 from plantml.model.contract import Contract
 from plantml.model.records import Reader
@@ -223,20 +223,10 @@ def change_of_boxes(
 
 def _detections(outputs: Outputs, truth: Sequence[NDArray[np.float32]]) -> Detections:
     counts = (outputs["score"] >= _LEAST).sum(axis=1)  # the best come first
-    photo, true_photo = (
-        np.repeat(np.arange(len(truth)), counts),
-        np.repeat(np.arange(len(truth)), list(map(len, truth))),
-    )
-    return Detections(
-        ("box",),
-        len(truth),
-        np.concatenate([boxes[:count] for boxes, count in zip(outputs["boxes"], counts, strict=True)]),
-        np.concatenate([scores[:count] for scores, count in zip(outputs["score"], counts, strict=True)]),
-        np.zeros(len(photo), np.int64),
-        photo,
-        np.concatenate([*truth, np.empty((0, 4), np.float32)]),
-        np.zeros(len(true_photo), np.int64),
-        true_photo,
+    return of_one_class(
+        [boxes[:count] for boxes, count in zip(outputs["boxes"], counts, strict=True)],
+        [scores[:count] for scores, count in zip(outputs["score"], counts, strict=True)],
+        truth,
     )
 
 

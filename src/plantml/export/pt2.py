@@ -14,7 +14,7 @@ def to_pt2(contract: Contract, weights: bytes, digest: str) -> bytes:
 
     from plantml.model import detector, network
 
-    deployed = (detector if contract.detection else network).rebuild(contract, network.read_weights(weights))
+    deployed = detector.rebuild(contract, network.read_weights(weights))
     example = torch.zeros((2, contract.input.height, contract.input.width, 3), dtype=torch.uint8)
     shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
     with quiet():

@@ -1,9 +1,15 @@
 """Draw boxes onto a photo."""
 
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
+
+RIGHT, WRONG, MISSED = "#2e7d32", "#c62828", "#f9a825"
+"""Colours of predicted boxes that match an annotated one, of others, and of annotated ones that none matches."""
+
+_COLUMNS, _GAP = 4, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,20 @@ def draw_boxes(photo: Image.Image, boxes: Iterable[DrawnBox], *, text: int = 0) 
         taken.append(place)
         pen.rectangle(place, fill=f"{box.colour}d0")
         pen.text((left + 2, top + 1), box.words, fill="white", font=font)
+
+
+def grid(pictures: Sequence[Image.Image]) -> bytes:
+    """Pictures of one size side by side, four in a row, as PNG bytes."""
+    columns = min(_COLUMNS, len(pictures))
+    width, height = pictures[0].size
+    size = columns * (width + _GAP) + _GAP, -(-len(pictures) // columns) * (height + _GAP) + _GAP
+    canvas = Image.new("RGB", size, "white")
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, columns)
+        canvas.paste(picture, (_GAP + column * (width + _GAP), _GAP + row * (height + _GAP)))
+    buffer = io.BytesIO()
+    canvas.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:

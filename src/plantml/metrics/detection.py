@@ -5,7 +5,7 @@ matched greedily, the most certain first, within a photo and a class. Matching d
 there are, so that it is done once, and a resample only counts photos more or less often.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,23 @@ class Detections:
     true_boxes: Floats
     true_labels: Ints
     true_photo: Ints
+
+
+def of_one_class(boxes: Sequence[Floats], scores: Sequence[Floats], truth: Sequence[Floats]) -> Detections:
+    """Boxes whatever their class; by photo, the predicted ones [m, 4], their scores [m] and the true ones [g, 4]."""
+    photo, true_photo = (np.repeat(np.arange(len(each)), list(map(len, each))) for each in (scores, truth))
+    none = np.empty((0, 4), np.float32)
+    return Detections(
+        ("box",),
+        len(truth),
+        np.concatenate([none, *boxes]),
+        np.concatenate([none[:, 0], *scores]),
+        np.zeros(len(photo), np.int64),
+        photo,
+        np.concatenate([none, *truth]),
+        np.zeros(len(true_photo), np.int64),
+        true_photo,
+    )
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plantml.errors import InputError
+from plantml.model import network
 from plantml.model.contract import Architecture, Combinations, Contract, Detection
-from plantml.model.network import Calibrated, PhotoNet, check_backbone, load_checked
+from plantml.model.network import Calibrated, Deployed, PhotoNet, check_backbone, load_checked
 from plantml.targets import Target
 
 STRIDE = 4
@@ -205,10 +206,11 @@ def bare_features(name: str) -> nn.Module:
     return backbone
 
 
-def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> DeployedDetector:
-    """The deployed network of a contract and its weights, in evaluation mode. Raises as `network.rebuild`."""
+def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> Deployed | DeployedDetector:
+    """The deployed network of any contract and its weights, in evaluation mode. Raises as `network.rebuild`."""
     detection = contract.detection
-    assert detection is not None
+    if detection is None:
+        return network.rebuild(contract, weights)
 
     def build() -> DeployedDetector:
         net = CentreNet(contract.architecture, contract.heads)

@@ -139,17 +139,23 @@ def training_loader(
     photos: Photos, plan: Plan, start: int = 0, epochs: int | None = None, *, rank: int = 0, size: int = 1
 ) -> DataLoader[Batch]:
     """Augmented batches of a plan, from step `start`; see `StepSampler`."""
+    sampler = StepSampler(photos, plan, start, epochs, rank=rank, size=size)
+    return step_loader(PhotoDataset(photos, plan.seed, augmentation(plan)), sampler, plan)
+
+
+def step_loader(dataset: Dataset[Batch], sampler: StepSampler, plan: Plan) -> DataLoader[Batch]:
+    """The batches of a sampler, made by the workers of a plan."""
     return DataLoader(
-        PhotoDataset(photos, plan.seed, augmentation(plan)),
-        batch_sampler=StepSampler(photos, plan, start, epochs, rank=rank, size=size),
+        dataset,
+        batch_sampler=sampler,
         num_workers=plan.workers,
         # Forked workers deadlock on the locks of storage clients; spawned ones start clean.
         multiprocessing_context="spawn" if plan.workers else None,
-        worker_init_fn=ignore_signals,
+        worker_init_fn=_ignore_signals,
     )
 
 
-def ignore_signals(_: int) -> None:
+def _ignore_signals(_: int) -> None:
     """Leave signals sent to the whole process group to the training process, which ends its workers itself."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

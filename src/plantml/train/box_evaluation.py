@@ -112,23 +112,19 @@ def match(predicted: Predicted, photos: BoxPhotos, targets: Sequence[Target]) ->
         photos: whose boxes are in pixels of the input.
         targets: of the boxes.
     """
-    drawn, true, right, places, pairs = [], [], [], [], []
+    boxes, scores, right = [], [], []
+    places: list[tuple[int, int]] = []
+    pairs: list[tuple[int, int]] = []
+    truth = [photos.boxes[row] for row in predicted.rows.tolist()]
     for number, row in enumerate(predicted.rows.tolist()):
         count = int((predicted.scores[number] >= _LEAST).sum())
-        boxes, scores = predicted.boxes[number, :count], predicted.scores[number, :count]
-        partner = detection.match(detection.iou(boxes, photos.boxes[row]), scores)
+        boxes.append(predicted.boxes[number, :count])
+        scores.append(predicted.scores[number, :count])
+        partner = detection.match(detection.iou(boxes[-1], truth[number]), scores[-1])
         hits = np.flatnonzero(partner >= 0)
-        drawn.append((boxes, scores, np.full(count, number)))
-        true.append((photos.boxes[row], np.full(len(photos.boxes[row]), number)))
         right.append(partner >= 0)
         places += [(number, int(hit)) for hit in hits]
         pairs += [(row, int(box)) for box in partner[hits]]
-    boxes, scores, of_photo = (np.concatenate(each) for each in zip(*drawn, strict=True))
-    true_boxes, true_photo = (np.concatenate(each) for each in zip(*true, strict=True))
-    detections = Detections(
-        ("box",), len(predicted.rows), boxes, scores, np.zeros(len(scores), np.int64), of_photo,
-        true_boxes, np.zeros(len(true_boxes), np.int64), true_photo,
-    )  # fmt: skip
     photo, cell = np.array(places, np.int64).reshape(-1, 2).T
     labels = {
         target.name: np.array(
@@ -137,7 +133,7 @@ def match(predicted: Predicted, photos: BoxPhotos, targets: Sequence[Target]) ->
         for target in targets
     }
     logits = {name.removeprefix("target."): each[photo, cell] for name, each in predicted.logits.items()}
-    return Matched(detections, np.concatenate(right), logits, labels)
+    return Matched(detection.of_one_class(boxes, scores, truth), np.concatenate(right), logits, labels)
 
 
 def scores_of(detections: Detections, threshold: float) -> dict[str, float]:

@@ -17,7 +17,7 @@ from plantml.model.contract import Architecture
 from plantml.model.detector import CentreNet
 from plantml.model.network import PhotoNet
 from plantml.train import box_packaging, box_preview, prepare, warm_start, weights
-from plantml.train.batches import Batch, StepSampler, ignore_signals
+from plantml.train.batches import Batch, StepSampler, step_loader
 from plantml.train.box_cells import loss_of
 from plantml.train.box_evaluation import evaluate
 from plantml.train.box_photos import BoxAugmentation, BoxDataset, BoxPhotos
@@ -112,14 +112,12 @@ class BoxLearner(Learner):
 
     def batches(self, start: int, epochs: int, rank: int, size: int) -> DataLoader[Batch]:
         """See `Learner.batches`."""
+        sampler = StepSampler(self.train, self.plan, start, epochs, rank=rank, size=size)
+        return step_loader(self._augmented(), sampler, self.plan)
+
+    def _augmented(self) -> BoxDataset:
         plan = self.plan
-        return DataLoader(
-            BoxDataset(self.train, plan.targets, plan.input.height, plan.seed, augmentation(plan)),
-            batch_sampler=StepSampler(self.train, plan, start, epochs, rank=rank, size=size),
-            num_workers=plan.workers,
-            multiprocessing_context="spawn" if plan.workers else None,
-            worker_init_fn=ignore_signals,
-        )
+        return BoxDataset(self.train, plan.targets, plan.input.height, plan.seed, augmentation(plan))
 
     def evaluate(self, net: PhotoNet, stop: Stop) -> Evaluation | None:
         """See `Learner.evaluate`."""
@@ -128,10 +126,9 @@ class BoxLearner(Learner):
 
     def example(self) -> bytes:
         """See `Learner.example`."""
-        plan = self.plan
-        places = next(iter(StepSampler(self.train, plan, size=plan.world)))
-        dataset = BoxDataset(self.train, plan.targets, plan.input.height, plan.seed, augmentation(plan))
-        return box_preview.example_batch([dataset[place] for place in places], plan.targets)
+        places = next(iter(StepSampler(self.train, self.plan, size=self.plan.world)))
+        dataset = self._augmented()
+        return box_preview.example_batch([dataset[place] for place in places], self.plan.targets)
 
     def package(self, version: Version) -> PackagedModel:
         """See `Learner.package`."""

@@ -1,30 +1,23 @@
 """From a trained detector to a bundle: calibrate, choose thresholds, export, verify the export, write the card."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import save
 
 from plantml import metrics
 from plantml.data import boxes as box_rows
 from plantml.data.manifest import SPLITS, Version
-from plantml.export import proof
-from plantml.export.onnx import to_onnx
-from plantml.imaging.drawing import DrawnBox, draw_boxes
+from plantml.imaging.drawing import MISSED, RIGHT, WRONG, DrawnBox, draw_boxes, grid
 from plantml.metrics import ClassReport, calibration
 from plantml.metrics import detection as metrics_of_boxes
 from plantml.metrics.calibration import Threshold
-from plantml.model import bundle as bundles
 from plantml.model import temperature
 from plantml.model.contract import Architecture, Contract, Detection, Origin
 from plantml.model.detector import CentreNet, DeployedDetector
-from plantml.model.runtimes import OnnxRuntime
 from plantml.parsing import dump_yaml
 from plantml.reporting import charts, documents
 from plantml.train import box_evaluation
@@ -32,14 +25,12 @@ from plantml.train.box_evaluation import MOST, UNCALIBRATED, Predicted
 from plantml.train.box_photos import BoxPhotos
 from plantml.train.learner import PackagedModel
 from plantml.train.model_card import header
-from plantml.train.packaging import MemoryRuntime
+from plantml.train.packaging import export, photo_batches
 from plantml.train.plan import Plan
 
 _BATCH = 8
 _SHOWN = 16
 """Validation photos that are drawn with their boxes."""
-
-_RIGHT, _WRONG, _MISSED = "#2e7d32", "#c62828", "#f9a825"
 
 
 def package(net: CentreNet, plan: Plan, architecture: Architecture, val: BoxPhotos, version: Version) -> PackagedModel:
@@ -95,21 +86,12 @@ def package(net: CentreNet, plan: Plan, architecture: Architecture, val: BoxPhot
         seed=plan.seed,
         versions=plan.versions,
     )
-    state = {name: tensor.contiguous() for name, tensor in deployed.state_dict().items()}
-    digest = bundles.digest(contract, {name: tensor.numpy().tobytes() for name, tensor in state.items()})
-    weights = save(state)
-    onnx = to_onnx(contract, weights, digest)
-    expected, actual = (
-        proof.outputs(runtime, _batches(val)) for runtime in (MemoryRuntime(deployed), OnnxRuntime(onnx))
-    )
-    proven = proof.require(proof.compare(contract, expected, actual), bundles.ONNX)
-    card = _card(contract, digest, plan=plan, version=version, reports=reports, accepted=accepted)
-    files = {bundles.WEIGHTS: weights, bundles.ONNX: onnx, bundles.CARD: card.encode()}
+    exported = export(deployed, contract, lambda: photo_batches(val.pixels, val.rows, _BATCH))
+    card = _card(contract, exported.digest, plan=plan, version=version, reports=reports, accepted=accepted)
     content = {
         "scores": scored,
         "boxes": {"threshold": threshold, "accept": detection.accept, "accepted": asdict(accepted)},
         "targets": {report.target: metrics.as_json(report) for report in reports},
-        "onnx": asdict(proven),
     }
     plots = {
         "precision_recall.png": charts.precision_recall(detections, threshold),
@@ -117,7 +99,7 @@ def package(net: CentreNet, plan: Plan, architecture: Architecture, val: BoxPhot
         "sizes.png": charts.box_sizes(np.concatenate([each[:, 2:] for each in val.boxes])),
         **{f"confusion_{each.target}.png": charts.confusion(each) for each in reports if isinstance(each, ClassReport)},
     }
-    return PackagedModel(contract, digest, files, bundles.model_json(contract, digest, files), content, plots)
+    return exported.packaged(card, content, plots)
 
 
 _NEVER = 2.0
@@ -156,11 +138,6 @@ def _logits(scores: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(np.log(clipped / (1 - clipped)))
 
 
-def _batches(photos: BoxPhotos) -> Any:
-    for start in range(0, len(photos.rows), _BATCH):
-        yield np.ascontiguousarray(photos.pixels[photos.rows[start : start + _BATCH]])
-
-
 def _sheet(predicted: Predicted, val: BoxPhotos, detection: Detection) -> bytes:
     """A PNG of validation photos: right boxes green, wrong ones red, missed ones dashed."""
     photos = []
@@ -171,21 +148,14 @@ def _sheet(predicted: Predicted, val: BoxPhotos, detection: Detection) -> bytes:
         at = metrics_of_boxes.match(overlaps, scores[scores >= detection.threshold])
         missed = [box for place, box in enumerate(val.boxes[row].tolist()) if place not in set(at.tolist())]
         photo = Image.fromarray(np.array(val.pixels[row]))
-        drawn = [DrawnBox(x, y, w, h, _MISSED, dashed=True) for x, y, w, h in missed]
+        drawn = [DrawnBox(x, y, w, h, MISSED, dashed=True) for x, y, w, h in missed]
         drawn += [
-            DrawnBox(x, y, w, h, _RIGHT if hit >= 0 else _WRONG, f"{score:.2f}")
+            DrawnBox(x, y, w, h, RIGHT if hit >= 0 else WRONG, f"{score:.2f}")
             for (x, y, w, h), hit, score in zip(boxes.tolist(), at.tolist(), scores.tolist(), strict=False)
         ]
         draw_boxes(photo, drawn, text=11)
         photos.append(photo)
-    columns = min(4, len(photos))
-    width, height = photos[0].size
-    canvas = Image.new("RGB", (columns * (width + 6) + 6, -(-len(photos) // columns) * (height + 6) + 6), "white")
-    for number, photo in enumerate(photos):
-        canvas.paste(photo, (6 + number % columns * (width + 6), 6 + number // columns * (height + 6)))
-    buffer = io.BytesIO()
-    canvas.save(buffer, "PNG")
-    return buffer.getvalue()
+    return grid(photos)
 
 
 def _card(

@@ -1,7 +1,7 @@
 """From a trained network to a bundle: calibrate, export, verify the export, and write the contract and the card."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ _COMBINED = ("category", "health", "disease")
 """Class targets whose combinations can be restricted to those in the training labels."""
 
 
-class MemoryRuntime:
+class _MemoryRuntime:
     """A deployed network in memory as a runtime."""
 
     name = "torch"
@@ -78,9 +78,9 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
             plan.targets, {name: values[train.rows] for name, values in train.labels.items()}
         )
     with torch.inference_mode():
-        embeddings = _embed(net, _batches(val.pixels, val.rows))
+        embeddings = _embed(net, photo_batches(val.pixels, val.rows))
         logits = net.classify(embeddings)
-        reference = _embed(net, _batches(data.bank, np.arange(len(data.bank))))
+        reference = _embed(net, photo_batches(data.bank, np.arange(len(data.bank))))
     plain = Deployed(net, {}, reference, combinations).eval()
     fitted = temperature.fit(plain, logits, labels)
     deployed = Deployed(net, fitted.temperatures, reference, combinations, fitted.biases).eval()
@@ -105,15 +105,8 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
         seed=plan.seed,
         versions=plan.versions,
     )
-    state = {name: tensor.contiguous() for name, tensor in deployed.state_dict().items()}
-    digest = bundles.digest(contract, {name: tensor.numpy().tobytes() for name, tensor in state.items()})
-    weights = save(state)
-    onnx = to_onnx(contract, weights, digest)
-    expected, actual = (
-        proof.outputs(runtime, _batches(val.pixels, val.rows))
-        for runtime in (MemoryRuntime(deployed), OnnxRuntime(onnx))
-    )
-    proven = proof.require(proof.compare(contract, expected, actual), bundles.ONNX)
+    exported = export(deployed, contract, lambda: photo_batches(val.pixels, val.rows))
+    digest = exported.digest
     confidence = calibration_report.confidence_reports(plan.targets, before, answers, labels, thresholds)
     # In the order of `prepare.load`, without unreadable photos.
     rows = version.usable("val").sort("image_id", "source", "name")[val.rows]
@@ -124,22 +117,64 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
     card = model_card(
         contract, digest, plan=plan, version=version, reports=reports, confidence=confidence, slices=parts
     )
-    files = {bundles.WEIGHTS: weights, bundles.ONNX: onnx, bundles.CARD: card.encode()}
-    return PackagedModel(
-        contract,
-        digest,
-        files,
-        bundles.model_json(contract, digest, files),
+    return exported.packaged(
+        card,
         {
             "scores": metrics.headline(reports),
             "targets": {report.target: metrics.as_json(report) for report in reports},
             "calibration": calibration_report.calibration_json(confidence),
             "selective": calibration_report.selective_json(confidence, plan.target_risk),
             "unknown": {"threshold": contract.unknown_threshold, "known_share": calibration.KNOWN_SHARE},
-            "onnx": asdict(proven),
         },
         _plots(reports, confidence, plan.target_risk),
     )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A deployed network as files.
+
+    Attributes:
+        contract: of the model.
+        digest: of the model.
+        weights: as safetensors.
+        onnx: the same network, verified.
+        proof: comparison of the two.
+    """
+
+    contract: Contract
+    digest: str
+    weights: bytes
+    onnx: bytes
+    proof: proof.Proof
+
+    def packaged(self, card: str, content: Mapping[str, Any], plots: Mapping[str, bytes]) -> PackagedModel:
+        """The bundle with its card, and what the run keeps beside it; see `PackagedModel`."""
+        files = {bundles.WEIGHTS: self.weights, bundles.ONNX: self.onnx, bundles.CARD: card.encode()}
+        text = bundles.model_json(self.contract, self.digest, files)
+        return PackagedModel(self.contract, self.digest, files, text, {**content, "onnx": asdict(self.proof)}, plots)
+
+
+def export(
+    deployed: Deployed | DeployedDetector, contract: Contract, batches: Callable[[], Iterable[Pixels]]
+) -> Exported:
+    """Export a network, and verify it on photos.
+
+    Args:
+        deployed: in evaluation mode, on the CPU.
+        contract: of the model.
+        batches: gives the photos, uint8 RGB [n, H, W, 3] each; called once for each of the two.
+
+    Raises:
+        GateError: the ONNX file does not reproduce the network's predictions.
+    """
+    state = {name: tensor.contiguous() for name, tensor in deployed.state_dict().items()}
+    digest = bundles.digest(contract, {name: tensor.numpy().tobytes() for name, tensor in state.items()})
+    weights = save(state)
+    onnx = to_onnx(contract, weights, digest)
+    expected, actual = (proof.outputs(runtime, batches()) for runtime in (_MemoryRuntime(deployed), OnnxRuntime(onnx)))
+    proven = proof.require(proof.compare(contract, expected, actual), bundles.ONNX)
+    return Exported(contract, digest, weights, onnx, proven)
 
 
 def _plots(reports: Sequence[Report], confidence: Sequence[ConfidenceReport], risk: float) -> dict[str, bytes]:
@@ -205,6 +240,7 @@ def _arrays(answers: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
     return {name: values.numpy() for name, values in answers.items()}
 
 
-def _batches(pixels: PixelSource, rows: NDArray[np.int64]) -> Iterator[Pixels]:
-    for start in range(0, len(rows), _BATCH):
-        yield np.ascontiguousarray(pixels[rows[start : start + _BATCH]])
+def photo_batches(pixels: PixelSource, rows: NDArray[np.int64], size: int = _BATCH) -> Iterator[Pixels]:
+    """The photos of some rows in batches, uint8 [n, H, W, 3] each."""
+    for start in range(0, len(rows), size):
+        yield np.ascontiguousarray(pixels[rows[start : start + size]])

@@ -10,7 +10,7 @@ import numpy as np
 from plantml import imaging
 from plantml.concurrency import Progress, in_threads, silent
 from plantml.data import photos
-from plantml.imaging.drawing import DrawnBox, draw_boxes
+from plantml.imaging.drawing import MISSED, RIGHT, WRONG, DrawnBox, draw_boxes
 from plantml.metrics import ClassReport, ValueReport, detection
 from plantml.reporting import charts
 from plantml.validate import box_scoring, box_tables, report
@@ -22,8 +22,8 @@ _SIDE = 560
 _WORST, _CHANGED = 12, 12
 """Photos that are shown."""
 
-_FOUND, _CLASS, _FALSE, _MISSED = "#2e7d32", "#8e24aa", "#c62828", "#f9a825"
-"""Colours of boxes: right ones, those with the wrong class, false and missed ones."""
+_CLASS = "#8e24aa"
+"""Colour of boxes with the wrong class."""
 
 
 def pictures(validation: BoxValidation) -> dict[str, bytes]:
@@ -101,7 +101,7 @@ def _sections(validation: BoxValidation) -> list[dict[str, Any]]:
 def _worst(validation: BoxValidation, progress: Progress) -> list[Photo]:
     """Photos with the most missed, false and wrongly classified boxes."""
     outcomes = validation.outcomes
-    errors = [sum(box.colour != _FOUND for box in _drawn(outcomes, at)) for at in range(outcomes.photos)]
+    errors = [sum(box.colour != RIGHT for box in _drawn(outcomes, at)) for at in range(outcomes.photos)]
     places = [at for at in np.argsort(-np.array(errors), kind="stable")[:_WORST].tolist() if errors[at]]
     shown = []
     for photo in in_threads(functools.partial(_photo, validation), places, validation.pipeline.threads):
@@ -137,7 +137,7 @@ def _photo(validation: BoxValidation, at: int, lines: Sequence[tuple[str, str]] 
     row = validation.photos.rows.row(validation.readable[at], named=True)
     boxes = _drawn(validation.outcomes, at)
     colours = [box.colour for box in boxes]
-    words = ((_FOUND, "found"), (_CLASS, "with the wrong class"), (_FALSE, "false"), (_MISSED, "missed"))
+    words = ((RIGHT, "found"), (_CLASS, "with the wrong class"), (WRONG, "false"), (MISSED, "missed"))
     summary = ", ".join(f"{colours.count(colour)} {word}" for colour, word in words if colour in colours)
     picture = ""
     with contextlib.suppress(*photos.UNREADABLE):
@@ -158,14 +158,14 @@ def _drawn(outcomes: BoxOutcomes, at: int) -> list[DrawnBox]:
     boxes = []
     for place in np.setdiff1d(true, outcomes.match[predicted]).tolist():
         x, y, w, h = outcomes.true_boxes[place].tolist()
-        boxes.append(DrawnBox(x, y, w, h, _MISSED, dashed=True))
+        boxes.append(DrawnBox(x, y, w, h, MISSED, dashed=True))
     for place in predicted.tolist():
         x, y, w, h = outcomes.boxes[place].tolist()
         match, score = int(outcomes.match[place]), outcomes.scores[place]
         wrong = _wrong_classes(outcomes, place, match) if match >= 0 else ""
-        colour = _FALSE if match < 0 else _CLASS if wrong else _FOUND
+        colour = WRONG if match < 0 else _CLASS if wrong else RIGHT
         boxes.append(DrawnBox(x, y, w, h, colour, wrong or f"{score:.2f}"))
-    return sorted(boxes, key=lambda box: box.colour != _FOUND)
+    return sorted(boxes, key=lambda box: box.colour != RIGHT)
 
 
 def _wrong_classes(outcomes: BoxOutcomes, predicted: int, true: int) -> str:

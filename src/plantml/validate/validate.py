@@ -87,9 +87,7 @@ def _validate_labels(
 ) -> ValidationResult:
     pipeline, other = models
     photos = selection.select(refs, _targets(pipeline, other), config)
-    ours = _predict(pipeline, photos.rows, "validating", config, machine)
-    theirs = _predict_other(other, photos, config, machine) if other else None
-    readable = _readable(ours, theirs)
+    ours, theirs, readable = _predictions(models, photos, config, machine)
     outcomes = scoring.outcomes(photos.targets, photos, ours, readable)
     evaluation = scoring.evaluate(outcomes, config)
     comparison = None
@@ -146,9 +144,7 @@ def _validate_boxes(
 ) -> ValidationResult:
     pipeline, other = models
     photos = box_selection.select(refs, _targets(pipeline, other), config)
-    ours = _predict(pipeline, photos.rows, "validating", config, machine)
-    theirs = _predict_other(other, photos, config, machine) if other else None
-    readable = _readable(ours, theirs)
+    ours, theirs, readable = _predictions(models, photos, config, machine)
     contract = pipeline.bundle.contract
     outcomes = box_scoring.outcomes(contract, photos.targets, photos, ours, readable)
     evaluation = box_scoring.evaluate(outcomes, config)
@@ -267,9 +263,15 @@ def _targets(*pipelines: Pipeline | None) -> list[Sequence[Target]]:
     return [each.bundle.contract.targets for each in pipelines if each is not None]
 
 
-def _readable(ours: Predictions, theirs: OtherModel | None) -> list[int]:
-    """Places of the photos with a prediction of every model."""
-    return [at for at in ours.readable if theirs is None or theirs.predictions.items[at].probabilities is not None]
+def _predictions(
+    models: tuple[Pipeline, Pipeline | None], photos: Photos, config: ValidateConfig, machine: Machine
+) -> tuple[Predictions, OtherModel | None, list[int]]:
+    """The predictions of both models, and the places of the photos with a prediction of each."""
+    pipeline, other = models
+    ours = _predict(pipeline, photos.rows, "validating", config, machine)
+    theirs = _predict_other(other, photos, config, machine) if other else None
+    readable = [at for at in ours.readable if theirs is None or theirs.predictions.items[at].probabilities is not None]
+    return ours, theirs, readable
 
 
 def _predict(

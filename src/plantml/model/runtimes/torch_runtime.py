@@ -28,7 +28,7 @@ class TorchRuntime:
             raise MissingExtraError("The torch runtime is not installed", str(error), extra="train") from error
         self._torch, self._device = torch, device
         weights = network.read_weights(bundle.read(bundles.WEIGHTS, cache))
-        deployed = (detector if bundle.contract.detection else network).rebuild(bundle.contract, weights)
+        deployed = detector.rebuild(bundle.contract, weights)
         try:
             self._deployed = deployed.to(device)
         except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
