@@ -21,6 +21,7 @@ from pathlib import Path
 from plantml import storage
 from plantml.about import __version__
 from plantml.errors import AlreadyExistsError, NotFoundError, PlantmlError
+from plantml.imaging import resize
 from plantml.settings import Machine, usable_cores
 from plantml.settings import machine as read_machine
 
@@ -194,6 +195,10 @@ def _processor() -> Iterator[Finding]:
         known.append("no AVX2: networks run several times slower")
     fix = "Choose another machine or processor type." if is_slow else ""
     yield _note("machine", "instructions", ", ".join(known) or "not known: this system does not tell", fix)
+    resizer = resize.implementation()
+    is_slow = resizer == resize.PILLOW
+    fix = "Install a C compiler, then plantml again." if is_slow else ""
+    yield _note("machine", "resizing of photos", resizer + ", about four times as slow as the kernel" * is_slow, fix)
 
 
 def _instructions() -> list[str]:

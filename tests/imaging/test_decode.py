@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, features
 
 from plantml.imaging import EXTENSIONS, MAX_PIXELS, PAD, Fit, ImageError, decode, facts, read, read_picture, thumbnail
+from plantml.imaging import fit as fitting
 from plantml.imaging.decode import MAX_ASPECT
 from plantml.imaging.formats import register_heif
 
@@ -505,7 +506,7 @@ def test_too_little_memory_is_a_reason(photo, monkeypatch):
     def fail(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(Image.Image, "resize", fail)
+    monkeypatch.setattr("plantml.imaging.fit.resize_into", fail)
     with pytest.raises(ImageError, match="memory") as caught:
         decode(photo(WIDTH, HEIGHT), Fit(8, 8))
     assert caught.value.code == "too-large"
@@ -611,14 +612,14 @@ def test_decoding_at_a_smaller_scale_is_close_to_a_full_decode(photo):
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_a_big_jpeg_is_decoded_at_the_smallest_scale_that_keeps_twice_the_size(orientation, photo, monkeypatch):
     decoded = []
-    resize = Image.Image.resize
+    resize_into = fitting.resize_into
 
-    def watch(image, *arguments, **options):
+    def watch(image, *arguments):
         decoded.append(image.size)
-        return resize(image, *arguments, **options)
+        return resize_into(image, *arguments)
 
     data = photo(800, 600, orientation=orientation)
-    monkeypatch.setattr(Image.Image, "resize", watch)
+    monkeypatch.setattr(fitting, "resize_into", watch)
     for side in (45, 48, 55):
         decode(data, Fit(side, side, "pad"))
     assert decoded == [(100, 75), (100, 75), (200, 150)]

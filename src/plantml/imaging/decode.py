@@ -28,6 +28,7 @@ from plantml.imaging.formats import (
     unreadable,
 )
 from plantml.imaging.header import Facts, Origin, facts_of, origin_of
+from plantml.imaging.resize import resized
 
 MAX_ASPECT = 1000
 """Images with a larger aspect ratio are refused, because no model input can represent them."""
@@ -114,7 +115,7 @@ def thumbnail(data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> Image.
         scale = min(1.0, side / max(image_facts.width, image_facts.height))
         size = max(1, round(image_facts.width * scale)), max(1, round(image_facts.height * scale))
         upright = _upright_rgb(image, data, image_facts, size)
-        return shielded(lambda: upright.resize(size, Image.Resampling.BICUBIC))
+        return shielded(lambda: Image.fromarray(resized(upright, size)))
 
 
 def look(data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> tuple[Facts, Origin, Image.Image]:

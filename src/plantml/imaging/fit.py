@@ -10,6 +10,7 @@ from PIL import Image
 
 from plantml.imaging.formats import shielded
 from plantml.imaging.header import Facts
+from plantml.imaging.resize import resize_into, resized
 
 PAD = 128
 """Grey level of padding: mid-grey, which is zero after normalisation with mean 0.5."""
@@ -89,12 +90,14 @@ def fitted(upright: Image.Image, facts: Facts, fit: Fit) -> Pixels:
 
     def work() -> Pixels:
         if fit.mode == "crop":
-            box = _middle(upright.size, fit)
-            return np.asarray(upright.resize((fit.width, fit.height), Image.Resampling.BICUBIC, box))
-        size = fit.scaled(facts.width, facts.height)
-        resized = upright if upright.size == size else upright.resize(size, Image.Resampling.BICUBIC)
-        pixels = np.asarray(resized)
-        return pixels if pixels.shape[:2] == (fit.height, fit.width) else _padded(pixels, fit)
+            return resized(upright, (fit.width, fit.height), _middle(upright.size, fit))
+        width, height = fit.scaled(facts.width, facts.height)
+        if (width, height) == (fit.width, fit.height):
+            return resized(upright, (width, height))
+        canvas = np.full((fit.height, fit.width, 3), PAD, np.uint8)
+        top, left = (fit.height - height) // 2, (fit.width - width) // 2
+        resize_into(upright, canvas[top : top + height, left : left + width])
+        return canvas
 
     return shielded(work)
 
@@ -105,11 +108,3 @@ def _middle(size: tuple[int, int], fit: Fit) -> tuple[float, float, float, float
     width, height = fit.width / scale, fit.height / scale
     left, top = max(0.0, (size[0] - width) / 2), max(0.0, (size[1] - height) / 2)
     return left, top, min(size[0], left + width), min(size[1], top + height)
-
-
-def _padded(pixels: Pixels, fit: Fit) -> Pixels:
-    canvas = np.full((fit.height, fit.width, 3), PAD, np.uint8)
-    height, width = pixels.shape[:2]
-    top, left = (fit.height - height) // 2, (fit.width - width) // 2
-    canvas[top : top + height, left : left + width] = pixels
-    return canvas
