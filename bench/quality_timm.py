@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from bench.quality_recipes import BACKBONE, CLASSES, RECIPES, Recipe, Speed
 from bench.side import Rounds
+from plantml.imaging import Fit
 from plantml.train import weights
 
 
@@ -137,7 +138,7 @@ def network(classes: int, recipe: Recipe) -> nn.Module:
     model: nn.Module = timm.create_model(
         BACKBONE, num_classes=classes, drop_rate=recipe.drop, drop_path_rate=recipe.drop_path
     )
-    backbone = weights.backbone(BACKBONE, pretrained=True, drop_path=0.0, offline=True)
+    backbone = weights.backbone(BACKBONE, weights.Weights(), Fit(224, 224), drop_path=0.0, offline=True)
     missing, unexpected = model.load_state_dict(backbone.state_dict(), strict=False)
     assert set(missing) == {"classifier.weight", "classifier.bias"}
     assert not unexpected

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from plantml.export.onnx import to_onnx
 from plantml.imaging import Fit
 from plantml.model.contract import Architecture, Contract, Origin
-from plantml.model.network import Deployed, PlantNet
+from plantml.model.network import Deployed, PlantNet, bare_backbone
 from plantml.targets import Target
 
 CONTRACT = Contract(
@@ -39,7 +39,9 @@ CONTRACT = Contract(
 @pytest.fixture(scope="module")
 def deployed():
     torch.manual_seed(1)
-    net = PlantNet(CONTRACT.architecture, CONTRACT.targets)
+    net = PlantNet(
+        CONTRACT.architecture, CONTRACT.targets, bare_backbone(CONTRACT.architecture.backbone, CONTRACT.input)
+    )
     net(torch.randint(0, 256, (8, 64, 96, 3), dtype=torch.uint8))  # gives its layers statistics of their own
     net.get_buffer("scale_weight")[:2] = torch.tensor([30.0, 10.0])
     bank = net.eval().embed(torch.randint(0, 256, (7, 64, 96, 3), dtype=torch.uint8)).detach()

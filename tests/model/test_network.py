@@ -76,7 +76,7 @@ def test_rows_stay_rows(monkeypatch):
 
 def test_a_name_without_a_network_is_refused():
     with pytest.raises(ValueError, match="resnet_of_dreams"):
-        network.bare_backbone("resnet_of_dreams")
+        network.bare_backbone("resnet_of_dreams", Fit(64, 64))
 
 
 # --- answers ----------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def test_unknown_is_one_minus_the_mean_cosine_to_the_five_nearest(size):
 def made():
     """A contract, and a network of it whose every tensor is its own."""
     torch.manual_seed(3)
-    backbone = network.bare_backbone("test_efficientnet")
+    backbone = network.bare_backbone("test_efficientnet", Fit(64, 64))
     described = architecture((0.4, 0.5, 0.6), backbone="test_efficientnet", embedding=backbone.num_features, bank=6)
     plain = PlantNet(described, TARGETS, backbone)
     plain.get_buffer("scale_severity").copy_(torch.tensor([3.0, 2.0, 0.0, 9.0]))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from plantml.imaging import Fit
 from plantml.model.contract import Architecture
 from plantml.model.network import PlantNet, bare_backbone
 from plantml.targets import Target
@@ -48,7 +49,7 @@ def test_the_learning_rate_warms_up_and_decays_to_zero(module) -> None:
 
 
 def test_layers_near_the_pixels_learn_slower(module) -> None:
-    backbone = bare_backbone("mobilenetv3_small_050")
+    backbone = bare_backbone("mobilenetv3_small_050", Fit(32, 32))
     stages = depths(backbone)
     assert stages["conv_stem.weight"] < stages["blocks.0.0.conv_dw.weight"] < stages["blocks.5.0.conv.weight"]
     trained = module(backbone, backbone.num_features, layer_decay=0.5, lr=1.0, backbone_lr=0.1)

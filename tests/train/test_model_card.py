@@ -98,6 +98,8 @@ def written(version, validated, **changes):
         "where": "",
         "backbone": "resnet18",
         "pretrained": True,
+        "weights": "",
+        "weights_sha256": "",
         "mode": "finetune",
         "epochs": 4,
         "batch_size": 8,

@@ -6,7 +6,7 @@ the same of boxes.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plantml.errors import InputError
+from plantml.imaging import Fit
 from plantml.model.bundle import WEIGHTS
 from plantml.model.contract import Architecture, Combinations, Contract
 from plantml.targets import Target, tied, valid_combinations
@@ -80,7 +81,7 @@ class PlantNet(PhotoNet):
     Args:
         architecture: see `contract.Architecture`.
         targets: what to predict, in order.
-        backbone: the network itself; built by name, without weights, if not given.
+        backbone: the network itself, see `bare_backbone`.
         dropout: share of embedding features dropped before the heads while training.
     """
 
@@ -88,11 +89,11 @@ class PlantNet(PhotoNet):
         self,
         architecture: Architecture,
         targets: Sequence[Target],
-        backbone: nn.Module | None = None,
+        backbone: nn.Module,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(architecture, targets)
-        self.backbone = backbone if backbone is not None else bare_backbone(architecture.backbone)
+        self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict({target.name: nn.Linear(architecture.embedding, target.size) for target in targets})
 
@@ -293,13 +294,37 @@ def check_backbone(name: str) -> None:
         raise ValueError(name)
 
 
-def bare_backbone(name: str, *, drop_path: float = 0.0) -> nn.Module:
-    """A timm backbone without classifier and without weights. Raises `ValueError` for an unknown name."""
+def bare_backbone(name: str, fit: Fit, *, drop_path: float = 0.0) -> nn.Module:
+    """A timm backbone without classifier and without weights, for photos of a size.
+
+    Raises:
+        ValueError: timm has no such model.
+        InputError: the model cannot take that size.
+    """
     import timm
 
     check_backbone(name)
-    backbone: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=drop_path)
+    options = {"num_classes": 0, "drop_path_rate": drop_path, **size_options(name, fit)}
+    try:
+        backbone: nn.Module = timm.create_model(name, pretrained=False, **options)
+    except AssertionError as error:
+        raise _unfit(name, fit, str(error)) from error
+    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", (1, 1))
+    if fit.height % patch[0] or fit.width % patch[1]:
+        raise _unfit(name, fit, f"it cuts photos into patches of {patch[1]} x {patch[0]}")
     return backbone
+
+
+def size_options(name: str, fit: Fit) -> dict[str, Any]:
+    """Arguments of `timm.create_model` for a size of photos: of transformers, whose positions are learnt by place."""
+    import timm
+
+    config: Any = timm.models.get_pretrained_cfg(name)
+    return {"img_size": (fit.height, fit.width)} if getattr(config, "fixed_input_size", False) else {}
+
+
+def _unfit(name: str, fit: Fit, why: str) -> InputError:
+    return InputError(f"{name} cannot take photos of {fit.width} x {fit.height} pixels", why, "Choose another --size.")
 
 
 def read_weights(data: bytes) -> dict[str, Tensor]:
@@ -314,7 +339,8 @@ def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> Deployed:
     """The deployed classifier of a contract and its weights, in evaluation mode. Raises as `load_checked`."""
 
     def build() -> Deployed:
-        net = PlantNet(contract.architecture, contract.targets)
+        backbone = bare_backbone(contract.architecture.backbone, contract.input)
+        net = PlantNet(contract.architecture, contract.targets, backbone)
         bank = torch.zeros(contract.architecture.bank, contract.architecture.embedding)
         return Deployed(net, contract.temperatures, bank, contract.combinations, contract.biases)
 

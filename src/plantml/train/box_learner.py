@@ -80,7 +80,7 @@ class BoxLearner(Learner):
     def untrained(plan: Plan, *, offline: bool) -> CentreNet:
         """See `Learner.untrained`."""
         torch.manual_seed(plan.seed)
-        backbone = weights.features(plan.backbone, pretrained=plan.pretrained and not plan.parent, offline=offline)
+        backbone = weights.features(plan.backbone, weights.of(plan), plan.input, offline=offline)
         net = CentreNet(architecture(plan), plan.targets, backbone)
         net.has_fixed_statistics = plan.train_photos < _FEW_PHOTOS and (plan.pretrained or bool(plan.parent))
         return net.train().to(memory_format=torch.channels_last)

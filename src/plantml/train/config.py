@@ -19,6 +19,10 @@ class FixedSettings(Config):
 
     where: str = option("", "Use only photos that match a condition on columns.", metavar="CONDITION")
     pretrained: bool = Field(default=True, description="Start from pretrained weights.")
+    weights: str = option(
+        "", "Pretrained weights of the backbone: .safetensors or a torch state dict, as a file or URL, or hf-hub:NAME.",
+        metavar="WEIGHTS", shown="those that timm knows",
+    )  # fmt: skip
     warm_start: str = option(
         "", "Start from the weights of a run, a bundle or REGISTRY/NAME@ALIAS; classes are joined by name.",
         flag="from", metavar="MODEL",
@@ -56,9 +60,12 @@ class FixedSettings(Config):
     seed: Seed = option(0, "Random seed.")
 
     @model_validator(mode="after")
-    def _check_fold(self) -> Self:
+    def _check(self) -> Self:
         if self.fold > self.folds:
             raise ValueError(f"there is no fold {self.fold} of {self.folds} folds")
+        if self.weights and (self.warm_start or not self.pretrained):
+            other = "from" if self.warm_start else "pretrained=false"
+            raise ValueError(f"weights and {other} exclude each other: a backbone starts from one of them")
         return self
 
 

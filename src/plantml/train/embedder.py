@@ -22,7 +22,7 @@ FIT = Fit(224, 224)
 class _Embedder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        backbone = weights.backbone(weights.DEFAULT, pretrained=True, drop_path=0.0, offline=True)
+        backbone = weights.backbone(weights.DEFAULT, weights.Weights(), FIT, drop_path=0.0, offline=True)
         mean, std = weights.statistics(weights.DEFAULT)
         architecture = Architecture(backbone=weights.DEFAULT, embedding=1, mean=mean, std=std, bank=0)
         self.net = PlantNet(architecture, (), backbone)

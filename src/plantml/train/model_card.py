@@ -12,6 +12,7 @@ from plantml.reporting import documents
 from plantml.targets import Target
 from plantml.train.calibration_report import ConfidenceReport
 from plantml.train.plan import Plan
+from plantml.train.weights import HUB
 from plantml.validate.slices import Slice
 
 FEW = 20
@@ -60,8 +61,8 @@ def header(contract: Contract, digest: str, plan: Plan, reports: Sequence[Report
     metadata: dict[str, Any] = {"library_name": "plantml", "tags": ["plants", "plantml", "onnx"]}
     if any(target.kind != "value" for target in contract.targets):
         metadata["pipeline_tag"] = "image-classification"
-    if plan.pretrained:
-        metadata["base_model"] = _base_model(plan.backbone)
+    if plan.pretrained and (base := _base_model(plan)):
+        metadata["base_model"] = base
     metadata["datasets"] = [dataset]
     metadata["metrics"] = sorted(
         {_HF_METRICS[name] for report in reports for name in report.scores if name in _HF_METRICS}
@@ -76,12 +77,14 @@ def header(contract: Contract, digest: str, plan: Plan, reports: Sequence[Report
     return metadata
 
 
-def _base_model(backbone: str) -> str:
-    """The backbone's name on the hub."""
+def _base_model(plan: Plan) -> str:
+    """The name on the hub of what the training started from; empty for weights from elsewhere."""
+    if plan.weights:
+        return plan.weights.removeprefix(HUB) if plan.weights.startswith(HUB) else ""
     import timm
 
-    config: Any = timm.models.get_pretrained_cfg(backbone)
-    return str(getattr(config, "hf_hub_id", None) or f"timm/{backbone}")
+    config: Any = timm.models.get_pretrained_cfg(plan.backbone)
+    return str(getattr(config, "hf_hub_id", None) or f"timm/{plan.backbone}")
 
 
 def _result(report: Report, kind: str, dataset: str, contract: Contract) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Plan(FixedSettings):
         tile: pixels of the tiles that are trained on; 0 for whole photos.
         targets: to predict.
         parent: digest of the bundle of a warm start; empty for none.
+        weights_sha256: of the pretrained weights that were named; empty for none.
         batch_size: photos per step, over all devices.
         epoch_photos: photos per epoch: all, or a random sample where the budget allows no full epoch.
         class_weights: of the loss, by target.
@@ -66,6 +67,7 @@ class Plan(FixedSettings):
     val_photos: int
     backbone: str
     parent: str
+    weights_sha256: str = ""
     input: Fit
     epochs: int
     patience: int

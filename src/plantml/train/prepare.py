@@ -121,9 +121,7 @@ def scale_values(net: PhotoNet, labels: Mapping[str, NDArray[Any]]) -> None:
 def untrained(plan: Plan, *, offline: bool) -> PlantNet:
     """The network with randomly initialised heads, which depend on the seed only."""
     torch.manual_seed(plan.seed)
-    # The weights of a parent bundle replace pretrained ones.
-    pretrained = plan.pretrained and not plan.parent
-    backbone = weights.backbone(plan.backbone, pretrained=pretrained, drop_path=plan.drop_path, offline=offline)
+    backbone = weights.backbone(plan.backbone, weights.of(plan), plan.input, drop_path=plan.drop_path, offline=offline)
     net = PlantNet(architecture(plan, backbone), plan.targets, backbone, plan.dropout)
     return net.to(memory_format=torch.channels_last)
 

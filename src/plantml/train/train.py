@@ -24,6 +24,7 @@ from plantml.train import (
     probe,
     throughput,
     warm_start,
+    weights,
 )
 from plantml.train.config import TrainConfig
 from plantml.train.history import History
@@ -74,8 +75,11 @@ def make_plan(version: Selection, config: TrainConfig, machine: Machine, *, meas
     """
     throughput.check_device(config.device)
     parent = references.find(config.warm_start) if config.warm_start else None
-    inputs = PlanInputs(version, throughput.hardware(machine.threads), None, parent)
+    sha256 = weights.identify(config.weights, offline=machine.offline).sha256 if config.weights else ""
+    inputs = PlanInputs(version, throughput.hardware(machine.threads), None, parent, sha256)
     plan = planning.plan(config, inputs)
+    if config.weights:  # before photos are decoded: do they fit?
+        weights.backbone(plan.backbone, weights.of(plan), plan.input, drop_path=0.0, offline=machine.offline)
     if not measured:
         return plan
     allocator.keep_freed_memory()
