@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -60,13 +60,22 @@ Duration = Annotated[
 MaxFailures = Annotated[
     Annotated[int, Field(ge=0)] | str, Field(json_schema_extra={"words": "a whole number, or a share like 2%"})
 ]
-"""How many failures still end well; see `predict.records.allowed_failures`."""
+"""How many failures still end well; see `model.records.allowed_failures`."""
 
 RESAMPLES = 2000
 """Of a bootstrap, where no other number is set."""
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """Of random choices: what torch and numpy both take."""
+
+OVERLAP = 0.2
+"""Overlap of neighbouring tiles, as a share of their size, where none is set."""
+
+MIN_TILE = 16
+"""Side of the smallest tile, pixels."""
+
+Tile = Literal[0] | Annotated[int, Field(ge=MIN_TILE, le=65_536)] | None
+"""Side of the tiles that a model looks at, pixels; 0 for whole photos only; `None` for those that it was trained on."""
 
 
 class Config(BaseModel):

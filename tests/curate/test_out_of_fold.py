@@ -61,12 +61,12 @@ def cross_validate(trays, finder, tmp_path, monkeypatch):
             # A photo that it was trained on would be a KeyError.
             pipelines[str(run)] = finder(dict.fromkeys(numbers, ANSWERS), f"fold{number}")
 
-        def open_model(url, cache):
+        def open_pipeline(url, cache, threads):
             if url not in pipelines:
                 raise NotFoundError("no model", "")
-            return pipelines[url].bundle, pipelines[url].runtime
+            return pipelines[url]
 
-        monkeypatch.setattr(out_of_fold, "open_model", open_model)
+        monkeypatch.setattr(out_of_fold, "open_pipeline", open_pipeline)
         return str(tmp_path / "run")
 
     return make
@@ -133,14 +133,14 @@ def test_an_edited_plan_and_an_unfinished_fold_are_refused(cross_validate, trays
     with pytest.raises(InputError, match="not as it was written"):
         out_of_fold.open_folds(url, trays, machine())
     plan.write_bytes(written)
-    opened = out_of_fold.open_model
+    opened = out_of_fold.open_pipeline
 
-    def unfinished(run, cache):
+    def unfinished(run, **options):
         if run.endswith("fold-2"):
             raise NotFoundError("no model", "")
-        return opened(run, cache)
+        return opened(run, **options)
 
-    monkeypatch.setattr(out_of_fold, "open_model", unfinished)
+    monkeypatch.setattr(out_of_fold, "open_pipeline", unfinished)
     with pytest.raises(InputError, match="not finished"):
         out_of_fold.open_folds(url, trays, machine())
 

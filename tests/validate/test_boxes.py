@@ -4,9 +4,14 @@ import json
 
 import polars as pl
 import pytest
+from tests.detect.conftest import DETECTOR, Spots
 
+import plantml
 from plantml.data import versions
+from plantml.detect import session
 from plantml.errors import InputError, UsageError
+from plantml.model.bundle import Bundle
+from plantml.registry import references
 from plantml.validate import box_report, report, results
 
 LEFT, RIGHT, FAR = (2, 2, 10, 10), (18, 2, 10, 10), (18, 18, 8, 8)
@@ -187,3 +192,41 @@ def test_options_for_whole_photos_are_wrong_usage(draw, finder, judged, tmp_path
 def test_models_of_different_tasks_are_not_compared(draw, finder, painted, judged):
     with pytest.raises(UsageError, match="cannot be compared"):
         judged(draw(TRUTH), finder(ANSWERS), painted())
+
+
+def test_a_model_of_tiles_finds_the_same_boxes_everywhere(draw, cli, tmp_path, monkeypatch):
+    (tmp_path / "model").write_bytes(b"")
+    contract = DETECTOR.model_copy(update={"detection": DETECTOR.detection.model_copy(update={"tile": 16})})
+    bundle = Bundle(str(tmp_path / "model"), contract, "d" * 64, {})
+    for module in (references, session):
+        monkeypatch.setattr(module, "open_model", lambda *_, **__: (bundle, Spots()))
+    monkeypatch.setattr(box_report, "pictures", lambda _: {})  # takes seconds
+    data = draw(TRUTH)
+
+    def detected(*options):
+        result = cli("detect", data, "--model", "m", "--overlap", "0.2", *options)
+        return [json.loads(line) for line in result.out.splitlines()]
+
+    records, whole = detected(), detected("--tile", "0")
+    assert detected("--tile", "16") == records != whole
+    paths = [record["image"] for record in records]
+    assert plantml.load("m").predict(paths).records == records
+    assert plantml.load("m", tile=0).predict(paths).records == whole
+    for number, (options, wanted) in enumerate([((), records), (("--tile", "0"), whole)]):
+        out = tmp_path / f"out{number}"
+        result = cli("validate", data, "--model", "m", "--out", out, *options)
+        assert result.code == 0, result.err
+        rows = pl.read_parquet(out / "predictions.parquet").filter(pl.col("score").is_not_null())
+        ours = rows.sort("name", "x", "y", "w", "h").select("image_id", "x", "y", "w", "h", "score").rows()
+        theirs = sorted(
+            (record["image_id"], *(box[side] for side in "xywh"), box["score"])
+            for record in wanted
+            for box in record["boxes"]
+        )
+        assert len(ours) > 20
+        assert sorted(ours) == [pytest.approx(each) for each in theirs]
+
+
+def test_tiles_are_for_models_that_find_boxes(paint, painted, judged):
+    with pytest.raises(UsageError, match="--tile"):
+        judged(paint([("rust", "rust", {})]), painted(), tile=64)

@@ -17,7 +17,8 @@ from plantml.concurrency import batched, in_threads
 from plantml.errors import UsageError
 from plantml.model.contract import Contract
 from plantml.model.pipeline import BATCH, Pipeline, Prediction
-from plantml.registry.references import open_model
+from plantml.registry.references import open_pipeline
+from plantml.settings import MIN_TILE
 
 ImageInput: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
 """A URL, a path, the bytes of an image file, a Pillow image, or RGB pixels: uint8 [H, W, 3]."""
@@ -92,6 +93,7 @@ def load(
     threads: int | None = None,
     batch: int = BATCH,
     top_k: int = 5,
+    tile: int | None = None,
 ) -> Model:
     """Load a model.
 
@@ -103,9 +105,11 @@ def load(
         threads: images processed at the same time; all usable cores if not given.
         batch: batch size.
         top_k: classes listed for each class target.
+        tile: size of the tiles of large photos, in pixels, as `plantml detect --tile` has it; 0: only whole photos; if
+            not given, those that the model was trained on.
 
     Raises:
-        UsageError: `threads`, `batch` or `top_k` is not a whole number above 0.
+        UsageError: `threads`, `batch` or `top_k` is not a whole number above 0, or `tile` is neither 0 nor at least 16.
         NotFoundError: there is no model.
         InputError: the model is damaged, or made by a newer plantml.
     """
@@ -116,8 +120,20 @@ def load(
             raise UsageError(
                 f"{name} is {number!r}", "it is a whole number above 0", f"Change {name}, or leave it out."
             )
-    bundle, opened = open_model(str(ref), runtime=runtime, device=device, cache=machine.cache())
-    pipeline = Pipeline(bundle, opened, threads=threads, batch=batch, top_k=top_k)
+    if tile is not None and (not isinstance(tile, int) or tile < 0 or 0 < tile < MIN_TILE):
+        raise UsageError(
+            f"tile is {tile!r}", f"it is 0 or a whole number from {MIN_TILE} on", "Change tile, or leave it out."
+        )
+    pipeline = open_pipeline(
+        str(ref),
+        runtime=runtime,
+        device=device,
+        cache=machine.cache(),
+        tile=tile,
+        threads=threads,
+        batch=batch,
+        top_k=top_k,
+    )
     return Model(str(ref), device, pipeline)
 
 

@@ -115,7 +115,13 @@ def validate(
     def opened(model: ModelInput) -> Model:
         if isinstance(model, Model):
             return model
-        return load(model_ref(model), runtime=resolved.runtime, device=resolved.device, batch=resolved.batch)
+        return load(
+            model_ref(model),
+            runtime=resolved.runtime,
+            device=resolved.device,
+            batch=resolved.batch,
+            tile=resolved.tile,
+        )
 
     several = [datasets] if isinstance(datasets, (Dataset, str, Path)) else datasets
     other = against if against is not None else resolved.against

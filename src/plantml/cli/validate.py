@@ -69,17 +69,17 @@ def validate(
 
 
 def _open(console: Console, ref: str, config: ValidateConfig) -> "Pipeline":
-    from plantml.model.pipeline import Pipeline
-    from plantml.registry.references import open_model
+    from plantml.registry.references import open_pipeline
 
-    bundle, opened = open_model(ref, runtime=config.runtime, device=config.device, cache=console.machine.cache())
-    detection = bundle.contract.detection
-    if detection is not None and detection.tile:
-        console.warn(
-            f"{bundle.place} learnt from tiles of {detection.tile} pixels, and `validate` looks at whole photos: scores"
-            " are too low. Validate on a dataset of tiles, such as RUN/tiles."
-        )
-    return Pipeline(bundle, opened, threads=console.machine.threads, batch=config.batch)
+    return open_pipeline(
+        ref,
+        runtime=config.runtime,
+        device=config.device,
+        cache=console.machine.cache(),
+        tile=config.tile,
+        threads=console.machine.threads,
+        batch=config.batch,
+    )
 
 
 def _show(page: Page, result: "ValidationResult") -> None:

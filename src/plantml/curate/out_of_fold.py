@@ -19,7 +19,7 @@ from plantml.errors import InputError, NotFoundError
 from plantml.metrics.detection import Detections
 from plantml.model.pipeline import Pipeline
 from plantml.parsing import parse_yaml
-from plantml.registry.references import open_model
+from plantml.registry.references import open_pipeline
 from plantml.settings import Machine
 from plantml.storage import checksums
 from plantml.targets import Target
@@ -79,15 +79,14 @@ def open_folds(url: str, version: Version, machine: Machine) -> list[Fold]:
     for number in range(1, int(plan["folds"]) + 1):
         plan, run = _plan(url, number), _run(url, number)
         try:
-            bundle, runtime = open_model(run, cache=machine.cache())
+            pipeline = open_pipeline(run, cache=machine.cache(), threads=machine.threads)
         except NotFoundError as error:
             raise InputError(
                 f"The cross-validation {url} is not finished", f"fold {number} has no model",
                 "Repeat the command that trains it: it resumes.",
             ) from error  # fmt: skip
-        if bundle.contract.detection is None:
+        if pipeline.bundle.contract.detection is None:
             raise InputError(f"The models of {url} find no boxes", "they were trained on labels of photos", _AGAIN)
-        pipeline = Pipeline(bundle, runtime, threads=machine.threads)
         opened.append(Fold(pipeline, _held_out(url, version, plan)))
     return opened
 

@@ -1,10 +1,8 @@
 """Settings of `plantml detect`."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from plantml.settings import Config, Duration, MaxFailures, option
+from plantml.settings import OVERLAP, Config, Duration, MaxFailures, Tile, option
 
 STDOUT = "-"
 
@@ -41,11 +39,11 @@ class DetectConfig(Config):
     tta: bool = option(
         default=False, description="Use test-time augmentation: average over flips and rotations. 4 to 8 times slower."
     )
-    tile: Literal[0] | Annotated[int, Field(ge=16, le=65_536)] | None = option(
+    tile: Tile = option(
         None, "Also predict, or find objects, on tiles of this size, in pixels; 0: only whole photos.",
         metavar="PIXELS", shown="those that the model was trained on",
     )  # fmt: skip
-    overlap: float = option(0.2, "Overlap of neighbouring tiles, as a share of the tile size.", ge=0, le=0.9)
+    overlap: float = option(OVERLAP, "Overlap of neighbouring tiles, as a share of the tile size.", ge=0, le=0.9)
     similar: str | None = option(None, "Add the most similar photos of a dataset to each record.", metavar="DATASET")
     neighbours: int = option(5, "Number of similar photos per record.", ge=1, le=100)
     advice: str | None = option(

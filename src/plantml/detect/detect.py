@@ -19,7 +19,7 @@ from plantml.detect.shards import Part, Shard
 from plantml.detect.sources import Sources
 from plantml.detect.writers import OutputRow, to_line
 from plantml.errors import InputError
-from plantml.imaging import Tiling
+from plantml.model import tiled_pipeline
 from plantml.model.bundle import Bundle
 from plantml.model.pipeline import BATCH, Pipeline, Prediction
 from plantml.model.records import allowed_failures, failed
@@ -31,19 +31,19 @@ __all__ = ["STDOUT", "DetectConfig", "Detection", "build_pipeline", "check", "de
 
 def build_pipeline(bundle: Bundle, runtime: Runtime, config: DetectConfig, threads: int) -> Pipeline:
     """The pipeline for a configuration."""
-    batch = config.batch or BATCH
     if config.tta:
         from plantml.detect.tta import AveragedRuntime
 
         runtime = AveragedRuntime(runtime)
-    detection = bundle.contract.detection
-    tile = detection.tile if config.tile is None and detection is not None else config.tile
-    if not tile:
-        return Pipeline(bundle, runtime, threads=threads, batch=batch, top_k=config.top_k)
-    from plantml.detect.tiles import TiledPipeline
-
-    tiling = Tiling(tile, config.overlap)
-    return TiledPipeline(bundle, runtime, tiling=tiling, threads=threads, batch=batch, top_k=config.top_k)
+    return tiled_pipeline.build_pipeline(
+        bundle,
+        runtime,
+        tile=config.tile,
+        overlap=config.overlap,
+        threads=threads,
+        batch=config.batch or BATCH,
+        top_k=config.top_k,
+    )
 
 
 def detect(

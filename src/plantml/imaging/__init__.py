@@ -1,6 +1,6 @@
 """Decoding photos, and contact sheets."""
 
-from plantml.imaging.decode import cut, decode, facts, full, look, read, read_picture, thumbnail
+from plantml.imaging.decode import Photo, cut, decode, facts, full, look, read, read_picture, thumbnail
 from plantml.imaging.fit import PAD, Fit, FitMode, Pixels, corners_of_crop
 from plantml.imaging.formats import EXTENSIONS, MAX_PIXELS, SUFFIXES, ImageError
 from plantml.imaging.header import Facts, Origin
@@ -17,6 +17,7 @@ __all__ = [
     "FitMode",
     "ImageError",
     "Origin",
+    "Photo",
     "Pixels",
     "Tiling",
     "corners_of_crop",

@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -35,6 +36,9 @@ MAX_ASPECT = 1000
 
 # MAX_PIXELS applies, with a proper reason; Pillow's warning would only be noise.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+Photo: TypeAlias = bytes | Image.Image
+"""The bytes of an image file, or a picture that Pillow has opened or created."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -89,18 +93,19 @@ def full(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         return np.array(_upright_rgb(image, data, image_facts, (image_facts.width, image_facts.height)))
 
 
-def cut(data: bytes, boxes: Sequence[tuple[int, int, int, int]], fit: Fit) -> Iterator[Pixels]:
+def cut(photo: Photo, boxes: Sequence[tuple[int, int, int, int]], fit: Fit) -> Iterator[Pixels]:
     """Decode parts of the upright photo, each as input of a model: uint8 RGB [fit.height, fit.width, 3].
 
     Args:
-        data: the bytes of the file.
+        photo: the bytes of the file, or a picture that Pillow has opened or created.
         boxes: left, top, right, bottom of each part, pixels of the upright photo.
         fit: the geometry of the model.
 
     Raises:
         ImageError: the bytes cannot be decoded, or the image is refused.
     """
-    with _opened(data, MAX_PIXELS) as image:
+    data = photo if isinstance(photo, bytes) else b""
+    with _opened(photo, MAX_PIXELS) if isinstance(photo, bytes) else shielded(photo.copy) as image:
         image_facts = facts_of(image)
         upright = _upright_rgb(image, data, image_facts, (image_facts.width, image_facts.height))
         for box in boxes:

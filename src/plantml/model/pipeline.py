@@ -7,7 +7,6 @@ memory does not grow with the number of images.
 """
 
 import hashlib
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property, partial
@@ -21,7 +20,7 @@ from PIL import Image
 from plantml import imaging, storage
 from plantml.concurrency import batched, in_threads
 from plantml.errors import DamagedError, InputError, NotFoundError, PlantmlError, RefusedError
-from plantml.imaging import ImageError, Pixels
+from plantml.imaging import ImageError, Photo, Pixels, Tiling
 from plantml.model.bundle import Bundle
 from plantml.model.records import Decision, Reader, Record, failed, worst
 from plantml.model.runtimes import Outputs, Runtime, TwoStageRuntime
@@ -87,6 +86,8 @@ class Pipeline:
         threads: images processed at the same time.
         batch: batch size.
         top_k: classes to list per class target.
+        weakest: score from which boxes are in the records, if below the model's threshold.
+        tiling: how photos are cut; `None` for whole photos.
     """
 
     bundle: Bundle
@@ -95,10 +96,12 @@ class Pipeline:
     threads: int = 2
     batch: int = BATCH
     top_k: int = 5
+    weakest: float = 1.0
+    tiling: Tiling | None = None
 
     @cached_property
     def _reader(self) -> Reader:
-        return Reader(self.bundle.contract, self.top_k)
+        return Reader(self.bundle.contract, self.top_k, self.weakest)
 
     @cached_property
     def _crop_reader(self) -> Reader:
@@ -139,16 +142,17 @@ class Pipeline:
         """Predictions for pictures that Pillow has opened or created. Their records have no URL and no `image_id`."""
         fit = self.bundle.contract.input
         predictions = self._predict([("", partial(imaging.read_picture, picture, fit), None) for picture in pictures])
-        if not isinstance(self.runtime, TwoStageRuntime):
-            return predictions
-        return [self._refined(each, _as_png(picture)) for each, picture in zip(predictions, pictures, strict=True)]
+        return [
+            self._refined(prediction, picture) if prediction.failure is None else prediction
+            for prediction, picture in zip(predictions, pictures, strict=True)
+        ]
 
-    def _refined(self, prediction: Prediction, data: bytes) -> Prediction:
+    def _refined(self, prediction: Prediction, photo: Photo) -> Prediction:
         """The prediction after a second look at the photo: with a model of two stages, at each of its boxes.
 
         Args:
             prediction: from the whole photo, not failed.
-            data: the bytes of the photo, from which boxes are cut at its full resolution.
+            photo: from which boxes are cut at its full resolution.
         """
         runtime, record = self.runtime, prediction.record
         if not isinstance(runtime, TwoStageRuntime) or not record.boxes:
@@ -160,7 +164,7 @@ class Pipeline:
             for box in record.boxes
         ]
         boxes = []
-        crops = imaging.cut(data, corners, runtime.bundle.contract.input)
+        crops = imaging.cut(photo, corners, runtime.bundle.contract.input)
         for part in batched(zip(record.boxes, crops, strict=True), self.batch):
             outputs = runtime.classifier.run(np.stack([pixels for _, pixels in part]))
             for row, (box, _) in enumerate(part):
@@ -204,12 +208,6 @@ class Pipeline:
         record = Record(url, image_id, *size, self.bundle.digest, targets, (), decision, unknown, None)
         probabilities = {target.name: outputs[f"target.{target.name}"][row] for target in self.bundle.contract.targets}
         return Prediction(record, probabilities, outputs["embedding"][row])
-
-
-def _as_png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _digest(data: bytes | PlantmlError) -> str | None:

@@ -94,10 +94,11 @@ class Reader:
     Args:
         contract: of the model.
         top_k: classes to list per class target, best first.
+        weakest: score from which boxes are read, if below the model's threshold.
     """
 
-    def __init__(self, contract: Contract, top_k: int = 5) -> None:
-        self.contract, self.top_k = contract, top_k
+    def __init__(self, contract: Contract, top_k: int = 5, weakest: float = 1.0) -> None:
+        self.contract, self.top_k, self.weakest = contract, top_k, weakest
         self._pair = tied(contract.heads)
         self._seen = set(contract.combinations.seen) if contract.combinations else None
 
@@ -119,7 +120,7 @@ class Reader:
         detection = self.contract.detection
         assert detection is not None
         scores = [_rounded(score) for score in outputs["score"][row]]
-        number = sum(score >= detection.threshold for score in scores)
+        number = sum(score >= min(self.weakest, detection.threshold) for score in scores)
         corners = self.contract.input.placement(width, height).to_photo(outputs["boxes"][row, :number])
         low, high = corners[:, :2].clip(0, [width, height]), (corners[:, :2] + corners[:, 2:]).clip(0, [width, height])
         sides = np.hstack([low, high - low]).round(2)

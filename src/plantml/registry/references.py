@@ -10,7 +10,9 @@ from plantml.model import bundle as bundles
 from plantml.model import runtimes
 from plantml.model.bundle import Bundle
 from plantml.model.contract import AGAIN
+from plantml.model.pipeline import BATCH, Pipeline
 from plantml.model.runtimes import Runtime
+from plantml.model.tiled_pipeline import build_pipeline
 from plantml.registry import ledger
 
 
@@ -35,6 +37,22 @@ def open_model(
     """Open a model and its runtime. Like `runtimes.open_model`, and also takes versions of a registry."""
     with _explaining_missing_version(ref):
         return runtimes.open_model(_version(ref, cache) or ref, runtime=runtime, device=device, cache=cache)
+
+
+def open_pipeline(
+    ref: str,
+    *,
+    runtime: str = "auto",
+    device: str = "cpu",
+    cache: storage.Cache | None = None,
+    tile: int | None = None,
+    threads: int,
+    batch: int = BATCH,
+    top_k: int = 5,
+) -> Pipeline:
+    """The pipeline of a model: see `open_model` and `build_pipeline`."""
+    bundle, opened = open_model(ref, runtime=runtime, device=device, cache=cache)
+    return build_pipeline(bundle, opened, tile=tile, threads=threads, batch=batch, top_k=top_k)
 
 
 def _version(ref: str, cache: storage.Cache | None) -> Bundle | None:

@@ -18,6 +18,7 @@ from plantml.data import versions
 from plantml.data.manifest import Version
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError
 from plantml.model.pipeline import Pipeline
+from plantml.model.tiled_pipeline import build_pipeline
 from plantml.registry.references import open_model
 from plantml.retrain.class_alignment import align_classes
 from plantml.retrain.config import RetrainConfig
@@ -188,7 +189,7 @@ class Work:
         """The pipeline of a model, aligned to all classes of the dataset."""
         bundle, runtime = open_model(ref, cache=self.machine.cache())
         bundle, runtime = align_classes(bundle, runtime, versions.load(self.result("split")["dataset"]).targets)
-        return Pipeline(bundle, runtime, threads=self.machine.threads)
+        return build_pipeline(bundle, runtime, threads=self.machine.threads)
 
 
 def _file(name: str) -> str:

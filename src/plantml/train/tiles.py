@@ -10,10 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from plantml.imaging import Tiling
+from plantml.settings import OVERLAP
 from plantml.train.selection import Selection
-
-OVERLAP = 0.2
-"""Of neighbouring tiles, as a share of their size; as in detection."""
 
 VISIBLE = 0.35
 """Share of a box that a tile must show for the box to be learnt there."""

@@ -29,14 +29,11 @@ WEAKEST = 0.01
 def predictor(pipeline: Pipeline) -> Callable[[Sequence[tuple[str, bytes | PlantmlError]]], list[Prediction]]:
     """`Pipeline.predict_bytes` with all boxes; those of the record itself, and their counts, are left out."""
     contract = pipeline.bundle.contract
-    assert contract.detection is not None
-    threshold = contract.detection.threshold
-    detection = contract.detection.model_copy(update={"threshold": min(WEAKEST, threshold)})
-    bundle = replace(pipeline.bundle, contract=contract.model_copy(update={"detection": detection}))
-    every = replace(pipeline, bundle=bundle, top_k=max((target.size for target in contract.targets), default=1))
+    classes = max((target.size for target in contract.targets), default=1)
+    every = replace(pipeline, weakest=WEAKEST, top_k=classes)
 
     def predict(sources: Sequence[tuple[str, bytes | PlantmlError]]) -> list[Prediction]:
-        return [_with_outputs(contract, each, threshold) for each in every.predict_bytes(sources)]
+        return [_with_outputs(contract, each) for each in every.predict_bytes(sources)]
 
     return predict
 
@@ -69,7 +66,8 @@ def _widths(contract: Contract) -> dict[str, int]:
     return {"boxes": 4, "score": 1, "decision": 1, **{f"target.{each.name}": each.size for each in contract.targets}}
 
 
-def _with_outputs(contract: Contract, prediction: Prediction, threshold: float) -> Prediction:
+def _with_outputs(contract: Contract, prediction: Prediction) -> Prediction:
+    assert contract.detection is not None
     record = prediction.record
     if record.failure is not None:
         return prediction
@@ -84,7 +82,7 @@ def _with_outputs(contract: Contract, prediction: Prediction, threshold: float) 
     }
     widths = _widths(contract)
     arrays = {name: np.array(values, np.float32).reshape(count, widths[name]) for name, values in outputs.items()}
-    decision = worst(box["decision"] for box in record.boxes if box["score"] >= threshold)
+    decision = worst(box["decision"] for box in record.boxes if box["score"] >= contract.detection.threshold)
     return replace(prediction, record=replace(record, boxes=(), counts=None, decision=decision), probabilities=arrays)
 
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from plantml.settings import RESAMPLES, Config, MaxFailures, Seed, option
+from plantml.settings import RESAMPLES, Config, MaxFailures, Seed, Tile, option
 
 
 class ValidateConfig(Config):
@@ -37,6 +37,10 @@ class ValidateConfig(Config):
     max_failures: MaxFailures = option(
         "0", "Failures tolerated before the exit code is 5, as a number or a share.", metavar="N|N%"
     )
+    tile: Tile = option(
+        None, "Find boxes on tiles of this size, in pixels; 0: only on whole photos.",
+        metavar="PIXELS", shown="those that the model was trained on",
+    )  # fmt: skip
     batch: int = option(8, "Batch size.", ge=1, le=1024)
     runtime: str = option("auto", "Runtime: auto, onnxruntime, torch or openvino.")
     device: str = option("cpu", "Device: cpu, or a torch device name.")

@@ -2,8 +2,8 @@
 
     CACHE/predictions/<model>-<what>/000001.jsonl     segments of some hundred photos
 
-A folder is keyed by the model's bytes, its runtime, and the library versions that affect predictions; a row by the
-photo's bytes.
+A folder is keyed by the model's bytes, its runtime and tiles, and the library versions that affect predictions; a row
+by the photo's bytes.
 """
 
 import contextlib
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from plantml import storage
 from plantml.about import __version__
 from plantml.errors import PlantmlError, StorageError
-from plantml.model.bundle import Bundle
 from plantml.model.pipeline import Pipeline
 from plantml.settings import Machine
 from plantml.storage.segments import Segments, pack, unpack
@@ -70,7 +69,7 @@ class PredictionCache:
         cls, pipeline: Pipeline, what: str, machine: Machine, *, device: str = "cpu", fresh: bool = False
     ) -> "PredictionCache":
         """The predictions of a model; of one that cannot be read nothing is cached."""
-        return cls(machine.cache_dir, _identity(pipeline.bundle, pipeline.runtime.name, device), what, fresh=fresh)
+        return cls(machine.cache_dir, _identity(pipeline, device), what, fresh=fresh)
 
     def get(self, photo: str | None) -> Entry | None:
         """The cached prediction for a photo."""
@@ -104,14 +103,23 @@ def _forget_old(home: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _identity(bundle: Bundle, runtime: str, device: str) -> str | None:
-    """The cache key of a model; `None` if its bytes cannot be read."""
+def _identity(pipeline: Pipeline, device: str) -> str | None:
+    """The cache key of a model and its tiles; `None` if its bytes cannot be read."""
+    bundle = pipeline.bundle
     try:
         files: Mapping[str, str] = bundle.files or {"": hashlib.sha256(storage.read(bundle.url)).hexdigest()}
     except PlantmlError:
         return None
     libraries = {name: _version(name) for name in ("numpy", "pillow", "onnxruntime", "torch", "openvino")}
-    parts = [bundle.digest, sorted(files.items()), runtime, device, __version__, libraries]
+    parts = [
+        bundle.digest,
+        sorted(files.items()),
+        pipeline.runtime.name,
+        device,
+        str(pipeline.tiling),
+        __version__,
+        libraries,
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -244,6 +244,10 @@ def _check(config: ValidateConfig, pipeline: Pipeline, other: Pipeline | None) -
                 "it is about the classes of whole photos",
                 f"Leave --{option} out; --report shows the worst photos.",
             )
+    if config.tile is not None and not boxes:
+        raise UsageError(
+            "--tile is for models that find boxes", "this one predicts for whole photos", "Leave --tile out."
+        )
     if config.max_drop is not None and other is None:
         raise UsageError("--max-drop needs a second model", "", "Name the other model: --against RUN")
     if config.review and not config.out:

@@ -1,6 +1,7 @@
 """Objects in overlapping tiles are found once, wherever they are."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.detect.conftest import DETECTOR, Spots
 
-from plantml.detect.box_merging import View, merge
-from plantml.detect.config import DetectConfig
-from plantml.detect.detect import build_pipeline
 from plantml.imaging import Tiling
+from plantml.model.box_merging import View, merge
 from plantml.model.bundle import Bundle
+from plantml.model.tiled_pipeline import build_pipeline
 
 WIDTH, HEIGHT = 200, 100
 LEFT, RIGHT, WHOLE = (0, 0, 120, 100), (80, 0, 200, 100), (0, 0, 200, 100)
@@ -66,12 +66,41 @@ def test_without_boxes_there_are_none():
     assert merge([], WIDTH, HEIGHT) == []
 
 
+views = st.tuples(*(
+    st.lists(
+        st.tuples(*(st.integers(low, high) for low, high in ((0, 80), (0, 60), (4, 60), (4, 60))),
+                  st.sampled_from([0.1, 0.3, 0.6, 0.9])),
+        max_size=6,
+    )
+    for _ in range(3)
+))  # fmt: skip
+
+
+@given(views=views)
+def test_weak_boxes_change_nothing_of_those_that_count(views):
+    areas = LEFT, RIGHT, WHOLE
+
+    def merged(least):
+        placed = [
+            View(area, (2, 2), [box(area[0] + x, y, w, h, score) for x, y, w, h, score in boxes if score >= least])
+            for area, boxes in zip(areas, views, strict=True)
+        ]
+        return merge(placed, WIDTH, HEIGHT, 0.5)
+
+    assert [each for each in merged(0.0) if each["score"] >= 0.5] == merged(0.5)
+
+
+def test_a_weak_box_of_an_object_that_is_found_does_not_count_again():
+    views = [View(LEFT, (2, 2), [box(100, 10, 20, 30, 0.9)]), View(RIGHT, (2, 2), [box(100, 10, 60, 30, 0.2)])]
+    assert [each["score"] for each in merge(views, WIDTH, HEIGHT, 0.5)] == [0.9]
+
+
 # --- through the pipeline ---------------------------------------------------------------------
 
 
 def detect(picture, tile, overlap, batch=4, contract=DETECTOR):
-    config = DetectConfig(tile=tile, overlap=overlap, batch=batch)
-    pipeline = build_pipeline(Bundle("spots", contract, "d" * 64, {}), Spots(boxes=32), config, 1)
+    bundle = Bundle("spots", contract, "d" * 64, {})
+    pipeline = build_pipeline(bundle, Spots(boxes=32), tile=tile, overlap=overlap, threads=1, batch=batch)
     file = io.BytesIO()
     picture.save(file, "PNG")
     (prediction,) = pipeline.predict_bytes([("a.png", file.getvalue())])
@@ -131,6 +160,24 @@ def test_a_model_trained_on_tiles_looks_at_them_unless_told_otherwise():
     assert not detect(picture, 0, 0.2, contract=on_tiles).boxes
     assert not detect(picture, 2000, 0.2, contract=on_tiles).boxes
     assert not detect(picture, None, 0.2).boxes
+
+
+def test_a_picture_is_cut_like_its_file():
+    contract = DETECTOR.model_copy(update={"detection": DETECTOR.detection.model_copy(update={"tile": 64})})
+    pipeline = build_pipeline(Bundle("spots", contract, "d" * 64, {}), Spots(boxes=32))
+    picture = Image.new("RGB", (300, 200), "black")
+    picture.paste("red", (200, 100, 204, 104))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    file = io.BytesIO()
+    picture.save(file, "PNG", exif=exif)
+    (of_bytes,) = pipeline.predict_bytes([("", file.getvalue())])
+    (of_picture,) = pipeline.predict_pictures([Image.open(file)])
+    assert [(each["x"], each["y"]) for each in of_picture.boxes] == [(96, 200)]
+    assert replace(of_picture.record, image_id=of_bytes.record.image_id) == of_bytes.record
+    too_thin, grey = pipeline.predict_pictures([Image.new("RGB", (2000, 1)), Image.new("L", (70, 70))])
+    assert "too-thin" in too_thin.failure
+    assert not grey.boxes
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])

@@ -1,4 +1,4 @@
-"""`--tile`: predictions or boxes from tiles of a large photo at full resolution, for trays and aerial photos."""
+"""Predictions or boxes from tiles of a large photo at full resolution, for trays and aerial photos."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,14 +9,47 @@ import numpy as np
 
 from plantml import imaging
 from plantml.concurrency import batched
-from plantml.detect.box_merging import View, merge
-from plantml.imaging import Corners, Tiling
-from plantml.model.pipeline import Pipeline, Prediction
+from plantml.imaging import Corners, Photo, Tiling
+from plantml.model.box_merging import View, merge
+from plantml.model.bundle import Bundle
+from plantml.model.pipeline import BATCH, Pipeline, Prediction
 from plantml.model.records import failed
-from plantml.model.runtimes import Outputs
+from plantml.model.runtimes import Outputs, Runtime
+from plantml.settings import OVERLAP
 
 _EDGE = 4
 """A box that ends this close to the edge of a tile may be cut, in pixels of the model's input: a cell of its map."""
+
+
+def build_pipeline(
+    bundle: Bundle,
+    runtime: Runtime,
+    *,
+    tile: int | None = None,
+    overlap: float = OVERLAP,
+    threads: int = 2,
+    batch: int = BATCH,
+    top_k: int = 5,
+) -> Pipeline:
+    """The pipeline of a model.
+
+    Args:
+        bundle: of the model.
+        runtime: that runs its network.
+        tile: side of the tiles that it looks at, pixels of the photo; 0 for whole photos only; if not given, that of
+            the tiles it was trained on, if any.
+        overlap: of neighbouring tiles, as a share of their size.
+        threads: images processed at the same time.
+        batch: batch size.
+        top_k: classes to list per class target.
+    """
+    detection = bundle.contract.detection
+    if tile is None and detection is not None:
+        tile = detection.tile
+    if not tile:
+        return Pipeline(bundle, runtime, threads=threads, batch=batch, top_k=top_k)
+    tiling = Tiling(tile, overlap)
+    return TiledPipeline(bundle, runtime, tiling=tiling, threads=threads, batch=batch, top_k=top_k)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -32,20 +65,20 @@ class TiledPipeline(Pipeline):
 
     tiling: Tiling
 
-    def _refined(self, prediction: Prediction, data: bytes) -> Prediction:
+    def _refined(self, prediction: Prediction, photo: Photo) -> Prediction:
         """See `Pipeline._refined`."""
-        tiled = self._tiled(prediction, data)
-        return super()._refined(tiled, data) if tiled.failure is None else tiled
+        tiled = self._tiled(prediction, photo)
+        return super()._refined(tiled, photo) if tiled.failure is None else tiled
 
-    def _tiled(self, prediction: Prediction, data: bytes) -> Prediction:
+    def _tiled(self, prediction: Prediction, photo: Photo) -> Prediction:
         record = prediction.record
         assert record.width is not None
         assert record.height is not None
         places = self.tiling.places(record.width, record.height)
         try:
             if self.bundle.contract.detection is not None:
-                return self._with_boxes(prediction, data, places, record.width, record.height)
-            grid = [tile for outputs, batch in self._outputs(data, places) for tile in self._grid(outputs, batch)]
+                return self._with_boxes(prediction, photo, places, record.width, record.height)
+            grid = [tile for outputs, batch in self._outputs(photo, places) for tile in self._grid(outputs, batch)]
         except imaging.ImageError as error:  # decoding at reduced size did not reach the damaged part
             return Prediction(
                 failed(record.image, record.model, f"{error.code}: {error.why}", record.image_id), None, None
@@ -60,24 +93,25 @@ class TiledPipeline(Pipeline):
         }
         return replace(prediction, more={**prediction.more, "tiles": summary})
 
-    def _outputs(self, data: bytes, places: Sequence[Corners]) -> Iterator[tuple[Outputs, Sequence[Corners]]]:
+    def _outputs(self, photo: Photo, places: Sequence[Corners]) -> Iterator[tuple[Outputs, Sequence[Corners]]]:
         """The model's outputs for tiles, batch by batch, so that memory does not grow with their number."""
-        parts = imaging.cut(data, places, self.bundle.contract.input)
+        parts = imaging.cut(photo, places, self.bundle.contract.input)
         for batch in batched(zip(places, parts, strict=True), self.batch):
             yield self.runtime.run(np.stack([pixels for _, pixels in batch])), [place for place, _ in batch]
 
     def _with_boxes(
-        self, prediction: Prediction, data: bytes, places: Sequence[Corners], width: int, height: int
+        self, prediction: Prediction, photo: Photo, places: Sequence[Corners], width: int, height: int
     ) -> Prediction:
-        if len(places) == 1:
+        detection = self.bundle.contract.detection
+        if len(places) == 1 or detection is None:
             return prediction
         views = [
             self._view(outputs, row, place)
-            for outputs, batch in self._outputs(data, places)
+            for outputs, batch in self._outputs(photo, places)
             for row, place in enumerate(batch)
         ]
         views.append(View((0, 0, width, height), (0, 0), prediction.record.boxes))
-        boxes = merge(views, width, height)
+        boxes = merge(views, width, height, detection.threshold)
         return replace(prediction, record=self._reader.with_boxes(prediction.record, boxes))
 
     def _view(self, outputs: Outputs, row: int, place: Corners) -> View:

@@ -35,39 +35,33 @@ class View:
     boxes: Sequence[Mapping[str, Any]]
 
 
-def merge(views: Sequence[View], width: int, height: int) -> list[Mapping[str, Any]]:
+def merge(views: Sequence[View], width: int, height: int, threshold: float = 0.0) -> list[Mapping[str, Any]]:
     """Each object once, best score first.
 
     Two views are compared in the area that both show: there, an object has the same box in both, even if an edge cuts
     it. Boxes of one view are never merged, as the model finds an object once. Of several boxes of an object the one
     with the best score stays, but a box that an edge may have cut gives way to any whole one. If no view shows the
-    whole, the pieces are joined.
+    whole, the pieces are joined. Boxes below the threshold change nothing of the others.
 
     Args:
         views: of the photo; of equal boxes, that of the first view stays.
         width: of the photo, pixels.
         height: likewise.
+        threshold: score from which a box counts.
     """
     candidates = _Candidates(views, width, height)
-    order = np.argsort(-candidates.scores, kind="stable")
-    kept, pieces = candidates.pool(), candidates.pool()
-    for one in order[~candidates.cut[order]].tolist():
-        if not candidates.matches(one, kept):
-            kept.add(one)
-    for one in order[candidates.cut[order]].tolist():
-        if not candidates.matches(one, kept):
-            pieces.add(one)
-    merged = [candidates.boxes[one] for one in kept]
-    taken: set[int] = set()
-    for first in pieces:
-        waiting = [] if first in taken else [first]
-        group = []
-        while waiting:
-            if (one := waiting.pop()) not in taken:
-                taken.add(one)
-                group.append(one)
-                waiting += candidates.matches(one, pieces)
-        merged += [candidates.joined(group)] if group else []
+    merged: list[Mapping[str, Any]] = []
+    stronger: list[_Pool] = []
+    whole_first = np.lexsort((-candidates.scores, candidates.cut))
+    counts = candidates.scores[whole_first] >= threshold
+    for part in (whole_first[counts], whole_first[~counts]):
+        kept, pieces = candidates.pool(), candidates.pool()
+        for one in part.tolist():
+            if not any(candidates.matches(one, pool) for pool in (kept, *stronger)):
+                (pieces if candidates.cut[one] else kept).add(one)
+        merged += [candidates.boxes[one] for one in kept]
+        merged += [candidates.joined(group) for group in candidates.groups(pieces)]
+        stronger = [kept, pieces]
     return sorted(merged, key=lambda box: -box["score"])
 
 
@@ -112,6 +106,20 @@ class _Candidates:
     def pool(self) -> "_Pool":
         """An empty pool."""
         return _Pool(self.view, len(self._areas))
+
+    def groups(self, pieces: "_Pool") -> Iterator[list[int]]:
+        """Pieces of one object each."""
+        taken: set[int] = set()
+        for first in pieces:
+            waiting = [] if first in taken else [first]
+            group = []
+            while waiting:
+                if (one := waiting.pop()) not in taken:
+                    taken.add(one)
+                    group.append(one)
+                    waiting += self.matches(one, pieces)
+            if group:
+                yield group
 
     def joined(self, group: Sequence[int]) -> Mapping[str, Any]:
         """The box around pieces of an object, with the best score and the answers of the largest piece."""
