@@ -39,12 +39,16 @@ def coco(detections, max_boxes=300):
     """The oracle: precision [IoU, recall, class, size], and its summary."""
     images = [{"id": number + 1, "width": 900, "height": 900} for number in range(detections.photos)]
     categories = [{"id": number + 1, "name": name} for number, name in enumerate(CLASSES)]
+    # A box without a label is one of each class, and ignored for an area that is in no range.
+    drawn = [
+        (b, each, p, int(c < 0))
+        for b, c, p in zip(detections.true_boxes, detections.true_labels, detections.true_photo, strict=True)
+        for each in (range(len(CLASSES)) if c < 0 else [c])
+    ]
     truth = [
         {"id": at + 1, "image_id": int(p) + 1, "category_id": int(c) + 1, "bbox": b.tolist(),
-         "area": float(b[2] * b[3]), "iscrowd": 0}
-        for at, (b, c, p) in enumerate(
-            zip(detections.true_boxes, detections.true_labels, detections.true_photo, strict=True)
-        )
+         "area": 1e12 if ignored else float(b[2] * b[3]), "iscrowd": 0}
+        for at, (b, c, p, ignored) in enumerate(drawn)
     ]  # fmt: skip
     predicted = [
         {"image_id": int(p) + 1, "category_id": int(c) + 1, "bbox": b.tolist(), "score": float(s)}
@@ -59,14 +63,19 @@ def coco(detections, max_boxes=300):
     return evaluation.eval["precision"][..., -1]
 
 
+def without_labels(detections, share):
+    known = np.random.default_rng(1).random(len(detections.true_labels)) >= share
+    return replace(detections, true_labels=np.where(known, detections.true_labels, -1))
+
+
 def mean_of(precision):
     return precision[precision > -1].mean() if (precision > -1).any() else None
 
 
 @few
-@given(seeds)
-def test_average_precision_is_that_of_faster_coco_eval(seed):
-    detections = random_detections(seed)
+@given(seeds, st.sampled_from([0.0, 0.4]))
+def test_average_precision_is_that_of_faster_coco_eval(seed, unlabelled):
+    detections = without_labels(random_detections(seed), unlabelled)
     if not len(detections.scores):
         return
     scores, per_class = DetectionStatistic(detections, threshold=0.5).of_all()
@@ -91,7 +100,7 @@ def test_only_the_most_certain_boxes_of_a_photo_and_class_count_for_average_prec
 @few
 @given(seeds)
 def test_a_resample_has_the_scores_of_its_photos_repeated(seed):
-    detections = random_detections(seed, ties=False)
+    detections = without_labels(random_detections(seed, ties=False), 0.2)
     weights = np.random.default_rng(seed).integers(0, 3, detections.photos)
     statistic = DetectionStatistic(detections, threshold=0.5)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -213,6 +222,18 @@ def test_numbers_at_a_threshold():
     assert lower.confusion[-1].tolist() == [1, 0, 0, 0]
     assert lower.scores["count_bias"] == 0
     assert lower.scores["count_mae"] == pytest.approx(2 / 3)
+
+
+def test_a_box_without_a_label_is_neither_right_nor_wrong():
+    empty_cell = replace(two_photos(), true_labels=np.array([0, 0, -1]))  # the leaf that is called a flower
+    report = detection.report(empty_cell, threshold=0.3)
+    assert report.scores["precision"] == 0.5  # an apple, and a box on nothing
+    assert report.scores["recall"] == 0.5
+    assert report.per_class["flower"]["count_bias"] == 0
+    assert report.confusion.tolist() == [[1, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
+    assert report.calibration.ece == pytest.approx((0.1 + 0.3) / 2)
+    alone = replace(empty_cell, true_labels=np.full(3, -1))
+    assert "ap" not in detection.report(alone, threshold=0.3).scores
 
 
 def test_boxes_are_calibrated_if_scores_are_the_share_of_true_positives():

@@ -78,7 +78,8 @@ def test_an_unknown_class_is_named_renamed_or_left_out(draw, finder, judged, tmp
     result = judged(data, model, shared_classes=True)
     assert result.left_out == {"health": 1}
     assert result.scores["boxes.recall"] == 1
-    assert result.detections["health"].photos == 1
+    assert result.scores["boxes.health.precision"] == result.scores["boxes.health.recall"] == 1
+    assert result.detections["health"].per_class["healthy"]["support"] == 1
 
 
 def test_unlabelled_boxes_are_found_all_the_same(draw, finder, judged):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from plantml.metrics import calibration
+from plantml.metrics.average_precision import Curve, Curves
 from plantml.metrics.calibration import Reliability
 from plantml.metrics.statistics import BINS, Bools, Counts, Floats, Ints, calibration_bins, known_mean
 
@@ -29,11 +30,6 @@ SIZES: Mapping[str, tuple[float, float]] = {
 MAX_BOXES = 300
 """Boxes of a class and photo that count for average precision; COCO's own number, 100, is too few for a field."""
 
-_RECALLS = np.linspace(0, 1, 101)
-
-_CHUNK = 1 << 15
-"""Numbers per chunk; with more, the curves leave the processor's cache."""
-
 
 @dataclass(frozen=True)
 class Detections:
@@ -47,7 +43,8 @@ class Detections:
         labels: class numbers of the predicted boxes, int [M].
         photo: number of each predicted box's photo, int [M].
         true_boxes: float [G, 4].
-        true_labels: int [G].
+        true_labels: int [G]; -1 for a box without a label: of no class is it known whether the box is one. A
+            predicted box that matches only such a one is neither right nor wrong.
         true_photo: int [G].
     """
 
@@ -122,26 +119,35 @@ class DetectionStatistic:
 
     Args:
         detections: predicted and true boxes.
-        threshold: the score from which a box counts for precision, recall, F1 and counting.
+        threshold: the score from which a box counts for precision, recall, F1 and counting; if not given, the one with
+            the best F1, see `best_threshold`.
         max_boxes: of a class and photo that count for average precision.
 
     Attributes:
         columns: float64 [photos, K]; see `statistics.Statistic`.
+        threshold: see above.
+        partner: the true box that each predicted one matches at an IoU of 0.5; -1 for none, int [M].
     """
 
-    def __init__(self, detections: Detections, *, threshold: float, max_boxes: int = MAX_BOXES) -> None:
+    def __init__(self, detections: Detections, *, threshold: float | None = None, max_boxes: int = MAX_BOXES) -> None:
         self.classes, self._photos = detections.classes, detections.photos
-        self._detections, self._threshold = detections, threshold
+        self._detections = detections
         matches = _match_all(detections)
-        counted = detections.scores >= threshold
-        right = self._right = matches.hit[0, 0]
+        self.partner = matches.partner
+        right, known = matches.right[0, 0], ~matches.ignored[0, 0]
+        self._right, self._known = right, known
+        labelled = detections.true_labels >= 0
+        best = _best_threshold(detections.scores[known], right[known], int(labelled.sum()))
+        self.threshold = best if threshold is None else threshold
+        counted = known & (detections.scores >= self.threshold)
         predicted = self._count(detections.photo[counted], detections.labels[counted])
         hits = self._count(detections.photo[counted & right], detections.labels[counted & right])
-        true = self._count(detections.true_photo, detections.true_labels)
+        true = self._count(detections.true_photo[labelled], detections.true_labels[labelled])
         # Counting errors by class, and in total.
         errors = np.column_stack([predicted - true, (predicted - true).sum(axis=1)])
         gaps = np.zeros((self._photos, BINS))
-        np.add.at(gaps, (detections.photo, calibration_bins(detections.scores)), right - detections.scores)
+        bins = calibration_bins(detections.scores[known])
+        np.add.at(gaps, (detections.photo[known], bins), right[known] - detections.scores[known])
         self._curves = _curves(detections, matches, max_boxes)
         self._blocks: Mapping[str, Floats] = {
             "hits": hits,
@@ -151,7 +157,7 @@ class DetectionStatistic:
             "mae": np.abs(errors),
             "exact": (errors == 0).astype(np.float64),
             "gaps": gaps,
-            "boxes": np.bincount(detections.photo, minlength=self._photos)[:, None].astype(np.float64),
+            "boxes": np.bincount(detections.photo[known], minlength=self._photos)[:, None].astype(np.float64),
             "photos": np.ones((self._photos, 1)),
         }
         self.columns: Floats = np.column_stack(list(self._blocks.values()))
@@ -214,23 +220,20 @@ class DetectionStatistic:
         return DetectionReport(
             self.classes,
             self._photos,
-            self._threshold,
+            self.threshold,
             scores,
             per_class,
-            confusion(self._detections, self._threshold),
-            calibration.reliability(self._detections.scores, self._right),
+            confusion(self._detections, self.threshold),
+            calibration.reliability(self._detections.scores[self._known], self._right[self._known]),
         )
 
     def _average_precisions(self, weights: Ints) -> dict[str, Floats]:
         """Average precision by score and class [R, classes], of photos counted `weights` [R, photos] times."""
-        wide = weights.astype(np.float64)
-        by_size = {
-            size: np.stack([[curve.average_precision(wide) for curve in curves] for curves in of_size])
-            for size, of_size in zip(SIZES, self._curves, strict=True)
-        }  # [IoU, classes, R]
-        whole = by_size.pop("all")
-        means = {f"ap_{size}": values.mean(axis=0).T for size, values in by_size.items()}
-        return {"ap": whole.mean(axis=0).T, "ap50": whole[0].T, "ap75": whole[5].T, **means}
+        shape = len(weights), len(SIZES), len(self.classes), len(IOUS)
+        by_size = dict(zip(SIZES, self._curves.average_precision(weights).reshape(shape).swapaxes(0, 1), strict=True))
+        whole = by_size.pop("all")  # [R, classes, IoU]
+        means = {f"ap_{size}": values.mean(axis=2) for size, values in by_size.items()}
+        return {"ap": whole.mean(axis=2), "ap50": whole[..., 0], "ap75": whole[..., 5], **means}
 
     def _count(self, photo: Ints, labels: Ints) -> Floats:
         """Number of boxes by photo and class: float64 [photos, classes]."""
@@ -240,9 +243,7 @@ class DetectionStatistic:
 
 
 def report(detections: Detections, *, threshold: float | None = None, max_boxes: int = MAX_BOXES) -> DetectionReport:
-    """All numbers of predicted boxes, at `threshold` or else at the one with the best F1."""
-    if threshold is None:
-        threshold = best_threshold(detections)
+    """All numbers of predicted boxes; see `DetectionStatistic`."""
     return DetectionStatistic(detections, threshold=threshold, max_boxes=max_boxes).report()
 
 
@@ -286,12 +287,16 @@ def true_positives(detections: Detections, threshold: float = 0.5) -> Bools:
 
 def best_threshold(detections: Detections) -> float:
     """The score from which the F1 of all boxes at an IoU of 0.5 is best; of equal ones the highest; 0 without boxes."""
-    if not len(detections.scores):
+    return _best_threshold(detections.scores, true_positives(detections), len(detections.true_boxes))
+
+
+def _best_threshold(scores: Floats, right: Bools, true: int) -> float:
+    if not len(scores):
         return 0.0
-    order = _falling(detections.scores)
-    scores = detections.scores[order]
-    hits = np.cumsum(true_positives(detections)[order])
-    f1 = 2 * hits / (np.arange(1, len(scores) + 1) + len(detections.true_boxes))
+    order = _falling(scores)
+    scores = scores[order]
+    hits = np.cumsum(right[order])
+    f1 = 2 * hits / (np.arange(1, len(scores) + 1) + true)
     ends = np.append(scores[1:] != scores[:-1], True)  # boxes of equal score are accepted together
     best = int(np.where(ends, f1, -1.0).argmax())
     # Records hold scores with six decimals; half of the last one is given way to rounding.
@@ -302,7 +307,8 @@ def confusion(detections: Detections, threshold: float) -> Ints:
     """True and predicted classes of matched boxes, with the background: int64 [classes + 1, classes + 1].
 
     Boxes of at least this score are matched at an IoU of 0.5, whatever their class. A missed true box is predicted
-    as background, the last column; a predicted box that matches none is background in truth, the last row.
+    as background, the last column; a predicted box that matches none is background in truth, the last row. Boxes
+    without a label are left out, and what matches them.
     """
     background = len(detections.classes)
     truth, prediction = [], []
@@ -312,8 +318,9 @@ def confusion(detections: Detections, threshold: float) -> Ints:
         matches = match(overlaps, detections.scores[predicted])
         true_labels = np.append(detections.true_labels[true], background)
         missed = np.delete(true_labels[:-1], matches[matches >= 0])
-        truth += [true_labels[matches], missed]
-        prediction += [detections.labels[predicted], np.full(len(missed), background)]
+        missed, known = missed[missed >= 0], true_labels[matches] >= 0
+        truth += [true_labels[matches[known]], missed]
+        prediction += [detections.labels[predicted[known]], np.full(len(missed), background)]
     pairs = np.zeros((background + 1, background + 1), np.int64)
     np.add.at(pairs, (np.concatenate([[], *truth]).astype(int), np.concatenate([[], *prediction]).astype(int)), 1)
     return pairs
@@ -334,32 +341,45 @@ class _Matches:
     """What COCO's matching says of each box, for all sizes S and IoU thresholds T.
 
     Attributes:
-        hit: bool [S, T, M]: matches a true box.
-        ignored: bool [S, T, M]: says nothing of boxes of this size.
-        true_ignored: bool [S, G].
+        right: bool [S, T, M]: matches a true box that counts.
+        ignored: bool [S, T, M]: says nothing of boxes of this size, or matches one without a label.
+        true: labels of the true boxes that count, int [S, G]; -1 for others.
+        partner: the true box that a predicted one matches, of all sizes and at an IoU of 0.5; -1 for none, [M].
     """
 
-    hit: Bools
+    right: Bools
     ignored: Bools
-    true_ignored: Bools
+    true: Ints
+    partner: Ints
 
 
 def _match_all(detections: Detections) -> _Matches:
     limits = np.array(list(SIZES.values()))
     area, true_area = detections.boxes[:, 2:].prod(axis=1), detections.true_boxes[:, 2:].prod(axis=1)
     other_size = (area < limits[:, :1]) | (area > limits[:, 1:])
-    true_ignored: Bools = (true_area < limits[:, :1]) | (true_area > limits[:, 1:])
-    hit = np.zeros((len(limits), len(IOUS), len(area)), bool)
+    true_other_size = (true_area < limits[:, :1]) | (true_area > limits[:, 1:])
+    true = np.where(true_other_size, -1, detections.true_labels)
+    right = np.zeros((len(limits), len(IOUS), len(area)), bool)
     ignored = np.repeat(other_size[:, None], len(IOUS), axis=1)
-    for predicted, true in by_photo(detections):
+    partner = np.full(len(area), -1, np.int64)
+    for predicted, drawn in by_photo(detections):
         order = predicted[_falling(detections.scores[predicted])]
-        matches = _match_photo(_overlaps(detections, order, true), IOUS, true_ignored[:, true])
+        # A box without a label may be of any class: each class has one of its own, which is ignored.
+        labelled = detections.true_labels[drawn] >= 0
+        classes = np.unique(detections.labels[order])
+        truth = np.append(drawn[labelled], np.repeat(drawn[~labelled], len(classes)))
+        labels = np.append(detections.true_labels[drawn[labelled]], np.tile(classes, np.count_nonzero(~labelled)))
+        overlaps = iou(detections.boxes[order], detections.true_boxes[truth])
+        overlaps[detections.labels[order][:, None] != labels] = -1.0
+        counts = true[:, truth] >= 0
+        matches = _match_photo(overlaps, IOUS, ~counts)
         matched = matches >= 0
-        hit[:, :, order] = matched
-        if len(true):
-            of_ignored = true_ignored[:, true][np.arange(len(limits))[:, None, None], matches]
-            ignored[:, :, order] = np.where(matched, of_ignored, ignored[:, :, order])
-    return _Matches(hit, ignored, true_ignored)
+        if len(truth):
+            of_counted = counts[np.arange(len(limits))[:, None, None], matches]
+            right[:, :, order] = matched & of_counted
+            ignored[:, :, order] = np.where(matched, ~of_counted, ignored[:, :, order])
+            partner[order] = np.where(matched[0, 0], truth[matches[0, 0]], -1)
+    return _Matches(right, ignored, true, partner)
 
 
 def _match_photo(overlaps: Floats, thresholds: Floats, ignored: Bools) -> Ints:
@@ -389,65 +409,22 @@ def _match_photo(overlaps: Floats, thresholds: Floats, ignored: Bools) -> Ints:
     return matches
 
 
-@dataclass(frozen=True)
-class _Curve:
-    """The precision-recall curve of one class, size and IoU threshold, kept by photo.
-
-    Attributes:
-        true: true boxes by photo, float64 [photos].
-        hits: photo of each true positive, by falling score, int [P].
-        until: sparse [photos, P]: boxes of each photo from one true positive to the next.
-    """
-
-    true: Floats
-    hits: Ints
-    until: Any
-
-    def average_precision(self, weights: Floats) -> Floats:
-        """COCO's average over 101 recalls, float64 [R], of photos counted `weights` [R, photos] times."""
-        total = weights @ self.true
-        average = np.where(total > 0, 0.0, np.nan)
-        places = np.flatnonzero(total > 0)
-        step = max(1, _CHUNK // max(1, len(self.hits)))
-        for chunk in np.split(places, range(step, len(places), step)) if len(self.hits) else ():
-            hits = np.cumsum(weights[chunk[:, None], self.hits], axis=1)
-            boxes = np.cumsum(weights[chunk] @ self.until, axis=1)
-            # Precision is highest at true positives, so that the envelope needs no others.
-            precision = np.maximum.accumulate((hits / np.maximum(boxes, 1))[:, ::-1], axis=1)[:, ::-1]
-            reached = np.searchsorted(_RECALLS, hits / total[chunk, None], side="right")
-            average[chunk] = (np.diff(reached, axis=1, prepend=0) * precision).sum(axis=1) / len(_RECALLS)
-        return average
-
-
-def _curves(detections: Detections, matches: _Matches, max_boxes: int) -> list[list[list[_Curve]]]:
-    """The curves by size, IoU threshold and class."""
+def _curves(detections: Detections, matches: _Matches, max_boxes: int) -> Curves:
+    """The curves by size, class and IoU threshold."""
     kept = _rank_in_photo(detections) < max_boxes
     by_score = np.lexsort((detections.photo, -detections.scores))
     by_score = by_score[kept[by_score]]
     of_class = [by_score[detections.labels[by_score] == number] for number in range(len(detections.classes))]
-    return [
-        [
-            [
-                _curve(detections, order, hit & ~ignored, ~ignored, (detections.true_labels == number) & ~true_ignored)
-                for number, order in enumerate(of_class)
-            ]
-            for hit, ignored in zip(hits, ignoreds, strict=True)
-        ]
-        for hits, ignoreds, true_ignored in zip(matches.hit, matches.ignored, matches.true_ignored, strict=True)
-    ]
-
-
-def _curve(detections: Detections, order: Ints, hit: Bools, counted: Bools, true: Bools) -> _Curve:
-    from scipy.sparse import coo_array
-
-    order = order[counted[order]]
-    hits = np.flatnonzero(hit[order])
-    before = order[: hits[-1] + 1] if len(hits) else order[:0]  # what follows the last one changes nothing
-    place = np.searchsorted(hits, np.arange(len(before)))
-    shape = (detections.photos, len(hits))
-    until = coo_array((np.ones(len(before)), (detections.photo[before], place)), shape=shape).tocsr()
-    positives = np.bincount(detections.true_photo[true], minlength=detections.photos).astype(np.float64)
-    return _Curve(positives, detections.photo[order[hits]], until)
+    true, curves = [], []
+    for rights, ignoreds, labels in zip(matches.right, matches.ignored, matches.true, strict=True):
+        for number, order in enumerate(of_class):
+            true.append(np.bincount(detections.true_photo[labels == number], minlength=detections.photos))
+            counted, photo = order, detections.photo[order]
+            for right, ignored in zip(rights, ignoreds, strict=True):
+                if not np.array_equal(others := order[~ignored[order]], counted):
+                    counted, photo = others, detections.photo[others]
+                curves.append(Curve(len(true) - 1, photo, right[counted]))
+    return Curves(np.stack(true, axis=1), curves)
 
 
 def _rank_in_photo(detections: Detections) -> Ints:

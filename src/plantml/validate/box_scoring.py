@@ -81,7 +81,7 @@ class BoxOutcomes:
     def detections(self) -> Detections:
         """All boxes, whatever their class."""
         none, none_true = np.zeros(len(self.boxes), np.int64), np.zeros(len(self.true_boxes), np.int64)
-        return self._detections(np.arange(self.photos), (BOX,), none, none_true)
+        return self._detections((BOX,), none, none_true)
 
     @cached_property
     def match(self) -> Ints:
@@ -111,30 +111,21 @@ class BoxOutcomes:
             counts[target.name] = [Counter(names[places].tolist()) for places in counted]
         return counts
 
-    def labelled_photos(self, target: Target) -> Ints:
-        """Numbers of the photos whose boxes are all labelled: in others, a predicted class may be right or wrong."""
-        unlabelled = self.true_photo[~self.known(target)]
-        return np.setdiff1d(np.arange(self.photos), unlabelled)
-
     def detections_of(self, target: Target) -> Detections:
-        """The boxes of the photos in `labelled_photos`, by their most likely class of a target."""
-        labels, true_labels = self.outputs[target.name].argmax(axis=1), self.truth[target.name]
-        return self._detections(self.labelled_photos(target), target.classes, labels, true_labels)
+        """All boxes, by their most likely class of a target."""
+        return self._detections(target.classes, self.outputs[target.name].argmax(axis=1), self.truth[target.name])
 
-    def _detections(self, photos: Ints, classes: tuple[str, ...], labels: Ints, true_labels: Ints) -> Detections:
-        number = np.full(self.photos, -1, np.int64)
-        number[photos] = np.arange(len(photos))
-        there, true = number[self.photo] >= 0, number[self.true_photo] >= 0
+    def _detections(self, classes: tuple[str, ...], labels: Ints, true_labels: Ints) -> Detections:
         return Detections(
             classes,
-            len(photos),
-            self.boxes[there],
-            self.scores[there],
-            labels[there],
-            number[self.photo[there]],
-            self.true_boxes[true],
-            true_labels[true],
-            number[self.true_photo[true]],
+            self.photos,
+            self.boxes,
+            self.scores,
+            labels,
+            self.photo,
+            self.true_boxes,
+            true_labels,
+            self.true_photo,
         )
 
 
@@ -149,24 +140,35 @@ class BoxEvaluation(Evaluation):
     detections: Mapping[str, DetectionReport]
 
 
-class _InPhotos:
-    """A statistic of rows, such as boxes, that belong to photos; its scores are called `prefix` + their own names.
+class _OfBoxes:
+    """A statistic of boxes that belong to photos.
 
     Args:
-        statistic: of the rows.
-        photo: number of each row's photo.
+        statistic: of the boxes.
+        photo: number of each box's photo.
         photos: how many there are.
-        prefix: before the names.
     """
 
-    def __init__(self, statistic: Statistic, photo: Ints, photos: int, prefix: str = "") -> None:
-        self._statistic, self._photo, self._prefix = statistic, photo, prefix
+    def __init__(self, statistic: Statistic, photo: Ints, photos: int) -> None:
+        self._statistic, self._photo = statistic, photo
         self.columns: Floats = np.zeros((photos, statistic.columns.shape[1]))
         np.add.at(self.columns, photo, statistic.columns)
 
     def scores(self, sums: Floats, counts: Counts) -> dict[str, Floats]:
         """See `statistics.Statistic.scores`."""
-        scores = self._statistic.scores(sums, lambda rows: counts(self._photo[rows]))
+        return self._statistic.scores(sums, lambda boxes: counts(self._photo[boxes]))
+
+
+class _Named:
+    """A statistic whose scores are called `prefix` + their own names."""
+
+    def __init__(self, statistic: Statistic, prefix: str) -> None:
+        self._statistic, self._prefix = statistic, prefix
+        self.columns = statistic.columns
+
+    def scores(self, sums: Floats, counts: Counts) -> dict[str, Floats]:
+        """See `statistics.Statistic.scores`."""
+        scores = self._statistic.scores(sums, counts)
         return {f"{self._prefix}{name}": values for name, values in scores.items()}
 
 
@@ -212,18 +214,14 @@ def evaluate(outcomes: BoxOutcomes, config: ValidateConfig) -> BoxEvaluation:
     detections = {BOXES: outcomes.detections} | {
         each.name: outcomes.detections_of(each) for each in outcomes.classified
     }
-    photos: dict[str, Ints] = {BOXES: np.arange(outcomes.photos)}
-    photos |= {target.name: outcomes.labelled_photos(target) for target in outcomes.classified}
     statistics = {name: DetectionStatistic(each, threshold=outcomes.threshold) for name, each in detections.items()}
     done = {name: statistic.report() for name, statistic in statistics.items()}
-    measured: list[Statistic] = [
-        _InPhotos(statistic, photos[name], outcomes.photos, _prefix(name)) for name, statistic in statistics.items()
-    ]
+    measured: list[Statistic] = [_Named(statistic, _prefix(name)) for name, statistic in statistics.items()]
     truth, outputs, photo = matched(outcomes)
     judged = [target for target in outcomes.targets if target.size > 1 or target.kind != "class"]
     reports = metrics.reports_of(judged, truth, outputs, outcomes.shared)
     measured += [
-        _InPhotos(
+        _OfBoxes(
             of_target(target, truth[target.name], outputs[target.name], outcomes.shared.get(target.name)),
             photo,
             outcomes.photos,
