@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from plantml.metrics.detection import DetectionStatistic
+from plantml.model.box_calibration import Found, scores_of
 from plantml.targets import Target
-from plantml.train import box_evaluation
 from plantml.train.box_evaluation import Predicted, match
 from plantml.train.box_photos import BoxPhotos
 
@@ -28,9 +29,11 @@ def test_boxes_of_all_photos_are_matched_with_their_labels():
     truth = photos(boxes((0, 0, 10, 10), (50, 50, 10, 10)), boxes(), labels=[[1, 0], []])
     predicted = Predicted(
         np.array([1, 0]),
-        np.stack([boxes((0, 0, 10, 10), (1, 1, 1, 1)), boxes((50, 50, 10, 10), (0, 0, 10, 9))]),
-        np.array([[0.9, 0.0], [0.8, 0.7]], np.float32),
-        {"target.category": torch.arange(8.0).view(2, 2, 2)},
+        Found(
+            np.stack([boxes((0, 0, 10, 10), (1, 1, 1, 1)), boxes((50, 50, 10, 10), (0, 0, 10, 9))]),
+            np.array([[0.9, 0.0], [0.8, 0.7]], np.float32),
+            {"category": torch.arange(8.0).view(2, 2, 2)},
+        ),
         0.0,
     )
     matched = match(predicted, truth, [CATEGORY])
@@ -41,7 +44,7 @@ def test_boxes_of_all_photos_are_matched_with_their_labels():
     assert matched.right.tolist() == [False, True, True]
     assert matched.labels["category"].tolist() == [0, 1]
     assert matched.logits["category"].tolist() == [[4, 5], [6, 7]]
-    scores = box_evaluation.scores_of(found, 0.75)
+    scores = scores_of(DetectionStatistic(found, threshold=0.75))
     assert scores["boxes.ap50"] > scores["boxes.ap"]
     assert scores["boxes.count_mae"] == 1
 
@@ -49,10 +52,11 @@ def test_boxes_of_all_photos_are_matched_with_their_labels():
 def test_photos_without_any_box_have_no_labels():
     truth = photos(boxes(), labels=[[]])
     predicted = Predicted(
-        np.array([0]), np.zeros((1, 2, 4), np.float32), np.zeros((1, 2), np.float32),
-        {"target.category": torch.zeros(1, 2, 2)}, 0.0,
-    )  # fmt: skip
+        np.array([0]),
+        Found(np.zeros((1, 2, 4), np.float32), np.zeros((1, 2), np.float32), {"category": torch.zeros(1, 2, 2)}),
+        0.0,
+    )
     matched = match(predicted, truth, [CATEGORY])
     assert matched.labels["category"].shape == (0,)
     assert matched.logits["category"].shape == (0, 2)
-    assert set(box_evaluation.scores_of(matched.detections, 0.5).values()) <= {0.0, 1.0}
+    assert set(scores_of(matched.statistic).values()) <= {0.0, 1.0}

@@ -112,6 +112,13 @@ class PlantNet(PhotoNet):
         return self.classify(self.embed(image))
 
 
+def probabilities(target: Target, logits: Tensor) -> Tensor:
+    """Uncalibrated probabilities [N, classes], or values [N, 1], of one target's logits."""
+    if target.kind == "value":
+        return logits
+    return logits.softmax(dim=1) if target.kind == "class" else logits.sigmoid()
+
+
 class Calibrated(nn.Module):
     """A trained network with the post-processing of its heads.
 

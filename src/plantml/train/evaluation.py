@@ -8,7 +8,7 @@ from torch import Tensor
 
 from plantml import metrics
 from plantml.concurrency import Stop
-from plantml.model.network import PlantNet
+from plantml.model.network import PlantNet, probabilities
 from plantml.targets import Target
 from plantml.train import distributed
 from plantml.train.batches import Batch
@@ -51,10 +51,3 @@ def evaluate_logits(
     predictions = {target.name: probabilities(target, logits[target.name]).numpy() for target in targets}
     reports = metrics.reports_of(targets, truth, predictions)
     return Evaluation(loss, metrics.selection_score(reports), metrics.headline(reports))
-
-
-def probabilities(target: Target, logits: Tensor) -> Tensor:
-    """Uncalibrated probabilities [N, classes], or values [N, 1], of one target's logits."""
-    if target.kind == "value":
-        return logits
-    return logits.softmax(dim=1) if target.kind == "class" else logits.sigmoid()

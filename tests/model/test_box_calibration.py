@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plantml.train.box_packaging import platt, rescaled
+from plantml.model.box_calibration import platt, rescaled
 
 
 def test_scores_become_the_share_of_right_boxes():
