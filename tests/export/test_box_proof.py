@@ -6,6 +6,7 @@ from tests.contracts import make_contract
 
 from plantml.errors import GateError
 from plantml.export import proof
+from plantml.export.samples import AnnotatedBoxes
 from plantml.model.contract import Detection
 from plantml.targets import Target
 
@@ -66,3 +67,46 @@ def test_boxes_that_do_not_count_may_differ():
 def test_a_missing_output_is_named():
     with pytest.raises(GateError, match="no output score"):
         proof.compare(CONTRACT, outputs(), {name: each for name, each in outputs().items() if name != "score"})
+
+
+# --- forms with thresholds of their own -------------------------------------------------------
+
+
+def alike(served=CONTRACT, **changes):
+    return proof.compare(CONTRACT, outputs(), outputs() | changes, served=served)
+
+
+@pytest.mark.parametrize(
+    ("change", "labels", "decisions"),
+    [
+        ({}, 1, 1),
+        (changed("boxes", (0, 0, 0), 2.0), 1, 1),  # still an IoU above 0.5
+        (changed("boxes", (0, 0, 0), 8.0), 6 / 8, 6 / 8),
+        (changed("score", (0, 1), 0.1), 6 / 7, 6 / 7),
+        (changed("score", (0, 0), 0.5), 1, 6 / 8),
+        (changed("target.category", (0, 0), [0.1, 0.9]), 6 / 8, 6 / 8),
+    ],
+)
+def test_alike_boxes_are_counted(change, labels, decisions):
+    proven = alike(**change)
+    assert (proven.agreement, proven.decisions) == pytest.approx((labels, decisions))
+
+
+def test_each_form_has_its_own_thresholds():
+    detection = DETECTION.model_copy(update={"threshold": 0.6, "accept": 0.8})
+    served = CONTRACT.model_copy(update={"detection": detection})
+    shifted = {"score": outputs()["score"] + np.float32(0.25)}
+    proven = alike(served, **shifted)
+    assert (proven.agreement, proven.decisions) == (1, 1)
+    assert proven.difference == pytest.approx(0.25)
+    assert alike(served).agreement == pytest.approx(2 / 5)
+
+
+def test_the_score_of_boxes_needs_the_right_class():
+    truth = AnnotatedBoxes([outputs()["boxes"][0][:2]] * 2, [{"category": np.array([0, 1])}] * 2)
+    named = changed("target.category", (0, 0), [0.1, 0.9])
+    change = proof.change_of_boxes(CONTRACT, truth, outputs(), outputs() | named)
+    assert change.before == 1
+    assert change.after < 0.95
+    unlabelled = AnnotatedBoxes(truth.sides, [{"category": np.array([-1, 1])}] * 2)
+    assert proof.change_of_boxes(CONTRACT, unlabelled, outputs(), outputs() | named).after == 1

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plantml.metrics import detection
 from plantml.model.contract import Contract
 
 MAX_SHIFT = 0.5
@@ -17,7 +18,7 @@ _MARGIN = 1e-4
 
 def same_boxes(
     contract: Contract, expected: Mapping[str, NDArray[Any]], actual: Mapping[str, NDArray[Any]]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], float]:
+) -> tuple[float, float, float]:
     """Whether two runtimes find the same boxes in each photo, with the same labels.
 
     Boxes are compared from the score on from which they count. Their order may differ where scores are equal.
@@ -28,8 +29,8 @@ def same_boxes(
         actual: outputs of its other form.
 
     Returns:
-        Of each photo, whether boxes and labels are the same, bool [N]; whether boxes that are accepted are, too; and
-        the largest difference of scores and probabilities, infinite where a number is none.
+        The share of photos with the same boxes and labels; of those in which boxes that are accepted are the same, too;
+        and the largest difference of scores and probabilities, infinite where a number is none.
     """
     assert contract.detection is not None
     threshold, accept = contract.detection.threshold, contract.detection.accept
@@ -45,17 +46,71 @@ def same_boxes(
         shift = float(np.abs(ours["boxes"][counted] - theirs["boxes"][partner]).max(initial=0))
         largest = max(largest, difference if np.isfinite(difference) else np.inf)
         same = len(set(partner.tolist())) == len(counted) and not len(extra) and shift <= MAX_SHIFT
-        for target in contract.targets:
-            name = f"target.{target.name}"
-            if target.kind == "class":
-                same &= bool((ours[name][counted].argmax(axis=1) == theirs[name][partner].argmax(axis=1)).all())
-            elif target.kind == "multilabel":
-                same &= bool(((ours[name][counted] >= 0.5) == (theirs[name][partner] >= 0.5)).all())
+        same &= bool(_same_labels(contract, ours, counted, theirs, partner).all())
         labels[photo] = same
         first, second = ours["score"][counted], theirs["score"][partner]
         near = np.abs(first - accept) <= _MARGIN
         decisions[photo] = same and bool((((first >= accept) == (second >= accept)) | near).all())
-    return labels, decisions, largest
+    return float(labels.mean()), float(decisions.mean()), largest
+
+
+def alike_boxes(
+    contract: Contract,
+    expected: Mapping[str, NDArray[Any]],
+    served: Contract,
+    actual: Mapping[str, NDArray[Any]],
+) -> tuple[float, float, float]:
+    """How many boxes two forms of a model share, each from its own threshold on.
+
+    Args:
+        contract: of the model.
+        expected: outputs of the model as it is.
+        served: contract of the other form.
+        actual: its outputs.
+
+    Returns:
+        The share of the boxes of both that lie on one of the other form (an IoU of at least 0.5) and have the same
+        labels; of those that are accepted by both or neither, too; and the largest difference of their scores and
+        probabilities, infinite where a number is none.
+    """
+    assert contract.detection is not None
+    assert served.detection is not None
+    boxes, labels, decisions, largest = 0, 0, 0, 0.0
+    for photo in range(len(expected["score"])):
+        ours, theirs = _of_photo(expected, photo), _of_photo(actual, photo)
+        counted = np.flatnonzero(ours["score"] >= contract.detection.threshold)
+        others = np.flatnonzero(theirs["score"] >= served.detection.threshold)
+        overlaps = detection.iou(ours["boxes"][counted], theirs["boxes"][others])
+        match = detection.match(overlaps, ours["score"][counted])
+        pairs, partner = counted[match >= 0], others[match[match >= 0]]
+        same = _same_labels(contract, ours, pairs, theirs, partner)
+        accepted = ours["score"][pairs] >= contract.detection.accept
+        boxes += len(counted) + len(others)
+        labels += 2 * int(same.sum())
+        decisions += 2 * int((same & (accepted == (theirs["score"][partner] >= served.detection.accept))).sum())
+        gaps = [np.abs(ours[name][pairs] - theirs[name][partner]).max(initial=0) for name in ours if name != "boxes"]
+        largest = max(largest, *gaps)
+    if not all(np.isfinite(values).all() for values in actual.values()):
+        largest = np.inf
+    return (labels / boxes, decisions / boxes, float(largest)) if boxes else (1.0, 1.0, float(largest))
+
+
+def _same_labels(
+    contract: Contract,
+    ours: Mapping[str, NDArray[np.float64]],
+    places: NDArray[np.integer[Any]],
+    theirs: Mapping[str, NDArray[np.float64]],
+    partner: NDArray[np.integer[Any]],
+) -> NDArray[np.bool_]:
+    """Whether the boxes at places [n] have the labels of their partners."""
+    same = np.ones(len(places), bool)
+    for target in contract.targets:
+        first, second = ours[f"target.{target.name}"][places], theirs[f"target.{target.name}"][partner]
+        if target.kind == "class":
+            same &= first.argmax(axis=1) == second.argmax(axis=1)
+        elif target.kind == "multilabel":
+            same &= ((first >= 0.5) == (second >= 0.5)).all(axis=1)
+    return same
 
 
 def _of_photo(outputs: Mapping[str, NDArray[Any]], photo: int) -> dict[str, NDArray[np.float64]]:

@@ -11,4 +11,6 @@ class ExportConfig(Config):
     )
     split: str = option("test", "Split of the dataset to use.")
     samples: int = option(500, "Maximum number of photos to compare.", ge=1)
-    max_drop: float = option(0.01, "Tolerated drop of macro-F1 for int8, as a mean over targets.", ge=0, le=1)
+    max_drop: float = option(
+        0.01, "Tolerated drop for int8 of macro-F1, as a mean over targets, or of the AP of boxes.", ge=0, le=1
+    )

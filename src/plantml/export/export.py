@@ -215,7 +215,7 @@ class _Bench:
                 self.source.bundle.contract,
                 self._expected,
                 proof.outputs(running, self._sample.batches()),
-                served=opened.contract,
+                served=None if form.exact else opened.contract,
                 labels=self._sample.labels,
                 groups=self._sample.groups,
                 boxes=self._sample.boxes,

@@ -6,7 +6,6 @@ from typing import Any
 
 from plantml import storage
 from plantml.concurrency import Progress, silent
-from plantml.errors import InputError
 from plantml.export import int8, openvino, samples
 from plantml.export.config import ExportConfig
 from plantml.export.onnx import annotated, notes_of
@@ -87,12 +86,6 @@ def _onnx(source: Source) -> Made:
 
 def _int8(source: Source) -> Made:
     contract = source.bundle.contract
-    if contract.detection is not None:
-        raise InputError(
-            f"{source.bundle.place} finds boxes, and onnx-int8 is for models of whole photos",
-            "its layers are calibrated by the embedding of a photo",
-            "Export to onnx or openvino.",
-        )
     version = samples.version_of(source.bundle, source.config.data)
     train = samples.of_split(version, contract, "train", int8.CALIBRATION, source.cache)
     val = samples.of_split(version, contract, "val", int8.VALIDATION, source.cache)

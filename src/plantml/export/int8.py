@@ -1,10 +1,10 @@
 """The deployed network with an 8-bit backbone, as ONNX.
 
 Static quantisation by onnxruntime: weights as int8 with a scale a channel, activations as uint8, QuantizeLinear and
-DequantizeLinear around each operator, ranges from training photos. All after `embedding` stays in float: it costs no
-time, and is where a small error would move a decision. How ranges are found is chosen by the score on validation
-photos; where none is good enough, the layers whose quantisation moves the embedding most are left in float. Then
-temperatures, thresholds and the `unknown` threshold are fitted anew, for a quantised model is another model.
+DequantizeLinear around each operator, ranges from training photos. All after the judge's `cuts` stays in float: it
+costs no time, and is where a small error would move a decision. How ranges are found is chosen by the score on
+validation photos; where none is good enough, the layers whose quantisation moves the cuts most are left in float. Then
+temperatures and thresholds are fitted anew, for a quantised model is another model.
 """
 
 import tempfile
@@ -14,17 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from plantml import metrics
 from plantml.concurrency import Progress, silent
 from plantml.errors import InputError
 from plantml.export import onnx as exporting
-from plantml.export import proof
-from plantml.export.samples import BATCH, Sample
+from plantml.export.int8_judges import BoxJudge, Judge, Judged, PhotoJudge, noise_of
+from plantml.export.samples import Sample
 from plantml.imaging import Pixels
-from plantml.metrics import calibration
 from plantml.model import bundle as bundles
 from plantml.model.contract import Contract
 from plantml.model.runtimes import OnnxRuntime, output_names
@@ -46,12 +41,10 @@ SECONDS = 120.0
 """The search for layers that hurt stops after so long; ways to find ranges after the first are not begun."""
 
 NOISE = 0.1
-"""Squared error of the embedding, in parts of its square, from which layers that hurt are looked for."""
+"""Squared error at the cuts, in parts of their square, from which layers that hurt are looked for."""
 
 _PROBED = 8
 """Photos on which the noise of a single layer is measured."""
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class Quantised:
         in_float: names of layers that were left in float.
         before: score of the network on the validation photos.
         after: score of the quantised one there.
-        noise: squared error of the embedding there, in parts of its square.
+        noise: squared error at the cuts there, in parts of their square.
     """
 
     contract: Contract
@@ -86,14 +79,12 @@ class _Trial:
     method: str
     in_float: tuple[str, ...]
     body: Any
-    embedding: Floats
-    score: float
-    noise: float
+    judged: Judged
 
     @property
     def rank(self) -> tuple[float, float]:
         """The larger the better: by score, then by noise."""
-        return round(self.score, 6), -self.noise
+        return round(self.judged.score, 6), -self.judged.noise
 
 
 def quantise(
@@ -124,16 +115,15 @@ def quantise(
     Raises:
         InputError: no validation photo has a label.
     """
-    if not val.labels:
+    if not val.labels and val.boxes is None:
         raise InputError(
             f"{val.where} has no labels for what the model predicts",
             "int8 ranges are chosen by the score on labelled photos",
             "Name a labelled dataset: --data DATASET",
         )
-    judge = _Judge(contract, weights, val)
-    quantiser = _Quantiser(model, train)
-    judge.embedding = _embed(quantiser.plain, val.pixels)
-    before = judge.score(judge.embedding)
+    judge: Judge = PhotoJudge(contract, weights, val) if val.boxes is None else BoxJudge(contract, weights, model, val)
+    quantiser = _Quantiser(model, train, judge)
+    before = judge.judge(quantiser.plain).score
     deadline = time.monotonic() + seconds
     trials: list[_Trial] = []
     for number, method in enumerate(METHODS):
@@ -144,7 +134,7 @@ def quantise(
     best = max(trials, key=lambda trial: trial.rank)
 
     def good(trial: _Trial) -> bool:
-        return before - trial.score <= max_drop / 2 and trial.noise <= NOISE
+        return before - trial.judged.score <= max_drop / 2 and trial.judged.noise <= NOISE
 
     if not good(best):
         hurting = quantiser.worst_first(best.method, deadline)
@@ -157,24 +147,21 @@ def quantise(
     return _finished(contract, digest, judge, best, before)
 
 
-def _attempt(quantiser: "_Quantiser", judge: "_Judge", method: str, in_float: tuple[str, ...] = ()) -> _Trial:
+def _attempt(quantiser: "_Quantiser", judge: Judge, method: str, in_float: tuple[str, ...] = ()) -> _Trial:
     body = quantiser.quantised(method, exclude=in_float)
-    embedding = _embed(body.SerializeToString(), judge.val.pixels)
-    noise = proof.noise(judge.embedding, embedding)
-    return _Trial(method, in_float, body, embedding, judge.score(embedding), noise)
+    return _Trial(method, in_float, body, judge.judge(body.SerializeToString()))
 
 
-def _finished(contract: Contract, digest: str, judge: "_Judge", best: _Trial, before: float) -> Quantised:
+def _finished(contract: Contract, digest: str, judge: Judge, best: _Trial, before: float) -> Quantised:
     from onnx import numpy_helper
 
-    calibrated = judge.calibrated(best.embedding).model_copy(update={"derived_from": digest})
-    model = _joined(best.body, judge.tail(calibrated), output_names(contract))
+    calibrated = judge.calibrated(best.judged.predicted).model_copy(update={"derived_from": digest})
+    model = _joined(best.body, judge.rest(calibrated), judge.cuts, output_names(contract))
     tensors = {tensor.name: numpy_helper.to_array(tensor).tobytes() for tensor in model.graph.initializer}
     own = bundles.digest(calibrated, tensors)
     exporting.annotate(model, exporting.notes_of(calibrated, own))
-    return Quantised(
-        calibrated, own, exporting.serialised(model), best.method, best.in_float, before, best.score, best.noise
-    )
+    score, noise = best.judged.score, best.judged.noise
+    return Quantised(calibrated, own, exporting.serialised(model), best.method, best.in_float, before, score, noise)
 
 
 def _doubling(limit: int) -> Iterator[int]:
@@ -184,103 +171,14 @@ def _doubling(limit: int) -> Iterator[int]:
         size *= 2
 
 
-def _embed(body: bytes, pixels: Pixels) -> Floats:
-    batches = (pixels[at : at + BATCH] for at in range(0, len(pixels), BATCH))
-    return proof.outputs(OnnxRuntime(body), batches)["embedding"]
-
-
-class _Judge:
-    """Scores embeddings on the validation photos; everything after the embedding stays in float."""
-
-    embedding: Floats
-
-    def __init__(self, contract: Contract, weights: bytes, val: Sample) -> None:
-        from plantml.model import network
-
-        self.contract, self.val = contract, val
-        self._weights = network.read_weights(weights)
-
-    def _deployed(self, contract: Contract) -> Any:
-        from plantml.model import network
-
-        return network.rebuild(contract, self._weights)
-
-    def _answers(self, contract: Contract, embedding: Floats) -> tuple[dict[str, Floats], Floats]:
-        """Outputs by target, and the unknown score."""
-        import torch
-
-        deployed = self._deployed(contract)
-        with torch.inference_mode():
-            inputs = torch.from_numpy(embedding)
-            answers = deployed.answers(deployed.net.classify(inputs))
-            return {name: answer.numpy() for name, answer in answers.items()}, deployed.unknown(inputs).numpy()
-
-    def _reports(self, answers: Mapping[str, Floats]) -> Sequence[metrics.Report]:
-        return metrics.reports_of(self.contract.targets, self.val.labels, answers)
-
-    def score(self, embedding: Floats) -> float:
-        """See `proof.score`; by the model's own temperatures, which the choice of labels hardly depends on."""
-        return metrics.selection_score(self._reports(self._answers(self.contract, embedding)[0]))
-
-    def calibrated(self, embedding: Floats) -> Contract:
-        """The contract with temperatures, thresholds and metrics that fit these embeddings."""
-        import torch
-
-        from plantml.model import temperature
-
-        contract, labels = self.contract, self.val.labels
-        deployed = self._deployed(contract)
-        with torch.inference_mode():
-            logits = deployed.net.classify(torch.from_numpy(embedding))
-        start = temperature.Scaling(contract.temperatures, contract.biases or {})
-        scaling = temperature.fit(deployed, logits, labels, start)
-        fitted = contract.model_copy(update={"temperatures": scaling.temperatures, "biases": scaling.biases})
-        answers, unknown = self._answers(fitted, embedding)
-        judged = [target for target in contract.targets if target.name in labels]
-        risk = contract.target_risk if contract.target_risk is not None else _RISK
-        accepted = calibration.accept_thresholds(judged, answers, labels, risk)
-        thresholds = dict(contract.thresholds) | {name: threshold.score for name, threshold in accepted.items()}
-        scores = metrics.headline(self._reports(answers))
-        return fitted.model_copy(
-            update={
-                "thresholds": thresholds,
-                "acceptance": dict(contract.acceptance or {}) | accepted,
-                "unknown_threshold": calibration.unknown_threshold(unknown),
-                "metrics": {name: round(value, 6) for name, value in scores.items()},
-            }
-        )
-
-    def tail(self, contract: Contract) -> Any:
-        """All that follows the embedding, calibrated as the contract says, as an `onnx.ModelProto`."""
-        import torch
-
-        deployed = self._deployed(contract)
-
-        class Tail(torch.nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.deployed = deployed
-
-            def forward(self, embedding: torch.Tensor) -> tuple[torch.Tensor, ...]:
-                answers = deployed.answers(deployed.net.classify(embedding))
-                return (*(answers[target.name] for target in contract.targets), deployed.unknown(embedding))
-
-        names = [name for name in output_names(contract) if name != "embedding"]
-        return exporting.convert(Tail().eval(), torch.zeros(2, contract.architecture.embedding), "embedding", names)
-
-
-_RISK = 0.05
-"""Target risk for contracts without one."""
-
-
 class _Quantiser:
-    """The backbone of a model, and its 8-bit forms."""
+    """The part of a model from the photo to the cuts of a judge, and its 8-bit forms."""
 
-    def __init__(self, model: bytes, photos: Pixels) -> None:
+    def __init__(self, model: bytes, photos: Pixels, judge: Judge) -> None:
         import onnx
 
-        self._photos = photos
-        body = onnx.utils.Extractor(onnx.load_from_string(model)).extract_model(["image"], ["embedding"])
+        self._photos, self._at_once = photos, judge.at_once
+        body = onnx.utils.Extractor(onnx.load_from_string(model)).extract_model(["image"], list(judge.cuts))
         self._body = _prepared(body)
         self._ranges: dict[str, Any] = {}
         self.plain: bytes = self._body.SerializeToString()
@@ -291,7 +189,7 @@ class _Quantiser:
         return [node.name for node in self._body.graph.node if node.op_type in {"Conv", "Gemm", "MatMul"}]
 
     def quantised(self, method: str, *, only: Sequence[str] = (), exclude: Sequence[str] = ()) -> Any:
-        """An `onnx.ModelProto` of the backbone in 8 bits: of these layers only, or of all but some."""
+        """An `onnx.ModelProto` of the part in 8 bits: of these layers only, or of all but some."""
         import onnx
         from onnxruntime import quantization
 
@@ -315,15 +213,15 @@ class _Quantiser:
         return quantiser.model.model
 
     def worst_first(self, method: str, deadline: float) -> list[str]:
-        """Layers by how far quantising them alone moves the embedding; those not measured in time come last."""
+        """Layers by how far quantising them alone moves the cuts; those not measured in time come last."""
         photos = self._photos[:_PROBED]
-        reference = _embed(self.plain, photos)
+        reference = OnnxRuntime(self.plain).run(photos)
         noise: dict[str, float] = dict.fromkeys(self.layers, 0.0)
         for layer in noise:
             if time.monotonic() > deadline:
                 break
             body = self.quantised(method, only=[layer]).SerializeToString()
-            noise[layer] = proof.noise(reference, _embed(body, photos))
+            noise[layer] = noise_of(reference, OnnxRuntime(body).run(photos))
         return sorted(noise, key=lambda layer: -noise[layer])
 
     def _range(self, method: str) -> Any:
@@ -341,7 +239,8 @@ class _Quantiser:
                     calibrate_method=quantization.CalibrationMethod[kind],
                     extra_options=dict(options),
                 )
-                calibrator.collect_data(_Reader(self._photos))
+                for start in range(0, len(self._photos), self._at_once):
+                    calibrator.collect_data(_Reader(self._photos[start : start + self._at_once]))
                 self._ranges[method] = calibrator.compute_data()
         return self._ranges[method]
 
@@ -375,17 +274,19 @@ def _prepared(body: Any) -> Any:
         return onnx.shape_inference.infer_shapes(onnx.load(after))
 
 
-def _joined(body: Any, tail: Any, outputs: Sequence[str]) -> Any:
+def _joined(body: Any, rest: Any, cuts: Sequence[str], outputs: Sequence[str]) -> Any:
     import onnx
 
-    # Only names inside the tail are changed: those of its input and outputs are the model's.
-    tail = onnx.compose.add_prefix(tail, "tail/", rename_inputs=False, rename_outputs=False)
-    tail.graph.input[0].name = "tail/embedding"
-    for node in tail.graph.node:
-        node.input[:] = ["tail/embedding" if name == "embedding" else name for name in node.input]
-    tail.ir_version = body.ir_version = max(tail.ir_version, body.ir_version)
-    model = onnx.compose.merge_models(body, tail, io_map=[("embedding", "tail/embedding")])
-    by_name = {output.name: output for output in (*body.graph.output, *tail.graph.output)}
+    # Only names inside the rest are changed: those of its inputs and outputs are the model's.
+    rest = onnx.compose.add_prefix(rest, "tail/", rename_inputs=False, rename_outputs=False)
+    inputs = {cut: f"tail/{cut}" for cut in cuts}
+    for value in rest.graph.input:
+        value.name = inputs[value.name]
+    for node in rest.graph.node:
+        node.input[:] = [inputs.get(name, name) for name in node.input]
+    rest.ir_version = body.ir_version = max(rest.ir_version, body.ir_version)
+    model = onnx.compose.merge_models(body, rest, io_map=list(inputs.items()))
+    by_name = {output.name: output for output in (*body.graph.output, *rest.graph.output)}
     del model.graph.output[:]
     model.graph.output.extend(by_name[name] for name in outputs)
     del model.metadata_props[:]

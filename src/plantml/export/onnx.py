@@ -46,18 +46,17 @@ def trace(module: Any, fit: Fit, outputs: list[str], notes: Mapping[str, str]) -
     import torch
 
     example = torch.zeros((2, fit.height, fit.width, 3), dtype=torch.uint8)
-    model = convert(module, example, "image", outputs)
+    model = convert(module, {"image": example}, outputs)
     annotate(model, notes)
     return serialised(model)
 
 
-def convert(module: Any, example: Any, name: str, outputs: list[str]) -> Any:
-    """A torch module of one input as an `onnx.ModelProto` whose first axis may have any length from 1 to 4096.
+def convert(module: Any, examples: Mapping[str, Any], outputs: list[str]) -> Any:
+    """A torch module as an `onnx.ModelProto`; the first axis of its inputs may have any length from 1 to 4096.
 
     Args:
         module: in evaluation mode; afterwards without gradients, and with no operation in place.
-        example: an input of two rows, a tensor.
-        name: for the input.
+        examples: a tensor of two rows for each input, in their order, by the name for it.
         outputs: names for what the module returns, in order.
     """
     import torch
@@ -67,13 +66,16 @@ def convert(module: Any, example: Any, name: str, outputs: list[str]) -> Any:
     for part in module.modules():
         if hasattr(part, "inplace"):
             part.inplace = False
+    batch = {0: torch.export.Dim("batch", min=1, max=4096)}
+    # A module of several inputs takes them as `*args`, which are one argument.
+    dynamic = (batch,) if len(examples) == 1 else ((batch,) * len(examples),)
     with quiet():
         program = torch.onnx.export(
             module,
-            (example,),
-            input_names=[name],
+            tuple(examples.values()),
+            input_names=list(examples),
             output_names=outputs,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+            dynamic_shapes=dynamic,
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

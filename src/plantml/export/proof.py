@@ -1,7 +1,7 @@
 """Proof that two runtimes run the same model: their predictions for the same photos are compared."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from plantml import metrics
 from plantml.errors import GateError
-from plantml.export.box_proof import same_boxes
+from plantml.export.box_proof import alike_boxes, same_boxes
+from plantml.export.samples import AnnotatedBoxes
 from plantml.imaging import Pixels
 from plantml.metrics import Groups, Interval
-from plantml.metrics.detection import Detections, DetectionStatistic, of_one_class
+from plantml.metrics.detection import DetectionStatistic, of_one_class
 from plantml.metrics.statistics import of_target
 from plantml.model.contract import Contract
 from plantml.model.records import Reader
@@ -69,9 +70,10 @@ class Proof:
 
     Attributes:
         photos: compared.
-        agreement: share of photos with the same labels for all targets.
+        agreement: share of photos with the same labels for all targets, or with the same boxes; of a form of a detector
+            with thresholds of its own, share of boxes, see `box_proof.alike_boxes`.
         decisions: share of photos with the same decision (accept, review or unknown), each by its own
-            thresholds; a score within rounding of its threshold may fall on either side.
+            thresholds; a score within rounding of its threshold may fall on either side. Of boxes likewise.
         difference: largest difference of any probability, value or unknown score.
         noise: squared error of the embedding, in parts of its square.
         change: of the score; `None` without labels.
@@ -131,7 +133,7 @@ def compare(
     served: Contract | None = None,
     labels: Mapping[str, NDArray[Any]] | None = None,
     groups: NDArray[np.int64] | None = None,
-    boxes: Sequence[NDArray[np.float32]] | None = None,
+    boxes: AnnotatedBoxes | None = None,
 ) -> Proof:
     """Compare the outputs of two runtimes for the same photos.
 
@@ -139,10 +141,10 @@ def compare(
         contract: of the model.
         expected: by the model as it is.
         actual: by its other form.
-        served: contract of the other form, if it has one of its own.
+        served: contract of the other form, if it has one of its own: then its boxes need only be alike.
         labels: by target, encoded, of all photos; targets may be missing.
         groups: [N], what is resampled as a whole; each photo alone if not given.
-        boxes: annotated ones of each photo, in pixels of the input, of a model that finds boxes.
+        boxes: annotated ones of the photos, of a model that finds boxes.
 
     Raises:
         GateError: the other form lacks an output of the contract.
@@ -158,9 +160,13 @@ def compare(
                 "Export it again.",
             )
     if contract.detection is not None:
-        agreement, decisions, difference = same_boxes(contract, expected, actual)
-        gain = change_of_boxes(boxes, expected, actual, groups) if boxes is not None else None
-        return Proof(len(agreement), float(agreement.mean()), float(decisions.mean()), difference, change=gain)
+        agreement, decisions, difference = (
+            same_boxes(contract, expected, actual)
+            if served is None
+            else alike_boxes(contract, expected, served, actual)
+        )
+        gain = change_of_boxes(contract, boxes, expected, actual, groups) if boxes is not None else None
+        return Proof(len(expected["score"]), agreement, decisions, difference, change=gain)
     photos = len(expected["unknown"])
     same = np.ones(photos, bool)
     for target in contract.targets:
@@ -199,35 +205,59 @@ def change(
 
 
 def change_of_boxes(
-    truth: Sequence[NDArray[np.float32]], before: Outputs, after: Outputs, groups: NDArray[np.int64] | None = None
+    contract: Contract,
+    truth: AnnotatedBoxes,
+    before: Outputs,
+    after: Outputs,
+    groups: NDArray[np.int64] | None = None,
 ) -> Change:
-    """As `change`, of the average precision of boxes, whatever their targets.
+    """As `change`, of `score_of_boxes`.
 
     Args:
-        truth: annotated boxes of each photo, [M, 4].
+        contract: of the model.
+        truth: annotated boxes of the photos.
         before: outputs of the model as it is.
         after: outputs of its other form.
         groups: see `change`.
     """
-    together = Groups((np.arange(len(truth)) if groups is None else groups).tolist())
-    statistics = [DetectionStatistic(_detections(outputs, truth), threshold=0.5) for outputs in (before, after)]
-    scores = [statistic.of_all()[0].get("ap", 0.0) for statistic in statistics]
-    replicates = [
-        metrics.replicate([statistic], together, resamples=BOX_RESAMPLES, seed=0).get("ap", np.array([]))
-        for statistic in statistics
-    ]
-    gains = replicates[1] - replicates[0]
-    interval = metrics.interval("change", scores[1] - scores[0], gains) or Interval(np.nan, np.nan)
-    return Change(len(truth), scores[0], scores[1], interval.low, interval.high)
+    together = Groups((np.arange(len(truth.sides)) if groups is None else groups).tolist())
+    statistics = [_of_boxes(contract, truth, outputs) for outputs in (before, after)]
+    scores = [_average_precision(each) for each in statistics]
+    worse, better = (
+        np.nanmean([metrics.replicate([one], together, resamples=BOX_RESAMPLES, seed=0)["ap"] for one in each], axis=0)
+        if together.count > 1
+        else np.array([])
+        for each in statistics
+    )
+    interval = metrics.interval("change", scores[1] - scores[0], better - worse) or Interval(np.nan, np.nan)
+    return Change(len(truth.sides), scores[0], scores[1], interval.low, interval.high)
 
 
-def _detections(outputs: Outputs, truth: Sequence[NDArray[np.float32]]) -> Detections:
+def score_of_boxes(contract: Contract, truth: AnnotatedBoxes, outputs: Outputs) -> float:
+    """The mean of average precisions: of boxes whatever their class, and of those of each target with classes."""
+    return _average_precision(_of_boxes(contract, truth, outputs))
+
+
+def _average_precision(statistics: Sequence[DetectionStatistic]) -> float:
+    return float(np.mean([statistic.of_all()[0].get("ap", 0.0) for statistic in statistics]))
+
+
+def _of_boxes(contract: Contract, truth: AnnotatedBoxes, outputs: Outputs) -> list[DetectionStatistic]:
+    """The statistics of all boxes, and of each target with labels of several classes."""
     counts = (outputs["score"] >= _LEAST).sum(axis=1)  # the best come first
-    return of_one_class(
+    every = of_one_class(
         [boxes[:count] for boxes, count in zip(outputs["boxes"], counts, strict=True)],
         [scores[:count] for scores, count in zip(outputs["score"], counts, strict=True)],
-        truth,
+        truth.sides,
     )
+    detections = [every]
+    for target in contract.heads:
+        true = np.concatenate([target.encode([]), *(labels[target.name] for labels in truth.labels)])
+        if target.kind == "class" and target.size > 1 and (true >= 0).any():
+            named = outputs[f"target.{target.name}"].argmax(axis=2)
+            labels = np.concatenate([row[:count] for row, count in zip(named, counts, strict=True)])
+            detections.append(replace(every, classes=target.classes, labels=labels, true_labels=true))
+    return [DetectionStatistic(each, threshold=0.5) for each in detections]
 
 
 def score(targets: Sequence[Target], labels: Mapping[str, NDArray[Any]], outputs: Outputs) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from plantml import imaging, storage
 from plantml.concurrency import Progress, silent
-from plantml.data import photos, versions
+from plantml.data import boxes, photos, versions
 from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.imaging import Fit, Pixels
@@ -22,6 +22,19 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
+class AnnotatedBoxes:
+    """The annotated boxes of N photos.
+
+    Attributes:
+        sides: of each photo, float32 [M, 4]: x, y, w, h in pixels of the input.
+        labels: of each photo's boxes by target, as `Target.encode` gives them.
+    """
+
+    sides: Sequence[NDArray[np.float32]]
+    labels: Sequence[Mapping[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
 class Sample:
     """Photos of one split.
 
@@ -30,14 +43,14 @@ class Sample:
         pixels: uint8 RGB [N, H, W, 3] at the model's input size.
         labels: by target as `Target.encode` gives them; targets without any label are left out.
         groups: [N], photos of one group have the same number.
-        boxes: of each photo, float32 [M, 4] in pixels of the input; `None` for models of whole photos.
+        boxes: of the photos; `None` for models of whole photos.
     """
 
     where: str
     pixels: Pixels
     labels: Mapping[str, NDArray[Any]]
     groups: NDArray[np.int64]
-    boxes: Sequence[NDArray[np.float32]] | None = None
+    boxes: AnnotatedBoxes | None = None
 
     def batches(self, size: int = BATCH) -> Iterator[Pixels]:
         """The photos in batches."""
@@ -85,7 +98,7 @@ def held_out(
     pixels = _pixels(version, rows, contract.input, cache, progress)
     where = f"{version.ref}, split {split}"
     if contract.detection is not None:
-        return Sample(where, pixels, {}, numbers, _boxes(rows, contract.input))
+        return Sample(where, pixels, {}, numbers, _boxes(rows, contract))
     return Sample(where, pixels, _labels(version, rows, contract.targets), numbers)
 
 
@@ -102,12 +115,19 @@ def of_split(
     return held_out(version, contract, split, limit, cache=cache)
 
 
-def _boxes(rows: pl.DataFrame, fit: Fit) -> list[NDArray[np.float32]]:
-    boxes = []
-    for width, height, drawn in rows.select("width", "height", "boxes").iter_rows():
-        sides = np.array([[box[side] for side in "xywh"] for box in drawn], np.float64).reshape(-1, 4)
-        boxes.append(fit.placement(width, height).to_input(sides))
-    return boxes
+def _boxes(rows: pl.DataFrame, contract: Contract) -> AnnotatedBoxes:
+    sides, labels = [], []
+    for width, height, annotated in rows.select("width", "height", "boxes").iter_rows():
+        drawn = boxes.from_rows(annotated) or ()
+        in_photo = np.array([[box.x, box.y, box.w, box.h] for box in drawn], np.float64).reshape(-1, 4)
+        sides.append(contract.input.placement(width, height).to_input(in_photo))
+        labels.append(
+            {
+                target.name: target.encode([_known(target, box.labels.get(target.name)) for box in drawn])
+                for target in contract.heads
+            }
+        )
+    return AnnotatedBoxes(sides, labels)
 
 
 def _labels(version: Version, rows: pl.DataFrame, targets: Sequence[Target]) -> dict[str, NDArray[Any]]:

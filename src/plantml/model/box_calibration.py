@@ -133,7 +133,6 @@ class BoxCalibration:
         accepted: what the threshold of acceptance of boxes promises.
         acceptance: by target, likewise of labels.
         detections: the boxes with calibrated scores.
-        right: whether each matches an annotated one, bool [n].
         reports: of the targets of the boxes that were found.
         scores: all numbers by name.
     """
@@ -143,7 +142,6 @@ class BoxCalibration:
     accepted: Threshold
     acceptance: Mapping[str, Threshold]
     detections: Detections
-    right: NDArray[np.bool_]
     reports: Sequence[metrics.Report]
     scores: Mapping[str, float]
 
@@ -190,7 +188,7 @@ def calibrate(net: CentreNet, matched: Matched, *, risk: float, tile: int | None
     reports = metrics.reports_of(judged, matched.labels, answers)
     acceptance = calibration.accept_thresholds(judged, answers, matched.labels, risk)
     scores = scores_of(statistic) | metrics.headline(reports)
-    return BoxCalibration(chosen, scaling, accepted, acceptance, detections, right, reports, scores)
+    return BoxCalibration(chosen, scaling, accepted, acceptance, detections, reports, scores)
 
 
 def platt(scores: Floats, right: NDArray[np.bool_]) -> tuple[float, float]:

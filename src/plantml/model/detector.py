@@ -74,24 +74,32 @@ class CentreNet(PhotoNet):
         return self
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """The maps for photos, uint8 RGB [N, H, W, 3], where h = H / 4 and w = W / 4.
+        """The maps for photos, uint8 RGB [N, H, W, 3], where h = H / 4 and w = W / 4. See `maps`."""
+        return self.maps(self.features(image))
 
-        Returns:
-            `centre` logits [N, 1, h, w]; `sides` [N, 4, h, w], distances from the cell's middle to the left, top, right
-            and bottom of its object, in pixels of the input; and logits (values in their unit) `target.<name>`
-            [N, classes, h, w].
-        """
+    def features(self, image: Tensor) -> dict[str, Tensor]:
+        """What the last layer of each head reads, by head: [N, channels, h, w], of photos as `forward` takes them."""
         maps: list[Tensor] = [
             lateral(level) for lateral, level in zip(self.laterals, self.backbone(self.normalised(image)), strict=True)
         ]
         merged = maps[-1]
         for lower, merge in zip(reversed(maps[:-1]), self.merges, strict=True):
             merged = merge(lower + functional.interpolate(merged, scale_factor=2.0, mode="nearest"))
-        sides = self.heads["sides"](merged).clamp(max=_FARTHEST).exp() * STRIDE
-        outputs = {"centre": self.heads["centre"](merged), "sides": sides}
+        return {name: head[1](head[0](merged)) for name, head in self.heads.items()}  # type: ignore[index]
+
+    def maps(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The maps of features.
+
+        Returns:
+            `centre` logits [N, 1, h, w]; `sides` [N, 4, h, w], distances from the cell's middle to the left, top, right
+            and bottom of its object, in pixels of the input; and logits (values in their unit) `target.<name>`
+            [N, classes, h, w].
+        """
+        last = {name: head[2](features[name]) for name, head in self.heads.items()}  # type: ignore[index]
+        sides = last["sides"].clamp(max=_FARTHEST).exp() * STRIDE
+        outputs = {"centre": last["centre"], "sides": sides}
         for target in self.targets:
-            head = self.heads[f"target_{target.name}"]
-            outputs[f"target.{target.name}"] = self.in_units(target, head(merged))
+            outputs[f"target.{target.name}"] = self.in_units(target, last[f"target_{target.name}"])
         return outputs
 
 
@@ -132,7 +140,11 @@ class DeployedDetector(Calibrated):
             probability that there is such an object, 0 for rows without one; and probabilities or values
             [N, K, classes] of each target.
         """
-        boxes, score, logits = self.decode(self.net(image), *image.shape[1:3])
+        return self.finished(self.net(image), *image.shape[1:3])
+
+    def finished(self, maps: Mapping[str, Tensor], height: int, width: int) -> tuple[Tensor, ...]:
+        """The same of maps of photos of a size."""
+        boxes, score, logits = self.decode(maps, height, width)
         answers = self.answers({name: each.flatten(0, 1) for name, each in logits.items()})
         return (boxes, score, *(answers[target.name].view(*score.shape, -1) for target in self.net.targets))
 
