@@ -184,10 +184,9 @@ def test_the_report_shows_the_photos_with_most_errors(draw, finder, judged, tmp_
         assert report._WORDS[score] in text
 
 
-@pytest.mark.parametrize("option", ["robustness", "review"])
-def test_options_for_whole_photos_are_wrong_usage(draw, finder, judged, tmp_path, option):
-    with pytest.raises(UsageError, match=f"--{option}"):
-        judged(draw(TRUTH), finder(ANSWERS), out=str(tmp_path / "out"), **{option: 1})
+def test_robustness_is_for_whole_photos(draw, finder, judged):
+    with pytest.raises(UsageError, match="--robustness"):
+        judged(draw(TRUTH), finder(ANSWERS), robustness=True)
 
 
 def test_models_of_different_tasks_are_not_compared(draw, finder, painted, judged):

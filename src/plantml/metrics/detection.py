@@ -127,6 +127,7 @@ class DetectionStatistic:
         columns: float64 [photos, K]; see `statistics.Statistic`.
         threshold: see above.
         partner: the true box that each predicted one matches at an IoU of 0.5; -1 for none, int [M].
+        counts: right boxes, boxes that count, and true boxes by photo: float64 [photos, 3].
     """
 
     def __init__(self, detections: Detections, *, threshold: float | None = None, max_boxes: int = MAX_BOXES) -> None:
@@ -148,6 +149,7 @@ class DetectionStatistic:
         gaps = np.zeros((self._photos, BINS))
         bins = calibration_bins(detections.scores[known])
         np.add.at(gaps, (detections.photo[known], bins), right[known] - detections.scores[known])
+        self.counts: Floats = np.column_stack([each.sum(axis=1) for each in (hits, predicted, true)])
         self._curves = _curves(detections, matches, max_boxes)
         self._blocks: Mapping[str, Floats] = {
             "hits": hits,

@@ -135,9 +135,11 @@ class BoxEvaluation(Evaluation):
 
     Attributes:
         detections: reports by name: `boxes` whatever their class, and by target.
+        counts: by the same names, what `DetectionStatistic.counts` says of each photo.
     """
 
     detections: Mapping[str, DetectionReport]
+    counts: Mapping[str, Floats]
 
 
 class _OfBoxes:
@@ -238,7 +240,8 @@ def evaluate(outcomes: BoxOutcomes, config: ValidateConfig) -> BoxEvaluation:
         each = metrics.interval(name, value, replicates.get(name), sizes.get(name, outcomes.groups.count))
         if each is not None:
             intervals[name] = each
-    return BoxEvaluation(reports, scores, every, intervals, replicates, done)
+    counts = {name: statistic.counts for name, statistic in statistics.items()}
+    return BoxEvaluation(reports, scores, every, intervals, replicates, done, counts)
 
 
 def matched(outcomes: BoxOutcomes) -> tuple[dict[str, NDArray[Any]], dict[str, Floats], Ints]:

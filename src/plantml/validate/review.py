@@ -6,8 +6,9 @@ judged ones is what is left.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
@@ -43,11 +44,21 @@ class Pick:
 
 def candidates(dataset_versions: Sequence[Version], targets: Sequence[Target]) -> pl.DataFrame:
     """Usable photos that lack a label of one of the targets, with `dataset` and `url`."""
+
+    def lacks_a_label(version: Version) -> pl.Expr:
+        have = {target.name for target in version.targets}
+        return pl.any_horizontal(
+            *(pl.col(target.name).is_null() if target.name in have else pl.lit(value=True) for target in targets)
+        )
+
+    return usable_photos(dataset_versions, lacks_a_label)
+
+
+def usable_photos(dataset_versions: Sequence[Version], condition: Callable[[Version], pl.Expr]) -> pl.DataFrame:
+    """Usable photos that meet a condition, with `dataset` and `url`."""
     tables = []
     for version in dataset_versions:
-        have = {target.name for target in version.targets}
-        lacking = [pl.col(target.name).is_null() if target.name in have else pl.lit(value=True) for target in targets]
-        rows = version.usable().filter(pl.any_horizontal(*lacking))
+        rows = version.usable().filter(condition(version))
         urls = pl.Series(URL, [version.image_url(path) for path in rows["path"]], dtype=pl.String)
         tables.append(rows.with_columns(pl.lit(version.ref).alias(DATASET), urls))
     return pl.concat(tables, how="diagonal_relaxed").sort(DATASET, "source", "name")
@@ -74,18 +85,24 @@ def choose(rows: pl.DataFrame, predictions: Sequence[Prediction], targets: Seque
             novel.append(Pick(row, "novel", prediction.record.unknown or 0.0))
     uncertain.sort(key=lambda each: each.score)
     novel.sort(key=lambda each: -each.score)
+    return one_of_each_group(rows, chain.from_iterable(zip(uncertain, novel, strict=True)), count)
+
+
+def one_of_each_group(rows: pl.DataFrame, picks: Iterable[Pick], count: int) -> list[Pick]:
+    """The first picks of each group, at most so many."""
     groups = rows.select(pl.coalesce("group", "image_id")).to_series().to_list()
-    picks: list[Pick] = []
-    taken: set[str] = set()
-    for pair in zip(uncertain, novel, strict=True):
-        for each in pair:
-            if len(picks) < count and groups[each.row] not in taken:
-                taken.add(groups[each.row])
-                picks.append(each)
-    return picks
+    first: dict[str, Pick] = {}
+    for pick in picks:
+        if len(first) < count:
+            first.setdefault(groups[pick.row], pick)
+    return list(first.values())
 
 
-def files(
+Predict = Callable[[Pick, Mapping[str, Any]], tuple[float, list[dict[str, Any]]]]
+"""Gives the score of a task and its predictions, as results of Label Studio, for a photo and its row."""
+
+
+def label_files(
     rows: pl.DataFrame,
     predictions: Sequence[Prediction],
     targets: Sequence[Target],
@@ -94,18 +111,28 @@ def files(
     model: str,
     photo_cache: storage.Cache | None,
 ) -> dict[str, bytes]:
-    """Tasks of Label Studio with the model's predictions to correct, the interface, and the photos; by path."""
+    """As `files`, with the labels of whole photos as choices, and the interface."""
+
+    def predict(pick: Pick, row: Mapping[str, Any]) -> tuple[float, list[dict[str, Any]]]:
+        prediction = predictions[pick.row]
+        return 1 - margin(targets, prediction.probabilities or {}), _results(targets, prediction, row)
+
+    contents = files(rows, picks, predict, model=model, photo_cache=photo_cache)
+    return contents | {f"{FOLDER}/interface.xml": _interface(targets)}
+
+
+def files(
+    rows: pl.DataFrame, picks: Sequence[Pick], predict: Predict, *, model: str, photo_cache: storage.Cache | None
+) -> dict[str, bytes]:
+    """Tasks of Label Studio with the model's predictions to correct, and the photos; by path."""
     contents: dict[str, bytes] = {}
     tasks = []
     for number, each in enumerate(picks, start=1):
         row = rows.row(each.row, named=True)
         name = f"{FOLDER}/images/{number:05d}-{_plain(storage.basename(row['name']))}"
         contents[name] = photos.read(row["image_id"], row[URL], photo_cache)
-        prediction = {
-            "model_version": f"plantml {model[:12]}",
-            "score": 1 - margin(targets, predictions[each.row].probabilities or {}),
-            "result": _results(targets, predictions[each.row], row),
-        }
+        score, results = predict(each, row)
+        prediction = {"model_version": f"plantml {model[:12]}", "score": score, "result": results}
         data = {
             "image": f"{_URL}{quote(name.partition('/')[2])}",
             "name": row["name"],
@@ -115,7 +142,6 @@ def files(
             "how": round(each.score, 4),
         }
         tasks.append({"id": number, "data": data, "predictions": [prediction]})
-    contents[f"{FOLDER}/interface.xml"] = _interface(targets)
     contents[f"{FOLDER}/tasks.json"] = json.dumps(tasks, ensure_ascii=False, indent=1).encode()
     return contents
 

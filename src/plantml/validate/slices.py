@@ -10,8 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from plantml import metrics
-from plantml.metrics import Interval
-from plantml.metrics.statistics import MeanStatistic
+from plantml.metrics import Groups, Interval
+from plantml.metrics.statistics import Counts, Floats, MeanStatistic
 from plantml.targets import Target
 from plantml.validate.scoring import Outcomes
 
@@ -36,12 +36,12 @@ class Slice:
         by: what the photos have in common: `source`, `camera`, `size`, `light`, `blur`, `frequency` of their class, or
             a column that came along with them.
         value: of it.
-        target: that was judged.
-        score: `accuracy`, or `mae` of a value.
+        target: that was judged; `boxes` for all boxes, whatever their class.
+        score: `accuracy`, `mae` of a value, or `f1` of boxes.
         number: the score here.
         rest: the score of all other photos; `None` if there are none.
         interval: of `number`.
-        photos: here, labelled.
+        photos: here, labelled or annotated.
     """
 
     by: str
@@ -59,7 +59,7 @@ class Slice:
         if self.rest is None:
             return 0.0
         gap = self.rest - self.number
-        return gap if self.score == "accuracy" else -gap / max(self.rest, 1e-9)
+        return -gap / max(self.rest, 1e-9) if self.score == "mae" else gap
 
 
 def slices(
@@ -95,6 +95,57 @@ def slices(
         interval = metrics.interval(score, number, drawn.get("\0".join(key)), outcomes.groups.having(mask))
         others = float(quality[rest].mean()) if rest.any() else None
         slices_.append(Slice(*key, score, number, others, interval, int(mask.sum())))
+    return _worst_first(slices_)
+
+
+def box_slices(
+    counts: Mapping[str, Floats], groups: Groups, rows: pl.DataFrame, *, resamples: int, seed: int
+) -> list[Slice]:
+    """As `slices`, of boxes.
+
+    Args:
+        counts: by target, or `boxes` whatever their class: right, predicted and true boxes of each photo, [N, 3].
+        groups: of the photos.
+        rows: see `slices`.
+        resamples: see `slices`.
+        seed: see `slices`.
+    """
+    parts = [(by, value, mask) for by, value, mask in _parts(rows, ()) if mask.any() and not mask.all()]
+    masks = {(by, value, name): (each, mask) for by, value, mask in parts for name, each in counts.items()}
+    if not masks:
+        return []
+    named = {"\0".join(key): each * mask[:, None] for key, (each, mask) in masks.items()}
+    drawn = metrics.replicate([_F1(named)], groups, resamples=resamples, seed=seed)
+    slices_ = []
+    for key, (each, mask) in masks.items():
+        here, others = _f1(each[mask].sum(axis=0)), _f1(each[~mask].sum(axis=0))
+        if np.isnan(here):  # nothing to find, and nothing found
+            continue
+        interval = metrics.interval("f1", here, drawn.get("\0".join(key)), groups.having(mask))
+        slices_.append(Slice(*key, "f1", here, None if np.isnan(others) else others, interval, int(mask.sum())))
+    return _worst_first(slices_)
+
+
+class _F1:
+    """F1 by name, of right, predicted and true boxes of each photo, [N, 3]; a `statistics.Statistic`."""
+
+    def __init__(self, counts: Mapping[str, Floats]) -> None:
+        self._names = list(counts)
+        self.columns: Floats = np.hstack(list(counts.values()))
+
+    def scores(self, sums: Floats, _: Counts) -> dict[str, Floats]:
+        """See `statistics.Statistic.scores`."""
+        right, predicted, true = (sums[:, at::3] for at in range(3))
+        f1 = 2 * right / (predicted + true)
+        return {name: f1[:, number] for number, name in enumerate(self._names)}
+
+
+def _f1(counts: Floats) -> float:
+    right, predicted, true = counts.tolist()
+    return 2 * right / (predicted + true) if predicted + true else float("nan")
+
+
+def _worst_first(slices_: Sequence[Slice]) -> list[Slice]:
     return sorted(slices_, key=lambda each: (each.photos < SMALL, -each.gap, -each.photos))
 
 

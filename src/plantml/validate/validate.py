@@ -14,6 +14,7 @@ from plantml.model.records import allowed_failures
 from plantml.targets import Target
 from plantml.validate import (
     box_report,
+    box_review,
     box_scoring,
     box_selection,
     box_tables,
@@ -128,7 +129,7 @@ def _validate_labels(
     validation = Validation(result, pipeline, photos, ours, readable, outcomes, theirs, machine.photos)
     to_review = _review(validation, machine) if config.review else {}
     return _write(
-        replace(result, review=sum(name.startswith(f"{review.FOLDER}/images/") for name in to_review)),
+        replace(result, review=_images(to_review)),
         draw=lambda: report.pictures(validation),
         render=lambda charts: report.render(validation, charts, machine.progress("report")),
         write=lambda: to_review | prediction_tables.write(validation),
@@ -169,6 +170,13 @@ def _validate_boxes(
         requested,
         config,
         groups=outcomes.groups.count,
+        slices=slices.box_slices(
+            evaluation.counts,
+            outcomes.groups,
+            photos.rows[readable],
+            resamples=config.resamples,
+            seed=config.seed,
+        ),
         leaks=leaks.leaks(
             trained,
             photos.rows,
@@ -181,11 +189,12 @@ def _validate_boxes(
         detections=evaluation.detections,
     )
     validation = BoxValidation(result, pipeline, photos, ours, readable, outcomes, their_outcomes, machine.photos)
+    to_review = _review_boxes(validation, machine) if config.review else {}
     return _write(
-        result,
+        replace(result, review=_images(to_review)),
         draw=lambda: box_report.pictures(validation),
         render=lambda charts: box_report.render(validation, charts, machine.progress("report")),
-        write=lambda: box_tables.write(validation),
+        write=lambda: to_review | box_tables.write(validation),
     )
 
 
@@ -237,13 +246,12 @@ def _check(config: ValidateConfig, pipeline: Pipeline, other: Pipeline | None) -
             f"only {finder or 'one of them'} finds boxes",
             "Name two models of the same task.",
         )
-    for option in ("robustness", "review"):
-        if boxes and getattr(config, option):
-            raise UsageError(
-                f"--{option} is not for models that find boxes",
-                "it is about the classes of whole photos",
-                f"Leave --{option} out; --report shows the worst photos.",
-            )
+    if config.robustness and boxes:
+        raise UsageError(
+            "--robustness is not for models that find boxes",
+            "it is about the classes of whole photos",
+            "Leave --robustness out; --report shows the worst photos.",
+        )
     if config.tile is not None and not boxes:
         raise UsageError(
             "--tile is for models that find boxes", "this one predicts for whole photos", "Leave --tile out."
@@ -370,4 +378,21 @@ def _review(validation: Validation, machine: Machine) -> dict[str, bytes]:
     else:
         items = _predict(validation.pipeline, rows, "unlabelled photos", config, machine).items
     picks = review.choose(rows, items, targets, config.review)
-    return review.files(rows, items, targets, picks, model=validation.result.model, photo_cache=machine.photos)
+    return review.label_files(rows, items, targets, picks, model=validation.result.model, photo_cache=machine.photos)
+
+
+def _review_boxes(validation: BoxValidation, machine: Machine) -> dict[str, bytes]:
+    """As `_review`: from photos without annotation if there are any, or else from the validated ones."""
+    contract, config = validation.pipeline.bundle.contract, validation.result.config
+    rows, items = box_review.candidates(validation.photos.versions), validation.predictions.items
+    if rows.is_empty():
+        rows = validation.photos.rows
+    else:
+        items = _predict(validation.pipeline, rows, "photos without annotation", config, machine).items
+    picks = box_review.choose(rows, items, contract, config.review)
+    return box_review.files(rows, items, contract, picks, model=validation.result.model, photo_cache=machine.photos)
+
+
+def _images(files: Files) -> int:
+    """Photos among the files of a review."""
+    return sum(name.startswith(f"{review.FOLDER}/images/") for name in files)
