@@ -20,6 +20,7 @@ from plantml.settings import usable_cores
 PARTS: Mapping[str, Callable[[Material], list[Row]]] = {
     "help": help.run,
     "detect": detect.run,
+    "detect-boxes": detect.boxes,
     "train": train.run,
     "synth": data.synth,
     "import": data.imports,

@@ -14,16 +14,22 @@ from plantml.export.onnx import to_onnx
 from plantml.export.samples import Sample
 from plantml.imaging import Fit
 from plantml.model import bundle as bundles
+from plantml.model.box_calibration import UNCALIBRATED
 from plantml.model.contract import Architecture, Contract, Origin
-from plantml.model.network import Deployed, PlantNet
+from plantml.model.detector import CentreNet, DeployedDetector
+from plantml.model.network import Calibrated, Deployed, PlantNet
 from plantml.registry import references
 from plantml.synth import DEFAULT_CLASSES
 from plantml.targets import Target
 from plantml.train import weights
+from plantml.train.box_learner import CHANNELS
 from plantml.train.prepare import BANK
 
 _PAIRS = [name.split("___") for name in DEFAULT_CLASSES]
 _DISEASES = sorted({"none" if disease == "healthy" else disease for _, disease in _PAIRS})
+_BOXES = 30
+"""Boxes of a photo that count in a detector."""
+
 TARGETS = (
     Target("category", "class", tuple(sorted({category for category, _ in _PAIRS}))),
     Target("health", "class", ("diseased", "healthy")),
@@ -55,7 +61,40 @@ def make(rounds: Rounds, *, out: str, backbone: str) -> None:
         versions={},
     )
     bank = torch.randn(BANK, embedding)
-    deployed = Deployed(PlantNet(architecture, TARGETS, network), contract.temperatures, bank).eval()
+    _write(contract, Deployed(PlantNet(architecture, TARGETS, network), contract.temperatures, bank).eval(), out)
+    rounds.ready()
+
+
+def make_detector(rounds: Rounds, *, out: str, backbone: str, photos: str) -> None:
+    """Write the bundle of a detector without training, in which about 30 boxes of a photo count."""
+    torch.manual_seed(0)
+    fit = Fit(352, 352) if backbone == weights.DEFAULT else Fit(96, 96)
+    mean, std = weights.statistics(backbone)
+    architecture = Architecture(backbone=backbone, embedding=CHANNELS, mean=mean, std=std, bank=0)
+    net = CentreNet(architecture, TARGETS[:2]).eval()
+    uncalibrated = DeployedDetector(net, UNCALIBRATED, {}).eval()
+    photo = imaging.decode(storage.read(next(iter(storage.list_files(photos))).url), fit)
+    with torch.inference_mode():
+        score = uncalibrated(torch.from_numpy(photo[None]))[1][0, _BOXES]
+    threshold = round(float(score), 6)
+    contract = Contract(
+        targets=TARGETS[:2],
+        input=fit,
+        architecture=architecture,
+        temperatures={},
+        thresholds={},
+        unknown_threshold=2.0,
+        detection=UNCALIBRATED.model_copy(update={"threshold": threshold, "accept": threshold}),
+        dataset=Origin(url="none", version=0, fingerprint=""),
+        metrics={},
+        seed=0,
+        versions={},
+    )
+    _write(contract, uncalibrated, out)
+    rounds.ready()
+
+
+def _write(contract: Contract, deployed: Calibrated, out: str) -> None:
     state = {name: tensor.contiguous() for name, tensor in deployed.state_dict().items()}
     digest = bundles.digest(contract, {name: tensor.numpy().tobytes() for name, tensor in state.items()})
     stored = save(state)
@@ -65,7 +104,6 @@ def make(rounds: Rounds, *, out: str, backbone: str) -> None:
         path = Path(out) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    rounds.ready()
 
 
 def quantise(rounds: Rounds, *, bundle: str, photos: str, out: str) -> None:

@@ -16,6 +16,9 @@ from plantml.settings import usable_cores
 LATENCIES = (0, 30)
 """Milliseconds that are added to every answer of the object store."""
 
+TILE = 640
+"""Side of the tiles of large photos, pixels."""
+
 _SIDES = "bench.detect_sides"
 
 
@@ -47,6 +50,26 @@ def _speed(material: Material, photos: str, folder: str) -> list[Row]:
         compare("detect", what, plain, detect, found["loop"], cpu=False),
         compare("detect", what, f"{plain}, the allocator tuned", detect, found["tuned"], cpu=False),
     ]
+
+
+def boxes(material: Material) -> list[Row]:
+    """Detection of boxes in whole photos and in tiles of large ones, beside its ceiling."""
+    rows = []
+    for photos, folder in material.trays.items():
+        tile = TILE if photos == "large trays" else 0
+        given = {"folder": folder, "model": material.detector, "tile": tile}
+        sides = {
+            "detect": partial(Side, f"{_SIDES}:library", **given, scratch=str(material.folder)),
+            "model": partial(Side, f"{_SIDES}:model", **given),
+            "decode": partial(Side, f"{_SIDES}:decoding", **given),
+        }
+        what = f"detect boxes, {photos}" + (f" in tiles of {tile} px" if tile else "")
+        found = take_turns(sides, min(3, material.size.rounds), what)
+        parts = found["decode"], found["model"]
+        rows.append(
+            compare("detect-boxes", what, "its ceiling: bare decoding, then the bare model", found["detect"], *parts)
+        )
+    return rows
 
 
 def _int8(material: Material) -> Row:

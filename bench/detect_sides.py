@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from tempfile import TemporaryDirectory
@@ -14,13 +14,13 @@ import onnxruntime
 from bench.side import Rounds
 from plantml import imaging, storage
 from plantml.concurrency import Stop, batched
-from plantml.detect.detect import DetectConfig, detect
+from plantml.detect.detect import DetectConfig, build_pipeline, detect
 from plantml.detect.sources import collect
 from plantml.model import bundle as bundles
-from plantml.model.pipeline import BATCH, Pipeline
+from plantml.model.pipeline import BATCH
 from plantml.registry import references
 from plantml.registry.references import open_model
-from plantml.settings import usable_cores
+from plantml.settings import OVERLAP, usable_cores
 
 
 def library(
@@ -30,6 +30,7 @@ def library(
     model: str,
     scratch: str,
     warm: bool = True,
+    tile: int = 0,
     environment: Mapping[str, str] | None = None,
     helpers: Sequence[int] = (),
 ) -> None:
@@ -41,6 +42,7 @@ def library(
         model: a bundle or an exported file.
         scratch: local folder for the outputs.
         warm: true if a round goes ahead that nobody measures.
+        tile: side of the tiles that it looks at; 0 for whole photos.
         environment: variables that name the storage.
         helpers: processes of the storage, whose computing counts.
     """
@@ -51,8 +53,8 @@ def library(
         numbers = count()
 
         def work() -> int:
-            config = DetectConfig.model_validate({"out": f"{out}/{next(numbers)}.jsonl"})
-            pipeline = Pipeline(bundle, runtime, threads=usable_cores(), batch=BATCH, top_k=config.top_k)
+            config = DetectConfig.model_validate({"out": f"{out}/{next(numbers)}.jsonl", "tile": tile})
+            pipeline = build_pipeline(bundle, runtime, config, usable_cores())
             done = detect(collect([folder]), pipeline, config, stdout=sys.stdout, stop=Stop())
             if done.failed:
                 raise RuntimeError(f"images failed: {done.failures}")
@@ -79,32 +81,46 @@ def upload(rounds: Rounds, *, folder: str, to: str, environment: Mapping[str, st
     rounds.ready()
 
 
-def model(rounds: Rounds, *, folder: str, model: str) -> None:
+def model(rounds: Rounds, *, folder: str, model: str, tile: int = 0) -> None:
     """The bare model: every core calls one shared session of single-threaded calls on ready batches."""
     fit = references.find(model).contract.input
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(f"{model}/{bundles.ONNX}", options, providers=["CPUExecutionProvider"])
-    batches = [np.stack([imaging.decode(data, fit) for data in chunk]) for chunk in batched(_bytes(folder), BATCH)]
+    chunks = list(batched(_bytes(folder), 1 if tile else BATCH))
+    ready = [(len(chunk), [pixels for data in chunk for pixels in _pixels(data, fit, tile)]) for chunk in chunks]
 
-    def answer(batch: imaging.Pixels) -> int:
-        session.run(None, {"image": batch})
-        return len(batch)
+    def answer(work: tuple[int, list[imaging.Pixels]]) -> int:
+        photos, pixels = work
+        for batch in batched(pixels, BATCH):
+            session.run(None, {"image": np.stack(batch)})
+        return photos
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        rounds.run(lambda: sum(pool.map(answer, batches)))
+        rounds.run(lambda: sum(pool.map(answer, ready)))
 
 
-def decoding(rounds: Rounds, *, folder: str, model: str) -> None:
+def decoding(rounds: Rounds, *, folder: str, model: str, tile: int = 0) -> None:
     """Bytes in memory to a model's pixels, on every core."""
     fit = references.find(model).contract.input
-    chunks = list(batched(_bytes(folder), BATCH))
+    chunks = list(batched(_bytes(folder), 1 if tile else BATCH))
 
     def decode(chunk: Sequence[bytes]) -> int:
-        return len([imaging.read(data, fit) for data in chunk])
+        for data in chunk:
+            for _ in _pixels(data, fit, tile):
+                pass
+        return len(chunk)
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         rounds.run(lambda: sum(pool.map(decode, chunks)))
+
+
+def _pixels(data: bytes, fit: imaging.Fit, tile: int) -> Iterator[imaging.Pixels]:
+    """The input of a model: of a photo, and of its tiles if it has any."""
+    facts, pixels = imaging.read(data, fit)
+    yield pixels
+    if tile:
+        yield from imaging.cut(data, imaging.Tiling(tile, OVERLAP).places(facts.width, facts.height), fit)
 
 
 def _bytes(folder: str) -> list[bytes]:

@@ -83,6 +83,26 @@ class Material:
         return self._bundle("tiny", QUICK.backbone) if self.size.backbone != QUICK.backbone else self.bundle
 
     @cached_property
+    def detector(self) -> str:
+        """A bundle of a detector that learned nothing."""
+        tell(f"making a detector of {self.size.backbone}")
+        out = str(self.folder / "detector")
+        photos = self.trays["trays"]
+        with Side("bench.bundle:make_detector", out=out, backbone=self.size.backbone, photos=photos) as side:
+            side.wait()
+        return out
+
+    @cached_property
+    def trays(self) -> dict[str, str]:
+        """Folders of photos with many plants, by what they are called."""
+        spec = SynthSpec(min(12, self.size.small), size=640, layout="tray")
+        found = {"trays": self._repeated("trays", self._drawn("drawn-trays", spec), self.size.small // 4)}
+        if self.size.large:
+            spec = SynthSpec(2, size=4000, layout="tray")
+            found["large trays"] = self._repeated("large-trays", self._drawn("drawn-large-trays", spec), 2 * _CORES)
+        return found
+
+    @cached_property
     def int8(self) -> str:
         """The bundle in 8 bits, an `.onnx` file."""
         tell("quantising the bundle")

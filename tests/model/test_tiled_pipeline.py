@@ -187,6 +187,14 @@ def test_tiles_are_batched_and_the_batch_changes_nothing(batch):
     assert detect(picture, 64, 0.2, batch) == detect(picture, 64, 0.2)
 
 
+def test_each_thread_takes_one_large_photo_at_a_time(tmp_path):
+    bundle = Bundle("spots", DETECTOR, "d" * 64, {})
+    Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
+    urls = [str(tmp_path / "a.png")] * 3
+    assert [len(part) for part in build_pipeline(bundle, Spots(), tile=64).run_chunks(urls)] == [1, 1, 1]
+    assert [len(part) for part in build_pipeline(bundle, Spots()).run_chunks(urls)] == [3]
+
+
 def test_a_photo_of_one_tile_is_seen_once():
     assert Tiling(64, 0.2).places(64, 40) == [(0, 0, 64, 40)]
     picture = Image.new("RGB", (64, 40), "black")

@@ -74,7 +74,7 @@ class Model:
             if kind is str:
                 yield from self.pipeline.run(map(str, inputs))
             else:
-                works = (partial(self._predict_chunk, chunk) for chunk in batched(inputs, self.pipeline.batch))
+                works = (partial(self._predict_chunk, chunk) for chunk in batched(inputs, self.pipeline.chunk))
                 for predictions in in_threads(lambda work: work(), works, self.pipeline.threads):
                     yield from predictions
 

@@ -99,6 +99,11 @@ class Pipeline:
     weakest: float = 1.0
     tiling: Tiling | None = None
 
+    @property
+    def chunk(self) -> int:
+        """Images that a thread takes at a time."""
+        return self.batch
+
     @cached_property
     def _reader(self) -> Reader:
         return Reader(self.bundle.contract, self.top_k, self.weakest)
@@ -114,16 +119,16 @@ class Pipeline:
             yield from chunk
 
     def run_chunks(self, urls: Iterable[str]) -> Iterator[list[Prediction]]:
-        """The same in chunks of at most `batch`, which is how they are computed."""
+        """The same in chunks, which is how they are computed."""
         return in_threads(lambda work: work(), self._works(urls), self.threads)
 
     def _works(self, urls: Iterable[str]) -> Iterator[Callable[[], list[Prediction]]]:
         """Work for the threads: chunks of local URLs to read, or of fetched bytes."""
         for near, same_kind in groupby(urls, _is_near):
             if near:
-                yield from (partial(self.predict_urls, chunk) for chunk in batched(same_kind, self.batch))
+                yield from (partial(self.predict_urls, chunk) for chunk in batched(same_kind, self.chunk))
             else:
-                ahead = batched(storage.read_ahead(same_kind, storage.MAX_PHOTO), self.batch)
+                ahead = batched(storage.read_ahead(same_kind, storage.MAX_PHOTO), self.chunk)
                 yield from (partial(self.predict_bytes, chunk) for chunk in ahead)
 
     def predict_urls(self, urls: Sequence[str]) -> list[Prediction]:

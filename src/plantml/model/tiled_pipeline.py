@@ -65,6 +65,11 @@ class TiledPipeline(Pipeline):
 
     tiling: Tiling
 
+    @property
+    def chunk(self) -> int:
+        """One image, which is a batch of tiles or more: so a few large photos keep all threads busy."""
+        return 1
+
     def _refined(self, prediction: Prediction, photo: Photo) -> Prediction:
         """See `Pipeline._refined`."""
         tiled = self._tiled(prediction, photo)

@@ -68,7 +68,7 @@ def files(
         outputs = predictions[pick.row].probabilities or {}
         results = _results(contract, outputs, row)
         names.update(dict.fromkeys(result["value"]["rectanglelabels"][0] for result in results))
-        return pick.score, results
+        return round(pick.score, 4), results
 
     contents = review.files(rows, picks, predict, model=model, photo_cache=photo_cache)
     return contents | {f"{review.FOLDER}/interface.xml": _interface(list(names))}

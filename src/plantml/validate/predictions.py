@@ -90,7 +90,7 @@ def predict(pipeline: Pipeline, rows: pl.DataFrame, cache: PredictionCache, mach
     progress(done, len(urls))
     contents = photos.read_ahead(stop.until((rows["image_id"][at], urls[at]) for at in missing), machine.photos)
     work = pipeline.predict_bytes if contract.detection is None else box_outputs.predictor(pipeline)
-    chunks = in_threads(work, batched(contents, pipeline.batch), pipeline.threads)
+    chunks = in_threads(work, batched(contents, pipeline.chunk), pipeline.threads)
     try:
         for at, prediction in zip(missing, chain.from_iterable(chunks), strict=False):  # a stop ends them early
             restored[at] = prediction
