@@ -195,7 +195,8 @@ def boxed(*names):
         ([{}, {"boxes": []}], "--format label-studio", "No photo has a label"),
         ([{"disease": "rust"}, {"disease": "rust"}], "import PHOTOS-OF-ANOTHER-CLASS D", "disease is rust"),
         ([{"boxes": boxed("apple", "pear")}], "split D", ""),
-        ([{"boxes": boxed("apple", "apple"), "split": "train"}], "plantml train D", ""),
+        ([{"boxes": boxed("apple", "apple"), "split": split} for split in ("train", "val")], "plantml train D", ""),
+        ([{"boxes": boxed("apple", "apple"), "split": "train"}], "split D --resplit", ""),
         ([{"disease": "rust", "status": "excluded"}], "check D", "No photo can be used"),
     ],
 )

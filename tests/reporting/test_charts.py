@@ -74,6 +74,13 @@ def test_learning_curves_draw_each_score():
     assert charts.learning_curves(HISTORY, 1) != charts.learning_curves(without, 1)
 
 
+@pytest.mark.parametrize("score", ["boxes.ap", "boxes.ap50", "boxes.f1"])
+def test_learning_curves_of_a_detector_draw_its_scores(score):
+    losses = [{name: row[name] for name in ("epoch", "train_loss", "val_loss")} for row in HISTORY]
+    with_score = [row | {score: 0.4 + row["epoch"] / 10} for row in losses]
+    assert charts.learning_curves(with_score, 1) != charts.learning_curves(losses, 1)
+
+
 @pytest.mark.parametrize("history", [HISTORY[:1], [HISTORY[0], {"epoch": 1, "train_loss": 0.8}]])
 def test_learning_curves_take_one_epoch_and_missing_numbers(history):
     opened(charts.learning_curves(history, 0))

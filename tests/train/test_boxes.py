@@ -14,6 +14,8 @@ import plantml
 from plantml.data import versions
 from plantml.errors import Exit
 from plantml.model import bundle as bundles
+from plantml.train import train
+from plantml.train.plan_inputs import Speed
 
 TINY = ("--size", 96, "--epochs", 2, "--batch-size", 4, "--set", "backbone=test_efficientnet",
         "--set", "pretrained=false", "--set", "precision=32")  # fmt: skip
@@ -172,3 +174,13 @@ def test_two_stages_are_one_model_in_one_file(cli, trays, tmp_path):
     result = cli("detect", *photos, "--model", tmp_path / "mixed", "--runtime", "torch", "--out", tmp_path / "r.jsonl")
     assert result.code != Exit.DONE
     assert "classifier" in result.err
+
+
+def test_the_plan_of_two_stages_is_that_of_the_detector_with_half_of_the_budget(cli, trays, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.throughput, "measure", lambda *_: Speed(step=0.5, embed=0.1, decode=0.01))
+    command = ["train", trays, "--task", "tray", "--out", tmp_path / "run", "--budget", "10m", "--dry-run"]
+    result = cli(*command)
+    assert result.code == Exit.DONE, result.err
+    assert "Expected time of stage 1" in result.out
+    assert "those of the boxes, in stage 2" in result.out
+    assert cli(*command, "--json").json["plan"]["budget"] == 300

@@ -243,7 +243,20 @@ def test_a_missing_split_names_the_next_command(missing: str) -> None:
     data = version({"disease": ["a", "b"]}, [there, there])
     with pytest.raises(InputError, match=missing) as caught:
         plan(TrainConfig(), data)
-    assert "plantml dataset split" in caught.value.hint
+    assert "plantml dataset split data --resplit" in caught.value.hint
+
+
+def test_a_dataset_without_a_split_needs_no_other_one() -> None:
+    with pytest.raises(InputError, match="train split") as caught:
+        plan(TrainConfig(), version({"disease": ["a", "b"]}, [None, None]))
+    assert "--resplit" not in caught.value.hint
+
+
+def test_photos_without_boxes_do_not_make_a_val_split_of_boxes() -> None:
+    boxes = [[{"x": 1.0, "y": 1.0, "w": 9.0, "h": 9.0, "labels": "{}"}]] * 2 + [None]
+    data = version({}, ["train", "train", "val"], boxes=boxes, width=64, height=64)
+    with pytest.raises(InputError, match="no photos that were annotated with boxes in its val split"):
+        plan(TrainConfig(), data)
 
 
 def test_a_target_with_one_class_is_left_out_unless_asked_for() -> None:

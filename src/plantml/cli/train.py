@@ -6,7 +6,7 @@ import typer
 
 from plantml.cli.arguments import Dataset
 from plantml.cli.command import command
-from plantml.cli.console import Console, Page
+from plantml.cli.console import Console, Page, count
 from plantml.errors import UsageError
 from plantml.settings import Resolved
 from plantml.train.config import TrainConfig
@@ -59,7 +59,7 @@ def train(
 
     if dry_run:
         one = config.model_copy(update={"fold": 1}) if config.folds else config  # all folds are planned alike
-        plan = library.make_plan(selection.select(version, one), one, console.machine)
+        plan = library.first_plan(selection.select(version, one), one, console.machine)
         models = max(1, config.folds)
         content = {"plan": plan.model_dump(mode="json"), "models": models}
         console.result(content, lambda page: _show_plan(page, plan, models))
@@ -99,9 +99,10 @@ def _show_plan(page: Page, plan: "Plan", models: int) -> None:
     values: dict[str, Any] = {
         "dataset": f"{plan.dataset}@{plan.dataset_version}",
         "targets": ", ".join(
-            f"{target.name} ({len(target.classes)} classes)" if target.classes else f"{target.name} ({target.unit})"
+            f"{target.name} ({count(len(target.classes), 'class')})" if target.classes else f"{target.name} ({target.unit})"
             for target in plan.targets
-        ),
+        )
+        or ("those of the boxes, in stage 2" if plan.task == "tray" else "where plants are, and nothing else"),
         "photos": f"{plan.train_photos} to train on, {plan.val_photos} to validate on",
         "size": f"{plan.input.height} x {plan.input.width}",
         "fit": plan.input.mode,
@@ -121,7 +122,10 @@ def _show_plan(page: Page, plan: "Plan", models: int) -> None:
     minutes, seconds = divmod(round(models * plan.seconds), 60)
     step = "" if plan.mode == "probe" else f", {plan.step_seconds:.2f} s per step"
     basis = f"for {models} models" if models > 1 else f"as measured{step}"
-    page.line(f"Expected time: {minutes} min {seconds} s, {basis}.", style="bold")
+    stage = " of stage 1, finding plants" if plan.task == "tray" else ""
+    page.line(f"Expected time{stage}: {minutes} min {seconds} s, {basis}.", style="bold")
+    if plan.task == "tray":
+        page.line("Stage 2, judging a crop of each, is planned when the crops are cut.")
     if plan.shortfall:
         page.line(plan.shortfall, style="yellow")
 

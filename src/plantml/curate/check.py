@@ -28,7 +28,7 @@ CHECKS: Mapping[str, Callable[[Subject], Iterable[Finding]]] = {
 """Every check. To add one, add a line here and its codes to `findings.CODES`."""
 
 _FOLDS = (
-    "it compares the boxes with those that a model finds which was trained without the photo",
+    "it compares the boxes with those of models that were trained without the photo",
     "Train one per fold: plantml train DATASET --task boxes --folds 3 --out RUN; then check with --folds RUN.",
 )
 

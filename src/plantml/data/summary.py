@@ -114,7 +114,11 @@ def _split_or_train(url: str, rows: pl.DataFrame) -> str:
     lacking = rows["split"].null_count()
     if lacking == rows.height:
         return f"plantml dataset split {url}"
-    return f"plantml dataset split {url} --keep" if lacking else f"plantml train {url} --out RUN"
+    if lacking:
+        return f"plantml dataset split {url} --keep"
+    if {"train", "val"} - set(rows["split"]):
+        return f"plantml dataset split {url} --resplit"
+    return f"plantml train {url} --out RUN"
 
 
 @dataclass(frozen=True)

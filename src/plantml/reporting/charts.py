@@ -242,7 +242,8 @@ def text(words: str) -> str:
 
 
 def _score_names(history: Sequence[Mapping[str, float]]) -> list[str]:
-    names = [name for name in (history[0] if history else {}) if name.endswith(("macro_f1", "r2"))]
+    shown = ("macro_f1", "r2", "boxes.ap", "boxes.ap50", "boxes.f1")
+    names = [name for name in (history[0] if history else {}) if name.endswith(shown)]
     return names if len(names) > 2 else [name for name in names if "." in name] or names
 
 

@@ -30,7 +30,9 @@ def class_counts(train: pl.DataFrame, targets: Sequence[Target]) -> dict[str, li
 
 def default_balance(counts: dict[str, list[int]]) -> tuple[Balance, str]:
     """The balance for these counts and the reason."""
-    worst = max(map(_ratio, counts.values()), default=1.0)
+    if all(len(numbers) < 2 for numbers in counts.values()):
+        return "off", "there are no classes to balance"
+    worst = max(map(_ratio, counts.values()))
     balance: Balance = "off" if worst <= _UNEVEN else "weights" if worst <= _VERY_UNEVEN else "logits"
     return balance, f"the largest class is {worst:.1f} times the smallest"
 

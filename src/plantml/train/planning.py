@@ -360,11 +360,13 @@ def _targets(names: Sequence[str], dataset: Version, rows: pl.DataFrame, task: T
     return tuple(usable)
 
 
-def _check_splits(dataset: Version, train: pl.DataFrame, val: pl.DataFrame) -> None:
+def _check_splits(dataset: Selection, train: pl.DataFrame, val: pl.DataFrame) -> None:
     if train.is_empty() or val.is_empty():
         missing = "train" if train.is_empty() else "val"
+        photos = "photos" if dataset.task == "image" else "photos that were annotated with boxes"
+        split = "" if dataset.usable()["split"].is_null().all() else " --resplit"
         raise InputError(
-            f"{dataset.ref} has no photos in its {missing} split",
+            f"{dataset.ref} has no {photos} in its {missing} split",
             "training needs photos to learn from, and others to choose the best epoch by",
-            f"Split it: plantml dataset split {dataset.url}",
+            f"Split it: plantml dataset split {dataset.url}{split}",
         )

@@ -88,6 +88,15 @@ def make_plan(version: Selection, config: TrainConfig, machine: Machine, *, meas
     return plan.model_copy(update={"warm_start": parent.url}) if parent and parent.ref else plan
 
 
+def first_plan(version: Selection, config: TrainConfig, machine: Machine) -> Plan:
+    """The plan that `train` makes first, without starting it; of two stages, that of the detector."""
+    if version.task == "tray":
+        from plantml.train.tray import of_stage
+
+        config = of_stage(config)
+    return make_plan(version, config, machine)
+
+
 def train(
     dataset: str | Version,
     out: str,

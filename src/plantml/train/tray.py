@@ -41,7 +41,7 @@ def train_tray(
 ) -> TrainingResult | None:
     """Train both stages as runs in `out`, and join them. The same call again resumes. See `train.train`."""
     started, out = time.monotonic(), storage.absolute(out)
-    halved = config.model_copy(update={"task": "tray", "budget": config.budget and config.budget / 2})
+    halved = of_stage(config)
     both = functools.partial(
         train.train_run, machine=machine, fresh=fresh, config_lines=config_lines, stop=stop, listener=listener
     )
@@ -68,6 +68,11 @@ def train_tray(
     assert bundle is not None
     seconds, resumed = time.monotonic() - started, detector.resumed or classifier.resumed
     return TrainingResult(run.url, bundle, detector.plan, bundle.contract.metrics, seconds, resumed, changed)
+
+
+def of_stage(config: TrainConfig) -> TrainConfig:
+    """The configuration of one stage, which has half of the budget."""
+    return config.model_copy(update={"task": "tray", "budget": config.budget and config.budget / 2})
 
 
 def _join(detector: Bundle, classifier: Bundle) -> tuple[str, dict[str, bytes], bytes]:
