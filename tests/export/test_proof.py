@@ -170,6 +170,14 @@ def test_equal_models_change_nothing_and_groups_widen_the_interval():
     assert proof.change([TARGET], LABELS, answers(one), answers(other)).low < 0
 
 
+def test_photos_of_one_plant_give_no_interval_and_no_invalid_json():
+    fewer = answers(np.arange(60) % 10 != 0)
+    change = proof.change([TARGET], LABELS, answers(np.ones(60, bool)), fewer, np.zeros(60, int))
+    assert (change.low, change.high, change.interval) == (None, None, "")
+    reason = proof.Proof(60, 0.9, 0.9, 1.0, 0.0, change).costs_too_much(0.0)
+    assert "0.9000 instead of 1.0000; the allowed drop is 0" in reason
+
+
 def test_the_point_estimate_decides_what_may_be_lost():
     fewer = answers(np.arange(60) % 10 != 0)
     result = proof.Proof(60, 0.9, 0.9, 1.0, 0.0, proof.change([TARGET], LABELS, answers(np.ones(60, bool)), fewer))

@@ -156,6 +156,11 @@ def test_two_stages_are_one_model_in_one_file(cli, trays, tmp_path):
     bundle = bundles.find(str(run))
     assert bundle.contract.task == "tray"
     assert bundle.digest == result.json["model"]
+    card = (run / "bundle" / "README.md").read_text()
+    assert card.count("\n---\n") == 1  # one header
+    assert f"Digest `{bundle.digest}`" in card
+    assert "classifier/README.md" in card
+    assert "viability: missing" in card
     again = cli("train", trays, "--out", run, *small, "--json")
     assert (again.json["changed"], again.json["model"]) == (False, bundle.digest)
 

@@ -106,7 +106,7 @@ def _proof_cells(row: "Row") -> tuple[Any, ...]:
         f"{proof.difference:.1e}",
         f"{change.after:.4f}" if change else None,
         f"{change.change:+.4f}" if change else None,
-        f"{change.low:+.4f} to {change.high:+.4f}" if change else None,
+        change.interval if change else None,
         size,
         "refused" if row.refused else "passed",
     )

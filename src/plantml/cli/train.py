@@ -99,7 +99,9 @@ def _show_plan(page: Page, plan: "Plan", models: int) -> None:
     values: dict[str, Any] = {
         "dataset": f"{plan.dataset}@{plan.dataset_version}",
         "targets": ", ".join(
-            f"{target.name} ({count(len(target.classes), 'class')})" if target.classes else f"{target.name} ({target.unit})"
+            f"{target.name} ({count(len(target.classes), 'class')})"
+            if target.classes
+            else f"{target.name} ({target.unit})"
             for target in plan.targets
         )
         or ("those of the boxes, in stage 2" if plan.task == "tray" else "where plants are, and nothing else"),
@@ -146,5 +148,5 @@ def _show(page: Page, result: "TrainingResult") -> None:
     page.line(f"Model {result.bundle.digest[:12]} in {result.bundle.url}", style="bold")
     rows = [[name, value] for name, value in result.scores.items() if "." in name]
     page.table(("validation split", "metric"), rows)
-    page.line(f"Plots: {result.run}/plots")
+    page.line(f"Plots: {' and '.join(result.plots)}")
     page.next(f"plantml validate {result.plan.dataset} --model {result.run}")

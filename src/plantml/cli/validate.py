@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plantml.cli.command import command
-from plantml.cli.console import Console, Page
+from plantml.cli.console import Console, Page, count
 from plantml.errors import FailuresError, GateError, UsageError
 from plantml.settings import Resolved
 from plantml.validate.config import ValidateConfig
@@ -89,7 +89,7 @@ def _show(page: Page, result: "ValidationResult") -> None:
         f"{result.dataset}, split {result.split}: {result.photos} photos, model {result.model[:12]}", style="bold"
     )
     scores = [[name, value, _interval(result.intervals.get(name))] for name, value in result.scores.items()]
-    page.table(("metric", "value", f"95 % interval, {result.groups} groups"), scores)
+    page.table(("metric", "value", f"95 % interval, {count(result.groups, 'group')}"), scores)
     for report in result.reports:
         if not isinstance(report, ValueReport):
             head = [name for name in next(iter(report.per_class.values()), {}) if name != "support"]

@@ -12,7 +12,7 @@ from plantml.errors import GateError
 from plantml.export.box_proof import alike_boxes, same_boxes
 from plantml.export.samples import AnnotatedBoxes
 from plantml.imaging import Pixels
-from plantml.metrics import Groups, Interval
+from plantml.metrics import Groups
 from plantml.metrics.detection import DetectionStatistic, of_one_class
 from plantml.metrics.statistics import of_target
 from plantml.model.contract import Contract
@@ -48,20 +48,25 @@ class Change:
         photos: labelled for at least one target.
         before: score of the model: the mean over targets of macro-F1, of R2 for values.
         after: of its other form.
-        low: the change is at least this with 97.5 % confidence.
+        low: the change is at least this with 97.5 % confidence; `None` where there are fewer than two groups.
         high: the change is at most this with 97.5 % confidence.
     """
 
     photos: int
     before: float
     after: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     @property
     def change(self) -> float:
         """Positive if the other form is better."""
         return self.after - self.before
+
+    @property
+    def interval(self) -> str:
+        """As text; empty if it is unknown."""
+        return "" if self.low is None or self.high is None else f"{self.low:+.4f} to {self.high:+.4f}"
 
 
 @dataclass(frozen=True)
@@ -112,10 +117,10 @@ class Proof:
             return f"the relative squared error of the embedding is {self.noise:.2f}; at most {MAX_NOISE:g} is allowed"
         if self.change.change >= -max_drop - 1e-9:
             return ""
+        interval = f" (95 % interval of the change {self.change.interval})" if self.change.interval else ""
         return (
             f"on {self.change.photos} photos the score is {self.change.after:.4f} instead of {self.change.before:.4f}"
-            f" (95 % interval of the change {self.change.low:+.4f} to {self.change.high:+.4f}); the allowed drop is"
-            f" {max_drop:g}"
+            f"{interval}; the allowed drop is {max_drop:g}"
         )
 
 
@@ -193,15 +198,14 @@ def change(
     """How the score changes, with a 95 % interval by the paired bootstrap over groups.
 
     Whole groups are drawn, as photos of one plant are not independent, and both forms are judged on the same draw;
-    see `metrics.bootstrap`. The interval is of NaN where there are fewer than two groups.
+    see `metrics.bootstrap`.
     """
     judged = [target for target in targets if target.name in labels]
     known = np.logical_or.reduce([target.labelled(labels[target.name]) for target in judged])
     together = Groups((np.arange(len(known)) if groups is None else groups).tolist())
     scores = [score(judged, labels, outputs) for outputs in (before, after)]
     worse, better = [_replicates(judged, labels, outputs, together) for outputs in (before, after)]
-    interval = metrics.interval("change", scores[1] - scores[0], better - worse) or Interval(np.nan, np.nan)
-    return Change(int(known.sum()), scores[0], scores[1], interval.low, interval.high)
+    return _change(int(known.sum()), scores, better - worse)
 
 
 def change_of_boxes(
@@ -229,8 +233,13 @@ def change_of_boxes(
         else np.array([])
         for each in statistics
     )
-    interval = metrics.interval("change", scores[1] - scores[0], better - worse) or Interval(np.nan, np.nan)
-    return Change(len(truth.sides), scores[0], scores[1], interval.low, interval.high)
+    return _change(len(truth.sides), scores, better - worse)
+
+
+def _change(photos: int, scores: Sequence[float], gains: NDArray[np.float64]) -> Change:
+    """The change from the first to the second score, with the interval of its replicates."""
+    interval = metrics.interval("change", scores[1] - scores[0], gains)
+    return Change(photos, scores[0], scores[1], interval and interval.low, interval and interval.high)
 
 
 def score_of_boxes(contract: Contract, truth: AnnotatedBoxes, outputs: Outputs) -> float:

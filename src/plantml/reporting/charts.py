@@ -281,6 +281,8 @@ def agreement(target: str, unit: str | None, truth: Floats, predicted: Floats, *
 
 def counting(true: NDArray[np.integer], predicted: NDArray[np.integer]) -> bytes:
     """Predicted against annotated number of boxes by photo, int [N]; larger dots are more photos."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = canvas(4.6, 4.2)
     axes = figure.subplots()
     pairs, photos = np.unique(np.stack([true, predicted], axis=1), axis=0, return_counts=True)
@@ -290,6 +292,8 @@ def counting(true: NDArray[np.integer], predicted: NDArray[np.integer]) -> bytes
     axes.set_xlim(-0.5, top)
     axes.set_ylim(-0.5, top)
     axes.set_aspect("equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.set_xlabel("annotated boxes")
     axes.set_ylabel("predicted boxes")
     errors = predicted - true

@@ -18,7 +18,7 @@ from plantml.train.learner import PackagedModel
 from plantml.train.run_folder import HISTORY, METRICS, RunFolder
 
 METRICS_FORMAT = 1
-CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
+CONFIG, ENVIRONMENT, PLOTS = "config.yaml", "environment.json", "plots"
 
 _VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 """Environment variables that change speed or the order of additions. No others are recorded."""
@@ -26,9 +26,9 @@ _VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "CUDA_VIS
 
 def write(run: RunFolder, history: History, model: PackagedModel) -> None:
     """Write the results of a finished training."""
-    run.write("plots/curves.png", charts.learning_curves(history.rows, history.best_epoch))
+    run.write(f"{PLOTS}/curves.png", charts.learning_curves(history.rows, history.best_epoch))
     for name, plot in model.plots.items():
-        run.write(f"plots/{name}", plot)
+        run.write(f"{PLOTS}/{name}", plot)
     run.write(HISTORY, history.csv())
     run.write(ENVIRONMENT, _json(environment()))
     content = {

@@ -12,7 +12,6 @@ from plantml.data.manifest import SPLITS, Version
 from plantml.imaging.drawing import MISSED, RIGHT, WRONG, DrawnBox, draw_boxes, grid
 from plantml.metrics import ClassReport
 from plantml.metrics import detection as metrics_of_boxes
-from plantml.metrics.calibration import Threshold
 from plantml.model import box_calibration
 from plantml.model.contract import Architecture, Contract, Detection, Origin
 from plantml.model.detector import CentreNet, DeployedDetector
@@ -62,11 +61,15 @@ def package(net: CentreNet, plan: Plan, architecture: Architecture, val: BoxPhot
     )
     deployed = DeployedDetector(net, detection, scaling.temperatures, None, scaling.biases).eval()
     exported = export(deployed, contract, lambda: photo_batches(val.pixels, val.rows, _BATCH))
-    reports, accepted = calibrated.reports, calibrated.accepted
-    card = _card(contract, exported.digest, plan=plan, version=version, reports=reports, accepted=accepted)
+    reports = calibrated.reports
+    card = box_card(contract, exported.digest, plan=plan, version=version, reports=reports)
     content = {
         "scores": calibrated.scores,
-        "boxes": {"threshold": detection.threshold, "accept": detection.accept, "accepted": asdict(accepted)},
+        "boxes": {
+            "threshold": detection.threshold,
+            "accept": detection.accept,
+            "accepted": asdict(calibrated.accepted),
+        },
         "targets": {report.target: metrics.as_json(report) for report in reports},
     }
     plots = {
@@ -102,20 +105,23 @@ def _sheet(predicted: Predicted, val: BoxPhotos, detection: Detection) -> bytes:
     return grid(photos)
 
 
-def _card(
-    contract: Contract,
-    digest: str,
-    *,
-    plan: Plan,
-    version: Version,
-    reports: Sequence[metrics.Report],
-    accepted: Threshold,
+def box_card(
+    contract: Contract, digest: str, *, plan: Plan, version: Version, reports: Sequence[metrics.Report] = ()
 ) -> str:
-    frames = {split: box_rows.frame(version.usable(split), plan.targets) for split in SPLITS}
+    """The model card of a detector, or of a model of two stages.
+
+    Args:
+        contract: of the model.
+        digest: of the model.
+        plan: of the detector.
+        version: of the dataset, with the targets of its boxes.
+        reports: of the detector's own targets.
+    """
+    frames = {split: box_rows.frame(version.usable(split), contract.targets) for split in SPLITS}
     counts = {
         target.name: [(name, {split: int((rows[target.name] == name).sum()) for split, rows in frames.items()})
                       for name in target.classes]
-        for target in plan.targets
+        for target in contract.targets
     }  # fmt: skip
     return documents.fill(
         "plantml.train",
@@ -126,9 +132,7 @@ def _card(
         detection=contract.detection,
         digest=digest,
         plan=plan,
-        scores={name: value for name, value in contract.metrics.items() if name.startswith("boxes.")},
         reports=reports,
-        accepted=accepted,
         counts=counts,
         boxes={split: rows.height for split, rows in frames.items()},
         photos={split: version.usable(split).height for split in SPLITS},

@@ -216,7 +216,8 @@ class CheckpointCallback(pl.Callback):
         left = BUDGET_SHARE * self.plan.budget - self.plan.other_seconds - elapsed
         affordable = done + max(0, math.floor(left / (elapsed / done)))
         if affordable < self.epochs:
-            self.events.on_message(f"Slower than planned: {affordable} epochs fit the budget instead of {self.epochs}.")
+            fit = "1 epoch fits" if affordable == 1 else f"{affordable} epochs fit"
+            self.events.on_message(f"Slower than planned: {fit} the budget instead of {self.epochs}.")
             self.epochs = affordable
             self.module.steps = affordable * self.plan.epoch_steps
 

@@ -53,6 +53,7 @@ class TrainingResult:
         seconds: of this call.
         resumed: true if an earlier call started the run.
         changed: false if an earlier call finished the run.
+        plots: URLs of the folders with its plots.
     """
 
     run: str
@@ -62,6 +63,7 @@ class TrainingResult:
     seconds: float
     resumed: bool
     changed: bool
+    plots: Sequence[str]
 
 
 def make_plan(version: Selection, config: TrainConfig, machine: Machine, *, measured: bool = True) -> Plan:
@@ -163,7 +165,8 @@ def train_run(
             return None
         session.run.remove_checkpoints(probe.SAVED)
         scores, seconds = bundle.contract.metrics, time.monotonic() - started
-        return TrainingResult(session.run.url, bundle, plan, scores, seconds, resumed, changed)
+        plots = [storage.join(session.run.url, artifacts.PLOTS)]
+        return TrainingResult(session.run.url, bundle, plan, scores, seconds, resumed, changed, plots)
 
 
 def _open_run(
@@ -249,7 +252,7 @@ def _train_network(learner: Learner, session: Session) -> History:
     logger = loggers.MetricsLogger()
     if distributed.is_first():
         logger = loggers.open_loggers(plan, session.config, run, listener.say)
-        run.write("plots/batch.png", learner.example())
+        run.write(f"{artifacts.PLOTS}/batch.png", learner.example())
 
     def log_epoch(row: Mapping[str, float], epochs: int) -> None:
         listener.say(_epoch_line(row, learner, epochs))

@@ -11,14 +11,16 @@ from collections.abc import Sequence
 
 from plantml import storage
 from plantml.concurrency import Listener, Stop
+from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.export.onnx import annotated, notes_of
 from plantml.model import bundle as bundles
 from plantml.model import file_formats
-from plantml.model.bundle import CARD, CLASSIFIER, MODEL_JSON, ONNX, WEIGHTS, Bundle
+from plantml.model.bundle import CARD, CLASSIFIER, MODEL_JSON, ONNX, WEIGHTS
 from plantml.settings import Machine
 from plantml.train import crops, train
 from plantml.train.artifacts import METRICS_FORMAT
+from plantml.train.box_packaging import box_card
 from plantml.train.config import TrainConfig
 from plantml.train.run_folder import METRICS, RunFolder
 from plantml.train.selection import Selection, select
@@ -57,7 +59,7 @@ def train_tray(
         return None
     run = RunFolder(out, machine, listener.say)
     bundle = run.finished_bundle()
-    joined = _join(detector.bundle, classifier.bundle)
+    joined = _join(detector, classifier, version)
     changed = bundle is None or bundle.digest != joined[0]
     if changed:
         bundle = run.publish(*joined[1:])
@@ -67,7 +69,8 @@ def train_tray(
         run.write(METRICS, (json.dumps(content, indent=2) + "\n").encode())
     assert bundle is not None
     seconds, resumed = time.monotonic() - started, detector.resumed or classifier.resumed
-    return TrainingResult(run.url, bundle, detector.plan, bundle.contract.metrics, seconds, resumed, changed)
+    plots = [*detector.plots, *classifier.plots]
+    return TrainingResult(run.url, bundle, detector.plan, bundle.contract.metrics, seconds, resumed, changed, plots)
 
 
 def of_stage(config: TrainConfig) -> TrainConfig:
@@ -75,8 +78,9 @@ def of_stage(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"task": "tray", "budget": config.budget and config.budget / 2})
 
 
-def _join(detector: Bundle, classifier: Bundle) -> tuple[str, dict[str, bytes], bytes]:
-    """Digest, files and `model.json` of the bundle of both."""
+def _join(finding: TrainingResult, judging: TrainingResult, version: Version) -> tuple[str, dict[str, bytes], bytes]:
+    """Digest, files and `model.json` of the bundle of both stages, trained on a version's boxes."""
+    detector, classifier = finding.bundle, judging.bundle
     ours, theirs = detector.contract, classifier.contract
     if ours.detection is None:
         raise InputError(f"{detector.url} finds no boxes", "it was trained on whole photos", "Start over with --fresh.")
@@ -97,7 +101,7 @@ def _join(detector: Bundle, classifier: Bundle) -> tuple[str, dict[str, bytes], 
     files = {
         WEIGHTS: weights,
         ONNX: annotated(detector.read(ONNX), notes_of(contract, digest)),
-        CARD: b"\n".join([detector.read(CARD), b"# Second stage", classifier.read(CARD)]),
+        CARD: box_card(contract, digest, plan=finding.plan, version=version).encode(),
         **{CLASSIFIER + name: classifier.read(name) for name in classifier.files},
         CLASSIFIER + MODEL_JSON: storage.read(storage.join(classifier.url, MODEL_JSON)),
     }

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -139,6 +140,7 @@ def _photo(validation: BoxValidation, at: int, lines: Sequence[tuple[str, str]] 
     colours = [box.colour for box in boxes]
     words = ((RIGHT, "found"), (_CLASS, "with the wrong class"), (WRONG, "false"), (MISSED, "missed"))
     summary = ", ".join(f"{colours.count(colour)} {word}" for colour, word in words if colour in colours)
+    confused = ", ".join(f"{number} × {pair}" for pair, number in _confusions(validation.outcomes, at).most_common())
     picture = ""
     with contextlib.suppress(*photos.UNREADABLE):
         small = imaging.thumbnail(photos.read(row["image_id"], row["url"], validation.photo_cache), _SIDE)
@@ -149,7 +151,8 @@ def _photo(validation: BoxValidation, at: int, lines: Sequence[tuple[str, str]] 
         ]
         draw_boxes(small, scaled)
         picture = report.as_data_url(small)
-    return Photo(row["name"], picture, "", [*lines, ("boxes" if not lines else "of them", summary)], badge)
+    counted = [("boxes" if not lines else "of them", summary), *([("wrong class", confused)] if confused else [])]
+    return Photo(row["name"], picture, "", [*lines, *counted], badge)
 
 
 def _drawn(outcomes: BoxOutcomes, at: int) -> list[DrawnBox]:
@@ -162,17 +165,22 @@ def _drawn(outcomes: BoxOutcomes, at: int) -> list[DrawnBox]:
     for place in predicted.tolist():
         x, y, w, h = outcomes.boxes[place].tolist()
         match, score = int(outcomes.match[place]), outcomes.scores[place]
-        wrong = _wrong_classes(outcomes, place, match) if match >= 0 else ""
+        wrong = _wrong_classes(outcomes, place)
         colour = WRONG if match < 0 else _CLASS if wrong else RIGHT
-        boxes.append(DrawnBox(x, y, w, h, colour, wrong or f"{score:.2f}"))
+        boxes.append(DrawnBox(x, y, w, h, colour, "; ".join(wrong) or f"{score:.2f}"))
     return sorted(boxes, key=lambda box: box.colour != RIGHT)
 
 
-def _wrong_classes(outcomes: BoxOutcomes, predicted: int, true: int) -> str:
-    """Predicted and true classes that differ, in words; empty if none does."""
-    words = []
-    for target in outcomes.classified:
+def _confusions(outcomes: BoxOutcomes, at: int) -> Counter[str]:
+    """The wrong classes of a photo's boxes, counted."""
+    return Counter(pair for place in outcomes.by_photo[at][0].tolist() for pair in _wrong_classes(outcomes, place))
+
+
+def _wrong_classes(outcomes: BoxOutcomes, predicted: int) -> list[str]:
+    """Classes of a predicted box that are not those of its annotated one, in words; none if it has none."""
+    true, pairs = int(outcomes.match[predicted]), []
+    for target in outcomes.classified if true >= 0 else ():
         ours, theirs = int(outcomes.outputs[target.name][predicted].argmax()), int(outcomes.truth[target.name][true])
         if theirs not in {-1, ours}:
-            words.append(f"{target.classes[ours]}, is {target.classes[theirs]}")
-    return "; ".join(words)
+            pairs.append(f"{target.classes[ours]} for {target.classes[theirs]}")
+    return pairs
