@@ -173,6 +173,11 @@ def test_two_stages_are_one_model_in_one_file(cli, trays, tmp_path):
         assert set(box["targets"]) == {target.name for target in bundle.contract.targets}
         assert 0 <= box["unknown"] <= 2
 
+    further = cli("train", trays, "--out", tmp_path / "further", "--from", run, *small)
+    assert further.code == Exit.DONE, further.err
+    assert further.err.count("Starting from") == 2  # each stage from its own
+    assert "; new:" not in further.err
+
     shutil.copytree(run / "bundle", tmp_path / "mixed")
     other = tmp_path / "mixed" / "classifier" / "model.safetensors"
     other.write_bytes(other.read_bytes()[:-1] + b"\x00")

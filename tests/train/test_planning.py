@@ -1,5 +1,8 @@
 """The plan is a pure function of configuration and inputs."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -8,10 +11,12 @@ from hypothesis import strategies as st
 from plantml.data import manifest
 from plantml.data.manifest import Version
 from plantml.errors import InputError
+from plantml.imaging import Fit
+from plantml.model.bundle import Bundle
 from plantml.targets import Target
 from plantml.train import budget, planning
 from plantml.train import plan as plans
-from plantml.train.config import TrainConfig
+from plantml.train.config import Task, TrainConfig
 from plantml.train.plan import Plan
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
 from plantml.train.selection import select
@@ -264,6 +269,46 @@ def test_a_target_with_one_class_is_left_out_unless_asked_for() -> None:
     assert [target.name for target in plan(TrainConfig(), data).targets] == ["disease"]
     with pytest.raises(InputError, match="category"):
         plan(TrainConfig(targets=("category",)), data)
+
+
+def test_boxes_that_nobody_asked_for_are_offered() -> None:
+    boxes = [[{"x": 1.0, "y": 1.0, "w": 9.0, "h": 9.0, "labels": "{}"}]] * 2
+    data = version({}, ["train", "val"], boxes=boxes, width=64, height=64)
+    with pytest.raises(InputError, match="nothing to predict") as caught:
+        plan(TrainConfig(task="image"), data)
+    assert "Learn its boxes" in caught.value.hint
+
+
+@pytest.mark.parametrize(("task", "size"), [("image", 128), ("boxes", 256)])
+def test_boxes_need_another_size_than_the_photos_that_a_model_starts_from(trained_on, task: Task, size: int) -> None:
+    boxes = [[{"x": 1.0, "y": 1.0, "w": 32.0, "h": 32.0, "labels": "{}"}]] * 4
+    data = version(
+        {"disease": ["a", "b", "a", "b"]}, ["train", "train", "val", "val"], boxes=boxes, width=64, height=64
+    )
+    config = TrainConfig(task=task)
+    planned = planning.plan(config, PlanInputs(select(data, config), Hardware(4, "cpu", 0), None, trained_on(None)))
+    assert planned.input.height == size
+
+
+def test_a_model_of_photos_does_not_start_from_one_that_finds_boxes(trained_on) -> None:
+    with pytest.raises(InputError, match="cannot start from model") as caught:
+        planning.plan(
+            TrainConfig(), PlanInputs(select(TWO, TrainConfig()), Hardware(4, "cpu", 0), None, trained_on("detection"))
+        )
+    assert "--from" in caught.value.hint
+
+
+@pytest.fixture
+def trained_on():
+    """`trained_on(detection)`: a bundle to start from, at 128 pixels."""
+
+    def make(detection: object) -> Bundle:
+        contract = SimpleNamespace(
+            detection=detection, input=Fit(128, 128), architecture=SimpleNamespace(backbone="tf_efficientnet_lite0")
+        )
+        return cast("Bundle", SimpleNamespace(contract=contract, digest="d", place="model"))
+
+    return make
 
 
 def test_an_unknown_target_is_named() -> None:

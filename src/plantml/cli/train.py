@@ -99,7 +99,7 @@ def _show_plan(page: Page, plan: "Plan", models: int) -> None:
     values: dict[str, Any] = {
         "dataset": f"{plan.dataset}@{plan.dataset_version}",
         "targets": ", ".join(
-            f"{target.name} ({count(len(target.classes), 'class')})"
+            f"{target.name} ({count(len(target.classes), 'class', 'classes')})"
             if target.classes
             else f"{target.name} ({target.unit})"
             for target in plan.targets

@@ -107,7 +107,7 @@ def export(
     storage.check_output(to)
     if bench.source.bundle.contract.task == "tray":
         raise InputError(
-            f"{bench.source.bundle.place} is two networks, and a {name} file holds one",
+            f"{bench.source.bundle.place} is two networks, and a file of format {name} holds one",
             "a detector, and a classifier of crops",
             "For one file: plantml models pack. Or export both of the run: RUN/detector and RUN/classifier.",
         )

@@ -73,6 +73,7 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
     resolver, fingerprint = _Resolver(config), inputs.dataset.fingerprint
     resolve = resolver.resolve
     task = resolve("task", inputs.dataset.task, inputs.dataset.why)
+    _check_parent(inputs.parent, task)
     tile = resolve("tile", *_tile(config, inputs.parent, train, task))
     if tile:
         cut = _cut(inputs.dataset, tile, task)
@@ -173,7 +174,18 @@ def _backbone(parent: Bundle | None) -> tuple[str, str]:
     return DEFAULT, "its weights are installed, and it is fast on every CPU"
 
 
+def _check_parent(parent: Bundle | None, task: Task) -> None:
+    if task == "image" and parent and parent.contract.detection:
+        raise InputError(
+            f"A model of whole photos cannot start from {parent.place}",
+            "that model finds boxes, and its backbone lacks the last layers",
+            "Start from a model of whole photos, or leave out --from.",
+        )
+
+
 def _input(resolver: _Resolver, preset: Preset, parent: Bundle | None, train: pl.DataFrame, task: Task) -> Fit:
+    if parent and task != "image" and not parent.contract.detection:
+        parent = None  # whole photos are small; plants in them need more pixels
     sides = train.select(long=pl.max_horizontal("width", "height"), short=pl.min_horizontal("width", "height"))
     size, why = _size(preset, parent, train)
     if task != "image" and not parent:
@@ -355,7 +367,9 @@ def _targets(names: Sequence[str], dataset: Version, rows: pl.DataFrame, task: T
         raise InputError(
             f"{dataset.ref} has nothing to predict",
             "no target has labels of at least two classes in train",
-            f"Look at it: plantml dataset info {dataset.url}",
+            "Learn its boxes: leave out --task."
+            if rows["boxes"].list.len().sum()
+            else f"Look at it: plantml dataset info {dataset.url}",
         )
     return tuple(usable)
 

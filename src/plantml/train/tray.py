@@ -18,10 +18,11 @@ from plantml.model import bundle as bundles
 from plantml.model import file_formats
 from plantml.model.bundle import CARD, CLASSIFIER, MODEL_JSON, ONNX, WEIGHTS
 from plantml.settings import Machine
-from plantml.train import crops, train
+from plantml.train import crops, train, warm_start
 from plantml.train.artifacts import METRICS_FORMAT
 from plantml.train.box_packaging import box_card
 from plantml.train.config import TrainConfig
+from plantml.train.plan import Plan
 from plantml.train.run_folder import METRICS, RunFolder
 from plantml.train.selection import Selection, select
 from plantml.train.train import TrainingResult
@@ -52,8 +53,9 @@ def train_tray(
     listener.say("Stage 2 of 2: judging a crop of each.")
     cut = crops.crop_dataset(version, storage.join(out, CROPS), machine, listener.progress("cutting crops"), stop)
     for_crops = halved.model_copy(
-        update={"task": "image", "size": "auto", "tile": "auto", "where": "", "fold": 0, "folds": 0}
-    )
+        update={"task": "image", "size": "auto", "tile": "auto", "where": "", "fold": 0, "folds": 0,
+                "warm_start": _start_of_classifier(detector.plan) if detector else ""}
+    )  # fmt: skip
     classifier = both(select(cut, for_crops), storage.join(out, JUDGE), for_crops)
     if detector is None or classifier is None:
         return None
@@ -71,6 +73,16 @@ def train_tray(
     seconds, resumed = time.monotonic() - started, detector.resumed or classifier.resumed
     plots = [*detector.plots, *classifier.plots]
     return TrainingResult(run.url, bundle, detector.plan, bundle.contract.metrics, seconds, resumed, changed, plots)
+
+
+def _start_of_classifier(plan: Plan) -> str:
+    """The model that the second stage starts from, where the first one starts by `plan`; empty for none."""
+    if not plan.warm_start:
+        return ""
+    parent = warm_start.parent_bundle(plan)
+    if parent.contract.task == "tray":
+        return parent.classifier().url
+    return plan.warm_start if parent.contract.task == "image" else ""
 
 
 def of_stage(config: TrainConfig) -> TrainConfig:

@@ -77,9 +77,9 @@ def load_detector_weights(net: CentreNet, parent: Bundle, plan: Plan) -> list[st
         InputError: the parent has another backbone.
     """
     state, own = _state(parent, plan), net.state_dict()
-    known = set(parent.contract.targets)
+    known = set(parent.contract.targets) if parent.contract.task == "boxes" else set()
     new = [] if parent.contract.detection else ["boxes"]
-    new += [f"target {target.name}" for target in plan.targets if target not in known or new]
+    new += [f"target {target.name}" for target in plan.targets if target not in known]
     skipped = tuple(f"heads.target_{target.name}." for target in plan.targets if target not in known)
     net.load_state_dict(
         {
