@@ -54,6 +54,7 @@ def test_a_photo_without_a_label_file_is_a_true_negative(yolo):
     assert {name: item.boxes is not None and len(item.boxes) for name, item in by_name(listing).items()} == {
         "images/a.jpg": 1, "images/b.jpg": 0, "images/c.jpg": 0
     }  # fmt: skip
+    assert "Photos without a label file, imported as photos without boxes: 1." in listing.notes
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,21 @@ def test_a_class_without_a_name_is_an_error_that_names_it(yolo):
 def test_no_names_no_set(yolo):
     with pytest.raises(InputError, match="does not name its classes"):
         list_source(yolo({"a.jpg": None, "a.txt": LINE}), format="yolo")
+
+
+@pytest.mark.parametrize(("photo_", "label"), [("images/a.jpg", "labels/a.txt"), ("a.jpg", "a.txt")])
+def test_labels_without_class_names_are_not_dropped_silently(photo_, label, yolo):
+    root = yolo({photo_: None, label: LINE, "images/b.jpg": None, "labels/b.txt": ""})
+    with pytest.raises(InputError, match="does not name its classes") as caught:
+        list_source(root)
+    assert "--format folder" in caught.value.hint
+    assert len(list_source(root, format="folder").items) == 2
+
+
+@pytest.mark.parametrize("text", ["a photo of beans", "1 2 3", ""])
+def test_other_texts_beside_photos_are_no_labels(text, yolo):
+    listing = list_source(yolo({"a.jpg": None, "a.txt": text}))
+    assert by_name(listing)["a.jpg"].boxes is None
 
 
 def test_a_photo_that_cannot_be_read_keeps_no_boxes(yolo):

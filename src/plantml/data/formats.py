@@ -241,6 +241,8 @@ def _detect(tree: Tree) -> str:
         )
     if fitting:
         return fitting[0]
+    if yolo.lacks_names(tree):
+        return "yolo"  # which says so: imported as a folder, the photos would lose their boxes
     if not tree.photos:
         raise tree.without_photos(f"Name a folder of photos, or set --format: {', '.join(FORMATS)}")
     return "folder"

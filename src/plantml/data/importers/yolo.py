@@ -25,6 +25,9 @@ from plantml.parsing import parse_yaml
 _HEAD = 1 << 16
 _NAMES = ("classes.txt", "obj.names")
 _LISTS = {f"{word}.txt": name for word, name in SPLIT_NAMES.items()}
+_TRIED = 5
+"""Label files that are read to recognize a set without class names: some may be empty."""
+
 _THREADS = 4
 _REMOTE_THREADS = 16
 
@@ -43,6 +46,22 @@ def fits(tree: Tree) -> bool:
     if _yaml(tree):
         return True
     return bool(_names_file(tree)) and any(_label_file(tree, name) for name in tree.photos)
+
+
+def lacks_names(tree: Tree) -> bool:
+    """True if photos have label files, and nothing names their classes: labels that only look like other files."""
+    files = [label for name in tree.photos if (label := _label_file(tree, name))][:_TRIED]
+    return any(_is_label(line) for _, text in tree.read_many(files) for line in text.splitlines()[:1])
+
+
+def _is_label(line: bytes) -> bool:
+    """True for a class id and at least four numbers."""
+    fields = line.split()
+    try:
+        numbers = [float(field) for field in fields]
+    except ValueError:
+        return False
+    return len(numbers) >= 5 and fields[0].isdigit()
 
 
 def list_yolo(tree: Tree, reading: Reading) -> ImportListing:
@@ -79,6 +98,8 @@ def list_yolo(tree: Tree, reading: Reading) -> ImportListing:
             "there are class names, but no photos",
             "If the photos are beside this folder, name the folder above.",
         )
+    if unlabelled := len(tree.photos) - len(label_files):
+        notes["Photos without a label file, imported as photos without boxes"] += unlabelled
     unused = len(set(_label_files(tree)) - set(label_files.values()))
     if unused:
         notes["Label files without a photo"] += unused
@@ -123,7 +144,7 @@ def _config(tree: Tree) -> _Config:
         raise InputError(
             f"{tree.url} does not name its classes",
             "YOLO's label files have only numbers",
-            "Add data.yaml, or classes.txt with one name per line.",
+            "Add data.yaml, or classes.txt with one name per line. For the photos alone: --format folder",
         )
     names_ = [line.strip() for line in tree.text(file).splitlines()]
     return _Config({number: each for number, each in enumerate(names_) if each}, _splits(tree, file, {}))
