@@ -54,6 +54,14 @@ def test_categories_are_looked_up_by_id(coco):
     assert listing.skipped == {"named by no annotation": 1}
 
 
+def test_a_crowd_is_no_plant(coco):
+    annotations = [{"image_id": 0, "category_id": 7, "bbox": [1, 2, 3, 4]},
+                   {"image_id": 0, "category_id": 7, "bbox": [0, 0, 20, 10], "iscrowd": 1}]  # fmt: skip
+    listing = list_source(coco("instances.json", [{"file_name": "a.jpg"}], annotations, ["a.jpg"]))
+    assert by_name(listing)["a.jpg"].boxes == (Box(1, 2, 3, 4, RUST),)
+    assert any("Crowd regions" in note and note.endswith(": 1.") for note in listing.notes)
+
+
 def test_attributes_of_a_box_are_its_labels(coco):
     own = {"occluded": True, "rotation": 12.5, "track_id": 3}
     root = coco(

@@ -70,6 +70,12 @@ def test_photos_without_annotation_are_no_empty_photos(make_rows):
     assert [target.name for target in chosen.targets] == ["category"]
 
 
+def test_boxes_without_area_are_not_learnt(make_rows):
+    flat = [Box(5, 640, 44, height, {"category": "bean"}) for height in (-1, 0)]
+    chosen = selection.select(drawn(make_rows, [LEAF, *flat], flat), TrainConfig(task="boxes"))
+    assert chosen.rows["boxes"].list.len().to_list() == [1, 0]
+
+
 def test_boxes_cannot_be_learnt_where_there_are_none(make_rows):
     with pytest.raises(InputError, match="has no boxes in its train split"):
         selection.select(drawn(make_rows, None, [], labels=["rust", "none"]), TrainConfig(task="tray"))

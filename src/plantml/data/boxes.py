@@ -47,6 +47,14 @@ def from_rows(rows: Iterable[Mapping[str, Any]] | None) -> tuple[Box, ...] | Non
     return tuple(Box(row["x"], row["y"], row["w"], row["h"], json.loads(row["labels"] or "{}")) for row in rows)
 
 
+def annotated(rows: pl.DataFrame) -> pl.DataFrame:
+    """The photos in which somebody looked for boxes, with the boxes that have an area: no model finds the others."""
+    sides = pl.element().struct
+    has_area = (sides.field("w") > 0) & (sides.field("h") > 0)
+    drawn = rows.filter(pl.col("boxes").is_not_null())
+    return drawn.with_columns(pl.col("boxes").list.eval(pl.element().filter(has_area)))
+
+
 def targets_of(rows: Iterable[Mapping[str, Any] | None], known: Sequence[Target] = ()) -> tuple[Target, ...]:
     """The targets that the labels of boxes name, sorted by name.
 

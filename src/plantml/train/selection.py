@@ -43,8 +43,7 @@ def select(dataset: str | Version, config: TrainConfig) -> Selection:
     task, why = task_of(version, config.task)
     rows, targets = version.rows, version.targets
     if task != "image":
-        # A photo in which nobody looked for boxes is no photo without plants.
-        rows = rows.filter(pl.col("boxes").is_not_null())
+        rows = boxes.annotated(rows)
         targets = boxes.targets_of(rows.select(pl.col("boxes").explode()).drop_nulls().to_series(), targets)
     return Selection(version.url, version.number, rows, targets, version.commit, task, why)
 

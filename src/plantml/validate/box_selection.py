@@ -31,7 +31,7 @@ def select(refs: Sequence[str], models: Sequence[Sequence[Target]], config: Vali
     """
     dataset_versions = selection.load_versions(refs)
     everything = selection.joined([selection.usable_rows(each, config) for each in dataset_versions], config)
-    rows = everything.filter(pl.col("boxes").is_not_null())
+    rows = boxes.annotated(everything)
     if rows.is_empty():
         raise InputError(
             f"No photo of {', '.join(version.ref for version in dataset_versions)} is annotated with boxes",

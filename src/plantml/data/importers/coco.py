@@ -48,8 +48,8 @@ def list_coco(tree: Tree, reading: Reading, file: str | None = None) -> ImportLi
     """List the photos of a tree's COCO files, or of one file.
 
     Category ids are looked up, whatever their order. An annotation without a box labels the whole photo. A
-    photo without annotations counts as annotated without boxes. Boxes are kept as written. Attributes of a box
-    that are named like targets become its labels: a text is a class, a number a value.
+    photo without annotations counts as annotated without boxes. Boxes are kept as written; crowd regions are left
+    out. Attributes of a box that are named like targets become its labels: a text is a class, a number a value.
 
     Raises:
         InputError: a photo is named twice, or an annotation refers to an undefined category.
@@ -104,6 +104,9 @@ def _photos(tree: Tree, file: str, notes: Counter[str], *, drawn: bool) -> Itera
         boxes, classes = [], []
         for each in by_image[image["id"]]:
             label = _category(tree.url_of(file), names, each)
+            if each.get("iscrowd"):
+                notes["Crowd regions left out, as their boxes hold many plants"] += 1
+                continue
             box = _box(each, notes)
             if box is not None:
                 boxes.append(NamedBox(*box, label, attribute_labels(each.get("attributes"), notes)))
