@@ -56,7 +56,9 @@ def test_voc(files):
         "ImageSets/Main/train.txt": "a\n", "ImageSets/Main/val.txt": "other\nb\n",
         "ImageSets/Main/rust_val.txt": "b 1\n",
     })  # fmt: skip
-    found = by_name(list_source(root))
+    listing = list_source(root)
+    assert "Photos without an XML file, imported as photos without boxes: 1." in listing.notes
+    found = by_name(listing)
     assert [(box.x, box.y, box.w, box.h, box.labels["disease"]) for box in found["JPEGImages/a.jpg"].boxes] == [
         (1, 2, 3, 4, "rust"), (-1.5, 0, 31.5, 10, "spot")
     ]  # fmt: skip

@@ -224,6 +224,7 @@ def test_an_unknown_split_lists_those_that_there_are(cli, trained):
     result = cli("validate", trained.data, "--model", trained.run, "--split", "holdout")
     assert result.code == Exit.INPUT
     assert "test, train, val" in result.err
+    assert "--split val" in result.err
 
 
 def test_no_shared_target_names_both_sides(cli, trained, import_photos):

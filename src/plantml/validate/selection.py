@@ -122,7 +122,10 @@ def usable_rows(version: Version, config: ValidateConfig) -> pl.DataFrame:
         raise InputError(
             f"{version.ref} has no photos in its {config.split} split",
             f"it has {', '.join(there) or 'no splits'}",
-            f"Split it: plantml dataset split {version.url}" if not there else "Name another one: --split all",
+            # `all` would hold training photos; a val split at least has none.
+            f"Name another one: --split {'val' if 'val' in there else 'all'}"
+            if there
+            else f"Split it: plantml dataset split {version.url}",
         )
     if config.where:
         rows = where(rows, config.where)

@@ -72,6 +72,7 @@ def list_voc(tree: Tree, reading: Reading) -> ImportListing:
         photos[photo] = annotated
     for name in tree.photos:
         if name not in photos:
+            notes["Photos without an XML file, imported as photos without boxes"] += 1
             photos[name] = Annotated(name, tree.url_of(name), boxes=(), split=_split(name, splits))
     return assemble(photos.values(), reading, tree.skipped, counted(notes + tree.decisions))
 
