@@ -86,7 +86,7 @@ class Target:
             raise InputError(
                 f"{self.name} {label!r} is not a class of this model or dataset",
                 f"it has {', '.join(self.classes)}",
-                "Rename the class, or train on a version that has it.",
+                "Rename the class (validate: --map), or train on a version that has it.",
             ) from None
 
 

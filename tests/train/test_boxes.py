@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ import plantml
 from plantml.data import versions
 from plantml.errors import Exit
 from plantml.model import bundle as bundles
-from plantml.train import train
+from plantml.train import train, tray
 from plantml.train.plan_inputs import Speed
 
 TINY = ("--size", 96, "--epochs", 2, "--batch-size", 4, "--set", "backbone=test_efficientnet",
@@ -173,17 +174,21 @@ def test_two_stages_are_one_model_in_one_file(cli, trays, tmp_path):
         assert set(box["targets"]) == {target.name for target in bundle.contract.targets}
         assert 0 <= box["unknown"] <= 2
 
-    further = cli("train", trays, "--out", tmp_path / "further", "--from", run, *small)
-    assert further.code == Exit.DONE, further.err
-    assert further.err.count("Starting from") == 2  # each stage from its own
-    assert "; new:" not in further.err
-
     shutil.copytree(run / "bundle", tmp_path / "mixed")
     other = tmp_path / "mixed" / "classifier" / "model.safetensors"
     other.write_bytes(other.read_bytes()[:-1] + b"\x00")
     result = cli("detect", *photos, "--model", tmp_path / "mixed", "--runtime", "torch", "--out", tmp_path / "r.jsonl")
     assert result.code != Exit.DONE
     assert "classifier" in result.err
+
+
+@pytest.mark.parametrize(("task", "start"), [("tray", "first/bundle/classifier"), ("image", "first"), ("boxes", "")])
+def test_the_second_stage_starts_from_what_judges_photos(task, start, make_plan, monkeypatch):
+    judge = SimpleNamespace(url="first/bundle/classifier")
+    parent = SimpleNamespace(contract=SimpleNamespace(task=task), classifier=lambda: judge)
+    monkeypatch.setattr(tray.warm_start, "parent_bundle", lambda _: parent)
+    assert tray._start_of_classifier(make_plan(task="tray", parent="d", warm_start="first")) == start
+    assert tray._start_of_classifier(make_plan(task="tray")) == ""
 
 
 def test_the_plan_of_two_stages_is_that_of_the_detector_with_half_of_the_budget(cli, trays, tmp_path, monkeypatch):

@@ -271,6 +271,12 @@ def test_a_target_with_one_class_is_left_out_unless_asked_for() -> None:
         plan(TrainConfig(targets=("category",)), data)
 
 
+def test_a_val_split_without_a_single_box_cannot_choose_an_epoch() -> None:
+    boxes = [[{"x": 1.0, "y": 1.0, "w": 9.0, "h": 9.0, "labels": "{}"}], []]
+    with pytest.raises(InputError, match="no boxes in its val split"):
+        plan(TrainConfig(), version({}, ["train", "val"], boxes=boxes, width=64, height=64))
+
+
 def test_boxes_that_nobody_asked_for_are_offered() -> None:
     boxes = [[{"x": 1.0, "y": 1.0, "w": 9.0, "h": 9.0, "labels": "{}"}]] * 2
     data = version({}, ["train", "val"], boxes=boxes, width=64, height=64)

@@ -384,3 +384,9 @@ def _check_splits(dataset: Selection, train: pl.DataFrame, val: pl.DataFrame) ->
             "training needs photos to learn from, and others to choose the best epoch by",
             f"Split it: plantml dataset split {dataset.url}{split}",
         )
+    if dataset.task != "image" and not val["boxes"].list.len().sum():
+        raise InputError(
+            f"{dataset.ref} has no boxes in its val split",
+            "they choose the best epoch and the thresholds",
+            f"Split it: plantml dataset split {dataset.url} --resplit",
+        )
