@@ -178,6 +178,7 @@ def test_the_report_shows_the_photos_with_most_errors(draw, finder, judged, tmp_
     assert text.index("00001.jpg") < text.index("00000.jpg")
     assert "1 false, 1 missed" in text
     assert "1 found, 1 with the wrong class" in text
+    assert "1 × healthy for diseased" in text
     assert "00002.jpg" not in text
     assert text.count("data:image/jpeg") == 2
     for score in ("boxes.ap", "boxes.count_mae"):
