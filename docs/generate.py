@@ -23,6 +23,7 @@ from plantml.detect.detect import DetectConfig
 from plantml.export.config import ExportConfig
 from plantml.retrain.config import DriftConfig, Feed, GateConfig, RetrainConfig
 from plantml.settings import Machine
+from plantml.serve.config import ServeConfig
 from plantml.train.config import TrainConfig
 from plantml.validate.config import ValidateConfig
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "detect": "Classify images, one record per image.",
     "models": "Register, compare, promote and distribute models.",
     "retrain": "Train a challenger on new photos; promote it if it is better.",
+    "serve": "Serve models over HTTP: an API, and a page for people.",
     "demo": "Run the whole workflow on synthetic plant photos.",
     "doctor": "Check this machine and the storage that you name.",
 }

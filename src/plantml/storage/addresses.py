@@ -42,7 +42,23 @@ _BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory", "h
 _WEB = {"http", "https"}
 _LOCAL = {"file", "local"}
 _PORTS = {"http": ":80", "https": ":443", "ftp": ":21"}
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_PUBLIC6 = ipaddress.IPv6Network("2000::/3")
+_SPECIAL4 = tuple(
+    map(
+        ipaddress.IPv4Network,
+        (
+            "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+            "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
+            "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+        ),
+    )
+)  # fmt: skip
+_SPECIAL6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
+"""Networks that are not public, by the IANA registries of special-purpose addresses; `is_global` alone lets multicast,
+6to4 and IPv4-compatible addresses pass. 2001::/23 holds Teredo, 2002::/16 is 6to4."""
 
 
 def look_up(host: str) -> list[str]:
@@ -163,7 +179,23 @@ def is_private(host: str, lookup: Lookup = look_up) -> bool:
     if not name or name == "localhost" or name.endswith((".localhost", ".localdomain")):
         return True
     literal = _literal(name)
-    return any(map(_is_private_ip, [literal] if literal else map(_literal, lookup(name))))
+    return any(
+        address is not None and not is_public(address)
+        for address in ([literal] if literal else map(_literal, lookup(name)))
+    )
+
+
+def is_public(address: _Address) -> bool:
+    """True for an address that anybody on the internet may reach.
+
+    Not one of loopback, private, link-local, shared (RFC 6598), multicast or reserved networks, nor one that leads into
+    those: IPv4-mapped, IPv4-compatible, 6to4, Teredo. One of NAT64 is as public as the IPv4 address in it.
+    """
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        return address in _PUBLIC6 and not any(address in network for network in _SPECIAL6)
+    return not any(address in network for network in _SPECIAL4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +287,7 @@ def _hostname(host: str) -> str:
     return plain.rstrip(".").lower()
 
 
-def _literal(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _literal(name: str) -> _Address | None:
     try:
         return ipaddress.ip_address(name)
     except ValueError:
@@ -264,15 +296,3 @@ def _literal(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.IPv4Address(socket.inet_aton(name))  # 127.1, 2130706433, 0x7f000001
     except (OSError, ValueError):
         return None
-
-
-def _is_private_ip(address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
-    if address is None:
-        return False
-    if isinstance(address, ipaddress.IPv6Address):
-        embedded = address.ipv4_mapped or address.sixtofour
-        if embedded is None and address in _NAT64:
-            embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if embedded is not None:
-            return _is_private_ip(embedded)
-    return not address.is_global or address.is_multicast

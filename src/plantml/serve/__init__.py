@@ -1,0 +1,1 @@
+"""The server: an API first, defined by OpenAPI, with roles, jobs and a page. Alone imports FastAPI and SQLAlchemy."""

@@ -1,0 +1,46 @@
+"""Settings of `plantml serve`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from plantml.settings import Config, Duration, option
+
+
+class ServeConfig(Config):
+    """Settings of `plantml serve`."""
+
+    dataset: tuple[str, ...] = option(
+        (), "Dataset that photos are added to and models are trained on. Repeatable.", metavar="DATASET"
+    )
+    model: str | None = option(
+        None, "Default model, as NAME or NAME@ALIAS.", metavar="MODEL", shown="the only model, @production"
+    )
+    state: str = option("serve", "Folder or URL for jobs and for photos that wait for review.", metavar="URL")
+    database: str | None = option(
+        None, "Database of users, as an SQLAlchemy URL.", metavar="URL", shown="SQLite in the state folder"
+    )
+    host: str = option("127.0.0.1", "Address to listen on.", metavar="ADDRESS")
+    port: int = option(8000, "Port to listen on; 0 chooses a free one.", ge=0, le=65_535)
+    tls_certificate: str | None = option(None, "TLS certificate chain, a PEM file.", metavar="FILE")
+    tls_key: str | None = option(None, "Private key of the certificate, a PEM file.", metavar="FILE")
+    behind_proxy: bool = option(
+        default=False, description="A proxy in front of this server ends TLS; trust its X-Forwarded headers."
+    )
+    insecure: bool = option(default=False, description="Listen beyond this machine without TLS.")
+    origin: tuple[str, ...] = option(
+        (), "Origin of a web page that may call the API (CORS). Repeatable.", metavar="ORIGIN"
+    )
+    threads: int | None = option(None, "Threads that predict.", shown="all usable cores", ge=1, le=1024)
+    batch: int = option(8, "Most photos of one call of the network.", ge=1, le=1024)
+    open_models: int = option(4, "Most models kept in memory; the one used least recently makes room.", ge=1, le=1000)
+    queue: int = option(64, "Photos that may wait; more are refused with status 503.", ge=1, le=100_000)
+    deadline: Duration = option(30.0, "Longest time for one request.", metavar="TIME", shown="30s")
+    max_photos: int = option(32, "Most photos of one request.", ge=1, le=10_000)
+    max_upload: int = option(64 * 2**20, "Most bytes of one request.", ge=2**10, le=2**40, metavar="BYTES")
+    workers: int = option(1, "Trainings that this server runs at a time; 0 leaves them to plantml work.", ge=0, le=64)
+    history: Duration = option(
+        90 * 86_400.0, "How long predictions are kept for their users.", metavar="TIME", shown="90d"
+    )
+    advice: str | None = option(None, "Texts by target and label, shown with predictions.", metavar="YAML")
+    poll: Annotated[Duration, Field(description="seconds between two looks at the registry")] = 2.0

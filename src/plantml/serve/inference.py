@@ -1,0 +1,197 @@
+"""The queue in front of the network: a bounded number of photos waits for one thread per core.
+
+A thread takes what already waits, and never waits for more: on a CPU a batch is no faster than its photos one by one.
+What waits is shared evenly between the threads. Nobody waits longer than the deadline, and the photos of a client who
+left are not computed.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from plantml.serve.problems import RequestError, busy
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+Work = Callable[[list[A]], Sequence[B]]
+"""Computes one result per item. Equal work is done together: give the same method of the same object."""
+
+_MOST_BYTES = 2**29
+"""Most bytes of photos that wait."""
+
+
+class DeadlineError(RequestError):
+    """The deadline passed before all photos were computed."""
+
+
+@dataclass(eq=False)
+class _Waiting:
+    work: Work[Any, Any]
+    item: Any
+    size: int
+    future: Future[Any] = field(default_factory=Future)
+    since: float = field(default_factory=time.perf_counter)
+
+
+class InferenceQueue:
+    """Items that wait, and the threads that compute them.
+
+    Args:
+        threads: that compute.
+        batch: most items of one call.
+        capacity: most items that wait; more are refused.
+        note_wait: called with the seconds that each item has waited.
+    """
+
+    def __init__(
+        self, threads: int, batch: int, capacity: int, note_wait: Callable[[float], None] = lambda _: None
+    ) -> None:
+        self.capacity = capacity
+        self._batch, self._note_wait = batch, note_wait
+        self._waiting: deque[_Waiting] = deque()
+        self._size = 0
+        self._changed = threading.Condition()
+        self._has_ended = False
+        self._threads = [threading.Thread(target=self._run, name=f"predict-{n}", daemon=True) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def __len__(self) -> int:
+        """Items that wait."""
+        return len(self._waiting)
+
+    def check(self) -> None:
+        """Raise `RequestError` 503 if nothing more is taken: ask before a request's body is read."""
+        if self._has_ended:
+            raise busy("it is shutting down")
+        if len(self._waiting) >= self.capacity or self._size >= _MOST_BYTES:
+            raise busy(f"{len(self._waiting)} photos wait already")
+
+    async def compute(self, work: Work[A, B], items: Sequence[tuple[A, int]], seconds: float) -> list[B]:
+        """The results for some items, in order.
+
+        Args:
+            work: computes them.
+            items: each with its size in bytes.
+            seconds: to wait at most.
+
+        Raises:
+            RequestError: 503, the queue is full or the deadline has passed. Nothing of it waits any longer then, nor
+                after this coroutine was cancelled.
+        """
+        waiting = self._add(work, items)
+        try:
+            async with asyncio.timeout(seconds):
+                results: list[B] = await asyncio.gather(*(asyncio.wrap_future(each.future) for each in waiting))
+                return results
+        except TimeoutError:
+            why = f"the photos were not predicted within {seconds:g} s"
+            raise DeadlineError(503, "The server is busy", why, "Try again later, with fewer photos.") from None
+        finally:
+            self._discard(waiting)
+
+    def close(self) -> None:
+        """Compute what waits, then end; new items are refused."""
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _add(self, work: Work[A, B], items: Sequence[tuple[A, int]]) -> list[_Waiting]:
+        waiting = [_Waiting(work, item, size) for item, size in items]
+        with self._changed:
+            self.check()
+            if len(self._waiting) + len(waiting) > self.capacity:
+                raise busy(f"{len(self._waiting)} photos wait already")
+            self._waiting += waiting
+            self._size += sum(each.size for each in waiting)
+            self._changed.notify(len(waiting))
+        return waiting
+
+    def _discard(self, unwanted: Sequence[_Waiting]) -> None:
+        """Forget items of a request that nobody waits for, so that others get their places."""
+        if all(each.future.done() and not each.future.cancelled() for each in unwanted):
+            return
+        with self._changed:
+            dropped = set(unwanted) & set(self._waiting)
+            self._waiting = deque(each for each in self._waiting if each not in dropped)
+            self._size -= sum(each.size for each in dropped)
+        for each in dropped:
+            each.future.cancel()
+
+    def _run(self) -> None:
+        while taken := self._take():
+            _compute([each for each in taken if each.future.set_running_or_notify_cancel()])
+            del taken  # while nothing waits, no photo is kept
+
+    def _take(self) -> list[_Waiting]:
+        """What one thread computes next, of one work; nothing at the end."""
+        with self._changed:
+            while not self._waiting:
+                if self._has_ended:
+                    return []
+                self._changed.wait()
+            number = min(self._batch, -(-len(self._waiting) // len(self._threads)))
+            taken = [self._waiting.popleft()]
+            while self._waiting and len(taken) < number and self._waiting[0].work == taken[0].work:
+                taken.append(self._waiting.popleft())
+            self._size -= sum(each.size for each in taken)
+        now = time.perf_counter()
+        for each in taken:
+            self._note_wait(now - each.since)
+        return taken
+
+
+def _compute(taken: list[_Waiting]) -> None:
+    """Compute items of one work. If they fail together, one by one: an error is that of its own item."""
+    if not taken:
+        return
+    try:
+        results = taken[0].work([each.item for each in taken])
+    except Exception as error:  # noqa: BLE001 - raised where the result is awaited
+        if len(taken) > 1:
+            for each in taken:
+                _compute([each])
+        else:
+            taken[0].future.set_exception(error)
+        return
+    for each, result in zip(taken, results, strict=True):
+        each.future.set_result(result)
+
+
+@contextlib.asynccontextmanager
+async def cancelled_with(gone: Callable[[], Any]) -> AsyncIterator[None]:
+    """Cancel the block when `gone`, a coroutine function, returns: the client has left.
+
+    Raises:
+        RequestError: 499, for the access log.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    watcher = asyncio.ensure_future(gone())
+    has_left = False
+
+    def cancel(done: asyncio.Future[Any]) -> None:
+        nonlocal has_left
+        if not done.cancelled():
+            has_left = True
+            task.cancel()
+
+    watcher.add_done_callback(cancel)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if has_left and not task.uncancel():
+            raise RequestError(499, "The client has left") from None
+        raise
+    finally:
+        watcher.remove_done_callback(cancel)
+        watcher.cancel()

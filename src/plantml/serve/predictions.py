@@ -1,0 +1,186 @@
+"""`POST /v1/predict`: from what a caller names to the records that they may see."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, Field
+
+from plantml.data import photos as dataset_photos
+from plantml.data import versions
+from plantml.data.manifest import Version
+from plantml.detect import advice as advice_texts
+from plantml.detect.advice import Advice
+from plantml.errors import InputError, NotFoundError, PlantmlError, RefusedError, StorageError, UsageError
+from plantml.model.pipeline import Pipeline, Prediction
+from plantml.serve import datasets, fetching, history
+from plantml.serve.accounts import Caller
+from plantml.serve.config import ServeConfig
+from plantml.serve.database import Database
+from plantml.serve.inference import InferenceQueue
+from plantml.serve.model_pool import OpenModel
+from plantml.serve.problems import RequestError, busy
+from plantml.serve.similar_photos import SimilarPhotos, nearest
+from plantml.settings import Machine
+
+Photo = tuple[str, bytes | PlantmlError]
+"""What its record calls it, and its bytes or why they could not be read."""
+
+
+class Wishes(BaseModel):
+    """How a caller wants their photos predicted."""
+
+    model: str | None = Field(
+        None, max_length=256, description="NAME, NAME@ALIAS or NAME@NUMBER.", examples=["leaf@production"]
+    )
+    similar: int = Field(0, ge=0, le=100, description="Number of similar photos of the dataset to compare with.")
+    advice: bool = Field(default=False, description="Add the operator's texts for the predicted labels.")
+
+
+class Predictor:
+    """Predicts for callers.
+
+    Args:
+        config: limits, datasets, advice.
+        machine: network access and cache.
+        queue: in front of the models.
+        database: keeps the history.
+    """
+
+    def __init__(self, config: ServeConfig, machine: Machine, queue: InferenceQueue, database: Database) -> None:
+        self._config, self._machine, self._queue, self._database = config, machine, queue, database
+        self._similar = SimilarPhotos(config, machine)
+        # A pool of its own: however slow other people's servers are, requests without URLs do not wait for them.
+        self._fetching = ThreadPoolExecutor(8, thread_name_prefix="fetch")
+        self._version = lru_cache(maxsize=4)(lambda url, number: versions.load(f"{url}@{number}"))
+
+    async def gather(self, urls: Sequence[str], items: Sequence[str], until: float) -> list[Photo]:
+        """The photos at URLs, then those of datasets, in order.
+
+        A photo that cannot be fetched gets a record with the reason, as everywhere.
+
+        Args:
+            urls: of the internet.
+            items: `DATASET@7/NAME`, `DATASET/NAME`, or an image id in place of the name.
+            until: the deadline, seconds of the monotonic clock.
+
+        Raises:
+            NotFoundError: there is no such item.
+            RequestError: 413, together they are larger than one request may be; 503, the deadline has passed.
+        """
+        loop, limit = asyncio.get_running_loop(), self._config.max_upload
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                fetches = [loop.run_in_executor(self._fetching, self._fetch, url, limit) for url in urls]
+                stored = await run_in_threadpool(self._read_items, items) if items else []
+                photos = [*zip(urls, await asyncio.gather(*fetches), strict=True), *stored]
+        except TimeoutError:
+            raise busy("the photos did not arrive in time") from None
+        if sum(len(data) for _, data in photos if isinstance(data, bytes)) > limit:
+            raise RequestError(413, "The photos are too large", f"at most {limit} bytes", "Send several requests.")
+        return photos
+
+    async def predict(
+        self, model: OpenModel, caller: Caller, photos: Sequence[Photo], wishes: Wishes, until: float
+    ) -> list[dict[str, Any]]:
+        """The records of photos, in order, with the targets that the caller may see; kept in their history.
+
+        Args:
+            model: predicts.
+            caller: asks.
+            photos: at least one.
+            wishes: what else the records have; the model was chosen before.
+            until: the deadline, seconds of the monotonic clock.
+
+        Raises:
+            RequestError: 403, the caller may see no target of the model; 503, busy, or the deadline has passed.
+            UsageError: the server or the model cannot fulfil the wishes.
+        """
+        view = visible_view(model, caller)
+        texts = await run_in_threadpool(self._texts, model.pipeline) if wishes.advice else None
+        embedded = None
+        if wishes.similar:
+            embedded = await run_in_threadpool(self._similar.of_model, model)
+        items = [((image, data), len(data) if isinstance(data, bytes) else 0) for image, data in photos]
+        predictions: list[Prediction] = await self._queue.compute(view.predict_bytes, items, until - time.monotonic())
+        similar = None
+        if embedded is not None:
+            try:
+                similar = await asyncio.wait_for(
+                    asyncio.shield(asyncio.wrap_future(embedded)), max(0.0, until - time.monotonic())
+                )
+            except TimeoutError:
+                raise busy("it looks at the photos of the dataset for the first time") from None
+
+        def finish() -> list[dict[str, Any]]:
+            records = []
+            for prediction in predictions:
+                record = prediction.record.as_json() | dict(prediction.more)
+                if similar is not None:
+                    record["similar"] = nearest(similar, prediction.embedding, wishes.similar, caller)
+                if texts is not None:
+                    record["advice"] = texts.of(record)
+                records.append(record)
+            history.note(self._database, caller, model.ref, records, self._config.history)
+            return records
+
+        return await run_in_threadpool(finish)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._fetching.shutdown(cancel_futures=True)
+        self._similar.close()
+
+    def _fetch(self, url: str, limit: int) -> bytes | PlantmlError:
+        if self._machine.offline:
+            return RefusedError(f"{url:.200} is not fetched", "the server is offline", "Send the photo as a file.")
+        try:
+            return fetching.fetch(url, limit)
+        except RefusedError as error:
+            return error
+        except InputError as error:
+            away = StorageError(error.what, error.why, error.hint)
+            away.__cause__ = error.__cause__
+            return away
+
+    def _read_items(self, items: Sequence[str]) -> list[Photo]:
+        return list(dataset_photos.read_ahead(map(self._item, items), self._machine.cache()))
+
+    def _item(self, item: str) -> tuple[str, str]:
+        """Image id and URL of `DATASET@7/NAME`."""
+        ref, _, name = item.partition("/")
+        dataset, _, at = ref.partition("@")
+        url = datasets.url_of(self._config, dataset)
+        try:
+            version: Version = self._version(*versions.find(f"{url}@{at}" if at else url))
+        except InputError as error:
+            raise NotFoundError(f"There is no version {ref!r:.80}", error.why, "Leave the version out.") from error
+        rows = version.usable()
+        rows = rows.filter((rows["name"] == name) | (rows["image_id"] == name))
+        if not len(rows):
+            raise NotFoundError(f"There is no photo {item!r:.200}", "", "Name it as the dataset does, or by image id.")
+        return rows["image_id"][0], version.image_url(rows["path"][0])
+
+    def _texts(self, pipeline: Pipeline) -> Advice:
+        contract, url = pipeline.bundle.contract, self._config.advice
+        if url is None:
+            raise UsageError("There is no advice", "the server was started without --advice", "Leave advice out.")
+        if contract.detection is not None:
+            raise UsageError("There is no advice for this model", "it finds boxes", "Leave advice out.")
+        advice_texts.check_free([target.name for target in contract.targets])
+        return advice_texts.read(url, contract)
+
+
+def visible_view(model: OpenModel, caller: Caller) -> Pipeline:
+    """The model as a caller sees it. Raises `RequestError` 403 if they may see nothing that it predicts."""
+    view = model.view(caller)
+    targets = model.pipeline.bundle.contract.targets
+    if targets and not view.bundle.contract.targets:
+        raise RequestError(
+            403, "This is not allowed", "your roles are for no target of this model", "Ask an administrator for a role."
+        )
+    return view

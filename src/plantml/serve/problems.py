@@ -1,0 +1,142 @@
+"""Errors over HTTP: `application/problem+json` (RFC 9457) with the three parts of every error."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from plantml.errors import (
+    AlreadyExistsError,
+    Exit,
+    GateError,
+    InputError,
+    MissingExtraError,
+    NotFoundError,
+    PlantmlError,
+    StorageError,
+    UsageError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+_STATUS: Mapping[type[PlantmlError], int] = {
+    NotFoundError: 404,
+    InputError: 422,
+    UsageError: 400,
+    GateError: 409,
+    AlreadyExistsError: 409,
+    StorageError: 503,
+    MissingExtraError: 501,
+}
+_RETRY_AFTER = "5"
+"""Seconds after which a request that storage or load refused may succeed."""
+
+
+class RequestError(PlantmlError):
+    """A request that cannot be answered, with its HTTP status.
+
+    Args:
+        status: HTTP status.
+        what: what happened.
+        why: the cause.
+        hint: what to do next.
+        headers: of the response.
+    """
+
+    exit_code = Exit.USAGE
+
+    def __init__(
+        self, status: int, what: str, why: str = "", hint: str = "", *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(what, why, hint)
+        self.status, self.headers = status, dict(headers or {})
+
+
+def unauthorized(why: str) -> RequestError:
+    """The error of a request without a valid sign-in."""
+    hint = "Send a token of POST /v1/token, or an API key."
+    return RequestError(401, "Sign in first", why, hint, headers={"WWW-Authenticate": "Bearer"})
+
+
+def forbidden(role: str) -> RequestError:
+    """The error of a caller who lacks a role."""
+    return RequestError(403, "This is not allowed", f"it needs the role {role}", "Ask an administrator for the role.")
+
+
+def busy(why: str) -> RequestError:
+    """The error of a request that an overloaded server refuses."""
+    return RequestError(503, "The server is busy", why, "Try again later.", headers={"Retry-After": _RETRY_AFTER})
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every error with a problem document."""
+    app.add_exception_handler(PlantmlError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_validation)
+    app.add_exception_handler(HTTPException, _answer_http)
+
+
+def problem(
+    status: int,
+    what: str,
+    why: str = "",
+    hint: str = "",
+    *,
+    code: int = Exit.USAGE,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """A response with a problem document; `code` is the exit code that the command line would end with."""
+    content = {"type": "about:blank", "title": what, "status": status, "detail": why, "hint": hint, "code": int(code)}
+    return JSONResponse(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def status_of(error: PlantmlError) -> int:
+    """The HTTP status of an error."""
+    if isinstance(error, RequestError):
+        return error.status
+    return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+
+
+async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, PlantmlError)
+    status = status_of(error)
+    headers = error.headers if isinstance(error, RequestError) else {}
+    if status == 503 and "Retry-After" not in headers:
+        headers = {**headers, "Retry-After": _RETRY_AFTER}
+    return problem(status, error.what, error.why, error.hint, code=error.exit_code, headers=headers)
+
+
+async def _answer_validation(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    why = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    return problem(422, "The request is malformed", why, "See /docs for what it takes.")
+
+
+async def _answer_http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    hint = "See /docs for what there is."
+    return problem(error.status_code, str(error.detail), "", hint, headers=error.headers)
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+    for status, text in {
+        400: "The request makes no sense.",
+        401: "Not signed in.",
+        403: "The role is missing.",
+        404: "There is no such thing.",
+        409: "It contradicts what is there.",
+        413: "Too large.",
+        415: "Not a type that is accepted here.",
+        422: "Something in it is invalid.",
+        429: "Too many requests.",
+        503: "Busy, or a storage is away; see Retry-After.",
+    }.items()
+}
+"""Problem responses for the OpenAPI document; a route takes those it can give."""
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problem responses of a route."""
+    return {status: RESPONSES[status] for status in statuses}

@@ -1,0 +1,182 @@
+"""`/v1/predict`: photos in, records out; `/v1/predictions`: what the caller was told before."""
+
+import time
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import UploadFile
+
+from plantml.detect.writers import to_line
+from plantml.serve import history
+from plantml.serve.access import CallerDep
+from plantml.serve.config import ServeConfig
+from plantml.serve.inference import cancelled_with
+from plantml.serve.predictions import Photo, Wishes, visible_view
+from plantml.serve.problems import RequestError, responses
+from plantml.serve.service import ServiceDep
+from plantml.serve.visibility import visible_record
+
+NDJSON = "application/x-ndjson"
+_MOST_JSON = 2**20
+_LONGEST_NAME = 1024
+_RECORD: dict[str, Any] = {
+    "plantml_record": 1, "image": "leaf.jpg", "image_id": "9f86d0…", "width": 4000, "height": 3000, "model": "3b1a…",
+    "targets": {"category": {"label": "tomato", "score": 0.97, "top": [["tomato", 0.97], ["bean", 0.03]]}},
+    "boxes": [], "decision": "accept", "unknown": 0.12, "failure": None,
+}  # fmt: skip
+
+router = APIRouter(prefix="/v1", tags=["predict"])
+
+
+class PhotoReferences(BaseModel):
+    """Photos that the server gets itself."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"urls": ["https://example.org/leaf.jpg"]}, {"items": ["leaves@7/tomato/0001.jpg"]}]
+        },
+    )
+
+    urls: list[Annotated[str, Field(min_length=1, max_length=2048)]] = Field(
+        default=[], description="http or https URLs of public hosts."
+    )
+    items: list[Annotated[str, Field(min_length=1, max_length=2048)]] = Field(
+        default=[], description="Photos of served datasets, as DATASET@VERSION/NAME or DATASET/IMAGE_ID."
+    )
+
+
+class Predictions(BaseModel):
+    """Records, one per photo, in order: files, then URLs, then items."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "leaf@3", "records": [_RECORD]}]})
+
+    model: str = Field(description="NAME@NUMBER of the model that answered.")
+    records: list[dict[str, Any]] = Field(description="Records of `plantml detect`; docs/records.md describes them.")
+
+
+class PastPrediction(BaseModel):
+    """A prediction of the caller's history."""
+
+    id: int
+    time: datetime
+    model: str = Field(examples=["leaf@3"])
+    record: dict[str, Any] = Field(examples=[_RECORD])
+
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "items": {"type": "string", "contentMediaType": "application/octet-stream"},
+                            "description": "Photos. The file names come back as `image` of the records.",
+                        }
+                    },
+                }
+            },
+            "application/json": {"schema": PhotoReferences.model_json_schema()},
+        },
+    }
+}
+_NDJSON_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"content": {NDJSON: {"schema": {"type": "string"}, "example": to_line(_RECORD) + "\n"}}}
+}
+
+
+@router.post(
+    "/predict",
+    summary="Predict for photos.",
+    response_model=Predictions,
+    responses=responses(400, 401, 403, 404, 413, 415, 422, 503) | _NDJSON_ANSWER,
+    openapi_extra=_BODY,
+)
+async def predict(
+    request: Request,
+    service: ServiceDep,
+    caller: CallerDep,
+    wishes: Annotated[Wishes, Query()],
+) -> Predictions | Response:
+    """Records of `plantml detect`, with the targets that the caller's roles allow.
+
+    Send photos as files (`multipart/form-data`), or name URLs and dataset items (`application/json`). A photo that
+    cannot be read has a record with the reason. With `Accept: application/x-ndjson` the answer is the JSON Lines of
+    `plantml detect`.
+    """
+    service.queue.check()
+    opened = await run_in_threadpool(service.models.get, wishes.model)
+    visible_view(opened, caller)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    references, files = PhotoReferences(), list[Photo]()
+    if kind == "multipart/form-data":
+        files = await _files(request, service.config)
+    elif kind == "application/json":
+        references = await _references(request)
+    else:
+        raise RequestError(415, "The request is of another type", kind, "Send multipart/form-data or application/json.")
+    _check_number(len(files) + len(references.urls) + len(references.items), service.config)
+    until = time.monotonic() + service.config.deadline
+    async with cancelled_with(lambda: _gone(request)):
+        others = await service.predictor.gather(references.urls, references.items, until)
+        records = await service.predictor.predict(opened, caller, [*files, *others], wishes, until)
+    if NDJSON in request.headers.get("accept", ""):
+        return Response("".join(f"{to_line(record)}\n" for record in records), media_type=NDJSON)
+    return Predictions(model=opened.ref, records=records)
+
+
+@router.get("/predictions", summary="List own predictions, newest first.", responses=responses(401, 422, 503))
+def list_predictions(
+    service: ServiceDep,
+    caller: CallerDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    before: Annotated[int | None, Query(description="The last id of the page before.", ge=1, le=2**31 - 1)] = None,
+) -> list[PastPrediction]:
+    """What the caller was told, as far as their roles still allow it."""
+    entries = history.entries(service.database, caller, limit, before, service.config.history)
+    return [
+        PastPrediction(id=each.id, time=each.time, model=each.model, record=visible_record(each.record, caller))
+        for each in entries
+    ]
+
+
+async def _files(request: Request, config: ServeConfig) -> list[Photo]:
+    # Starlette keeps large files on disk until they are read here.
+    async with request.form(max_files=config.max_photos + 1, max_fields=16) as form:
+        uploads = [each for each in form.getlist("files") if isinstance(each, UploadFile)]
+        _check_number(len(uploads), config)
+        return [((each.filename or "")[:_LONGEST_NAME], await each.read()) for each in uploads]
+
+
+async def _references(request: Request) -> PhotoReferences:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_JSON:
+            raise RequestError(413, "The request is too large", f"at most {_MOST_JSON} bytes of JSON", "Name less.")
+    try:
+        return PhotoReferences.model_validate_json(bytes(body))
+    except ValidationError as error:
+        first = error.errors()[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+        raise RequestError(422, "The request is malformed", why, "See /docs for what it takes.") from error
+
+
+def _check_number(photos: int, config: ServeConfig) -> None:
+    most = min(config.max_photos, config.queue)
+    if photos > most:
+        raise RequestError(413, "Too many photos", f"{photos} of at most {most}", "Send several requests.")
+
+
+async def _gone(request: Request) -> None:
+    """Return when the client has left; the body was read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,84 @@
+"""What all requests share: the settings, the database, the models. No globals: it hangs on the application."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from plantml import storage
+from plantml.errors import UsageError
+from plantml.serve.accounts import Accounts
+from plantml.serve.config import ServeConfig
+from plantml.serve.database import Database
+from plantml.serve.inference import InferenceQueue
+from plantml.serve.model_pool import ModelPool
+from plantml.serve.predictions import Predictor
+from plantml.settings import Machine
+
+
+@dataclass(frozen=True)
+class Service:
+    """A server's parts.
+
+    Attributes:
+        registry: URL of the registry.
+        config: settings.
+        machine: threads, cache and network access.
+        database: of users.
+        accounts: users and their credentials.
+        models: open models.
+        queue: in front of them.
+        predictor: what `POST /v1/predict` does.
+    """
+
+    registry: str
+    config: ServeConfig
+    machine: Machine
+    database: Database
+    accounts: Accounts
+    models: ModelPool
+    queue: InferenceQueue
+    predictor: Predictor
+
+    def close(self) -> None:
+        """Finish what waits, then release models and connections."""
+        self.queue.close()
+        self.predictor.close()
+        self.models.close()
+        self.database.close()
+
+
+def open_service(registry: str, config: ServeConfig, machine: Machine) -> Service:
+    """Open the database and the registry.
+
+    Raises:
+        UsageError: the state is remote, and no database is named.
+        StorageError: something cannot be reached.
+    """
+    database = Database(database_url(config))
+    registry = storage.absolute(registry)
+    models = ModelPool(registry, config, machine)
+    queue = InferenceQueue(config.threads or machine.threads, config.batch, config.queue)
+    predictor = Predictor(config, machine, queue, database)
+    return Service(registry, config, machine, database, Accounts(database), models, queue, predictor)
+
+
+def database_url(config: ServeConfig) -> str:
+    """The URL of the database: SQLite in a local state folder unless another is named."""
+    if config.database is not None:
+        return config.database
+    if not storage.is_local(config.state):
+        raise UsageError(
+            f"The state {config.state} is remote", "SQLite needs a local disk", "Name a database: --database URL"
+        )
+    folder = storage.local_path(config.state)
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'serve.db'}"
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(_service)]

@@ -1,0 +1,66 @@
+"""What a caller may see: a target's predictions need the role of its name, in every form."""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from typing import Any
+
+from plantml.model.bundle import Bundle
+from plantml.model.pipeline import Pipeline
+from plantml.model.runtimes import TwoStageRuntime
+from plantml.serve.accounts import Caller
+
+
+def narrowed(pipeline: Pipeline, visible: AbstractSet[str]) -> Pipeline:
+    """The pipeline of a model as if it had some of its targets only.
+
+    Nothing of the others is read from the network's outputs. So nothing of them can be in a record, and its decision
+    is the worst of the visible targets, from which a hidden one cannot be guessed.
+    """
+    if all(target.name in visible for target in pipeline.bundle.contract.targets):
+        return pipeline
+    runtime = pipeline.runtime
+    if isinstance(runtime, TwoStageRuntime):
+        runtime = TwoStageRuntime(runtime.detector, _narrowed(runtime.bundle, visible), runtime.classifier)
+    return replace(pipeline, bundle=_narrowed(pipeline.bundle, visible), runtime=runtime)
+
+
+def _narrowed(bundle: Bundle, visible: AbstractSet[str]) -> Bundle:
+    contract = bundle.contract
+    changes: dict[str, Any] = {"targets": tuple(target for target in contract.targets if target.name in visible)}
+    if contract.combinations is not None and not set(contract.combinations.targets) <= visible:
+        changes["combinations"] = None
+    return replace(bundle, contract=contract.model_copy(update=changes))
+
+
+def visible_record(record: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+    """A record that was made for another caller, or for the same one with other roles, with what is visible now.
+
+    Where something had to go, the decision goes too: it was that of all.
+    """
+    shown = dict(record)
+    hidden = _targets_of(record) - {name for name in _targets_of(record) if caller.may(name)}
+    if not hidden:
+        return shown
+    shown["decision"] = None
+    shown["targets"] = _without(shown["targets"] or {}, hidden)
+    shown["boxes"] = [{**box, "targets": _without(box["targets"], hidden), "decision": None} for box in shown["boxes"]]
+    for key in ("counts", "advice"):
+        if key in shown:
+            shown[key] = _without(shown[key], hidden)
+    if shown.get("similar"):
+        shown["similar"] = [{**photo, "labels": _without(photo["labels"], hidden)} for photo in shown["similar"]]
+    shown.pop("tiles", None)
+    return shown
+
+
+def _targets_of(record: Mapping[str, Any]) -> set[str]:
+    """Every target that a record says something of."""
+    names = set(record["targets"] or {}) | set(record.get("counts") or {}) - {"boxes"}
+    names.update(*(box["targets"] for box in record["boxes"]))
+    names.update(*(photo["labels"] for photo in record.get("similar") or ()))
+    return names
+
+
+def _without(answers: Mapping[str, Any], hidden: AbstractSet[str]) -> dict[str, Any]:
+    return {name: answer for name, answer in answers.items() if name not in hidden}

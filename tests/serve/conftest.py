@@ -1,0 +1,119 @@
+"""A server on an empty database, with a registry of small models, and clients that are signed in."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save
+from tests.contracts import make_contract
+
+from plantml import settings, storage
+from plantml.export.onnx import serialised
+from plantml.model import bundle
+from plantml.registry import operations, publishing
+from plantml.serve.app import create_app
+from plantml.serve.config import ServeConfig
+from plantml.serve.service import open_service
+from plantml.targets import Target
+
+TARGETS = (
+    Target("category", "class", ("bean", "tomato")),
+    Target("health", "class", ("healthy", "diseased")),
+    Target("disease", "class", ("none", "rust", "blight")),
+)
+PASSWORD = "a password for tests"
+
+
+def graph(contract, digest, weights):
+    """A model of 8 x 8 pixels: their mean colour, times a matrix for each target."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "places"], ["colour"], keepdims=0),
+        helper.make_node("Div", ["colour", "white"], ["embedding"]),
+        helper.make_node("ReduceMin", ["embedding", "last"], ["unknown"], keepdims=0),
+    ]
+    constants = {"places": np.array([1, 2]), "last": np.array([1]), "white": np.array([255], np.float32)}
+    outputs = [
+        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 3]),
+        helper.make_tensor_value_info("unknown", TensorProto.FLOAT, ["N"]),
+    ]
+    for target in contract.targets:
+        name = target.name
+        constants[f"w.{name}"] = weights[name]
+        nodes.append(helper.make_node("MatMul", ["embedding", f"w.{name}"], [f"logits.{name}"]))
+        nodes.append(helper.make_node("Softmax", [f"logits.{name}"], [f"target.{name}"], axis=1))
+        shape = ["N", len(target.classes)]
+        outputs.append(helper.make_tensor_value_info(f"target.{name}", TensorProto.FLOAT, shape))
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 8, 8, 3])
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "colour", [image], outputs, initializers),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    helper.set_model_props(model, {bundle.CONTRACT_KEY: contract.canonical().decode(), bundle.DIGEST_KEY: digest})
+    return serialised(model)
+
+
+def write_bundle(url, seed=0, targets=TARGETS):
+    """Write the bundle of a small model that really runs; another seed, another digest."""
+    thresholds = {target.name: 0.5 for target in targets}
+    contract = make_contract(*targets, embedding=3, thresholds=thresholds, unknown_threshold=1.0, seed=seed)
+    rng = np.random.default_rng(seed)
+    weights = {target.name: rng.normal(0, 3, (3, len(target.classes))).astype(np.float32) for target in targets}
+    digest = bundle.digest(contract, {name: value.tobytes() for name, value in weights.items()})
+    files = {
+        bundle.ONNX: graph(contract, digest, weights),
+        bundle.WEIGHTS: save(weights),
+        bundle.CARD: b"# A card\n",
+    }
+    files[bundle.MODEL_JSON] = bundle.model_json(contract, digest, files)
+    storage.publish(url, files, last=bundle.MODEL_JSON)
+    return url
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory):
+    """URL of a registry with `leaf` 1 and 2, of which 1 is in production. Not to be changed."""
+    folder = tmp_path_factory.mktemp("registry")
+    return make_registry(folder)
+
+
+def make_registry(folder):
+    """A registry with `leaf` 1 (production) and 2."""
+    url = str(folder / "models")
+    for seed in (1, 2):
+        publishing.add(write_bundle(str(folder / f"bundle-{seed}"), seed), f"{url}/leaf")
+    operations.promote(f"{url}/leaf", 1, operations.GUARDED, why="the first", force=True)
+    return url
+
+
+@pytest.fixture
+def start(registry, tmp_path):
+    """`with start(**settings) as client`: a client of a fresh server, not signed in, with its `service`."""
+
+    @contextmanager
+    def begin(registry=registry, **changes):
+        config = ServeConfig(**{"state": str(tmp_path / "state"), "threads": 2, **changes})
+        service = open_service(registry, config, settings.machine())
+        with TestClient(create_app(service)) as client:
+            client.service = service
+            yield client
+
+    return begin
+
+
+@pytest.fixture
+def client(start):
+    """A client of a fresh server, not signed in."""
+    with start() as there:
+        yield there
+
+
+def sign_in(client, name, *roles):
+    """Headers of a new user with these roles."""
+    client.service.accounts.add(name, PASSWORD, roles)
+    tokens = client.post("/v1/token", data={"username": name, "password": PASSWORD}).json()
+    return {"Authorization": f"Bearer {tokens['access_token']}"}

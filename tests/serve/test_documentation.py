@@ -1,0 +1,63 @@
+"""The description of the API: complete, and without another host."""
+
+import re
+
+import pytest
+
+from plantml.serve.routes.documentation import FOLDER
+
+METHODS = {"get", "put", "post", "delete", "patch"}
+ANOTHER_HOST = re.compile(r"""(?:src|href|action|url\()\s*=?\s*["']?(?:https?:)?//""", re.IGNORECASE)
+
+
+@pytest.fixture
+def document(client):
+    """The OpenAPI document of a server with all its routes."""
+    return client.get("/openapi.json").json()
+
+
+def operations(document):
+    """Path, method and description of all operations."""
+    return [
+        (path, method, route)
+        for path, methods in document["paths"].items()
+        for method, route in methods.items()
+        if method in METHODS
+    ]
+
+
+def test_the_api_page_and_its_files_come_from_this_server(client):
+    page = client.get("/docs")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    files = re.findall(r"""(?:src|href)="([^"]+)\"""", page.text)
+    assert len([file for file in files if file.startswith("static/")]) == 3
+    for file in files:
+        if not file.startswith("data:"):
+            assert client.get(f"/{file}").status_code == 200, file
+    assert "<script>" not in page.text
+    assert "style=" not in page.text
+    assert client.get("/redoc").status_code == 404
+
+
+def test_pages_and_scripts_name_no_other_host():
+    files = [file for file in FOLDER.rglob("*") if file.suffix in {".html", ".jinja", ".css", ".js"}]
+    assert len(files) > 2
+    for file in files:
+        if "vendor" not in file.parts:  # those have links in texts; that they fetch nothing is tested in a browser
+            assert not ANOTHER_HOST.findall(file.read_text()), file
+
+
+def test_every_vendored_package_has_its_licence_and_is_listed():
+    listed = (FOLDER / "static" / "vendor" / "README.md").read_text()
+    for package in (FOLDER / "static" / "vendor").iterdir():
+        if package.is_dir():
+            assert f"`{package.name}/`" in listed
+            assert list(package.glob("LICENSE*")), package
+
+
+def test_every_tag_is_described(document):
+    described = {tag["name"]: tag["description"] for tag in document["tags"]}
+    used = {tag for _, _, route in operations(document) for tag in route["tags"]}
+    assert used == set(described)
+    assert all(text.endswith(".") for text in described.values())
