@@ -1,12 +1,14 @@
-"""Generate the pages of the command line and of the settings.
+"""Generate the pages of the command line and of the settings, and the OpenAPI document of the server.
 
 python docs/generate.py          write the pages
 python docs/generate.py --check  fail if they are out of date
 """
 
 import io
+import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from plantml import constraints
+from plantml import constraints, settings
 from plantml.cli.app import build, run
 from plantml.cli.console import Streams
 from plantml.detect.detect import DetectConfig
 from plantml.export.config import ExportConfig
 from plantml.retrain.config import DriftConfig, Feed, GateConfig, RetrainConfig
-from plantml.settings import Machine
 from plantml.serve.config import ServeConfig
+from plantml.settings import Machine
 from plantml.train.config import TrainConfig
 from plantml.validate.config import ValidateConfig
 
@@ -83,6 +85,7 @@ def settings_page() -> str:
         ("plantml retrain: feeds", "", Feed),
         ("plantml retrain: drift", "PLANTML_RETRAIN__DRIFT__", DriftConfig),
         ("plantml retrain: gates", "PLANTML_RETRAIN__GATES__", GateConfig),
+        ("plantml serve", "PLANTML_SERVE__", ServeConfig),
         ("Machine (all commands, environment only)", "PLANTML_", Machine),
     ):
         page += [f"## {title}", "", "| key | value | default | meaning | environment |", "|---|---|---|---|---|"]
@@ -113,9 +116,25 @@ def _default(field: FieldInfo) -> str:
     return "–" if value is None or value == () else f"`{value}`"
 
 
+def openapi() -> str:
+    """The OpenAPI document of `plantml serve`, with the default settings."""
+    from plantml.serve.app import create_app
+    from plantml.serve.service import open_service
+
+    with tempfile.TemporaryDirectory() as folder:
+        service = open_service(folder, ServeConfig(state=folder), settings.machine())
+        document = create_app(service).openapi()
+        service.close()
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
 def main() -> int:
     """Write or check the pages; returns the exit code."""
-    pages = {HERE / "cli.md": cli_page(), HERE / "settings.md": settings_page()}
+    pages = {
+        HERE / "cli.md": cli_page(),
+        HERE / "settings.md": settings_page(),
+        HERE / "openapi.json": openapi(),
+    }
     stale = [file.name for file, text in pages.items() if not file.exists() or file.read_text() != text]
     if "--check" in sys.argv:
         if stale:

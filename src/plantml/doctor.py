@@ -25,8 +25,8 @@ from plantml.imaging import resize
 from plantml.settings import Machine, usable_cores
 from plantml.settings import machine as read_machine
 
-_EXTRAS = ("train", "curate", "heif", "openvino", "mlflow", "tensorboard")
-_SECTIONS = ("TRAIN", "VALIDATE", "EXPORT", "DETECT", "RETRAIN")
+_EXTRAS = ("train", "curate", "heif", "openvino", "serve", "postgresql", "mlflow", "tensorboard")
+_SECTIONS = ("TRAIN", "VALIDATE", "EXPORT", "DETECT", "RETRAIN", "SERVE")
 _OTHER_VARIABLES = ("PLANTML_PHOTOS",)
 """Of the tests."""
 
@@ -293,8 +293,9 @@ def _variable(name: str, text: str) -> Finding:
     key, sections = name.upper(), [f"PLANTML_{section}__" for section in _SECTIONS]
     if key in {*fields, *_OTHER_VARIABLES} or key.startswith(tuple(sections)):
         return _note("settings", name, f"{text} (from the environment)")
-    near = get_close_matches(key, [*fields, *sections], n=1, cutoff=0.7)
-    fix = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(fields)}, PLANTML_<COMMAND>__<KEY>."
+    known = {each.removeprefix("PLANTML_"): each for each in (*fields, *sections)}
+    near = get_close_matches(key.removeprefix("PLANTML_"), known, n=1, cutoff=0.7)
+    fix = f"Did you mean {known[near[0]]}?" if near else f"Known: {', '.join(fields)}, PLANTML_<COMMAND>__<KEY>."
     return _note("settings", name, f"{text}: nothing reads it", fix)
 
 

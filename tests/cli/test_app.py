@@ -18,9 +18,10 @@ from plantml.errors import Exit
 
 
 def commands(command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """The words of every command, without groups."""
+    """The words of every command, without groups that do nothing themselves."""
     inner = getattr(command, "commands", None)
-    return [path] if inner is None else [line for name in inner for line in commands(inner[name], (*path, name))]
+    own = [path] if inner is None or command.own is not None else []
+    return own + [line for name in inner or () for line in commands(inner[name], (*path, name))]
 
 
 COMMANDS = commands(typer.main.get_command(app.build()))
@@ -51,6 +52,14 @@ def test_help_is_plain_english(cli, command) -> None:
 def test_the_list_of_commands_matches_their_help_pages(cli) -> None:
     for name, summary in app.COMMANDS.items():
         assert summary in " ".join(cli(name, "--help").out.split())
+
+
+def test_a_group_that_does_something_itself_takes_every_other_line(cli) -> None:
+    assert ("serve",) in COMMANDS
+    assert ("serve", "users", "add") in COMMANDS
+    assert "REGISTRY" in cli("serve", "--help").out
+    assert "NAME" in cli("serve", "users", "add", "--help").out
+    assert cli("serve", "--port", "70000", "users").code == Exit.USAGE
 
 
 def test_a_flag_that_does_not_fit_is_named_as_typed(cli) -> None:

@@ -21,11 +21,18 @@ from plantml.retrain.consistency import check
 from plantml.retrain.lease import LeaseStop
 from plantml.retrain.manual_commands import commands_for
 from plantml.retrain.rounds import STEPS, Round, Work
+from plantml.serve.config import ServeConfig
 from plantml.train.config import TrainConfig
 from plantml.validate.validate import ValidateConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-MODELS = {"train": TrainConfig, "validate": ValidateConfig, "export": ExportConfig, "detect": DetectConfig}
+MODELS = {
+    "train": TrainConfig,
+    "validate": ValidateConfig,
+    "export": ExportConfig,
+    "detect": DetectConfig,
+    "serve": ServeConfig,
+}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -36,8 +43,9 @@ def test_example_names_every_setting_and_loads(name: str) -> None:
     assert set(resolved.origins.values()) == {str(file)}
 
 
-def test_training_example_holds_the_defaults() -> None:
-    assert settings.resolve(TrainConfig, "train", file=str(CONFIGS / "train.yaml")).value == TrainConfig()
+@pytest.mark.parametrize("name", ["train", "serve"])
+def test_example_holds_the_defaults(name: str) -> None:
+    assert settings.resolve(MODELS[name], name, file=str(CONFIGS / f"{name}.yaml")).value == MODELS[name]()
 
 
 def test_every_setting_is_described() -> None:

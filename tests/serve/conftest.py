@@ -1,20 +1,27 @@
 """A server on an empty database, with a registry of small models, and clients that are signed in."""
 
+import contextlib
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from onnx import TensorProto, helper, numpy_helper
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
 from safetensors.numpy import save
 from tests.contracts import make_contract
 
 from plantml import settings, storage
+from plantml.data.formats import list_source
+from plantml.data.importing import import_source
 from plantml.export.onnx import serialised
 from plantml.model import bundle
 from plantml.registry import operations, publishing
+from plantml.serve import passwords
 from plantml.serve.app import create_app
 from plantml.serve.config import ServeConfig
+from plantml.serve.database import Database
 from plantml.serve.service import open_service
 from plantml.targets import Target
 
@@ -74,6 +81,15 @@ def write_bundle(url, seed=0, targets=TARGETS):
     return url
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_hashes():
+    """Passwords of tests are hashed in a millisecond."""
+    with pytest.MonkeyPatch.context() as patch:
+        cheap = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
+        patch.setattr(passwords, "_hasher", cheap)
+        yield
+
+
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory):
     """URL of a registry with `leaf` 1 and 2, of which 1 is in production. Not to be changed."""
@@ -98,7 +114,7 @@ def start(registry, tmp_path):
     def begin(registry=registry, **changes):
         config = ServeConfig(**{"state": str(tmp_path / "state"), "threads": 2, **changes})
         service = open_service(registry, config, settings.machine())
-        with TestClient(create_app(service)) as client:
+        with TestClient(create_app(service), base_url="http://localhost") as client:
             client.service = service
             yield client
 
@@ -117,3 +133,45 @@ def sign_in(client, name, *roles):
     client.service.accounts.add(name, PASSWORD, roles)
     tokens = client.post("/v1/token", data={"username": name, "password": PASSWORD}).json()
     return {"Authorization": f"Bearer {tokens['access_token']}"}
+
+
+LEAVES = {"bean_healthy/a.jpg": 1, "bean_rust/b.jpg": 2, "tomato_blight/c.png": 3, "tomato_healthy/d.jpg": 4}
+"""Photos of the dataset `leaves`, and the seeds of their pixels."""
+
+
+def make_leaves(url, folder, photo):
+    """A dataset of four photos with category, health and disease, and two more without labels; returns its URL."""
+    for name, seed in LEAVES.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(photo(80, 60, seed=seed, format="PNG" if name.endswith("png") else "JPEG"))
+    import_source(str(folder), url, list_source(str(folder)))
+    unlabelled = folder.parent / "unlabelled"
+    for seed in (5, 6):
+        unlabelled.mkdir(exist_ok=True)
+        (unlabelled / f"u{seed}.jpg").write_bytes(photo(80, 60, seed=seed))
+    import_source(str(unlabelled), url, list_source(str(unlabelled), rule="none"))
+    return url
+
+
+@pytest.fixture
+def leaves(tmp_path, photo):
+    """URL of a fresh dataset `leaves`; see `make_leaves`."""
+    return make_leaves(str(tmp_path / "leaves"), tmp_path / "source", photo)
+
+
+@pytest.fixture
+def site(start, leaves):
+    """A client of a fresh server of the dataset `leaves`."""
+    with start(dataset=(leaves,)) as there:
+        yield there
+
+
+@pytest.fixture
+def database(tmp_path):
+    """A fresh database; its `folder` has all of its files."""
+    folder = tmp_path / "database"
+    folder.mkdir()
+    with contextlib.closing(Database(f"sqlite:///{folder}/serve.db")) as opened:
+        opened.folder = folder
+        yield opened

@@ -38,7 +38,21 @@ _SETTINGS: Annotations = {
 
 
 class _HelpGroup(TyperGroup):
-    """A group that shows its help page if no command is given."""
+    """A group that shows its help page if no command is given.
+
+    A command of the group's own name is what the group itself does: it takes every line that does not begin with the
+    name of another command.
+    """
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.own = self.commands.pop(self.name, None) if self.name else None
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """The context of the group, or of its own command."""
+        if self.own is not None and (not args or args[0] not in self.commands):
+            return self.own.make_context(info_name, args, parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Without arguments, print the help page and exit with the code of wrong usage, as typer does.

@@ -105,7 +105,7 @@ def import_source(
     new += broken
     stored = head.rows.filter(pl.col("path").str.starts_with("images/"))["image_id"]
     bringer = Bringer(source, url, reference=reference, threads=threads, stored=stored)
-    fresh = _labelled(source, new, listing.targets).join(bringer.bring(new, progress), on="name", how="left")
+    fresh = labelled(source, new, listing.targets).join(bringer.bring(new, progress), on="name", how="left")
     bad = pl.col("status") == manifest.EXCLUDED
     # The source's own reason to exclude a photo wins over what its bytes show.
     fresh = fresh.with_columns(
@@ -117,13 +117,7 @@ def import_source(
     def add(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...], None]:
         theirs = (pl.col("source") == source) & pl.col("name").is_in(again) & _left_out_for((*_UNFINISHED, *_MISREAD))
         version = replace(version, rows=version.rows.filter(~theirs.fill_null(value=False)))
-        missing = fresh.join(version.rows.select(manifest.KEY), on=manifest.KEY, how="anti", maintain_order="left")
-        if missing.is_empty():  # do not add a target without labels
-            return version.rows, version.targets, None
-        targets = manifest.union(version.targets, listing.targets)
-        both = pl.concat([manifest.conform(version.rows, targets), manifest.conform(missing, targets)], how="diagonal")
-        both = both.sort(manifest.KEY)
-        return both, manifest.derive_targets(both, targets), None
+        return *with_new_rows(version, fresh, listing.targets), None
 
     parameters = {"source": source, "labels": listing.rule, "reference": reference}
     committed = versions.change(url, "import", parameters, add)
@@ -147,6 +141,19 @@ def import_source(
         rule=listing.rule,
         notes=[*listing.notes, *_crossing_copies(committed.version, fresh)],
     )
+
+
+def with_new_rows(
+    version: Version, fresh: pl.DataFrame, targets: Sequence[Target]
+) -> tuple[pl.DataFrame, tuple[Target, ...]]:
+    """Rows and targets of a version with those of `fresh` that it has not, by source and name."""
+    missing = fresh.join(version.rows.select(manifest.KEY), on=manifest.KEY, how="anti", maintain_order="left")
+    if missing.is_empty():  # do not add a target without labels
+        return version.rows, version.targets
+    targets = manifest.union(version.targets, targets)
+    both = pl.concat([manifest.conform(version.rows, targets), manifest.conform(missing, targets)], how="diagonal")
+    both = both.sort(manifest.KEY)
+    return both, manifest.derive_targets(both, targets)
 
 
 def reasons(done: Imported) -> str:
@@ -193,7 +200,7 @@ def _length(item: Item) -> int | None:
         return None
 
 
-def _labelled(source: str, items: Sequence[Item], targets: Sequence[Target]) -> pl.DataFrame:
+def labelled(source: str, items: Sequence[Item], targets: Sequence[Target]) -> pl.DataFrame:
     """What the source says about each photo, as manifest columns."""
     metas = sorted({key for item in items for key in item.meta})
     kinds = manifest.empty_rows(targets).schema

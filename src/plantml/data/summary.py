@@ -51,8 +51,12 @@ class Info:
 
 
 def info(ref: str) -> Info:
+    """Count the contents of the version that a reference names."""
+    return count(versions.load(ref))
+
+
+def count(version: Version) -> Info:
     """Count the contents of a version."""
-    version = versions.load(ref)
     usable = version.usable().with_columns(pl.col("split").fill_null(UNSPLIT))
     excluded = version.rows.filter(pl.col("status") != OK)["reason"].fill_null("").str.split(":").list.first()
     by_split = _counts(usable["split"])

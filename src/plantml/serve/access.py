@@ -6,13 +6,26 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie, OAuth2PasswordBearer
 
-from plantml.serve.accounts import Caller
+from plantml.serve.caller import Caller
 from plantml.serve.problems import forbidden, unauthorized
 from plantml.serve.service import ServiceDep
 
 COOKIE = "plantml_session"
-_bearer = OAuth2PasswordBearer(tokenUrl="/v1/token", auto_error=False)
-_cookie = APIKeyCookie(name=COOKIE, auto_error=False)
+CSRF_HEADER, CSRF_FIELD = "X-CSRF-Token", "csrf_token"
+_SAFE = {"GET", "HEAD", "OPTIONS"}
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+_bearer = OAuth2PasswordBearer(tokenUrl="/v1/token", refreshUrl="/v1/token/refresh", auto_error=False)
+_cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="The page's session; needs X-CSRF-Token to write.")
+
+
+async def _csrf_token(request: Request, bearer: Annotated[str | None, Depends(_bearer)]) -> str:
+    """The CSRF token of a header, or of a form's field; "" without, and where none is needed."""
+    if request.method in _SAFE or bearer is not None or COOKIE not in request.cookies:
+        return ""
+    token: object = request.headers.get(CSRF_HEADER)
+    if token is None and request.headers.get("Content-Type", "").startswith(_FORMS):
+        token = (await request.form()).get(CSRF_FIELD)
+    return token if isinstance(token, str) else ""
 
 
 def current_caller(
@@ -20,16 +33,21 @@ def current_caller(
     service: ServiceDep,
     token: Annotated[str | None, Depends(_bearer)],
     cookie: Annotated[str | None, Depends(_cookie)],
+    csrf_token: Annotated[str, Depends(_csrf_token)],
 ) -> Caller:
     """The caller of a request: by `Authorization: Bearer TOKEN-OR-KEY`, or by the page's cookie.
 
     Raises:
-        RequestError: 401 without either, or if it is not valid.
+        RequestError: 401 without either, or if it is not valid; 403 for a form that another site may have sent.
     """
+    address = address_of(request)
     if token is not None:
-        caller = service.accounts.of_token(token)
+        caller = service.credentials.of_token(token, address)
     elif cookie is not None:
-        caller = service.accounts.of_cookie(cookie)
+        caller = service.credentials.of_cookie(cookie, address)
+        request.state.csrf_token = service.credentials.csrf_token(caller)
+        if request.method not in _SAFE:
+            service.credentials.check_csrf(caller, csrf_token)
     else:
         raise unauthorized("the request has no token")
     request.state.caller = caller
@@ -48,3 +66,8 @@ def require(role: str) -> Callable[[Caller], Caller]:
         return caller
 
     return check
+
+
+def address_of(request: Request) -> str:
+    """The address of the caller's machine."""
+    return request.client.host if request.client is not None else ""

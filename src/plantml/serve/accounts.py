@@ -1,82 +1,63 @@
-"""Users, passwords, tokens and keys: what the API, the page and `plantml serve users` do with them."""
+"""Users and their API keys: what `/v1/users`, the page and `plantml serve users` do with them."""
 
 import hashlib
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
-import jwt
-from pwdlib import PasswordHash
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError
-from plantml.serve.database import ApiKey, Database, Login, Secret, User, now
-from plantml.serve.problems import unauthorized
+from plantml.serve import audit, passwords
+from plantml.serve.caller import ACTS, ADMIN, COMMAND_LINE, Caller
+from plantml.serve.database import ApiKey, Database, Login, User, now
+from plantml.serve.problems import RequestError
 
-ADMIN = "admin"
-ACTS = (ADMIN, "contributor", "trainer", "reviewer", "promoter")
-"""Roles that allow an act. Every other role is the name of a target, whose predictions it allows to see."""
-
+FIRST_USER = "admin"
 KEY_PREFIX = "plantml_"
-ACCESS_TIME, LOGIN_TIME = timedelta(minutes=15), timedelta(days=14)
-_SHORTEST_PASSWORD = 12
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
-_hasher = PasswordHash.recommended()
-_DUMMY = _hasher.hash("no password at all")
-"""Verified where there is no such user, so that the time of an answer does not tell."""
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who makes a request, and what they may do.
-
-    Attributes:
-        id: of the user.
-        name: of the user.
-        roles: those of the user, or of the key.
-        via: `token`, `key` or `cookie`.
-    """
-
-    id: int
-    name: str
-    roles: frozenset[str]
-    via: str
-
-    def may(self, role: str) -> bool:
-        """True if the caller has a role; an administrator has all."""
-        return role in self.roles or ADMIN in self.roles
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """An access token, and the refresh token that brings the next one."""
-
-    access: str
-    refresh: str
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
+_ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
+_LIST = "List them: plantml serve users list"
 
 
 class Accounts:
-    """Users and their credentials in a database."""
+    """Users and API keys in a database. Every change is audited, in its transaction; `by` is who makes it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._secret = _shared_secret(database)
 
-    def add(self, name: str, password: str, roles: Iterable[str]) -> User:
-        """Add a user.
+    def add(self, name: str, password: str, roles: Iterable[str], *, by: Caller = COMMAND_LINE) -> User:
+        """Add a user; without a password, one that has API keys only.
 
         Raises:
             InputError: name, password or a role is not acceptable.
             AlreadyExistsError: there is such a user.
         """
-        user = User(name=_checked_name(name), password=_hashed(password), roles=_checked_roles(roles))
+        user = User(name=_checked_name(name), password=passwords.hashed(password), roles=_checked_roles(roles))
         with self._database.session() as session:
-            if session.scalar(select(User).where(User.name == name)) is not None:
-                raise AlreadyExistsError(f"There is a user {name}", "", "Choose another name.")
             session.add(user)
+            try:
+                session.flush()
+            except IntegrityError as error:
+                raise AlreadyExistsError(f"There is a user {name}", "", "Choose another name.") from error
+            audit.note(session, by, "user.add", name, {"roles": user.roles})
         return user
+
+    def add_first(self) -> str | None:
+        """If there are no users, add an administrator `FIRST_USER`: the password, which is not kept; else `None`."""
+        if self.users():
+            return None
+        password = secrets.token_urlsafe(16)
+        kept = passwords.hashed(password)
+        with self._database.exclusive_session() as session:  # of servers that start at once, one adds it
+            if session.scalar(select(User.id).limit(1)) is not None:
+                return None
+            session.add(User(name=FIRST_USER, password=kept, roles=[ADMIN]))
+            audit.note(session, COMMAND_LINE, "user.add", FIRST_USER, {"roles": [ADMIN]})
+        return password
 
     def users(self) -> Sequence[User]:
         """All users by name."""
@@ -86,86 +67,119 @@ class Accounts:
     def find(self, name: str) -> User:
         """The user of a name. Raises `NotFoundError`."""
         with self._database.session() as session:
-            user = session.scalar(select(User).where(User.name == name))
-        if user is None:
-            raise NotFoundError(f"There is no user {name}", "", "List them: plantml serve users list")
-        return user
+            return _user(session, name)
 
-    def sign_in(self, name: str, password: str) -> Caller:
-        """The caller of a name and password. Takes 0.3 s of processor time: call it in a thread.
+    def remove(self, name: str, *, by: Caller = COMMAND_LINE) -> None:
+        """Remove a user with keys, sign-ins and history of predictions.
 
         Raises:
-            RequestError: 401, for a wrong name and a wrong password alike.
+            NotFoundError: there is no such user.
+            RequestError: 409, it is the last administrator.
         """
+        with self._database.exclusive_session() as session:
+            session.delete(_user(session, name))
+            session.flush()
+            _check_admins(session)
+            audit.note(session, by, "user.remove", name)
+
+    def set_roles(self, name: str, roles: Iterable[str], *, by: Caller = COMMAND_LINE) -> User:
+        """Replace the roles of a user, which counts from the next request on.
+
+        Raises:
+            InputError: a role is not acceptable.
+            NotFoundError: there is no such user.
+            RequestError: 409, it is the last administrator.
+        """
+        with self._database.exclusive_session() as session:
+            user = _user(session, name)
+            user.roles = _checked_roles(roles)
+            session.flush()
+            _check_admins(session)
+            audit.note(session, by, "user.set-roles", name, {"roles": user.roles})
+        return user
+
+    def set_disabled(self, name: str, *, disabled: bool, by: Caller = COMMAND_LINE) -> User:
+        """Let a user in no more, or again. Sign-ins of a disabled user end; API keys rest.
+
+        Raises:
+            NotFoundError: there is no such user.
+            RequestError: 409, it is the last administrator.
+        """
+        with self._database.exclusive_session() as session:
+            user = _user(session, name)
+            user.disabled = disabled
+            session.flush()
+            _check_admins(session)
+            if disabled:
+                end_logins(session, user)
+            audit.note(session, by, "user.disable" if disabled else "user.enable", name)
+        return user
+
+    def set_password(self, name: str, password: str, *, by: Caller = COMMAND_LINE) -> None:
+        """Replace a password; all sign-ins of the user end.
+
+        Raises:
+            InputError: the password is not acceptable.
+            NotFoundError: there is no such user.
+        """
+        kept = passwords.hashed(password)
         with self._database.session() as session:
-            user = session.scalar(select(User).where(User.name == name))
-        is_right = _hasher.verify(password, user.password if user is not None and user.password else _DUMMY)
-        if user is None or not user.password or user.disabled or not is_right:
-            raise unauthorized("the name or the password is wrong")
-        return Caller(user.id, user.name, frozenset(user.roles), "token")
+            user = _user(session, name)
+            user.password = kept
+            end_logins(session, user)
+            audit.note(session, by, "user.set-password", name)
 
-    def begin(self, caller: Caller) -> Tokens:
-        """Tokens of a new sign-in."""
-        return Tokens(self._access(caller), self.begin_login(caller))
-
-    def begin_login(self, caller: Caller) -> str:
-        """The secret of a new sign-in: a refresh token, or the value of the page's cookie."""
-        secret = secrets.token_urlsafe(32)
-        login = Login(
-            user_id=caller.id, family=secrets.token_hex(16), digest=digest(secret), expires=now() + LOGIN_TIME
-        )
+    def keys(self, name: str) -> Sequence[ApiKey]:
+        """The API keys of a user, revoked ones too. Raises `NotFoundError`."""
         with self._database.session() as session:
-            session.add(login)
-        return secret
+            user = _user(session, name)
+            return session.scalars(select(ApiKey).where(ApiKey.user_id == user.id).order_by(ApiKey.id)).all()
 
-    def add_key(self, name: str, label: str, roles: Sequence[str] | None, days: int | None) -> str:
-        """A new API key of a user, shown this once."""
-        user, secret = self.find(name), KEY_PREFIX + secrets.token_urlsafe(32)
-        expires = None if days is None else now() + timedelta(days=days)
+    def add_key(
+        self,
+        name: str,
+        label: str = "",
+        roles: Sequence[str] | None = None,
+        seconds: float | None = None,
+        *,
+        by: Caller = COMMAND_LINE,
+    ) -> tuple[ApiKey, str]:
+        """A new API key of a user, and its secret, which is not kept.
+
+        Args:
+            name: of the user.
+            label: what it is for.
+            roles: narrows those of the user.
+            seconds: after which it expires.
+            by: who makes it.
+
+        Raises:
+            InputError: a role is not acceptable.
+            NotFoundError: there is no such user.
+        """
+        secret = KEY_PREFIX + secrets.token_urlsafe(32)
+        expires = None if seconds is None else now() + timedelta(seconds=seconds)
         narrowed = None if roles is None else _checked_roles(roles)
-        key = ApiKey(user_id=user.id, label=label, digest=digest(secret), roles=narrowed, expires=expires)
         with self._database.session() as session:
+            user = _user(session, name)
+            key = ApiKey(user_id=user.id, label=label[:64], digest=digest(secret), roles=narrowed, expires=expires)
             session.add(key)
-        return secret
+            session.flush()
+            audit.note(session, by, "key.add", name, {"key": key.id, "roles": narrowed})
+        return key, secret
 
-    def of_token(self, token: str) -> Caller:
-        """The caller of an access token or an API key. Raises `RequestError` 401."""
-        return self._of_key(token) if token.startswith(KEY_PREFIX) else self._of_access(token)
-
-    def of_cookie(self, secret: str) -> Caller:
-        """The caller of the page's cookie. Raises `RequestError` 401."""
+    def revoke_key(self, name: str, key_id: int, *, by: Caller = COMMAND_LINE) -> None:
+        """Revoke an API key of a user; repeated, it changes nothing. Raises `NotFoundError`."""
         with self._database.session() as session:
-            login = session.scalar(select(Login).where(Login.digest == digest(secret)))
-            user = None if login is None else session.get(User, login.user_id)
-        if login is None or user is None or login.ended or login.replaced or login.expires < now() or user.disabled:
-            raise unauthorized("the session has ended")
-        return Caller(user.id, user.name, frozenset(user.roles), "cookie")
-
-    def _access(self, caller: Caller) -> str:
-        claims = {"sub": str(caller.id), "exp": now() + ACCESS_TIME, "iat": now()}
-        return jwt.encode(claims, self._secret, algorithm="HS256")
-
-    def _of_access(self, token: str) -> Caller:
-        try:
-            claims = jwt.decode(token, self._secret, algorithms=["HS256"], options={"require": ["exp", "sub"]})
-        except jwt.InvalidTokenError as error:
-            raise unauthorized("the token is not valid, or has expired") from error
-        with self._database.session() as session:  # a removed user, or a changed role, counts at once
-            user = session.get(User, int(claims["sub"]))
-        if user is None or user.disabled:
-            raise unauthorized("the user is gone")
-        return Caller(user.id, user.name, frozenset(user.roles), "token")
-
-    def _of_key(self, secret: str) -> Caller:
-        with self._database.session() as session:
-            key = session.scalar(select(ApiKey).where(ApiKey.digest == digest(secret)))
-            user = None if key is None else session.get(User, key.user_id)
-        if key is None or user is None or key.revoked or user.disabled or (key.expires and key.expires < now()):
-            raise unauthorized("the API key is not valid, or has expired")
-        roles = frozenset(user.roles)
-        if key.roles is not None:
-            roles = frozenset(key.roles) if ADMIN in roles else roles & frozenset(key.roles)
-        return Caller(user.id, user.name, roles, "key")
+            user = _user(session, name)
+            key = session.get(ApiKey, key_id)
+            if key is None or key.user_id != user.id:
+                raise NotFoundError(
+                    f"{name} has no API key {key_id}", "", f"List them: plantml serve users keys {name}"
+                )
+            if key.revoked is None:
+                key.revoked = now()
+                audit.note(session, by, "key.revoke", name, {"key": key_id})
 
 
 def digest(secret: str) -> str:
@@ -173,16 +187,39 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _shared_secret(database: Database) -> str:
-    with database.session() as session:
-        secret = session.get(Secret, "tokens")
-        if secret is None:
-            session.add(secret := Secret(name="tokens", value=secrets.token_hex(32)))
-    return secret.value
+def is_name(text: str) -> bool:
+    """True if a user may have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
+def end_logins(session: Session, user: User) -> None:
+    """End all sign-ins of a user."""
+    session.execute(update(Login).where(Login.user_id == user.id, Login.ended.is_(None)).values(ended=now()))
+
+
+def purge_logins(session: Session) -> None:
+    """Forget sign-ins that have expired."""
+    session.execute(delete(Login).where(Login.expires < now()))
+
+
+def _user(session: Session, name: str) -> User:
+    user = session.scalar(select(User).where(User.name == name)) if is_name(name) else None
+    if user is None:
+        raise NotFoundError(f"There is no user {name!r}", "", _LIST)
+    return user
+
+
+def _check_admins(session: Session) -> None:
+    """Raise `RequestError` 409, which undoes the transaction, unless there is an administrator."""
+    enabled = session.scalars(select(User).where(User.disabled.is_(False)))
+    if not any(ADMIN in user.roles for user in enabled):
+        raise RequestError(
+            409, "That is the last administrator", "nobody could manage users", "Make another user admin first."
+        )
 
 
 def _checked_name(name: str) -> str:
-    if not re.fullmatch(_NAME, name):
+    if not is_name(name):
         raise InputError(
             f"{name!r} cannot be a user's name",
             "a name has letters, digits and . _ @ -, at most 64",
@@ -193,19 +230,9 @@ def _checked_name(name: str) -> str:
 
 def _checked_roles(roles: Iterable[str]) -> list[str]:
     unique = sorted(set(roles))
-    if wrong := [role for role in unique if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", role)]:
+    if wrong := [role for role in unique if not _ROLE.fullmatch(role)]:
         known = ", ".join(ACTS)
         raise InputError(
             f"{wrong[0]!r} cannot be a role", f"roles are {known}, and names of targets", "Choose one of these."
         )
     return unique
-
-
-def _hashed(password: str) -> str:
-    if not password:
-        return ""
-    if len(password) < _SHORTEST_PASSWORD:
-        raise InputError(
-            "The password is too short", f"it needs {_SHORTEST_PASSWORD} characters", "Choose a longer one."
-        )
-    return _hasher.hash(password)

@@ -8,14 +8,26 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 
 from plantml.about import __version__
-from plantml.serve import problems
-from plantml.serve.routes import documentation, models, operations, predict, session
+from plantml.serve import headers, problems
+from plantml.serve.page import routes as page
+from plantml.serve.routes import datasets, documentation, models, operations, predict, session, users
 from plantml.serve.service import Service
 
-ROUTERS = (session.router, predict.router, models.router, operations.router, documentation.router)
+ROUTERS = (
+    session.router,
+    users.router,
+    predict.router,
+    models.router,
+    datasets.router,
+    operations.router,
+    documentation.router,
+    page.router,
+)
 TAGS = {
     "session": "Sign in. A token lasts minutes; a machine sends an API key in its place.",
+    "users": "Users, their roles and API keys, and who did what.",
     "predict": "Photos in, records out: those of `plantml detect`, with the targets that the caller's roles allow.",
+    "datasets": "What the datasets have, and photos for them, which wait until a reviewer accepts them.",
     "models": "The registry: models, versions, aliases, and which version is in service.",
     "operations": "For load balancers, orchestrators and monitoring.",
 }
@@ -54,6 +66,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     problems.add_handlers(app)
+    headers.add_middleware(app, service.config)
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=documentation.FOLDER / "static"))

@@ -31,6 +31,12 @@ class ServeConfig(Config):
     origin: tuple[str, ...] = option(
         (), "Origin of a web page that may call the API (CORS). Repeatable.", metavar="ORIGIN"
     )
+    trusted_host: tuple[str, ...] = option(
+        (),
+        "Name that clients call this server by; requests for others are refused. Repeatable.",
+        metavar="NAME",
+        shown="localhost on loopback, else any",
+    )
     threads: int | None = option(None, "Threads that predict.", shown="all usable cores", ge=1, le=1024)
     batch: int = option(8, "Most photos of one call of the network.", ge=1, le=1024)
     open_models: int = option(4, "Most models kept in memory; the one used least recently makes room.", ge=1, le=1000)

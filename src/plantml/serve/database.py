@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, String, TypeDecorator, create_engine, event, text
+from sqlalchemy import JSON, DateTime, ForeignKey, String, TypeDecorator, create_engine, event, text, update
 from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from plantml.errors import StorageError
+from plantml.serve import migrations
 
 
 class Time(TypeDecorator[datetime]):
@@ -47,6 +48,7 @@ class User(Base):
     """A person or a machine. `password` is an Argon2 hash; empty for one that has API keys only."""
 
     __tablename__ = "users"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - else SQLite would give a removed user's id again
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
@@ -126,6 +128,9 @@ class Secret(Base):
     value: Mapped[str] = mapped_column(String(128))
 
 
+TOKENS = "tokens"
+
+
 class Database:
     """The database at a URL.
 
@@ -141,7 +146,7 @@ class Database:
         self._engine = _engine(url)
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
         with self._explained():
-            Base.metadata.create_all(self._engine)
+            migrations.upgrade(self._engine)
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
@@ -152,6 +157,18 @@ class Database:
         """
         with self._explained(), self._sessions.begin() as session:
             yield session
+
+    @contextlib.contextmanager
+    def exclusive_session(self) -> Iterator[Session]:
+        """The same, one at a time over all servers: for what must hold over several rows."""
+        with self.session() as session:
+            session.execute(update(Secret).where(Secret.name == TOKENS).values(name=TOKENS))  # locks this row
+            yield session
+
+    def token_key(self) -> str:
+        """The key that signs tokens, which all servers of the database share. The first migration makes it."""
+        with self.session() as session:
+            return session.get_one(Secret, TOKENS).value
 
     def check(self) -> None:
         """Raise `StorageError` unless the database answers."""
@@ -174,7 +191,8 @@ class Database:
 
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
+        # A connection that the database dropped is noticed before it is used, and replaced.
+        return create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=32, pool_timeout=10)
     engine = create_engine(url, connect_args={"timeout": 30})
 
     @event.listens_for(engine, "connect")

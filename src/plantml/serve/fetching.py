@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from plantml import storage
@@ -95,26 +95,26 @@ def fetch(
             raise _failed(url, f"it took longer than {deadline:g} s") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _failed(url, _reason(error)) from error
-    _refuse(url, f"it redirects more than {MAX_REDIRECTS} times")
+    raise _refused(url, f"it redirects more than {MAX_REDIRECTS} times")
 
 
 def _checked(url: str) -> SplitResult:
     """The parts of a URL that may be fetched, its host in ASCII. Raises `RefusedError`."""
     if len(url) > MAX_URL or any(ord(letter) <= 32 or ord(letter) == 127 or letter == "\\" for letter in url):
-        _refuse(url, "it is not a plain URL")
+        raise _refused(url, "it is not a plain URL")
     try:
         parts = urlsplit(url)
         port, host = parts.port, (parts.hostname or "").encode("idna").decode().lower().removesuffix(".")
-    except (ValueError, UnicodeError):
-        _refuse(url, "it is not a plain URL")
+    except (ValueError, UnicodeError) as error:
+        raise _refused(url, "it is not a plain URL") from error
     if parts.scheme not in _PORTS:
-        _refuse(url, "only http and https are fetched")
+        raise _refused(url, "only http and https are fetched")
     if "@" in parts.netloc:
-        _refuse(url, "it has a user name")
+        raise _refused(url, "it has a user name")
     if port not in (None, *_PORTS.values()):
-        _refuse(url, "only the ports 80 and 443 are fetched")
+        raise _refused(url, "only the ports 80 and 443 are fetched")
     if not _NAME.match(host):
-        _refuse(url, "its host is not the full name of a public host")
+        raise _refused(url, "its host is not the full name of a public host")
     return parts._replace(netloc=f"{host}:{port or _PORTS[parts.scheme]}")
 
 
@@ -146,7 +146,7 @@ class _Exchange:
             self._socket.settimeout(_left(self._ends))
             self._socket = self._network.tls().wrap_socket(self._socket, server_hostname=host)
         self._connection = http.client.HTTPConnection(host, port)
-        self._connection.sock = _TimedSocket(self._socket, self._ends)  # type: ignore[assignment]
+        self._connection.sock = _TimedSocket(self._socket, self._ends)
         path = quote(self._parts.path or "/", safe="/%:@!$&'()*+,;=~")
         query = quote(self._parts.query, safe="/%:@!$&'()*+,;=~?")
         headers = {
@@ -161,7 +161,7 @@ class _Exchange:
     def _connected(self, host: str, port: int) -> socket.socket:
         found = _lookups.submit(self._network.resolve, host, port).result(_left(self._ends))
         if not found or not all(map(_is_public, found)):
-            _refuse(self._parts.geturl(), "its host is not public")
+            raise _refused(self._parts.geturl(), "its host is not public")
         for address in found[:-1]:
             try:
                 return self._network.connect(address, port, _left(self._ends) / 2)
@@ -208,10 +208,10 @@ def _left(ends: float) -> float:
 
 def _body(url: str, response: http.client.HTTPResponse, limit: int) -> bytes:
     if response.length is not None and response.length > limit:
-        _refuse(url, f"it has more than {limit} bytes")
+        raise _refused(url, f"it has more than {limit} bytes")
     data = response.read(limit + 1)
     if len(data) > limit:
-        _refuse(url, f"it has more than {limit} bytes")
+        raise _refused(url, f"it has more than {limit} bytes")
     if response.length:
         raise _failed(url, "its server ended the answer too early")
     return data
@@ -233,8 +233,8 @@ def _reason(error: Exception) -> str:
     return "its server did not answer" if isinstance(error, OSError) else "its server does not speak HTTP"
 
 
-def _refuse(url: str, why: str) -> NoReturn:
-    raise RefusedError(f"{_short(url)} is not fetched", why, _HINT)
+def _refused(url: str, why: str) -> RefusedError:
+    return RefusedError(f"{_short(url)} is not fetched", why, _HINT)
 
 
 def _failed(url: str, why: str) -> InputError:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import delete, func, insert, select
 
-from plantml.serve.accounts import Caller
+from plantml.serve.caller import Caller
 from plantml.serve.database import Database, HistoryEntry, now
 
 _MANY = 256

@@ -15,7 +15,7 @@ from plantml.detect.detect import build_pipeline
 from plantml.errors import InputError, NotFoundError, PlantmlError, StorageError, UsageError
 from plantml.model.pipeline import Pipeline
 from plantml.registry import inspection, ledger, operations, references
-from plantml.serve.accounts import Caller
+from plantml.serve.caller import Caller
 from plantml.serve.config import ServeConfig
 from plantml.serve.visibility import narrowed
 from plantml.settings import Machine

@@ -18,7 +18,7 @@ from plantml.detect.advice import Advice
 from plantml.errors import InputError, NotFoundError, PlantmlError, RefusedError, StorageError, UsageError
 from plantml.model.pipeline import Pipeline, Prediction
 from plantml.serve import datasets, fetching, history
-from plantml.serve.accounts import Caller
+from plantml.serve.caller import Caller
 from plantml.serve.config import ServeConfig
 from plantml.serve.database import Database
 from plantml.serve.inference import InferenceQueue

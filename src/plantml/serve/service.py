@@ -9,10 +9,14 @@ from plantml import storage
 from plantml.errors import UsageError
 from plantml.serve.accounts import Accounts
 from plantml.serve.config import ServeConfig
+from plantml.serve.contributions import Contributions
+from plantml.serve.credentials import Credentials
 from plantml.serve.database import Database
+from plantml.serve.datasets import Datasets
 from plantml.serve.inference import InferenceQueue
 from plantml.serve.model_pool import ModelPool
 from plantml.serve.predictions import Predictor
+from plantml.serve.uploads import UploadChecks
 from plantml.settings import Machine
 
 
@@ -25,10 +29,14 @@ class Service:
         config: settings.
         machine: threads, cache and network access.
         database: of users.
-        accounts: users and their credentials.
+        accounts: users and their API keys.
+        credentials: checks secrets: passwords, tokens, keys and cookies.
         models: open models.
         queue: in front of them.
         predictor: what `POST /v1/predict` does.
+        datasets: that are shown, added to, and trained on.
+        uploads: checks files that callers send.
+        contributions: photos that wait for a reviewer.
     """
 
     registry: str
@@ -36,14 +44,19 @@ class Service:
     machine: Machine
     database: Database
     accounts: Accounts
+    credentials: Credentials
     models: ModelPool
     queue: InferenceQueue
     predictor: Predictor
+    datasets: Datasets
+    uploads: UploadChecks
+    contributions: Contributions
 
     def close(self) -> None:
         """Finish what waits, then release models and connections."""
         self.queue.close()
         self.predictor.close()
+        self.uploads.close()
         self.models.close()
         self.database.close()
 
@@ -58,9 +71,23 @@ def open_service(registry: str, config: ServeConfig, machine: Machine) -> Servic
     database = Database(database_url(config))
     registry = storage.absolute(registry)
     models = ModelPool(registry, config, machine)
-    queue = InferenceQueue(config.threads or machine.threads, config.batch, config.queue)
-    predictor = Predictor(config, machine, queue, database)
-    return Service(registry, config, machine, database, Accounts(database), models, queue, predictor)
+    threads = config.threads or machine.threads
+    queue = InferenceQueue(threads, config.batch, config.queue)
+    datasets = Datasets(config, machine)
+    return Service(
+        registry=registry,
+        config=config,
+        machine=machine,
+        database=database,
+        accounts=Accounts(database),
+        credentials=Credentials(database),
+        models=models,
+        queue=queue,
+        predictor=Predictor(config, machine, queue, database),
+        datasets=datasets,
+        uploads=UploadChecks(threads, config.max_photos),
+        contributions=Contributions(config.state, datasets, database, threads),
+    )
 
 
 def database_url(config: ServeConfig) -> str:

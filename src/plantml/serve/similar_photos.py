@@ -17,7 +17,7 @@ from plantml.detect.similar import Similar
 from plantml.errors import UsageError
 from plantml.model import bundle as bundles
 from plantml.serve import datasets
-from plantml.serve.accounts import Caller
+from plantml.serve.caller import Caller
 from plantml.serve.config import ServeConfig
 from plantml.serve.model_pool import OpenModel
 from plantml.settings import Machine

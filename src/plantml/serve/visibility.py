@@ -8,7 +8,7 @@ from typing import Any
 from plantml.model.bundle import Bundle
 from plantml.model.pipeline import Pipeline
 from plantml.model.runtimes import TwoStageRuntime
-from plantml.serve.accounts import Caller
+from plantml.serve.caller import Caller
 
 
 def narrowed(pipeline: Pipeline, visible: AbstractSet[str]) -> Pipeline:

@@ -171,6 +171,8 @@ async def _references(request: Request) -> PhotoReferences:
 
 
 def _check_number(photos: int, config: ServeConfig) -> None:
+    if not photos:
+        raise RequestError(422, "The request has no photos", "it has no files, urls or items", "Send at least one.")
     most = min(config.max_photos, config.queue)
     if photos > most:
         raise RequestError(413, "Too many photos", f"{photos} of at most {most}", "Send several requests.")

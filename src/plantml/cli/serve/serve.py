@@ -20,13 +20,14 @@ def serve(
     resolved: Resolved[ServeConfig],
     registry: Annotated[str, typer.Argument(metavar="REGISTRY", help="Registry of models: a folder or URL.")],
 ) -> None:
-    """Serve models over HTTP: predictions, photos, trainings, and a page for people.
+    """Serve models over HTTP: an API, and a page for people.
 
-    Starts with an empty database on the local disk. The API is described at /docs.
+    Starts with an empty database on the local disk. The API is described at /docs. Users are managed there, on the
+    page, or by `plantml serve users`.
     """
     from plantml.extras import need_serve
 
     need_serve()
     from plantml.serve import server
 
-    server.serve(registry, resolved.value, console.machine, console.say)
+    server.serve(registry, resolved.value, console.machine, console.listener)

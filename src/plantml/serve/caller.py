@@ -1,0 +1,36 @@
+"""Who makes a request, and what they may do."""
+
+from dataclasses import dataclass
+
+ADMIN = "admin"
+ACTS = (ADMIN, "contributor", "trainer", "reviewer", "promoter")
+"""Roles that allow an act. Every other role is the name of a target, whose predictions it allows to see."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who makes a request, and what they may do.
+
+    Attributes:
+        id: of the user.
+        name: of the user.
+        roles: those of the user, or of the key.
+        via: `token`, `key` or `cookie`.
+        login: the sign-in that a token or cookie belongs to.
+        address: of the caller's machine.
+    """
+
+    id: int
+    name: str
+    roles: frozenset[str]
+    via: str
+    login: str = ""
+    address: str = ""
+
+    def may(self, role: str) -> bool:
+        """True if the caller has a role; an administrator has all."""
+        return role in self.roles or ADMIN in self.roles
+
+
+COMMAND_LINE = Caller(0, "command line", frozenset({ADMIN}), "command line")
+"""Who may open the database may do everything."""

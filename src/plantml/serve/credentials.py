@@ -1,0 +1,221 @@
+"""From a secret to a `Caller`: passwords, access and refresh tokens, API keys, and the cookie of the page."""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+
+import jwt
+from anyio import CapacityLimiter
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from plantml.serve import audit, passwords
+from plantml.serve.accounts import KEY_PREFIX, digest, end_logins, is_name, purge_logins
+from plantml.serve.caller import ADMIN, Caller
+from plantml.serve.database import ApiKey, Database, Login, User, now
+from plantml.serve.problems import RequestError, unauthorized
+from plantml.serve.throttle import Throttle
+
+ACCESS_TIME, LOGIN_TIME = timedelta(minutes=15), timedelta(days=14)
+_KEY_USE = timedelta(minutes=1)
+"""How exactly it is known when a key was last used; else every request would write."""
+_ALGORITHM = "HS256"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """An access token, and the refresh token that brings the next one."""
+
+    access: str
+    refresh: str
+
+
+class Credentials:
+    """Checks secrets, and hands out those of a sign-in.
+
+    Attributes:
+        slots: for threads that hash a password, each with 64 MiB.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._key = database.token_key()
+        self._throttle = Throttle()
+        self.slots = CapacityLimiter(2)
+
+    def sign_in(self, name: str, password: str, address: str = "") -> Caller:
+        """The caller of a name and password. Takes 64 MiB and some tenths of a second: see `routes.session`.
+
+        Raises:
+            RequestError: 401, for a wrong name and a wrong password alike; 429 after too many of these.
+        """
+        self._throttle.check(name, address)
+        user = None
+        if is_name(name):
+            with self._database.session() as session:
+                user = session.scalar(select(User).where(User.name == name))
+        is_right = passwords.fits(password, "" if user is None or user.disabled else user.password)
+        if user is None or not is_right:
+            self._throttle.count(name, address)
+            # A name that is not a user's may be a password in the wrong field.
+            audit.note(self._database, "", "sign-in.fail", "" if user is None else user.name, address=address)
+            raise unauthorized("the name or the password is wrong")
+        self._throttle.forget(name)
+        return _caller(user, "token", address=address)
+
+    def change_password(self, caller: Caller, old: str, new: str) -> None:
+        """Replace the caller's own password; all sign-ins end, this one too.
+
+        Raises:
+            RequestError: 401, the old password is wrong; 429 after too many of these.
+            InputError: the new password is not acceptable.
+        """
+        user_name = self.sign_in(caller.name, old, caller.address).name
+        kept = passwords.hashed(new)
+        with self._database.session() as session:
+            user = session.scalars(select(User).where(User.name == user_name)).one()
+            user.password = kept
+            end_logins(session, user)
+            audit.note(session, caller, "user.set-password", user_name)
+
+    def begin(self, caller: Caller) -> Tokens:
+        """Tokens of a new sign-in."""
+        refresh, login = self._begin(caller)
+        return Tokens(self._access(caller.id, login), refresh)
+
+    def begin_session(self, caller: Caller) -> str:
+        """The value of the page's cookie for a new sign-in."""
+        return self._begin(caller)[0]
+
+    def refresh(self, secret: str, address: str = "") -> Tokens:
+        """The next tokens of a sign-in, which keeps its end.
+
+        A refresh token is good once. Who shows it again has stolen it, or was stolen from: the sign-in ends.
+
+        Raises:
+            RequestError: 401, the token is not valid.
+        """
+        refused = unauthorized("the refresh token is not valid, or has expired")
+        with self._database.session() as session:
+            is_first = None is not session.scalar(
+                update(Login)
+                .where(Login.digest == digest(secret), Login.replaced.is_(None), Login.ended.is_(None))
+                .values(replaced=now())
+                .returning(Login.id)
+            )
+            login = session.scalar(select(Login).where(Login.digest == digest(secret)))
+            if login is None:
+                raise refused
+            user = session.get_one(User, login.user_id)
+            if is_first and login.expires > now() and not user.disabled:
+                following = secrets.token_urlsafe(32)
+                session.add(_login(user.id, login.family, following, login.expires))
+                return Tokens(self._access(user.id, login.family), following)
+            if not is_first and login.ended is None:
+                _end(session, login.family)
+                audit.note(session, user.name, "token.reuse", user.name, address=address)
+        raise refused
+
+    def revoke(self, token: str, address: str = "") -> None:
+        """End the sign-in of an access or refresh token; what is no valid token is ignored (RFC 7009)."""
+        with self._database.session() as session:
+            login = session.scalar(select(Login).where(Login.digest == digest(token)))
+            family = login.family if login is not None else self._claims(token).get("sid")
+            if family is None:
+                return
+            user = session.scalar(select(User).join(Login).where(Login.family == family, Login.ended.is_(None)))
+            if user is not None:
+                _end(session, family)
+                audit.note(session, user.name, "sign-out", user.name, address=address)
+
+    def end(self, caller: Caller) -> None:
+        """Sign a caller out who came by a token or cookie."""
+        with self._database.session() as session:
+            _end(session, caller.login)
+            audit.note(session, caller, "sign-out", caller.name)
+
+    def of_token(self, token: str, address: str = "") -> Caller:
+        """The caller of an access token or an API key. Raises `RequestError` 401."""
+        return self._of_key(token, address) if token.startswith(KEY_PREFIX) else self._of_access(token, address)
+
+    def of_cookie(self, secret: str, address: str = "") -> Caller:
+        """The caller of the page's cookie. Raises `RequestError` 401."""
+        with self._database.session() as session:
+            login = session.scalar(select(Login).where(Login.digest == digest(secret)))
+            user = None if login is None else session.get(User, login.user_id)
+        if login is None or user is None or login.ended or login.replaced or login.expires < now() or user.disabled:
+            raise unauthorized("the session has ended")
+        return _caller(user, "cookie", login.family, address)
+
+    def csrf_token(self, caller: Caller) -> str:
+        """What a form of the page must send, so that no other site can (an HMAC of the sign-in)."""
+        return hmac.new(self._key.encode(), f"csrf:{caller.login}".encode(), hashlib.sha256).hexdigest()
+
+    def check_csrf(self, caller: Caller, token: str) -> None:
+        """Raise `RequestError` 403 unless a form came from the page of this sign-in."""
+        if not hmac.compare_digest(self.csrf_token(caller).encode(), token.encode()):
+            raise RequestError(
+                403, "The form is out of date", "its CSRF token is missing or belongs to another sign-in",
+                "Reload the page, and send it again.",
+            )  # fmt: skip
+
+    def _begin(self, caller: Caller) -> tuple[str, str]:
+        secret, family = secrets.token_urlsafe(32), secrets.token_hex(16)
+        with self._database.session() as session:
+            purge_logins(session)
+            session.add(_login(caller.id, family, secret, now() + LOGIN_TIME))
+            audit.note(session, caller, "sign-in", caller.name)
+        return secret, family
+
+    def _access(self, user_id: int, login: str) -> str:
+        claims = {"sub": str(user_id), "sid": login, "iat": now(), "exp": now() + ACCESS_TIME}
+        return jwt.encode(claims, self._key, algorithm=_ALGORITHM)
+
+    def _claims(self, token: str) -> dict[str, str]:
+        """Those of a valid access token; none of another text."""
+        try:
+            return jwt.decode(token, self._key, algorithms=[_ALGORITHM], options={"require": ["exp", "sub", "sid"]})
+        except jwt.InvalidTokenError:
+            return {}
+
+    def _of_access(self, token: str, address: str) -> Caller:
+        claims = self._claims(token)
+        if not claims:
+            raise unauthorized("the token is not valid, or has expired")
+        with self._database.session() as session:  # so that a sign-out or another role counts at once
+            user = session.scalar(
+                select(User).join(Login).where(
+                    Login.family == claims["sid"], Login.ended.is_(None), Login.replaced.is_(None)
+                )
+            )  # fmt: skip
+        if user is None or user.disabled:
+            raise unauthorized("the sign-in has ended")
+        return _caller(user, "token", claims["sid"], address)
+
+    def _of_key(self, secret: str, address: str) -> Caller:
+        with self._database.session() as session:
+            key = session.scalar(select(ApiKey).where(ApiKey.digest == digest(secret)))
+            user = None if key is None else session.get(User, key.user_id)
+            if key is None or user is None or key.revoked or user.disabled or (key.expires and key.expires < now()):
+                raise unauthorized("the API key is not valid, or has expired")
+            if key.used is None or now() - key.used > _KEY_USE:
+                key.used = now()
+        if key.roles is None:
+            return _caller(user, "key", address=address)
+        narrowed = frozenset(key.roles)
+        roles = narrowed if ADMIN in user.roles else narrowed & frozenset(user.roles)
+        return Caller(user.id, user.name, roles, "key", address=address)
+
+
+def _caller(user: User, via: str, login: str = "", address: str = "") -> Caller:
+    return Caller(user.id, user.name, frozenset(user.roles), via, login, address)
+
+
+def _login(user_id: int, family: str, secret: str, expires: object) -> Login:
+    return Login(user_id=user_id, family=family, digest=digest(secret), expires=expires)
+
+
+def _end(session: Session, family: str) -> None:
+    session.execute(update(Login).where(Login.family == family, Login.ended.is_(None)).values(ended=now()))

@@ -1,0 +1,103 @@
+"""Security headers of every response, the names that the server answers to, and who may call from other sites."""
+
+import ipaddress
+from collections.abc import Collection
+
+from fastapi import FastAPI
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from plantml.serve.config import ServeConfig
+from plantml.serve.problems import problem
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+"""Scripts and styles are files of this server: nothing inline, nothing from elsewhere."""
+
+_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_HSTS = "max-age=31536000"
+_PROBES = {"/healthz", "/readyz"}
+"""Asked for by address, whatever the server's name."""
+
+
+class SecurityHeaders:
+    """ASGI middleware: adds the headers that a response lacks, and refuses requests for other hosts.
+
+    Args:
+        app: the application.
+        hosts: names that it answers to; `None` for any. Else a page elsewhere could reach a server on loopback by a
+            name of its own that points there (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str] | None) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                if not scope["path"].startswith("/static/"):
+                    headers.setdefault("Cache-Control", "no-store")
+                if scope["scheme"] == "https":
+                    headers.setdefault("Strict-Transport-Security", _HSTS)
+            await send(message)
+
+        name = _host_name(Headers(scope=scope).get("host", ""))
+        if self._hosts is None or name in self._hosts or scope["path"] in _PROBES:
+            await self._app(scope, receive, send_with_headers)
+        else:
+            refusal = problem(400, "This server has another name", f"it is not {name}", "See --trusted-host.")
+            await refusal(scope, receive, send_with_headers)
+
+
+def add_middleware(app: FastAPI, config: ServeConfig) -> None:
+    """Add the headers, and CORS for the origins of the settings."""
+    if config.origin:
+        # Without credentials: a page elsewhere sends a token, never this server's cookie.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(config.origin),
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Accept"],
+            expose_headers=["Retry-After"],
+        )
+    app.add_middleware(SecurityHeaders, hosts=trusted_hosts(config))
+
+
+def trusted_hosts(config: ServeConfig) -> frozenset[str] | None:
+    """The names that the server answers to; `None` for any."""
+    if config.trusted_host:
+        return frozenset(name.lower() for name in config.trusted_host)
+    if is_loopback(config.host) and not config.behind_proxy:
+        return frozenset({"localhost", "127.0.0.1", "::1", config.host})
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """True for `localhost`, and for an address that only this machine reaches; false for other names."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host_name(host: str) -> str:
+    """The name in a `Host` header, without the port."""
+    name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    return name.lower()

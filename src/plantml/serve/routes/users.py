@@ -1,0 +1,195 @@
+"""`/v1/users`, `/v1/audit`: users, their roles and API keys, and who did what."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from plantml.serve import audit
+from plantml.serve.access import CallerDep, require
+from plantml.serve.caller import ADMIN, Caller
+from plantml.serve.database import User
+from plantml.serve.problems import RequestError, responses
+from plantml.serve.service import ServiceDep
+
+router = APIRouter(prefix="/v1", tags=["users"])
+AdminDep = Annotated[Caller, Depends(require(ADMIN))]
+_ROLES = Field(description="roles, and names of targets that may be seen", examples=[["category", "contributor"]])
+_YEAR = 366 * 86_400
+Id = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Line = Annotated[str, Field(max_length=64, pattern=r"^[^\x00-\x1f]*$")]
+
+
+class UserAnswer(BaseModel):
+    """A user."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str = Field(examples=["ada"])
+    roles: list[str] = _ROLES
+    created: datetime
+    disabled: bool = Field(description="true for a user who may not sign in")
+
+
+class NewUser(BaseModel):
+    """A user to add."""
+
+    name: str = Field(examples=["grader-3"])
+    roles: list[str] = _ROLES
+    password: SecretStr = Field(SecretStr(""), description="empty for a machine, which uses API keys")
+
+
+class UserChange(BaseModel):
+    """What to change of a user; what is left out stays."""
+
+    disabled: bool | None = Field(None, examples=[True])
+    password: SecretStr | None = None
+
+
+class Roles(BaseModel):
+    """The roles of a user."""
+
+    roles: list[str] = _ROLES
+
+
+class KeyAnswer(BaseModel):
+    """An API key, without its secret."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    label: str = Field(examples=["line 3"])
+    roles: list[str] | None = Field(description="narrows the roles of the user; null for all of these")
+    created: datetime
+    expires: datetime | None
+    revoked: datetime | None
+    used: datetime | None = Field(description="last use, to the minute")
+
+
+class NewKey(BaseModel):
+    """An API key to make."""
+
+    label: Line = Field("", examples=["line 3"])
+    roles: list[str] | None = Field(None, examples=[["category"]])
+    expires_in: int | None = Field(None, ge=1, le=10 * _YEAR, description="seconds", examples=[7_776_000])
+
+
+class NewKeyAnswer(KeyAnswer):
+    """A new API key, with its secret, which is shown this once."""
+
+    secret: str
+
+
+class AuditAnswer(BaseModel):
+    """An entry of the audit log."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    time: datetime
+    user: str
+    act: str = Field(examples=["user.add"])
+    subject: str
+    detail: dict[str, Any]
+    address: str
+
+
+@router.get("/users", summary="List the users.", responses=responses(401, 403, 503))
+def list_users(service: ServiceDep, _: AdminDep) -> list[UserAnswer]:
+    """All users by name."""
+    return [UserAnswer.model_validate(user) for user in service.accounts.users()]
+
+
+@router.post("/users", summary="Add a user.", status_code=201, responses=responses(401, 403, 409, 422, 503))
+async def add_user(service: ServiceDep, caller: AdminDep, body: NewUser) -> UserAnswer:
+    """Add a person with a password, or a machine without."""
+
+    def add() -> User:
+        return service.accounts.add(body.name, body.password.get_secret_value(), body.roles, by=caller)
+
+    return UserAnswer.model_validate(await to_thread.run_sync(add, limiter=service.credentials.slots))
+
+
+@router.patch(
+    "/users/{name}", summary="Disable a user, or set a password.", responses=responses(401, 403, 404, 409, 422, 503)
+)
+async def change_user(service: ServiceDep, caller: AdminDep, name: str, body: UserChange) -> UserAnswer:
+    """Both end the sign-ins of the user. API keys of a disabled user are refused."""
+
+    def change() -> User:
+        if body.password is not None:
+            service.accounts.set_password(name, body.password.get_secret_value(), by=caller)
+        if body.disabled is not None:
+            service.accounts.set_disabled(name, disabled=body.disabled, by=caller)
+        return service.accounts.find(name)
+
+    return UserAnswer.model_validate(await to_thread.run_sync(change, limiter=service.credentials.slots))
+
+
+@router.delete("/users/{name}", summary="Remove a user.", status_code=204, responses=responses(401, 403, 404, 409, 503))
+def remove_user(service: ServiceDep, caller: AdminDep, name: str) -> None:
+    """Remove a user with keys and history of predictions; photos and the audit log stay."""
+    service.accounts.remove(name, by=caller)
+
+
+@router.put(
+    "/users/{name}/roles", summary="Set the roles of a user.", responses=responses(401, 403, 404, 409, 422, 503)
+)
+def set_roles(service: ServiceDep, caller: AdminDep, name: str, body: Roles) -> UserAnswer:
+    """Replace the roles; they count from the next request on."""
+    return UserAnswer.model_validate(service.accounts.set_roles(name, body.roles, by=caller))
+
+
+@router.get("/users/{name}/keys", summary="List a user's API keys.", responses=responses(401, 403, 404, 503))
+def list_keys(service: ServiceDep, caller: CallerDep, name: str) -> list[KeyAnswer]:
+    """Your own keys; an administrator's view is wider."""
+    _check_own(caller, name)
+    return [KeyAnswer.model_validate(key) for key in service.accounts.keys(name)]
+
+
+@router.post(
+    "/users/{name}/keys", summary="Make an API key.", status_code=201, responses=responses(401, 403, 404, 422, 503)
+)
+def add_key(service: ServiceDep, caller: CallerDep, name: str, body: NewKey) -> NewKeyAnswer:
+    """Make a key for yourself; an administrator makes them for all. The secret is shown this once."""
+    _check_own(caller, name)
+    key, secret = service.accounts.add_key(name, body.label, body.roles, body.expires_in, by=caller)
+    return NewKeyAnswer(**KeyAnswer.model_validate(key).model_dump(), secret=secret)
+
+
+@router.delete(
+    "/users/{name}/keys/{key_id}",
+    summary="Revoke an API key.",
+    status_code=204,
+    responses=responses(401, 403, 404, 422, 503),
+)
+def revoke_key(service: ServiceDep, caller: CallerDep, name: str, key_id: Id) -> None:
+    """The key is refused from the next request on."""
+    _check_own(caller, name)
+    service.accounts.revoke_key(name, key_id, by=caller)
+
+
+@router.get("/audit", summary="Read the audit log.", responses=responses(401, 403, 422, 503))
+def read_audit(
+    service: ServiceDep,
+    _: AdminDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    before: Annotated[Id | None, Query(description="only entries with a smaller id, for the next page")] = None,
+    user: Annotated[Line | None, Query(description="only what this user did")] = None,
+    act: Annotated[Line | None, Query(description="only acts that begin like this", examples=["user."])] = None,
+) -> list[AuditAnswer]:
+    """The newest entries first."""
+    rows = audit.entries(service.database, limit=limit, before=before, user=user, act=act)
+    return [AuditAnswer.model_validate(row) for row in rows]
+
+
+def _check_own(caller: Caller, name: str) -> None:
+    """Raise `RequestError` 403 unless the keys are the caller's own, or the caller is an administrator.
+
+    A key makes no other keys: it may be narrower than its user, and outlived by them.
+    """
+    if caller.may(ADMIN) or (caller.name == name and caller.via != "key"):
+        return
+    raise RequestError(403, "These are not your keys", "", "Sign in with your password, or ask an administrator.")

@@ -1,0 +1,215 @@
+"""Photos that callers contribute: checked, kept until a reviewer decides, and then in one version of the dataset."""
+
+import json
+
+import polars as pl
+import pytest
+from tests.serve.conftest import sign_in
+
+from plantml.data import versions
+from plantml.serve.caller import COMMAND_LINE
+
+
+@pytest.fixture
+def lab(site):
+    """Headers of a laboratory that may see all targets, of another one, and of a reviewer."""
+    targets = ("category", "health", "disease")
+    return (
+        sign_in(site, "lab", "contributor", *targets),
+        sign_in(site, "other", "contributor", "category"),
+        sign_in(site, "judge", "reviewer", *targets),
+    )
+
+
+def send(site, headers, *photos, labels=None, **fields):
+    files = [("files", (name, data, "image/jpeg")) for name, data in photos]
+    data = {"labels": json.dumps(labels or {}), **fields}
+    return site.post("/v1/datasets/leaves/photos", files=files, data=data, headers=headers)
+
+
+def test_a_contribution_waits_and_becomes_one_version_with_who_sent_what(site, lab, leaves, photo):
+    sender, other, judge = lab
+    answer = send(site, sender, ("x.jpg", photo(seed=10)), labels={"category": "bean", "disease": "rust"})
+    assert answer.status_code == 202, answer.text
+    second = send(site, other, ("x.jpg", photo(seed=11)), ("y.jpg", photo(seed=12)), labels={"category": "tomato"})
+    ids = [each["id"] for sent in (answer, second) for each in sent.json()["photos"]]
+    assert len(set(ids)) == 3
+    assert versions.numbers(leaves) == [1, 2]
+    waiting = site.get("/v1/contributions?state=waiting", headers=judge).json()
+    assert {each["id"] for each in waiting} == set(ids)
+    accepted = site.post("/v1/contributions/accept", json={"ids": ids}, headers=judge)
+    assert accepted.status_code == 200, accepted.text
+    assert accepted.json() == [{"dataset": "leaves", "version": 3, "ids": ids}]
+    version = versions.load(leaves)
+    assert version.number == 3
+    assert version.commit.operation == "contributions"
+    assert version.commit.parameters == {"reviewer": "judge", "photos": 3, "contributors": ["lab", "other"]}
+    new = version.usable().filter(pl.col("source").str.starts_with("contributions/")).sort("source", "category")
+    assert new["source"].to_list() == ["contributions/lab", *["contributions/other"] * 2]
+    assert new["meta_contributor"].to_list() == ["lab", "other", "other"]
+    assert new["meta_contributed"].str.ends_with("Z").all()
+    assert new.select("category", "health", "disease").rows() == [
+        ("bean", "diseased", "rust"), ("tomato", None, None), ("tomato", None, None),
+    ]  # fmt: skip
+    assert new["name"].n_unique() == 3
+    assert site.get(f"/v1/datasets/leaves/photos/{new['image_id'][0]}", headers=judge).content == photo(seed=10)
+    again = site.post("/v1/contributions/accept", json={"ids": ids}, headers=judge)
+    assert again.json() == accepted.json()
+    assert versions.numbers(leaves) == [1, 2, 3]
+
+
+def test_what_is_sent_again_is_there_once(site, lab, photo):
+    sender, _, judge = lab
+    first = send(site, sender, ("x.jpg", photo(seed=10)), labels={"category": "bean"}).json()
+    assert (
+        send(site, sender, ("renamed.jpg", photo(seed=10)), labels={"category": "bean"}).json()["photos"][0]["id"]
+        == first["photos"][0]["id"]
+    )
+    assert len(site.get("/v1/contributions", headers=judge).json()) == 1
+    site.post("/v1/contributions/accept", json={"ids": [first["photos"][0]["id"]]}, headers=judge)
+    later = send(site, sender, ("x.jpg", photo(seed=10)), labels={"category": "bean"}).json()["photos"][0]
+    assert (later["state"], later["id"]) == ("accepted", first["photos"][0]["id"])
+
+
+def test_other_labels_of_the_same_sender_replace_those_that_wait(site, lab, photo):
+    sender, _, judge = lab
+    for category in ("bean", "tomato"):
+        send(site, sender, ("x.jpg", photo(seed=10)), labels={"category": category})
+    both = site.get("/v1/contributions", headers=judge).json()
+    assert [(each["state"], each["labels"]["category"]) for each in both] == [
+        ("waiting", "tomato"), ("replaced", "bean"),
+    ]  # fmt: skip
+    refused = site.post("/v1/contributions/accept", json={"ids": [both[1]["id"]]}, headers=judge)
+    assert refused.status_code == 409
+    assert "replaced" in refused.json()["detail"]
+
+
+def test_copies_and_contradictions_are_flagged(site, lab, leaves, photo):
+    sender, other, judge = lab
+    known = photo(80, 60, seed=2)  # a bean with rust
+    same = send(site, sender, ("b.jpg", known), labels={"disease": "rust"}).json()["photos"][0]
+    assert (same["state"], same["id"]) == ("duplicate", None)
+    assert "bean_rust/b.jpg" in same["why"]
+    against = send(site, sender, ("b.jpg", known), labels={"disease": "blight"}).json()["photos"][0]
+    assert [flag["code"] for flag in against["flags"]] == ["exact-duplicate", "conflict"]
+    near = send(site, other, ("n.jpg", photo(80, 60, seed=4, quality=60)), labels={"category": "bean"}).json()[
+        "photos"
+    ][0]
+    assert [flag["code"] for flag in near["flags"]] == ["near-duplicate"]
+    site.post("/v1/contributions/accept", json={"ids": [against["id"]]}, headers=judge)
+    rows = versions.load(leaves).rows.filter(pl.col("image_id") == against["image_id"])
+    assert rows.select("name", "disease", "health").rows() == [("bean_rust/b.jpg", "blight", "diseased")]
+
+
+@pytest.mark.parametrize(
+    ("labels", "code"),
+    [
+        ({"category": "beans"}, "unknown-class"),
+        ({"colour": "green"}, "unknown-target"),
+        ({"category": 7}, "bad-label"),
+        ({"category": ["bean"]}, "bad-label"),
+        ({"category": "a\nb"}, "bad-label"),
+        ({"image_id": "x"}, "unknown-target"),
+    ],
+)
+def test_labels_that_the_dataset_cannot_have_are_refused(site, lab, photo, labels, code):
+    answer = send(site, lab[0], ("x.jpg", photo(seed=10)), labels=labels)
+    assert answer.status_code == 422
+    assert code in answer.json()["detail"]
+    assert site.get("/v1/contributions", headers=lab[2]).json() == []
+
+
+def test_a_new_class_needs_to_be_said(site, lab, leaves, photo):
+    sender, _, judge = lab
+    labels = {"category": "cress"}
+    assert "new_class=true" in send(site, sender, ("x.jpg", photo(seed=10)), labels=labels).json()["detail"]
+    sent = send(site, sender, ("x.jpg", photo(seed=10)), labels=labels, new_class="true").json()["photos"][0]
+    assert [flag["code"] for flag in sent["flags"]] == ["new-class"]
+    site.post("/v1/contributions/accept", json={"ids": [sent["id"]]}, headers=judge)
+    assert versions.load(leaves).target("category").classes == ("bean", "tomato", "cress")
+
+
+def test_a_target_that_the_sender_may_not_see_cannot_be_labelled_or_learnt(site, lab, photo):
+    answer = send(site, lab[1], ("x.jpg", photo(80, 60, seed=2)), labels={"disease": "rust"})
+    assert answer.status_code == 422
+    assert "blight" not in answer.text
+    assert "disease" not in answer.json()["detail"].partition("it has")[2]
+
+
+def test_one_bad_file_leaves_the_others(site, lab, photo):
+    labels = [{"category": "bean"}, {"category": "tomato"}]
+    sent = send(site, lab[0], ("x.jpg", photo(seed=10)), ("y.jpg", b"<svg/>"), labels=labels).json()["photos"]
+    assert [(each["file"], each["state"], each["code"]) for each in sent] == [
+        ("x.jpg", "waiting", ""), ("y.jpg", "refused", "unsupported"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("labels", ["[]", "7", "[{}, {}]", "{", '[["a"]]'])
+def test_malformed_labels_are_a_422(site, lab, photo, labels):
+    files = [("files", ("x.jpg", photo(seed=10), "image/jpeg"))]
+    answer = site.post("/v1/datasets/leaves/photos", files=files, data={"labels": labels}, headers=lab[0])
+    assert answer.status_code == 422
+    assert "labels" in answer.json()["title"] + answer.json()["detail"]
+
+
+def test_a_rejection_has_a_reason_and_stays(site, lab, leaves, photo):
+    sender, other, judge = lab
+    id_ = send(site, sender, ("x.jpg", photo(seed=10))).json()["photos"][0]["id"]
+    body = {"ids": [id_], "why": "Not a leaf."}
+    for _ in range(2):
+        answer = site.post("/v1/contributions/reject", json=body, headers=judge)
+        assert answer.status_code == 200, answer.text
+    (mine,) = site.get("/v1/contributions", headers=sender).json()
+    assert (mine["state"], mine["why"], mine["reviewer"]) == ("rejected", "Not a leaf.", "judge")
+    assert site.get("/v1/contributions", headers=other).json() == []
+    assert site.post("/v1/contributions/accept", json={"ids": [id_]}, headers=judge).status_code == 409
+    assert send(site, sender, ("x.jpg", photo(seed=10))).json()["photos"][0]["state"] == "rejected"
+    assert versions.numbers(leaves) == [1, 2]
+    unknown = site.post("/v1/contributions/accept", json={"ids": ["nothing"]}, headers=judge)
+    assert unknown.status_code == 404
+
+
+def test_who_may_see_the_photo_of_a_contribution(site, lab, photo):
+    sender, other, judge = lab
+    data = photo(400, 300, seed=10)
+    id_ = send(site, sender, ("x.jpg", data)).json()["photos"][0]["id"]
+    url = f"/v1/contributions/{id_}/photo"
+    assert site.get(url, headers=sender).content == data
+    assert site.get(f"{url}?size=64", headers=judge).content[:2] == b"\xff\xd8"
+    assert site.get(url, headers=other).status_code == 403
+
+
+def test_labels_of_other_targets_stay_hidden_from_a_reviewer(site, lab, photo):
+    send(site, lab[0], ("x.jpg", photo(80, 60, seed=2)), labels={"category": "bean", "disease": "blight"})
+    narrow = sign_in(site, "narrow", "reviewer", "category")
+    answer = site.get("/v1/contributions", headers=narrow)
+    assert answer.json()[0]["labels"] == {"category": "bean"}
+    assert "blight" not in answer.text
+    assert "rust" not in answer.text.replace("bean_rust", "")
+
+
+def test_a_server_that_dies_between_the_version_and_its_note_goes_on(site, lab, leaves, photo, monkeypatch):
+    sender, _, judge = lab
+    id_ = send(site, sender, ("x.jpg", photo(seed=10))).json()["photos"][0]["id"]
+    contributions = site.service.contributions
+    append = contributions._append
+
+    def die(dataset, decide):
+        event = append(dataset, decide)
+        if event is not None and event.content["act"] == "claim":
+            monkeypatch.setattr(contributions, "_append", dead)
+        return event
+
+    def dead(*_):
+        raise SystemExit
+
+    monkeypatch.setattr(contributions, "_append", die)
+    with pytest.raises(SystemExit):
+        contributions.accept([id_], COMMAND_LINE)
+    monkeypatch.undo()
+    assert versions.numbers(leaves) == [1, 2, 3]
+    assert site.get("/v1/contributions", headers=judge).json()[0]["state"] == "accepting"
+    assert site.post("/v1/contributions/reject", json={"ids": [id_], "why": "late"}, headers=judge).status_code == 409
+    answer = site.post("/v1/contributions/accept", json={"ids": [id_]}, headers=judge)
+    assert answer.json()[0]["version"] == 3
+    assert versions.numbers(leaves) == [1, 2, 3]
