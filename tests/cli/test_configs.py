@@ -18,10 +18,10 @@ from plantml.errors import Exit
 from plantml.export.config import ExportConfig
 from plantml.retrain.config import DriftConfig, Feed, GateConfig, RetrainConfig
 from plantml.retrain.consistency import check
-from plantml.retrain.lease import LeaseStop
 from plantml.retrain.manual_commands import commands_for
 from plantml.retrain.rounds import STEPS, Round, Work
 from plantml.serve.config import ServeConfig
+from plantml.storage.lease import LeaseStop
 from plantml.train.config import TrainConfig
 from plantml.validate.validate import ValidateConfig
 
@@ -77,6 +77,7 @@ def parsed(line: str) -> str:
         path.append(name)
         # Raises for an option or argument that the command does not have.
         context = command.make_context(name, list(words), parent=context)
+        command = context.command  # a group may do something itself
         words = [*context._protected_args, *context.args] if hasattr(command, "commands") else []
     return " ".join(path)
 

@@ -1,6 +1,8 @@
 """A server on an empty database, with a registry of small models, and clients that are signed in."""
 
 import contextlib
+import shutil
+import uuid
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,6 +13,7 @@ from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 from safetensors.numpy import save
 from tests.contracts import make_contract
+from tests.serve.postgres import running
 
 from plantml import settings, storage
 from plantml.data.formats import list_source
@@ -64,17 +67,17 @@ def graph(contract, digest, weights):
     return serialised(model)
 
 
-def write_bundle(url, seed=0, targets=TARGETS):
+def write_bundle(url, seed=0, targets=TARGETS, *, card=b"# A card\n", **changes):
     """Write the bundle of a small model that really runs; another seed, another digest."""
     thresholds = {target.name: 0.5 for target in targets}
-    contract = make_contract(*targets, embedding=3, thresholds=thresholds, unknown_threshold=1.0, seed=seed)
+    contract = make_contract(*targets, embedding=3, thresholds=thresholds, unknown_threshold=1.0, seed=seed, **changes)
     rng = np.random.default_rng(seed)
     weights = {target.name: rng.normal(0, 3, (3, len(target.classes))).astype(np.float32) for target in targets}
     digest = bundle.digest(contract, {name: value.tobytes() for name, value in weights.items()})
     files = {
         bundle.ONNX: graph(contract, digest, weights),
         bundle.WEIGHTS: save(weights),
-        bundle.CARD: b"# A card\n",
+        bundle.CARD: card,
     }
     files[bundle.MODEL_JSON] = bundle.model_json(contract, digest, files)
     storage.publish(url, files, last=bundle.MODEL_JSON)
@@ -106,17 +109,22 @@ def make_registry(folder):
     return url
 
 
+@contextmanager
+def serving(registry, folder, **changes):
+    """A client of a fresh server, not signed in, with its `service`."""
+    config = ServeConfig(**{"state": str(folder / "state"), "threads": 2, **changes})
+    service = open_service(registry, config, settings.machine())
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        client.service = service
+        yield client
+
+
 @pytest.fixture
 def start(registry, tmp_path):
     """`with start(**settings) as client`: a client of a fresh server, not signed in, with its `service`."""
 
-    @contextmanager
     def begin(registry=registry, **changes):
-        config = ServeConfig(**{"state": str(tmp_path / "state"), "threads": 2, **changes})
-        service = open_service(registry, config, settings.machine())
-        with TestClient(create_app(service), base_url="http://localhost") as client:
-            client.service = service
-            yield client
+        return serving(registry, tmp_path, **changes)
 
     return begin
 
@@ -154,10 +162,16 @@ def make_leaves(url, folder, photo):
     return url
 
 
+@pytest.fixture(scope="session")
+def _leaves(tmp_path_factory, photo):
+    home = tmp_path_factory.mktemp("leaves")
+    return make_leaves(str(home / "leaves"), home / "source", photo)
+
+
 @pytest.fixture
-def leaves(tmp_path, photo):
+def leaves(tmp_path, _leaves):
     """URL of a fresh dataset `leaves`; see `make_leaves`."""
-    return make_leaves(str(tmp_path / "leaves"), tmp_path / "source", photo)
+    return str(shutil.copytree(_leaves, tmp_path / "leaves"))
 
 
 @pytest.fixture
@@ -171,7 +185,19 @@ def site(start, leaves):
 def database(tmp_path):
     """A fresh database; its `folder` has all of its files."""
     folder = tmp_path / "database"
-    folder.mkdir()
     with contextlib.closing(Database(f"sqlite:///{folder}/serve.db")) as opened:
         opened.folder = folder
         yield opened
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server; a test that stops it starts it again."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres):
+    """URL of an empty PostgreSQL database."""
+    return postgres.create(f"test_{uuid.uuid4().hex}")

@@ -2,8 +2,10 @@
 
 import re
 
+import jsonschema
 import pytest
 
+from plantml.serve.examples import EXAMPLES
 from plantml.serve.routes.documentation import FOLDER
 
 METHODS = {"get", "put", "post", "delete", "patch"}
@@ -61,3 +63,40 @@ def test_every_tag_is_described(document):
     used = {tag for _, _, route in operations(document) for tag in route["tags"]}
     assert used == set(described)
     assert all(text.endswith(".") for text in described.values())
+
+
+def test_operations_have_names_of_their_own(document):
+    names = [route["operationId"] for _, _, route in operations(document)]
+    assert len(set(names)) == len(names)
+    assert not [name for name in names if "__" in name]
+
+
+def test_every_form_of_an_answer_has_an_example(document):
+    schemas = document["components"]["schemas"]
+
+    def has_example(schema):
+        """Its own, or one of each part that it consists of."""
+        if "examples" in schema or "const" in schema or "enum" in schema or "default" in schema:
+            return True
+        if "$ref" in schema:
+            return has_example(schemas[schema["$ref"].rpartition("/")[2]])
+        if "properties" in schema:
+            return all(has_example(each) for each in schema["properties"].values())
+        if schema.get("type") == "array":
+            return has_example(schema["items"])
+        if choices := schema.get("anyOf"):
+            return any(has_example(each) for each in choices if each.get("type") != "null")
+        return (
+            schema.get("type") in {"boolean", "integer", "number"} or "format" in schema or "contentMediaType" in schema
+        )
+
+    bare = [name for name, schema in schemas.items() if not has_example(schema)]
+    assert bare == []
+
+
+def test_examples_fit_their_forms(document):
+    schemas = document["components"]["schemas"]
+    assert not set(EXAMPLES) - set(schemas)
+    for name, example in EXAMPLES.items():
+        root = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+        jsonschema.Draft202012Validator(root).validate(example)

@@ -106,9 +106,7 @@ def test_hostile_files_are_refused_by_what_they_are(check, name):
 def test_a_hostile_file_is_a_422_that_names_the_code(site, name):
     headers = sign_in(site, "lab", "contributor")
     data, code = HOSTILE[name]
-    answer = site.post(
-        "/v1/datasets/leaves/photos", files=[("files", ("x.jpg", data, "image/jpeg"))], headers=headers
-    )
+    answer = site.post("/v1/datasets/leaves/photos", files=[("files", ("x.jpg", data, "image/jpeg"))], headers=headers)
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(f"{code}: ")
 

@@ -47,7 +47,7 @@ def retrain(
     Without a trigger, any new photo starts a round. A refused challenger is not an error: the exit code is 0.
     """
     from plantml.retrain import retrain as library
-    from plantml.retrain.lease import LeaseStop
+    from plantml.storage.lease import LeaseStop
 
     if sum((step is not None, dry_run, abandon)) > 1:
         raise UsageError("--step, --dry-run and --abandon exclude each other", "", "Use one of them.")

@@ -21,6 +21,9 @@ from plantml.data.versions import Committed
 from plantml.errors import InputError, UsageError
 from plantml.targets import NO_DISEASE, Target
 
+REVIEWER, REVIEWED = "meta_reviewer", "meta_reviewed"
+"""Columns: who looked at a photo last and found it right, and when (ISO 8601 in UTC)."""
+
 
 @dataclass(frozen=True)
 class Relabelled:
@@ -64,37 +67,56 @@ def relabel(ref: str, listing: ImportListing, *, new_classes: bool = False) -> C
         )
 
     def correct(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...], Relabelled]:
-        targets = check_known(version, listing, new_classes=new_classes)
+        check_known(version, listing, new_classes=new_classes)
         places = _places(version, listing.items)
-        columns = {name: version.rows[name].to_list() for name in (*targets, "boxes", "status", "reason")}
-        changed, back = 0, 0
-        for row, item in zip(places, listing.items, strict=True):
-            before = [columns[name][row] for name in (*targets, "boxes")]
-            for name, label in item.labels.items():
-                columns[name][row] = label
-            if item.boxes is not None:
-                columns["boxes"][row] = [box.as_row() for box in item.boxes]
-            changed += before != [columns[name][row] for name in (*targets, "boxes")]
-            if columns["status"][row] == EXCLUDED and str(columns["reason"][row]).startswith("review "):
-                columns["status"][row], columns["reason"][row] = OK, None
-                back += 1
-        schema = version.rows.schema
-        rows = version.rows.with_columns(pl.Series(name, values, schema[name]) for name, values in columns.items())
-        return rows, manifest.derive_targets(rows, version.targets), Relabelled(len(places), changed, back)
+        return corrected(version, dict(zip(places, listing.items, strict=True)))
 
     return versions.change(ref, "relabel", {"photos": len(listing.items)}, correct)
 
 
-def check_known(version: Version, listing: ImportListing, *, new_classes: bool) -> list[str]:
-    """Names of the targets in a list of corrections.
+def corrected(version: Version, items: Mapping[int, Item]) -> tuple[pl.DataFrame, tuple[Target, ...], Relabelled]:
+    """Rows and targets of a version with the labels and boxes of `items`, by number of the row.
+
+    Rows that were excluded for review are back in use.
+    """
+    annotated = sorted({name for item in items.values() for name in item.labels})
+    if any(item.boxes is not None for item in items.values()):
+        annotated.append("boxes")
+    columns = {name: version.rows[name].to_list() for name in (*annotated, "status", "reason")}
+    changed, back = 0, 0
+    for row, item in items.items():
+        before = [columns[name][row] for name in annotated]
+        for name, label in item.labels.items():
+            columns[name][row] = label
+        if item.boxes is not None:
+            columns["boxes"][row] = [box.as_row() for box in item.boxes]
+        changed += before != [columns[name][row] for name in annotated]
+        if columns["status"][row] == EXCLUDED and str(columns["reason"][row]).startswith("review "):
+            columns["status"][row], columns["reason"][row] = OK, None
+            back += 1
+    schema = version.rows.schema
+    rows = version.rows.with_columns(pl.Series(name, values, schema[name]) for name, values in columns.items())
+    return rows, manifest.derive_targets(rows, version.targets), Relabelled(len(items), changed, back)
+
+
+def mark_reviewed(rows: pl.DataFrame, places: Sequence[int], reviewer: str, time: str) -> pl.DataFrame:
+    """Rows of which some, by number, were reviewed by somebody at a time."""
+    is_reviewed = pl.int_range(pl.len()).is_in(list(places))
+    for name, value in ((REVIEWER, reviewer), (REVIEWED, time)):
+        before = pl.col(name) if name in rows.columns else pl.lit(None, pl.String)
+        rows = rows.with_columns(pl.when(is_reviewed).then(pl.lit(value)).otherwise(before).alias(name))
+    return rows
+
+
+def check_known(version: Version, listing: ImportListing, *, new_classes: bool) -> None:
+    """Check the targets and classes of a list of corrections.
 
     Raises:
         InputError: the dataset lacks a target or class of the list, and new ones are not allowed.
     """
-    names = sorted({name for item in listing.items for name in item.labels})
     if new_classes:
-        return names
-    for name in names:
+        return
+    for name in sorted({name for item in listing.items for name in item.labels}):
         target = version.target(name)
         for item in listing.items if target.kind != "value" else ():
             labels = item.labels.get(name, [])
@@ -108,7 +130,6 @@ def check_known(version: Version, listing: ImportListing, *, new_classes: bool) 
                         if near
                         else "To add a class: --new-classes.",
                     )
-    return names
 
 
 def _places(version: Version, items: Sequence[Item]) -> list[int]:

@@ -12,8 +12,6 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 Hashes = NDArray[np.uint64]
 Indices = NDArray[np.int64]
@@ -440,6 +438,9 @@ def _without(edges: Edges, items: Indices) -> Edges:
 
 
 def _components(first: Indices, second: Indices, count: int) -> tuple[int, Indices]:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
     groups, labels = connected_components(graph, directed=False)
     return int(groups), labels.astype(np.int64)
@@ -447,6 +448,9 @@ def _components(first: Indices, second: Indices, count: int) -> tuple[int, Indic
 
 def _spanning(ours: Indices, theirs: Indices, distance: Indices) -> Indices:
     """Which edges make a minimum spanning forest of the groups they join: int64 places, sorted."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
     roots, at = np.unique(np.concatenate([ours, theirs]), return_inverse=True)
     low, high = np.sort(at.reshape(2, -1), axis=0)
     key = low * len(roots) + high

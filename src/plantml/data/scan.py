@@ -2,12 +2,12 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.fft import dct
 
 from plantml import imaging
 from plantml.imaging import ImageError
@@ -21,7 +21,14 @@ _GRID = 64
 _DARK, _WHITE = 16, 250
 """Grey levels below the first count as black; levels from the second on count as white."""
 
-_DCT = dct(np.eye(32, dtype=np.float32), axis=0, norm="ortho")[:8]
+
+@cache
+def _dct() -> NDArray[np.float32]:
+    """The first rows of the discrete cosine transform of 32 numbers, [8, 32]."""
+    from scipy.fft import dct
+
+    rows: NDArray[np.float32] = dct(np.eye(32, dtype=np.float32), axis=0, norm="ortho")[:8]
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +138,7 @@ def phash(grey: NDArray[np.float32]) -> int:
     perceptual image hash functions", who takes their median in place of zero). Signs make the hash of a flipped
     or rotated photo a permutation of the photo's own: see `near_duplicates.variant`.
     """
-    bits = (_DCT @ grey @ _DCT.T).ravel() > 0
+    bits = (_dct() @ grey @ _dct().T).ravel() > 0
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 

@@ -12,9 +12,9 @@ from plantml.errors import InputError, StoppedError, StorageError, UsageError
 from plantml.registry import ledger
 from plantml.retrain import consistency, data_steps, manual_commands, model_steps, report, rounds, triggers
 from plantml.retrain.config import RetrainConfig
-from plantml.retrain.lease import Lease, LeaseStop
 from plantml.retrain.rounds import Result, Round, Work
 from plantml.settings import Machine
+from plantml.storage.lease import Lease, LeaseStop
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Users and their API keys: what `/v1/users`, the page and `plantml serve users` do with them."""
 
+import contextlib
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 from sqlalchemy import delete, select, update
@@ -47,13 +48,13 @@ class Accounts:
         return user
 
     def add_first(self) -> str | None:
-        """If there are no users, add an administrator `FIRST_USER`: the password, which is not kept; else `None`."""
-        if self.users():
+        """If there is no administrator, add `FIRST_USER`: the password, which is not kept; else `None`."""
+        if any(ADMIN in user.roles or user.name == FIRST_USER for user in self.users()):
             return None
         password = secrets.token_urlsafe(16)
         kept = passwords.hashed(password)
         with self._database.exclusive_session() as session:  # of servers that start at once, one adds it
-            if session.scalar(select(User.id).limit(1)) is not None:
+            if session.scalar(select(User).where(User.name == FIRST_USER)) is not None:
                 return None
             session.add(User(name=FIRST_USER, password=kept, roles=[ADMIN]))
             audit.note(session, COMMAND_LINE, "user.add", FIRST_USER, {"roles": [ADMIN]})
@@ -77,9 +78,8 @@ class Accounts:
             RequestError: 409, it is the last administrator.
         """
         with self._database.exclusive_session() as session:
-            session.delete(_user(session, name))
-            session.flush()
-            _check_admins(session)
+            with _keeping_an_admin(session):
+                session.delete(_user(session, name))
             audit.note(session, by, "user.remove", name)
 
     def set_roles(self, name: str, roles: Iterable[str], *, by: Caller = COMMAND_LINE) -> User:
@@ -91,10 +91,9 @@ class Accounts:
             RequestError: 409, it is the last administrator.
         """
         with self._database.exclusive_session() as session:
-            user = _user(session, name)
-            user.roles = _checked_roles(roles)
-            session.flush()
-            _check_admins(session)
+            with _keeping_an_admin(session):
+                user = _user(session, name)
+                user.roles = _checked_roles(roles)
             audit.note(session, by, "user.set-roles", name, {"roles": user.roles})
         return user
 
@@ -106,10 +105,9 @@ class Accounts:
             RequestError: 409, it is the last administrator.
         """
         with self._database.exclusive_session() as session:
-            user = _user(session, name)
-            user.disabled = disabled
-            session.flush()
-            _check_admins(session)
+            with _keeping_an_admin(session):
+                user = _user(session, name)
+                user.disabled = disabled
             if disabled:
                 end_logins(session, user)
             audit.note(session, by, "user.disable" if disabled else "user.enable", name)
@@ -209,13 +207,20 @@ def _user(session: Session, name: str) -> User:
     return user
 
 
-def _check_admins(session: Session) -> None:
-    """Raise `RequestError` 409, which undoes the transaction, unless there is an administrator."""
-    enabled = session.scalars(select(User).where(User.disabled.is_(False)))
-    if not any(ADMIN in user.roles for user in enabled):
+@contextlib.contextmanager
+def _keeping_an_admin(session: Session) -> Iterator[None]:
+    """Raise `RequestError` 409, which undoes the transaction, if a change takes the last administrator away."""
+    before = _has_admin(session)
+    yield
+    session.flush()
+    if before and not _has_admin(session):
         raise RequestError(
             409, "That is the last administrator", "nobody could manage users", "Make another user admin first."
         )
+
+
+def _has_admin(session: Session) -> bool:
+    return any(ADMIN in user.roles for user in session.scalars(select(User).where(User.disabled.is_(False))))
 
 
 def _checked_name(name: str) -> str:

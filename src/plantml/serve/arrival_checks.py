@@ -87,11 +87,14 @@ def checked_labels(
 
 
 def flags_of(photo: Scan, labels: Labels, version: Version) -> list[Flag]:
-    """What is known of a photo in a version: copies of it, and labels that contradict those of its copies."""
+    """What is known of a photo in a version: copies of it, and labels that contradict those of its copies.
+
+    Copies are named by their id: a file's name often is a label, which not everybody may see.
+    """
     same = version.rows.filter(pl.col("image_id") == photo.image_id)
     if same.is_empty():
         return _near(photo, version)
-    flags = [Flag(EXACT, f"the dataset has it as {same['name'][0]}", image_id=photo.image_id)]
+    flags = [Flag(EXACT, "the dataset has the same photo", image_id=photo.image_id)]
     for name, label in labels.items():
         others = [other for other in same[name].to_list() if other is not None] if name in same.columns else []
         flags += [
@@ -122,8 +125,7 @@ def _near(photo: Scan, version: Version) -> list[Flag]:
     nearest = int(distances.argmin())
     if distances[nearest] > DISTANCE:
         return []
-    name, image_id = rows.select("name", "image_id").row(nearest)
-    return [Flag(NEAR, f"the dataset has one much like it: {name}", image_id=image_id)]
+    return [Flag(NEAR, "the dataset has a photo much like it", image_id=rows["image_id"][nearest])]
 
 
 def _checked(target: Target, label: Any) -> Any:

@@ -49,4 +49,4 @@ class ServeConfig(Config):
         90 * 86_400.0, "How long predictions are kept for their users.", metavar="TIME", shown="90d"
     )
     advice: str | None = option(None, "Texts by target and label, shown with predictions.", metavar="YAML")
-    poll: Annotated[Duration, Field(description="seconds between two looks at the registry")] = 2.0
+    poll: Annotated[Duration, Field(description="polling interval of the registry, in seconds")] = 2.0

@@ -1,7 +1,7 @@
 """Photos that callers contribute to a dataset: kept apart until a reviewer accepts them.
 
     STATE/contributions/DATASET/
-      photos/ab/<sha256>.jpg   the bytes, written before the event that tells of them
+      photos/ab/<sha256>.jpg   the bytes, written before the event that tells of them, until the dataset has them
       events/000001.json       what was sent, accepted and rejected, in order (see `event_log`)
 
 What waits is a fold over the events, so that any number of servers may share the folder. An answer comes after its
@@ -22,13 +22,13 @@ import polars as pl
 
 from plantml import imaging, storage
 from plantml.concurrency import silent
-from plantml.data import importing, manifest, photos, versions
+from plantml.data import editing, importing, manifest, photos, versions
 from plantml.data.importers import Item
 from plantml.data.ingest import Bringer
 from plantml.data.manifest import Version
-from plantml.errors import DamagedError, NotFoundError
+from plantml.errors import InputError, NotFoundError
 from plantml.serve import arrival_checks, audit
-from plantml.serve.arrival_checks import Flag, LabelError, Labels
+from plantml.serve.arrival_checks import CONFLICT, EXACT, Flag, LabelError, Labels
 from plantml.serve.caller import Caller
 from plantml.serve.database import Database
 from plantml.serve.datasets import MEDIA_TYPES, Datasets, Photo, thumbnail
@@ -67,6 +67,7 @@ class Contribution:
         state: `waiting`, `accepting` (an acceptance began), `accepted`, `rejected`, or `replaced` by the same
             contributor with other labels.
         reviewer: who decided; empty before that.
+        decided: when, ISO 8601 in UTC; empty before that.
         why: it was rejected.
         version: of the dataset that has it; 0 before that.
     """
@@ -84,6 +85,7 @@ class Contribution:
     sent: str = ""
     state: State = "waiting"
     reviewer: str = ""
+    decided: str = ""
     why: str = ""
     version: int = 0
 
@@ -160,6 +162,7 @@ class Contributions:
             RequestError: 503, too many photos wait.
         """
         version = self._datasets.head(dataset)
+        others = [each for each in self.all(dataset) if each.is_open and each.contributor != caller.name]
         outcomes: list[Outcome] = []
         for file, of_file in zip(files, labels, strict=True):
             if isinstance(file, Refused):
@@ -171,7 +174,7 @@ class Contributions:
                 outcomes.append(Outcome(file.name, "refused", code=error.what, why=error.why))
                 continue
             draft = _drafted(dataset, caller, file, checked, flags)
-            flags = arrival_checks.flags_of(file.scan, checked, version)
+            flags = arrival_checks.flags_of(file.scan, checked, version) + _flags_of_others(draft, others)
             if arrival_checks.adds_nothing(file.scan, checked, version):
                 outcomes.append(Outcome(file.name, "duplicate", replace(draft, state="accepted"), why=flags[0].why))
                 continue
@@ -195,7 +198,10 @@ class Contributions:
 
     def photo(self, contribution: Contribution, side: int | None = None) -> Photo:
         """The photo of a contribution; see `Datasets.photo`."""
-        data = photos.read(contribution.image_id, self._photo_url(contribution), cache=None)
+        try:
+            data = photos.read(contribution.image_id, self._photo_url(contribution), cache=None)
+        except NotFoundError:  # it was accepted, and the dataset has it
+            return self._datasets.photo(contribution.dataset, contribution.image_id, side)
         return Photo(data, MEDIA_TYPES[contribution.format]) if side is None else thumbnail(data, side)
 
     def accept(self, ids: Sequence[str], reviewer: Caller) -> list[Accepted]:
@@ -206,7 +212,7 @@ class Contributions:
         Raises:
             NotFoundError: there is no such contribution.
             RequestError: 409, one is rejected or replaced.
-            DamagedError: the bytes of one have changed; nothing is added.
+            InputError: the bytes of one are damaged, or the dataset cannot have its labels any more; nothing is added.
         """
         return [self._accept(dataset, wanted, reviewer) for dataset, wanted in self._by_dataset(ids).items()]
 
@@ -282,14 +288,22 @@ class Contributions:
         if claimed is None:
             return Accepted(dataset, max(each.version for each in self.find(ids)), ids)
         contributions = self.find(claimed.content["ids"])
-        number = self._add(dataset, contributions, reviewer.name, claimed.number)
+        try:
+            number = self._add(dataset, contributions, claimed)
+        except InputError:  # nothing was committed, so that they may be rejected
+            release = {"act": "release", "user": reviewer.name, "ids": claimed.content["ids"]}
+            self._append(dataset, lambda _: release)
+            raise
         decision = {"ids": claimed.content["ids"], "version": number}
         self._append(dataset, lambda _: {"act": "accept", "user": reviewer.name, **decision})
         audit.note(self._database, reviewer, "contribution.accept", dataset, decision)
+        # Those of rejected ones stay: somebody may be sending the same bytes, and rely on them, this very moment.
+        for url in {self._photo_url(each) for each in contributions}:
+            storage.remove(url)
         return Accepted(dataset, number, ids)
 
-    def _add(self, dataset: str, contributions: Sequence[Contribution], reviewer: str, claim: int) -> int:
-        """Commit contributions to their dataset; returns the number of the version that has them."""
+    def _add(self, dataset: str, contributions: Sequence[Contribution], claim: Event) -> int:
+        """Commit claimed contributions to their dataset; returns the number of the version that has them."""
         url = self._datasets.url(dataset)
         versions.check_place(url)
         head = self._datasets.head(dataset)
@@ -297,23 +311,31 @@ class Contributions:
         by_image = {each.image_id: each for each in reversed(contributions)}
         new = [self._item(each) for image_id, each in by_image.items() if image_id not in have]
         # Notes of their own for each claim: another server may be accepting other photos.
-        source = f"{SOURCE}/{claim}"
+        source = f"{SOURCE}/{claim.number}"
         bringer = Bringer(source, url, reference=False, threads=self._threads, stored=have)
         targets = _targets_of(contributions, head.targets)
         fresh = importing.labelled(source, new, targets).drop("_source_reason")
         fresh = fresh.join(bringer.bring(new, silent), on="name", how="left")
-        if damaged := fresh.filter(pl.col("status") != manifest.OK)["reason"].to_list():
-            raise DamagedError("A contribution is damaged", damaged[0], "Reject it, or restore it from a backup.")
+        is_sent = (pl.col("status") == manifest.OK) & pl.col("image_id").is_in(list(by_image))
+        if damaged := fresh.filter(~is_sent)["name"].to_list():
+            why = f"{damaged[0]} is not what was sent"
+            raise InputError("A contribution is damaged", why, "Reject it, or restore it from a backup.")
         fresh = fresh.with_columns(source=pl.format(f"{SOURCE}/{{}}", "meta_contributor")) if new else fresh
 
         def add(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...], None]:
             before = set(version.rows["image_id"])
             rows, targets_now = importing.with_new_rows(version, fresh, targets)
             known = [each for each in contributions if each.image_id in before]
-            return *_relabelled(rows, manifest.union(targets_now, targets), known), None
+            rows, targets_now = _relabelled(rows, manifest.union(targets_now, targets), known)
+            for decision in {(each.reviewer, each.decided) for each in contributions}:
+                labelled = [
+                    each.image_id for each in contributions if each.labels and (each.reviewer, each.decided) == decision
+                ]
+                rows = editing.mark_reviewed(rows, rows["image_id"].is_in(labelled).arg_true().to_list(), *decision)
+            return rows, targets_now, None
 
         parameters = {
-            "reviewer": reviewer,
+            "reviewer": claim.content["user"],
             "photos": len(contributions),
             "contributors": sorted({each.contributor for each in contributions}),
         }
@@ -357,6 +379,20 @@ def _rejection(
     return {"act": "reject", "user": reviewer, "ids": [each.id for each in todo], "why": why} if todo else None
 
 
+def _flags_of_others(draft: Contribution, others: Sequence[Contribution]) -> list[Flag]:
+    """What a reviewer should know of contributions of the same bytes by others, which wait, too."""
+    same = [each for each in others if each.image_id == draft.image_id]
+    contradictions = {
+        name: Flag(CONFLICT, f"{name} is {each.labels[name]} in another contribution", target=name)
+        for each in same
+        for name, label in draft.labels.items()
+        if each.labels.get(name, label) != label
+    }
+    if not same:
+        return []
+    return [Flag(EXACT, "somebody else has sent the same photo", image_id=draft.image_id), *contradictions.values()]
+
+
 def _as_event(contribution: Contribution) -> dict[str, Any]:
     kept = ("id", "name", "image_id", "format", "width", "height", "labels")
     content = asdict(contribution)
@@ -381,20 +417,26 @@ def _folded(dataset: str, events: Sequence[Event]) -> dict[str, Contribution]:
                         dataset=dataset, contributor=content["user"], sent=event.time, **{**each, "flags": flags}
                     )
                     open_of[key] = each["id"]
-            case "claim":
-                _decide(known, content, state="accepting")
+            case "claim":  # one that is repeated after a crash changes nothing of the first
+                decision: dict[str, Any] = {"reviewer": content["user"], "decided": event.time}
+                waiting = [each for each in content["ids"] if known[each].state == "waiting"]
+                _change(known, waiting, state="accepting", **decision)
+            case "release":
+                begun = [each for each in content["ids"] if known[each].state == "accepting"]
+                _change(known, begun, state="waiting", reviewer="", decided="")
             case "accept":
-                _decide(known, content, state="accepted", version=content["version"])
+                _change(known, content["ids"], state="accepted", version=content["version"])
             case "reject":
-                _decide(known, content, state="rejected", why=content["why"])
+                decision = {"reviewer": content["user"], "decided": event.time, "why": content["why"]}
+                _change(known, content["ids"], state="rejected", **decision)
             case other:
                 raise event.damaged(f"it has the unknown act {other!r}")
     return known
 
 
-def _decide(known: dict[str, Contribution], content: Mapping[str, Any], **changes: Any) -> None:
-    for each in content["ids"]:
-        known[each] = replace(known[each], reviewer=content["user"], **changes)
+def _change(known: dict[str, Contribution], ids: Iterable[str], **changes: Any) -> None:
+    for each in ids:
+        known[each] = replace(known[each], **changes)
 
 
 def _settled(outcome: Outcome, known: Mapping[str, Contribution]) -> Outcome:
@@ -427,16 +469,15 @@ def _relabelled(
     rows: pl.DataFrame, targets: Sequence[Target], contributions: Sequence[Contribution]
 ) -> tuple[pl.DataFrame, tuple[Target, ...]]:
     """Rows in which photos have the labels of contributions of the same bytes, whoever brought them."""
-    if not contributions:
-        return rows, tuple(targets)
     labels: dict[str, dict[str, Any]] = {}
     for each in contributions:
         labels.setdefault(each.image_id, {}).update(each.labels)
-    rows = manifest.conform(rows, targets)
-    places = [(place, labels[image_id]) for place, image_id in enumerate(rows["image_id"]) if image_id in labels]
-    columns = {target.name: rows[target.name].to_list() for target in targets}
-    for place, of_photo in places:
-        for name, label in of_photo.items():
-            columns[name][place] = label
-    rows = rows.with_columns(pl.Series(name, values, rows.schema[name]) for name, values in columns.items())
-    return rows, manifest.derive_targets(rows, targets)
+    if not labels:
+        return rows, tuple(targets)
+    version = Version("", 0, manifest.conform(rows, targets), tuple(targets))
+    items = {
+        place: Item("", "", labels=labels[image_id])
+        for place, image_id in enumerate(rows["image_id"])
+        if image_id in labels
+    }
+    return editing.corrected(version, items)[:2]

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import jwt
 from anyio import CapacityLimiter
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from plantml.serve import audit, passwords
@@ -22,6 +22,23 @@ ACCESS_TIME, LOGIN_TIME = timedelta(minutes=15), timedelta(days=14)
 _KEY_USE = timedelta(minutes=1)
 """How exactly it is known when a key was last used; else every request would write."""
 _ALGORITHM = "HS256"
+
+# What every request asks, built once: that takes longer than running it.
+_OF_LOGIN = (
+    select(User).join(Login).where(
+        Login.family == bindparam("family"), Login.ended.is_(None), Login.replaced.is_(None), User.disabled.is_(False)
+    )
+)  # fmt: skip
+_OF_COOKIE = (
+    select(User, Login).join(Login).where(
+        Login.digest == bindparam("digest"), Login.ended.is_(None), Login.replaced.is_(None), User.disabled.is_(False)
+    )
+)  # fmt: skip
+_OF_KEY = (
+    select(User, ApiKey).join(ApiKey).where(
+        ApiKey.digest == bindparam("digest"), ApiKey.revoked.is_(None), User.disabled.is_(False)
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -143,11 +160,10 @@ class Credentials:
     def of_cookie(self, secret: str, address: str = "") -> Caller:
         """The caller of the page's cookie. Raises `RequestError` 401."""
         with self._database.session() as session:
-            login = session.scalar(select(Login).where(Login.digest == digest(secret)))
-            user = None if login is None else session.get(User, login.user_id)
-        if login is None or user is None or login.ended or login.replaced or login.expires < now() or user.disabled:
+            row = session.execute(_OF_COOKIE, {"digest": digest(secret)}).first()
+        if row is None or row.Login.expires < now():
             raise unauthorized("the session has ended")
-        return _caller(user, "cookie", login.family, address)
+        return _caller(row.User, "cookie", row.Login.family, address)
 
     def csrf_token(self, caller: Caller) -> str:
         """What a form of the page must send, so that no other site can (an HMAC of the sign-in)."""
@@ -185,21 +201,17 @@ class Credentials:
         if not claims:
             raise unauthorized("the token is not valid, or has expired")
         with self._database.session() as session:  # so that a sign-out or another role counts at once
-            user = session.scalar(
-                select(User).join(Login).where(
-                    Login.family == claims["sid"], Login.ended.is_(None), Login.replaced.is_(None)
-                )
-            )  # fmt: skip
-        if user is None or user.disabled:
+            user = session.scalar(_OF_LOGIN, {"family": claims["sid"]})
+        if user is None:
             raise unauthorized("the sign-in has ended")
         return _caller(user, "token", claims["sid"], address)
 
     def _of_key(self, secret: str, address: str) -> Caller:
         with self._database.session() as session:
-            key = session.scalar(select(ApiKey).where(ApiKey.digest == digest(secret)))
-            user = None if key is None else session.get(User, key.user_id)
-            if key is None or user is None or key.revoked or user.disabled or (key.expires and key.expires < now()):
+            row = session.execute(_OF_KEY, {"digest": digest(secret)}).first()
+            if row is None or (row.ApiKey.expires is not None and row.ApiKey.expires < now()):
                 raise unauthorized("the API key is not valid, or has expired")
+            user, key = row.User, row.ApiKey
             if key.used is None or now() - key.used > _KEY_USE:
                 key.used = now()
         if key.roles is None:

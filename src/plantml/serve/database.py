@@ -7,14 +7,15 @@ SQLite in WAL mode by default, PostgreSQL by URL. Photos, datasets, jobs and mod
 import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, String, TypeDecorator, create_engine, event, text, update
-from sqlalchemy.engine import Dialect, Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import JSON, DateTime, ForeignKey, String, TypeDecorator, create_engine, event, make_url, text, update
+from sqlalchemy.engine import URL, Dialect, Engine
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
-from plantml.errors import StorageError
+from plantml.errors import InputError, MissingExtraError, StorageError
 from plantml.serve import migrations
 
 
@@ -129,6 +130,9 @@ class Secret(Base):
 
 
 TOKENS = "tokens"
+"""Name of the key that signs tokens."""
+_LIBPQ = {"connect_timeout": 5, "tcp_user_timeout": 15_000, "keepalives_idle": 15}
+"""Seconds, milliseconds and seconds: a database behind a network that is away fails soon. The URL's own come first."""
 
 
 class Database:
@@ -138,6 +142,8 @@ class Database:
         url: as SQLAlchemy takes it: `sqlite:///path`, `postgresql+psycopg://…`.
 
     Raises:
+        InputError: the URL cannot be read, or the database belongs to a newer version.
+        MissingExtraError: its driver is not installed.
         StorageError: it cannot be reached.
     """
 
@@ -190,9 +196,33 @@ class Database:
 
 
 def _engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            return _sqlite_engine(parsed)
+        limits = {**_LIBPQ, **parsed.query} if parsed.get_backend_name() == "postgresql" else {}
         # A connection that the database dropped is noticed before it is used, and replaced.
-        return create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=32, pool_timeout=10)
+        return create_engine(
+            parsed, connect_args=limits, pool_pre_ping=True, pool_size=8, max_overflow=32, pool_timeout=10
+        )
+    except ImportError as error:
+        raise MissingExtraError("The database's driver is not installed", str(error), extra="postgresql") from error
+    except (ArgumentError, ValueError) as error:
+        hint = "Write it like postgresql+psycopg://user@host/name or sqlite:////folder/serve.db."
+        raise InputError("The URL of the database cannot be read", str(error), hint) from error
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    if url.database and url.database != ":memory:":
+        # For its owner alone: it holds hashes of passwords, and the key that signs tokens.
+        file = Path(url.database)
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file.touch(mode=0o600)
+        except OSError as error:
+            raise StorageError(
+                f"The database {file} cannot be created", error.strerror or str(error), "Choose a writable folder."
+            ) from error
     engine = create_engine(url, connect_args={"timeout": 30})
 
     @event.listens_for(engine, "connect")

@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,21 +26,22 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _HSTS = "max-age=31536000"
-_PROBES = {"/healthz", "/readyz"}
+_PROBES = {"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
 """Asked for by address, whatever the server's name."""
 
 
-class SecurityHeaders:
-    """ASGI middleware: adds the headers that a response lacks, and refuses requests for other hosts.
+class Guard:
+    """ASGI middleware: adds the headers that a response lacks; refuses requests for other hosts, or with too much.
 
     Args:
         app: the application.
         hosts: names that it answers to; `None` for any. Else a page elsewhere could reach a server on loopback by a
             name of its own that points there (DNS rebinding).
+        largest: most bytes that a request may announce; Starlette counts those that come unannounced.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Collection[str] | None) -> None:
-        self._app, self._hosts = app, hosts
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str] | None, largest: int) -> None:
+        self._app, self._hosts, self._largest = app, hosts, largest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -58,16 +60,21 @@ class SecurityHeaders:
                     headers.setdefault("Strict-Transport-Security", _HSTS)
             await send(message)
 
-        name = _host_name(Headers(scope=scope).get("host", ""))
-        if self._hosts is None or name in self._hosts or scope["path"] in _PROBES:
-            await self._app(scope, receive, send_with_headers)
-        else:
-            refusal = problem(400, "This server has another name", f"it is not {name}", "See --trusted-host.")
-            await refusal(scope, receive, send_with_headers)
+        refusal = self._refusal(scope)
+        await (self._app if refusal is None else refusal)(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope) -> ASGIApp | None:
+        headers = Headers(scope=scope)
+        name, size = _host_name(headers.get("host", "")), headers.get("content-length", "")
+        if not (self._hosts is None or name in self._hosts or scope["path"] in _PROBES):
+            return problem(400, "This server has another name", f"it is not {name}", "See --trusted-host.")
+        if size.isdecimal() and int(size) > self._largest:
+            return problem(413, "The request is too large", f"at most {self._largest} bytes", "Send several requests.")
+        return None
 
 
 def add_middleware(app: FastAPI, config: ServeConfig) -> None:
-    """Add the headers, and CORS for the origins of the settings."""
+    """Add the headers, the bound of bodies, and CORS for the origins of the settings."""
     if config.origin:
         # Without credentials: a page elsewhere sends a token, never this server's cookie.
         app.add_middleware(
@@ -77,7 +84,8 @@ def add_middleware(app: FastAPI, config: ServeConfig) -> None:
             allow_headers=["Authorization", "Content-Type", "Accept"],
             expose_headers=["Retry-After"],
         )
-    app.add_middleware(SecurityHeaders, hosts=trusted_hosts(config))
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=config.max_upload)
+    app.add_middleware(Guard, hosts=trusted_hosts(config), largest=config.max_upload)
 
 
 def trusted_hosts(config: ServeConfig) -> frozenset[str] | None:

@@ -13,7 +13,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+
+from fastapi import Request
 
 from plantml.serve.problems import RequestError, busy
 
@@ -48,13 +50,19 @@ class InferenceQueue:
         batch: most items of one call.
         capacity: most items that wait; more are refused.
         note_wait: called with the seconds that each item has waited.
+        note_refusal: called with `full` or `deadline` for each refusal.
     """
 
     def __init__(
-        self, threads: int, batch: int, capacity: int, note_wait: Callable[[float], None] = lambda _: None
+        self,
+        threads: int,
+        batch: int,
+        capacity: int,
+        note_wait: Callable[[float], None] = lambda _: None,
+        note_refusal: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.capacity = capacity
-        self._batch, self._note_wait = batch, note_wait
+        self._batch, self._note_wait, self._note_refusal = batch, note_wait, note_refusal
         self._waiting: deque[_Waiting] = deque()
         self._size = 0
         self._changed = threading.Condition()
@@ -72,7 +80,7 @@ class InferenceQueue:
         if self._has_ended:
             raise busy("it is shutting down")
         if len(self._waiting) >= self.capacity or self._size >= _MOST_BYTES:
-            raise busy(f"{len(self._waiting)} photos wait already")
+            self._refuse()
 
     async def compute(self, work: Work[A, B], items: Sequence[tuple[A, int]], seconds: float) -> list[B]:
         """The results for some items, in order.
@@ -92,6 +100,7 @@ class InferenceQueue:
                 results: list[B] = await asyncio.gather(*(asyncio.wrap_future(each.future) for each in waiting))
                 return results
         except TimeoutError:
+            self._note_refusal("deadline")
             why = f"the photos were not predicted within {seconds:g} s"
             raise DeadlineError(503, "The server is busy", why, "Try again later, with fewer photos.") from None
         finally:
@@ -110,11 +119,15 @@ class InferenceQueue:
         with self._changed:
             self.check()
             if len(self._waiting) + len(waiting) > self.capacity:
-                raise busy(f"{len(self._waiting)} photos wait already")
+                self._refuse()
             self._waiting += waiting
             self._size += sum(each.size for each in waiting)
             self._changed.notify(len(waiting))
         return waiting
+
+    def _refuse(self) -> NoReturn:
+        self._note_refusal("full")
+        raise busy(f"{len(self._waiting)} photos wait already")
 
     def _discard(self, unwanted: Sequence[_Waiting]) -> None:
         """Forget items of a request that nobody waits for, so that others get their places."""
@@ -195,3 +208,9 @@ async def cancelled_with(gone: Callable[[], Any]) -> AsyncIterator[None]:
     finally:
         watcher.remove_done_callback(cancel)
         watcher.cancel()
+
+
+async def gone(request: Request) -> None:
+    """Return when the client of a request, whose body was read, has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

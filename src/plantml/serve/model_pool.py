@@ -9,12 +9,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+import numpy as np
+from fastapi.concurrency import run_in_threadpool
+from numpy.typing import NDArray
+
 from plantml import storage
-from plantml.detect.config import DetectConfig
-from plantml.detect.detect import build_pipeline
 from plantml.errors import InputError, NotFoundError, PlantmlError, StorageError, UsageError
+from plantml.imaging import Pixels
 from plantml.model.pipeline import Pipeline
 from plantml.registry import inspection, ledger, operations, references
+from plantml.registry.ledger import Ledger
 from plantml.serve.caller import Caller
 from plantml.serve.config import ServeConfig
 from plantml.serve.visibility import narrowed
@@ -58,6 +62,11 @@ class OpenModel:
             self._views[visible] = narrowed(self.pipeline, visible)
         return self._views[visible]
 
+    def outputs(self, photos: Sequence[Pixels]) -> list[dict[str, NDArray[np.float32]]]:
+        """What the network itself gives for each photo, uint8 [H, W, 3] at its input size."""
+        batch = self.pipeline.runtime.run(np.stack(photos))
+        return [{name: values[row] for name, values in batch.items()} for row in range(len(photos))]
+
 
 @dataclass(eq=False)
 class _Alias:
@@ -100,6 +109,26 @@ class ModelPool:
         number = int(version) if version.isdecimal() else self._followed(name, version)
         return self._opened(name, number)
 
+    async def find(self, ref: str | None = None) -> OpenModel:
+        """The same for the event loop: a model that is at hand costs no thread."""
+        model = self._at_hand(ref)
+        return await run_in_threadpool(self.get, ref) if model is None else model
+
+    def _at_hand(self, ref: str | None) -> OpenModel | None:
+        """The model if nothing has to be looked up or opened; `None` else."""
+        if not (ref or self._config.model or self._only):
+            return None
+        key = self.resolve(ref)
+        with self._lock:
+            alias = self._aliases.get(key)
+            if alias is None or time.monotonic() - alias.looked > self._config.poll:
+                return None
+            future = self._open.get((key[0], alias.number))
+            if future is None or not future.done() or future.exception():
+                return None
+            self._open.move_to_end((key[0], alias.number))
+        return future.result()
+
     def resolve(self, ref: str | None) -> tuple[str, str]:
         """Name and version (number or alias) that a reference means."""
         name, _, version = (ref or "").partition("@")
@@ -121,6 +150,10 @@ class ModelPool:
         except NotFoundError:
             names = []
         return self.get().ref if self._config.model or len(names) == 1 else ""
+
+    def numbers(self, name: str) -> list[int]:
+        """The versions of a model. Raises `NotFoundError`."""
+        return sorted(self._state(self.resolve(name)[0]).entries)
 
     def opened(self) -> Sequence[OpenModel]:
         """The models that are open now."""
@@ -187,13 +220,17 @@ class ModelPool:
 
     def _number(self, name: str, version: str) -> int:
         """The number of a version. Raises `NotFoundError` if there is none."""
-        state = ledger.History(storage.join(self._registry, name)).ledger()
-        if not state.events:
-            raise NotFoundError(f"There is no model {name}", "", _LIST)
+        state = self._state(name)
         try:
             return state.entry(version).number
         except InputError as error:
             raise NotFoundError(f"{name} has no version {version}", state.summary(), _LIST) from error
+
+    def _state(self, name: str) -> Ledger:
+        state = ledger.History(storage.join(self._registry, name)).ledger()
+        if not state.events:
+            raise NotFoundError(f"There is no model {name}", "", _LIST)
+        return state
 
     def _opened(self, name: str, number: int) -> OpenModel:
         """A version, opened once by whoever asks first; the others wait for it."""
@@ -219,10 +256,11 @@ class ModelPool:
     def _load(self, name: str, number: int) -> OpenModel:
         self._number(name, str(number))
         ref = f"{storage.join(self._registry, name)}@{number}"
+        threads = self._config.threads or self._machine.threads
         try:
-            bundle, runtime = references.open_model(ref, cache=self._machine.cache())
+            pipeline = references.open_pipeline(
+                ref, cache=self._machine.cache(), threads=threads, batch=self._config.batch
+            )
         except InputError as error:
             raise StorageError(f"{name}@{number} cannot be opened", str(error), error.hint) from error
-        threads = self._config.threads or self._machine.threads
-        pipeline = build_pipeline(bundle, runtime, DetectConfig(batch=self._config.batch), threads)
         return OpenModel(name, number, pipeline)

@@ -4,27 +4,27 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from plantml.data import photos as dataset_photos
-from plantml.data import versions
-from plantml.data.manifest import Version
 from plantml.detect import advice as advice_texts
 from plantml.detect.advice import Advice
 from plantml.errors import InputError, NotFoundError, PlantmlError, RefusedError, StorageError, UsageError
 from plantml.model.pipeline import Pipeline, Prediction
-from plantml.serve import datasets, fetching, history
+from plantml.serve import fetching
 from plantml.serve.caller import Caller
 from plantml.serve.config import ServeConfig
 from plantml.serve.database import Database
+from plantml.serve.datasets import Datasets
+from plantml.serve.history import History
 from plantml.serve.inference import InferenceQueue
 from plantml.serve.model_pool import OpenModel
 from plantml.serve.problems import RequestError, busy
 from plantml.serve.similar_photos import SimilarPhotos, nearest
+from plantml.serve.telemetry import Metrics
 from plantml.settings import Machine
 
 Photo = tuple[str, bytes | PlantmlError]
@@ -49,14 +49,26 @@ class Predictor:
         machine: network access and cache.
         queue: in front of the models.
         database: keeps the history.
+        sets: datasets whose photos can be named.
+        metrics: count photos.
     """
 
-    def __init__(self, config: ServeConfig, machine: Machine, queue: InferenceQueue, database: Database) -> None:
-        self._config, self._machine, self._queue, self._database = config, machine, queue, database
+    def __init__(
+        self,
+        config: ServeConfig,
+        machine: Machine,
+        *,
+        queue: InferenceQueue,
+        database: Database,
+        sets: Datasets,
+        metrics: Metrics,
+    ) -> None:
+        self._config, self._machine, self._queue = config, machine, queue
+        self._datasets, self._metrics = sets, metrics
+        self._history = History(database, config.history)
         self._similar = SimilarPhotos(config, machine)
         # A pool of its own: however slow other people's servers are, requests without URLs do not wait for them.
         self._fetching = ThreadPoolExecutor(8, thread_name_prefix="fetch")
-        self._version = lru_cache(maxsize=4)(lambda url, number: versions.load(f"{url}@{number}"))
 
     async def gather(self, urls: Sequence[str], items: Sequence[str], until: float) -> list[Photo]:
         """The photos at URLs, then those of datasets, in order.
@@ -125,14 +137,25 @@ class Predictor:
                 if texts is not None:
                     record["advice"] = texts.of(record)
                 records.append(record)
-            history.note(self._database, caller, model.ref, records, self._config.history)
             return records
 
-        return await run_in_threadpool(finish)
+        records = finish() if similar is None else await run_in_threadpool(finish)
+        self._metrics.note_records(records)
+        await self._history.add(caller, model.ref, records)
+        return records
+
+    def can_compare(self, model: OpenModel) -> bool:
+        """True if similar photos can be shown at once; else they are looked at in the background, if there are any."""
+        try:
+            embedded = self._similar.of_model(model)
+        except PlantmlError:
+            return False
+        return embedded.done() and embedded.exception() is None
 
     def close(self) -> None:
         """End the threads."""
         self._fetching.shutdown(cancel_futures=True)
+        self._history.close()
         self._similar.close()
 
     def _fetch(self, url: str, limit: int) -> bytes | PlantmlError:
@@ -153,10 +176,10 @@ class Predictor:
     def _item(self, item: str) -> tuple[str, str]:
         """Image id and URL of `DATASET@7/NAME`."""
         ref, _, name = item.partition("/")
-        dataset, _, at = ref.partition("@")
-        url = datasets.url_of(self._config, dataset)
         try:
-            version: Version = self._version(*versions.find(f"{url}@{at}" if at else url))
+            version = self._datasets.load(ref)
+        except NotFoundError:
+            raise
         except InputError as error:
             raise NotFoundError(f"There is no version {ref!r:.80}", error.why, "Leave the version out.") from error
         rows = version.usable()

@@ -85,9 +85,11 @@ def problem(
     *,
     code: int = Exit.USAGE,
     headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
     """A response with a problem document; `code` is the exit code that the command line would end with."""
     content = {"type": "about:blank", "title": what, "status": status, "detail": why, "hint": hint, "code": int(code)}
+    content |= more or {}
     return JSONResponse(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
@@ -98,13 +100,18 @@ def status_of(error: PlantmlError) -> int:
     return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
 
 
-async def _answer_error(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, PlantmlError)
+def answer_error(error: PlantmlError, more: Mapping[str, Any] | None = None) -> JSONResponse:
+    """The response to an error; `more` are further members of its document."""
     status = status_of(error)
     headers = error.headers if isinstance(error, RequestError) else {}
     if status == 503 and "Retry-After" not in headers:
         headers = {**headers, "Retry-After": _RETRY_AFTER}
-    return problem(status, error.what, error.why, error.hint, code=error.exit_code, headers=headers)
+    return problem(status, error.what, error.why, error.hint, code=error.exit_code, headers=headers, more=more)
+
+
+async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, PlantmlError)
+    return answer_error(error)
 
 
 async def _answer_validation(_: Request, error: Exception) -> JSONResponse:

@@ -1,12 +1,13 @@
 """What all requests share: the settings, the database, the models. No globals: it hangs on the application."""
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from plantml import storage
-from plantml.errors import UsageError
+from plantml.errors import PlantmlError, StorageError, UsageError
 from plantml.serve.accounts import Accounts
 from plantml.serve.config import ServeConfig
 from plantml.serve.contributions import Contributions
@@ -14,8 +15,11 @@ from plantml.serve.credentials import Credentials
 from plantml.serve.database import Database
 from plantml.serve.datasets import Datasets
 from plantml.serve.inference import InferenceQueue
+from plantml.serve.jobs import Jobs
 from plantml.serve.model_pool import ModelPool
 from plantml.serve.predictions import Predictor
+from plantml.serve.review import Reviews
+from plantml.serve.telemetry import Metrics
 from plantml.serve.uploads import UploadChecks
 from plantml.settings import Machine
 
@@ -33,10 +37,14 @@ class Service:
         credentials: checks secrets: passwords, tokens, keys and cookies.
         models: open models.
         queue: in front of them.
+        metrics: of requests and photos.
         predictor: what `POST /v1/predict` does.
         datasets: that are shown, added to, and trained on.
         uploads: checks files that callers send.
         contributions: photos that wait for a reviewer.
+        reviews: photos that a person should look at.
+        jobs: trainings.
+        stopping: set when the server shuts down, so that answers without an end find one.
     """
 
     registry: str
@@ -47,16 +55,31 @@ class Service:
     credentials: Credentials
     models: ModelPool
     queue: InferenceQueue
+    metrics: Metrics
     predictor: Predictor
     datasets: Datasets
     uploads: UploadChecks
     contributions: Contributions
+    reviews: Reviews
+    jobs: Jobs
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def check(self) -> str:
+        """The default model, see `ModelPool.check`. Raises `StorageError` unless everything that is needed answers."""
+        self.database.check()
+        try:
+            return self.models.check()
+        except StorageError:
+            raise
+        except PlantmlError as error:
+            raise StorageError("The default model cannot be opened", str(error), error.hint) from error
 
     def close(self) -> None:
         """Finish what waits, then release models and connections."""
         self.queue.close()
         self.predictor.close()
         self.uploads.close()
+        self.reviews.close()
         self.models.close()
         self.database.close()
 
@@ -72,7 +95,9 @@ def open_service(registry: str, config: ServeConfig, machine: Machine) -> Servic
     registry = storage.absolute(registry)
     models = ModelPool(registry, config, machine)
     threads = config.threads or machine.threads
-    queue = InferenceQueue(threads, config.batch, config.queue)
+    metrics = Metrics()
+    queue = InferenceQueue(threads, config.batch, config.queue, metrics.note_wait, metrics.note_refusal)
+    metrics.watch(queue.__len__, models.opened)
     datasets = Datasets(config, machine)
     return Service(
         registry=registry,
@@ -83,10 +108,13 @@ def open_service(registry: str, config: ServeConfig, machine: Machine) -> Servic
         credentials=Credentials(database),
         models=models,
         queue=queue,
-        predictor=Predictor(config, machine, queue, database),
+        metrics=metrics,
+        predictor=Predictor(config, machine, queue=queue, database=database, sets=datasets, metrics=metrics),
         datasets=datasets,
         uploads=UploadChecks(threads, config.max_photos),
         contributions=Contributions(config.state, datasets, database, threads),
+        reviews=Reviews(datasets, database, machine),
+        jobs=Jobs(config.state),
     )
 
 
@@ -98,12 +126,10 @@ def database_url(config: ServeConfig) -> str:
         raise UsageError(
             f"The state {config.state} is remote", "SQLite needs a local disk", "Name a database: --database URL"
         )
-    folder = storage.local_path(config.state)
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder / 'serve.db'}"
+    return f"sqlite:///{storage.local_path(config.state) / 'serve.db'}"
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 

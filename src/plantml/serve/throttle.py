@@ -1,7 +1,7 @@
 """How often a sign-in may fail.
 
-Counted in the memory of each server: in the database, every guess would cost a write, and `n` servers only allow `n`
-times as many guesses.
+Counted in the memory of each server: a guess that is refused costs the database nothing, and `n` servers only allow
+`n` times as many.
 """
 
 import ipaddress

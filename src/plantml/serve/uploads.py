@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import io
 import threading
 import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from fastapi import UploadFile
 
@@ -33,13 +35,19 @@ class Upload:
 
     Attributes:
         name: of the file, for people: never a path.
-        data: the bytes.
+        file: the bytes; those of a large file of a request are on the disk.
         scan: what they are.
     """
 
     name: str
-    data: bytes
+    file: BinaryIO
     scan: Scan
+
+    @property
+    def data(self) -> bytes:
+        """The bytes."""
+        self.file.seek(0)
+        return self.file.read()
 
 
 @dataclass(frozen=True)
@@ -83,12 +91,17 @@ class UploadChecks:
         loop = asyncio.get_running_loop()
         checks = []
         for file in files:
-            name, data = display_name(file.filename or ""), await file.read(MAX_PHOTO + 1)
-            checks.append(loop.run_in_executor(self._pool, self.check_one, name, data))
+            name = display_name(file.filename or "")
+            checks.append(loop.run_in_executor(self._pool, self._check_file, name, file.file))
         return list(await asyncio.gather(*checks))
 
     def check_one(self, name: str, data: bytes) -> Upload | Refused:
         """What one file is: by its bytes alone, whatever its name and its type claim. Blocks."""
+        return self._check_file(name, io.BytesIO(data))
+
+    def _check_file(self, name: str, file: BinaryIO) -> Upload | Refused:
+        file.seek(0)
+        data = file.read(MAX_PHOTO + 1)
         if len(data) > MAX_PHOTO:
             return Refused(name, "too-many-bytes", f"a photo has at most {MAX_PHOTO // 2**20} MiB")
         try:
@@ -103,7 +116,7 @@ class UploadChecks:
         if scanned.reason:
             code, _, why = scanned.reason.partition(": ")
             return Refused(name, code, why)
-        return Upload(name, data, scanned)
+        return Upload(name, file, scanned)
 
     def close(self) -> None:
         """End the threads."""

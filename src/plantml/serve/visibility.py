@@ -1,14 +1,17 @@
 """What a caller may see: a target's predictions need the role of its name, in every form."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
+from plantml import storage
 from plantml.model.bundle import Bundle
+from plantml.model.contract import Contract
 from plantml.model.pipeline import Pipeline
 from plantml.model.runtimes import TwoStageRuntime
 from plantml.serve.caller import Caller
+from plantml.serve.problems import RequestError
 
 
 def narrowed(pipeline: Pipeline, visible: AbstractSet[str]) -> Pipeline:
@@ -64,3 +67,41 @@ def _targets_of(record: Mapping[str, Any]) -> set[str]:
 
 def _without(answers: Mapping[str, Any], hidden: AbstractSet[str]) -> dict[str, Any]:
     return {name: answer for name, answer in answers.items() if name not in hidden}
+
+
+def visible_metrics(metrics: Mapping[str, float], caller: Caller) -> dict[str, float]:
+    """Metrics such as `disease.macro_f1` of the targets that a caller may see; those over all targets need all."""
+    targets = {_target_of_metric(name) for name in metrics} - {""}
+    visible = {name for name in targets if caller.may(name)}
+    if visible == targets:
+        visible = {*targets, ""}
+    return {name: value for name, value in metrics.items() if _target_of_metric(name) in visible}
+
+
+def visible_contract(contract: Contract, caller: Caller) -> dict[str, Any]:
+    """A contract as JSON with what it says of the targets that a caller may see, and where its dataset is left out."""
+    content = contract.as_json()
+    hidden = {target.name for target in contract.targets if not caller.may(target.name)}
+    content["targets"] = [target for target in content["targets"] if target["name"] not in hidden]
+    for key in ("temperatures", "biases", "thresholds", "acceptance"):
+        if key in content:
+            content[key] = _without(content[key], hidden)
+    if hidden:
+        content.pop("combinations", None)
+    content["metrics"] = visible_metrics(content["metrics"], caller)
+    content["dataset"]["url"] = storage.basename(content["dataset"]["url"])
+    return content
+
+
+def _target_of_metric(name: str) -> str:
+    """`disease` of `disease.f1[rust]`; empty for a metric over all targets, or of boxes."""
+    target, dot, _ = name.partition("[")[0].partition(".")
+    return target if dot and target != "boxes" else ""
+
+
+def check_sees_all(targets: Iterable[str], caller: Caller, what: str) -> None:
+    """Raise `RequestError` 403 if a text or picture is of targets that a caller may not see."""
+    hidden = sorted(name for name in set(targets) if not caller.may(name))
+    if hidden:
+        why = f"{what} is of targets that need a role"
+        raise RequestError(403, "This is not allowed", why, "Ask an administrator for the roles of all targets.")

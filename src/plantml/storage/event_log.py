@@ -11,6 +11,7 @@ is judged by all that came before it: two machines never act past each other.
 """
 
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -52,6 +53,7 @@ class Event:
 _FOLDERS = 64
 _kept: dict[str, list[tuple[str, Event]]] = {}
 """Events of the last folders that were read, with the stamps of their files."""
+_keeping = threading.Lock()
 
 Decide = Callable[[Sequence[Event]], Mapping[str, Any] | None]
 """From all events so far to the content of the next one; `None` if there is nothing to do, an error if it may not be.
@@ -89,7 +91,8 @@ class Events:
                 _RESTORE,
             )
         # A folder that was put in the place of another one has the same numbers, and other stamps.
-        kept = [pair for pair in _kept.pop(self.url, ()) if stamps.get(pair[1].number) == pair[0]]
+        with _keeping:
+            kept = [pair for pair in _kept.get(self.url, ()) if stamps.get(pair[1].number) == pair[0]]
         known = {event.number: event for _, event in kept}
         urls = [self._file(number) for number in range(1, len(stamps) + 1) if number not in known]
         for url, data in storage.read_many(urls):
@@ -98,9 +101,11 @@ class Events:
             event = _parse(url, data)
             known[event.number] = event
         events = [known[number] for number in range(1, len(stamps) + 1)]
-        _kept[self.url] = [(stamps[event.number], event) for event in events]
-        while len(_kept) > _FOLDERS:
-            _kept.pop(next(iter(_kept)), None)
+        with _keeping:
+            _kept.pop(self.url, None)  # the last one that was read is the last to go
+            _kept[self.url] = [(stamps[event.number], event) for event in events]
+            while len(_kept) > _FOLDERS:
+                del _kept[next(iter(_kept))]
         self._last = len(events)
         return events
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from plantml import storage
@@ -200,6 +199,8 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the run against other processes on this machine. Raises `InputError` if one trains in it."""
+        from filelock import FileLock, Timeout  # of [train]; a server without it reads runs
+
         storage.make_folder(self._locks)
         lock = FileLock(self._locks / f"{self._name}.lock", timeout=0)
         try:

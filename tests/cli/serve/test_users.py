@@ -69,6 +69,13 @@ def test_errors_say_what_to_do(users, line, stdin, code, names) -> None:
     assert names in result.err
 
 
+def test_a_state_without_users_is_not_created_by_a_look(users, tmp_path) -> None:
+    result = users("list")
+    assert result.code == Exit.INPUT
+    assert "users add" in result.err
+    assert not (tmp_path / "state").exists()
+
+
 def test_the_settings_are_those_of_the_server(cli, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PLANTML_SERVE__STATE", str(tmp_path / "state"))
     cli("serve", "users", "add", "ada", "--no-password")

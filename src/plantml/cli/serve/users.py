@@ -8,7 +8,7 @@ import typer
 
 from plantml.cli.command import ConfigFile, command, group
 from plantml.cli.console import Console, Page
-from plantml.errors import UsageError
+from plantml.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from plantml.serve.accounts import Accounts
@@ -33,11 +33,12 @@ class Place:
     ] = None
     config_file: ConfigFile = None
 
-    def accounts(self) -> "Accounts":
-        """The users there."""
+    def accounts(self, *, is_new: bool = False) -> "Accounts":
+        """The users there; `is_new` allows that there is no database yet. Raises `NotFoundError`."""
         from plantml.extras import need_serve
 
         need_serve()
+        from plantml import storage
         from plantml.serve.accounts import Accounts
         from plantml.serve.config import ServeConfig
         from plantml.serve.database import Database
@@ -46,7 +47,14 @@ class Place:
 
         flags = {"state": self.state, "database": self.database}
         config = resolve(ServeConfig, "serve", flags=flags, file=self.config_file).value
-        return Accounts(Database(database_url(config)))
+        url = database_url(config)
+        if not is_new and config.database is None and not storage.exists(url.removeprefix("sqlite:///")):
+            raise NotFoundError(
+                f"There is no server with the state {config.state}",
+                "it has no database of users",
+                "Name its --state or --database, or add its first user: plantml serve users add NAME --roles admin",
+            )
+        return Accounts(Database(url))
 
 
 @command(
@@ -67,7 +75,7 @@ def add(
 
     Asks for the password, or reads it from the first line of standard input.
     """
-    accounts = place.accounts()
+    accounts = place.accounts(is_new=True)
     user = accounts.add(name, "" if no_password else _password(console), _split(roles))
 
     def show(page: Page) -> None:

@@ -14,9 +14,10 @@ from starlette.exceptions import HTTPException
 from plantml.about import __version__
 from plantml.errors import InputError, PlantmlError
 from plantml.serve.caller import Caller
-from plantml.serve.page import translations
+from plantml.serve.page import labels, translations
 from plantml.serve.page.translations import mark as _
 from plantml.serve.problems import RequestError, status_of
+from plantml.serve.service import Service
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -42,6 +43,7 @@ _HEADLINES: Mapping[int, str] = {
     429: _("Too many attempts. Wait a moment."),
     503: _("The server is busy or a storage is away. Try again in a moment."),
 }
+_PERCENT = _("%(number)s%%")
 _TARGETS: Mapping[str, str] = {
     "category": _("category"),
     "health": _("health"),
@@ -75,8 +77,12 @@ def language_of(request: Request) -> str:
 
 
 def csrf_token(request: Request) -> str:
-    """What a form must send back to prove that it is ours."""
-    return str(getattr(request.state, "csrf_token", ""))
+    """What a form must send back to prove that it is ours; "" for who is not signed in by a cookie."""
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is None or caller.via != "cookie":
+        return ""
+    service: Service = request.app.state.service
+    return service.credentials.csrf_token(caller)
 
 
 def is_fragment(request: Request) -> bool:
@@ -139,11 +145,13 @@ def _environment(language: str) -> "Environment":
     environment.install_gettext_translations(catalogue, newstyle=True)  # type: ignore[attr-defined]
     translate = catalogue.gettext
     environment.filters.update(
-        percent=lambda share: translate("%(number)s%%") % {"number": _percent(share)},
+        percent=lambda share: translate(_PERCENT) % {"number": _percent(share)},
         words=lambda label: str(label).replace("_", " "),
         target=lambda name: translate(_TARGETS[name]) if name in _TARGETS else str(name).replace("_", " "),
         translated=translate,
         when=_when,
+        duration=_duration,
+        label_texts=labels.of_record,
     )
     return environment
 
@@ -156,3 +164,10 @@ def _percent(share: float) -> str:
 def _when(time: datetime | str) -> str:
     """A time to the minute, in UTC."""
     return str(time if isinstance(time, str) else time.isoformat())[:16].replace("T", " ")
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as hours and minutes; below a minute, seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"

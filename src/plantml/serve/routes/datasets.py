@@ -91,6 +91,7 @@ class ContributionAnswer(BaseModel):
     sent: str
     state: State
     reviewer: str
+    decided: str
     why: str
     version: int = Field(description="Of the dataset that has it; 0 before that.")
 
@@ -303,6 +304,7 @@ def contribution_answer(each: Contribution, caller: Caller) -> ContributionAnswe
         sent=each.sent,
         state=each.state,
         reviewer=each.reviewer,
+        decided=each.decided,
         why=each.why,
         version=each.version,
     )

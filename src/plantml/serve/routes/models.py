@@ -1,31 +1,128 @@
-"""`/v1/models`: what is in the registry."""
+"""`/v1/models`: what is in the registry, and which version is in service."""
 
-from fastapi import APIRouter
-from pydantic import BaseModel
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from plantml import storage
-from plantml.registry import inspection, ledger
-from plantml.serve.access import CallerDep
+from fastapi import APIRouter, Depends, Path
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from plantml.registry.operations import GUARDED
+from plantml.serve import model_history
+from plantml.serve.access import CallerDep, require
+from plantml.serve.caller import Caller
+from plantml.serve.datasets import Photo
+from plantml.serve.model_history import HistoryEvent, ModelAnswer, ModelSummary, Moved, VersionAnswer
 from plantml.serve.problems import responses
+from plantml.serve.routes.datasets import photo_response
 from plantml.serve.service import ServiceDep
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
+Promoter = Annotated[Caller, Depends(require("promoter"))]
+Name = Annotated[str, Path(max_length=128, description="Name of the model.", examples=["leaf"])]
+Version = Annotated[str, Path(max_length=64, description="Number or alias.", examples=["3", "production"])]
+Alias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", examples=["production"])]
+Why = Annotated[str, Field(max_length=500, description="Reason, for the history.", examples=["Better on rust."])]
+
+_CARD: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The model card.", "content": {"text/markdown": {"schema": {"type": "string"}}}}
+}
+_PLOT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The picture.", "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+}
 
 
-class ModelSummary(BaseModel):
-    """A model of the registry."""
+class Promotion(BaseModel):
+    """Which version an alias shall point to, and why."""
 
-    name: str
-    versions: list[int]
-    aliases: dict[str, int]
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 3, "why": "Better on rust"}]})
+
+    version: int = Field(ge=1, le=10**9)
+    alias: Alias = GUARDED
+    why: Why = ""
+    evidence: dict[str, Any] | None = Field(
+        None, description="metrics.json of `plantml validate`; left out: that of the version's training."
+    )
+    expected: int | None = Field(
+        None, ge=0, le=10**9, description="Fail unless the alias points to this version; 0 for none."
+    )
+    force: bool = Field(default=False, description="Without evidence; for administrators, and with a reason.")
+
+
+class Rollback(BaseModel):
+    """Which alias shall point to its version before, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    alias: Alias = GUARDED
+    why: Why = ""
 
 
 @router.get("", summary="List the models.", responses=responses(401, 503))
-def list_models(service: ServiceDep, _: CallerDep) -> list[ModelSummary]:
+def list_models(service: ServiceDep, _: CallerDep) -> Sequence[ModelSummary]:
     """All models, their versions and aliases."""
-    summaries = []
-    for model in inspection.models(service.registry):
-        state = ledger.load(model.url)
-        name = storage.basename(state.url)
-        summaries.append(ModelSummary(name=name, versions=sorted(state.entries), aliases=dict(state.aliases)))
-    return summaries
+    return model_history.summaries(service)
+
+
+@router.get("/{name}", summary="A model and its versions.", responses=responses(401, 404, 422, 503))
+def show_model(service: ServiceDep, caller: CallerDep, name: Name) -> ModelAnswer:
+    """Versions with their metrics, the newest first, and since when each alias points to its version."""
+    return model_history.describe(service, caller, name)
+
+
+@router.get("/{name}/versions/{version}", summary="A version of a model.", responses=responses(401, 404, 422, 503))
+def show_version(service: ServiceDep, caller: CallerDep, name: Name, version: Version) -> VersionAnswer:
+    """Its contract, metrics, settings and origin."""
+    return model_history.describe_version(service, caller, name, version)
+
+
+@router.get(
+    "/{name}/versions/{version}/card",
+    summary="The card of a model.",
+    response_class=Response,
+    responses={**responses(401, 403, 404, 422, 503), **_CARD},
+)
+def show_card(service: ServiceDep, caller: CallerDep, name: Name, version: Version) -> Response:
+    """Use, data, results and limits, as Markdown. Needs the roles of all targets."""
+    text = model_history.card(service, caller, name, version)
+    return Response(text, media_type="text/markdown; charset=utf-8", headers={"X-Content-Type-Options": "nosniff"})
+
+
+@router.get(
+    "/{name}/versions/{number}/plots/{file}",
+    summary="A picture of a training.",
+    response_class=Response,
+    responses={**responses(401, 403, 404, 422, 503), **_PLOT},
+)
+def show_plot(
+    service: ServiceDep,
+    caller: CallerDep,
+    name: Name,
+    number: Annotated[int, Path(ge=1, le=10**9, examples=[3])],
+    file: Annotated[str, Path(max_length=132, examples=["curves.png"])],
+) -> Response:
+    """Learning curves, confusion and calibration. Needs the roles of all targets."""
+    picture = model_history.plot(service, caller, name, number, file)
+    return photo_response(Photo(picture, "image/png"), f'"{hashlib.sha256(picture).hexdigest()[:32]}"')
+
+
+@router.get("/{name}/history", summary="The history of a model.", responses=responses(401, 404, 422, 503))
+def show_history(service: ServiceDep, caller: CallerDep, name: Name) -> Sequence[HistoryEvent]:
+    """Who added, promoted and rolled back what, and why; the newest first."""
+    return model_history.history(service, caller, name)
+
+
+@router.post("/{name}/promote", summary="Promote a version.", responses=responses(400, 401, 403, 404, 409, 422, 503))
+def promote(service: ServiceDep, caller: Promoter, name: Name, body: Promotion) -> Moved:
+    """`production` moves by evidence: a validation on all test photos, compared with the version in service.
+
+    A status 409 says why the evidence does not allow it.
+    """
+    return model_history.promote(service, caller, name, **dict(body))
+
+
+@router.post("/{name}/rollback", summary="Roll an alias back.", responses=responses(400, 401, 403, 404, 409, 422, 503))
+def roll_back(service: ServiceDep, caller: Promoter, name: Name, body: Rollback) -> Moved:
+    """Point an alias to the version that it pointed to before."""
+    return model_history.rollback(service, caller, name, alias=body.alias, why=body.why)

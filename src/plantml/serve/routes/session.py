@@ -103,7 +103,13 @@ def check_load(service: Service) -> None:
 
 
 def start_session(request: Request, response: Response, service: Service, caller: Caller) -> None:
-    """Give a response the cookie of a new session. Blocks."""
+    """Give a response the cookie of a new session. Blocks.
+
+    Raises:
+        RequestError: 403, the form is on another site, which would sign its visitor in as somebody else.
+    """
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        raise RequestError(403, "The form is on another site", "", "Sign in on this server's own page.")
     response.set_cookie(
         COOKIE,
         service.credentials.begin_session(caller),

@@ -16,6 +16,19 @@ from plantml.serve.service import ServiceDep
 
 router = APIRouter(prefix="/v1", tags=["users"])
 AdminDep = Annotated[Caller, Depends(require(ADMIN))]
+
+
+def _owner(caller: CallerDep, name: str) -> Caller:
+    """The caller, who must be the user of that name, or an administrator.
+
+    A key makes no other keys: it may be narrower than its user, and outlived by them.
+    """
+    if caller.may(ADMIN) or (caller.name == name and caller.via != "key"):
+        return caller
+    raise RequestError(403, "These are not your keys", "", "Sign in with your password, or ask an administrator.")
+
+
+OwnerDep = Annotated[Caller, Depends(_owner)]
 _ROLES = Field(description="roles, and names of targets that may be seen", examples=[["category", "contributor"]])
 _YEAR = 366 * 86_400
 Id = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -143,18 +156,16 @@ def set_roles(service: ServiceDep, caller: AdminDep, name: str, body: Roles) -> 
 
 
 @router.get("/users/{name}/keys", summary="List a user's API keys.", responses=responses(401, 403, 404, 503))
-def list_keys(service: ServiceDep, caller: CallerDep, name: str) -> list[KeyAnswer]:
+def list_keys(service: ServiceDep, _: OwnerDep, name: str) -> list[KeyAnswer]:
     """Your own keys; an administrator's view is wider."""
-    _check_own(caller, name)
     return [KeyAnswer.model_validate(key) for key in service.accounts.keys(name)]
 
 
 @router.post(
     "/users/{name}/keys", summary="Make an API key.", status_code=201, responses=responses(401, 403, 404, 422, 503)
 )
-def add_key(service: ServiceDep, caller: CallerDep, name: str, body: NewKey) -> NewKeyAnswer:
+def add_key(service: ServiceDep, caller: OwnerDep, name: str, body: NewKey) -> NewKeyAnswer:
     """Make a key for yourself; an administrator makes them for all. The secret is shown this once."""
-    _check_own(caller, name)
     key, secret = service.accounts.add_key(name, body.label, body.roles, body.expires_in, by=caller)
     return NewKeyAnswer(**KeyAnswer.model_validate(key).model_dump(), secret=secret)
 
@@ -165,9 +176,8 @@ def add_key(service: ServiceDep, caller: CallerDep, name: str, body: NewKey) -> 
     status_code=204,
     responses=responses(401, 403, 404, 422, 503),
 )
-def revoke_key(service: ServiceDep, caller: CallerDep, name: str, key_id: Id) -> None:
+def revoke_key(service: ServiceDep, caller: OwnerDep, name: str, key_id: Id) -> None:
     """The key is refused from the next request on."""
-    _check_own(caller, name)
     service.accounts.revoke_key(name, key_id, by=caller)
 
 
@@ -183,13 +193,3 @@ def read_audit(
     """The newest entries first."""
     rows = audit.entries(service.database, limit=limit, before=before, user=user, act=act)
     return [AuditAnswer.model_validate(row) for row in rows]
-
-
-def _check_own(caller: Caller, name: str) -> None:
-    """Raise `RequestError` 403 unless the keys are the caller's own, or the caller is an administrator.
-
-    A key makes no other keys: it may be narrower than its user, and outlived by them.
-    """
-    if caller.may(ADMIN) or (caller.name == name and caller.via != "key"):
-        return
-    raise RequestError(403, "These are not your keys", "", "Sign in with your password, or ask an administrator.")

@@ -1,7 +1,9 @@
-"""Ask: photos in, answers out, each with its doubt."""
+"""Ask: photos in, answers out, each with its doubt; and the corrections of people who know better."""
 
 import base64
 import io
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -9,17 +11,23 @@ from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 
 from plantml import imaging
-from plantml.imaging.formats import ImageError
+from plantml.imaging import ImageError
+from plantml.model.pipeline import Pipeline
+from plantml.serve import history
 from plantml.serve.access import CallerDep
 from plantml.serve.page.rendering import PageRoute, render
 from plantml.serve.page.screens import catalogues
+from plantml.serve.predictions import Photo, Wishes, visible_view
 from plantml.serve.problems import RequestError
-from plantml.serve.routes import predict as predicting
-from plantml.serve.service import ServiceDep
+from plantml.serve.service import Service, ServiceDep
+from plantml.serve.visibility import visible_record
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 _SIDE = 680
 """Pixels of the longer side of a photo in its answer: 340 on a screen with two pixels each."""
+
+_SIMILAR = 5
+_PER_PAGE = 50
 
 
 @dataclass(frozen=True)
@@ -27,14 +35,14 @@ class Answer:
     """A record as the page shows it.
 
     Attributes:
-        name: of the photo.
-        url: where it came from, if it was not sent as a file.
+        name: of the photo, or its URL.
+        is_file: true if the browser has sent it, and can send it again.
         picture: a small copy as a URL that holds it; `None` if it cannot be read.
         record: with the targets that the caller may see.
     """
 
     name: str
-    url: str | None
+    is_file: bool
     picture: str | None
     record: dict[str, Any]
 
@@ -46,30 +54,64 @@ def show(request: Request, service: ServiceDep, _: CallerDep) -> Response:
 
 
 @router.post("/ask")
-async def ask(  # noqa: PLR0917 - fields of a form
+async def ask(
+    *,
     request: Request,
     service: ServiceDep,
     caller: CallerDep,
-    files: Annotated[list[UploadFile], File()] = [],  # noqa: B006 - FastAPI copies it
-    url: Annotated[str, Form()] = "",
-    model: Annotated[str, Form()] = "",
+    files: Annotated[list[UploadFile], File(default_factory=list)],
+    url: Annotated[str, Form(max_length=2048)] = "",
+    model: Annotated[str, Form(max_length=256)] = "",
 ) -> Response:
     """One answer per photo."""
-    photos = [(file.filename or "", await file.read()) for file in files if file.filename]
+    chosen = [file for file in files if file.filename]
+    _check_number(len(chosen) + bool(url), service)
+    service.queue.check()
+    opened = await run_in_threadpool(service.models.get, model or None)
+    view = visible_view(opened, caller)
+    until = time.monotonic() + service.config.deadline
+    photos: list[Photo] = [(file.filename or "", await file.read()) for file in chosen]
+    photos += await service.predictor.gather([url] if url else [], [], until)
+    is_comparable = await run_in_threadpool(service.predictor.can_compare, opened)
+    wishes = Wishes(model=None, similar=_SIMILAR if is_comparable else 0, advice=_has_advice(service, opened.pipeline))
+    records = await service.predictor.predict(opened, caller, photos, wishes, until)
+    pictures = await run_in_threadpool(_pictures, photos)
+    answers = [
+        Answer(name, index < len(chosen), picture, record)
+        for index, ((name, _), picture, record) in enumerate(zip(photos, pictures, records, strict=True))
+    ]
+    offered = await run_in_threadpool(catalogues.label_form, service, caller)
+    form = {dataset: targets for dataset, targets in offered.items() if targets}
+    contract = view.bundle.contract
+    return render(request, "answers.html", answers=answers, model=opened.ref, form=form, thresholds=contract.thresholds)
+
+
+@router.get("/history")
+def show_history(request: Request, service: ServiceDep, caller: CallerDep, before: int | None = None) -> Response:
+    """What the caller was told before, as far as their roles still allow it."""
+    entries = history.entries(service.database, caller, _PER_PAGE, before, service.config.history)
+    rows = [(entry, visible_record(entry.record, caller)) for entry in entries]
+    older = entries[-1].id if len(entries) == _PER_PAGE else None
+    return render(request, "history.html", rows=rows, older=older)
+
+
+def _check_number(photos: int, service: Service) -> None:
+    most = min(service.config.max_photos, service.config.queue)
     if not photos:
         raise RequestError(422, "There is no photo", "", "Choose a file, or give the address of a photo.")
-    for file in files:
-        await file.seek(0)
-    predictions = await predicting.predict(service, caller, [file for file in files if file.filename], model or None)
-    pictures = await run_in_threadpool(lambda: [picture(data) for _, data in photos])
-    answers = [
-        Answer(name, None, small, record)
-        for (name, _), small, record in zip(photos, pictures, predictions.records, strict=True)
-    ]
-    return render(request, "answers.html", answers=answers, model=predictions.model)
+    if photos > most:
+        raise RequestError(413, "Too many photos", f"{photos} of at most {most}", "Send fewer at a time.")
 
 
-def picture(data: bytes) -> str | None:
+def _has_advice(service: Service, pipeline: Pipeline) -> bool:
+    return service.config.advice is not None and pipeline.bundle.contract.detection is None
+
+
+def _pictures(photos: Sequence[Photo]) -> list[str | None]:
+    return [_picture(data) if isinstance(data, bytes) else None for _, data in photos]
+
+
+def _picture(data: bytes) -> str | None:
     """A small copy of a photo as a `data:` URL; `None` if it cannot be read."""
     try:
         small = imaging.thumbnail(data, _SIDE)

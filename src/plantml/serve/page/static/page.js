@@ -26,3 +26,7 @@ document.addEventListener("submit", (event) => {
     event.stopImmediatePropagation();
   }
 }, true);
+
+// On a phone the menu is wider than the screen: show where one is. Scrolling into view would move the focus, too.
+const current = document.querySelector("header nav [aria-current]");
+if (current) current.parentElement.scrollLeft = current.offsetLeft - current.parentElement.clientWidth / 2;

@@ -1,4 +1,4 @@
-"""A lease on the work folder: one machine works, and another takes over if it stops renewing.
+"""A lease on a piece of work: one machine works, and another takes over if it stops renewing.
 
 The lease is a fold over events: the author of the last `take` or `renew` holds it until the time in that event.
 Clocks should differ by much less than the lease. If they do not, two machines may work at once, which is harmless:
@@ -107,7 +107,7 @@ class LeaseStop(Stop):
     def error(self, what: str, hint: str) -> StoppedError:
         """See `concurrency.Stop.error`."""
         if self.lost:
-            return StoppedError(what, "another machine took over", "The round continues there.")
+            return StoppedError(what, "another machine took over", "The work continues there.")
         return super().error(what, hint)
 
 

@@ -1,0 +1,195 @@
+"""A server of one model for benchmarks, and clients that cost little beside it."""
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from plantml.model import bundle as bundles
+from plantml.registry import operations, publishing
+from plantml.serve.accounts import Accounts
+from plantml.serve.config import ServeConfig
+from plantml.serve.database import Database
+from plantml.serve.service import database_url
+
+_BOUNDARY = "plantml-bench"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A `plantml serve` that is ready, or a server of others.
+
+    Attributes:
+        port: on this machine.
+        key: API key of a user with all roles.
+        process: its id.
+        seconds: from the start of the process until it was ready.
+        path: that takes photos.
+    """
+
+    port: int
+    key: str
+    process: int
+    seconds: float
+    path: str = "/v1/predict"
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection that stays open."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def predict(self, connection: http.client.HTTPConnection, body: bytes) -> None:
+        """Ask for a prediction. Raises `RuntimeError` for any other status than 200."""
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
+        connection.request("POST", self.path, body, headers)
+        response = connection.getresponse()
+        content = response.read()
+        if response.status != http.client.OK:
+            raise RuntimeError(f"{response.status}: {content[:500]!r}")
+
+
+@contextlib.contextmanager
+def registered(bundle: str, scratch: str) -> Iterator[tuple[str, str, str]]:
+    """URL of a registry with a bundle in production, of a state folder with a user, and the user's key."""
+    with TemporaryDirectory(dir=scratch) as folder:
+        registry, state = f"{folder}/models", f"{folder}/state"
+        publishing.add(bundle, f"{registry}/leaf")
+        operations.promote(f"{registry}/leaf", 1, operations.GUARDED, why="bench", force=True)
+        database = Database(database_url(ServeConfig(state=state)))
+        accounts = Accounts(database)
+        accounts.add("bench", "", ["admin"])
+        key = accounts.add_key("bench")[1]
+        database.close()
+        yield registry, state, key
+
+
+@contextlib.contextmanager
+def serving(bundle: str, scratch: str) -> Iterator[Server]:
+    """A server of a bundle, with the settings that a user gets."""
+    with registered(bundle, scratch) as (registry, state, key), start(registry, state, key) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def start(registry: str, state: str, key: str) -> Iterator[Server]:
+    """A server, from its start until it is ready."""
+    command = [sys.executable, "-m", "plantml", "serve", registry, "--state", state, "--port", "0", "--workers", "0"]
+    started = time.perf_counter()
+    with Path(state, "log").open("w+") as log, subprocess.Popen(command, stderr=log) as process:
+        try:
+            port = _port(process, Path(state, "log"))
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status != http.client.OK:
+                raise RuntimeError("the server is not ready")
+            yield Server(port, key, process.pid, time.perf_counter() - started)
+        finally:
+            process.terminate()
+
+
+def _port(process: subprocess.Popen[bytes], log: Path) -> int:
+    while process.poll() is None:
+        text = log.read_text()
+        if " on http://127.0.0.1:" in text:
+            return int(text.partition(" on http://127.0.0.1:")[2].partition(";")[0])
+        time.sleep(0.002)
+    raise RuntimeError(f"the server ended: {log.read_text()}")
+
+
+@contextlib.contextmanager
+def peer(name: str, python: str, model: str, scratch: str) -> Iterator[Server]:
+    """LitServe or BentoML with the network of a bundle, when it answers; see `bench/serve_peers.py`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    here = Path(__file__).parent
+    command = {
+        "litserve": [python, str(here / "serve_peers_lit.py"), str(port)],
+        "bentoml": [
+            str(Path(python).with_name("bentoml")), "serve", "serve_peers_bento:Plants", "--working-dir", str(here),
+            "--host", "127.0.0.1", "--port", str(port),
+        ],
+    }[name]  # fmt: skip
+    environment = {**os.environ, "PLANTS_MODEL": f"{model}/{bundles.ONNX}", "BENTOML_DO_NOT_TRACK": "True"}
+    started = time.perf_counter()
+    log = Path(scratch, f"{name}.log")
+    with (
+        log.open("w+") as out,
+        subprocess.Popen(command, stdout=out, stderr=out, env=environment, process_group=0) as process,
+    ):
+        try:
+            while True:
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                    connection.request("GET", {"litserve": "/health", "bentoml": "/readyz"}[name])
+                    if connection.getresponse().status == http.client.OK:
+                        break
+                if process.poll() is not None or time.perf_counter() - started > 180:
+                    raise RuntimeError(f"{name} did not start: {log.read_text()[-2000:]}")
+                time.sleep(0.1)
+            yield Server(port, "", process.pid, time.perf_counter() - started, "/predict")
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)  # it started others
+
+
+def family(process: int) -> list[int]:
+    """A process, on Linux, and those that it started, with theirs."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it just ended
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    members = [process]
+    for member in members:
+        members += [child for child, parent in parents.items() if parent == member]
+    return members
+
+
+def bodies(folder: str, field: str = "files") -> list[bytes]:
+    """A request for each photo of a folder, as the file of a form's field."""
+    made = []
+    for path in sorted(Path(folder).iterdir()):
+        named = f'name="{field}"; filename="{path.name}"'
+        head = f"--{_BOUNDARY}\r\nContent-Disposition: form-data; {named}\r\nContent-Type: image/jpeg\r\n\r\n"
+        made.append(head.encode() + path.read_bytes() + f"\r\n--{_BOUNDARY}--\r\n".encode())
+    return made
+
+
+def ask_all(server: Server, requests: Sequence[bytes], clients: int) -> int:
+    """Send all requests once, by so many clients at the same time, each with one photo at a time."""
+
+    def one(number: int) -> int:
+        connection = server.connect()
+        mine = requests[number::clients]
+        for body in mine:
+            server.predict(connection, body)
+        connection.close()
+        return len(mine)
+
+    with ThreadPoolExecutor(clients) as threads:
+        return sum(threads.map(one, range(clients)))
+
+
+def latencies(server: Server, requests: Sequence[bytes], rate: float, count: int) -> list[float]:
+    """Seconds from when a request was due until its answer was read, of `count` requests at an even rate."""
+    start_at = time.perf_counter()
+
+    def one(place: int, body: bytes) -> float:
+        due = start_at + place / rate
+        time.sleep(max(0.0, due - time.perf_counter()))
+        connection = server.connect()
+        server.predict(connection, body)
+        connection.close()
+        return time.perf_counter() - due
+
+    with ThreadPoolExecutor(32) as threads:
+        todo = enumerate(islice(cycle(requests), count))
+        return [each.result() for each in [threads.submit(one, *pair) for pair in todo]]

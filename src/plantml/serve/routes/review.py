@@ -1,0 +1,207 @@
+"""`/v1/review`: the photos that a person should look at next, and what they decide."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from plantml.data.boxes import Box
+from plantml.errors import NotFoundError
+from plantml.serve.access import require
+from plantml.serve.caller import Caller
+from plantml.serve.model_pool import OpenModel
+from plantml.serve.problems import RequestError, responses
+from plantml.serve.review import Decision, NewBox, Reason, Task
+from plantml.serve.routes.datasets import ContributionAnswer, contribution_answer
+from plantml.serve.service import Service, ServiceDep
+
+router = APIRouter(prefix="/v1", tags=["review"])
+Reviewer = Annotated[Caller, Depends(require("reviewer"))]
+_Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+_Length = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+
+
+class BoxAnswer(BaseModel):
+    """A box of the dataset."""
+
+    index: int
+    x: float
+    y: float
+    w: float
+    h: float
+    labels: dict[str, Any]
+
+
+class PredictedBox(BaseModel):
+    """A box of the model."""
+
+    x: float
+    y: float
+    w: float
+    h: float
+    score: float
+    labels: dict[str, Any]
+
+
+class ReviewTask(BaseModel):
+    """A photo to look at."""
+
+    name: str = Field(description="Empty for callers who may not see all labels: a file's name often is one.")
+    image_id: str
+    width: int
+    height: int
+    why: Reason
+    score: float | None
+    labels: dict[str, Any] = Field(description="That the photo has, of targets that the caller's roles allow.")
+    boxes: list[BoxAnswer] | None = Field(description="Null where nobody has drawn any.")
+    prediction: dict[str, Any] | None = Field(description="The record of the model.")
+    predicted_boxes: list[PredictedBox] | None
+
+
+class ReviewQueue(BaseModel):
+    """The photos to look at next."""
+
+    dataset: str
+    version: int
+    model: str | None = Field(description="Whose predictions these are; null where the registry has no model yet.")
+    state: Literal["ready", "computing"] = Field(description="While it is computing, more photos come later.")
+    done: int = Field(description="Photos that the model has predicted.")
+    total: int
+    photos: list[ReviewTask]
+    contributions: list[ContributionAnswer] = Field(description="That wait for a decision, the oldest first.")
+
+
+class BoxDecision(BaseModel):
+    """A box as the reviewer drew it, in pixels of the upright photo."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    x: _Coordinate
+    y: _Coordinate
+    w: _Length
+    h: _Length
+    labels: dict[str, str | float] = {}
+    index: int | None = Field(None, ge=0, description="Of the box that it was; needs version.")
+
+
+class ReviewDecision(BaseModel):
+    """What a reviewer says of a photo: labels, boxes, or that all is right."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"dataset": "leaves", "image_id": "0" * 64, "labels": {"disease": "rust"}, "version": 7}]
+        },
+    )
+
+    dataset: str
+    image_id: str = Field(pattern="^[0-9a-f]{64}$")
+    labels: dict[str, Any] = {}
+    boxes: list[BoxDecision] | None = Field(None, max_length=2000, description="All boxes of the photo.")
+    accept: bool = Field(
+        False, description="Labels and boxes are right, and so is the model's prediction of those that are missing."
+    )
+    model: str | None = Field(None, description="Whose prediction is accepted, as NAME@NUMBER.")
+    version: int | None = Field(None, ge=1, description="That the reviewer saw; 409 if the photo has changed since.")
+    why: str = Field("", max_length=500)
+    new_class: bool = Field(False, description="Allow classes that the dataset does not have.")
+
+
+class Reviewed(BaseModel):
+    """The version of the dataset that has the decision."""
+
+    dataset: str
+    version: int
+
+
+@router.get("/review", summary="Photos to look at next.", responses=responses(400, 401, 403, 404, 422, 503))
+def review_queue(
+    *,
+    service: ServiceDep,
+    caller: Reviewer,
+    dataset: Annotated[str | None, Query(description="Name; may be left out where there is one.")] = None,
+    model: Annotated[str | None, Query(description="NAME, NAME@ALIAS or NAME@NUMBER.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+) -> ReviewQueue:
+    """Photos without a label first, then those whose label the model doubts; and what contributors have sent.
+
+    Predictions are computed in the background: ask again while the state is computing.
+    """
+    name = dataset or _only_dataset(service)
+    waiting = [each for each in service.contributions.all(name) if each.is_open]
+    opened = _model(service, model)
+    queue = None if service.datasets.head(name).number == 0 else service.reviews.queue(name, opened, caller, limit)
+    return ReviewQueue(
+        dataset=name,
+        version=queue.version if queue else 0,
+        model=opened.ref if opened else None,
+        state="computing" if queue and queue.done < queue.total else "ready",
+        done=queue.done if queue else 0,
+        total=queue.total if queue else 0,
+        photos=[_task(task) for task in queue.tasks] if queue else [],
+        contributions=[contribution_answer(each, caller) for each in waiting[:limit]],
+    )
+
+
+@router.post("/review", summary="Accept or correct a photo.", responses=responses(400, 401, 403, 404, 409, 422, 503))
+def review(service: ServiceDep, caller: Reviewer, body: ReviewDecision) -> Reviewed:
+    """One new version of the dataset, in which the photo has what the reviewer says."""
+    if not (body.labels or body.accept or body.boxes is not None):
+        raise RequestError(422, "Nothing is decided", "there are no labels, no boxes, and no accept", "Send one.")
+    if body.version is None and any(box.index is not None for box in body.boxes or ()):
+        raise RequestError(422, "A box cannot be known", "its index needs the version", "Send the version, too.")
+    decision = Decision(
+        image_id=body.image_id,
+        labels=body.labels,
+        boxes=None
+        if body.boxes is None
+        else [NewBox(Box(box.x, box.y, box.w, box.h, box.labels), box.index) for box in body.boxes],
+        accept=body.accept,
+        seen=body.version,
+        why=body.why,
+        new_class=body.new_class,
+    )
+    model = service.models.get(body.model) if body.model else None
+    version = service.reviews.decide(body.dataset, decision, model, caller)
+    return Reviewed(dataset=body.dataset, version=version.number)
+
+
+def _only_dataset(service: Service) -> str:
+    names = service.datasets.names
+    if len(names) != 1:
+        raise RequestError(400, "No dataset is named", f"there are {', '.join(names) or 'none'}", "Add ?dataset=NAME.")
+    return names[0]
+
+
+def _model(service: Service, ref: str | None) -> OpenModel | None:
+    """The model that is asked for; none where the registry has none yet and none was asked for."""
+    try:
+        return service.models.get(ref)
+    except NotFoundError:
+        if ref is not None:
+            raise
+        return None
+
+
+def _task(task: Task) -> ReviewTask:
+    boxes = None
+    if task.boxes is not None:
+        boxes = [
+            BoxAnswer(index=index, x=box.x, y=box.y, w=box.w, h=box.h, labels=dict(box.labels))
+            for index, box in enumerate(task.boxes)
+        ]
+    predicted = None
+    if task.predicted_boxes is not None:
+        predicted = [PredictedBox.model_validate(box) for box in task.predicted_boxes]
+    return ReviewTask(
+        name=task.name,
+        image_id=task.image_id,
+        width=task.width,
+        height=task.height,
+        why=task.why,
+        score=task.score,
+        labels=dict(task.labels),
+        boxes=boxes,
+        prediction=None if task.prediction is None else dict(task.prediction),
+        predicted_boxes=predicted,
+    )
