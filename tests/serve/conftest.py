@@ -2,11 +2,15 @@
 
 import contextlib
 import shutil
+import socket
+import threading
+import time
 import uuid
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 from onnx import TensorProto, helper, numpy_helper
 from pwdlib import PasswordHash
@@ -117,6 +121,23 @@ def serving(registry, folder, **changes):
     with TestClient(create_app(service), base_url="http://localhost") as client:
         client.service = service
         yield client
+
+
+@contextmanager
+def listening(app, lifespan="off"):
+    """The URL of an application on a socket of this machine, with all that uvicorn adds and refuses."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan=lifespan))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive()
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.fixture

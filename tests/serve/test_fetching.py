@@ -25,8 +25,8 @@ class Internet:
         return Network(self.resolve, self.connect, lambda: self)
 
     def resolve(self, host, port):
-        found = self.hosts.get(host, [PUBLIC])
-        return found.pop(0) if found and isinstance(found[0], list) else found
+        addresses = self.hosts.get(host, [PUBLIC])
+        return addresses.pop(0) if addresses and isinstance(addresses[0], list) else addresses
 
     def connect(self, address, port, seconds):
         self.connected.append((address, port))

@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from plantml.errors import InputError, NotFoundError, StorageError
-from plantml.serve import jobs as joblib
-from plantml.serve.jobs import Jobs
+from plantml.serve.jobs import Jobs, check_line_id, lost_attempts, read_log, write_line
 from plantml.storage.event_log import Events
 from plantml.storage.segments import Segments
 
@@ -56,17 +55,17 @@ def test_each_lost_attempt_is_counted_and_a_pause_grows(tmp_path) -> None:
     jobs = Jobs(str(tmp_path))
     submit(jobs, "leaf")
     for lost in range(2):
-        assert joblib.lost_attempts(jobs.get(1)) == max(0, lost - 1)
+        assert lost_attempts(jobs.get(1)) == max(0, lost - 1)
         assert jobs.take(jobs.get(1), seconds=0.01) is not None
         time.sleep(0.02)
     with jobs.take(jobs.get(1)):
         pass  # given back, so it is not lost
-    assert joblib.lost_attempts(jobs.get(1)) == 2
+    assert lost_attempts(jobs.get(1)) == 2
     pauses = []
     for _ in range(2):
         jobs.retry(1, {"what": "away", "why": "", "next": "", "exit_code": 6})
         pauses.append(jobs.get(1).not_before - time.time())
-    assert (pauses[1] > 1.5 * pauses[0], joblib.lost_attempts(jobs.get(1))) == (True, 4)
+    assert (pauses[1] > 1.5 * pauses[0], lost_attempts(jobs.get(1))) == (True, 4)
     assert jobs.get(1).status == "waiting"
 
 
@@ -84,15 +83,15 @@ def test_a_log_is_read_on_from_any_line(tmp_path) -> None:
     url = str(tmp_path / "log")
     log = Segments(url, rows=3)
     for number in range(8):
-        joblib.write_line(log, f"line {number}")
+        write_line(log, f"line {number}")
     log.flush()
-    lines = list(joblib.read_log(url))
+    lines = list(read_log(url))
     assert [line.text for line in lines] == [f"line {number}" for number in range(8)]
     for index, line in enumerate(lines):
-        assert list(joblib.read_log(url, line.id)) == lines[index + 1 :]
+        assert list(read_log(url, line.id)) == lines[index + 1 :]
     (tmp_path / "log" / "000002.jsonl").write_bytes(b"x")
-    damaged = list(joblib.read_log(url))
+    damaged = list(read_log(url))
     assert (len(damaged), "is damaged" in damaged[3].text, damaged[4:]) == (6, True, lines[6:])
     for wrong in ("x", "1", "1.x", "-1.2", "1" * 40):
         with pytest.raises(InputError, match="no line of a log"):
-            joblib.check_line_id(wrong)
+            check_line_id(wrong)

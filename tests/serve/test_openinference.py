@@ -2,14 +2,10 @@
 
 import contextlib
 import json
-import socket
-import threading
-import time
 
 import numpy as np
 import pytest
-import uvicorn
-from tests.serve.conftest import TARGETS, sign_in
+from tests.serve.conftest import TARGETS, listening, sign_in
 from tests.serve.detectors import write_detector
 
 from plantml.registry import operations, publishing
@@ -154,27 +150,14 @@ def test_too_many_photos_and_a_full_queue_are_refused(client, pixels):
     assert answer.headers["Retry-After"]
 
 
-@contextlib.contextmanager
-def listening(app):
-    """The address of a real server."""
-    with socket.create_server(("127.0.0.1", 0)) as there:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
-        thread = threading.Thread(target=server.run, args=([there],))
-        thread.start()
-        try:
-            while not server.started:
-                time.sleep(0.01)
-            yield f"127.0.0.1:{there.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 def test_the_client_of_triton_understands_it(client, pixels, registry):
     triton = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
     headers = sign_in(client, "boss", "admin")
     expected = open_model(f"{registry}/leaf@1")[1].run(pixels)
-    with listening(client.app) as address, contextlib.closing(triton.InferenceServerClient(address)) as there:
+    with (
+        listening(client.app) as url,
+        contextlib.closing(triton.InferenceServerClient(url.removeprefix("http://"))) as there,
+    ):
         assert there.is_server_live()
         assert there.is_server_ready()
         assert there.is_model_ready("leaf", headers=headers)

@@ -16,20 +16,20 @@ from plantml.serve.database import Database
 
 
 def test_the_first_start_alone_shows_a_password_that_opens(monkeypatch, registry, tmp_path) -> None:
-    said, warned, answers = [], [], []
+    messages, warnings, answers = [], [], []
 
     def run(self, *_):
         with TestClient(self.config.app, base_url="http://localhost") as client:
-            password = re.search(r"password (\S+),", warned[0])[1]
+            password = re.search(r"password (\S+),", warnings[0])[1]
             answers.append(client.post("/v1/token", data={"username": FIRST_USER, "password": password}).status_code)
 
     monkeypatch.setattr(server._Server, "run", run)
     config = ServeConfig(state=str(tmp_path / "state"), port=0, workers=0)
     for _ in range(2):
-        server.serve(registry, config, settings.machine(), Listener(say=said.append, warn=warned.append))
+        server.serve(registry, config, settings.machine(), Listener(say=messages.append, warn=warnings.append))
     assert answers == [200, 200]
-    assert len(warned) == 1
-    assert not any("password" in text for text in said)
+    assert len(warnings) == 1
+    assert not any("password" in text for text in messages)
 
 
 def test_of_servers_that_start_at_once_one_adds_the_first_user(postgres_url) -> None:

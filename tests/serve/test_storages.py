@@ -60,7 +60,7 @@ def test_a_bucket_that_goes_away_is_a_503_and_comes_back_by_itself(s3_url, far, 
         return process
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    for name, value in server.IMPATIENT.items():
+    for name, value in server.FEW_RETRIES.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
     process = road()

@@ -8,8 +8,8 @@ from tests.serve.conftest import sign_in
 from plantml import storage
 from plantml.data.formats import list_source
 from plantml.data.importing import import_source
-from plantml.serve import jobs as joblib
 from plantml.serve import trainings
+from plantml.serve.jobs import write_line
 from plantml.serve.routes import trainings as routes
 from plantml.storage.segments import Segments
 
@@ -122,7 +122,7 @@ def test_a_log_is_followed_to_its_end_and_again_from_any_event(served, monkeypat
     job = served.service.jobs.get(1)
     log = Segments(job.log, rows=2)
     for number in range(5):
-        joblib.write_line(log, f"line {number}")
+        write_line(log, f"line {number}")
     log.flush()
     served.service.jobs.fail(1, {"what": "It failed", "why": "", "next": "", "exit_code": 3})
     answer = served.get("/v1/trainings/1/log", headers=ada)

@@ -136,7 +136,7 @@ def test_a_photo_that_is_something_else_too_is_served_as_a_photo_only(site, tail
 
 
 def test_bounds_of_a_request(start, leaves, photo, monkeypatch):
-    monkeypatch.setattr(uploads, "MAX_PHOTO", 20_000)
+    monkeypatch.setattr(uploads, "MAX_BYTES", 20_000)
     with start(dataset=(leaves,), max_photos=2, max_upload=100_000) as site:
         headers = sign_in(site, "lab", "contributor")
 

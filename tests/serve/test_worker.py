@@ -17,9 +17,8 @@ from plantml.data.formats import list_source
 from plantml.data.importing import import_source
 from plantml.errors import StoppedError
 from plantml.registry import ledger
-from plantml.serve import jobs as joblib
 from plantml.serve import worker as workers
-from plantml.serve.jobs import Jobs
+from plantml.serve.jobs import Jobs, lost_attempts, read_log
 from plantml.serve.subcommand import Subcommand
 from plantml.serve.worker import Worker
 from plantml.storage import lease as leases
@@ -112,7 +111,7 @@ class Place:
         return self.jobs.submit({**REQUEST, **changes}, "ada", self.dataset, most=10)
 
     def log(self, job):
-        return [line.text for line in joblib.read_log(job.log)]
+        return [line.text for line in read_log(job.log)]
 
     def versions(self):
         return ledger.load(f"{self.registry}/leaf")
@@ -188,7 +187,7 @@ Worker(Jobs(state), registry, {}, settings.machine(), Stop(), start=start).work(
     resumed = next(int(line.split()[-1]) for line in place.log(job) if line.startswith("step") and line[-1] != "0")
     assert 5 <= resumed < 200
     assert (place.jobs.get(1).status, list(place.versions().entries)) == ("done", [1])
-    assert joblib.lost_attempts(place.jobs.get(1)) == 1
+    assert lost_attempts(place.jobs.get(1)) == 1
 
 
 def test_who_dies_again_and_again_is_given_up(place, monkeypatch) -> None:
@@ -231,7 +230,7 @@ def test_a_stopped_worker_saves_its_training_for_the_next(place) -> None:
     job = place.submit()
     with pytest.raises(StoppedError, match="The worker stopped"):
         place.work(WhenSaved(job), partial(Subcommand, command=place.slow(10_000)))
-    assert (place.jobs.get(1).status, joblib.lost_attempts(job)) == ("waiting", 0)
+    assert (place.jobs.get(1).status, lost_attempts(job)) == ("waiting", 0)
     assert place.work() == 1
 
 

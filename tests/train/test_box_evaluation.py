@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from plantml.metrics.detection import DetectionStatistic
-from plantml.model.box_calibration import Found, scores_of
+from plantml.model.box_calibration import RawBoxes, scores_of
 from plantml.targets import Target
 from plantml.train.box_evaluation import Predicted, match
 from plantml.train.box_photos import BoxPhotos
@@ -29,7 +29,7 @@ def test_boxes_of_all_photos_are_matched_with_their_labels():
     truth = photos(boxes((0, 0, 10, 10), (50, 50, 10, 10)), boxes(), labels=[[1, 0], []])
     predicted = Predicted(
         np.array([1, 0]),
-        Found(
+        RawBoxes(
             np.stack([boxes((0, 0, 10, 10), (1, 1, 1, 1)), boxes((50, 50, 10, 10), (0, 0, 10, 9))]),
             np.array([[0.9, 0.0], [0.8, 0.7]], np.float32),
             {"category": torch.arange(8.0).view(2, 2, 2)},
@@ -53,7 +53,7 @@ def test_photos_without_any_box_have_no_labels():
     truth = photos(boxes(), labels=[[]])
     predicted = Predicted(
         np.array([0]),
-        Found(np.zeros((1, 2, 4), np.float32), np.zeros((1, 2), np.float32), {"category": torch.zeros(1, 2, 2)}),
+        RawBoxes(np.zeros((1, 2, 4), np.float32), np.zeros((1, 2), np.float32), {"category": torch.zeros(1, 2, 2)}),
         0.0,
     )
     matched = match(predicted, truth, [CATEGORY])

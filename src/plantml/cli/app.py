@@ -33,7 +33,7 @@ COMMANDS = {
     "models": "Register, compare, promote and distribute models.",
     "retrain": "Train a challenger on new photos; promote it if it is better.",
     "serve": "Serve models over HTTP: an API, and a page for people.",
-    "work": "Run the trainings that were asked for at a server.",
+    "work": "Run the trainings that were requested on a server.",
     "demo": "Run the whole workflow on synthetic plant photos.",
     "doctor": "Check this machine and the storage that you name.",
 }

@@ -15,19 +15,19 @@ from plantml.cli.console import Console, count
 def work(
     console: Console,
     registry: Annotated[str, typer.Argument(metavar="REGISTRY", help="Registry that trained models are added to.")],
-    state: Annotated[
-        str, typer.Option(metavar="URL", help="State folder of the server, as of plantml serve --state.")
-    ] = "serve",
+    state: Annotated[str, typer.Option(metavar="URL", help="State folder of the server: its --state.")] = "serve",
     dataset: Annotated[
         list[str] | None,
-        typer.Option(metavar="DATASET", help="Where a dataset of the server is on this machine. Repeatable."),
+        typer.Option(
+            metavar="DATASET", help="URL of one of the server's datasets on this machine, if it differs. Repeatable."
+        ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Exit when no training waits.")] = False,
 ) -> None:
-    """Run the trainings that were asked for at a server.
+    """Run the trainings that were requested on a server.
 
-    One at a time; any number of workers, on any machines, share them. A signal ends it with the training saved;
-    another worker, or this one when it is started again, resumes.
+    They run one at a time; any number of workers, on any machines, share them. A signal stops a worker with its
+    training saved; another worker, or this one once it is restarted, resumes it.
     """
     from plantml.extras import need_train
 

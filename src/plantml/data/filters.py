@@ -38,10 +38,11 @@ def where(rows: pl.DataFrame, condition: str, functions: Functions = MappingProx
     """
     try:
         tree = ast.parse(condition.strip(), mode="eval")
+        return rows.filter(_Reader(rows.schema, condition, functions).read(tree.body))
     except SyntaxError as error:
         raise UsageError(f"--where {condition!r} cannot be read", error.msg, f"Write it like {_EXAMPLE}.") from error
-    try:
-        return rows.filter(_Reader(rows.schema, condition, functions).read(tree.body))
+    except (RecursionError, MemoryError) as error:
+        raise UsageError("--where cannot be read", "it is nested too deep", f"Write it like {_EXAMPLE}.") from error
     except pl.exceptions.PolarsError as error:
         raise UsageError(
             f"--where {condition!r} does not fit the columns",

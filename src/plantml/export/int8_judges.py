@@ -183,7 +183,7 @@ class BoxJudge:
         """See `Judge.judge`; noise is that of the head with most of it, on some photos."""
         import torch
 
-        from plantml.model.box_calibration import MOST, UNCALIBRATED, Found
+        from plantml.model.box_calibration import MOST, UNCALIBRATED, RawBoxes
         from plantml.model.detector import DeployedDetector
 
         deployed = self._deployed(self.contract)
@@ -195,8 +195,8 @@ class BoxJudge:
             first = first or features
             maps = {name: torch.from_numpy(features[cut]) for name, cut in zip(self._heads, self.cuts, strict=True)}
             with torch.inference_mode():
-                found = uncalibrated.decode(deployed.net.maps(maps), *self.val.pixels.shape[1:3])
-            parts.append((found[0].numpy(), found[1].numpy(), found[2]))
+                decoded = uncalibrated.decode(deployed.net.maps(maps), *self.val.pixels.shape[1:3])
+            parts.append((decoded[0].numpy(), decoded[1].numpy(), decoded[2]))
         self._reference = self._reference or first
         boxes, scores = (np.concatenate([part[at] for part in parts]) for at in (0, 1))
         logits = {target.name: torch.cat([part[2][target.name] for part in parts]) for target in deployed.net.targets}
@@ -205,10 +205,10 @@ class BoxJudge:
         outputs = {f"target.{name}": each.numpy().reshape(len(boxes), MOST, -1) for name, each in answers.items()}
         assert self.val.boxes is not None
         score = proof.score_of_boxes(self.contract, self.val.boxes, outputs | {"boxes": boxes, "score": scores})
-        return Judged(score, noise_of(self._reference, first), Found(boxes, scores, logits))
+        return Judged(score, noise_of(self._reference, first), RawBoxes(boxes, scores, logits))
 
     def calibrated(self, predicted: Any) -> Contract:
-        """See `Judge.calibrated`; from the boxes that were found."""
+        """See `Judge.calibrated`; from predicted boxes."""
         from plantml.model import box_calibration
 
         assert self.contract.detection is not None

@@ -35,8 +35,8 @@ UNCALIBRATED = Detection(boxes=MOST, slope=1.0, offset=0.0, threshold=0.0, accep
 
 
 @dataclass(frozen=True)
-class Found:
-    """The boxes that a detector gives of N photos, best first.
+class RawBoxes:
+    """The uncalibrated boxes that a detector predicts in N photos, best first.
 
     Attributes:
         boxes: x, y, w, h in pixels of the input, float32 [N, K, 4].
@@ -71,14 +71,14 @@ class Matched:
         return np.asarray(self.statistic.partner >= 0)
 
     def reports(self, targets: Sequence[Target]) -> list[metrics.Report]:
-        """How well the targets of the boxes that were found are predicted, without calibration."""
+        """How well the targets of the matched boxes are predicted, without calibration."""
         judged = _judged(targets)
         answers = {target.name: probabilities(target, self.logits[target.name]).numpy() for target in judged}
         return metrics.reports_of(judged, self.labels, answers)
 
 
 def match(
-    found: Found,
+    predicted: RawBoxes,
     truth: Sequence[Floats],
     labels: Sequence[Mapping[str, NDArray[Any]]],
     targets: Sequence[Target],
@@ -86,15 +86,15 @@ def match(
     """Compare boxes with the annotated ones.
 
     Args:
-        found: in N photos.
+        predicted: in N photos.
         truth: annotated boxes of each photo, [M, 4], in pixels of the input.
         labels: of these, by target, encoded.
         targets: of the boxes.
     """
-    counts = (found.scores >= _LEAST).sum(axis=1)
+    counts = (predicted.scores >= _LEAST).sum(axis=1)
     detections = detection.of_one_class(
-        [boxes[:count] for boxes, count in zip(found.boxes, counts, strict=True)],
-        [scores[:count] for scores, count in zip(found.scores, counts, strict=True)],
+        [boxes[:count] for boxes, count in zip(predicted.boxes, counts, strict=True)],
+        [scores[:count] for scores, count in zip(predicted.scores, counts, strict=True)],
         truth,
     )
     statistic = DetectionStatistic(detections)
@@ -107,7 +107,7 @@ def match(
     return Matched(
         detections,
         statistic,
-        {name: logits[photo, place] for name, logits in found.logits.items()},
+        {name: logits[photo, place] for name, logits in predicted.logits.items()},
         {name: each[statistic.partner[right]] for name, each in flat.items()},
     )
 
@@ -133,7 +133,7 @@ class BoxCalibration:
         accepted: what the threshold of acceptance of boxes promises.
         acceptance: by target, likewise of labels.
         detections: the boxes with calibrated scores.
-        reports: of the targets of the boxes that were found.
+        reports: of the targets of the boxes that were predicted.
         scores: all numbers by name.
     """
 

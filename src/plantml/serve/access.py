@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie, OAuth2PasswordBearer
 
-from plantml.serve.caller import Caller
-from plantml.serve.problems import forbidden, unauthorized
+from plantml.serve.caller import ADMIN, Caller
+from plantml.serve.problems import RequestError, forbidden, unauthorized
 from plantml.serve.service import ServiceDep
 
 COOKIE = "plantml_session"
@@ -15,7 +15,9 @@ CSRF_HEADER, CSRF_FIELD = "X-CSRF-Token", "csrf_token"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _bearer = OAuth2PasswordBearer(tokenUrl="/v1/token", refreshUrl="/v1/token/refresh", auto_error=False)
-_cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="The page's session; needs X-CSRF-Token to write.")
+_cookie = APIKeyCookie(
+    name=COOKIE, auto_error=False, description="The page's session; writing also needs X-CSRF-Token."
+)
 
 
 async def _csrf_token(request: Request, bearer: Annotated[str | None, Depends(_bearer)]) -> str:
@@ -66,6 +68,21 @@ def require(role: str) -> Callable[[Caller], Caller]:
         return caller
 
     return check
+
+
+def password_caller(caller: CallerDep) -> Caller:
+    """A dependency: the caller, who must not come by an API key, which may be narrower than its user, and outlived."""
+    if caller.via == "key":
+        raise RequestError(403, "An API key cannot do this", "", "Sign in with your password.")
+    return caller
+
+
+Contributor = Annotated[Caller, Depends(require("contributor"))]
+Reviewer = Annotated[Caller, Depends(require("reviewer"))]
+Trainer = Annotated[Caller, Depends(require("trainer"))]
+Promoter = Annotated[Caller, Depends(require("promoter"))]
+Admin = Annotated[Caller, Depends(require(ADMIN))]
+Owner = Annotated[Caller, Depends(password_caller)]
 
 
 def address_of(request: Request) -> str:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -19,6 +19,9 @@ from plantml.serve.problems import RequestError
 
 FIRST_USER = "admin"
 KEY_PREFIX = "plantml_"
+_MOST_KEYS = 100
+"""That are not revoked, of one user."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
 _LIST = "List them: plantml serve users list"
@@ -39,6 +42,9 @@ class Accounts:
         """
         user = User(name=_checked_name(name), password=passwords.hashed(password), roles=_checked_roles(roles))
         with self._database.session() as session:
+            # Ada and ada would be taken for each other.
+            if session.scalar(select(User.id).where(func.lower(User.name) == name.lower())) is not None:
+                raise AlreadyExistsError(f"There is a user {name}", "", "Choose another name.")
             session.add(user)
             try:
                 session.flush()
@@ -154,12 +160,16 @@ class Accounts:
         Raises:
             InputError: a role is not acceptable.
             NotFoundError: there is no such user.
+            RequestError: 409, the user has too many keys.
         """
         secret = KEY_PREFIX + secrets.token_urlsafe(32)
         expires = None if seconds is None else now() + timedelta(seconds=seconds)
         narrowed = None if roles is None else _checked_roles(roles)
         with self._database.session() as session:
             user = _user(session, name)
+            valid = select(func.count()).where(ApiKey.user_id == user.id, ApiKey.revoked.is_(None))
+            if (session.scalar(valid) or 0) >= _MOST_KEYS:
+                raise RequestError(409, "There are too many API keys", f"{name} has {_MOST_KEYS}", "Revoke some first.")
             key = ApiKey(user_id=user.id, label=label[:64], digest=digest(secret), roles=narrowed, expires=expires)
             session.add(key)
             session.flush()

@@ -38,14 +38,14 @@ ROUTERS = (
     page.router,
 )
 TAGS = {
-    "session": "Sign in. A token lasts minutes; a machine sends an API key in its place.",
+    "session": "Sign in. An access token lasts 15 minutes; machines send an API key instead.",
     "users": "Users, their roles and API keys, and who did what.",
     "predict": "Photos in, records out: those of `plantml detect`, with the targets that the caller's roles allow.",
-    "datasets": "What the datasets have, and photos for them, which wait until a reviewer accepts them.",
-    "trainings": "Ask for trainings, which workers run, and follow them.",
-    "review": "Photos that a person should look at, and what they decide.",
+    "datasets": "The datasets and their photos, and contributed photos, which wait until a reviewer accepts them.",
+    "trainings": "Start trainings, which workers run, and follow them.",
+    "review": "Photos that a person should review, and their decisions.",
     "models": "The registry: models, versions, aliases, and which version is in service.",
-    "open inference protocol": "Pixels in, raw outputs out, for clients that speak the protocol already.",
+    "open inference protocol": "Pixels in, raw outputs out, for existing clients of the protocol.",
     "operations": "For load balancers, orchestrators and monitoring.",
 }
 """Subjects of the routes, in the order of /docs. A router names its own by `tags`."""

@@ -1,6 +1,6 @@
 """What is checked when a labelled photo arrives: are its labels possible, is the photo new, and do labels agree?"""
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from plantml.data import duplicates
+from plantml.data import duplicates, manifest
 from plantml.data.labels import with_health
 from plantml.data.manifest import Version
 from plantml.data.near_duplicates import DISTANCE, VARIANTS, variant
 from plantml.data.scan import Scan
 from plantml.errors import InputError
-from plantml.serve.caller import Caller
+from plantml.serve.caller import ACTS, Caller
 from plantml.targets import Target, is_target
 
 EXACT, NEAR, CONFLICT, NEW_CLASS = "exact-duplicate", "near-duplicate", "conflict", "new-class"
-_LONGEST_CLASS = 100
+_LONGEST_CLASS, _MOST_LABELS = 100, 100
+_RESERVED = {*manifest.SYSTEM, *ACTS}
+"""What a new target cannot be called: columns of a dataset, and roles that allow an act."""
 Labels = Mapping[str, Any]
 
 
@@ -62,14 +64,14 @@ def checked_labels(
     Raises:
         LabelError: a target or class is unknown, or a label is of the wrong kind.
     """
-    visible = {target.name: target for target in targets if caller.may(target.name)}
+    visible = {target.name: target for target in targets if caller.may_see(target.name)}
     checked: dict[str, Any] = {}
     flags: list[Flag] = []
     for name, label in labels.items():
         if label is None or label in ("", []):
             continue
         target = visible.get(name)
-        if target is None and new_class and is_target(name) and caller.may(name):
+        if target is None and new_class and _may_add(name, caller):
             target = Target(name, "class")
         if target is None:
             known = ", ".join(visible) or "none"
@@ -84,6 +86,11 @@ def checked_labels(
     if health and disease and health.kind == disease.kind == "class" and "disease" in checked:
         checked = with_health(checked)
     return checked, flags
+
+
+def _may_add(target: str, caller: Caller) -> bool:
+    """Whether a label may bring a new target: one with a name that datasets and roles leave free."""
+    return is_target(target, _RESERVED) and not target.startswith("meta_") and caller.may_see(target)
 
 
 def flags_of(photo: Scan, labels: Labels, version: Version) -> list[Flag]:
@@ -130,13 +137,21 @@ def _near(photo: Scan, version: Version) -> list[Flag]:
 
 def _checked(target: Target, label: Any) -> Any:
     match target.kind:
-        case "value" if type(label) in {int, float} and math.isfinite(label):
+        case "value" if type(label) in {int, float} and abs(label) <= sys.float_info.max:  # false for NaN, too
             return float(label)
         case "class" if isinstance(label, str) and _is_class(label):
             return label.strip()
-        case "multilabel" if isinstance(label, list) and all(isinstance(one, str) and _is_class(one) for one in label):
+        case "multilabel" if (
+            isinstance(label, list)
+            and len(label) <= _MOST_LABELS
+            and all(isinstance(one, str) and _is_class(one) for one in label)
+        ):
             return list(dict.fromkeys(one.strip() for one in label))
-    expected = {"value": "a number", "class": "the name of a class", "multilabel": "a list of classes"}[target.kind]
+    expected = {
+        "value": "a number",
+        "class": "the name of a class",
+        "multilabel": f"a list of at most {_MOST_LABELS} classes",
+    }[target.kind]
     raise LabelError("bad-label", f"{target.name} is {expected}")
 
 

@@ -31,6 +31,10 @@ class Caller:
         """True if the caller has a role; an administrator has all."""
         return role in self.roles or ADMIN in self.roles
 
+    def may_see(self, target: str) -> bool:
+        """True if the caller has the role of a target; one that is called like an act is for administrators only."""
+        return ADMIN in self.roles or (target in self.roles and target not in ACTS)
+
 
 COMMAND_LINE = Caller(0, "command line", frozenset({ADMIN}), "command line")
 """Who may open the database may do everything."""

@@ -38,15 +38,22 @@ class ServeConfig(Config):
         shown="localhost on loopback, else any",
     )
     threads: int | None = option(None, "Threads that predict.", shown="all usable cores", ge=1, le=1024)
-    batch: int = option(8, "Most photos of one call of the network.", ge=1, le=1024)
-    open_models: int = option(4, "Most models kept in memory; the one used least recently makes room.", ge=1, le=1000)
-    queue: int = option(64, "Photos that may wait; more are refused with status 503.", ge=1, le=100_000)
-    deadline: Duration = option(30.0, "Longest time for one request.", metavar="TIME", shown="30s")
-    max_photos: int = option(32, "Most photos of one request.", ge=1, le=10_000)
-    max_upload: int = option(64 * 2**20, "Most bytes of one request.", ge=2**10, le=2**40, metavar="BYTES")
+    batch: int = option(8, "Maximum batch size.", ge=1, le=1024)
+    open_models: int = option(
+        4, "Maximum number of models in memory; the least recently used one makes room.", ge=1, le=1000
+    )
+    queue: int = option(64, "Maximum number of waiting photos; more are refused with status 503.", ge=1, le=100_000)
+    deadline: Duration = option(30.0, "Maximum time for a request.", metavar="TIME", shown="30s")
+    max_photos: int = option(32, "Maximum number of photos in a request.", ge=1, le=10_000)
+    max_upload: int = option(64 * 2**20, "Maximum size of a request.", ge=2**10, le=2**40, metavar="BYTES")
     workers: int = option(1, "Trainings that this server runs at a time; 0 leaves them to plantml work.", ge=0, le=64)
     history: Duration = option(
         90 * 86_400.0, "How long predictions are kept for their users.", metavar="TIME", shown="90d"
     )
     advice: str | None = option(None, "Texts by target and label, shown with predictions.", metavar="YAML")
-    poll: Annotated[Duration, Field(description="polling interval of the registry, in seconds")] = 2.0
+    poll: Annotated[Duration, Field(description="Polling interval of the registry, in seconds.")] = 2.0
+
+    @property
+    def most_predicted(self) -> int:
+        """Photos that one request may ask predictions for: they wait in the queue together."""
+        return min(self.max_photos, self.queue)

@@ -11,6 +11,7 @@ go into one version of the dataset, then the version is noted; a server that die
 
 import functools
 import hashlib
+import hmac
 import json
 import threading
 from collections import defaultdict
@@ -137,6 +138,7 @@ class Contributions:
         self._url = storage.join(storage.absolute(state), "contributions")
         self._datasets, self._database, self._threads = datasets, database, threads
         self._logs = {name: Events(storage.join(self._url, name, "events")) for name in datasets.names}
+        self._key = database.token_key().encode()
         self._locks = {name: threading.Lock() for name in datasets.names}
 
     def send(
@@ -162,7 +164,10 @@ class Contributions:
             RequestError: 503, too many photos wait.
         """
         version = self._datasets.head(dataset)
-        others = [each for each in self.all(dataset) if each.is_open and each.contributor != caller.name]
+        waiting = [each for each in self.all(dataset) if each.is_open]
+        if len(waiting) >= MAX_WAITING:  # before bytes are stored that no event would tell of
+            raise _full(dataset)
+        others = [each for each in waiting if each.contributor != caller.name]
         outcomes: list[Outcome] = []
         for file, of_file in zip(files, labels, strict=True):
             if isinstance(file, Refused):
@@ -173,7 +178,7 @@ class Contributions:
             except LabelError as error:
                 outcomes.append(Outcome(file.name, "refused", code=error.what, why=error.why))
                 continue
-            draft = _drafted(dataset, caller, file, checked, flags)
+            draft = _drafted(dataset, caller, file, checked, flags, key=self._key)
             flags = arrival_checks.flags_of(file.scan, checked, version) + _flags_of_others(draft, others)
             if arrival_checks.adds_nothing(file.scan, checked, version):
                 outcomes.append(Outcome(file.name, "duplicate", replace(draft, state="accepted"), why=flags[0].why))
@@ -246,7 +251,7 @@ class Contributions:
             if not new:
                 return None
             if sum(each.is_open for each in known.values()) + len(new) > MAX_WAITING:
-                raise busy(f"{MAX_WAITING} photos of {dataset} wait for a reviewer")
+                raise _full(dataset)
             return {"act": "send", "user": caller.name, "photos": [_as_event(each) for each in new]}
 
         if self._append(dataset, decide) is not None:
@@ -350,12 +355,19 @@ class Contributions:
         return Item(name, self._photo_url(contribution), labels=contribution.labels, meta=meta)
 
 
-def _drafted(dataset: str, caller: Caller, upload: Upload, labels: Labels, flags: Sequence[Flag]) -> Contribution:
+def _full(dataset: str) -> RequestError:
+    return busy(f"{MAX_WAITING} photos of {dataset} wait for a reviewer")
+
+
+def _drafted(
+    dataset: str, caller: Caller, upload: Upload, labels: Labels, flags: Sequence[Flag], *, key: bytes
+) -> Contribution:
     facts = upload.scan.facts
     assert facts is not None  # it could be decoded
     parts = [caller.name, upload.scan.image_id, sorted(labels.items())]
     return Contribution(
-        id=hashlib.sha256(json.dumps([dataset, *parts]).encode()).hexdigest()[:_ID],
+        # By a key, else who may not see a label could find it by trying all classes.
+        id=hmac.new(key, json.dumps([dataset, *parts]).encode(), hashlib.sha256).hexdigest()[:_ID],
         dataset=dataset,
         contributor=caller.name,
         name=upload.name,

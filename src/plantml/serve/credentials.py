@@ -68,9 +68,10 @@ class Credentials:
         Raises:
             RequestError: 401, for a wrong name and a wrong password alike; 429 after too many of these.
         """
+        name = name if is_name(name) else ""  # of any length, and kept in memory
         self._throttle.check(name, address)
         user = None
-        if is_name(name):
+        if name:
             with self._database.session() as session:
                 user = session.scalar(select(User).where(User.name == name))
         is_right = passwords.fits(password, "" if user is None or user.disabled else user.password)

@@ -13,6 +13,7 @@ from plantml.data import manifest, photos, versions
 from plantml.data.manifest import Version
 from plantml.errors import InputError, NotFoundError, UsageError
 from plantml.serve.config import ServeConfig
+from plantml.serve.uploads import turn
 from plantml.settings import Machine
 
 _OPEN = 4
@@ -88,7 +89,10 @@ class Datasets:
             InputError: there is no such version.
         """
         name, has_at, at = (ref, "", "") if ref in self.names or "@" not in ref else ref.rpartition("@")
-        url, number = versions.find(f"{self.url(name)}{has_at}{at}")
+        full = f"{self.url(name)}{has_at}{at}"
+        if versions.parse_reference(full)[0] != self.url(name):  # else `leaves@x/../other` would be another folder
+            raise InputError(f"There is no version {ref!r:.80}", "a version is a number or a tag", "Leave it out.")
+        url, number = versions.find(full)
         with self._lock:
             if (url, number) in self._open:
                 self._open.move_to_end((url, number))
@@ -133,5 +137,6 @@ class Datasets:
 def thumbnail(data: bytes, side: int) -> Photo:
     """A photo at most so many pixels wide and high, upright, encoded anew. Raises `ImageError`."""
     buffer = io.BytesIO()
-    imaging.thumbnail(data, side).save(buffer, "JPEG", quality=85)
+    with turn(imaging.facts(data)):
+        imaging.thumbnail(data, side).save(buffer, "JPEG", quality=85)
     return Photo(buffer.getvalue(), "image/jpeg")

@@ -159,15 +159,15 @@ class _Exchange:
         return self._connection.getresponse()
 
     def _connected(self, host: str, port: int) -> socket.socket:
-        found = _lookups.submit(self._network.resolve, host, port).result(_left(self._ends))
-        if not found or not all(map(_is_public, found)):
+        resolved = _lookups.submit(self._network.resolve, host, port).result(_left(self._ends))
+        if not resolved or not all(map(_is_public, resolved)):
             raise _refused(self._parts.geturl(), "its host is not public")
-        for address in found[:-1]:
+        for address in resolved[:-1]:
             try:
                 return self._network.connect(address, port, _left(self._ends) / 2)
             except OSError:
                 continue
-        return self._network.connect(found[-1], port, _left(self._ends))
+        return self._network.connect(resolved[-1], port, _left(self._ends))
 
 
 class _TimedSocket:
@@ -225,7 +225,7 @@ def _is_public(text: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Why an exchange failed, without what it was told: an answer may come from anywhere."""
+    """Why an exchange failed, without the text of the error: it may come from the other server."""
     if isinstance(error, socket.gaierror):
         return "its host is unknown"
     if isinstance(error, ssl.SSLError):

@@ -1,6 +1,7 @@
 """Security headers of every response, the names that the server answers to, and who may call from other sites."""
 
 import ipaddress
+import re
 from collections.abc import Collection
 
 from fastapi import FastAPI
@@ -26,6 +27,8 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _HSTS = "max-age=31536000"
+_CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"',]*)", re.IGNORECASE)
+_UTF8 = {"utf-8", "utf8", "us-ascii"}
 _PROBES = {"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
 """Asked for by address, whatever the server's name."""
 
@@ -70,6 +73,9 @@ class Guard:
             return problem(400, "This server has another name", f"it is not {name}", "See --trusted-host.")
         if size.isdecimal() and int(size) > self._largest:
             return problem(413, "The request is too large", f"at most {self._largest} bytes", "Send several requests.")
+        charset = _CHARSET.search(headers.get("content-type", ""))
+        if charset and charset[1].lower() not in _UTF8:  # Python knows some that decode to what is no text
+            return problem(415, "The request has another encoding", charset[1][:40], "Send UTF-8.")
         return None
 
 

@@ -3,7 +3,7 @@
     STATE/jobs/
       events/000001.json         submit, prepare, stage, retry, done, failed, cancel
       000001/lease/000001.json   which worker has the training, see `storage.lease`
-      000001/log/000001.jsonl    what its commands said
+      000001/log/000001.jsonl    what its commands wrote to standard error
       000001/validation/         evidence of its model
       000001/run/                the run of `plantml train`, from which another worker resumes
 
@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, cast
 
 from plantml import storage
 from plantml.errors import InputError, NotFoundError
@@ -33,11 +33,9 @@ ATTEMPTS = 5
 _PAUSE = 30.0
 """Seconds before the second attempt; doubled before each further one."""
 
-SUBMIT, PREPARE, STAGE, RETRY, DONE, FAILED, CANCEL = (
-    "submit", "prepare", "stage", "retry", "done", "failed", "cancel",
-)  # fmt: skip
-WAITING, RUNNING, CANCELLED = "waiting", "running", "cancelled"
-_ENDS = {DONE: DONE, FAILED: FAILED, CANCEL: CANCELLED}
+Status = Literal["waiting", "running", "done", "failed", "cancelled"]
+Stage = Literal["", "prepare", "train", "validate", "register"]
+_ENDS: Mapping[str, Status] = {"done": "done", "failed": "failed", "cancel": "cancelled"}
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,8 @@ class Job:
     submitted: str
     dataset: str
     version: int = 0
-    status: str = WAITING
-    stage: str = ""
+    status: Status = "waiting"
+    stage: Stage = ""
     stage_began: str = ""
     ended: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)
@@ -152,7 +150,14 @@ class Jobs:
                 number = 0 if same is None else same.id
                 return None
             number = len(jobs) + 1
-            return {"act": SUBMIT, "job": number, "request": request, "by": by, "dataset": dataset, "version": version}
+            return {
+                "act": "submit",
+                "job": number,
+                "request": request,
+                "by": by,
+                "dataset": dataset,
+                "version": version,
+            }
 
         self._events.append(decide)
         return self.get(number) if number else None
@@ -160,30 +165,30 @@ class Jobs:
     def cancel(self, number: int, by: str) -> Job:
         """End a training; a worker that has it stops soon. Does nothing if it has ended. Raises `NotFoundError`."""
         self.get(number)
-        self._append(number, {"act": CANCEL, "by": by})
+        self._append(number, {"act": "cancel", "by": by})
         return self.get(number)
 
     def prepare(self, number: int, version: int) -> Job:
         """Fix the dataset version that is trained on; the first one counts."""
-        self._append(number, {"act": PREPARE, "version": version})
+        self._append(number, {"act": "prepare", "version": version})
         return self.get(number)
 
-    def enter(self, number: int, stage: str) -> None:
+    def enter(self, number: int, stage: Stage) -> None:
         """Note what a training does now."""
-        self._append(number, {"act": STAGE, "stage": stage})
+        self._append(number, {"act": "stage", "stage": stage})
 
     def retry(self, number: int, failure: Mapping[str, Any]) -> None:
         """Note that an attempt was lost; another follows after a pause."""
         pause = _PAUSE * 2 ** self.get(number).retries
-        self._append(number, {"act": RETRY, "failure": failure, "not_before": time.time() + pause})
+        self._append(number, {"act": "retry", "failure": failure, "not_before": time.time() + pause})
 
     def finish(self, number: int, result: Mapping[str, Any]) -> None:
         """Note the result of a training."""
-        self._append(number, {"act": DONE, "result": result})
+        self._append(number, {"act": "done", "result": result})
 
     def fail(self, number: int, failure: Mapping[str, Any]) -> None:
         """Note why a training has failed."""
-        self._append(number, {"act": FAILED, "failure": failure})
+        self._append(number, {"act": "failed", "failure": failure})
 
     def take(self, job: Job, seconds: float = LEASE) -> Lease | None:
         """The lease on a training; `None` if another worker has it or it has ended."""
@@ -218,7 +223,7 @@ class Jobs:
 
     def _with_worker(self, job: Job) -> Job:
         holder = leases.current_holder(Events(job.lease).read()) if job.open else None
-        return job if holder is None else replace(job, status=RUNNING, worker=str(holder["host"]))
+        return job if holder is None else replace(job, status="running", worker=str(holder["host"]))
 
     def _fold(self, events: Iterable[Event]) -> dict[int, Job]:
         jobs: dict[int, Job] = {}
@@ -232,7 +237,7 @@ class Jobs:
 
     def _apply(self, job: Job | None, event: Event) -> Job:
         content, act = event.content, event.content["act"]
-        if act == SUBMIT:
+        if act == "submit":
             number = int(content["job"])
             url = storage.join(self.url, f"{number:06d}")
             return Job(
@@ -245,12 +250,12 @@ class Jobs:
                 version=int(content["version"]),
             )
         if job is None:
-            raise ValueError(f"{act} comes before {SUBMIT}")
+            raise ValueError(f"{act} comes before submit")
         match act:
             case "prepare":
                 return replace(job, version=job.version or int(content["version"]))
             case "stage":
-                return replace(job, stage=str(content["stage"]), stage_began=event.time)
+                return replace(job, stage=cast("Stage", content["stage"]), stage_began=event.time)
             case "retry":
                 return replace(
                     job,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from plantml import registry as registries
 from plantml import storage
 from plantml.data import versions
-from plantml.errors import InputError, NotFoundError
+from plantml.errors import GateError, InputError, NotFoundError
 from plantml.parsing import parse_json_object
 from plantml.registry import evidence as evidences
 from plantml.registry import inspection, ledger
@@ -71,9 +71,9 @@ class VersionAnswer(VersionSummary):
     task: str = Field(examples=["image"])
     contract: dict[str, Any] = Field(description="Targets that the caller may see, input, thresholds, origin.")
     config: dict[str, Any] = Field(description="Settings of the training; empty if a target is hidden.")
-    plots: list[str] = Field(description="Pictures of its training, if it was trained by this server.")
-    training: int | None = Field(description="The training of this server that made it.")
-    validated: bool = Field(description="There is evidence for a promotion.")
+    plots: list[str] = Field(description="Plots of its training, if this server trained it.")
+    training: int | None = Field(description="The training on this server that produced it.")
+    validated: bool = Field(description="True if there is evidence for a promotion.")
 
 
 class HistoryEvent(BaseModel):
@@ -132,7 +132,7 @@ def describe_version(service: Service, caller: Caller, name: str, version: str) 
     """A version by number or alias. Raises `NotFoundError`."""
     details, state, entry = _details(service, name, version)
     contract = details.bundle.contract
-    sees_all = all(caller.may(target.name) for target in contract.targets)
+    sees_all = _sees_all(details, caller)
     job = service.jobs.trained(entry.digest)
     return VersionAnswer(
         **_summary(state, entry, caller).model_dump(),
@@ -206,16 +206,25 @@ def promote(
     entry = _entry(ledger.load(url), version)
     if evidence is None and is_guarded(alias) and not force:
         evidence = _stored_evidence(service, entry)
-    change = registries.promote(
-        url,
-        version,
-        alias,
-        by=caller.name,
-        why=why,
-        evidence=None if evidence is None else _with_served_datasets(service, evidence),
-        expected=expected,
-        force=force,
-    )
+    try:
+        change = registries.promote(
+            url,
+            version,
+            alias,
+            by=caller.name,
+            why=why,
+            evidence=None if evidence is None else _with_served_datasets(service, evidence),
+            expected=expected,
+            force=force,
+        )
+    except GateError as error:
+        # A gate is called by its target and bound, and what was left out by its class.
+        targets = _details(service, name, version)[0].bundle.contract.targets
+        words = set(re.findall(r"\w+", str(error)))
+        if all(caller.may_see(target.name) for target in targets if target.name in words):
+            raise
+        why = "the reason is of a target that needs a role"
+        raise GateError(f"{name}@{version} is not promoted to {alias}", why, error.hint) from None
     return _moved(service, caller, change, "model.promote", {"why": why, "force": force})
 
 
@@ -269,6 +278,10 @@ def _entry(state: Ledger, version: int | str) -> Entry:
         return state.entry(version)
     except InputError as error:
         raise NotFoundError(error.what, error.why, "GET the model: it lists its versions.") from error
+
+
+def _sees_all(details: ModelDetails, caller: Caller) -> bool:
+    return all(caller.may_see(target.name) for target in details.bundle.contract.targets)
 
 
 def _check_sees_all(details: ModelDetails, caller: Caller, what: str) -> None:

@@ -57,7 +57,9 @@ class OpenModel:
 
     def view(self, caller: Caller) -> Pipeline:
         """The pipeline as if the model had the targets only that a caller may see."""
-        visible = frozenset(target.name for target in self.pipeline.bundle.contract.targets if caller.may(target.name))
+        visible = frozenset(
+            target.name for target in self.pipeline.bundle.contract.targets if caller.may_see(target.name)
+        )
         if visible not in self._views:
             self._views[visible] = narrowed(self.pipeline, visible)
         return self._views[visible]
@@ -235,6 +237,8 @@ class ModelPool:
     def _opened(self, name: str, number: int) -> OpenModel:
         """A version, opened once by whoever asks first; the others wait for it."""
         key = name, number
+        if key not in self._open:  # what is not there must take the place of no open model
+            self._number(name, str(number))
         with self._lock:
             future = self._open.get(key)
             is_first = future is None
@@ -254,7 +258,6 @@ class ModelPool:
         return future.result()
 
     def _load(self, name: str, number: int) -> OpenModel:
-        self._number(name, str(number))
         ref = f"{storage.join(self._registry, name)}@{number}"
         threads = self._config.threads or self._machine.threads
         try:

@@ -12,8 +12,8 @@ _OF_BODIES = responses(400, 413, 422)
 """Answers to a body that cannot be read, is too large, or does not fit: given before the route is asked."""
 
 _TOKEN = "An access token of `POST /v1/token`."  # noqa: S105 - a description
-_KEY = "An API key, which an administrator or `plantml serve users key` made. For machines."
-_COOKIE = "The page's own sign-in. Requests that change something need the header `X-CSRF-Token`, too."
+_KEY = "An API key, for machines: create one on the page, or with `plantml serve users key`."
+_COOKIE = "The page's own sign-in. Requests that change something also need the header `X-CSRF-Token`."
 
 
 class Problem(BaseModel):

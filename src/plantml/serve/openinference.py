@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from plantml.imaging import Pixels
 from plantml.model.contract import Contract
 from plantml.model.runtimes import Outputs, output_names
-from plantml.serve.problems import RequestError
+from plantml.serve.problems import RequestError, reasons
 
 HEADER = "Inference-Header-Content-Length"
 INPUT = "image"
@@ -133,14 +133,13 @@ def parse(
     """
     text, tail = body, b""
     if header is not None:
-        if not header.isdecimal() or not 0 < int(header[:20]) <= len(body):
+        if not header.isdecimal() or len(header) > 20 or not 0 < int(header) <= len(body):
             raise _malformed(f"{HEADER} is not the length of a header in the body")
         text, tail = body[: int(header)], body[int(header) :]
     try:
         request = InferenceRequest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise _malformed(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")) from error
+        raise _malformed(reasons(error.errors()[:1])) from error
     known = [output.name for output in outputs]
     wanted = request.outputs if request.outputs is not None else [RequestedTensor(name=name) for name in known]
     if strange := [each.name for each in wanted if each.name not in known]:

@@ -31,13 +31,13 @@ Photo = tuple[str, bytes | PlantmlError]
 """What its record calls it, and its bytes or why they could not be read."""
 
 
-class Wishes(BaseModel):
+class PredictionOptions(BaseModel):
     """How a caller wants their photos predicted."""
 
     model: str | None = Field(
         None, max_length=256, description="NAME, NAME@ALIAS or NAME@NUMBER.", examples=["leaf@production"]
     )
-    similar: int = Field(0, ge=0, le=100, description="Number of similar photos of the dataset to compare with.")
+    similar: int = Field(0, ge=0, le=100, description="Number of similar photos of the dataset to show.")
     advice: bool = Field(default=False, description="Add the operator's texts for the predicted labels.")
 
 
@@ -49,7 +49,7 @@ class Predictor:
         machine: network access and cache.
         queue: in front of the models.
         database: keeps the history.
-        sets: datasets whose photos can be named.
+        datasets: whose photos can be named.
         metrics: count photos.
     """
 
@@ -60,11 +60,11 @@ class Predictor:
         *,
         queue: InferenceQueue,
         database: Database,
-        sets: Datasets,
+        datasets: Datasets,
         metrics: Metrics,
     ) -> None:
         self._config, self._machine, self._queue = config, machine, queue
-        self._datasets, self._metrics = sets, metrics
+        self._datasets, self._metrics = datasets, metrics
         self._history = History(database, config.history)
         self._similar = SimilarPhotos(config, machine)
         # A pool of its own: however slow other people's servers are, requests without URLs do not wait for them.
@@ -97,7 +97,7 @@ class Predictor:
         return photos
 
     async def predict(
-        self, model: OpenModel, caller: Caller, photos: Sequence[Photo], wishes: Wishes, until: float
+        self, model: OpenModel, caller: Caller, photos: Sequence[Photo], options: PredictionOptions, until: float
     ) -> list[dict[str, Any]]:
         """The records of photos, in order, with the targets that the caller may see; kept in their history.
 
@@ -105,17 +105,17 @@ class Predictor:
             model: predicts.
             caller: asks.
             photos: at least one.
-            wishes: what else the records have; the model was chosen before.
+            options: what else the records have; the model was chosen before.
             until: the deadline, seconds of the monotonic clock.
 
         Raises:
             RequestError: 403, the caller may see no target of the model; 503, busy, or the deadline has passed.
-            UsageError: the server or the model cannot fulfil the wishes.
+            UsageError: the server or the model cannot fulfil the options.
         """
         view = visible_view(model, caller)
-        texts = await run_in_threadpool(self._texts, model.pipeline) if wishes.advice else None
+        texts = await run_in_threadpool(self._texts, model.pipeline) if options.advice else None
         embedded = None
-        if wishes.similar:
+        if options.similar:
             embedded = await run_in_threadpool(self._similar.of_model, model)
         items = [((image, data), len(data) if isinstance(data, bytes) else 0) for image, data in photos]
         predictions: list[Prediction] = await self._queue.compute(view.predict_bytes, items, until - time.monotonic())
@@ -133,7 +133,7 @@ class Predictor:
             for prediction in predictions:
                 record = prediction.record.as_json() | dict(prediction.more)
                 if similar is not None:
-                    record["similar"] = nearest(similar, prediction.embedding, wishes.similar, caller)
+                    record["similar"] = nearest(similar, prediction.embedding, options.similar, caller)
                 if texts is not None:
                     record["advice"] = texts.of(record)
                 records.append(record)

@@ -1,6 +1,6 @@
 """Errors over HTTP: `application/problem+json` (RFC 9457) with the three parts of every error."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -93,6 +93,12 @@ def problem(
     return JSONResponse(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
+def reasons(errors: Iterable[Mapping[str, Any]]) -> str:
+    """What pydantic's errors say, each with the path of its field."""
+    texts = (f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in errors)
+    return "; ".join(text.removeprefix(": ") for text in texts)
+
+
 def status_of(error: PlantmlError) -> int:
     """The HTTP status of an error."""
     if isinstance(error, RequestError):
@@ -116,29 +122,28 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _answer_validation(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    why = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-    return problem(422, "The request is malformed", why, "See /docs for what it takes.")
+    return problem(422, "The request is malformed", reasons(error.errors()), "See /docs for the fields.")
 
 
 async def _answer_http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    hint = "See /docs for what there is."
+    hint = "See /docs for the API."
     return problem(error.status_code, str(error.detail), "", hint, headers=error.headers)
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     for status, text in {
-        400: "The request makes no sense.",
-        401: "Not signed in.",
+        400: "Bad request.",
+        401: "Not authenticated.",
         403: "The role is missing.",
-        404: "There is no such thing.",
-        409: "It contradicts what is there.",
-        413: "Too large.",
-        415: "Not a type that is accepted here.",
-        422: "Something in it is invalid.",
+        404: "Not found.",
+        409: "Conflict with the current state.",
+        413: "The request is too large.",
+        415: "The media type is not supported.",
+        422: "The request has invalid values.",
         429: "Too many requests.",
-        503: "Busy, or a storage is away; see Retry-After.",
+        503: "The server is busy, or storage cannot be reached; see Retry-After.",
     }.items()
 }
 """Problem responses for the OpenAPI document; a route takes those it can give."""

@@ -32,7 +32,7 @@ from plantml.serve.database import Database
 from plantml.serve.datasets import Datasets
 from plantml.serve.model_pool import OpenModel
 from plantml.serve.problems import RequestError
-from plantml.serve.visibility import visible_record
+from plantml.serve.visibility import visible_labels, visible_record
 from plantml.settings import Machine
 from plantml.targets import Target
 from plantml.validate import box_outputs, predictions, review
@@ -227,7 +227,7 @@ class Reviews:
             places = _places(version, decision.image_id)
             if seen is not None and _state(version, decision.image_id) != _state(seen, decision.image_id):
                 raise RequestError(
-                    409, "The photo has changed", f"version {version.number} has others labels or boxes than"
+                    409, "The photo has changed", f"version {version.number} has other labels or boxes than"
                     f" version {decision.seen}", "Look at it again: GET /v1/review",
                 )  # fmt: skip
             row = version.rows.row(places[0], named=True)
@@ -265,7 +265,7 @@ class Reviews:
             job = self._jobs.get(key)
             if job is not None and job.done():
                 del self._jobs[key]
-                job.result()  # its error is told once, and the next call tries again
+                job.result()  # raises its error once; the next call tries again
                 job = None
             missing = rows.filter(~pl.col("image_id").is_in(list(predicted))).unique("image_id", maintain_order=True)
             if job is None and missing.height:
@@ -359,7 +359,7 @@ def _judged(version: Version, model: OpenModel | None, caller: Caller) -> list[T
     return [
         target
         for target in targets
-        if caller.may(target.name)
+        if caller.may_see(target.name)
         and target.name in known
         and known[target.name].kind == target.kind
         and target.kind != "value"
@@ -394,16 +394,16 @@ def _task(row: Mapping[str, Any], version: Version, caller: Caller) -> Task:
     """A photo to look at, without a prediction."""
     drawn = dataset_boxes.from_rows(row["boxes"])
     names = {target.name for target in version.targets}.union(*(box.labels for box in drawn or ()))
-    shown = [target for target in version.targets if caller.may(target.name)]
+    shown = [target for target in version.targets if caller.may_see(target.name)]
     return Task(
-        name=row["name"] if all(map(caller.may, names)) else "",
+        name=row["name"] if all(map(caller.may_see, names)) else "",
         image_id=row["image_id"],
         width=row["width"],
         height=row["height"],
         why="unlabelled",
         score=None,
         labels={target.name: row[target.name] for target in shown if row[target.name] is not None},
-        boxes=None if drawn is None else [replace(box, labels=_visible(box.labels, caller)) for box in drawn],
+        boxes=None if drawn is None else [replace(box, labels=visible_labels(box.labels, caller)) for box in drawn],
         prediction=None,
         predicted_boxes=None,
     )
@@ -413,7 +413,7 @@ def _predicted_boxes(model: OpenModel, prediction: Prediction, caller: Caller) -
     contract, outputs = model.pipeline.bundle.contract, prediction.probabilities
     if contract.detection is None or outputs is None:
         return None
-    targets = [target for target in contract.targets if caller.may(target.name) and target.kind == "class"]
+    targets = [target for target in contract.targets if caller.may_see(target.name) and target.kind == "class"]
     return [
         {
             **dict(zip("xywh", map(float, outputs["boxes"][at]), strict=True)),
@@ -427,8 +427,8 @@ def _predicted_boxes(model: OpenModel, prediction: Prediction, caller: Caller) -
     ]
 
 
-def _visible(labels: Labels, caller: Caller) -> dict[str, Any]:
-    return {name: label for name, label in labels.items() if caller.may(name)}
+def _hidden(labels: Labels, caller: Caller) -> dict[str, Any]:
+    return {name: label for name, label in labels.items() if not caller.may_see(name)}
 
 
 # --- decisions --------------------------------------------------------------------------------
@@ -443,7 +443,7 @@ def _places(version: Version, image_id: str) -> list[int]:
 
 
 def _state(version: Version, image_id: str) -> list[Any]:
-    """What people have said of a photo: labels, boxes, status; equal if nothing has changed."""
+    """The name, status, boxes and labels of each row of a photo: equal if nothing has changed."""
     names = ["name", "status", "boxes", *sorted(target.name for target in version.targets)]
     rows = version.rows[_places(version, image_id)].select(names)
     return [{name: value for name, value in row.items() if value is not None} for row in rows.iter_rows(named=True)]
@@ -513,8 +513,8 @@ def _with_checked_labels(boxes: Sequence[Box], version: Version, decision: Decis
     return [
         replace(
             box,
-            labels=_checked(_visible(box.labels, caller), list(known.values()), decision, caller)
-            | {name: label for name, label in box.labels.items() if not caller.may(name)},
+            labels=_checked(visible_labels(box.labels, caller), list(known.values()), decision, caller)
+            | _hidden(box.labels, caller),
         )
         for box in boxes
     ]
@@ -530,12 +530,12 @@ def _redrawn(new: Sequence[NewBox], before: Sequence[Box], row: Mapping[str, Any
         if each.index is not None:
             if each.index >= len(before):
                 raise RequestError(422, "A box is unknown", f"there is no box {each.index}", "Look at the photo again.")
-            hidden = {name: label for name, label in before[each.index].labels.items() if not caller.may(name)}
+            hidden = _hidden(before[each.index].labels, caller)
         left, top = max(0.0, box.x), max(0.0, box.y)
         right, bottom = min(float(row["width"]), box.x + box.w), min(float(row["height"]), box.y + box.h)
         if right <= left or bottom <= top:
             raise RequestError(422, "A box is empty", "it has no area inside the photo", "Draw it in the photo.")
-        if strange := [name for name in box.labels if not caller.may(name)]:
+        if strange := [name for name in box.labels if not caller.may_see(name)]:
             raise RequestError(422, "A label is not possible", f"the role {strange[0]:.64} is needed", "Leave it out.")
         boxes.append(Box(left, top, right - left, bottom - top, {**hidden, **box.labels}))
     return boxes

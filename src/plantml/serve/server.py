@@ -28,7 +28,7 @@ PROXIES = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,::1,fc00::/7"
 Its right-most entry that is not a proxy is the caller. uvicorn's `*` would take the left-most, which callers make up.
 """
 
-IMPATIENT = {"AWS_MAX_ATTEMPTS": "2"}
+FEW_RETRIES = {"AWS_MAX_ATTEMPTS": "2"}
 """Environment for the clients of storages. A request that waits half a minute for a bucket that is away holds a thread;
 an answer 503 after some seconds, with the time to come back, is of more use."""
 
@@ -48,7 +48,7 @@ def serve(registry: str, config: ServeConfig, machine: Machine, listener: Listen
     """
     check_address(config)
     check_tls(config)
-    for name, value in IMPATIENT.items():
+    for name, value in FEW_RETRIES.items():
         os.environ.setdefault(name, value)
     service = open_service(registry, config, machine)
     scheme, host = "https" if config.tls_certificate else "http", config.host

@@ -109,7 +109,7 @@ def open_service(registry: str, config: ServeConfig, machine: Machine) -> Servic
         models=models,
         queue=queue,
         metrics=metrics,
-        predictor=Predictor(config, machine, queue=queue, database=database, sets=datasets, metrics=metrics),
+        predictor=Predictor(config, machine, queue=queue, database=database, datasets=datasets, metrics=metrics),
         datasets=datasets,
         uploads=UploadChecks(threads, config.max_photos),
         contributions=Contributions(config.state, datasets, database, threads),

@@ -20,6 +20,7 @@ from plantml.serve import datasets
 from plantml.serve.caller import Caller
 from plantml.serve.config import ServeConfig
 from plantml.serve.model_pool import OpenModel
+from plantml.serve.visibility import visible_labels
 from plantml.settings import Machine
 
 _MOST_KEPT = 4
@@ -96,7 +97,7 @@ def nearest(
         return None
     shown = []
     for photo in replace(photos, count=count).of(embedding):
-        labels = {target: label for target, label in photo["labels"].items() if caller.may(target)}
+        labels = visible_labels(photo["labels"], caller)
         is_whole = len(labels) == len(photo["labels"])
         shown.append({**photo, "labels": labels, "name": photo["name"] if is_whole else ""})
     return shown

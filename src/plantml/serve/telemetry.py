@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 REQUEST_ID = "X-Request-ID"
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+"""Others are whatever a client likes to write, and would be a metric each."""
+
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _log = logging.getLogger(__name__)
 
@@ -137,8 +140,7 @@ class Telemetry:
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "other")
-            # A method that no route has is whatever a client likes to write.
-            method = scope["method"] if route != "other" or status == 200 else "other"
+            method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.note_request(method, route, status, seconds)
             caller = scope.get("state", {}).get("caller")
             fields = {

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -15,7 +15,7 @@ from plantml.parsing import parse_yaml
 from plantml.registry import ledger
 from plantml.serve import audit, visibility
 from plantml.serve.caller import Caller
-from plantml.serve.jobs import Job
+from plantml.serve.jobs import Job, Stage, Status
 from plantml.serve.problems import busy
 from plantml.serve.service import Service
 from plantml.settings import Duration
@@ -25,8 +25,22 @@ from plantml.train.run_folder import HISTORY, PLAN
 MOST = 100
 """Trainings that may wait or run at a time."""
 
-_OF_THE_WORKER = {"folds", "fold", "logger", "tracking_uri", "devices", "nodes", "strategy", "preset", "budget"}
-"""Settings of `plantml train` that a request cannot choose, or chooses by a field of its own."""
+_OF_THE_WORKER = {
+    "folds",
+    "fold",
+    "logger",
+    "tracking_uri",
+    "devices",
+    "nodes",
+    "strategy",
+    "preset",
+    "budget",
+    "weights",
+}
+"""Settings of `plantml train` that a request cannot choose, or chooses by a field of its own.
+
+`weights` names files and URLs, which the worker would open for a caller.
+"""
 
 _TIMES = {
     "anyOf": [
@@ -75,21 +89,23 @@ class TrainingRequest(BaseModel):
 
 
 class Progress(BaseModel):
-    """How far a training is."""
+    """The progress of a training."""
 
-    epoch: int = Field(description="Epochs that are done.", examples=[3])
-    epochs: int = Field(description="Most epochs; it may stop earlier.", examples=[20])
+    epoch: int = Field(description="Epochs done so far.", examples=[3])
+    epochs: int = Field(description="Maximum number of epochs; it may stop earlier.", examples=[20])
     score: float | None = Field(description="Best validation score so far; null if a target is hidden.")
-    seconds_left: float | None = Field(description="Most seconds that the other epochs take; null if not known.")
+    seconds_left: float | None = Field(
+        description="At most this many seconds are left for the remaining epochs; null if not known."
+    )
 
 
 class TrainingResult(BaseModel):
-    """What a training made."""
+    """The result of a training."""
 
     model: str = Field(examples=["leaf@4"])
     digest: str
     scores: dict[str, float] = Field(description="On the validation split, of targets that the caller may see.")
-    validated: bool = Field(description="There is evidence for a promotion: a validation on the test split.")
+    validated: bool = Field(description="True if there is evidence for a promotion: a validation on the test split.")
 
 
 class Failure(BaseModel):
@@ -105,9 +121,9 @@ class Training(BaseModel):
     """A training."""
 
     id: int
-    status: Literal["waiting", "running", "done", "failed", "cancelled"]
-    stage: Literal["", "prepare", "train", "validate", "register"] = Field(description="What it does, or did last.")
-    dataset: str = Field(description="With the version that it is trained on, once that is known.")
+    status: Status
+    stage: Stage = Field(description="What it is doing, or did last.")
+    dataset: str = Field(description="With the version it is trained on, once that is known.")
     name: str
     version: int | None = Field(description="The version that is validated again; null for a training.")
     preset: Preset
@@ -119,7 +135,7 @@ class Training(BaseModel):
     stage_began: str | None
     ended: str | None
     worker: str | None = Field(description="The machine that runs it.")
-    retries: int = Field(description="Attempts that were lost because a storage was away.")
+    retries: int = Field(description="Attempts lost because storage could not be reached.")
     progress: Progress | None
     result: TrainingResult | None
     failure: Failure | None
@@ -137,6 +153,8 @@ def submit(service: Service, caller: Caller, request: TrainingRequest) -> Traini
     version = service.datasets.load(request.dataset)
     config = _checked(request.config)
     matching(version, config.where)
+    if config.where:  # whether a photo matches, which the training shows, tells of its labels
+        visibility.check_sees_all((target.name for target in version.targets), caller, "a condition `where`")
     content = request.model_dump(mode="json")
     if request.version is not None:
         ledger.load(storage.join(service.registry, request.name)).entry(request.version)
@@ -171,8 +189,8 @@ def view(job: Job, caller: Caller) -> Training:
     return Training(
         **{key: request[key] for key in ("name", "version", "preset", "budget", "test_share", "config")},
         id=job.id,
-        status=job.status,  # type: ignore[arg-type]
-        stage=job.stage,  # type: ignore[arg-type]
+        status=job.status,
+        stage=job.stage,
         dataset=f"{name}@{job.version}" if job.version else name,
         by=job.by,
         submitted=job.submitted,
@@ -241,7 +259,7 @@ def _progress(job: Job, caller: Caller) -> Progress | None:
         return None
     rows = _history(storage.join(job.run, HISTORY))
     done = len(rows)
-    sees_all = all(map(caller.may, plan.targets))
+    sees_all = all(map(caller.may_see, plan.targets))
     scores = [float(row["score"]) for row in rows if row.get("score") not in {None, "", "nan"}]
     left = plan.seconds * (1 - done / plan.epochs) if plan.seconds and job.stage == "train" else None
     return Progress(

@@ -14,15 +14,16 @@ from fastapi import UploadFile
 
 from plantml import imaging
 from plantml.data.scan import Scan, scan
-from plantml.imaging import ImageError
+from plantml.imaging import Facts, ImageError
 from plantml.serve.problems import RequestError
 
-MAX_PHOTO = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 """Most bytes of one photo."""
 
 _LARGE = 40_000_000
 """Photos of more pixels are decoded one at a time: some formats need all of their pixels in memory at once."""
 
+_one_large = threading.Lock()
 _MANY_PICTURES = {"GIF", "PNG", "WEBP", "AVIF"}
 """Formats whose further pictures make an animation. Those of MPO, HEIF and TIFF are of the same moment."""
 
@@ -76,7 +77,6 @@ class UploadChecks:
     def __init__(self, threads: int, max_photos: int) -> None:
         self._max_photos = max_photos
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="upload")
-        self._one_large = threading.Lock()
 
     async def check(self, files: Sequence[UploadFile]) -> list[Upload | Refused]:
         """What each file of a request is.
@@ -101,17 +101,16 @@ class UploadChecks:
 
     def _check_file(self, name: str, file: BinaryIO) -> Upload | Refused:
         file.seek(0)
-        data = file.read(MAX_PHOTO + 1)
-        if len(data) > MAX_PHOTO:
-            return Refused(name, "too-many-bytes", f"a photo has at most {MAX_PHOTO // 2**20} MiB")
+        data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            return Refused(name, "too-many-bytes", f"a photo has at most {MAX_BYTES // 2**20} MiB")
         try:
             facts = imaging.facts(data)
         except ImageError as error:
             return Refused(name, error.code, error.why)
         if facts.format in _MANY_PICTURES and facts.frames > 1:
             return Refused(name, "animated", f"it has {facts.frames} pictures")
-        is_large = facts.width * facts.height > _LARGE
-        with self._one_large if is_large else contextlib.nullcontext():
+        with turn(facts):
             scanned = scan(data)
         if scanned.reason:
             code, _, why = scanned.reason.partition(": ")
@@ -121,6 +120,11 @@ class UploadChecks:
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def turn(facts: Facts) -> contextlib.AbstractContextManager[object]:
+    """What a thread of a request waits for before it decodes a photo."""
+    return _one_large if facts.width * facts.height > _LARGE else contextlib.nullcontext()
 
 
 def display_name(name: str) -> str:

@@ -42,7 +42,7 @@ def visible_record(record: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
     Where something had to go, the decision goes too: it was that of all.
     """
     shown = dict(record)
-    hidden = _targets_of(record) - {name for name in _targets_of(record) if caller.may(name)}
+    hidden = _targets_of(record) - {name for name in _targets_of(record) if caller.may_see(name)}
     if not hidden:
         return shown
     shown["decision"] = None
@@ -52,7 +52,11 @@ def visible_record(record: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         if key in shown:
             shown[key] = _without(shown[key], hidden)
     if shown.get("similar"):
-        shown["similar"] = [{**photo, "labels": _without(photo["labels"], hidden)} for photo in shown["similar"]]
+        shown["similar"] = [
+            {**photo, "labels": _without(photo["labels"], hidden)}
+            | ({"name": ""} if hidden & set(photo["labels"]) else {})
+            for photo in shown["similar"]
+        ]
     shown.pop("tiles", None)
     return shown
 
@@ -69,10 +73,15 @@ def _without(answers: Mapping[str, Any], hidden: AbstractSet[str]) -> dict[str, 
     return {name: answer for name, answer in answers.items() if name not in hidden}
 
 
+def visible_labels(labels: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+    """Labels by target, of those that a caller may see."""
+    return {name: label for name, label in labels.items() if caller.may_see(name)}
+
+
 def visible_metrics(metrics: Mapping[str, float], caller: Caller) -> dict[str, float]:
     """Metrics such as `disease.macro_f1` of the targets that a caller may see; those over all targets need all."""
     targets = {_target_of_metric(name) for name in metrics} - {""}
-    visible = {name for name in targets if caller.may(name)}
+    visible = {name for name in targets if caller.may_see(name)}
     if visible == targets:
         visible = {*targets, ""}
     return {name: value for name, value in metrics.items() if _target_of_metric(name) in visible}
@@ -81,7 +90,7 @@ def visible_metrics(metrics: Mapping[str, float], caller: Caller) -> dict[str, f
 def visible_contract(contract: Contract, caller: Caller) -> dict[str, Any]:
     """A contract as JSON with what it says of the targets that a caller may see, and where its dataset is left out."""
     content = contract.as_json()
-    hidden = {target.name for target in contract.targets if not caller.may(target.name)}
+    hidden = {target.name for target in contract.targets if not caller.may_see(target.name)}
     content["targets"] = [target for target in content["targets"] if target["name"] not in hidden]
     for key in ("temperatures", "biases", "thresholds", "acceptance"):
         if key in content:
@@ -101,7 +110,7 @@ def _target_of_metric(name: str) -> str:
 
 def check_sees_all(targets: Iterable[str], caller: Caller, what: str) -> None:
     """Raise `RequestError` 403 if a text or picture is of targets that a caller may not see."""
-    hidden = sorted(name for name in set(targets) if not caller.may(name))
+    hidden = sorted(name for name in set(targets) if not caller.may_see(name))
     if hidden:
         why = f"{what} is of targets that need a role"
         raise RequestError(403, "This is not allowed", why, "Ask an administrator for the roles of all targets.")

@@ -24,8 +24,7 @@ from plantml.errors import Exit, InputError, PlantmlError, StoppedError, Storage
 from plantml.registry import ledger
 from plantml.registry.ledger import Entry
 from plantml.registry.operations import GUARDED
-from plantml.serve import jobs as joblib
-from plantml.serve.jobs import ATTEMPTS, LEASE, Job, Jobs
+from plantml.serve.jobs import ATTEMPTS, LEASE, Job, Jobs, Stage, lost_attempts, write_line
 from plantml.serve.subcommand import Subcommand
 from plantml.settings import Machine
 from plantml.storage.lease import Lease
@@ -68,7 +67,7 @@ class _FailedError(Exception):
     def __init__(self, code: int, failure: Mapping[str, Any]) -> None:
         super().__init__(failure["what"])
         self.failure = failure
-        self.is_passing = code in _LOST or code < 0
+        self.is_transient = code in _LOST or code < 0
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class Worker:
     def _work_on_next(self) -> bool:
         """Work on the first training that nobody has; false if there is none."""
         for job in self.jobs.list():
-            if not job.open or job.status == joblib.RUNNING or job.not_before > time.time():
+            if not job.open or job.status == "running" or job.not_before > time.time():
                 continue
             lease = self.jobs.take(job, self.lease)
             if lease is not None:
@@ -138,7 +137,7 @@ class Worker:
         return False
 
     def _work_on(self, job: Job, lease: Lease) -> None:
-        lost = joblib.lost_attempts(job)
+        lost = lost_attempts(job)
         if lost >= ATTEMPTS:
             self.jobs.fail(job.id, job.failure or _DIED)
             return
@@ -155,7 +154,7 @@ class Worker:
             what, why = failed.failure["what"], failed.failure["why"]
             attempt.note(f"{what}: {why}" if why else what)
             attempt.flush()  # whoever follows the log stops at the end of the training
-            if failed.is_passing and lost + 1 < ATTEMPTS:
+            if failed.is_transient and lost + 1 < ATTEMPTS:
                 self.jobs.retry(job.id, failed.failure)
                 self.say(f"Training {job.id} will be tried again: {what}")
             else:
@@ -233,14 +232,14 @@ class _Attempt:
             line = f"The log ends here, after {_MOST_LINES} lines."
         if self._lines <= _MOST_LINES:
             with contextlib.suppress(StorageError):  # the line is kept for the next segment
-                joblib.write_line(self._log, _ESCAPES.sub("", line.rstrip("\r\n").rpartition("\r")[2]))
+                write_line(self._log, _ESCAPES.sub("", line.rstrip("\r\n").rpartition("\r")[2]))
 
     def flush(self) -> None:
         """Write the lines that were noted."""
         with contextlib.suppress(StorageError):  # they are kept for the next time
             self._log.flush()
 
-    def _enter(self, stage: str) -> None:
+    def _enter(self, stage: Stage) -> None:
         self._check()
         self._worker.jobs.enter(self._job.id, stage)
 
@@ -314,7 +313,7 @@ class _Attempt:
         try:
             self._run(words, accepted=(Exit.DONE, Exit.GATE))
         except _FailedError as error:
-            if error.is_passing:
+            if error.is_transient:
                 raise
             self.note(f"The model is not validated: {error.failure['what']}: {error.failure['why']}")
             return ""

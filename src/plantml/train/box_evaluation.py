@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from plantml import metrics
 from plantml.concurrency import Stop
 from plantml.model import box_calibration
-from plantml.model.box_calibration import UNCALIBRATED, Found, Matched
+from plantml.model.box_calibration import UNCALIBRATED, Matched, RawBoxes
 from plantml.model.detector import CentreNet, DeployedDetector
 from plantml.targets import Target
 from plantml.train import distributed
@@ -31,12 +31,12 @@ class Predicted:
 
     Attributes:
         rows: index of each photo in its split, [N].
-        found: the boxes.
+        raw: the boxes.
         loss: mean over the photos.
     """
 
     rows: NDArray[np.int64]
-    found: Found
+    raw: RawBoxes
     loss: float
 
 
@@ -66,14 +66,14 @@ def predict(net: CentreNet, photos: BoxPhotos, plan: Plan, stop: Stop | None = N
     rows, boxes, scores = (joined.pop(name).numpy() for name in ("rows", "boxes", "scores"))
     mean_loss = float(joined.pop("loss").mean())
     logits = {name.removeprefix("target."): each for name, each in joined.items()}
-    return Predicted(rows, Found(boxes, scores, logits), mean_loss)
+    return Predicted(rows, RawBoxes(boxes, scores, logits), mean_loss)
 
 
 def match(predicted: Predicted, photos: BoxPhotos, targets: Sequence[Target]) -> Matched:
     """Compare the boxes in photos with the annotated ones."""
     rows = predicted.rows.tolist()
     truth, labels = [photos.boxes[row] for row in rows], [photos.labels[row] for row in rows]
-    return box_calibration.match(predicted.found, truth, labels, targets)
+    return box_calibration.match(predicted.raw, truth, labels, targets)
 
 
 def evaluate(net: CentreNet, photos: BoxPhotos, plan: Plan, stop: Stop) -> Evaluation | None:

@@ -89,8 +89,8 @@ def _sheet(predicted: Predicted, val: BoxPhotos, detection: Detection) -> bytes:
     """A PNG of validation photos: right boxes green, wrong ones red, missed ones dashed."""
     photos = []
     for number, row in enumerate(predicted.rows.tolist()[:_SHOWN]):
-        scores = box_calibration.rescaled(predicted.found.scores[number], detection.slope, detection.offset)
-        boxes = predicted.found.boxes[number][scores >= detection.threshold]
+        scores = box_calibration.rescaled(predicted.raw.scores[number], detection.slope, detection.offset)
+        boxes = predicted.raw.boxes[number][scores >= detection.threshold]
         overlaps = metrics_of_boxes.iou(boxes, val.boxes[row])
         at = metrics_of_boxes.match(overlaps, scores[scores >= detection.threshold])
         missed = [box for place, box in enumerate(val.boxes[row].tolist()) if place not in set(at.tolist())]

@@ -1,13 +1,10 @@
 """A server that a real browser can reach, and the browser."""
 
 import shutil
-import threading
-import time
 from contextlib import contextmanager
 
 import pytest
-import uvicorn
-from tests.serve.conftest import PASSWORD
+from tests.serve.conftest import PASSWORD, listening
 
 from plantml import settings
 from plantml.serve.app import create_app
@@ -21,21 +18,11 @@ FLAGS = (
 
 
 @contextmanager
-def listening(registry, **changes):
-    """A service that listens on a free port of this machine; its address is `service.address`."""
+def listening_service(registry, **changes):
+    """A service that listens on a free port of this machine, and its URL."""
     service = open_service(registry, ServeConfig(**{"threads": 2, **changes}), settings.machine())
-    server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield service, f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with listening(create_app(service), lifespan="on") as url:
+        yield service, url
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,12 @@
 """The API's description in a real browser, under the Content Security Policy."""
 
 import pytest
-from tests.serve.page.conftest import complaints, listening, resize
+from tests.serve.page.conftest import complaints, listening_service, resize
 
 
 @pytest.mark.slow
 def test_the_api_is_described_and_can_be_tried_under_the_security_policy(chromium, registry, tmp_path) -> None:
-    with listening(registry, state=str(tmp_path / "state")) as (_, address):
+    with listening_service(registry, state=str(tmp_path / "state")) as (_, address):
         resize(chromium, 1200)
         chromium.get(f"{address}/docs")
         chromium.find_element("css selector", ".opblock-tag")

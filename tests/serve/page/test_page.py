@@ -5,7 +5,7 @@ import time
 
 import pytest
 from tests.serve.conftest import PASSWORD
-from tests.serve.page.conftest import complaints, listening, resize, sign_in
+from tests.serve.page.conftest import complaints, listening_service, resize, sign_in
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_many_photos_each_with_its_labels_and_what_became_of_it(visit_site, phot
     labels = {"label.category": "bean", "label.disease": "rust", "label.disease.1": "blight"}
     answer = page.post("/contribute", data=fields(page, dataset="leaves", **labels), files=files)
     assert answer.text.count("waiting for review") == 2, answer.text
-    assert "not taken" in answer.text
+    assert "not accepted" in answer.text
     sent = {each.name: each.labels["disease"] for each in page.service.contributions.all("leaves")}
     assert sent == {"20.jpg": "rust", "21.jpg": "blight"}
     unknown = page.post(
@@ -203,7 +203,7 @@ def test_production_does_not_move_without_evidence(visit):
 def test_the_page_works_on_a_small_phone(chromium, registry, tmp_path, photo):
     (tmp_path / "leaf.jpg").write_bytes(photo())
     resize(chromium, 360)
-    with listening(registry, state=str(tmp_path / "state")) as (service, address):
+    with listening_service(registry, state=str(tmp_path / "state")) as (service, address):
         service.accounts.add("ada", PASSWORD, ["category", "health", "disease"])
         sign_in(chromium, address, "ada")
         chromium.find_element("id", "files").send_keys(str(tmp_path / "leaf.jpg"))

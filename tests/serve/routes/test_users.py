@@ -67,15 +67,15 @@ def test_what_is_not_acceptable_is_answered_422(client, admin, body) -> None:
 
 def test_a_key_opens_until_it_is_revoked(client, admin) -> None:
     mine = sign_in(client, "ada", "category", "reviewer")
-    made = client.post("/v1/users/ada/keys", json={"label": "line 3", "roles": ["category"]}, headers=mine).json()
-    assert client.get("/v1/me", headers=bearer(made["secret"])).json()["roles"] == ["category"]
+    key = client.post("/v1/users/ada/keys", json={"label": "line 3", "roles": ["category"]}, headers=mine).json()
+    assert client.get("/v1/me", headers=bearer(key["secret"])).json()["roles"] == ["category"]
     (listed,) = client.get("/v1/users/ada/keys", headers=admin).json()
     assert "secret" not in listed
     assert listed["used"] is not None
-    assert client.delete(f"/v1/users/boss/keys/{made['id']}", headers=admin).status_code == 404
+    assert client.delete(f"/v1/users/boss/keys/{key['id']}", headers=admin).status_code == 404
     for _ in range(2):
-        assert client.delete(f"/v1/users/ada/keys/{made['id']}", headers=mine).status_code == 204
-    assert client.get("/v1/me", headers=bearer(made["secret"])).status_code == 401
+        assert client.delete(f"/v1/users/ada/keys/{key['id']}", headers=mine).status_code == 204
+    assert client.get("/v1/me", headers=bearer(key["secret"])).status_code == 401
 
 
 def test_keys_are_for_their_user_and_administrators(client, admin) -> None:

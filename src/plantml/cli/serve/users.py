@@ -68,7 +68,7 @@ def add(
     name: Name,
     roles: Roles = "",
     no_password: Annotated[
-        bool, typer.Option("--no-password", help="A machine, which uses API keys instead of a password.")
+        bool, typer.Option("--no-password", help="Add a machine, which uses API keys instead of a password.")
     ] = False,
 ) -> None:
     """Add a user.
@@ -125,7 +125,7 @@ def set_roles(
 
 @command("plantml serve users set-password ada")
 def set_password(console: Console, place: Place, name: Name) -> None:
-    """Replace a password that was lost. All sign-ins of the user end.
+    """Replace a lost password. All sign-ins of the user end.
 
     Asks for the password, or reads it from the first line of standard input.
     """
@@ -137,16 +137,16 @@ def set_password(console: Console, place: Place, name: Name) -> None:
 
 @command("plantml serve users disable ada")
 def disable(console: Console, place: Place, name: Name) -> None:
-    """Refuse a user from now on.
+    """Disable a user.
 
-    Sign-ins end, and API keys are refused, until `plantml serve users enable`.
+    Their sign-ins end, and their API keys are refused, until `plantml serve users enable`.
     """
     _set_disabled(console, place, name, disabled=True)
 
 
 @command("plantml serve users enable ada")
 def enable(console: Console, place: Place, name: Name) -> None:
-    """Let a disabled user in again."""
+    """Enable a disabled user again."""
     _set_disabled(console, place, name, disabled=False)
 
 
@@ -166,10 +166,10 @@ def key(
         str | None, typer.Option(metavar="TIME", help="Lifetime, such as 90d. [default: until it is revoked]")
     ] = None,
 ) -> None:
-    """Make an API key, and show its secret once."""
+    """Create an API key, and show its secret once."""
     narrowed = None if roles is None else _split(roles)
-    made, secret = place.accounts().add_key(name, label, narrowed, None if expires is None else _lifetime(expires))
-    console.result({"key": _key_json(made), "secret": secret}, lambda page: page.line(secret))
+    created, secret = place.accounts().add_key(name, label, narrowed, None if expires is None else _lifetime(expires))
+    console.result({"key": _key_json(created), "secret": secret}, lambda page: page.line(secret))
 
 
 @command("plantml serve users keys grader-3")

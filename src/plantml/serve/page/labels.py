@@ -13,7 +13,7 @@ FIELD = "label."
 
 def visible(targets: Sequence[Target], caller: Caller) -> list[Target]:
     """The targets that a caller may see, and so may label."""
-    return [target for target in targets if caller.may(target.name)]
+    return [target for target in targets if caller.may_see(target.name)]
 
 
 def read(form: FormData | Mapping[str, Any], targets: Sequence[Target], suffix: str = "") -> dict[str, Any]:

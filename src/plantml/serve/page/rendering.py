@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -36,12 +37,12 @@ _MENU = (
 """Path, title, and the role that it needs."""
 
 _HEADLINES: Mapping[int, str] = {
-    403: _("You may not do this."),
-    404: _("There is no such thing."),
-    409: _("This contradicts what is there."),
+    403: _("You are not allowed to do this."),
+    404: _("Not found."),
+    409: _("This conflicts with the current state."),
     413: _("This is too large."),
     429: _("Too many attempts. Wait a moment."),
-    503: _("The server is busy or a storage is away. Try again in a moment."),
+    503: _("The server is busy, or storage cannot be reached. Try again in a moment."),
 }
 _PERCENT = _("%(number)s%%")
 _TARGETS: Mapping[str, str] = {
@@ -93,7 +94,7 @@ def is_fragment(request: Request) -> bool:
 def redirect(request: Request, path: str) -> Response:
     """Send the browser to another page, after a form or an htmx request."""
     if is_fragment(request):
-        return Response(headers={"HX-Redirect": path})
+        return Response(headers={"HX-Redirect": quote(path, safe="/?=%")})
     return RedirectResponse(path, 303)
 
 

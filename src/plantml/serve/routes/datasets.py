@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, UploadFile
+from fastapi import APIRouter, File, Form, Path, Query, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
@@ -11,23 +11,26 @@ from pydantic import BaseModel, Field
 from plantml.data import summary, versions
 from plantml.errors import InputError
 from plantml.parsing import parse_json
-from plantml.serve.access import CallerDep, require
+from plantml.serve.access import CallerDep, Contributor, Reviewer
 from plantml.serve.caller import Caller
 from plantml.serve.contributions import Contribution, Outcome, OutcomeState, State
 from plantml.serve.datasets import Photo
+from plantml.serve.json_bodies import JsonRoute
 from plantml.serve.problems import RequestError, forbidden, responses
 from plantml.serve.service import ServiceDep
+from plantml.serve.visibility import visible_labels
 from plantml.targets import Target
 
-router = APIRouter(prefix="/v1", tags=["datasets"])
-Contributor = Annotated[Caller, Depends(require("contributor"))]
-Reviewer = Annotated[Caller, Depends(require("reviewer"))]
+router = APIRouter(prefix="/v1", tags=["datasets"], route_class=JsonRoute)
 DatasetName = Annotated[str, Path(description="Last segment of the dataset's URL.", examples=["leaves"])]
 ImageId = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 of the photo.")]
-Side = Annotated[int | None, Query(ge=16, le=2048, description="Most pixels of a side; else the photo as it came.")]
+Side = Annotated[
+    int | None,
+    Query(ge=16, le=2048, description="Maximum width and height in pixels; without it, the photo as it came."),
+]
 _PHOTO: dict[int | str, dict[str, Any]] = {
     200: {"description": "The photo.", "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}},
-    304: {"description": "The photo is what the caller has."},
+    304: {"description": "The caller already has the photo."},
 }
 
 
@@ -42,7 +45,9 @@ class ClassCount(BaseModel):
     """A class and its photos."""
 
     name: str = Field(examples=["rust"])
-    photos: dict[str, int] = Field(description="By split; none is of no split.", examples=[{"train": 80, "val": 10}])
+    photos: dict[str, int] = Field(
+        description="By split; `none` counts photos without a split.", examples=[{"train": 80, "val": 10}]
+    )
 
 
 class TargetCounts(BaseModel):
@@ -56,12 +61,12 @@ class TargetCounts(BaseModel):
 
 
 class DatasetDetail(DatasetSummary):
-    """What the newest version of a dataset has."""
+    """The content of the newest version of a dataset."""
 
     versions: list[int]
-    created: str | None = Field(description="When the version was made, ISO 8601 in UTC.")
-    operation: str | None = Field(description="How the version was made.", examples=["import"])
-    photos: int = Field(description="Photos that are not excluded.")
+    created: str | None = Field(description="When the version was created, ISO 8601 in UTC.")
+    operation: str | None = Field(description="The operation that created the version.", examples=["import"])
+    photos: int = Field(description="Number of photos that are not excluded.")
     excluded: int
     splits: dict[str, int]
     targets: list[TargetCounts] = Field(description="Those that the caller's roles allow.")
@@ -73,7 +78,7 @@ class FlagAnswer(BaseModel):
     code: Literal["exact-duplicate", "near-duplicate", "conflict", "new-class"]
     why: str
     target: str = ""
-    image_id: str = Field("", description="Of the other photo, if it is about one.")
+    image_id: str = Field("", description="Of the other photo, if there is one.")
 
 
 class ContributionAnswer(BaseModel):
@@ -82,7 +87,7 @@ class ContributionAnswer(BaseModel):
     id: str
     dataset: str
     contributor: str
-    file: str
+    file: str = Field(description="Its name; empty for who may not see all labels: it often is one.")
     image_id: str
     width: int
     height: int
@@ -93,7 +98,7 @@ class ContributionAnswer(BaseModel):
     reviewer: str
     decided: str
     why: str
-    version: int = Field(description="Of the dataset that has it; 0 before that.")
+    version: int = Field(description="Of the dataset, once the photo is accepted; 0 before that.")
 
 
 class OutcomeAnswer(BaseModel):
@@ -103,7 +108,7 @@ class OutcomeAnswer(BaseModel):
     state: OutcomeState
     id: str | None = Field(None, description="Of the contribution; null for a duplicate and a refused file.")
     image_id: str | None = None
-    code: str = Field("", description="Why it is refused, as a short name.", examples=["truncated"])
+    code: str = Field("", description="Short name of the reason for a refusal.", examples=["truncated"])
     why: str = ""
     flags: list[FlagAnswer] = []
 
@@ -121,7 +126,7 @@ class Ids(BaseModel):
 
 
 class Rejection(Ids):
-    """Contributions that are not taken, and why."""
+    """Contributions to reject, and why."""
 
     why: str = Field(min_length=1, max_length=500, examples=["Not a leaf."])
 
@@ -158,7 +163,7 @@ def show_dataset(service: ServiceDep, caller: CallerDep, name: DatasetName) -> D
         photos=counts.usable,
         excluded=counts.rows - counts.usable,
         splits=dict(counts.splits),
-        targets=[_counts(target, counts) for target in version.targets if caller.may(target.name)],
+        targets=[_counts(target, counts) for target in version.targets if caller.may_see(target.name)],
     )
 
 
@@ -173,7 +178,7 @@ def show_photo(
 ) -> Response:
     """The bytes of a photo as they came, or a small JPEG of it."""
     if not caller.roles:
-        raise forbidden("of any kind")
+        raise RequestError(403, "This is not allowed", "you have no role", "Ask an administrator for one.")
     tag = f'"{image_id[:32]}-{size or 0}"'
     if tag in request.headers.get("if-none-match", ""):
         service.datasets.url(name)
@@ -202,7 +207,7 @@ async def contribute(
     ] = "{}",
     new_class: Annotated[bool, Form(description="Allow classes that the dataset does not have.")] = False,
 ) -> Sent:
-    """Photos and their labels, which wait for a reviewer. The answer comes when they are stored for good.
+    """Photos and their labels, which wait for a reviewer. The response comes when they are stored durably.
 
     Sending a photo again is safe: it has the same id. Other labels replace those that the same user sent before.
     """
@@ -213,7 +218,7 @@ async def contribute(
     if all(each.state == "refused" for each in outcomes):
         first = outcomes[0]
         raise InputError(
-            f"{first.file} was not taken" if len(outcomes) == 1 else "None of the photos was taken",
+            f"{first.file} was not accepted" if len(outcomes) == 1 else "None of the photos was accepted",
             f"{first.code}: {first.why}",
             "Correct it and send it again.",
         )
@@ -230,7 +235,7 @@ def list_contributions(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> list[ContributionAnswer]:
-    """The newest first: all for a reviewer, their own for a contributor."""
+    """Newest first: all for a reviewer, their own for a contributor."""
     return [
         contribution_answer(each, caller) for each in _visible(service, caller, dataset) if state in {None, each.state}
     ][offset : offset + limit]
@@ -238,14 +243,14 @@ def list_contributions(
 
 @router.get(
     "/contributions/{contribution}/photo",
-    summary="The photo of a contribution.",
+    summary="Get the photo of a contribution.",
     response_class=Response,
     responses={**responses(401, 403, 404, 422, 503), 200: _PHOTO[200]},
 )
 def show_contribution(
     service: ServiceDep, caller: CallerDep, contribution: Annotated[str, Path(max_length=64)], size: Side = None
 ) -> Response:
-    """For reviewers, and for who sent it."""
+    """For reviewers, and for the contributor."""
     (each,) = service.contributions.find([contribution])
     if not (caller.may("reviewer") or each.contributor == caller.name):
         raise forbidden("reviewer")
@@ -271,7 +276,7 @@ def accept(service: ServiceDep, caller: Reviewer, body: Ids) -> list[AcceptedAns
     responses=responses(401, 403, 404, 409, 422, 503),
 )
 def reject(service: ServiceDep, caller: Reviewer, body: Rejection) -> list[ContributionAnswer]:
-    """Decide against photos, with a reason that their contributor sees."""
+    """Reject photos, with a reason that their contributor sees."""
     return [contribution_answer(each, caller) for each in service.contributions.reject(body.ids, body.why, caller)]
 
 
@@ -291,15 +296,16 @@ def photo_response(photo: Photo, tag: str) -> Response:
 
 def contribution_answer(each: Contribution, caller: Caller) -> ContributionAnswer:
     """A contribution with what the caller may see of it."""
+    sees_all = each.contributor == caller.name or all(map(caller.may_see, each.labels))
     return ContributionAnswer(
         id=each.id,
         dataset=each.dataset,
         contributor=each.contributor,
-        file=each.name,
+        file=each.name if sees_all else "",
         image_id=each.image_id,
         width=each.width,
         height=each.height,
-        labels={name: label for name, label in each.labels.items() if caller.may(name)},
+        labels=visible_labels(each.labels, caller),
         flags=_flags(each, caller),
         sent=each.sent,
         state=each.state,
@@ -319,7 +325,7 @@ def _visible(service: ServiceDep, caller: Caller, dataset: str | None) -> Sequen
 
 
 def _flags(each: Contribution, caller: Caller) -> list[FlagAnswer]:
-    shown = [flag for flag in each.flags if not flag.target or caller.may(flag.target)]
+    shown = [flag for flag in each.flags if not flag.target or caller.may_see(flag.target)]
     return [FlagAnswer.model_validate(flag.as_json()) for flag in shown]
 
 

@@ -4,22 +4,21 @@ import hashlib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Path
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from plantml.registry.operations import GUARDED
 from plantml.serve import model_history
-from plantml.serve.access import CallerDep, require
-from plantml.serve.caller import Caller
+from plantml.serve.access import CallerDep, Promoter
 from plantml.serve.datasets import Photo
+from plantml.serve.json_bodies import JsonRoute
 from plantml.serve.model_history import HistoryEvent, ModelAnswer, ModelSummary, Moved, VersionAnswer
 from plantml.serve.problems import responses
 from plantml.serve.routes.datasets import photo_response
 from plantml.serve.service import ServiceDep
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
-Promoter = Annotated[Caller, Depends(require("promoter"))]
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=JsonRoute)
 Name = Annotated[str, Path(max_length=128, description="Name of the model.", examples=["leaf"])]
 Version = Annotated[str, Path(max_length=64, description="Number or alias.", examples=["3", "production"])]
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", examples=["production"])]
@@ -29,12 +28,12 @@ _CARD: dict[int | str, dict[str, Any]] = {
     200: {"description": "The model card.", "content": {"text/markdown": {"schema": {"type": "string"}}}}
 }
 _PLOT: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The picture.", "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+    200: {"description": "The plot.", "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
 }
 
 
 class Promotion(BaseModel):
-    """Which version an alias shall point to, and why."""
+    """The version that an alias is to point to, and why."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 3, "why": "Better on rust"}]})
 
@@ -42,7 +41,7 @@ class Promotion(BaseModel):
     alias: Alias = GUARDED
     why: Why = ""
     evidence: dict[str, Any] | None = Field(
-        None, description="metrics.json of `plantml validate`; left out: that of the version's training."
+        None, description="metrics.json of `plantml validate`; by default, that of the version's training."
     )
     expected: int | None = Field(
         None, ge=0, le=10**9, description="Fail unless the alias points to this version; 0 for none."
@@ -51,7 +50,7 @@ class Promotion(BaseModel):
 
 
 class Rollback(BaseModel):
-    """Which alias shall point to its version before, and why."""
+    """The alias that goes back to its previous version, and why."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -65,13 +64,13 @@ def list_models(service: ServiceDep, _: CallerDep) -> Sequence[ModelSummary]:
     return model_history.summaries(service)
 
 
-@router.get("/{name}", summary="A model and its versions.", responses=responses(401, 404, 422, 503))
+@router.get("/{name}", summary="Show a model and its versions.", responses=responses(401, 404, 422, 503))
 def show_model(service: ServiceDep, caller: CallerDep, name: Name) -> ModelAnswer:
-    """Versions with their metrics, the newest first, and since when each alias points to its version."""
+    """Versions with their metrics, newest first, and since when each alias has pointed to its version."""
     return model_history.describe(service, caller, name)
 
 
-@router.get("/{name}/versions/{version}", summary="A version of a model.", responses=responses(401, 404, 422, 503))
+@router.get("/{name}/versions/{version}", summary="Show a version of a model.", responses=responses(401, 404, 422, 503))
 def show_version(service: ServiceDep, caller: CallerDep, name: Name, version: Version) -> VersionAnswer:
     """Its contract, metrics, settings and origin."""
     return model_history.describe_version(service, caller, name, version)
@@ -79,7 +78,7 @@ def show_version(service: ServiceDep, caller: CallerDep, name: Name, version: Ve
 
 @router.get(
     "/{name}/versions/{version}/card",
-    summary="The card of a model.",
+    summary="Read the model card.",
     response_class=Response,
     responses={**responses(401, 403, 404, 422, 503), **_CARD},
 )
@@ -91,7 +90,7 @@ def show_card(service: ServiceDep, caller: CallerDep, name: Name, version: Versi
 
 @router.get(
     "/{name}/versions/{number}/plots/{file}",
-    summary="A picture of a training.",
+    summary="Get a plot of a training.",
     response_class=Response,
     responses={**responses(401, 403, 404, 422, 503), **_PLOT},
 )
@@ -107,9 +106,9 @@ def show_plot(
     return photo_response(Photo(picture, "image/png"), f'"{hashlib.sha256(picture).hexdigest()[:32]}"')
 
 
-@router.get("/{name}/history", summary="The history of a model.", responses=responses(401, 404, 422, 503))
+@router.get("/{name}/history", summary="Show the history of a model.", responses=responses(401, 404, 422, 503))
 def show_history(service: ServiceDep, caller: CallerDep, name: Name) -> Sequence[HistoryEvent]:
-    """Who added, promoted and rolled back what, and why; the newest first."""
+    """Who added, promoted and rolled back what, and why; newest first."""
     return model_history.history(service, caller, name)
 
 
@@ -124,5 +123,5 @@ def promote(service: ServiceDep, caller: Promoter, name: Name, body: Promotion) 
 
 @router.post("/{name}/rollback", summary="Roll an alias back.", responses=responses(400, 401, 403, 404, 409, 422, 503))
 def roll_back(service: ServiceDep, caller: Promoter, name: Name, body: Rollback) -> Moved:
-    """Point an alias to the version that it pointed to before."""
+    """Point an alias to its previous version."""
     return model_history.rollback(service, caller, name, alias=body.alias, why=body.why)

@@ -42,7 +42,7 @@ _MODEL, _VERSION = "/models/{name}", "/models/{name}/versions/{version}"
 
 
 class ServerMetadata(BaseModel):
-    """What the server is."""
+    """Name, version and extensions of the server."""
 
     name: str = Field(examples=["plantml"])
     version: str
@@ -50,7 +50,7 @@ class ServerMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """What a model takes and gives."""
+    """Inputs and outputs of a model."""
 
     name: str = Field(examples=["leaf"])
     versions: list[str] = Field(examples=[["1", "2"]])
@@ -84,13 +84,13 @@ async def describe_server() -> ServerMetadata:
     return ServerMetadata(name="plantml", version=__version__, extensions=["binary_tensor_data"])
 
 
-@router.get("/health/live", summary="The process answers.")
+@router.get("/health/live", summary="Check that the process responds.")
 async def live() -> Liveness:
     """As `/healthz`."""
     return Liveness(live=True)
 
 
-@router.get("/health/ready", summary="The server can do its work.", responses=responses(503))
+@router.get("/health/ready", summary="Check that the server is ready.", responses=responses(503))
 def ready(service: ServiceDep) -> ServerReadiness:
     """As `/readyz`."""
     service.check()
@@ -114,12 +114,15 @@ def describe_model(service: ServiceDep, caller: CallerDep, name: str, version: s
     )
 
 
-@router.get(f"{_MODEL}/ready", summary="The model in service can be used.", responses=responses(401, 404, 503))
+@router.get(f"{_MODEL}/ready", summary="Check that the model in service is ready.", responses=responses(401, 404, 503))
 @router.get(
-    f"{_VERSION}/ready", name="version_ready", summary="A version can be used.", responses=responses(401, 404, 503)
+    f"{_VERSION}/ready",
+    name="version_ready",
+    summary="Check that a version is ready.",
+    responses=responses(401, 404, 503),
 )
 def model_ready(service: ServiceDep, _: CallerDep, name: str, version: str = "") -> ModelReadiness:
-    """Opens it if need be."""
+    """Opens it if necessary."""
     return ModelReadiness(name=service.models.get(_ref(name, version)).name, ready=True)
 
 
@@ -158,7 +161,7 @@ async def infer(request: Request, service: ServiceDep, caller: CallerDep, name: 
     service.queue.check()
     model = await service.models.find(_ref(name, version))
     outputs, expected = _outputs(model, caller), openinference.describe_input(model.pipeline.bundle.contract)
-    body, most = await request.body(), min(service.config.max_photos, service.config.queue)
+    body, most = await request.body(), service.config.most_predicted
     header = request.headers.get(HEADER)
     inference = await run_in_threadpool(openinference.parse, body, header, expected, outputs, most)
     items = [(photo, photo.nbytes) for photo in inference.photos]

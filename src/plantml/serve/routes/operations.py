@@ -11,13 +11,13 @@ router = APIRouter(tags=["operations"])
 
 
 class Status(BaseModel):
-    """That the server is there."""
+    """The server is alive."""
 
     status: str = Field(examples=["ok"])
 
 
 class Readiness(BaseModel):
-    """That the server can do its work."""
+    """The server is ready."""
 
     status: str = Field(examples=["ok"])
     model: str = Field(
@@ -26,24 +26,24 @@ class Readiness(BaseModel):
     )
 
 
-@router.get("/healthz", summary="The process answers.")
+@router.get("/healthz", summary="Check that the process responds.")
 async def healthz() -> Status:
-    """Always ok while the process answers."""
+    """Always ok while the process responds."""
     return Status(status="ok")
 
 
-@router.get("/readyz", summary="The server can do its work.", responses=responses(503))
+@router.get("/readyz", summary="Check that the server is ready.", responses=responses(503))
 def readyz(service: ServiceDep) -> Readiness:
-    """Ok if the database and the registry answer, and the default model is open."""
+    """Ok if the database and the registry can be reached, and the default model is open."""
     return Readiness(status="ok", model=service.check())
 
 
 @router.get(
     "/metrics",
-    summary="Metrics for Prometheus.",
+    summary="Read metrics for Prometheus.",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 def metrics(service: ServiceDep) -> Response:
-    """Requests, latency, queue, refusals, failures, and the open models. No label of a prediction is in it."""
+    """Requests, latency, queue, refusals, failures, and the open models. It contains no predicted labels."""
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

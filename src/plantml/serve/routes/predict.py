@@ -1,4 +1,4 @@
-"""`/v1/predict`: photos in, records out; `/v1/predictions`: what the caller was told before."""
+"""`/v1/predict`: photos in, records out; `/v1/predictions`: past predictions of the caller."""
 
 import time
 from datetime import datetime
@@ -14,8 +14,8 @@ from plantml.serve import history
 from plantml.serve.access import CallerDep
 from plantml.serve.config import ServeConfig
 from plantml.serve.inference import cancelled_with, gone
-from plantml.serve.predictions import Photo, Wishes, visible_view
-from plantml.serve.problems import RequestError, responses
+from plantml.serve.predictions import Photo, PredictionOptions, visible_view
+from plantml.serve.problems import RequestError, reasons, responses
 from plantml.serve.service import ServiceDep
 from plantml.serve.visibility import visible_record
 
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1", tags=["predict"])
 
 
 class PhotoReferences(BaseModel):
-    """Photos that the server gets itself."""
+    """Photos that the server fetches itself."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -79,7 +79,7 @@ _BODY = {
                         "files": {
                             "type": "array",
                             "items": {"type": "string", "contentMediaType": "application/octet-stream"},
-                            "description": "Photos. The file names come back as `image` of the records.",
+                            "description": "Photos. Each file name comes back as the `image` of its record.",
                         }
                     },
                 }
@@ -95,7 +95,7 @@ _NDJSON_ANSWER: dict[int | str, dict[str, Any]] = {
 
 @router.post(
     "/predict",
-    summary="Predict for photos.",
+    summary="Predict photos.",
     response_model=Predictions,
     responses=responses(400, 401, 403, 404, 413, 415, 422, 503) | _NDJSON_ANSWER,
     openapi_extra=_BODY,
@@ -104,7 +104,7 @@ async def predict(
     request: Request,
     service: ServiceDep,
     caller: CallerDep,
-    wishes: Annotated[Wishes, Query()],
+    options: Annotated[PredictionOptions, Query()],
 ) -> Response:
     """Records of `plantml detect`, with the targets that the caller's roles allow.
 
@@ -113,7 +113,7 @@ async def predict(
     `plantml detect`.
     """
     service.queue.check()
-    opened = await service.models.find(wishes.model)
+    opened = await service.models.find(options.model)
     visible_view(opened, caller)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     references, files = PhotoReferences(), list[Photo]()
@@ -127,21 +127,21 @@ async def predict(
     until = time.monotonic() + service.config.deadline
     async with cancelled_with(lambda: gone(request)):
         others = await service.predictor.gather(references.urls, references.items, until)
-        records = await service.predictor.predict(opened, caller, [*files, *others], wishes, until)
+        records = await service.predictor.predict(opened, caller, [*files, *others], options, until)
     if NDJSON in request.headers.get("accept", ""):
         return Response("".join(f"{to_line(record)}\n" for record in records), media_type=NDJSON)
     # The records are JSON already: validating them once more would cost as much as a small photo.
     return JSONResponse({"model": opened.ref, "records": records})
 
 
-@router.get("/predictions", summary="List own predictions, newest first.", responses=responses(401, 422, 503))
+@router.get("/predictions", summary="List your predictions, newest first.", responses=responses(401, 422, 503))
 def list_predictions(
     service: ServiceDep,
     caller: CallerDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    before: Annotated[int | None, Query(description="The last id of the page before.", ge=1, le=2**31 - 1)] = None,
+    before: Annotated[int | None, Query(description="The last id of the previous page.", ge=1, le=2**31 - 1)] = None,
 ) -> list[PastPrediction]:
-    """What the caller was told, as far as their roles still allow it."""
+    """Your own predictions, with the targets that your roles allow now."""
     entries = history.entries(service.database, caller, limit, before, service.config.history)
     return [
         PastPrediction(id=each.id, time=each.time, model=each.model, record=visible_record(each.record, caller))
@@ -166,14 +166,13 @@ async def _references(request: Request) -> PhotoReferences:
     try:
         return PhotoReferences.model_validate_json(bytes(body))
     except ValidationError as error:
-        first = error.errors()[0]
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-        raise RequestError(422, "The request is malformed", why, "See /docs for what it takes.") from error
+        why = reasons(error.errors()[:1])
+        raise RequestError(422, "The request is malformed", why, "See /docs for the fields.") from error
 
 
 def _check_number(photos: int, config: ServeConfig) -> None:
     if not photos:
         raise RequestError(422, "The request has no photos", "it has no files, urls or items", "Send at least one.")
-    most = min(config.max_photos, config.queue)
+    most = config.most_predicted
     if photos > most:
         raise RequestError(413, "Too many photos", f"{photos} of at most {most}", "Send several requests.")

@@ -2,21 +2,20 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from plantml.data.boxes import Box
 from plantml.errors import NotFoundError
-from plantml.serve.access import require
-from plantml.serve.caller import Caller
+from plantml.serve.access import Reviewer
+from plantml.serve.json_bodies import JsonRoute
 from plantml.serve.model_pool import OpenModel
 from plantml.serve.problems import RequestError, responses
 from plantml.serve.review import Decision, NewBox, Reason, Task
 from plantml.serve.routes.datasets import ContributionAnswer, contribution_answer
 from plantml.serve.service import Service, ServiceDep
 
-router = APIRouter(prefix="/v1", tags=["review"])
-Reviewer = Annotated[Caller, Depends(require("reviewer"))]
+router = APIRouter(prefix="/v1", tags=["review"], route_class=JsonRoute)
 _Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 _Length = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
@@ -44,7 +43,7 @@ class PredictedBox(BaseModel):
 
 
 class ReviewTask(BaseModel):
-    """A photo to look at."""
+    """A photo to review."""
 
     name: str = Field(description="Empty for callers who may not see all labels: a file's name often is one.")
     image_id: str
@@ -52,23 +51,25 @@ class ReviewTask(BaseModel):
     height: int
     why: Reason
     score: float | None
-    labels: dict[str, Any] = Field(description="That the photo has, of targets that the caller's roles allow.")
-    boxes: list[BoxAnswer] | None = Field(description="Null where nobody has drawn any.")
-    prediction: dict[str, Any] | None = Field(description="The record of the model.")
+    labels: dict[str, Any] = Field(description="The photo's labels, of targets that the caller's roles allow.")
+    boxes: list[BoxAnswer] | None = Field(description="Null if nobody has annotated the photo.")
+    prediction: dict[str, Any] | None = Field(description="The model's record.")
     predicted_boxes: list[PredictedBox] | None
 
 
 class ReviewQueue(BaseModel):
-    """The photos to look at next."""
+    """The photos to review next."""
 
     dataset: str
     version: int
-    model: str | None = Field(description="Whose predictions these are; null where the registry has no model yet.")
-    state: Literal["ready", "computing"] = Field(description="While it is computing, more photos come later.")
+    model: str | None = Field(
+        description="NAME@NUMBER of the model whose predictions these are; null while the registry has no model."
+    )
+    state: Literal["ready", "computing"] = Field(description="While `computing`, more photos are still to come.")
     done: int = Field(description="Photos that the model has predicted.")
     total: int
     photos: list[ReviewTask]
-    contributions: list[ContributionAnswer] = Field(description="That wait for a decision, the oldest first.")
+    contributions: list[ContributionAnswer] = Field(description="Contributions that wait for a decision, oldest first.")
 
 
 class BoxDecision(BaseModel):
@@ -81,11 +82,11 @@ class BoxDecision(BaseModel):
     w: _Length
     h: _Length
     labels: dict[str, str | float] = {}
-    index: int | None = Field(None, ge=0, description="Of the box that it was; needs version.")
+    index: int | None = Field(None, ge=0, description="Index of the box that it replaces; needs `version`.")
 
 
 class ReviewDecision(BaseModel):
-    """What a reviewer says of a photo: labels, boxes, or that all is right."""
+    """A reviewer's decision on a photo: labels, boxes, or that all is correct."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -99,10 +100,13 @@ class ReviewDecision(BaseModel):
     labels: dict[str, Any] = {}
     boxes: list[BoxDecision] | None = Field(None, max_length=2000, description="All boxes of the photo.")
     accept: bool = Field(
-        False, description="Labels and boxes are right, and so is the model's prediction of those that are missing."
+        False,
+        description="The labels and boxes are correct, and so is the model's prediction of those that are missing.",
     )
     model: str | None = Field(None, description="Whose prediction is accepted, as NAME@NUMBER.")
-    version: int | None = Field(None, ge=1, description="That the reviewer saw; 409 if the photo has changed since.")
+    version: int | None = Field(
+        None, ge=1, description="The version that the reviewer saw; 409 if the photo has changed since."
+    )
     why: str = Field("", max_length=500)
     new_class: bool = Field(False, description="Allow classes that the dataset does not have.")
 
@@ -114,18 +118,18 @@ class Reviewed(BaseModel):
     version: int
 
 
-@router.get("/review", summary="Photos to look at next.", responses=responses(400, 401, 403, 404, 422, 503))
+@router.get("/review", summary="List the photos to review next.", responses=responses(400, 401, 403, 404, 422, 503))
 def review_queue(
     *,
     service: ServiceDep,
     caller: Reviewer,
-    dataset: Annotated[str | None, Query(description="Name; may be left out where there is one.")] = None,
+    dataset: Annotated[str | None, Query(description="Name; may be left out if there is only one.")] = None,
     model: Annotated[str | None, Query(description="NAME, NAME@ALIAS or NAME@NUMBER.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> ReviewQueue:
     """Photos without a label first, then those whose label the model doubts; and what contributors have sent.
 
-    Predictions are computed in the background: ask again while the state is computing.
+    Predictions are computed in the background: ask again while the state is `computing`.
     """
     name = dataset or _only_dataset(service)
     waiting = [each for each in service.contributions.all(name) if each.is_open]
@@ -145,11 +149,11 @@ def review_queue(
 
 @router.post("/review", summary="Accept or correct a photo.", responses=responses(400, 401, 403, 404, 409, 422, 503))
 def review(service: ServiceDep, caller: Reviewer, body: ReviewDecision) -> Reviewed:
-    """One new version of the dataset, in which the photo has what the reviewer says."""
+    """Commit a version of the dataset in which the photo has the reviewer's labels and boxes."""
     if not (body.labels or body.accept or body.boxes is not None):
-        raise RequestError(422, "Nothing is decided", "there are no labels, no boxes, and no accept", "Send one.")
+        raise RequestError(422, "There is no decision", "it has no labels, no boxes, and no accept", "Send one.")
     if body.version is None and any(box.index is not None for box in body.boxes or ()):
-        raise RequestError(422, "A box cannot be known", "its index needs the version", "Send the version, too.")
+        raise RequestError(422, "A box cannot be identified", "its index needs the version", "Send the version, too.")
     decision = Decision(
         image_id=body.image_id,
         labels=body.labels,

@@ -8,13 +8,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.security import OAuth2PasswordRequestForm
 from pydantic import BaseModel, Field, SecretStr
 
-from plantml.serve.access import COOKIE, CallerDep, address_of
+from plantml.serve.access import COOKIE, CallerDep, Owner, address_of
 from plantml.serve.caller import Caller
 from plantml.serve.credentials import ACCESS_TIME, LOGIN_TIME, Tokens
+from plantml.serve.json_bodies import JsonRoute
 from plantml.serve.problems import RequestError, responses
 from plantml.serve.service import Service, ServiceDep
 
-router = APIRouter(prefix="/v1", tags=["session"])
+router = APIRouter(prefix="/v1", tags=["session"], route_class=JsonRoute)
 _MOST_WAITING = 32
 """Sign-ins that may wait for their turn."""
 
@@ -25,7 +26,7 @@ class TokenAnswer(BaseModel):
     access_token: str
     refresh_token: str
     token_type: str = "bearer"  # noqa: S105 - the name of a type
-    expires_in: int = Field(description="seconds until the access token expires", examples=[900])
+    expires_in: int = Field(description="Seconds until the access token expires.", examples=[900])
 
 
 class Me(BaseModel):
@@ -33,7 +34,7 @@ class Me(BaseModel):
 
     name: str = Field(examples=["ada"])
     roles: list[str] = Field(examples=[["category", "reviewer"]])
-    via: str = Field(description="`token`, `key` or `cookie`", examples=["token"])
+    via: str = Field(description="`token`, `key` or `cookie`.", examples=["token"])
 
 
 class PasswordChange(BaseModel):
@@ -52,21 +53,21 @@ async def token(
     return _answer(await run_in_threadpool(service.credentials.begin, caller))
 
 
-@router.post("/token/refresh", summary="Get the next tokens.", responses=responses(401, 422, 503))
+@router.post("/token/refresh", summary="Refresh the tokens.", responses=responses(401, 422, 503))
 def refresh(request: Request, service: ServiceDep, refresh_token: Annotated[str, Form()]) -> TokenAnswer:
-    """Exchange a refresh token, which is good once, for the next tokens."""
+    """Exchange a refresh token, which can be used once, for new tokens."""
     return _answer(service.credentials.refresh(refresh_token, address_of(request)))
 
 
 @router.post("/token/revoke", summary="Sign out.", status_code=204, responses=responses(422, 503))
 def revoke(request: Request, service: ServiceDep, token: Annotated[str, Form()]) -> None:
-    """End the sign-in of an access or refresh token, as RFC 7009 has it: what is no token is ignored."""
+    """End the sign-in of an access or refresh token, as in RFC 7009: anything that is not a valid token is ignored."""
     service.credentials.revoke(token, address_of(request))
 
 
-@router.get("/me", summary="Who is signed in.", responses=responses(401, 503))
+@router.get("/me", summary="Show who is signed in.", responses=responses(401, 503))
 def me(caller: CallerDep) -> Me:
-    """Name and roles of the caller."""
+    """Your name and roles."""
     return Me(name=caller.name, roles=sorted(caller.roles), via=caller.via)
 
 
@@ -76,10 +77,8 @@ def me(caller: CallerDep) -> Me:
     status_code=204,
     responses=responses(401, 403, 422, 429, 503),
 )
-async def change_password(service: ServiceDep, caller: CallerDep, body: PasswordChange) -> None:
-    """Replace your password. All your sign-ins end, this one too."""
-    if caller.via == "key":
-        raise RequestError(403, "An API key cannot change a password", "", "Sign in with the password.")
+async def change_password(service: ServiceDep, caller: Owner, body: PasswordChange) -> None:
+    """Replace your password. All your sign-ins end, including this one."""
     old, new = body.old.get_secret_value(), body.new.get_secret_value()
     check_load(service)
     await to_thread.run_sync(service.credentials.change_password, caller, old, new, limiter=service.credentials.slots)

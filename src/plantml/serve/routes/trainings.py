@@ -2,37 +2,47 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Path, Query
+from fastapi import APIRouter, Header, Path, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from plantml.errors import PlantmlError
 from plantml.serve import jobs, trainings
-from plantml.serve.access import require
-from plantml.serve.caller import Caller
+from plantml.serve.access import Trainer
+from plantml.serve.json_bodies import JsonRoute
 from plantml.serve.problems import responses
 from plantml.serve.service import Service, ServiceDep
 from plantml.serve.trainings import Training, TrainingRequest
 
-router = APIRouter(prefix="/v1/trainings", tags=["trainings"])
-Trainer = Annotated[Caller, Depends(require("trainer"))]
+router = APIRouter(prefix="/v1/trainings", tags=["trainings"], route_class=JsonRoute)
 Number = Annotated[int, Path(ge=1, le=10**9, description="Number of the training.", examples=[12])]
 LineId = Annotated[str | None, Header(max_length=32, description="Continue after this event.", examples=["3.14"])]
 
 _POLL, _HEARTBEAT, _LINES = 1.0, 15.0, 500
 """Seconds between two looks at a log, and between two signs of life; lines that are sent at a time."""
 
+_readers = threading.Semaphore(64)
+"""Logs that are followed at a time: each is looked at every second."""
+
+_LONGEST = 600.0
+"""Seconds after which a reader has to come back, which browsers do: whether they still may is judged anew."""
+
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events `line` with a time and a text, then one event `end` with the status.",
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string"},
+                # Before OpenAPI 3.2, the schema of a stream of events is that of one event.
+                "schema": {
+                    "type": "object",
+                    "properties": {"id": {"type": "string"}, "event": {"type": "string"}, "data": {"type": "string"}},
+                },
                 "example": 'id: 3.14\nevent: line\ndata: {"time": "2026-06-01T12:00:00Z", "text": "epoch 3/20"}\n\n',
             }
         },
@@ -40,11 +50,11 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", summary="Ask for a training.", status_code=202, responses=responses(400, 401, 403, 404, 422, 503))
+@router.post("", summary="Start a training.", status_code=202, responses=responses(400, 401, 403, 404, 422, 503))
 def submit_training(service: ServiceDep, caller: Trainer, body: TrainingRequest) -> Training:
     """A worker splits the dataset if needed, trains, validates on the test split, and adds a challenger.
 
-    While the same training waits or runs, it is the answer: repeating a request is safe.
+    Repeating a request is safe: while the same training waits or runs, that one is returned.
     """
     return trainings.submit(service, caller, body)
 
@@ -53,11 +63,11 @@ def submit_training(service: ServiceDep, caller: Trainer, body: TrainingRequest)
 def list_trainings(
     service: ServiceDep, caller: Trainer, limit: Annotated[int, Query(ge=1, le=1000)] = 50
 ) -> list[Training]:
-    """The newest first."""
+    """Newest first."""
     return [trainings.view(job, caller) for job in islice(reversed(service.jobs.list()), limit)]
 
 
-@router.get("/{number}", summary="A training and its progress.", responses=responses(401, 403, 404, 422, 503))
+@router.get("/{number}", summary="Show a training and its progress.", responses=responses(401, 403, 404, 422, 503))
 def show_training(service: ServiceDep, caller: Trainer, number: Number) -> Training:
     """Status, progress, result or failure."""
     return trainings.view(service.jobs.get(number), caller)
@@ -65,7 +75,7 @@ def show_training(service: ServiceDep, caller: Trainer, number: Number) -> Train
 
 @router.post("/{number}/cancel", summary="Cancel a training.", responses=responses(401, 403, 404, 422, 503))
 def cancel_training(service: ServiceDep, caller: Trainer, number: Number) -> Training:
-    """Its worker stops within seconds. One that has ended stays as it is."""
+    """Its worker stops within seconds. A training that has ended stays as it is."""
     return trainings.cancel(service, caller, number)
 
 
@@ -84,14 +94,26 @@ def follow_training_log(
     after = last_event_id or ""
     jobs.check_line_id(after)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_events(service, number, after), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(_turn(service, number, after), media_type="text/event-stream", headers=headers)
+
+
+async def _turn(service: Service, number: int, after: str) -> AsyncIterator[str]:
+    """The events of a log, unless too many are followed: then the reader comes back later."""
+    if not _readers.acquire(blocking=False):
+        yield "retry: 30000\n\n"
+        return
+    try:
+        async for event in _events(service, number, after):
+            yield event
+    finally:
+        _readers.release()
 
 
 async def _events(service: Service, number: int, after: str) -> AsyncIterator[str]:
     """The events of a log; a reader that is cut off continues after the last one it has."""
-    spoke = time.monotonic()
+    began = spoke = time.monotonic()
     yield "retry: 2000\n\n"
-    while not service.stopping.is_set():
+    while not service.stopping.is_set() and time.monotonic() - began < _LONGEST:
         try:
             job = await run_in_threadpool(service.jobs.get, number)  # before its last lines are read
             lines = await run_in_threadpool(_lines, job.log, after)

@@ -1,7 +1,6 @@
 """Ask: photos in, answers out, each with its doubt; and the corrections of people who know better."""
 
 import base64
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +9,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 
-from plantml import imaging
 from plantml.imaging import ImageError
 from plantml.model.pipeline import Pipeline
-from plantml.serve import history
+from plantml.serve import datasets, history
 from plantml.serve.access import CallerDep
 from plantml.serve.page.rendering import PageRoute, render
 from plantml.serve.page.screens import catalogues
-from plantml.serve.predictions import Photo, Wishes, visible_view
+from plantml.serve.predictions import Photo, PredictionOptions, visible_view
 from plantml.serve.problems import RequestError
+from plantml.serve.routes.users import Id
 from plantml.serve.service import Service, ServiceDep
 from plantml.serve.visibility import visible_record
 
@@ -73,8 +72,10 @@ async def ask(
     photos: list[Photo] = [(file.filename or "", await file.read()) for file in chosen]
     photos += await service.predictor.gather([url] if url else [], [], until)
     is_comparable = await run_in_threadpool(service.predictor.can_compare, opened)
-    wishes = Wishes(model=None, similar=_SIMILAR if is_comparable else 0, advice=_has_advice(service, opened.pipeline))
-    records = await service.predictor.predict(opened, caller, photos, wishes, until)
+    options = PredictionOptions(
+        model=None, similar=_SIMILAR if is_comparable else 0, advice=_has_advice(service, opened.pipeline)
+    )
+    records = await service.predictor.predict(opened, caller, photos, options, until)
     pictures = await run_in_threadpool(_pictures, photos)
     answers = [
         Answer(name, index < len(chosen), picture, record)
@@ -87,8 +88,8 @@ async def ask(
 
 
 @router.get("/history")
-def show_history(request: Request, service: ServiceDep, caller: CallerDep, before: int | None = None) -> Response:
-    """What the caller was told before, as far as their roles still allow it."""
+def show_history(request: Request, service: ServiceDep, caller: CallerDep, before: Id | None = None) -> Response:
+    """The caller's past predictions, with the targets that their roles allow now."""
     entries = history.entries(service.database, caller, _PER_PAGE, before, service.config.history)
     rows = [(entry, visible_record(entry.record, caller)) for entry in entries]
     older = entries[-1].id if len(entries) == _PER_PAGE else None
@@ -96,7 +97,7 @@ def show_history(request: Request, service: ServiceDep, caller: CallerDep, befor
 
 
 def _check_number(photos: int, service: Service) -> None:
-    most = min(service.config.max_photos, service.config.queue)
+    most = service.config.most_predicted
     if not photos:
         raise RequestError(422, "There is no photo", "", "Choose a file, or give the address of a photo.")
     if photos > most:
@@ -114,9 +115,7 @@ def _pictures(photos: Sequence[Photo]) -> list[str | None]:
 def _picture(data: bytes) -> str | None:
     """A small copy of a photo as a `data:` URL; `None` if it cannot be read."""
     try:
-        small = imaging.thumbnail(data, _SIDE)
+        small = datasets.thumbnail(data, _SIDE)
     except ImageError:
         return None
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f"data:{small.media_type};base64,{base64.b64encode(small.data).decode()}"

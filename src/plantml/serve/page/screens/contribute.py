@@ -4,22 +4,20 @@ import time
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 
 from plantml.errors import PlantmlError
-from plantml.serve.access import require
-from plantml.serve.caller import Caller
+from plantml.serve.access import Contributor, Reviewer
 from plantml.serve.contributions import Accepted, Outcome
 from plantml.serve.page import labels
 from plantml.serve.page.rendering import PageRoute, redirect, render
 from plantml.serve.page.screens import catalogues
+from plantml.serve.routes.datasets import contribution_answer
 from plantml.serve.service import Service, ServiceDep
 from plantml.serve.uploads import Refused, Upload, display_name
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
-Contributor = Annotated[Caller, Depends(require("contributor"))]
-Reviewer = Annotated[Caller, Depends(require("reviewer"))]
 _MOST_SHOWN = 200
 
 
@@ -30,7 +28,13 @@ def show_form(request: Request, service: ServiceDep, caller: Contributor, datase
     chosen = dataset if dataset in form else next(iter(form), "")
     own = [each for name in form for each in service.contributions.all(name) if each.contributor == caller.name]
     own.sort(key=lambda each: each.sent, reverse=True)
-    return render(request, "contribute.html", form=form, dataset=chosen, own=own[:_MOST_SHOWN])
+    return render(
+        request,
+        "contribute.html",
+        form=form,
+        dataset=chosen,
+        own=[contribution_answer(each, caller) for each in own[:_MOST_SHOWN]],
+    )
 
 
 @router.post("/contribute")
@@ -74,11 +78,10 @@ async def correct(
 def show_waiting(request: Request, service: ServiceDep, caller: Reviewer) -> Response:
     """The photos that wait for a reviewer."""
     waiting = {
-        name: [each for each in service.contributions.all(name) if each.state == "waiting"]
+        name: [contribution_answer(each, caller) for each in service.contributions.all(name) if each.state == "waiting"]
         for name in service.datasets.names
     }
-    visible = {name: {t.name for t in labels.visible(service.datasets.head(name).targets, caller)} for name in waiting}
-    return render(request, "contributions.html", waiting=waiting, visible=visible, most=_MOST_SHOWN)
+    return render(request, "contributions.html", waiting=waiting, most=_MOST_SHOWN)
 
 
 @router.post("/contributions/accept")

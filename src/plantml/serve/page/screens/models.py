@@ -2,19 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 
 from plantml.registry.operations import GUARDED
 from plantml.serve import model_history
-from plantml.serve.access import CallerDep, require
-from plantml.serve.caller import Caller
+from plantml.serve.access import CallerDep, Promoter
 from plantml.serve.model_history import AliasAnswer, ModelAnswer
 from plantml.serve.page.rendering import PageRoute, redirect, render
 from plantml.serve.problems import RequestError
 from plantml.serve.service import ServiceDep
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
-Promoter = Annotated[Caller, Depends(require("promoter"))]
 Text = Annotated[str, Form(max_length=500)]
 _MAIN = {"macro_f1", "accuracy", "r2", "ap", "ap50"}
 

@@ -5,24 +5,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from plantml.data import boxes as dataset_boxes
 from plantml.data.boxes import Box
 from plantml.data.manifest import Version
 from plantml.errors import InputError, PlantmlError
-from plantml.serve.access import require
+from plantml.parsing import parse_json
+from plantml.serve.access import Reviewer
 from plantml.serve.caller import Caller
 from plantml.serve.model_pool import OpenModel
 from plantml.serve.page import labels
 from plantml.serve.page.rendering import PageRoute, render
 from plantml.serve.review import Decision, NewBox, Task
+from plantml.serve.routes.review import BoxDecision
 from plantml.serve.service import Service, ServiceDep
 from plantml.targets import Target
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
-Reviewer = Annotated[Caller, Depends(require("reviewer"))]
 Skipped = Annotated[list[str], Query(default_factory=list, max_length=500)]
 
 
@@ -75,14 +77,17 @@ def show_again(
 
 
 @router.post("/review")
-async def decide(request: Request, service: ServiceDep, caller: Reviewer, dataset: Annotated[str, Form()]) -> Response:
+async def decide(
+    *, request: Request, service: ServiceDep, caller: Reviewer, dataset: Annotated[str, Form()],
+    image_id: Annotated[str, Form(pattern="^[0-9a-f]{64}$")], seen: Annotated[int, Form(ge=1, le=10**9)],
+) -> Response:  # fmt: skip
     """Keep the labels and boxes of one photo as a version of its dataset; show the next photo."""
     form = await request.form()
 
     def work() -> Response:
         version = service.datasets.load(dataset)
         targets = labels.visible(version.targets, caller)
-        image_id, drawn = str(form.get("image_id")), form.get("boxes")
+        drawn = form.get("boxes")
         chosen = labels.read(form, targets)
         for target in targets:
             if target.kind == "multilabel" and f"{labels.FIELD}{target.name}" in form:
@@ -91,7 +96,7 @@ async def decide(request: Request, service: ServiceDep, caller: Reviewer, datase
             image_id,
             labels=chosen,
             boxes=_boxes(drawn) if isinstance(drawn, str) else None,
-            seen=int(str(form.get("seen"))),
+            seen=seen,
             new_class=form.get("new_class") == "true",
         )
         decided = service.reviews.decide(dataset, decision, None, caller)
@@ -168,14 +173,19 @@ def _sides(box: Box) -> dict[str, float]:
     return {"x": box.x, "y": box.y, "w": box.w, "h": box.h}
 
 
+def _without_empty_labels(box: Any) -> Any:
+    if not (isinstance(box, dict) and isinstance(box.get("labels"), dict)):
+        return box
+    return {**box, "labels": {name: label for name, label in box["labels"].items() if label not in (None, "")}}
+
+
+_BOXES = TypeAdapter(list[Annotated[BoxDecision, BeforeValidator(_without_empty_labels)]])
+
+
 def _boxes(text: str) -> list[NewBox]:
+    content = parse_json(text, "The boxes", hint="Reload the page.")
     try:
-        return [_box(each) for each in json.loads(text)]
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise InputError("The boxes cannot be read", str(error), "Reload the page.") from error
-
-
-def _box(content: Mapping[str, Any]) -> NewBox:
-    x, y, w, h = (float(content[side]) for side in "xywh")
-    chosen = {str(name): label for name, label in content["labels"].items() if label not in (None, "")}
-    return NewBox(Box(x, y, w, h, chosen), content.get("index"))
+        drawn = _BOXES.validate_python(content)
+    except ValidationError as error:
+        raise InputError("The boxes cannot be read", error.errors()[0]["msg"], "Reload the page.") from error
+    return [NewBox(Box(box.x, box.y, box.w, box.h, {**box.labels}), box.index) for box in drawn]

@@ -3,21 +3,20 @@
 from itertools import islice
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 from pydantic import ValidationError
 
 from plantml.errors import InputError
 from plantml.parsing import parse_yaml
 from plantml.serve import trainings
-from plantml.serve.access import require
-from plantml.serve.caller import Caller
+from plantml.serve.access import Trainer
 from plantml.serve.page.rendering import PageRoute, redirect, render
 from plantml.serve.page.screens import catalogues
+from plantml.serve.problems import reasons
 from plantml.serve.service import ServiceDep
 from plantml.serve.trainings import TrainingRequest
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
-Trainer = Annotated[Caller, Depends(require("trainer"))]
 Text = Annotated[str, Form(max_length=10_000)]
 _MOST_SHOWN = 100
 
@@ -43,8 +42,7 @@ def submit(
             "test_share": float(test_share) / 100, "config": parse_yaml(config, "The settings") or {},
         })  # fmt: skip
     except ValidationError as error:
-        why = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise InputError("The training cannot be started", why, "Check the form.") from error
+        raise InputError("The training cannot be started", reasons(error.errors()), "Check the form.") from error
     except ValueError as error:
         raise InputError("The training cannot be started", str(error), "Check the form.") from error
     return redirect(request, f"/trainings/{trainings.submit(service, caller, wanted).id}")
