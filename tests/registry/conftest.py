@@ -5,11 +5,10 @@ import sys
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
+from tests.colour_models import graph
 
 from plantml import storage
-from plantml.export.onnx import serialised
 from plantml.imaging import Fit
 from plantml.model import bundle
 from plantml.model.contract import Architecture, Contract, Origin
@@ -34,35 +33,6 @@ def contract(seed=0, classes=("bean", "tomato"), dataset=("data", 1, "")):
     )
 
 
-def graph(promised, digest, weights):
-    """image uint8 [N, H, W, 3] → target.category [N, classes], embedding [N, 3], unknown [N]."""
-    nodes = [
-        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels", "places"], ["colour"], keepdims=0),
-        helper.make_node("Div", ["colour", "white"], ["embedding"]),
-        helper.make_node("MatMul", ["embedding", "weights"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["target.category"], axis=1),
-        helper.make_node("ReduceMin", ["embedding", "last"], ["unknown"], keepdims=0),
-    ]
-    constants = {
-        "places": np.array([1, 2]), "last": np.array([1]), "white": np.array([255], np.float32), "weights": weights,
-    }  # fmt: skip
-    made = helper.make_graph(
-        nodes,
-        "colour",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", SIZE, SIZE, 3])],
-        [
-            helper.make_tensor_value_info("target.category", TensorProto.FLOAT, ["N", weights.shape[1]]),
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 3]),
-            helper.make_tensor_value_info("unknown", TensorProto.FLOAT, ["N"]),
-        ],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, {bundle.CONTRACT_KEY: promised.canonical().decode(), bundle.DIGEST_KEY: digest})
-    return serialised(model)
-
-
 def files_of(seed=0, *, card="# A card\n", size=0, **options):
     """The files of a bundle by name; another seed, another digest."""
     promised = contract(seed, **options)
@@ -71,7 +41,7 @@ def files_of(seed=0, *, card="# A card\n", size=0, **options):
     tensors = {"weights": weights, "ballast": np.zeros(size, np.uint8)}
     digest = bundle.digest(promised, {name: value.tobytes() for name, value in tensors.items()})
     files = {
-        bundle.ONNX: graph(promised, digest, weights),
+        bundle.ONNX: graph(promised, digest, {"category": weights}),
         bundle.WEIGHTS: save(tensors),
         bundle.CARD: card.encode(),
     }

@@ -202,7 +202,7 @@ def test_a_graph_that_reads_files_beside_it_is_refused(tmp_path, write_pack, bun
     import onnx
 
     model = onnx.load_from_string(bundle_files(1)["model.onnx"])
-    tensor = next(each for each in model.graph.initializer if each.name == "weights")
+    tensor = next(each for each in model.graph.initializer if each.name == "w.category")
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="../../../etc/passwd")

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from tests.histories import histories
 
 from plantml import storage
 from plantml.errors import Exit, InputError, StorageError
 from plantml.retrain import rounds
 from plantml.storage import lease as leases
-from plantml.storage.event_log import Event
 from plantml.storage.lease import Lease
 
 
@@ -53,17 +52,9 @@ def test_rounds_are_a_fold_over_events(url) -> None:
     assert (rounds.state(url).open, rounds.state(url).last) == (0, 2)
 
 
-contents = st.dictionaries(
-    st.sampled_from(["act", "round", "config", "outcome"]),
-    st.sampled_from(["begin", "end", "take", "done"])
-    | st.none() | st.integers(0, 2) | st.floats() | st.just({}) | st.just([]),
-)  # fmt: skip
-
-
 @settings(max_examples=100)
-@given(st.lists(contents, max_size=3))
-def test_whatever_events_there_are_they_are_understood_or_told_as_damaged(content) -> None:
-    events = [Event(number, "2026-01-01T00:00:00Z", one) for number, one in enumerate(content, start=1)]
+@given(histories(["act", "round", "config", "outcome"], ["begin", "end", "take", "done"]))
+def test_whatever_events_there_are_they_are_understood_or_told_as_damaged(events) -> None:
     with contextlib.suppress(StorageError):
         rounds.fold(events)
 

@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
-from onnx import TensorProto, helper, numpy_helper
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 from safetensors.numpy import save
+from tests.colour_models import graph
 from tests.contracts import make_contract
 from tests.serve.postgres import running
 
 from plantml import settings, storage
 from plantml.data.formats import list_source
 from plantml.data.importing import import_source
-from plantml.export.onnx import serialised
 from plantml.model import bundle
 from plantml.registry import operations, publishing
 from plantml.serve import passwords
@@ -38,37 +37,6 @@ TARGETS = (
     Target("disease", "class", ("none", "rust", "blight")),
 )
 PASSWORD = "a password for tests"
-
-
-def graph(contract, digest, weights):
-    """A model of 8 x 8 pixels: their mean colour, times a matrix for each target."""
-    nodes = [
-        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels", "places"], ["colour"], keepdims=0),
-        helper.make_node("Div", ["colour", "white"], ["embedding"]),
-        helper.make_node("ReduceMin", ["embedding", "last"], ["unknown"], keepdims=0),
-    ]
-    constants = {"places": np.array([1, 2]), "last": np.array([1]), "white": np.array([255], np.float32)}
-    outputs = [
-        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 3]),
-        helper.make_tensor_value_info("unknown", TensorProto.FLOAT, ["N"]),
-    ]
-    for target in contract.targets:
-        name = target.name
-        constants[f"w.{name}"] = weights[name]
-        nodes.append(helper.make_node("MatMul", ["embedding", f"w.{name}"], [f"logits.{name}"]))
-        nodes.append(helper.make_node("Softmax", [f"logits.{name}"], [f"target.{name}"], axis=1))
-        shape = ["N", len(target.classes)]
-        outputs.append(helper.make_tensor_value_info(f"target.{name}", TensorProto.FLOAT, shape))
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 8, 8, 3])
-    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    model = helper.make_model(
-        helper.make_graph(nodes, "colour", [image], outputs, initializers),
-        opset_imports=[helper.make_opsetid("", 18)],
-        ir_version=10,
-    )
-    helper.set_model_props(model, {bundle.CONTRACT_KEY: contract.canonical().decode(), bundle.DIGEST_KEY: digest})
-    return serialised(model)
 
 
 def write_bundle(url, seed=0, targets=TARGETS, *, card=b"# A card\n", **changes):

@@ -5,11 +5,11 @@ import time
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from tests.histories import histories
 
 from plantml.errors import StoppedError, StorageError
 from plantml.storage import lease as leases
-from plantml.storage.event_log import Event, Events
+from plantml.storage.event_log import Events
 from plantml.storage.lease import Lease, LeaseStop
 
 
@@ -101,16 +101,8 @@ def test_who_lost_it_is_told_to_stop(tmp_path) -> None:
     assert acts(log) == ["take", "take"]  # it does not release what is not its own
 
 
-contents = st.dictionaries(
-    st.sampled_from(["act", "until", "lease", "host", "boot", "pid", "started"]),
-    st.sampled_from(["take", "renew", "release", "done"])
-    | st.none() | st.integers(0, 2) | st.floats() | st.just({}) | st.just([]),
-)  # fmt: skip
-
-
 @settings(max_examples=100)
-@given(st.lists(contents, max_size=3))
-def test_whatever_events_there_are_they_are_understood_or_told_as_damaged(content) -> None:
-    events = [Event(number, "2026-01-01T00:00:00Z", one) for number, one in enumerate(content, start=1)]
+@given(histories(["act", "until", "lease", "host", "boot", "pid", "started"], ["take", "renew", "release", "done"]))
+def test_whatever_events_there_are_they_are_understood_or_told_as_damaged(events) -> None:
     with contextlib.suppress(StorageError):
         leases.current_holder(events)

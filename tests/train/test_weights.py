@@ -77,7 +77,7 @@ FILES = {
 def test_weights_come_from_a_file(name, published, memory_url) -> None:
     url = storage.join(memory_url, name)
     storage.write(url, FILES[name](published))
-    named = weights.identify(url, offline=True)
+    named = weights.Weights(url, weights.identify(TINY, url, FIT, offline=True))
     state = weights.backbone(TINY, named, FIT, drop_path=0, offline=True).state_dict()
     assert state
     assert all(torch.equal(value, published[key]) for key, value in state.items())
@@ -129,13 +129,13 @@ def test_what_holds_no_weights_is_refused(name, data, memory_url) -> None:
     url = storage.join(memory_url, name)
     storage.write(url, data)
     with pytest.raises(InputError, match=url):
-        weights.identify(url, offline=True)
+        weights.identify(TINY, url, FIT, offline=True)
 
 
 def test_weights_that_changed_since_the_plan_are_refused(published, memory_url) -> None:
     url = storage.join(memory_url, "w.safetensors")
     storage.write(url, save(published))
-    named = weights.identify(url, offline=True)
+    named = weights.Weights(url, weights.identify(TINY, url, FIT, offline=True))
     storage.write(url, save(published | {"conv_stem.weight": published["conv_stem.weight"] + 1}))
     with pytest.raises(InputError, match="has changed"):
         weights.backbone(TINY, named, FIT, drop_path=0, offline=True)
@@ -143,4 +143,4 @@ def test_weights_that_changed_since_the_plan_are_refused(published, memory_url) 
 
 def test_offline_refuses_a_repository_that_must_be_downloaded() -> None:
     with pytest.raises(InputError, match="hf-hub:timm/resnet18"):
-        weights.identify("hf-hub:timm/resnet18", offline=True)
+        weights.identify("resnet18", "hf-hub:timm/resnet18", FIT, offline=True)

@@ -2,7 +2,6 @@
 
 import io
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from plantml.data import manifest, photos, versions
 from plantml.data.manifest import Version
 from plantml.errors import InputError, NotFoundError, UsageError
 from plantml.serve.config import ServeConfig
+from plantml.serve.recent import Recent
 from plantml.serve.uploads import turn
 from plantml.settings import Machine
 
@@ -46,15 +46,6 @@ def served(config: ServeConfig) -> dict[str, str]:
     return urls
 
 
-def url_of(config: ServeConfig, name: str) -> str:
-    """The URL of a dataset. Raises `NotFoundError` if none of that name is served."""
-    names = served(config)
-    if name not in names:
-        why = f"there are {', '.join(names)}" if names else "no dataset is served"
-        raise NotFoundError(f"There is no dataset {name!r:.80}", why, "GET /v1/datasets lists all.")
-    return names[name]
-
-
 class Datasets:
     """The datasets that a server adds photos to, trains on, and shows.
 
@@ -67,19 +58,21 @@ class Datasets:
     """
 
     def __init__(self, config: ServeConfig, machine: Machine) -> None:
-        self._config, self._machine = config, machine
-        self._open: OrderedDict[tuple[str, int], Version] = OrderedDict()
+        self._urls, self._machine = served(config), machine
+        self._open: Recent[tuple[str, int], Version] = Recent(_OPEN)
         self._lock = threading.Lock()
-        served(config)
 
     @property
     def names(self) -> Sequence[str]:
         """All names, in the order of the settings."""
-        return list(served(self._config))
+        return list(self._urls)
 
     def url(self, name: str) -> str:
-        """The URL of a dataset. Raises `NotFoundError`."""
-        return url_of(self._config, name)
+        """The URL of a dataset. Raises `NotFoundError` if none of that name is served."""
+        if name not in self._urls:
+            why = f"there are {', '.join(self._urls)}" if self._urls else "no dataset is served"
+            raise NotFoundError(f"There is no dataset {name!r:.80}", why, "GET /v1/datasets lists all.")
+        return self._urls[name]
 
     def load(self, ref: str) -> Version:
         """The version of `NAME`, `NAME@7` or `NAME@tag`; the last ones are kept, as versions never change.
@@ -94,14 +87,11 @@ class Datasets:
             raise InputError(f"There is no version {ref!r:.80}", "a version is a number or a tag", "Leave it out.")
         url, number = versions.find(full)
         with self._lock:
-            if (url, number) in self._open:
-                self._open.move_to_end((url, number))
-                return self._open[url, number]
-        version = versions.load(f"{url}@{number}")
-        with self._lock:
-            self._open[url, number] = version
-            while len(self._open) > _OPEN:
-                self._open.popitem(last=False)
+            version = self._open.use((url, number))
+        if version is None:
+            version = versions.load(f"{url}@{number}")
+            with self._lock:
+                self._open[url, number] = version
         return version
 
     def head(self, name: str) -> Version:
@@ -123,14 +113,14 @@ class Datasets:
             NotFoundError: the dataset has no such photo, or its file is gone.
             InputError: it is not a readable image.
         """
-        rows = self.load(name).rows.filter(pl.col("image_id") == image_id, pl.col("path").is_not_null())
+        version = self.load(name)
+        rows = version.rows.filter(pl.col("image_id") == image_id, pl.col("path").is_not_null())
         if rows.is_empty():
             raise NotFoundError(f"{name} has no photo {image_id[:64]}", "", "Take the id of a record or a review.")
         format_, path = rows.select("format", "path").row(0)
         if format_ not in MEDIA_TYPES:
             raise InputError(f"{image_id} is not a readable image", "", "Look at it: plantml dataset check")
-        url = self.load(name).image_url(path)
-        data = photos.read(image_id, url, self._machine.cache())
+        data = photos.read(image_id, version.image_url(path), self._machine.cache())
         return Photo(data, MEDIA_TYPES[format_]) if side is None else thumbnail(data, side)
 
 

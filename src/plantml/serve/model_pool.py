@@ -4,7 +4,6 @@ import logging
 import re
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from plantml.registry import inspection, ledger, operations, references
 from plantml.registry.ledger import Ledger
 from plantml.serve.caller import Caller
 from plantml.serve.config import ServeConfig
+from plantml.serve.recent import Recent
 from plantml.serve.visibility import narrowed
 from plantml.settings import Machine
 
@@ -95,7 +95,7 @@ class ModelPool:
     def __init__(self, registry: str, config: ServeConfig, machine: Machine) -> None:
         self._registry, self._config, self._machine = registry, config, machine
         self._lock = threading.Lock()
-        self._open: OrderedDict[tuple[str, int], Future[OpenModel]] = OrderedDict()
+        self._open: Recent[tuple[str, int], Future[OpenModel]] = Recent(config.open_models)
         self._aliases: dict[tuple[str, str], _Alias] = {}
         self._only = ""
 
@@ -240,13 +240,10 @@ class ModelPool:
         if key not in self._open:  # what is not there must take the place of no open model
             self._number(name, str(number))
         with self._lock:
-            future = self._open.get(key)
+            future = self._open.use(key)
             is_first = future is None
-            if future is None:
+            if future is None:  # whoever still uses the model that goes keeps it until the end of the request
                 future = self._open[key] = Future()
-                while len(self._open) > self._config.open_models:
-                    self._open.popitem(last=False)  # whoever still uses it keeps it until the end of the request
-            self._open.move_to_end(key)
         if is_first:
             try:
                 future.set_result(self._load(name, number))

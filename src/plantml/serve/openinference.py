@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plantml.imaging import Pixels
 from plantml.model.contract import Contract
-from plantml.model.runtimes import Outputs, output_names
+from plantml.model.runtimes import Outputs, output_shapes
 from plantml.serve.problems import RequestError, reasons
 
 HEADER = "Inference-Header-Content-Length"
@@ -106,12 +106,9 @@ def describe_outputs(contract: Contract, *, is_whole: bool) -> list[TensorMetada
         contract: with the visible targets only.
         is_whole: true if these are all. An embedding tells of hidden ones, too.
     """
-    boxes = [contract.detection.boxes] if contract.detection else []
-    sizes: dict[str, list[int]] = {f"target.{target.name}": [*boxes, target.size] for target in contract.heads}
-    sizes |= {"boxes": [*boxes, 4], "score": boxes, "embedding": [contract.architecture.embedding], "unknown": []}
     return [
-        TensorMetadata(name=name, datatype="FP32", shape=[-1, *sizes[name]])
-        for name in output_names(contract)
+        TensorMetadata(name=name, datatype="FP32", shape=[-1, *shape])
+        for name, shape in output_shapes(contract).items()
         if is_whole or name != "embedding"
     ]
 

@@ -7,7 +7,6 @@ else, and only if it lacks a label that they judge.
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from plantml.serve.database import Database
 from plantml.serve.datasets import Datasets
 from plantml.serve.model_pool import OpenModel
 from plantml.serve.problems import RequestError
+from plantml.serve.recent import Recent
 from plantml.serve.visibility import visible_labels, visible_record
 from plantml.settings import Machine
 from plantml.targets import Target
@@ -140,7 +140,7 @@ class Reviews:
 
     def __init__(self, datasets: Datasets, database: Database, machine: Machine) -> None:
         self._datasets, self._database, self._machine = datasets, database, machine
-        self._predicted: OrderedDict[tuple[str, str], dict[str, Prediction | None]] = OrderedDict()
+        self._predicted: Recent[tuple[str, str], dict[str, Prediction | None]] = Recent(_MODELS)
         self._jobs: dict[tuple[str, str], Future[None]] = {}
         self._lock = threading.Lock()
         self._ending = threading.Event()
@@ -258,10 +258,9 @@ class Reviews:
         """The predictions of photos that are ready; work on the others begins."""
         key = dataset, model.digest
         with self._lock:
-            predicted = self._predicted.setdefault(key, {})
-            self._predicted.move_to_end(key)
-            while len(self._predicted) > _MODELS:
-                self._predicted.popitem(last=False)
+            predicted = self._predicted.use(key)
+            if predicted is None:
+                predicted = self._predicted[key] = {}
             job = self._jobs.get(key)
             if job is not None and job.done():
                 del self._jobs[key]

@@ -1,7 +1,6 @@
 """The photos of a served dataset that look most like a photo, by the model's own embeddings."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -16,10 +15,10 @@ from plantml.data import versions
 from plantml.detect.similar import Similar
 from plantml.errors import UsageError
 from plantml.model import bundle as bundles
-from plantml.serve import datasets
 from plantml.serve.caller import Caller
-from plantml.serve.config import ServeConfig
+from plantml.serve.datasets import Datasets
 from plantml.serve.model_pool import OpenModel
+from plantml.serve.recent import Recent
 from plantml.serve.visibility import visible_labels
 from plantml.settings import Machine
 
@@ -31,13 +30,13 @@ class SimilarPhotos:
     """Embeddings of datasets, computed in the background when they are first asked for, once per version and model.
 
     Args:
-        config: the datasets.
+        datasets: that are served.
         machine: threads and cache.
     """
 
-    def __init__(self, config: ServeConfig, machine: Machine) -> None:
-        self._config, self._machine = config, machine
-        self._kept: OrderedDict[tuple[str, str], Future[Similar]] = OrderedDict()
+    def __init__(self, datasets: Datasets, machine: Machine) -> None:
+        self._datasets, self._machine = datasets, machine
+        self._kept: Recent[tuple[str, str], Future[Similar]] = Recent(_MOST_KEPT)
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="embed")
 
@@ -49,20 +48,17 @@ class SimilarPhotos:
             InputError: the model finds boxes, and has no embeddings of whole photos.
         """
         bundles.check_whole_photos(model.pipeline.bundle, "similar")
-        names = datasets.served(self._config)
+        names = self._datasets.names
         if not names:
             raise UsageError("There are no photos to compare with", "no dataset is served", "Leave similar out.")
         name = storage.basename(model.pipeline.bundle.contract.dataset.url)
-        name = name if name in names else next(iter(names))
-        url, number = versions.find(names[name])
+        name = name if name in names else names[0]
+        url, number = versions.find(self._datasets.url(name))
         key = f"{url}@{number}", model.digest
         with self._lock:
-            future = self._kept.get(key)
+            future = self._kept.use(key)
             if future is None or (future.done() and future.exception()):
                 future = self._kept[key] = self._pool.submit(self._embed, name, key[0], model.pipeline.bundle.ref)
-                while len(self._kept) > _MOST_KEPT:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(key)
         return future
 
     def close(self) -> None:

@@ -45,10 +45,9 @@ class Speed:
 
 @dataclass(frozen=True)
 class PlanInputs:
-    """Dataset and hardware; speed once it is measured; the parent bundle and the hash of named weights, if any."""
+    """Dataset and hardware; speed once it is measured; the parent bundle if there is one."""
 
     dataset: Selection
     hardware: Hardware
     speed: Speed | None = None
     parent: Bundle | None = None
-    weights_sha256: str = ""

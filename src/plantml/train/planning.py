@@ -114,7 +114,6 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         val_photos=val.height,
         backbone=resolve("backbone", *_backbone(inputs.parent)),
         parent=inputs.parent.digest if inputs.parent else "",
-        weights_sha256=inputs.weights_sha256,
         input=_input(resolver, config.preset, inputs.parent, train, task),
         epochs=length.epochs,
         patience=resolve("patience", *_patience(length.epochs, mode)),

@@ -77,17 +77,18 @@ def make_plan(version: Selection, config: TrainConfig, machine: Machine, *, meas
     """
     throughput.check_device(config.device)
     parent = references.find(config.warm_start) if config.warm_start else None
-    sha256 = weights.identify(config.weights, offline=machine.offline).sha256 if config.weights else ""
-    inputs = PlanInputs(version, throughput.hardware(machine.threads), None, parent, sha256)
+    inputs = PlanInputs(version, throughput.hardware(machine.threads), None, parent)
     plan = planning.plan(config, inputs)
+    fixed = {}
     if config.weights:  # before photos are decoded: do they fit?
-        weights.backbone(plan.backbone, weights.of(plan), plan.input, drop_path=0.0, offline=machine.offline)
-    if not measured:
-        return plan
-    allocator.keep_freed_memory()
-    plan = planning.plan(config, replace(inputs, speed=throughput.measure(version, plan, machine)))
-    # By the time of a resume the alias may point elsewhere; the version it points to now is fixed.
-    return plan.model_copy(update={"warm_start": parent.url}) if parent and parent.ref else plan
+        fixed["weights_sha256"] = weights.identify(plan.backbone, config.weights, plan.input, offline=machine.offline)
+    if measured:
+        allocator.keep_freed_memory()
+        plan = planning.plan(config, replace(inputs, speed=throughput.measure(version, plan, machine)))
+        if parent and parent.ref:
+            # By the time of a resume the alias may point elsewhere; the version it points to now is fixed.
+            fixed["warm_start"] = parent.url
+    return plan.model_copy(update=fixed)
 
 
 def first_plan(version: Selection, config: TrainConfig, machine: Machine) -> Plan:

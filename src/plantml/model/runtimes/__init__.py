@@ -20,6 +20,7 @@ from plantml.model.runtimes.two_stage import TwoStageRuntime
 __all__ = [
     "FILES", "NOTES", "PROOF_KEY", "RUNTIMES", "WEIGHTS_KEY", "FileKind", "OnnxRuntime", "OpenVinoRuntime", "Outputs",
     "ProgramRuntime", "Runtime", "TorchRuntime", "TwoStageRuntime", "import_openvino", "open_model", "output_names",
+    "output_shapes",
 ]  # fmt: skip
 
 _AGAIN = "Export it again."
@@ -125,20 +126,24 @@ FILES: Mapping[str, FileKind] = {
 """Kinds of exported model files, by extension."""
 
 
+def output_shapes(contract: Contract) -> dict[str, list[int]]:
+    """Outputs of a model with this contract, in order: the shape of each for one photo."""
+    if contract.detection is None:
+        targets = {f"target.{target.name}": [target.size] for target in contract.heads}
+        return {**targets, "embedding": [contract.architecture.embedding], "unknown": []}
+    boxes = contract.detection.boxes
+    targets = {f"target.{target.name}": [boxes, target.size] for target in contract.heads}
+    return {"boxes": [boxes, 4], "score": [boxes], **targets}
+
+
 def output_names(contract: Contract) -> list[str]:
     """Output names of a model with this contract, in order."""
-    targets = [f"target.{target.name}" for target in contract.heads]
-    return ["boxes", "score", *targets] if contract.detection else [*targets, "embedding", "unknown"]
+    return list(output_shapes(contract))
 
 
 def _check_outputs(url: str, contract: Contract, outputs: Mapping[str, Sequence[Any]]) -> None:
     """Raise `InputError` if the outputs of a graph, shapes by name, do not match its contract."""
-    boxes = [contract.detection.boxes] if contract.detection else []
-    sizes: dict[str, list[int]] = {f"target.{target.name}": [*boxes, target.size] for target in contract.heads}
-    sizes |= {"boxes": [*boxes, 4], "score": boxes} if boxes else {
-        "embedding": [contract.architecture.embedding], "unknown": []
-    }  # fmt: skip
-    for name, size in sizes.items():
+    for name, size in output_shapes(contract).items():
         actual = ["N", *list(outputs[name])[1:]] if name in outputs else "none"
         if actual != ["N", *size]:
             raise InputError(
