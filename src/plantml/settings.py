@@ -71,6 +71,9 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 OVERLAP = 0.2
 """Overlap of neighbouring tiles, as a share of their size, where none is set."""
 
+ON = "Process parts of the photos elsewhere: local:N, ray, ray://HOST:PORT, slurm, or k8s:N with --print."
+"""What `--on` does."""
+
 MIN_TILE = 16
 """Side of the smallest tile, pixels."""
 

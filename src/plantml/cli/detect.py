@@ -12,7 +12,9 @@ from plantml.errors import FailuresError, UsageError
 from plantml.settings import Machine, Resolved
 
 if TYPE_CHECKING:
+    from plantml.detect.detect import Fill
     from plantml.detect.results import DetectionResult
+    from plantml.detect.session import Session
     from plantml.detect.shards import MergeResult
     from plantml.detect.similar import Similar
 
@@ -29,6 +31,7 @@ _CLASSES = 20
     "plantml detect trays/ --model runs/first --out trays.jsonl --tile 640 --overlap 0.2 --annotate maps/",
     "plantml detect trays/ --model runs/trays --out boxes.csv --rows boxes --where 'count(\"missing\") > 3'",
     "plantml detect inbox/ --model s3://bucket/models/leaf@production --out line.jsonl --watch",
+    "plantml detect s3://season --model s3://models/june --out s3://results/season.jsonl --on ray",
     "plantml detect s3://season --model runs/first --shard 2/8 --out part-2.jsonl",
     "plantml detect part-*.jsonl --merge --out records.jsonl",
     config=DetectConfig,
@@ -45,6 +48,9 @@ def detect(
     ],
     fresh: Annotated[bool, typer.Option("--fresh", help="Ignore the results of earlier runs.")] = False,
     merge: Annotated[bool, typer.Option("--merge", help="Join the outputs of --shard, given as SOURCE.")] = False,
+    print_: Annotated[
+        bool, typer.Option("--print", help="Print the Kubernetes Job of --on k8s:N, and process nothing.")
+    ] = False,
 ) -> None:
     """Classify images, one record per image.
 
@@ -63,7 +69,11 @@ def detect(
     session = Session(
         sources, config, console.machine, _find_similar, console.listener,
         stdin=console.streams.stdin, stdout=console.streams.json_stdout() if to_stdout else console.streams.stdout,
+        fill=None if config.engine is None or print_ else _filler(console, config, config.engine),
     )  # fmt: skip
+    if print_:
+        _print_manifest(console, session, config, fresh=fresh)
+        return
     result, error = session.run(fresh=fresh)
     if to_stdout:
         console.close()
@@ -73,6 +83,23 @@ def detect(
         console.result(content, lambda page: _show(page, result))
     if error is not None:
         raise error
+
+
+def _print_manifest(console: Console, session: "Session", config: DetectConfig, *, fresh: bool) -> None:
+    from plantml.engines import detection, opening
+    from plantml.parsing import dump_yaml
+
+    pods = opening.open_pods(config.engine or "", config.threads)
+    job, manifest = detection.manifest(session, pods, console.machine, fresh=fresh)
+    print(dump_yaml(manifest), end="", file=console.streams.stdout)
+    console.say(f"{count(len(job.sizes), 'part')}. When the Job is complete, repeat the command without --on.")
+
+
+def _filler(console: Console, config: DetectConfig, name: str) -> "Fill":
+    from plantml.engines import detection, opening
+
+    engine = opening.open_engine(name, console.machine, config.threads)
+    return detection.filler(engine, console.machine, console.listener)
 
 
 def _find_similar(config: DetectConfig, machine: Machine, progress: Progress) -> "Similar":

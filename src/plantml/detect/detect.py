@@ -1,7 +1,7 @@
 """`plantml detect`: write one record per image. A repeated command resumes where the last run ended."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TextIO
@@ -56,10 +56,12 @@ def detect(
     fresh: bool = False,
     progress: Progress = silent,
     extras: Extras | None = None,
+    fill: "Fill | None" = None,
 ) -> DetectionResult:
     """Process every source and write the records.
 
     With a URL as output, a journal beside it lets a repeated call resume. With `-`, records are printed as they come.
+    `fill` processes what the journal lacks; by default this process does (`Detection.fill`).
 
     Raises:
         UsageError: options contradict each other.
@@ -76,7 +78,7 @@ def detect(
     part = Part(sources.photos, Shard.parse(config.shard)) if config.shard else None
     photos = part.photos if part else sources.photos
     journal = detection.open_journal(fresh=fresh)
-    resumed = detection.fill(journal, photos, stop, progress)
+    resumed = (fill or Detection.fill)(detection, journal, photos, stop, progress)
     seconds = time.monotonic() - started
     published = Published(count(journal, photos)) if stop else detection.publish(journal, photos, part)
     return summarize(config, published, sources, seconds=seconds, resumed=resumed, warnings=journal.damaged)
@@ -133,16 +135,20 @@ class Detection:
         """Process the sources that the journal lacks; returns how many it had."""
         resumed = sum(source in journal for source in sources)
         todo = (source for source in sources if source not in journal) if resumed else iter(sources)
-        has_embeddings = self.config.embeddings is not None
         try:
-            for done, (source, prediction) in enumerate(self._predict(todo, stop), start=1):
-                vector = prediction.embedding if has_embeddings else None
-                embedding = "" if vector is None else pack(vector, "<f2")
-                journal.add(source, to_line(self._record(prediction)), embedding)
+            for done, row in enumerate(self.rows(todo, stop), start=1):
+                journal.add(*row)
                 progress(resumed + done, len(sources))
         finally:
             journal.flush()
         return resumed
+
+    def rows(self, sources: Iterable[Source], stop: Stop) -> Iterator[tuple[Source, str, str]]:
+        """Process sources: each with its record as a line of JSON and its packed embedding, as a journal takes them."""
+        has_embeddings = self.config.embeddings is not None
+        for source, prediction in self._predict(sources, stop):
+            vector = prediction.embedding if has_embeddings else None
+            yield source, to_line(self._record(prediction)), "" if vector is None else pack(vector, "<f2")
 
     def publish(self, journal: Journal, sources: Iterable[Source], part: Part | None = None) -> Published:
         """Write every requested output from the journal."""
@@ -182,6 +188,10 @@ class Detection:
         for predictions in self.pipeline.run_chunks(urls()):
             yield from zip(under_way, predictions, strict=False)
             del under_way[: len(predictions)]
+
+
+Fill = Callable[[Detection, Journal, PhotoList, Stop, Progress], int]
+"""Processes the sources that the journal lacks, as `Detection.fill` does."""
 
 
 def count(journal: Journal, sources: Iterable[Source]) -> Tally:

@@ -26,8 +26,10 @@ from plantml.storage.segments import Segments
 SEGMENT_ROWS = 1000
 SEGMENT_SECONDS = 10.0
 
-_HEAD = "000000.json"
-_ROWS_IN, _MARK = ".jsonl", ".written"
+ROWS_IN = ".jsonl"
+"""Ending of segments."""
+
+_HEAD, _MARK = "000000.json", ".written"
 _OURS = re.compile(r"000000\.json|(\d{6}|[1-9]\d{6,})(\.jsonl|\.written)")
 """Names of a journal's files; others, such as those of a file browser, are ignored."""
 
@@ -87,28 +89,40 @@ class Journal:
             for name in reversed(names):  # the head last: it keeps another model from the rest
                 storage.remove(storage.join(self.url, name))
             names = []
-        _check_head(self.url, options, is_new=not any(name.endswith(_ROWS_IN) for name in names))
+        _check_head(self.url, options, is_new=not any(name.endswith(ROWS_IN) for name in names))
         self.published = max((int(name.split(".")[0]) for name in names if name.endswith(_MARK)), default=0)
         self.damaged: list[str] = []
+        self._intact: list[int] = []
+        self._positions = Positions()
+        self._cache: dict[int, list[bytes]] = {}
+        self._new_keys: list[bytes] = []
+        self._read(retry_failed=retry_failed)
+
+    def _read(self, *, after: int = 0, retry_failed: bool = False) -> None:
         self._segments = Segments(
             self.url,
-            _ROWS_IN,
+            ROWS_IN,
             rows=SEGMENT_ROWS,
             seconds=SEGMENT_SECONDS,
             after=self.published,
             shared=False,
             report=self.damaged.append,
         )
-        self._intact: list[int] = []
-        self._positions = Positions()
-        self._cache: dict[int, list[bytes]] = {}
-        self._new_keys: list[bytes] = []
-        for number, rows in self._segments.read():
+        for number, rows in self._segments.read(after):
             self._intact.append(number)
             for row, line in enumerate(rows):
                 key, record, *_ = line.split(b"\t")
                 retries = retry_failed and json.loads(record.decode("utf-8", "surrogateescape"))["failure"] is not None
                 self._positions[Source(*json.loads(key)).key] = -1 if retries else number * _ROWS + row
+
+    @property
+    def last(self) -> int:
+        """Number of the last segment."""
+        return self._segments.last
+
+    def read_new(self) -> None:
+        """Read the segments that other processes have written since."""
+        self._read(after=self.last)
 
     def __contains__(self, source: Source) -> bool:
         return source.key in self._positions
@@ -123,10 +137,9 @@ class Journal:
 
     def add(self, source: Source, line: str, embedding: str = "") -> None:
         """Add one finished image; `line` is its record as one line of JSON."""
-        row = [json.dumps([source.url, source.stamp]), line, *([embedding] if embedding else [])]
         self._new_keys.append(source.key)
         with self._only_writer():
-            self._index_new(self._segments.add("\t".join(row).encode("utf-8", "surrogateescape")))
+            self._index_new(self._segments.add(encode(source, line, embedding)))
 
     def flush(self) -> None:
         """Write the rows that were added since the last segment."""
@@ -183,6 +196,12 @@ class Journal:
                 "",
                 "Wait for the other run to end, or choose another --out.",
             ) from error
+
+
+def encode(source: Source, line: str, embedding: str = "") -> bytes:
+    """One finished image as a row of a segment; see `Journal.add`."""
+    row = [json.dumps([source.url, source.stamp]), line, *([embedding] if embedding else [])]
+    return "\t".join(row).encode("utf-8", "surrogateescape")
 
 
 def _names(url: str) -> list[str]:

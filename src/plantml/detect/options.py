@@ -12,8 +12,19 @@ from plantml.errors import UsageError
 from plantml.model.bundle import Bundle
 from plantml.model.contract import Contract
 from plantml.model.records import allowed_failures
+from plantml.settings import flag_name
 
-_NEED_FILE = ("sheet", "embeddings", "annotate", "sort_into", "changed_only", "shard", "journal", "retry_failed")
+_NEED_FILE = (
+    "sheet",
+    "embeddings",
+    "annotate",
+    "sort_into",
+    "changed_only",
+    "engine",
+    "shard",
+    "journal",
+    "retry_failed",
+)
 """Options that need an output file."""
 
 
@@ -39,6 +50,10 @@ def check(config: DetectConfig, bundle: Bundle) -> None:
     check_output(config, bundle.contract)
     if config.shard is not None:
         _check_shard(config, config.shard)
+    if config.engine is not None and (config.shard or config.watch):
+        raise UsageError(
+            "--on excludes --shard and --watch", "it cuts the photos into parts itself", "Leave one of them out."
+        )
     if config.watch and (config.changed_only or config.since):
         raise UsageError(
             "--watch excludes --changed-only and --since", "it processes each new file once", "Leave one of them out."
@@ -92,7 +107,7 @@ def check_places(config: DetectConfig) -> None:
 def _check_stdout(config: DetectConfig) -> None:
     for name in _NEED_FILE:
         if getattr(config, name):
-            option = f"--{name.replace('_', '-')}"
+            option = flag_name(name, DetectConfig.model_fields[name])
             raise UsageError(f"{option} needs an output file", "", "Name one: --out records.jsonl")
     if config.format not in {None, "jsonl"} or config.rows == "boxes":
         raise UsageError("Standard output supports JSON Lines only", "", "Name a file: --out FILE")

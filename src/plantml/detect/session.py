@@ -7,6 +7,7 @@ from typing import BinaryIO, TextIO
 from plantml.concurrency import Listener, Progress, Stop
 from plantml.detect import detect, options
 from plantml.detect.config import STDOUT, DetectConfig
+from plantml.detect.detect import Detection, Fill
 from plantml.detect.results import DetectionResult, Extras
 from plantml.detect.similar import Similar
 from plantml.detect.sources import Selection, Sources, check_apart, collect, parse_since
@@ -32,6 +33,7 @@ class Session:
         listener: receives messages and progress.
         stdin: holds a list of photos, if `-` is a source.
         stdout: gets the records if there is no output file.
+        fill: processes the photos; by default this process does.
     """
 
     def __init__(
@@ -44,29 +46,41 @@ class Session:
         *,
         stdin: BinaryIO,
         stdout: TextIO,
+        fill: Fill | None = None,
     ) -> None:
         if config.model is None:
             raise UsageError("No model is given", "", "Choose one: --model RUN")
         self._names, self._config, self._machine = sources, config, machine
         self._find_similar, self._listener = find_similar, listener
-        self._stdin, self._stdout = stdin, stdout
+        self._stdin, self._stdout, self._fill = stdin, stdout, fill
         options.check_places(config)
         self._pipeline, self._extras = self._open(config.model)
         check_apart(sources, (config.annotate, config.sort_into, config.sheet))
+
+    @property
+    def detection(self) -> Detection:
+        """The steps of this detection."""
+        return Detection(self._pipeline, self._config, self._extras)
+
+    def list_sources(self) -> Sources:
+        """The photos of all sources; what is to be known of the list is said."""
+        sources = self._list_sources()
+        for note in sources.notes:
+            self._listener.say(note)
+        return sources
 
     def run(self, *, fresh: bool) -> tuple[DetectionResult, Exception | None]:
         """Classify all sources, or watch them until a signal; the result, and the error to end with."""
         return self._watch(fresh=fresh) if self._config.watch else self._detect(fresh=fresh)
 
     def _detect(self, *, fresh: bool) -> tuple[DetectionResult, Exception | None]:
-        sources, listener = self._list_sources(), self._listener
-        for note in sources.notes:
-            listener.say(note)
-        self._tune(len(sources.photos))
+        sources, listener = self.list_sources(), self._listener
+        if self._fill is None:
+            self._tune(len(sources.photos))
         with Stop() as stop:
             result = detect.detect(
                 sources, self._pipeline, self._config, stdout=self._stdout, stop=stop, fresh=fresh,
-                progress=listener.progress("detecting"), extras=self._extras,
+                progress=listener.progress("detecting"), extras=self._extras, fill=self._fill,
             )  # fmt: skip
         if stop:
             hint = "Repeat the same command to resume." if result.out != STDOUT else ""

@@ -34,6 +34,7 @@ class Segments:
         seconds: after which a segment is written with the rows that there are.
         after: new segments have higher numbers than this.
         shared: take the next free number; else another writer is an error.
+        new_only: do not look at the segments that are there; only new ones are written.
         report: called with one sentence for each damaged segment.
     """
 
@@ -46,11 +47,12 @@ class Segments:
         seconds: float = 20.0,
         after: int = 0,
         shared: bool = True,
+        new_only: bool = False,
         report: Callable[[str], None] = _log.warning,
     ) -> None:
         self.url = url
         self._ending, self._size, self._seconds, self._shared, self._report = ending, rows, seconds, shared, report
-        self._numbers = list(numbered_files.list_numbers(url, ending))
+        self._numbers = [] if new_only else list(numbered_files.list_numbers(url, ending))
         self._last = max([after, *self._numbers])
         self._new: list[bytes] = []
         self._since = time.monotonic()
@@ -61,9 +63,14 @@ class Segments:
         for _, rows in self.read():
             yield from rows
 
-    def read(self) -> Iterator[tuple[int, list[bytes]]]:
-        """Number and rows of each intact segment, ascending. Raises `StorageError`."""
-        numbers = {self._file(number): number for number in self._numbers}
+    @property
+    def last(self) -> int:
+        """The highest number of a segment, or the one that new segments have to be above."""
+        return self._last
+
+    def read(self, after: int = 0) -> Iterator[tuple[int, list[bytes]]]:
+        """Number and rows of each intact segment, ascending, above a number. Raises `StorageError`."""
+        numbers = {self._file(number): number for number in self._numbers if number > after}
         for url, data in storage.read_ahead(numbers):
             if isinstance(data, NotFoundError):
                 continue  # removed by another process

@@ -1,0 +1,99 @@
+"""`--on ray`: a Ray task for each part."""
+
+import contextlib
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from plantml.concurrency import Stop
+from plantml.engines.dispatch import Event, lost
+from plantml.engines.jobs import Job
+from plantml.errors import MissingExtraError, PlantmlError, StorageError
+
+_GRACE = 30.0
+"""Seconds in which cancelled parts save what they have finished."""
+
+
+class RayEngine:
+    """Tasks on a Ray cluster: the one at an address, else that of RAY_ADDRESS or of this machine, else a new one here.
+
+    Args:
+        address: `ray://HOST:PORT`, or nothing.
+        threads: of a part, which takes as many CPUs of the cluster.
+    """
+
+    def __init__(self, address: str | None, threads: int) -> None:
+        self._address, self.threads = address, threads
+        self.name, self.workers = address or "ray", 1
+        self._tasks: dict[Any, tuple[int, int]] = {}
+        # Read when Ray is imported. A cluster that starts here sends nothing to Ray's makers.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingExtraError("Ray is not installed", str(error), extra="ray") from error
+        self._ray = ray
+
+    def __enter__(self) -> Self:
+        ray = self._ray
+        try:
+            ray.init(self._address, include_dashboard=None if self._address else False, log_to_driver=False,
+                     logging_level=logging.ERROR)  # fmt: skip
+        except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
+            raise StorageError(
+                f"Could not connect to {self.name}",
+                str(error).strip().partition("\n")[0],
+                "Check the address, and that the cluster has the same versions of Ray and Python.",
+            ) from error
+        self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)) // self.threads)
+        self._task = ray.remote(num_cpus=self.threads, max_retries=0)(_do)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            self._ray.cancel(task)  # an interrupt, after which the part saves what it has finished
+        if self._tasks:
+            with contextlib.suppress(Exception):  # the connection may be what has failed
+                self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=_GRACE)
+        self._ray.shutdown()
+
+    def start(self, job: Job, attempts: Sequence[tuple[int, int]]) -> None:
+        """See `Engine.start`."""
+        for place in attempts:
+            self._tasks[self._task.remote(job.url, job.digest, *place)] = place
+
+    def wait(self) -> Sequence[Event]:
+        """See `Engine.wait`."""
+        ended, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=1.0)
+        return [self._event(task) for task in ended]
+
+    def _event(self, task: Any) -> Event:
+        place = self._tasks.pop(task)
+        try:
+            failure: PlantmlError | None = self._ray.get(task)
+        except self._ray.exceptions.RayError as error:
+            failure = lost(str(error).strip().partition("\n")[0])
+        return Event(*place, has_ended=True, error=failure)
+
+
+def _do(url: str, digest: str, number: int, attempt: int) -> PlantmlError | None:
+    """Do a part, in a process of the cluster; returns why it could not be done."""
+    from plantml.engines import worker
+
+    try:
+        job, work = _open_work(url, digest)
+    except PlantmlError as error:
+        return error
+    return worker.attempt(job, work, (number, attempt), Stop(), lambda _: None)
+
+
+@functools.lru_cache(maxsize=1)  # Ray gives a process one task after another
+def _open_work(url: str, digest: str) -> Any:
+    from plantml.engines.work import open_work
+
+    return open_work(url, digest)

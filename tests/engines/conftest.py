@@ -1,0 +1,73 @@
+"""A SLURM cluster of this machine alone."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+from bench import store
+
+CONFIG = """
+ClusterName=loopback
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={control}
+SlurmdPort={node}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerParameters=batch_sched_delay=0,sched_interval=2
+MpiDefault=none
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory):
+    """SLURM, with one machine of two CPUs."""
+    if any(shutil.which(name) is None for name in ("munged", "slurmctld", "slurmd", "sbatch")):
+        pytest.skip("SLURM is not installed: apt-get install slurm-wlm munge")
+    if os.geteuid() != 0:
+        pytest.skip("SLURM's daemons are started by root only")
+    folder, host = tmp_path_factory.mktemp("slurm"), socket.gethostname().partition(".")[0]
+    (folder / "state").mkdir()
+    (folder / "spool").mkdir()
+    control, node = store.free_ports(2)
+    config = folder / "slurm.conf"
+    config.write_text(CONFIG.format(host=host, folder=folder, control=control, node=node))
+    key = folder / "munge.key"
+    key.write_bytes(secrets.token_bytes(1024))
+    key.chmod(0o400)
+    commands = [
+        ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", f"--key-file={key}",
+         f"--pid-file={folder}/munge.pid", f"--log-file={folder}/munge.log", f"--seed-file={folder}/munge.seed"],
+        ["slurmctld", "-D", "-f", config],
+        ["slurmd", "-D", "-f", config, "-N", host],
+    ]  # fmt: skip
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch, (folder / "log").open("wb") as log:
+        patch.setenv("SLURM_CONF", str(config))
+        for command in commands:
+            daemon = subprocess.Popen(command, stdout=log, stderr=log)
+            stack.callback(daemon.wait)
+            stack.callback(daemon.terminate)
+            time.sleep(1)
+        deadline = time.monotonic() + 60
+        while "idle" not in subprocess.run(["sinfo"], capture_output=True, text=True, check=False).stdout:
+            assert time.monotonic() < deadline, (folder / "log").read_text(errors="replace")
+            time.sleep(0.5)
+        yield
