@@ -7,7 +7,9 @@ import polars as pl
 import pytest
 
 from plantml.data import editing, versions
+from plantml.data.boxes import Box
 from plantml.data.importers import ImportListing, Item
+from plantml.data.manifest import Version
 from plantml.errors import InputError, UsageError
 from plantml.targets import Target
 
@@ -65,6 +67,16 @@ def test_what_the_dataset_does_not_know_is_refused_by_name(item, match, leaves):
     with pytest.raises(InputError, match=match):
         editing.relabel(leaves, listing(item))
     assert versions.numbers(leaves) == [1]
+
+
+def test_a_class_that_no_box_has_yet_is_named(make_rows, tmp_path):
+    rows = make_rows([{"boxes": [Box(0, 0, 4, 4, {"health": "healthy"}).as_row()]}])
+    version = versions.commit(Version(str(tmp_path / "trays"), 1, rows, ()), "import", {}, 0)
+    drawn = listing(Item("00000.jpg", "", boxes=[Box(0, 0, 4, 4, {"health": "healty", "severity": 0.5})]))
+    with pytest.raises(InputError, match="health 'healty' of 00000") as error:
+        editing.check_known(version, drawn, new_classes=False)
+    assert "'healthy'" in error.value.hint
+    editing.check_known(version, drawn, new_classes=True)
 
 
 def test_new_classes_are_taken_if_they_are_meant(leaves):

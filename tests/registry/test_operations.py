@@ -1,11 +1,15 @@
 import json
 
 import pytest
+from tests.contracts import make_contract
 
 from plantml import registry, storage
 from plantml.data import manifest, versions
+from plantml.data.boxes import Box
 from plantml.data.manifest import Version
 from plantml.errors import GateError, InputError, UsageError
+from plantml.model.contract import Detection
+from plantml.registry import evidence
 from plantml.targets import Target
 
 ME = {"by": "me"}
@@ -133,6 +137,15 @@ def test_a_class_that_it_does_not_know_is_not_left_out_of_the_judgement(model, j
     registry.add(make_bundle(4, classes=("bean", "tomato", "fig")), model, **ME)
     registry.promote(model, 4, "production", evidence=judged(4, left_out={"category": 1}), **ME)
     assert registry.aliases(model)["production"] == 4
+
+
+def test_nor_is_a_class_of_a_box(make_rows, tmp_path):
+    fig = Box(0, 0, 4, 4, {"category": "fig"}).as_row()
+    drawn = Version(str(tmp_path), 2, make_rows([{"split": "test", "boxes": [fig]}]), ())
+    detection = Detection(boxes=4, slope=1, offset=0, threshold=0.5, accept=0.5)
+    contract = make_contract(Target("category", "class", ("bean", "tomato")), detection=detection)
+    with pytest.raises(GateError, match="category fig"):
+        evidence._check_known(drawn, contract)
 
 
 def test_the_first_promotion_needs_a_validation_or_a_reason(tmp_path, make_bundle, judged, model):

@@ -4,10 +4,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.contracts import make_contract
 
-from plantml.imaging import Fit
+from plantml.errors import InputError
 from plantml.model.bundle import Bundle
-from plantml.model.contract import Architecture, Contract, Origin
+from plantml.model.contract import Detection
+from plantml.model.runtimes import TwoStageRuntime
 from plantml.retrain import model_steps, retrain, rounds
 from plantml.retrain.class_alignment import align_classes
 from plantml.retrain.config import GateConfig
@@ -78,13 +80,7 @@ def test_a_model_among_more_classes_gives_them_nothing() -> None:
         def run(self, batch):
             return {"target.disease": np.full((len(batch), 2), 0.5, np.float32), "unknown": np.zeros(len(batch))}
 
-    contract = Contract(
-        targets=(Target("disease", "class", ("none", "rust")),),
-        input=Fit(32, 32),
-        architecture=Architecture(backbone="two", embedding=3, mean=(0.5,) * 3, std=(0.5,) * 3, bank=1),
-        temperatures={}, thresholds={}, unknown_threshold=0.9, dataset=Origin(url="", version=0, fingerprint=""),
-        metrics={}, seed=0, versions={},
-    )  # fmt: skip
+    contract = make_contract(Target("disease", "class", ("none", "rust")))
     bundle = Bundle("two", contract, "two", {})
     wide, runtime = align_classes(bundle, Two(), [Target("disease", "class", ("blight", "none", "rust"))])
     assert wide.contract.targets[0].classes == ("none", "rust", "blight")
@@ -93,6 +89,50 @@ def test_a_model_among_more_classes_gives_them_nothing() -> None:
     assert wide.digest == bundle.digest
     same = Two()
     assert align_classes(bundle, same, contract.targets) == (bundle, same)
+
+
+def test_boxes_among_more_classes_give_them_nothing_in_one_stage_or_two() -> None:
+    class Boxes:
+        name = "runtime"
+
+        def run(self, batch):
+            return {"score": np.ones((len(batch), 4)), "target.disease": np.full((len(batch), 4, 2), 0.5, np.float32)}
+
+    class Crops:
+        name = "runtime"
+
+        def run(self, batch):
+            return {"target.disease": np.full((len(batch), 2), 0.5, np.float32)}
+
+    detection = Detection(boxes=4, slope=1, offset=0, threshold=0.5, accept=0.5)
+    disease, wider = (Target("disease", "class", classes) for classes in (("none", "rust"), ("blight", "none", "rust")))
+    one = Bundle("one", make_contract(disease, detection=detection), "one", {})
+    _, runtime = align_classes(one, Boxes(), [wider])
+    assert runtime.run(np.zeros((1, 1)))["target.disease"].tolist() == [[[0.5, 0.5, 0.0]] * 4]
+
+    tray = detection.model_copy(update={"classifier": "judge"})
+    both = Bundle("two", make_contract(disease, detection=tray), "two", {})
+    judge = Bundle("judge", make_contract(disease), "judge", {})
+    stages = TwoStageRuntime(Boxes(), judge, Crops())
+    wide, aligned = align_classes(both, stages, [wider])
+    assert (
+        wide.contract.targets
+        == aligned.bundle.contract.targets
+        == (Target("disease", "class", ("none", "rust", "blight")),)
+    )
+    assert aligned.classifier.run(np.zeros((1, 1)))["target.disease"].tolist() == [[0.5, 0.5, 0.0]]
+    assert aligned.name != stages.name  # answers that are kept are not mixed up
+
+
+@pytest.mark.parametrize(("task", "detection"), [("image", True), ("tray", False)])
+def test_a_challenger_that_cannot_be_compared_is_refused_before_it_is_trained(task, detection, monkeypatch) -> None:
+    more = {"detection": Detection(boxes=4, slope=1, offset=0, threshold=0.5, accept=0.5)} if detection else {}
+    in_service = Bundle("m", make_contract(Target("disease", "class", ("none", "rust")), **more), "m", {})
+    monkeypatch.setattr(model_steps.references, "find", lambda *_: in_service)
+    work = SimpleNamespace(model="m@1", machine=SimpleNamespace(cache=lambda: None))
+    with pytest.raises(InputError, match=f"task {task} cannot be compared with m@1"):
+        model_steps._check_task(work, task)
+    model_steps._check_task(work, "tray" if detection else "image")
 
 
 def test_the_table_of_steps_has_the_order_of_their_results() -> None:

@@ -1,6 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from plantml.data import importing, versions
+from plantml.data.boxes import Box
+from plantml.data.manifest import Version
 from plantml.retrain import triggers
 from plantml.retrain.config import Feed
 from plantml.storage.addresses import NOT_ALLOWED
@@ -18,6 +22,15 @@ def test_a_feed_names_photos_elsewhere_only_under_its_roots(tmp_path, monkeypatc
     importing.import_source(feed.source, "dataset", listing)
     reasons = versions.load("dataset").rows["reason"].drop_nulls()
     assert reasons.str.starts_with(NOT_ALLOWED).sum() == refused
+
+
+def test_moved_boxes_are_news_and_the_same_ones_are_not(make_rows):
+    box, moved = (Box(x, 0, 4, 4, {"health": "healthy"}).as_row() for x in (0, 1))
+    before, same, after = (Version("d", 1, make_rows([{"boxes": each} for each in rows]), ()) for rows in (
+        ([box], [], None), ([box], [], None), ([moved], None, None)
+    ))  # fmt: skip
+    assert triggers._changes(before, replace(same, number=2)) == 0
+    assert triggers._changes(before, replace(after, number=2)) == 2
 
 
 def test_offline_a_feed_names_nothing_remote(tmp_path):

@@ -7,12 +7,17 @@ import pytest
 from tests.detect.conftest import DETECTOR, Spots
 
 import plantml
+from plantml import settings
+from plantml.concurrency import Stop
 from plantml.data import versions
 from plantml.detect import session
 from plantml.errors import InputError, UsageError
 from plantml.model.bundle import Bundle
 from plantml.registry import references
 from plantml.validate import box_report, report, results
+from plantml.validate.config import ValidateConfig
+from plantml.validate.predictions import Machine
+from plantml.validate.validate import predict
 
 LEFT, RIGHT, FAR = (2, 2, 10, 10), (18, 2, 10, 10), (18, 18, 8, 8)
 TRUTH = [
@@ -114,7 +119,8 @@ def test_two_models_are_compared_on_the_same_photos(draw, finder, judged):
     data = draw(TRUTH * 6)
     result = judged(data, finder(ANSWERS * 6), finder(perfect * 6, "other"), against="other", max_drop=0.05)
     comparison = result.comparison
-    assert comparison.differences[0].name == "boxes.ap"
+    assert comparison.differences[0].name == "boxes.macro_ap"
+    assert comparison.differences[0].value == pytest.approx(result.scores["boxes.health.ap"])
     assert "boxes.count_bias" not in {each.name for each in comparison.differences}  # has no better side
     assert comparison.verdict.startswith("Keep the other model")
     assert sorted(comparison.changed) == [at for at in range(18) if at % 3 == 0]  # equal counts, but of other classes
@@ -156,6 +162,12 @@ def test_one_row_per_box(draw, finder, judged, tmp_path, monkeypatch):
     assert table["name"].to_list() == ["00000.jpg", "00000.jpg", "00001.jpg", "00001.jpg", "00004.jpg"]
     assert table["failure"].is_not_null().to_list() == [False] * 4 + [True]
     assert [name for name, _ in result.failed] == ["00004.jpg"]
+    machine = Machine(settings.Machine(cache_dir=tmp_path / "cache"), Stop())
+    predicted, files = predict(data, finder([*ANSWERS, [], []]), ValidateConfig(), machine, "predicting")
+    assert len(predicted.items) == 4
+    assert files == {
+        name: (tmp_path / "out" / name).read_bytes() for name in ("predictions.parquet", "predictions.csv")
+    }
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert content["unannotated"] == 1
     assert content["boxes"]["health"]["per_class"]["healthy"]["support"] == 1

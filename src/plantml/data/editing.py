@@ -11,7 +11,7 @@ import polars as pl
 
 from plantml import storage
 from plantml.concurrency import Progress, in_threads, silent
-from plantml.data import manifest, photos, versions
+from plantml.data import boxes, manifest, photos, versions
 from plantml.data.filters import where
 from plantml.data.formats import list_source
 from plantml.data.importers import ImportListing, Item
@@ -109,7 +109,7 @@ def mark_reviewed(rows: pl.DataFrame, places: Sequence[int], reviewer: str, time
 
 
 def check_known(version: Version, listing: ImportListing, *, new_classes: bool) -> None:
-    """Check the targets and classes of a list of corrections.
+    """Check the targets and classes of a list of corrections, also those of its boxes.
 
     Raises:
         InputError: the dataset lacks a target or class of the list, and new ones are not allowed.
@@ -122,14 +122,21 @@ def check_known(version: Version, listing: ImportListing, *, new_classes: bool) 
             labels = item.labels.get(name, [])
             for label in labels if isinstance(labels, list) else [labels]:
                 if label not in target.classes:
-                    near = get_close_matches(str(label), target.classes, n=1)
-                    raise InputError(
-                        f"{name} {label!r} of {item.name} is not a class of {version.ref}",
-                        f"it has {', '.join(target.classes)}",
-                        f"Did you mean {near[0]!r}? To add a class: --new-classes."
-                        if near
-                        else "To add a class: --new-classes.",
-                    )
+                    raise _unknown_class(version, item, target, label)
+    known = {target.name: target for target in boxes.targets_of(version.rows["boxes"].explode().drop_nulls())}
+    for item in listing.items if known else ():  # the first boxes name the classes
+        for name, label in ((name, label) for box in item.boxes or () for name, label in box.classes.items()):
+            if name in known and label not in known[name].classes:
+                raise _unknown_class(version, item, known[name], label)
+
+
+def _unknown_class(version: Version, item: Item, target: Target, label: object) -> InputError:
+    near = get_close_matches(str(label), target.classes, n=1)
+    return InputError(
+        f"{target.name} {label!r} of {item.name} is not a class of {version.ref}",
+        f"it has {', '.join(target.classes)}",
+        f"Did you mean {near[0]!r}? To add a class: --new-classes." if near else "To add a class: --new-classes.",
+    )
 
 
 def _places(version: Version, items: Sequence[Item]) -> list[int]:
@@ -233,12 +240,12 @@ def _class_of(box: Mapping[str, Any], target: str) -> str | None:
 
 def _renamed_boxes(rows: pl.DataFrame, target: str, old: str, new: str) -> pl.Series:
     renamed: list[Any] = []
-    for boxes in rows["boxes"].to_list():
-        for box in boxes or []:
+    for of_photo in rows["boxes"].to_list():
+        for box in of_photo or []:
             if _class_of(box, target) == old:
                 labels = json.loads(box["labels"]) | {target: new}
                 box["labels"] = json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        renamed.append(boxes)
+        renamed.append(of_photo)
     return pl.Series("boxes", renamed, rows.schema["boxes"])
 
 

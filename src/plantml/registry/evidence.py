@@ -189,10 +189,14 @@ def check_test_photos(evidence: Evidence, contract: Contract) -> list[dict[str, 
 
 def _check_known(evaluated: "Version", contract: Contract) -> None:
     """Raise `GateError` if photos were left out because this model, not the other one, does not know their class."""
-    names = {target.name for target in evaluated.targets}
+    from plantml.data import boxes  # polars, as above
+
+    rows = evaluated.usable(SPLIT)
+    if contract.detection is not None:
+        rows = boxes.frame(boxes.annotated(rows), contract.targets)
     for target in contract.targets:
-        if target.classes and target.name in names:
-            labels = evaluated.usable(SPLIT)[target.name].drop_nulls()
+        if target.classes and target.name in rows.columns:
+            labels = rows[target.name].drop_nulls()
             labels = labels if target.kind == "class" else labels.explode().drop_nulls()
             unknown = sorted(set(labels) - set(target.classes))
             if unknown:

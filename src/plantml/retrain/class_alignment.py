@@ -1,7 +1,7 @@
 """Align a model's classes with those of a dataset: classes it does not know get probability 0.
 
-So a model in service that does not know a new disease, and a challenger that does, are evaluated on the same photos:
-the first one gets the new disease wrong.
+So a model in service that does not know a new disease, and a challenger that does, are evaluated on the same photos, or
+boxes: the first one gets the new disease wrong.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 
 from plantml.imaging import Pixels
 from plantml.model.bundle import Bundle
-from plantml.model.runtimes import Outputs, Runtime
+from plantml.model.runtimes import Outputs, Runtime, TwoStageRuntime
 from plantml.targets import Target
 
 
@@ -35,13 +35,20 @@ class AlignedRuntime:
         """See `runtimes.Runtime.run`."""
         outputs = dict(self._runtime.run(batch))
         for name, count in self._missing.items():
-            scores = outputs[f"target.{name}"]
-            outputs[f"target.{name}"] = np.concatenate([scores, np.zeros((len(scores), count), scores.dtype)], axis=1)
+            scores = outputs[f"target.{name}"]  # of photos [N, classes], of boxes [N, K, classes]
+            unknown = np.zeros((*scores.shape[:-1], count), scores.dtype)
+            outputs[f"target.{name}"] = np.concatenate([scores, unknown], axis=-1)
         return outputs
 
 
 def align_classes(bundle: Bundle, runtime: Runtime, targets: Sequence[Target]) -> tuple[Bundle, Runtime]:
-    """Extend a bundle and its runtime to all classes of a dataset's targets, their own ones first."""
+    """Extend a bundle and its runtime to all classes of a dataset's targets, their own ones first.
+
+    Args:
+        bundle: of the model.
+        runtime: that runs it; of two stages, the classifier is extended too.
+        targets: of the dataset, or of its boxes for a model that finds boxes.
+    """
     dataset_targets = {target.name: target for target in targets}
     aligned, missing = [], {}
     for target in bundle.contract.targets:
@@ -55,5 +62,8 @@ def align_classes(bundle: Bundle, runtime: Runtime, targets: Sequence[Target]) -
     if not missing:
         return bundle, runtime
     contract = bundle.contract.model_copy(update={"targets": tuple(aligned)})
+    if isinstance(runtime, TwoStageRuntime):
+        judge = align_classes(runtime.bundle, runtime.classifier, targets)
+        return replace(bundle, contract=contract), TwoStageRuntime(runtime.detector, *judge)
     classes = {target.name: target.classes for target in aligned}
     return replace(bundle, contract=contract), AlignedRuntime(runtime, missing, classes)

@@ -7,15 +7,14 @@ from typing import Any
 from plantml import registry, storage
 from plantml.errors import GateError, InputError, MissingExtraError
 from plantml.metrics import bootstrap
-from plantml.registry import ledger
+from plantml.registry import ledger, references
 from plantml.registry.version_files import inspect
 from plantml.retrain import data_steps
 from plantml.retrain.rounds import Result, Work
-from plantml.validate import prediction_tables, predictions, results, selection
+from plantml.validate import predictions, results
 from plantml.validate import validate as validation
 from plantml.validate.config import ValidateConfig
 from plantml.validate.gates import describe
-from plantml.validate.prediction_cache import PredictionCache
 
 CHALLENGER, IN_SERVICE = "challenger", "production"
 """Names of the two models in results and folders."""
@@ -41,16 +40,13 @@ def train(work: Work) -> Result:
     from plantml.train import train as training  # only this step needs torch
 
     config = work.config.train
-    if selection.select(work.result("split")["dataset"], config).task != "image":
-        raise InputError(
-            f"{work.config.dataset} is about boxes",
-            "retrain compares and promotes models of whole photos",
-            "Set train.task: image; or train by hand: plantml train, plantml models add",
-        )
+    selected = selection.select(work.result("split")["dataset"], config)
+    if work.model:
+        _check_task(work, selected.task)
     if work.config.start == "warm" and work.model:
         config = config.model_copy(update={"warm_start": work.result("production")["url"]})
     run = training.train(
-        work.result("split")["dataset"],
+        selected,
         work.round.place(CHALLENGER),
         config,
         machine=work.machine,
@@ -60,6 +56,18 @@ def train(work: Work) -> Result:
     assert run is not None  # one process only, see `consistency.check`
     scores = {name: value for name, value in run.scores.items() if "[" not in name}
     return {"run": run.run, "bundle": run.bundle.url, "digest": run.bundle.digest, "val": scores}
+
+
+def _check_task(work: Work, task: str) -> None:
+    """Raise `InputError` if a challenger of this task could not be compared with the model in service."""
+    predicts = {True: "finds boxes", False: "predicts for whole photos"}
+    finds_boxes = references.find(work.model, work.machine.cache()).contract.detection is not None
+    if finds_boxes != (task != "image"):
+        raise InputError(
+            f"A challenger of task {task} cannot be compared with {work.model}",
+            f"the model in service {predicts[finds_boxes]}, the challenger {predicts[not finds_boxes]}",
+            "Set train.task; or name another model in the configuration.",
+        )
 
 
 def models(work: Work) -> dict[str, str]:
@@ -72,16 +80,11 @@ def models(work: Work) -> dict[str, str]:
 
 def predict(work: Work) -> Result:
     """Predict all test photos with both models, as CSV and Parquet."""
-    results = {}
+    dataset, results = work.result("split")["dataset"], {}
+    machine = predictions.Machine(work.machine, work.stop, work.listener.progress)
     for name, url in models(work).items():
         pipeline = work.pipeline(url)
-        cache = PredictionCache.of(pipeline, "photos", work.machine)
-        selected = selection.select(
-            [work.result("split")["dataset"]], [pipeline.bundle.contract.targets], _validate_config(url)
-        )
-        machine = predictions.Machine(work.machine, work.stop, work.listener.progress)
-        predicted = predictions.predict(pipeline, selected.rows, cache, machine, f"predicting, {name}")
-        files = prediction_tables.files("predictions", prediction_tables.predictions(selected, predicted))
+        predicted, files = validation.predict(dataset, pipeline, _validate_config(url), machine, f"predicting, {name}")
         out = work.round.place("predictions", name)
         storage.publish(out, files)
         failed = len(predicted.items) - len(predicted.readable)

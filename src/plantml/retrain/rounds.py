@@ -14,7 +14,7 @@ from typing import Any
 
 from plantml import storage
 from plantml.concurrency import Listener, Stop
-from plantml.data import versions
+from plantml.data import boxes, versions
 from plantml.data.manifest import Version
 from plantml.errors import AlreadyExistsError, InputError, NotFoundError
 from plantml.model.pipeline import Pipeline
@@ -186,9 +186,13 @@ class Work:
         return f"{self.config.model}@{number}" if number else ""
 
     def pipeline(self, ref: str) -> Pipeline:
-        """The pipeline of a model, aligned to all classes of the dataset."""
+        """The pipeline of a model, aligned to all classes of the dataset, or of its boxes."""
         bundle, runtime = open_model(ref, cache=self.machine.cache())
-        bundle, runtime = align_classes(bundle, runtime, versions.load(self.result("split")["dataset"]).targets)
+        version = versions.load(self.result("split")["dataset"])
+        targets = version.targets
+        if bundle.contract.detection is not None:
+            targets = boxes.targets_of(version.rows["boxes"].explode().drop_nulls(), targets)
+        bundle, runtime = align_classes(bundle, runtime, targets)
         return build_pipeline(bundle, runtime, threads=self.machine.threads)
 
 

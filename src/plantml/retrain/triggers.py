@@ -130,8 +130,10 @@ def _changes(previous: Version | None, head: Version) -> int:
 def _labels(version: Version, targets: Sequence[Any]) -> pl.DataFrame:
     rows = manifest.conform(version.rows, targets)
     multilabel = [target.name for target in targets if target.kind == "multilabel"]
-    rows = rows.with_columns(pl.col(name).list.sort().list.join("|") for name in multilabel)
-    return rows.select(*manifest.KEY, "status", *(target.name for target in targets))
+    boxes = pl.col("boxes").list.eval(pl.element().struct.json_encode())
+    lists = [*(pl.col(name).list.sort() for name in multilabel), boxes]
+    rows = rows.with_columns(each.list.join("|") for each in lists)  # lists cannot be joined on
+    return rows.select(*manifest.KEY, "status", "boxes", *(target.name for target in targets))
 
 
 def due(

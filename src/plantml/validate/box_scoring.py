@@ -1,12 +1,13 @@
 """Predicted boxes compared with the annotated ones: scores and their intervals.
 
 A score of boxes whatever their class is `boxes.ap50`. With a target it is `boxes.health.ap50`, where a box is right
-only if its class is, and `boxes.health.ap50[diseased]` is that of one class. `health.macro_f1` and the like are about
-the boxes that have an annotated one: is their class right?
+only if its class is, and `boxes.health.ap50[diseased]` is that of one class. `boxes.macro_ap` is the mean of
+`boxes.health.ap` and the like over the targets. `health.macro_f1` and the like are about the boxes that have an
+annotated one: is their class right?
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,6 +30,9 @@ from plantml.validate.selection import Photos, groups_of
 
 BOXES, BOX = "boxes", "box"
 """What scores of boxes are called whatever their class, and the only class that they then have."""
+
+MACRO_AP = f"{BOXES}.macro_ap"
+"""The mean over targets of the average precision of their classes."""
 
 HEADLINE = ("ap", "ap50", "ap75", "precision", "recall", "f1")
 """Scores of a target's boxes; the others are those of all boxes, or of a class."""
@@ -233,7 +237,11 @@ def evaluate(outcomes: BoxOutcomes, config: ValidateConfig) -> BoxEvaluation:
     ]
     scores, every = _scores(done, reports)
     replicates = metrics.replicate(measured, outcomes.groups, resamples=config.resamples, seed=config.seed)
-    replicates = {**replicates, **metrics.mean_scores(replicates, (report.target for report in reports))}
+    replicates = {
+        **replicates,
+        **metrics.mean_scores(replicates, (report.target for report in reports)),
+        **_macro_ap(replicates, done),
+    }
     sizes = class_groups(outcomes)
     intervals = {}
     for name, value in every.items():
@@ -264,6 +272,12 @@ def class_groups(outcomes: BoxOutcomes) -> dict[str, int]:
     return sizes
 
 
+def _macro_ap(scores: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The mean over targets of their average precision, of numbers or of resamples [R], where there are any."""
+    parts = [scores[f"{_prefix(name)}ap"] for name in names if name != BOXES and f"{_prefix(name)}ap" in scores]
+    return {MACRO_AP: sum(parts) / len(parts)} if parts else {}
+
+
 def _prefix(name: str) -> str:
     return f"{BOXES}." if name == BOXES else f"{BOXES}.{name}."
 
@@ -280,4 +294,5 @@ def _scores(
         if name != BOXES:
             for label, row in report.per_class.items():
                 every |= {f"{prefix}{k}[{label}]": value for k, value in row.items()}
+    scores |= _macro_ap(scores, detections)
     return scores | metrics.headline(reports), scores | every | metrics.every_score(reports)

@@ -13,8 +13,9 @@ from plantml.targets import Target
 from plantml.validate import prediction_tables
 from plantml.validate.box_outputs import DECISIONS
 from plantml.validate.box_scoring import BOXES, BoxOutcomes
+from plantml.validate.predictions import Predictions
 from plantml.validate.results import BoxValidation
-from plantml.validate.selection import DATASET
+from plantml.validate.selection import DATASET, Photos
 
 PHOTO = (DATASET, "source", "name", "image_id", "group", "split")
 """Columns that identify a photo."""
@@ -22,20 +23,27 @@ PHOTO = (DATASET, "source", "name", "image_id", "group", "split")
 
 def write(validation: BoxValidation) -> dict[str, bytes]:
     """Boxes, and the photos in which two models find different boxes, as Parquet and CSV."""
-    tables = {"predictions": predictions(validation)}
+    table = predictions(validation.photos, validation.predictions, validation.outcomes, validation.readable)
+    tables = {"predictions": table}
     if validation.result.comparison:
         tables["changed"] = changed(validation)
     return {file: data for name, each in tables.items() for file, data in prediction_tables.files(name, each).items()}
 
 
-def predictions(validation: BoxValidation) -> pl.DataFrame:
+def predictions(photos: Photos, ours: Predictions, outcomes: BoxOutcomes, places: Sequence[int]) -> pl.DataFrame:
     """One row per predicted box that counts, and per missed one; and one per photo that could not be read.
 
     By photo, the best box first. `outcome` is `matched` (whatever the class), `false` or `missed`; `true_x` and the
     like are the annotated box.
+
+    Args:
+        photos: that were selected.
+        ours: predictions for them.
+        outcomes: of the photos at `places`.
+        places: of the readable photos.
     """
-    outcomes, readable = validation.outcomes, np.array(validation.readable)
-    failed = np.setdiff1d(np.arange(validation.photos.rows.height), readable)
+    readable = np.array(places, np.int64)
+    failed = np.setdiff1d(np.arange(photos.rows.height), readable)
     counted = np.flatnonzero(outcomes.scores >= outcomes.threshold)
     missed = np.setdiff1d(np.arange(len(outcomes.true_boxes)), outcomes.match)
     none = -1
@@ -46,7 +54,7 @@ def predictions(validation: BoxValidation) -> pl.DataFrame:
     place, box, true = place[order], box[order], true[order]
     outcome = np.select([(box >= 0) & (true >= 0), box >= 0, true >= 0], ["matched", "false", "missed"], "")
     decisions = np.array(DECISIONS)[outcomes.decisions]
-    failures = [validation.predictions.items[at].record.failure for at in place.tolist()]
+    failures = [ours.items[at].record.failure for at in place.tolist()]
     columns = [
         pl.Series("outcome", [name or None for name in outcome.tolist()], dtype=pl.String),
         *(_column(side, outcomes.boxes[:, at], box, pl.Float64) for at, side in enumerate("xywh")),
@@ -57,7 +65,7 @@ def predictions(validation: BoxValidation) -> pl.DataFrame:
     ]
     for target in outcomes.targets:
         columns += _target_columns(target, outcomes, box, true)
-    table: pl.DataFrame = validation.photos.rows.select(PHOTO)[place.tolist()]
+    table: pl.DataFrame = photos.rows.select(PHOTO)[place.tolist()]
     return table.with_columns(*columns, pl.Series("failure", failures, dtype=pl.String))
 
 

@@ -11,7 +11,7 @@ from plantml import metrics
 from plantml.metrics import Groups, Interval, Paired, Replicates, ValueReport, bootstrap
 from plantml.targets import Target
 from plantml.validate import box_scoring
-from plantml.validate.box_scoring import BOXES, BoxEvaluation, BoxOutcomes
+from plantml.validate.box_scoring import BOXES, MACRO_AP, BoxEvaluation, BoxOutcomes
 from plantml.validate.gates import Gate
 from plantml.validate.scoring import JOINT, Evaluation, Outcomes, class_groups
 
@@ -167,15 +167,23 @@ def compare_boxes(
     max_drop: float | None,
     same_model: bool = False,
 ) -> Comparison:
-    """Compare two models that find boxes; see `compare`. Average precision decides, and nobody wins a single photo."""
+    """Compare two models that find boxes; see `compare`. Nobody wins a single photo.
+
+    Average precision decides: the mean of that of targets with classes, so that a plant that is found and misjudged
+    counts as an error, or that of all boxes where there is no such target.
+    """
     (mine, this), (others, other) = ours, theirs
     same = {target.name for target in mine.targets} == {target.name for target in others.targets}
-    both = [name for name in this.scores if name in other.scores and (same or "." in name) and name != _BIAS]
+    means = {name for name in this.scores if "." not in name} | {MACRO_AP}
+    both = [name for name in this.scores if name in other.scores and (same or name not in means) and name != _BIAS]
+    if MACRO_AP in both:
+        both = [MACRO_AP, *(name for name in both if name != MACRO_AP)]
     dropping = [(f"{BOXES}.{score}", mine.photos) for score in ("ap", "f1")]
     for target in mine.classified:
         report = this.detections[target.name]
         rows = report.per_class.items()
         dropping += [(f"{BOXES}.{target.name}.f1[{label}]", report.photos) for label, row in rows if row["support"]]
+    dropping += [(f"{each.target}.r2", each.photos) for each in this.reports if isinstance(each, ValueReport)]
     gates = []
     if max_drop is not None:
         groups = mine.groups, box_scoring.class_groups(mine)

@@ -48,6 +48,7 @@ _WORDS = {
     "mae": "mean absolute error",
     "mse": "mean squared error",
     "boxes.ap": "average precision (AP)",
+    "boxes.macro_ap": "AP with the right class, mean of targets",
     "boxes.ap50": "AP at IoU 0.50",
     "boxes.ap75": "AP at IoU 0.75",
     "boxes.ap_small": "AP of small boxes",

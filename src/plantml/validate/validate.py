@@ -79,6 +79,26 @@ def validate(
     return validate_task((pipeline, other), named, config, requested, machine)
 
 
+def predict(
+    ref: str, pipeline: Pipeline, config: ValidateConfig, machine: Machine, name: str
+) -> tuple[Predictions, Files]:
+    """Predictions for the photos of a dataset that `validate` takes, and their tables as Parquet and CSV.
+
+    Raises as `validate`; progress is shown under this name.
+    """
+    if _finds_boxes(pipeline):
+        photos = box_selection.select([ref], _targets(pipeline), config)
+        predicted = _predict(pipeline, photos.rows, name, config, machine)
+        places = predicted.readable
+        outcomes = box_scoring.outcomes(pipeline.bundle.contract, photos.targets, photos, predicted, places)
+        table = box_tables.predictions(photos, predicted, outcomes, places)
+    else:
+        photos = selection.select([ref], _targets(pipeline), config)
+        predicted = _predict(pipeline, photos.rows, name, config, machine)
+        table = prediction_tables.predictions(photos, predicted)
+    return predicted, prediction_tables.files("predictions", table)
+
+
 def _validate_labels(
     models: tuple[Pipeline, Pipeline | None],
     refs: Sequence[str],

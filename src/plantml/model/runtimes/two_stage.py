@@ -15,7 +15,7 @@ class TwoStageRuntime:
     """
 
     def __init__(self, detector: Runtime, bundle: Bundle, classifier: Runtime) -> None:
-        self.name = detector.name
+        self.name = classifier.name  # it may name added classes, and keys what is cached
         self.detector, self.bundle, self.classifier = detector, bundle, classifier
 
     def run(self, batch: Pixels) -> Outputs:
