@@ -1,7 +1,6 @@
 """With --offline no socket is opened."""
 
-import subprocess
-import sys
+from tests import warm
 
 GUARD = """
 import socket, sys
@@ -27,6 +26,6 @@ def test_the_whole_way_opens_no_socket(trained, tmp_path) -> None:
         f"export {tmp_path}/run --to {tmp_path}/leaf.onnx --samples 4 --offline",
         f"detect {trained.photos} --model {tmp_path}/leaf.onnx --out {tmp_path}/r.jsonl --offline",
     ]
-    command = [sys.executable, "-c", GUARD, "|".join(lines)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = warm.Process(GUARD, ["|".join(lines)])
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err

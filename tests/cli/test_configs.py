@@ -1,6 +1,5 @@
 """The example configurations are complete, load, and say what the defaults are."""
 
-import ast
 import configparser
 import re
 import shlex
@@ -129,38 +128,6 @@ def test_systemd_example() -> None:
     assert parsed(service["ExecStart"]) == "retrain"
     assert {int(code) for code in service["SuccessExitStatus"].split()} == {Exit.INTERRUPTED, Exit.TERMINATED}
     assert units["plantml-retrain.timer"]["Timer"]["OnCalendar"]
-
-
-def test_github_actions_example() -> None:
-    workflow = yaml.safe_load((SCHEDULES / "github-actions.yaml").read_text())
-    assert workflow[True]["schedule"]  # YAML 1.1 reads `on` as a boolean
-    runs = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
-    assert [parsed(line) for line in runs if line.startswith("plantml")] == ["retrain", "models list"]
-
-
-def test_airflow_example_has_one_task_for_each_step() -> None:
-    """Airflow is not installed here: the file is parsed, and what it writes down is checked."""
-    tree = ast.parse((SCHEDULES / "airflow_dag.py").read_text())
-    written = {
-        node.targets[0].id: ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-    }
-    assert written["STEPS"] == STEPS
-    (line,) = [
-        keyword.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        for keyword in node.keywords
-        if keyword.arg == "bash_command"
-    ]
-    for step in STEPS:
-        text = "".join(
-            part.value if isinstance(part, ast.Constant) else {"CONFIG": written["CONFIG"], "step": step}[part.value.id]
-            for part in line.values
-        )
-        assert parsed(text) == "retrain"
-        assert text.endswith(f"--step {step}")
 
 
 def test_the_commands_that_stand_for_steps_are_real(tmp_path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests import warm
 
 from plantml.errors import Exit
 
@@ -70,11 +71,10 @@ def digest(run: Path | str) -> str:
     return json.loads((Path(run) / "bundle" / "model.json").read_text())["digest"]
 
 
-def start(data: str, run: Path | str, *more: str, before: str = "") -> subprocess.Popen[str]:
-    """Start the command in a subprocess, which runs `before` first."""
+def start(data: str, run: Path | str, *more: str, before: str = "") -> warm.Process:
+    """Start the command in a process of its own, which runs `before` first."""
     code = f"import os, signal\n{before}\nfrom plantml.cli.app import main\nmain()"
-    command = [sys.executable, "-c", code, "train", data, "--out", str(run), *SMALL, *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return warm.Process(code, ["train", data, "--out", str(run), *SMALL, *more])
 
 
 def killed(data: str, run: Path | str, before: str) -> None:
@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_weights(cli, trained, uninterrupted, tmp_p
         pytest.param("plots/batch.png", marks=pytest.mark.slow),  # before the first step
         "state-000000005-",  # in an epoch
         pytest.param("best-0000.safetensors", marks=pytest.mark.slow),  # at an epoch's end
-        "bundle/model.json",  # while the model is published
+        pytest.param("bundle/model.json", marks=pytest.mark.slow),  # while the model is published
     ],
 )
 def test_killed_and_repeated_it_ends_with_the_same_weights(
@@ -197,6 +197,7 @@ def test_on_an_object_store_another_machine_resumes(cli, trained, uninterrupted,
     assert storage.read(f"{s3_url}/run/history.csv") == (uninterrupted / "history.csv").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unexported")
 def test_two_processes_train_the_same_model_as_one(cli, trained, tmp_path) -> None:
     """With LayerNorm, the output for a photo does not depend on the rest of the batch."""

@@ -32,6 +32,7 @@ COMMANDS = {
     "detect": "Classify images, one record per image.",
     "models": "Register, compare, promote and distribute models.",
     "retrain": "Train a challenger on new photos; promote it if it is better.",
+    "pipeline": "Write the retraining loop as a pipeline of another engine.",
     "serve": "Serve models over HTTP: an API, and a page for people.",
     "work": "Run the trainings that were requested on a server.",
     "demo": "Run the whole workflow on synthetic plant photos.",
