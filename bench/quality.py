@@ -192,17 +192,20 @@ class Bench:
 
 
 def _ours(data: Data, preset: str, seed: int, scratch: Path) -> Line:
+    return train_and_judge(data.ref, data.targets, ("--preset", preset, "--seed", str(seed)), str(scratch))
+
+
+def train_and_judge(ref: str, targets: Sequence[Target], options: Sequence[str], scratch: str) -> Line:
     """`plantml train` and `plantml validate`, as a user types them."""
-    run, judged = str(scratch / "run"), str(scratch / "judged")
-    spent = _timed(["-m", "plantml", "train", data.ref, "--out", run, "--preset", preset, "--seed", str(seed)])
-    _timed(["-m", "plantml", "validate", data.ref, "--model", run, "--split", "test", "--out", judged])
+    run, judged = f"{scratch}/run", f"{scratch}/judged"
+    spent = _timed(["-m", "plantml", "train", ref, "--out", run, *options])
+    _timed(["-m", "plantml", "validate", ref, "--model", run, "--split", "test", "--out", judged])
     table = pl.read_parquet(f"{judged}/predictions.parquet")
     answers = {
-        target.name: table.select(f"{target.name}[{name}]" for name in target.classes).to_numpy()
-        for target in data.targets
+        target.name: table.select(f"{target.name}[{name}]" for name in target.classes).to_numpy() for target in targets
     }
-    labels = {target.name: table[f"{target.name}_true"].to_list() for target in data.targets}
-    return spent | _scores(data.targets, labels, answers)
+    labels = {target.name: table[f"{target.name}_true"].to_list() for target in targets}
+    return spent | _scores(targets, labels, answers)
 
 
 def _timm(data: Data, recipe: str, epochs: int, seed: int, scratch: Path) -> Line:

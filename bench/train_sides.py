@@ -10,6 +10,7 @@ from plantml.concurrency import Listener, Stop, silent
 from plantml.settings import Machine
 from plantml.train import allocator, prepare, weights
 from plantml.train.config import TrainConfig
+from plantml.train.learner import Loading
 from plantml.train.lightning_module import PlantModule
 from plantml.train.losses import total_loss
 from plantml.train.selection import select
@@ -76,7 +77,7 @@ def bare(rounds: Rounds, *, ref: str, cache: str, size: int, backbone: str, tune
     config = _asked(size, backbone)
     version = select(ref, config)
     plan = make_plan(version, config, machine, measured=False)
-    data = prepare.load(version, plan, machine, lambda _: silent)
+    data = prepare.load(version, plan, Loading(machine, lambda _: silent))
     net = prepare.network(plan, data.train, offline=True).train()
     if not tuned:
         net = net.to(memory_format=torch.contiguous_format)

@@ -252,9 +252,17 @@ def test_a_role_that_was_lost_takes_names_of_similar_photos_from_the_history():
     assert "rust" not in str(visible_record(record, caller))
 
 
-@pytest.mark.parametrize("weights", ["/etc/passwd", "http://169.254.169.254/", "hf-hub:someone/else"])
-def test_a_training_opens_no_weights_that_a_caller_names(site, weights):
-    wanted = {"dataset": "leaves", "name": "leaf", "config": {"weights": weights}}
+@pytest.mark.parametrize(
+    ("setting", "url"),
+    [
+        ("weights", "/etc/passwd"),
+        ("weights", "http://169.254.169.254/"),
+        ("weights", "hf-hub:someone/else"),
+        ("unlabelled", "/etc"),
+    ],
+)
+def test_a_training_opens_nothing_that_a_caller_names(site, setting, url):
+    wanted = {"dataset": "leaves", "name": "leaf", "config": {setting: url}}
     assert site.post("/v1/trainings", json=wanted, headers=sign_in(site, "boss", "admin")).status_code == 422
 
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from tests import warm
 
+from plantml.data import versions
 from plantml.errors import Exit
 
 SMALL = ("--size", "48", "--epochs", "3", "--set", "backbone=test_efficientnet", "--set", "pretrained=false",
@@ -448,3 +449,24 @@ def test_a_signal_ends_two_processes_that_train_together(trained, tmp_path, whom
     assert process.returncode == Exit.TERMINATED, err
     assert "All of it is saved" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unexported")
+@pytest.mark.parametrize("mode", ["probe", "finetune"])
+def test_with_unlabelled_photos_it_ends_with_the_same_weights_too(cli, trained, uninterrupted, tmp_path, mode) -> None:
+    """The brighter half of the training photos counts as unlabelled."""
+    median = versions.load(trained.data).usable("train")["brightness"].median()
+    more = ("--where", f'split != "train" or brightness < {median}', "--unlabelled", trained.data,
+            "--from", str(uninterrupted), "--set", f"mode={mode}")  # fmt: skip
+    whole = cli("train", trained.data, "--out", tmp_path / "whole", *SMALL, *more)
+    assert whole.code == Exit.DONE, whole.err
+    assert "Pseudo-labels of" in whole.err
+    process = start(trained.data, tmp_path / "run", *more, before=AT_A_FILE.format(name="history.csv"))
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == -signal.SIGKILL, err
+    result = cli("train", trained.data, "--out", tmp_path / "run", *SMALL, *more)
+    assert result.code == Exit.DONE, result.err
+    assert digest(tmp_path / "run") == digest(tmp_path / "whole") != digest(uninterrupted)
+    counts = json.loads((tmp_path / "run" / "metrics.json").read_text())["pseudo_labels"]
+    assert 0 < counts["health"] <= versions.load(trained.data).usable("train").height // 2 + 1

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from plantml.data import manifest
 from plantml.data.manifest import Version
@@ -20,6 +21,7 @@ from plantml.train.config import Task, TrainConfig
 from plantml.train.plan import Plan
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
 from plantml.train.selection import select
+from plantml.train.unlabelled import Unlabelled
 
 
 def version(labels: dict[str, list], split: list[str], **columns: object) -> Version:
@@ -302,6 +304,34 @@ def test_a_model_of_photos_does_not_start_from_one_that_finds_boxes(trained_on) 
             TrainConfig(), PlanInputs(select(TWO, TrainConfig()), Hardware(4, "cpu", 0), None, trained_on("detection"))
         )
     assert "--from" in caught.value.hint
+
+
+def unlabelled(photos: int) -> Unlabelled:
+    rows = pl.DataFrame({"image_id": [str(number) for number in range(photos)]})
+    return Unlabelled("season", 2, rows, (), None, {"near-duplicate": 3})
+
+
+def test_photos_without_labels_are_counted_and_pinned() -> None:
+    inputs = PlanInputs(select(photos(100), TrainConfig()), Hardware(4, "cpu", 0), unlabelled=unlabelled(900))
+    planned = planning.plan(TrainConfig(unlabelled="season"), inputs)
+    assert (planned.unlabelled, planned.unlabelled_photos) == ("season@2", 900)
+    assert planned.unlabelled_left_out == {"near-duplicate": 3}
+    assert (planned.train_photos, planned.epoch_photos) == (100, 1000)
+    assert planned.epochs == budget.usual_epochs(1000, "balanced", "finetune")
+    assert planned.reasons["unlabelled_photos"]
+
+
+def test_boxes_are_not_learnt_from_photos_without_labels() -> None:
+    data, config = with_boxes(1, 100), TrainConfig(task="boxes")
+    with pytest.raises(InputError, match="Boxes are not learnt") as caught:
+        planning.plan(config, PlanInputs(select(data, config), Hardware(4, "cpu", 0), unlabelled=unlabelled(9)))
+    assert "--unlabelled" in caught.value.hint
+
+
+@pytest.mark.parametrize("values", [{"pretrained": False}, {"devices": 2}])
+def test_photos_without_labels_need_pretrained_weights_and_one_device(values) -> None:
+    with pytest.raises(ValidationError, match="unlabelled"):
+        TrainConfig(unlabelled="season", **values)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     "plantml train leaves --out runs/lab --where 'source == \"lab\"' --dry-run",
     "plantml train leaves@9 --out runs/second --from runs/first",
     "plantml train fields --out runs/fields --tile 1024   # boxes in large photos",
+    "plantml train leaves --out runs/more --unlabelled season   # photos that nobody has labelled",
     "plantml train leaves --out runs/folds --folds 5 --preset quick",
     config=TrainConfig,
 )
@@ -112,7 +113,10 @@ def _show_plan(page: Page, plan: "Plan", models: int) -> None:
     hidden = {"dataset", "dataset_version", "fingerprint", "asked", "reasons", "targets", "train_photos", "val_photos",
               "input", "class_weights", "class_logits", "step_seconds", "seconds", "other_seconds",
               "versions"}  # fmt: skip
+    if not plan.unlabelled:
+        hidden |= {"pseudo_threshold", "unlabelled_photos"}
     others = plan.model_dump(mode="json", exclude=hidden)
+    others["unlabelled_left_out"] = ", ".join(f"{number} {why}" for why, number in plan.unlabelled_left_out.items())
     values |= {key: value for key, value in others.items() if value or value == 0}
     unused = plans.NOT_IN_A_PROBE if plan.mode == "probe" else plans.ONLY_IN_A_PROBE
     values = {key: value for key, value in values.items() if key not in unused}

@@ -36,10 +36,11 @@ _OF_THE_WORKER = {
     "preset",
     "budget",
     "weights",
+    "unlabelled",
 }
 """Settings of `plantml train` that a request cannot choose, or chooses by a field of its own.
 
-`weights` names files and URLs, which the worker would open for a caller.
+`weights` and `unlabelled` name files and URLs, which the worker would open for a caller.
 """
 
 _TIMES = {

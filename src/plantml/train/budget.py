@@ -50,7 +50,7 @@ def usual_epochs(photos: int, preset: Preset, mode: Mode, task: Task = "image") 
 
 def length(config: TrainConfig, inputs: PlanInputs, mode: Mode, *, batch: int, step: float, task: Task) -> Length:
     """The length of a training with steps of `batch` photos and `step` seconds."""
-    photos, val, speed = inputs.dataset.usable("train").height, inputs.dataset.usable("val").height, inputs.speed
+    photos, val, speed = inputs.train_photos, inputs.dataset.usable("val").height, inputs.speed
     usual = usual_epochs(photos, config.preset, mode, task)
     if config.epochs != "auto":
         return Length(mode, config.epochs, photos, {})
@@ -77,7 +77,7 @@ def views(config: TrainConfig, inputs: PlanInputs, augment: float) -> tuple[int,
     """Views per photo in a probe and the reason: fewer for large datasets and short budgets."""
     if not augment:
         return 1, "photos are not augmented"
-    photos, val = inputs.dataset.usable("train").height, inputs.dataset.usable("val").height
+    photos, val = inputs.train_photos, inputs.dataset.usable("val").height
     number = max(1, min(_VIEWS, _EMBEDDINGS // photos))
     why = "more views add little" if number == _VIEWS else f"{photos} photos are enough"
     if config.budget and inputs.speed:
@@ -92,7 +92,7 @@ def expected_seconds(plan: Plan, speed: Speed | None) -> dict[str, float]:
     """`seconds` and `other_seconds` of a plan; 0 if the speed was not measured."""
     if speed is None:
         return {"seconds": 0.0, "other_seconds": 0.0}
-    overhead = _overhead(plan.train_photos, plan.val_photos, plan.mode, speed, plan.views)
+    overhead = _overhead(plan.train_photos + plan.unlabelled_photos, plan.val_photos, plan.mode, speed, plan.views)
     epoch = plan.epoch_steps * plan.step_seconds + plan.val_photos * speed.embed
     epochs = 0.0 if plan.mode == "probe" else plan.epochs * epoch
     return {"seconds": round(overhead + epochs), "other_seconds": round(overhead, 1)}

@@ -27,6 +27,12 @@ class FixedSettings(Config):
         "", "Start from the weights of a run, a bundle or REGISTRY/NAME@ALIAS; classes are joined by name.",
         flag="from", metavar="MODEL",
     )  # fmt: skip
+    unlabelled: str = option(
+        "", "Learn from the photos of a dataset without using their labels, too.", metavar="DATASET"
+    )
+    pseudo_threshold: float = Field(
+        0.6, ge=0, le=1, description="Score from which an unlabelled photo gets the label of its neighbours."
+    )
     weight_decay: float = Field(0.02, ge=0, le=10, description="Weight decay of AdamW.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of steps in which the learning rate rises.")
     clip: float = Field(1.0, gt=0, le=1e6, description="Maximum gradient norm; 1e6 never clips.")
@@ -63,6 +69,10 @@ class FixedSettings(Config):
     def _check(self) -> Self:
         if self.fold > self.folds:
             raise ValueError(f"there is no fold {self.fold} of {self.folds} folds")
+        if self.unlabelled and not self.pretrained and not self.warm_start:
+            raise ValueError("unlabelled photos need a backbone that sees what is alike: leave out pretrained=false")
+        if self.unlabelled and self.devices * self.nodes > 1:
+            raise ValueError("unlabelled photos are learnt from on one device: leave out devices and nodes")
         if self.weights and (self.warm_start or not self.pretrained):
             other = "from" if self.warm_start else "pretrained=false"
             raise ValueError(f"weights and {other} exclude each other: a backbone starts from one of them")

@@ -1,7 +1,10 @@
 """Learn the targets of whole photos."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -10,7 +13,7 @@ from plantml.data.manifest import Version
 from plantml.imaging import Pixels
 from plantml.model.bundle import Bundle
 from plantml.model.network import PhotoNet, PlantNet
-from plantml.train import distributed, packaging, prepare, probe, warm_start
+from plantml.train import distributed, packaging, prepare, probe, pseudo_labels, warm_start
 from plantml.train.batch_preview import example_batch
 from plantml.train.batches import augmentation, evaluation_loader, training_loader
 from plantml.train.evaluation import evaluate
@@ -18,6 +21,7 @@ from plantml.train.history import Evaluation, History
 from plantml.train.learner import Learner, Loading, PackagedModel
 from plantml.train.lightning_module import PlantModule
 from plantml.train.plan import Plan
+from plantml.train.run_folder import RunFolder
 
 
 class ImageLearner(Learner):
@@ -25,13 +29,15 @@ class ImageLearner(Learner):
 
     Attributes:
         data: the photos.
+        photos: that are trained on: the labelled ones, and the unlabelled ones that got a pseudo-label.
     """
 
     net: PlantNet
 
     def __init__(self, version: Version, plan: Plan, loading: Loading) -> None:
         self.data = prepare.load(version, plan, loading)
-        self.plan = plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(self.data.train.rows))})
+        self.photos, self._pseudo_labels = self.data.train, dict[str, int]()
+        self.plan = self._fitting(plan)
         self.left_out = self.data.left_out
         self.net = prepare.network(plan, self.data.train, offline=loading.machine.offline)
 
@@ -49,22 +55,40 @@ class ImageLearner(Learner):
         """See `Learner.start_from`."""
         return warm_start.load_parent_weights(self.net, parent, self.plan)
 
+    def label_others(self, run: RunFolder, job: probe.EmbeddingJob) -> str:
+        """See `Learner.label_others`."""
+        data, others = self.data, len(self.data.unlabelled)
+        if not others:
+            return ""
+
+        def embed(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+            return probe.embed_plain(self.net, self.plan, data.train, rows, job)
+
+        self.photos, self._pseudo_labels = pseudo_labels.complete(data, self.plan, run, embed)
+        self.plan = self._fitting(self.plan)
+        counts = ", ".join(f"{name} {number}" for name, number in self._pseudo_labels.items())
+        return f"Pseudo-labels of {others} unlabelled photos: {counts}."
+
+    def _fitting(self, plan: Plan) -> Plan:
+        """The plan with no more photos in an epoch than there are."""
+        return plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(self.photos.rows))})
+
     def module(self) -> PlantModule:
         """See `Learner.module`."""
         return PlantModule(self.net, self.plan)
 
     def batches(self, start: int, epochs: int, rank: int, size: int) -> DataLoader[dict[str, Tensor]]:
         """See `Learner.batches`."""
-        return training_loader(self.data.train, self.plan, start, epochs, rank=rank, size=size)
+        return training_loader(self.photos, self.plan, start, epochs, rank=rank, size=size)
 
     def fit_probe(self, job: probe.EmbeddingJob, on_epoch: Callable[[dict[str, float]], None]) -> History:
         """Train the heads only; see `probe.fit`."""
-        return probe.fit(self.net, self.plan, self.data.train, self.data.val, job=job, on_epoch=on_epoch)
+        return probe.fit(self.net, self.plan, self.photos, self.data.val, job=job, on_epoch=on_epoch)
 
     def warm_up(self, job: probe.EmbeddingJob) -> None:
         """See `Learner.warm_up`."""
         if self.plan.mode == "finetune":
-            probe.warm_up_heads(self.net, self.plan, self.data.train, job)
+            probe.warm_up_heads(self.net, self.plan, self.photos, job)
 
     def evaluate(self, net: PhotoNet, stop: Stop) -> Evaluation | None:
         """See `Learner.evaluate`."""
@@ -74,8 +98,11 @@ class ImageLearner(Learner):
 
     def example(self) -> bytes:
         """See `Learner.example`."""
-        return example_batch(self.data.train, self.plan)
+        return example_batch(self.photos, self.plan)
 
     def package(self, version: Version) -> PackagedModel:
         """See `Learner.package`."""
-        return packaging.package(self.net, self.plan, self.data, version)
+        model = packaging.package(self.net, self.plan, self.data, version)
+        if not self._pseudo_labels:
+            return model
+        return replace(model, metrics={**model.metrics, "pseudo_labels": self._pseudo_labels})

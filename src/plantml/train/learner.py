@@ -19,6 +19,7 @@ from plantml.train.history import Evaluation
 from plantml.train.lightning_module import PhotoModule
 from plantml.train.plan import Plan
 from plantml.train.probe import EmbeddingJob
+from plantml.train.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,13 @@ class Learner(ABC):
     @abstractmethod
     def start_from(self, parent: Bundle) -> list[str]:
         """Load the weights of a parent bundle, and return what it lacks, as text. Raises as `warm_start`."""
+
+    def label_others(self, run: RunFolder, job: EmbeddingJob) -> str:  # noqa: ARG002 - most have no others
+        """Label the unlabelled photos, and return what came of it, as text; empty without such photos.
+
+        The labels are a file of the run, so that a resumed run has the same.
+        """
+        return ""
 
     @abstractmethod
     def module(self) -> PhotoModule:

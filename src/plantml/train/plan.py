@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pydantic import Field
+
 from plantml.imaging import Fit
 from plantml.targets import Target
 from plantml.train.config import Balance, FixedSettings, Mode, Precision, Preset, Task, TrainConfig
@@ -44,6 +46,8 @@ class Plan(FixedSettings):
         parent: digest of the bundle of a warm start; empty for none.
         weights_sha256: of the pretrained weights that were named; empty for none.
         batch_size: photos per step, over all devices.
+        unlabelled_photos: that may be learnt from without their labels.
+        unlabelled_left_out: other photos of their dataset, by reason.
         epoch_photos: photos per epoch: all, or a random sample where the budget allows no full epoch.
         class_weights: of the loss, by target.
         class_logits: added to the logits in the loss, by target: the logarithms of the classes' shares.
@@ -68,6 +72,8 @@ class Plan(FixedSettings):
     backbone: str
     parent: str
     weights_sha256: str = ""
+    unlabelled_photos: int = 0
+    unlabelled_left_out: dict[str, int] = Field(default_factory=dict)
     input: Fit
     epochs: int
     patience: int

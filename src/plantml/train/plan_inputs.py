@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from plantml.model.bundle import Bundle
 from plantml.train.config import Precision
 from plantml.train.selection import Selection
+from plantml.train.unlabelled import Unlabelled
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,15 @@ class Speed:
 
 @dataclass(frozen=True)
 class PlanInputs:
-    """Dataset and hardware; speed once it is measured; the parent bundle if there is one."""
+    """Dataset and hardware; speed once it is measured; the parent bundle and unlabelled photos if there are any."""
 
     dataset: Selection
     hardware: Hardware
     speed: Speed | None = None
     parent: Bundle | None = None
+    unlabelled: Unlabelled | None = None
+
+    @property
+    def train_photos(self) -> int:
+        """Photos to train on, those without labels included."""
+        return self.dataset.usable("train").height + (self.unlabelled.rows.height if self.unlabelled else 0)

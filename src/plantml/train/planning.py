@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import polars as pl
 
@@ -18,6 +18,7 @@ from plantml.train.config import Mode, Precision, Preset, Task, TrainConfig
 from plantml.train.plan import FIXED, Plan, versions
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
 from plantml.train.selection import Selection
+from plantml.train.unlabelled import Unlabelled
 from plantml.train.weights import DEFAULT
 
 T = TypeVar("T")
@@ -74,6 +75,7 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
     resolve = resolver.resolve
     task = resolve("task", inputs.dataset.task, inputs.dataset.why)
     _check_parent(inputs.parent, task)
+    others = _unlabelled(inputs.unlabelled, task, resolver)
     tile = resolve("tile", *_tile(config, inputs.parent, train, task))
     if tile:
         cut = _cut(inputs.dataset, tile, task)
@@ -98,7 +100,7 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
     weights, logits = class_balance.class_weights_and_logits(balance, counts, every_target=config.balance != "auto")
     augment = resolve("augment", *_augment(train, task))
     draft = Plan(
-        **{key: getattr(config, key) for key in FIXED},
+        **{key: getattr(config, key) for key in FIXED} | others,
         dataset=inputs.dataset.url,
         dataset_version=inputs.dataset.number,
         fingerprint=fingerprint,
@@ -180,6 +182,26 @@ def _check_parent(parent: Bundle | None, task: Task) -> None:
             "that model finds boxes, and its backbone lacks the last layers",
             "Start from a model of whole photos, or leave out --from.",
         )
+
+
+def _unlabelled(unlabelled: Unlabelled | None, task: Task, resolver: _Resolver) -> dict[str, Any]:
+    """The plan's entries about photos without labels, whose reasons are noted."""
+    if unlabelled is None:
+        return {}
+    if task != "image":
+        raise InputError(
+            "Boxes are not learnt from unlabelled photos yet",
+            f"--unlabelled is for labels of whole photos, and the task is {task}",
+            "Leave out --unlabelled, or learn labels of whole photos: --task image",
+        )
+    left_out = unlabelled.left_out
+    resolver.reasons["unlabelled_photos"] = "those that get a pseudo-label join the labelled ones in all batches"
+    resolver.reasons["unlabelled_left_out"] = "a model must not learn from what judges it"
+    return {
+        "unlabelled": unlabelled.ref,
+        "unlabelled_photos": unlabelled.rows.height,
+        "unlabelled_left_out": dict(left_out),
+    }
 
 
 def _input(resolver: _Resolver, preset: Preset, parent: Bundle | None, train: pl.DataFrame, task: Task) -> Fit:

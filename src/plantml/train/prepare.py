@@ -1,7 +1,7 @@
 """From a dataset version to decoded photos and a network ready for training."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from plantml.errors import InputError
 from plantml.imaging import Fit, Pixels
 from plantml.model.contract import Architecture
 from plantml.model.network import PhotoNet, PlantNet
-from plantml.train import pixel_cache, weights
+from plantml.train import pixel_cache, unlabelled, weights
 from plantml.train.batches import Photos
 from plantml.train.learner import Loading
 from plantml.train.pixel_cache import Photo
@@ -32,16 +32,20 @@ class TrainingData:
     """The photos of a training.
 
     Attributes:
-        train: a little larger than the input, for augmentation.
+        train: a little larger than the input, for augmentation; of its rows, those of the labelled dataset.
         val: preprocessed exactly as in detection.
         bank: pixels of training photos, preprocessed as in detection, uint8 [M, H, W, 3].
         left_out: names and reasons of photos that could not be decoded.
+        unlabelled: rows of unlabelled photos in the pixels and labels of `train`, int64 [U]; their labels are missing.
+        image_ids: SHA-256 of the photo of each row of `train`.
     """
 
     train: Photos
     val: Photos
     bank: Pixels
     left_out: list[tuple[str, str]]
+    unlabelled: NDArray[np.int64]
+    image_ids: Sequence[str]
 
 
 def load(version: Version, plan: Plan, loading: Loading) -> TrainingData:
@@ -56,13 +60,18 @@ def load(version: Version, plan: Plan, loading: Loading) -> TrainingData:
         return Photos(decoded.pixels, decoded.keys, labels, decoded.rows)
 
     rows = version.usable("train").sort("image_id", "source", "name")
-    train = photos(rows, Fit(*size, plan.input.mode), "decoding train")
+    labelled = rows.height
+    if plan.unlabelled:
+        labelled, rows = unlabelled.add_rows(rows, unlabelled.select(plan.unlabelled, version))
+    every = photos(rows, Fit(*size, plan.input.mode), "decoding train")
+    train = replace(every, rows=every.rows[every.rows < labelled])
     val = photos(version.usable("val").sort("image_id", "source", "name"), plan.input, "decoding val")
     if not len(train.rows) or not len(val.rows):
         raise unreadable(version, left_out)
     reference = rows[_bank_rows(train.rows, plan.seed)]
     bank = photos(reference, plan.input, "decoding reference photos")
-    return TrainingData(train, val, bank.pixels[bank.rows], left_out)
+    others = every.rows[every.rows >= labelled]
+    return TrainingData(train, val, bank.pixels[bank.rows], left_out, others, rows["image_id"].to_list())
 
 
 @dataclass(frozen=True)

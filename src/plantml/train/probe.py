@@ -95,10 +95,25 @@ def warm_up_heads(net: PlantNet, plan: Plan, train: Photos, job: EmbeddingJob) -
     rows = train.rows
     if len(rows) > WARM_UP_PHOTOS:
         rows = np.sort(np.random.default_rng(plan.seed).permutation(rows)[:WARM_UP_PHOTOS])
-    examples = _augmented(net, plan.model_copy(update={"augment": 0.0, "views": 1}), train, rows, job)
+    examples = _augmented(net, _without_augmentation(plan), train, rows, job)
     for _ in _epochs(net, plan, examples, epochs=_WARM_UP_EPOCHS, rate=_WARM_UP_RATE, batch=_WARM_UP_BATCH):
         pass
     net.train()
+
+
+def embed_plain(
+    net: PlantNet, plan: Plan, photos: Photos, rows: NDArray[np.int64], job: EmbeddingJob
+) -> NDArray[np.float32]:
+    """Embeddings, float32 [N, D], of training photos without augmentation. The network is left in training mode."""
+    net.eval()
+    embeddings, _ = _augmented(net, _without_augmentation(plan), photos, rows, job)
+    net.train()
+    vectors: NDArray[np.float32] = embeddings.numpy()
+    return vectors
+
+
+def _without_augmentation(plan: Plan) -> Plan:
+    return plan.model_copy(update={"augment": 0.0, "views": 1})
 
 
 def _epochs(

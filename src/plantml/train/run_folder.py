@@ -26,9 +26,10 @@ from plantml.train.config import TrainConfig
 from plantml.train.plan import Plan, differences
 
 PLAN, HISTORY, METRICS = "plan.yaml", "history.csv", "metrics.json"
+PSEUDO_LABELS = "pseudo_labels.parquet"
 _PLAN_HEAD = b"# What was asked for, and every choice of the run. Not to be edited: its last line is its checksum.\n"
 _RUN_FILES = (
-    *(PLAN, HISTORY, METRICS, "config.yaml", "environment.json", "mlflow.json"),
+    *(PLAN, HISTORY, METRICS, PSEUDO_LABELS, "config.yaml", "environment.json", "mlflow.json"),
     *("checkpoints/", "plots/", "bundle/", "tensorboard/", "tiles/"),
 )
 

@@ -114,6 +114,8 @@ def load_checked(ref: str, config: TrainConfig, out: str, warn: Callable[[str], 
     if leak := leaks(select(version, config)):
         warn(leak)
     run = storage.join(storage.absolute(out), "fold-1") if config.folds else storage.absolute(out)
+    if config.unlabelled:
+        versions.load(config.unlabelled)
     if config.warm_start and not storage.exists(storage.join(run, PLAN)):
         references.find(config.warm_start)
     return version

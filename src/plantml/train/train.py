@@ -23,6 +23,7 @@ from plantml.train import (
     planning,
     probe,
     throughput,
+    unlabelled,
     warm_start,
     weights,
 )
@@ -77,7 +78,8 @@ def make_plan(version: Selection, config: TrainConfig, machine: Machine, *, meas
     """
     throughput.check_device(config.device)
     parent = references.find(config.warm_start) if config.warm_start else None
-    inputs = PlanInputs(version, throughput.hardware(machine.threads), None, parent)
+    others = unlabelled.select(config.unlabelled, version) if config.unlabelled else None
+    inputs = PlanInputs(version, throughput.hardware(machine.threads), None, parent, others)
     plan = planning.plan(config, inputs)
     fixed = {}
     if config.weights:  # before photos are decoded: do they fit?
@@ -208,6 +210,8 @@ def _train(version: Selection, plan: Plan, session: Session) -> Bundle | None:
     if plan.parent:
         new = learner.start_from(warm_start.parent_bundle(plan))
         listener.say(f"Starting from {plan.warm_start}" + (f"; new: {', '.join(new)}." if new else "."))
+    if said := learner.label_others(run, session.embedding_job("unlabelled photos", plan.device)):
+        listener.say(said)
     history = _train_network(learner, session)
     if not distributed.is_first():
         return None
