@@ -28,12 +28,14 @@ class Sample:
         seconds: that passed.
         cpu: seconds that the process itself computed, its children's not counted.
         peak: most memory that the process ever held, MiB.
+        apart: seconds that clients computed, where `cpu` is that of their server alone.
     """
 
     images: int
     seconds: float
     cpu: float
     peak: float
+    apart: float = 0.0
 
     @property
     def rate(self) -> float:

@@ -29,10 +29,14 @@ def _throughput(material: Material) -> list[Row]:
         **{str(clients): partial(Side, "bench.serve_sides:load", clients=clients, **given) for clients in CLIENTS},
     }
     turns = take_turns(sides, material.size.rounds, f"serve, {photos}")
-    return [
-        compare("serve", f"serve, {photos}, {clients} clients", "detect", turns[str(clients)], turns["detect"])
-        for clients in CLIENTS
-    ]
+    rows = []
+    for clients in CLIENTS:
+        what, loaded = f"serve, {photos}, {clients} clients", turns[str(clients)]
+        rows.append(compare("serve", what, "detect", loaded, turns["detect"]))
+        computed = [(1000 * each.apart / each.images, 1000 * each.cpu / each.images) for each in loaded]
+        beside = "that of the server, per photo"
+        rows.append(row("serve", f"{what}: processor time of the clients", beside, computed, "ms", better="lower"))
+    return rows
 
 
 def _peers(material: Material) -> list[Row]:

@@ -5,7 +5,7 @@ from bench.side import Rounds
 
 
 def load(rounds: Rounds, *, folder: str, model: str, scratch: str, clients: int) -> None:
-    """`plantml serve` under the load of so many clients on this machine, whose computing counts too.
+    """`plantml serve` under the load of so many clients on this machine, whose computing is reported apart.
 
     Args:
         rounds: the conversation.
@@ -16,7 +16,7 @@ def load(rounds: Rounds, *, folder: str, model: str, scratch: str, clients: int)
     """
     requests = bodies(folder)
     with serving(model, scratch) as server:
-        rounds.helpers = [server.process]
+        rounds.helpers, rounds.only_helpers = family(server.process), True
         rounds.run(lambda: ask_all(server, requests, clients))
 
 
@@ -34,5 +34,5 @@ def load_peer(rounds: Rounds, *, name: str, python: str, folder: str, model: str
     """
     requests = bodies(folder, "content")
     with peer(name, python, model, scratch) as server:
-        rounds.helpers = family(server.process)
+        rounds.helpers, rounds.only_helpers = family(server.process), True
         rounds.run(lambda: ask_all(server, requests, clients))

@@ -18,6 +18,8 @@ class Rounds:
         self._turns, self._answers = turns, answers
         self.helpers: Sequence[int] = ()
         """Processes, on Linux, whose computing counts as this one's."""
+        self.only_helpers = False
+        """True if this process is not what is measured: its own computing is reported apart."""
 
     def run(self, work: Callable[[], int], *, warm: bool = True) -> None:
         """Work in turns until the end.
@@ -30,7 +32,7 @@ class Rounds:
             work()
         self.ready()
         while self.wait():
-            clock = Clock(self.helpers)
+            clock = Clock(self.helpers, only_helpers=self.only_helpers)
             images = work()
             self.report(images, clock)
 
@@ -45,7 +47,7 @@ class Rounds:
     def report(self, images: int, clock: "Clock") -> None:
         """Answer with what one turn took."""
         seconds, cpu = clock.read()
-        self._say({"images": images, "seconds": seconds, "cpu": cpu, "peak": peak_memory()})
+        self._say({"images": images, "seconds": seconds, "cpu": cpu, "peak": peak_memory(), "apart": clock.apart})
 
     def _say(self, content: dict[str, float]) -> None:
         print(json.dumps(content), file=self._answers, flush=True)
@@ -54,17 +56,20 @@ class Rounds:
 class Clock:
     """Time and computing time since it was made, until it is stopped."""
 
-    def __init__(self, helpers: Sequence[int] = ()) -> None:
-        self._helpers = helpers
+    def __init__(self, helpers: Sequence[int] = (), *, only_helpers: bool = False) -> None:
+        self._helpers, self._only_helpers = helpers, only_helpers
+        self.apart, self._own = 0.0, time.process_time()
         self._start = time.perf_counter(), self._computed()
         self._stopped: tuple[float, float] | None = None
 
     def stop(self) -> None:
         """Stand still."""
+        self.apart = time.process_time() - self._own if self._only_helpers else 0.0
         self._stopped = time.perf_counter() - self._start[0], self._computed() - self._start[1]
 
     def _computed(self) -> float:
-        return time.process_time() + sum(map(_computed_by, self._helpers))
+        own = 0.0 if self._only_helpers else time.process_time()
+        return own + sum(map(_computed_by, self._helpers))
 
     def read(self) -> tuple[float, float]:
         """Seconds that passed, and seconds that this process and its helpers computed."""

@@ -165,6 +165,74 @@ def test_the_use_of_a_key_is_kept_to_the_minute(checks, accounts) -> None:
     assert accounts.keys("ada")[0].used == used is not None
 
 
+class Away:
+    """A database that must not be asked, of the same state."""
+
+    def __init__(self, database):
+        self._database = database
+
+    @property
+    def generation(self):
+        return self._database.generation
+
+
+def test_a_key_that_was_just_valid_needs_no_database(checks, accounts, database, monkeypatch) -> None:
+    _, secret = accounts.add_key("ada", roles=["category"])
+    assert checks.of_recent_key(secret) is None
+    asked = checks.of_token(secret, "192.0.2.1")
+    monkeypatch.setattr(checks, "_database", Away(database))
+    assert checks.of_recent_key(secret, "192.0.2.1") == asked
+    assert checks.of_recent_key(secret, "192.0.2.2").address == "192.0.2.2"
+    assert checks.of_recent_key(secret + "x") is None
+    assert checks.of_recent_key("") is None
+    monkeypatch.setattr(credentials.time, "monotonic", lambda now=credentials.time.monotonic: now() + 3)
+    assert checks.of_recent_key(secret) is None
+
+
+@pytest.mark.parametrize("change", ["revoked", "disabled", "removed", "roles", "by a statement"])
+def test_what_this_server_changes_counts_at_once_for_keys(checks, accounts, database, change) -> None:
+    key, secret = accounts.add_key("ada")
+
+    def by_statement():
+        with database.session() as session:
+            session.execute(update(ApiKey).values(revoked=now()))
+
+    changes = {
+        "revoked": lambda: accounts.revoke_key("ada", key.id),
+        "disabled": lambda: accounts.set_disabled("ada", disabled=True),
+        "removed": lambda: accounts.remove("ada"),
+        "roles": lambda: accounts.set_roles("ada", ["health"]),
+        "by a statement": by_statement,
+    }
+    checks.of_token(secret)
+    checks.of_token(secret)
+    assert checks.of_recent_key(secret) is not None
+    changes[change]()
+    assert checks.of_recent_key(secret) is None
+
+
+def test_a_change_during_the_check_of_a_key_is_not_missed(checks, accounts, database, monkeypatch) -> None:
+    _, secret = accounts.add_key("ada")
+    checks.of_token(secret)
+    moment = credentials.now
+
+    def revoked_meanwhile():
+        monkeypatch.setattr(credentials, "now", moment)
+        database.generation += 1  # as a commit on another connection would count it
+        return moment()
+
+    monkeypatch.setattr(credentials, "now", revoked_meanwhile)
+    checks.of_token(secret)
+    assert checks.of_recent_key(secret) is None
+
+
+def test_a_key_is_not_remembered_beyond_its_end(checks, accounts) -> None:
+    _, secret = accounts.add_key("ada", seconds=0.3)
+    checks.of_token(secret)
+    recent = checks._recent_keys[credentials.digest(secret)]
+    assert recent.until < credentials.time.monotonic() + 0.31
+
+
 def test_no_secret_is_kept(checks, accounts, database) -> None:
     tokens, (_, key) = sign_in(checks), accounts.add_key("ada")
     kept = b"".join(file.read_bytes() for file in database.folder.iterdir())

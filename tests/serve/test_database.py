@@ -63,6 +63,7 @@ def test_on_postgresql_everything_is_the_same_and_it_may_go_away(start, postgres
         headers = sign_in(client, "ada", "admin")
         files = [("files", ("leaf.jpg", photo(), "image/jpeg"))]
         assert client.post("/v1/predict", files=files, headers=headers).status_code == 200
+        assert len(client.get("/v1/predictions", headers=headers).json()) == 1
         for odd in ("a\0b", "x" * 10_000, "日本"):
             assert client.post("/v1/token", data={"username": odd, "password": odd}).status_code == 401
             assert client.delete(f"/v1/users/{quote(odd)}", headers=headers).status_code in (404, 422)

@@ -92,6 +92,20 @@ def test_files_have_the_records_of_detect_but_for_their_names(client, registry, 
         assert record | {"image": ""} == json.loads(line) | {"image": ""}
 
 
+def test_a_photo_may_be_the_body(client, photo):
+    headers = sign_in(client, "boss", "admin") | {"Accept": "application/x-ndjson"}
+    data = photo(64, 64)
+    record = client.post("/v1/predict", files=files(data), headers=headers)
+    for kind in ("image/jpeg", "IMAGE/png; q=1"):  # what it is called does not matter
+        answer = client.post("/v1/predict", content=data, headers=headers | {"Content-Type": kind})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["image"] == ""
+        assert answer.json()["failure"] is None
+        assert answer.json() == record.json() | {"image": ""}
+    empty = client.post("/v1/predict", content=b"", headers=headers | {"Content-Type": "image/jpeg"}).json()
+    assert empty["failure"].startswith("empty")
+
+
 @pytest.mark.parametrize("roles", [["category"], ["health", "disease"], ["fruit"]])
 def test_what_a_role_does_not_allow_is_nowhere(start, all_models, photo, roles):
     with start(all_models) as client:
@@ -265,6 +279,7 @@ def test_the_history_is_of_the_caller_and_ends(start, photo, monkeypatch):
         assert client.get("/v1/predictions", headers=other).json() == []
         monkeypatch.setattr(history, "_MANY", 1)  # old ones are deleted now
         client.post("/v1/predict", files=files(photo()), headers=other)
+        assert len(client.get("/v1/predictions", headers=other).json()) == 1
         with client.service.database.session() as session:
             assert len(session.scalars(select(HistoryEntry.time)).all()) == 1
 

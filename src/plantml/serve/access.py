@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import APIKeyCookie, OAuth2PasswordBearer
 
 from plantml.serve.caller import ADMIN, Caller
@@ -30,7 +31,7 @@ async def _csrf_token(request: Request, bearer: Annotated[str | None, Depends(_b
     return token if isinstance(token, str) else ""
 
 
-def current_caller(
+async def current_caller(
     request: Request,
     service: ServiceDep,
     token: Annotated[str | None, Depends(_bearer)],
@@ -42,14 +43,15 @@ def current_caller(
     Raises:
         RequestError: 401 without either, or if it is not valid; 403 for a form that another site may have sent.
     """
-    address = address_of(request)
+    address, credentials = address_of(request), service.credentials
     if token is not None:
-        caller = service.credentials.of_token(token, address)
+        recent = credentials.of_recent_key(token, address)
+        caller = recent if recent is not None else await run_in_threadpool(credentials.of_token, token, address)
     elif cookie is not None:
-        caller = service.credentials.of_cookie(cookie, address)
-        request.state.csrf_token = service.credentials.csrf_token(caller)
+        caller = await run_in_threadpool(credentials.of_cookie, cookie, address)
+        request.state.csrf_token = credentials.csrf_token(caller)
         if request.method not in _SAFE:
-            service.credentials.check_csrf(caller, csrf_token)
+            credentials.check_csrf(caller, csrf_token)
     else:
         raise unauthorized("the request has no token")
     request.state.caller = caller
@@ -57,6 +59,13 @@ def current_caller(
 
 
 CallerDep = Annotated[Caller, Depends(current_caller)]
+
+
+async def caller_of(request: Request) -> Caller:
+    """The caller of a request to a route that resolves its dependencies itself; see `current_caller`."""
+    token = await _bearer(request)
+    csrf_token = await _csrf_token(request, token)
+    return await current_caller(request, request.app.state.service, token, await _cookie(request), csrf_token)
 
 
 def require(role: str) -> Callable[[Caller], Caller]:

@@ -25,9 +25,10 @@ from plantml.serve.service import Service
 from plantml.serve.telemetry import Telemetry
 
 ROUTERS = (
+    predict.router,  # first: routes are looked through in this order, and this one is asked for most
+    predict.past,
     session.router,
     users.router,
-    predict.router,
     models.router,
     datasets.router,
     trainings.router,

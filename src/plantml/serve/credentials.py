@@ -3,12 +3,15 @@
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
+import threading
+import time
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import cast
 
 import jwt
 from anyio import CapacityLimiter
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from plantml.serve import audit, passwords
@@ -16,13 +19,20 @@ from plantml.serve.accounts import KEY_PREFIX, digest, end_logins, is_name, purg
 from plantml.serve.caller import ADMIN, Caller
 from plantml.serve.database import ApiKey, Database, Login, User, now
 from plantml.serve.problems import RequestError, unauthorized
+from plantml.serve.recent import Recent
 from plantml.serve.throttle import Throttle
 
 ACCESS_TIME, LOGIN_TIME = timedelta(minutes=15), timedelta(days=14)
 _KEY_USE = timedelta(minutes=1)
 """How exactly it is known when a key was last used; else every request would write."""
+_KEY_MEMORY = 2.0
+"""Seconds that a valid key needs no look at the database. A change on this server counts at once; one that another
+server or the command line makes, after this time."""
+_MOST_KEYS = 1024
+"""Keys that are remembered."""
 _ALGORITHM = "HS256"
 
+_KEYS = cast("Table", ApiKey.__table__)
 # What every request asks, built once: that takes longer than running it.
 _OF_LOGIN = (
     select(User).join(Login).where(
@@ -39,6 +49,18 @@ _OF_KEY = (
         ApiKey.digest == bindparam("digest"), ApiKey.revoked.is_(None), User.disabled.is_(False)
     )
 )  # fmt: skip
+_USED = (  # of the table: to the mapped class it would be a change of a key
+    update(_KEYS).where(_KEYS.c.id == bindparam("key")).values(used=bindparam("moment"))
+)
+
+
+@dataclass(frozen=True)
+class _RecentKey:
+    """A key that was valid: whose it was, until when it needs no look (monotonic seconds), of which users and keys."""
+
+    caller: Caller
+    until: float
+    generation: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +82,8 @@ class Credentials:
         self._database = database
         self._key = database.token_key()
         self._throttle = Throttle()
+        self._recent_keys: Recent[str, _RecentKey] = Recent(_MOST_KEYS)
+        self._lock = threading.Lock()
         self.slots = CapacityLimiter(2)
 
     def sign_in(self, name: str, password: str, address: str = "") -> Caller:
@@ -158,6 +182,16 @@ class Credentials:
         """The caller of an access token or an API key. Raises `RequestError` 401."""
         return self._of_key(token, address) if token.startswith(KEY_PREFIX) else self._of_access(token, address)
 
+    def of_recent_key(self, secret: str, address: str = "") -> Caller | None:
+        """The caller of an API key that was valid a moment ago, without the database; `None` to ask `of_token`."""
+        if not secret.startswith(KEY_PREFIX):
+            return None
+        with self._lock:
+            recent = self._recent_keys.get(digest(secret))
+        if recent is None or recent.until < time.monotonic() or recent.generation != self._database.generation:
+            return None
+        return replace(recent.caller, address=address)
+
     def of_cookie(self, secret: str, address: str = "") -> Caller:
         """The caller of the page's cookie. Raises `RequestError` 401."""
         with self._database.session() as session:
@@ -208,18 +242,26 @@ class Credentials:
         return _caller(user, "token", claims["sid"], address)
 
     def _of_key(self, secret: str, address: str) -> Caller:
+        # In this order: a change that comes after it was counted is not missed.
+        generation, until = self._database.generation, time.monotonic() + _KEY_MEMORY
         with self._database.session() as session:
             row = session.execute(_OF_KEY, {"digest": digest(secret)}).first()
-            if row is None or (row.ApiKey.expires is not None and row.ApiKey.expires < now()):
+            moment = now()
+            if row is None or (row.ApiKey.expires is not None and row.ApiKey.expires < moment):
                 raise unauthorized("the API key is not valid, or has expired")
             user, key = row.User, row.ApiKey
-            if key.used is None or now() - key.used > _KEY_USE:
-                key.used = now()
-        if key.roles is None:
-            return _caller(user, "key", address=address)
-        narrowed = frozenset(key.roles)
-        roles = narrowed if ADMIN in user.roles else narrowed & frozenset(user.roles)
-        return Caller(user.id, user.name, roles, "key", address=address)
+            if key.used is None or moment - key.used > _KEY_USE:
+                session.execute(_USED, {"key": key.id, "moment": moment})
+        roles = frozenset(user.roles)
+        if key.roles is not None:
+            narrowed = frozenset(key.roles)
+            roles = narrowed if ADMIN in roles else narrowed & roles
+        caller = Caller(user.id, user.name, roles, "key", address=address)
+        if key.expires is not None:
+            until = min(until, time.monotonic() + (key.expires - moment).total_seconds())
+        with self._lock:
+            self._recent_keys[digest(secret)] = _RecentKey(caller, until, generation)
+        return caller
 
 
 def _caller(user: User, via: str, login: str = "", address: str = "") -> Caller:

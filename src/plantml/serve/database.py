@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import JSON, DateTime, ForeignKey, String, TypeDecorator, create_engine, event, make_url, text, update
 from sqlalchemy.engine import URL, Dialect, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, ORMExecuteState, Session, mapped_column, sessionmaker
 
 from plantml.errors import InputError, MissingExtraError, StorageError
 from plantml.serve import migrations
@@ -131,6 +131,7 @@ class Secret(Base):
 
 TOKENS = "tokens"
 """Name of the key that signs tokens."""
+_CALLERS = "callers have changed"
 _LIBPQ = {"connect_timeout": 5, "tcp_user_timeout": 15_000, "keepalives_idle": 15}
 """Seconds, milliseconds and seconds: a database behind a network that is away fails soon. The URL's own come first."""
 
@@ -141,6 +142,10 @@ class Database:
     Args:
         url: as SQLAlchemy takes it: `sqlite:///path`, `postgresql+psycopg://…`.
 
+    Attributes:
+        generation: counts the transactions of this process that changed a user or an API key. What was read of them
+            holds, for this process, while it stays.
+
     Raises:
         InputError: the URL cannot be read, or the database belongs to a newer version.
         MissingExtraError: its driver is not installed.
@@ -149,8 +154,12 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.generation = 0
         self._engine = _engine(url)
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+        event.listen(self._sessions, "after_flush", _note_flushed)
+        event.listen(self._sessions, "do_orm_execute", _note_executed)
+        event.listen(self._sessions, "after_commit", self._count_callers)
         with self._explained():
             migrations.upgrade(self._engine)
 
@@ -185,6 +194,10 @@ class Database:
         """Close all connections."""
         self._engine.dispose()
 
+    def _count_callers(self, session: Session) -> None:
+        if session.info.pop(_CALLERS, False):
+            self.generation += 1
+
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -193,6 +206,16 @@ class Database:
             shown = self._engine.url.render_as_string(hide_password=True)
             why = str(error.orig if isinstance(error, DBAPIError) else error).partition("\n")[0]
             raise StorageError(f"The database {shown} failed", why, "Check that it runs, then try again.") from error
+
+
+def _note_flushed(session: Session, _: Any) -> None:
+    if any(isinstance(each, User | ApiKey) for each in (*session.dirty, *session.deleted)):
+        session.info[_CALLERS] = True
+
+
+def _note_executed(state: ORMExecuteState) -> None:
+    if (state.is_update or state.is_delete) and state.bind_mapper and state.bind_mapper.class_ in {User, ApiKey}:
+        state.session.info[_CALLERS] = True
 
 
 def _engine(url: str) -> Engine:

@@ -5,7 +5,6 @@ import re
 from collections.abc import Collection
 
 from fastapi import FastAPI
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,14 +18,15 @@ CONTENT_SECURITY_POLICY = (
 )
 """Scripts and styles are files of this server: nothing inline, nothing from elsewhere."""
 
-_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
-_HSTS = "max-age=31536000"
+_HEADERS = (
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+_NO_STORE = (b"cache-control", b"no-store")
+_HSTS = (b"strict-transport-security", b"max-age=31536000")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"',]*)", re.IGNORECASE)
 _UTF8 = {"utf-8", "utf8", "us-ascii"}
 _PROBES = {"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
@@ -54,26 +54,27 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                if not scope["path"].startswith("/static/"):
-                    headers.setdefault("Cache-Control", "no-store")
-                if scope["scheme"] == "https":
-                    headers.setdefault("Strict-Transport-Security", _HSTS)
+                headers = list(message.get("headers", ()))
+                names = {name for name, _ in headers}
+                headers += (each for each in _HEADERS if each[0] not in names)
+                if not scope["path"].startswith("/static/") and _NO_STORE[0] not in names:
+                    headers.append(_NO_STORE)
+                if scope["scheme"] == "https" and _HSTS[0] not in names:
+                    headers.append(_HSTS)
+                message["headers"] = headers
             await send(message)
 
         refusal = self._refusal(scope)
         await (self._app if refusal is None else refusal)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
-        headers = Headers(scope=scope)
-        name, size = _host_name(headers.get("host", "")), headers.get("content-length", "")
+        headers = {key: value.decode("latin-1") for key, value in reversed(scope["headers"])}  # the first of a name
+        name, size = _host_name(headers.get(b"host", "")), headers.get(b"content-length", "")
         if not (self._hosts is None or name in self._hosts or scope["path"] in _PROBES):
             return problem(400, "This server has another name", f"it is not {name}", "See --trusted-host.")
         if size.isdecimal() and int(size) > self._largest:
             return problem(413, "The request is too large", f"at most {self._largest} bytes", "Send several requests.")
-        charset = _CHARSET.search(headers.get("content-type", ""))
+        charset = _CHARSET.search(headers.get(b"content-type", ""))
         if charset and charset[1].lower() not in _UTF8:  # Python knows some that decode to what is no text
             return problem(415, "The request has another encoding", charset[1][:40], "Send UTF-8.")
         return None

@@ -1,27 +1,42 @@
 """The predictions that each user asked for, kept for a time."""
 
-import asyncio
+import logging
 import random
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from datetime import timedelta
-from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Table, bindparam, delete, insert, select
 
 from plantml.serve.caller import Caller
-from plantml.serve.database import Database, HistoryEntry, now
+from plantml.serve.database import Database, HistoryEntry, User, now
+from plantml.serve.problems import busy
 
 _MANY = 256
 """Old entries are looked for once in so many new ones."""
 
-Rows = Sequence[Mapping[str, Any]]
+_PAUSE = 0.1
+"""Seconds between two transactions: each waits for the disk, and costs as much as ten photos' entries."""
+
+_PAUSE_AFTER_FAILURE = 1.0
+_MOST = 10_000
+"""Entries that wait at most; then predictions are refused until the database takes some."""
+
+# A user who was removed meanwhile keeps no history.
+_TABLE = cast("Table", HistoryEntry.__table__)
+_COLUMNS = ("time", "user_id", "model", "record")
+_INSERT = insert(_TABLE).from_select(
+    _COLUMNS,
+    select(*(bindparam(name, type_=_TABLE.c[name].type) for name in _COLUMNS)).where(
+        select(User.id).where(User.id == bindparam("user_id")).exists()
+    ),
+)
+_log = logging.getLogger(__name__)
 
 
 class History:
-    """Keeps predictions. What requests bring at the same time is one transaction: a commit waits for the disk.
+    """Keeps predictions, after they were answered: in a transaction for all of a tenth of a second.
 
     Args:
         database: where.
@@ -30,12 +45,15 @@ class History:
 
     def __init__(self, database: Database, kept: float) -> None:
         self._database, self._kept = database, kept
-        self._waiting: SimpleQueue[tuple[Rows, Future[None]] | None] = SimpleQueue()
+        self._waiting: list[Mapping[str, Any]] = []
+        self._changed = threading.Condition()
+        self._writing = threading.Lock()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._thread.start()
 
-    async def add(self, caller: Caller, model: str, records: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the records that a caller was given; when this returns, they are kept.
+    def add(self, caller: Caller, model: str, records: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the records that a caller is given, soon; a process that is killed loses those of a tenth of a second.
 
         Args:
             caller: whose they are.
@@ -43,61 +61,69 @@ class History:
             records: as they are answered.
 
         Raises:
-            StorageError: the database failed.
+            RequestError: 503, too many wait for the database.
         """
         if self._kept <= 0 or not records:
             return
-        moment, done = now(), Future[None]()
-        rows = [{"time": moment, "user_id": caller.id, "model": model, "record": dict(record)} for record in records]
-        self._waiting.put((rows, done))
-        await asyncio.wrap_future(done)
+        moment = now()
+        with self._changed:
+            if len(self._waiting) >= _MOST:
+                raise busy("the database does not take the history")
+            self._waiting += (
+                {"time": moment, "user_id": caller.id, "model": model, "record": record} for record in records
+            )
+            self._changed.notify()
+
+    def entries(self, caller: Caller, limit: int, before: int | None) -> Sequence[HistoryEntry]:
+        """The newest entries of a caller, newest first, with all that were added here.
+
+        Args:
+            caller: whose they are.
+            limit: most entries.
+            before: only those with a smaller id: the next page.
+        """
+        self._write()
+        oldest = now() - timedelta(seconds=self._kept)
+        chosen = select(HistoryEntry).where(HistoryEntry.user_id == caller.id, HistoryEntry.time >= oldest)
+        chosen = chosen.order_by(HistoryEntry.id.desc()).limit(limit)
+        if before is not None:
+            chosen = chosen.where(HistoryEntry.id < before)
+        with self._database.session() as session:
+            return session.scalars(chosen).all()
 
     def close(self) -> None:
         """Write what waits, and end."""
-        self._waiting.put(None)
+        with self._changed:
+            self._ended.set()
+            self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
-        is_open = True
-        while is_open:
-            waiting = [self._waiting.get()]
-            while not self._waiting.empty():  # nobody else takes from it
-                waiting.append(self._waiting.get())
-            is_open = None not in waiting
-            parts = [part for part in waiting if part is not None and part[1].set_running_or_notify_cancel()]
+        while not self._ended.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ended.is_set())
+            self._ended.wait(_PAUSE)
             try:
-                self._write([row for rows, _ in parts for row in rows])
-            except Exception as error:  # noqa: BLE001 - raised where it is awaited
-                for _, done in parts:
-                    done.set_exception(error)
-            else:
-                for _, done in parts:
-                    done.set_result(None)
+                self._write()
+            except Exception as error:  # noqa: BLE001 - the thread goes on
+                _log.warning("%d predictions wait for the history: %s", len(self._waiting), error)
+                self._ended.wait(_PAUSE_AFTER_FAILURE)
+        if self._waiting:
+            try:
+                self._write()
+            except Exception as error:  # noqa: BLE001 - nobody is there to catch it
+                _log.error("%d predictions are lost for the history: %s", len(self._waiting), error)
 
-    def _write(self, rows: Rows) -> None:
-        if not rows:
-            return
-        with self._database.session() as session:
-            session.execute(insert(HistoryEntry.__table__), rows)  # type: ignore[arg-type]
-            if random.randrange(_MANY) < len(rows):
-                oldest = now() - timedelta(seconds=self._kept)
-                session.execute(delete(HistoryEntry).where(HistoryEntry.time < oldest))
-
-
-def entries(database: Database, caller: Caller, limit: int, before: int | None, kept: float) -> Sequence[HistoryEntry]:
-    """The newest entries of a caller, newest first.
-
-    Args:
-        database: where.
-        caller: whose they are.
-        limit: most entries.
-        before: only those with a smaller id: the next page.
-        kept: none that are older than this, seconds.
-    """
-    oldest = now() - timedelta(seconds=kept)
-    chosen = select(HistoryEntry).where(HistoryEntry.user_id == caller.id, HistoryEntry.time >= oldest)
-    chosen = chosen.order_by(HistoryEntry.id.desc()).limit(limit)
-    if before is not None:
-        chosen = chosen.where(HistoryEntry.id < before)
-    with database.session() as session:
-        return session.scalars(chosen).all()
+    def _write(self) -> None:
+        """Write what waits. Raises `StorageError`, and then it still waits."""
+        with self._writing:
+            rows = list(self._waiting)
+            if not rows:
+                return
+            with self._database.session() as session:
+                session.execute(_INSERT, rows)
+                if random.randrange(_MANY) < len(rows):
+                    oldest = now() - timedelta(seconds=self._kept)
+                    session.execute(delete(HistoryEntry).where(HistoryEntry.time < oldest))
+            with self._changed:
+                del self._waiting[: len(rows)]

@@ -97,8 +97,7 @@ class InferenceQueue:
         waiting = self._add(work, items)
         try:
             async with asyncio.timeout(seconds):
-                results: list[B] = await asyncio.gather(*(asyncio.wrap_future(each.future) for each in waiting))
-                return results
+                return [await asyncio.wrap_future(each.future) for each in waiting]
         except TimeoutError:
             self._note_refusal("deadline")
             why = f"the photos were not predicted within {seconds:g} s"

@@ -51,6 +51,9 @@ class Predictor:
         database: keeps the history.
         datasets: whose photos can be named.
         metrics: count photos.
+
+    Attributes:
+        history: the predictions that each user asked for.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Predictor:
     ) -> None:
         self._config, self._machine, self._queue = config, machine, queue
         self._datasets, self._metrics = datasets, metrics
-        self._history = History(database, config.history)
+        self.history = History(database, config.history)
         self._similar = SimilarPhotos(datasets, machine)
         # A pool of its own: however slow other people's servers are, requests without URLs do not wait for them.
         self._fetching = ThreadPoolExecutor(8, thread_name_prefix="fetch")
@@ -84,6 +87,8 @@ class Predictor:
             NotFoundError: there is no such item.
             RequestError: 413, together they are larger than one request may be; 503, the deadline has passed.
         """
+        if not urls and not items:
+            return []
         loop, limit = asyncio.get_running_loop(), self._config.max_upload
         try:
             async with asyncio.timeout(until - time.monotonic()):
@@ -141,7 +146,7 @@ class Predictor:
 
         records = finish() if similar is None else await run_in_threadpool(finish)
         self._metrics.note_records(records)
-        await self._history.add(caller, model.ref, records)
+        self.history.add(caller, model.ref, records)
         return records
 
     def can_compare(self, model: OpenModel) -> bool:
@@ -155,7 +160,7 @@ class Predictor:
     def close(self) -> None:
         """End the threads."""
         self._fetching.shutdown(cancel_futures=True)
-        self._history.close()
+        self.history.close()
         self._similar.close()
 
     def _fetch(self, url: str, limit: int) -> bytes | PlantmlError:

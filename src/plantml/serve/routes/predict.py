@@ -1,17 +1,19 @@
 """`/v1/predict`: photos in, records out; `/v1/predictions`: past predictions of the caller."""
 
 import time
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 
 from plantml.detect.writers import to_line
-from plantml.serve import history
-from plantml.serve.access import CallerDep
+from plantml.serve.access import CallerDep, caller_of
 from plantml.serve.config import ServeConfig
 from plantml.serve.inference import cancelled_with, gone
 from plantml.serve.predictions import Photo, PredictionOptions, visible_view
@@ -28,7 +30,27 @@ _RECORD: dict[str, Any] = {
     "boxes": [], "decision": "accept", "unknown": 0.12, "failure": None,
 }  # fmt: skip
 
-router = APIRouter(prefix="/v1", tags=["predict"])
+
+class _PredictRoute(APIRoute):
+    """Resolves the dependencies of `predict` by calling them: FastAPI's own way takes as long as decoding a photo."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler of requests."""
+
+        async def answer(request: Request) -> Response:
+            caller = await caller_of(request)
+            try:
+                options = PredictionOptions.model_validate(dict(request.query_params))
+            except ValidationError as error:
+                errors = [{**each, "loc": ("query", *each["loc"])} for each in error.errors()]
+                raise RequestValidationError(errors) from error
+            return await predict(request, request.app.state.service, caller, options)
+
+        return answer
+
+
+router = APIRouter(prefix="/v1", tags=["predict"], route_class=_PredictRoute)
+past = APIRouter(prefix="/v1", tags=["predict"])
 
 
 class PhotoReferences(BaseModel):
@@ -85,6 +107,7 @@ _BODY = {
                 }
             },
             "application/json": {"schema": PhotoReferences.model_json_schema()},
+            "image/*": {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}},
         },
     }
 }
@@ -108,9 +131,9 @@ async def predict(
 ) -> Response:
     """Records of `plantml detect`, with the targets that the caller's roles allow.
 
-    Send photos as files (`multipart/form-data`), or name URLs and dataset items (`application/json`). A photo that
-    cannot be read has a record with the reason. With `Accept: application/x-ndjson` the answer is the JSON Lines of
-    `plantml detect`.
+    Send photos as files (`multipart/form-data`), one photo as it is (`image/*`), or name URLs and dataset items
+    (`application/json`). A photo that cannot be read has a record with the reason. With
+    `Accept: application/x-ndjson` the answer is the JSON Lines of `plantml detect`.
     """
     service.queue.check()
     opened = await service.models.find(options.model)
@@ -121,8 +144,11 @@ async def predict(
         files = await _files(request, service.config)
     elif kind == "application/json":
         references = await _references(request)
+    elif kind.startswith("image/"):  # of whatever kind the photo truly is, as everywhere
+        files = [("", await request.body())]
     else:
-        raise RequestError(415, "The request is of another type", kind, "Send multipart/form-data or application/json.")
+        hint = "Send multipart/form-data, image/* or application/json."
+        raise RequestError(415, "The request is of another type", kind, hint)
     _check_number(len(files) + len(references.urls) + len(references.items), service.config)
     until = time.monotonic() + service.config.deadline
     async with cancelled_with(lambda: gone(request)):
@@ -134,7 +160,7 @@ async def predict(
     return JSONResponse({"model": opened.ref, "records": records})
 
 
-@router.get("/predictions", summary="List your predictions, newest first.", responses=responses(401, 422, 503))
+@past.get("/predictions", summary="List your predictions, newest first.", responses=responses(401, 422, 503))
 def list_predictions(
     service: ServiceDep,
     caller: CallerDep,
@@ -142,7 +168,7 @@ def list_predictions(
     before: Annotated[int | None, Query(description="The last id of the previous page.", ge=1, le=2**31 - 1)] = None,
 ) -> list[PastPrediction]:
     """Your own predictions, with the targets that your roles allow now."""
-    entries = history.entries(service.database, caller, limit, before, service.config.history)
+    entries = service.predictor.history.entries(caller, limit, before)
     return [
         PastPrediction(id=each.id, time=each.time, model=each.model, record=visible_record(each.record, caller))
         for each in entries

@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from plantml.imaging import ImageError
 from plantml.model.pipeline import Pipeline
-from plantml.serve import datasets, history
+from plantml.serve import datasets
 from plantml.serve.access import CallerDep
 from plantml.serve.page.rendering import PageRoute, render
 from plantml.serve.page.screens import catalogues
@@ -90,7 +90,7 @@ async def ask(
 @router.get("/history")
 def show_history(request: Request, service: ServiceDep, caller: CallerDep, before: Id | None = None) -> Response:
     """The caller's past predictions, with the targets that their roles allow now."""
-    entries = history.entries(service.database, caller, _PER_PAGE, before, service.config.history)
+    entries = service.predictor.history.entries(caller, _PER_PAGE, before)
     rows = [(entry, visible_record(entry.record, caller)) for entry in entries]
     older = entries[-1].id if len(entries) == _PER_PAGE else None
     return render(request, "history.html", rows=rows, older=older)
