@@ -68,6 +68,9 @@ RESAMPLES = 2000
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """Of random choices: what torch and numpy both take."""
 
+Speed = Literal["exact", "auto", "int8", "bfloat16"]
+"""The form of a model's network to use: float32, the fastest proven one, or a certain one."""
+
 OVERLAP = 0.2
 """Overlap of neighbouring tiles, as a share of their size, where none is set."""
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from tests.serve.detectors import write_tray
 
 from plantml import registry, storage
 from plantml.errors import InputError, PlantmlError, StorageError, UsageError
@@ -232,3 +233,9 @@ def test_nothing_is_unpacked_anywhere(write_pack, tmp_path):
     assert set(tmp_path.rglob("*")) - before == {Path(pack)}
     assert references.find(pack).digest == json.loads(storage.read(f"zip://model.json::{pack}"))["digest"]
     assert zipfile.ZipFile(io.BytesIO(Path(pack).read_bytes())).testzip() is None
+
+
+def test_a_model_of_two_stages_travels_in_a_pack(tmp_path):
+    packed = packs.pack(write_tray(f"{tmp_path}/tray"), f"{tmp_path}/tray.plantml")
+    added = registry.add(packed.url, f"{tmp_path}/models/tray", **ME)
+    assert references.find(f"{tmp_path}/models/tray@{added.number}").classifier().contract.task == "image"

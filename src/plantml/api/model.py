@@ -5,7 +5,7 @@ from functools import partial
 from io import IOBase
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,11 @@ from plantml import settings
 from plantml.api.predictions import Predictions
 from plantml.concurrency import batched, in_threads
 from plantml.errors import UsageError
+from plantml.model import form_choice
 from plantml.model.contract import Contract
 from plantml.model.pipeline import BATCH, Pipeline, Prediction
 from plantml.registry.references import open_pipeline
-from plantml.settings import MIN_TILE
+from plantml.settings import MIN_TILE, Speed
 
 ImageInput: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
 """A URL, a path, the bytes of an image file, a Pillow image, or RGB pixels: uint8 [H, W, 3]."""
@@ -30,6 +31,7 @@ class Model:
     Attributes:
         ref: the reference that it was loaded by.
         runtime: name of the runtime that computes, such as `onnxruntime`.
+        form: of the network that it computes: `float32`, or a faster one such as `int8`.
         device: that it computes on.
         pipeline: what `plantml detect` and `plantml validate` use.
     """
@@ -37,6 +39,7 @@ class Model:
     def __init__(self, ref: str, device: str, pipeline: Pipeline) -> None:
         self.ref, self.device, self.pipeline = ref, device, pipeline
         self.runtime = pipeline.runtime.name
+        self.form = pipeline.bundle.form.name if pipeline.bundle.form else form_choice.FLOAT32
 
     def __repr__(self) -> str:
         targets = ", ".join(target.name for target in self.contract.targets)
@@ -49,7 +52,7 @@ class Model:
 
     @property
     def digest(self) -> str:
-        """SHA-256 that names the model."""
+        """SHA-256 that names the model, in this form."""
         return self.pipeline.bundle.digest
 
     def predict(self, images: ImageInput | Iterable[ImageInput]) -> Predictions:
@@ -94,6 +97,7 @@ def load(
     batch: int = BATCH,
     top_k: int = 5,
     tile: int | None = None,
+    speed: Speed = "exact",
 ) -> Model:
     """Load a model.
 
@@ -107,11 +111,13 @@ def load(
         top_k: classes listed for each class target.
         tile: size of the tiles of large photos, in pixels, as `plantml detect --tile` has it; 0: only whole photos; if
             not given, those that the model was trained on.
+        speed: `exact` (float32), `auto` (the fastest form that is proven in the bundle and faster on this machine), or
+            a form: `int8`, `bfloat16`.
 
     Raises:
         UsageError: `threads`, `batch` or `top_k` is not a whole number above 0, or `tile` is neither 0 nor at least 16.
         NotFoundError: there is no model.
-        InputError: the model is damaged, or made by a newer plantml.
+        InputError: the model is damaged, made by a newer plantml, or does not hold the form.
     """
     machine = settings.machine()
     threads = machine.threads if threads is None else threads
@@ -120,6 +126,8 @@ def load(
             raise UsageError(
                 f"{name} is {number!r}", "it is a whole number above 0", f"Change {name}, or leave it out."
             )
+    if speed not in get_args(Speed):
+        raise UsageError(f"speed is {speed!r}", f"it is one of {', '.join(get_args(Speed))}", "Change speed.")
     if tile is not None and (not isinstance(tile, int) or tile < 0 or 0 < tile < MIN_TILE):
         raise UsageError(
             f"tile is {tile!r}", f"it is 0 or a whole number from {MIN_TILE} on", "Change tile, or leave it out."
@@ -133,6 +141,8 @@ def load(
         threads=threads,
         batch=batch,
         top_k=top_k,
+        speed=speed,
+        machine=machine,
     )
     return Model(str(ref), device, pipeline)
 

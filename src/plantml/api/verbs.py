@@ -121,6 +121,7 @@ def validate(
             device=resolved.device,
             batch=resolved.batch,
             tile=resolved.tile,
+            speed=resolved.speed,
         )
 
     several = [datasets] if isinstance(datasets, (Dataset, str, Path)) else datasets

@@ -1,5 +1,6 @@
 """`plantml export`."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     "plantml export runs/first --to leaf.int8.onnx --format onnx-int8",
     "plantml export runs/first --to leaf.xml",
     "plantml export runs/first --to s3://bucket/models/leaf.onnx --data leaves --samples 200",
+    "plantml export runs/first --form int8 --form bfloat16",
     "plantml export runs/first --benchmark",
     config=ExportConfig,
 )
@@ -36,6 +38,12 @@ def export(
             "--format", metavar="FORMAT", help="Format: onnx, onnx-int8, openvino or pt2. [default: by file extension]"
         ),
     ] = None,
+    forms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--form", metavar="FORM", help="Add a form to the bundle, for --speed: int8 or bfloat16. Repeatable."
+        ),
+    ] = None,
     benchmark: Annotated[
         bool, typer.Option("--benchmark", help="Compare all formats and print a table; write nothing.")
     ] = False,
@@ -47,11 +55,15 @@ def export(
     """
     from plantml.extras import need_train
 
-    if benchmark and (to or format_):
-        raise UsageError("--benchmark compares all formats and writes none", "", "Remove --to and --format.")
-    if not benchmark and not to:
+    if benchmark and (to or format_ or forms):
+        raise UsageError("--benchmark compares all formats and writes none", "", "Remove --to, --format and --form.")
+    if forms and (to or format_):
+        raise UsageError("--form adds to the bundle", "--to and --format write a file", "Leave either out.")
+    if not benchmark and not to and not forms:
         raise UsageError("No output is given", "", "Choose a file: --to leaf.onnx, or compare all formats: --benchmark")
+    _check_forms(forms or ())
     need_train()
+    from plantml.export import bundle_forms
     from plantml.export import export as library
 
     def show(result: "Compared") -> None:
@@ -59,6 +71,12 @@ def export(
 
     progress = console.progress("comparing")
     try:
+        if forms:
+            names = list(dict.fromkeys(forms))
+            added = bundle_forms.add(bundle, names, resolved.value, machine=console.machine, progress=progress)
+            content = library.as_json(added) | {"added": names}
+            console.result(content, lambda page: _show_added(page, added, names, bundle))
+            return
         show(library.export(bundle, to, resolved.value, form=format_, machine=console.machine, progress=progress))
     except library.RefusedError as error:
         if error.comparison is not None:
@@ -66,10 +84,30 @@ def export(
         raise
 
 
+def _check_forms(names: Sequence[str]) -> None:
+    from plantml.model.proven_forms import FILES
+
+    for name in names:
+        if name not in FILES:
+            raise UsageError(f"Unknown form {name!r}", "", f"Forms: {', '.join(FILES)}.")
+
+
+def _show_added(page: Page, result: "Compared", names: Sequence[str], ref: str) -> None:
+    page.line(f"Added to the bundle: {', '.join(names)}", style="bold")
+    _show_comparison(page, result)
+    page.next(f"plantml detect PHOTOS --model {ref} --speed auto --out records.jsonl")
+
+
 def _show(page: Page, result: "Compared") -> None:
     if result.url:
         written = result.rows[-1]
         page.line(f"Wrote {result.url}, {written.size / 1e6:.1f} MB, model {written.model[:12]}", style="bold")
+    _show_comparison(page, result)
+    if result.url:
+        page.next(f"plantml detect PHOTOS --model {result.url} --out records.jsonl")
+
+
+def _show_comparison(page: Page, result: "Compared") -> None:
     compared = [row for row in result.rows if row.proof is not None]
     if compared and compared[0].proof is not None:
         page.line(f"Compared with the network in torch, on {compared[0].proof.photos} photos of {result.photos}:")
@@ -87,11 +125,9 @@ def _show(page: Page, result: "Compared") -> None:
     for name, why in (result.missing or {}).items():
         page.line(f"{name}: {why}")
     for row in result.rows:
-        if row.settings:
+        if "method" in row.settings:
             float_layers = ", ".join(row.settings["in_float"]) or "none"
             page.line(f"{row.name}: ranges by {row.settings['method']}, layers kept in float: {float_layers}")
-    if result.url:
-        page.next(f"plantml detect PHOTOS --model {result.url} --out records.jsonl")
 
 
 def _proof_cells(row: "Row") -> tuple[Any, ...]:

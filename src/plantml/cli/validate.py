@@ -79,6 +79,8 @@ def _open(console: Console, ref: str, config: ValidateConfig) -> "Pipeline":
         tile=config.tile,
         threads=console.machine.threads,
         batch=config.batch,
+        speed=config.speed,
+        machine=console.machine,
     )
 
 

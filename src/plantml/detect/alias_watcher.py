@@ -56,7 +56,7 @@ class AliasWatcher:
     ) -> None:
         self._config, self._load, self._say = config, load, say
         self._alias, self._schema = watched_alias(bundle, config), output_schema(bundle, config)
-        self._digest = bundle.digest
+        self._digest = bundle.source_digest
         self._url, self._name = ledger.parse_reference(self._alias)
         self._history = ledger.History(self._url)
         self._next_poll, self._last_line, self._is_current = 0.0, "", False

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from plantml.settings import ON, OVERLAP, Config, Duration, MaxFailures, Tile, option
+from plantml.settings import ON, OVERLAP, Config, Duration, MaxFailures, Speed, Tile, option
 
 STDOUT = "-"
 
@@ -66,6 +66,7 @@ class DetectConfig(Config):
     )
     runtime: str = option("auto", "Runtime: auto, onnxruntime, torch or openvino.")
     device: str = option("cpu", "Device: cpu, or a torch device name.")
+    speed: Speed = option("exact", "Form of the network: float32 (exact), the fastest proven one (auto), or this one.")
     retry_failed: bool = option(default=False, description="Retry images that failed in an earlier run.")
     changed_only: bool = option(
         default=False, description="Write only records that are new or changed since --out was last written."

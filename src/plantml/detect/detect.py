@@ -170,10 +170,12 @@ class Detection:
         return record
 
     def _predict(self, sources: Iterable[Source], stop: Stop) -> Iterator[tuple[Source, Prediction]]:
-        digest = self.pipeline.bundle.digest
+        bundle = self.pipeline.bundle
         for is_refused, group in groupby(stop.until(sources), lambda source: bool(source.refusal)):
             if is_refused:
-                yield from ((each, Prediction(failed(each.url, digest, each.refusal), None, None)) for each in group)
+                for each in group:
+                    record = failed(each.url, bundle.digest, each.refusal, form=bundle.form_note)
+                    yield each, Prediction(record, None, None)
             else:
                 yield from self._predict_readable(group)
 

@@ -42,6 +42,12 @@ def check(config: DetectConfig, bundle: Bundle) -> None:
     """Raise `UsageError` for options that contradict each other or the model, before any image is processed."""
     if bundle.contract.detection is not None:
         _check_detector(config)
+    if bundle.form and config.similar:
+        raise UsageError(
+            f"--similar cannot be used with --speed {config.speed}",
+            f"the dataset is embedded in float32, and the embeddings of {bundle.form.name} differ",
+            "Use --speed exact.",
+        )
     allowed_failures(config.max_failures, 0)
     if config.out == STDOUT:
         _check_stdout(config)
@@ -141,6 +147,10 @@ def journal_options(bundle: Bundle, config: DetectConfig, extras: Extras) -> dic
     options = {"model": bundle.digest, "runtime": config.runtime, "device": config.device, "top_k": config.top_k}
     if alias := watched_alias(bundle, config):  # the model may change, but not what it predicts
         options |= {"model": alias, "predicts": json.dumps(output_schema(bundle, config))}
+        if config.speed != "exact":  # the next model may have other forms
+            options["speed"] = config.speed
+    elif bundle.form:
+        options["form"] = bundle.form.name
     if config.tta:
         options["tta"] = True
     if config.tile is not None:

@@ -12,7 +12,7 @@ from plantml.detect.results import DetectionResult, Extras
 from plantml.detect.similar import Similar
 from plantml.detect.sources import Selection, Sources, check_apart, collect, parse_since
 from plantml.errors import FailuresError, UsageError
-from plantml.model import autotune
+from plantml.model import autotune, form_choice
 from plantml.model.bundle import Bundle
 from plantml.model.pipeline import Pipeline
 from plantml.registry.references import open_model
@@ -77,6 +77,7 @@ class Session:
         sources, listener = self.list_sources(), self._listener
         if self._fill is None:
             self._tune(len(sources.photos))
+            self._name_faster_forms(len(sources.photos))
         with Stop() as stop:
             result = detect.detect(
                 sources, self._pipeline, self._config, stdout=self._stdout, stop=stop, fresh=fresh,
@@ -111,9 +112,17 @@ class Session:
     def _open(self, model: str) -> tuple[Pipeline, Extras]:
         """A pipeline of a model, and what is added to its records."""
         config, machine = self._config, self._machine
-        bundle, runtime = open_model(model, runtime=config.runtime, device=config.device, cache=machine.cache())
+        bundle, runtime = open_model(
+            model,
+            runtime=config.runtime,
+            device=config.device,
+            cache=machine.cache(),
+            speed=config.speed,
+            machine=machine,
+        )
         options.check(config, bundle)
-        self._listener.detail(f"{runtime.name} on {config.device}")
+        form = bundle.form.name if bundle.form else form_choice.FLOAT32
+        self._listener.detail(f"{runtime.name} on {config.device}, {form}")
         pipeline = detect.build_pipeline(bundle, runtime, config, config.threads or machine.threads)
         return pipeline, self._open_extras(config.model_copy(update={"model": model}), bundle)
 
@@ -139,6 +148,12 @@ class Session:
         self._listener.detail(
             f"{setting.threads} thread{'' if setting.threads == 1 else 's'}, batch size {setting.batch} ({setting.why})"
         )
+
+    def _name_faster_forms(self, images: int) -> None:
+        """In a long run, say that there are faster forms: they are not used unless asked for."""
+        bundle = self._pipeline.bundle
+        if self._config.speed == "exact" and bundle.forms and images >= autotune.WORTH and self._config.device == "cpu":
+            self._listener.say(f"The model has faster forms ({', '.join(bundle.forms)}); to use one: --speed auto")
 
     def _list_sources(self) -> Sources:
         config = self._config

@@ -81,7 +81,10 @@ def plan(
     def rows() -> Iterator[jobs.Row]:
         return ([source.url, source.stamp] for source in photos if source not in journal)
 
-    settings = detection.config.model_dump(mode="json") | _HERE
+    form = detection.pipeline.bundle.form
+    # The form that `auto` chose here is that of all parts: another machine might choose another one.
+    speed = form.name if form else "exact"
+    settings = detection.config.model_dump(mode="json") | _HERE | {"speed": speed}
     return jobs.plan(
         storage.join(journal.url, _JOBS),
         KIND,

@@ -12,7 +12,7 @@ from plantml.concurrency import Progress, silent
 from plantml.errors import GateError, InputError, MissingExtraError, UsageError
 from plantml.export import latency, proof, samples
 from plantml.export.config import ExportConfig
-from plantml.export.forms import FORMS, Files, Form, Made, Source
+from plantml.export.forms import FORMS, FORMS_IN_BUNDLES, Files, Form, Made, Source
 from plantml.export.latency import Speed
 from plantml.export.proof import Proof
 from plantml.model import bundle as bundles
@@ -100,7 +100,7 @@ def export(
     """
     name = form_of(to, form) if to is not None else ""
     cache = machine.cache()
-    bench = _Bench(Source(references.find(ref, cache), config, cache, progress))
+    bench = Bench(Source(references.find(ref, cache), config, cache, progress))
     if to is None:
         return _benchmark(bench, machine.threads)
     to = target_url(to, name)
@@ -111,7 +111,7 @@ def export(
             "a detector, and a classifier of crops",
             "For one file: plantml models pack. Or export both of the run: RUN/detector and RUN/classifier.",
         )
-    candidate = bench.judge(name)
+    candidate = bench.judge(name, FORMS[name])
     compared = bench.compared([candidate], machine.threads)
     if candidate.refused:
         raise RefusedError(
@@ -128,12 +128,12 @@ def export(
     return replace(compared, url=to, rows=[*compared.rows[:-1], written])
 
 
-def _benchmark(bench: "_Bench", threads: int) -> Compared:
+def _benchmark(bench: "Bench", threads: int) -> Compared:
     candidates, missing = [], {}
-    for name in FORMS:
+    for name, form in {**FORMS, "bfloat16": FORMS_IN_BUNDLES["bfloat16"]}.items():
         try:
-            candidates.append(bench.judge(name))
-        except (MissingExtraError, InputError) as error:  # not installed, or no photos to quantise with
+            candidates.append(bench.judge(name, form))
+        except (MissingExtraError, InputError, UsageError) as error:  # not installed, no photos, no such processor
             missing[name] = f"{error} {error.hint}".strip()
     return replace(bench.compared(candidates, threads), missing=missing)
 
@@ -178,7 +178,7 @@ _HINTS = {
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class Candidate:
     """A form that was exported and compared."""
 
     name: str
@@ -190,7 +190,7 @@ class _Candidate:
     refused: str = ""
 
 
-class _Bench:
+class Bench:
     """Exports and compares forms of one model, all on the same photos."""
 
     def __init__(self, source: Source) -> None:
@@ -202,14 +202,13 @@ class _Bench:
         self._expected = proof.outputs(TorchRuntime(bundle, cache=source.cache), self._sample.batches())
         self._served = OnnxRuntime(source.read(bundles.ONNX))
 
-    def judge(self, name: str) -> _Candidate:
+    def judge(self, name: str, form: Form) -> Candidate:
         """Make a form and compare it."""
-        form = FORMS[name]
         made = form.make(self.source)
         try:
-            opened, running = form.kind.read(form.file, *made.files)
+            opened, running = form.open(made.files)
         except InputError as error:
-            return _Candidate(name, form, made, "", None, None, str(error))
+            return Candidate(name, form, made, "", None, None, str(error))
         try:
             equality = proof.compare(
                 self.source.bundle.contract,
@@ -221,11 +220,11 @@ class _Bench:
                 boxes=self._sample.boxes,
             )
         except GateError as error:
-            return _Candidate(name, form, made, opened.digest, running, None, str(error))
+            return Candidate(name, form, made, opened.digest, running, None, str(error))
         refused = equality.unequal if form.exact else equality.costs_too_much(self.source.config.max_drop)
-        return _Candidate(name, form, made, opened.digest, running, equality, refused)
+        return Candidate(name, form, made, opened.digest, running, equality, refused)
 
-    def compared(self, candidates: Sequence[_Candidate], threads: int) -> Compared:
+    def compared(self, candidates: Sequence[Candidate], threads: int) -> Compared:
         """The candidates as rows, with the speed of those that passed."""
         as_it_is = self.source.read(bundles.ONNX)
         sides: dict[str, Runtime] = {AS_IT_IS: self._served}
@@ -233,7 +232,8 @@ class _Bench:
         for each in candidates:
             if each.runtime and not each.refused:
                 # The bundle's own file needs no second turn: its difference from itself would be chance.
-                side_of[each.name] = AS_IT_IS if list(each.made.files) == [as_it_is] else each.name
+                is_same = each.form.exact and list(each.made.files) == [as_it_is]
+                side_of[each.name] = AS_IT_IS if is_same else each.name
                 sides.setdefault(side_of[each.name], each.runtime)
         speeds = latency.measure(sides, self._sample.pixels, threads) if side_of else {}
         rows = [Row(AS_IT_IS, self.source.bundle.digest, len(as_it_is), None, speeds.get(AS_IT_IS, {}), {})]
@@ -243,16 +243,21 @@ class _Bench:
             rows.append(Row(each.name, each.model, size, each.proof, measured, each.made.settings, each.refused))
         return Compared(rows, self._sample.where, threads)
 
-    def sealed(self, candidate: _Candidate, row: Row) -> Files:
+    def proof_of(self, row: Row) -> dict[str, Any]:
+        """What a form says of its comparison, as JSON types."""
+        content = {"plantml_proof": PROOF_FORMAT, **row_json(row), "compared_on": self._sample.where}
+        content.pop("bytes")  # the proof itself makes the file a little larger
+        return content
+
+    def sealed(self, candidate: Candidate, row: Row) -> Files:
         """The files with the proof inside; their predictions must not change.
 
         Raises:
             GateError: they do not.
         """
-        content = {"plantml_proof": PROOF_FORMAT, **row_json(row), "compared_on": self._sample.where}
-        content.pop("bytes")  # the proof itself makes the file a little larger
-        files = candidate.form.annotate(candidate.made.files, {PROOF_KEY: json.dumps(content, sort_keys=True)})
-        _, running = candidate.form.kind.read(candidate.form.file, *files)
+        notes = {PROOF_KEY: json.dumps(self.proof_of(row), sort_keys=True)}
+        files = candidate.form.annotate(candidate.made.files, notes)
+        _, running = candidate.form.open(files)
         batch = next(iter(self._sample.batches()))
         assert candidate.runtime is not None
         before, after = candidate.runtime.run(batch), running.run(batch)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any
 
 from plantml import storage
@@ -13,7 +14,7 @@ from plantml.export.pt2 import to_pt2
 from plantml.model import bundle as bundles
 from plantml.model import torch_programs
 from plantml.model.bundle import Bundle
-from plantml.model.runtimes import FILES, FileKind
+from plantml.model.runtimes import FILES, FileKind, OpenVinoRuntime, Runtime, import_openvino
 
 Files = Sequence[bytes]
 """The bytes of a form's files, in the order of `FileKind.extensions`."""
@@ -61,13 +62,19 @@ class Form:
         file: name in a folder.
         make: the files from a source.
         annotate: the same files with further notes in their metadata.
-        exact: the predictions must be equal; a quantised form may lose up to `max_drop` of the score.
+        exact: the predictions must be equal; another form may lose up to `max_drop` of the score.
+        opener: opens the files, if not as others with the same extension are opened.
     """
 
     file: str
     make: Callable[[Source], Made]
     annotate: Callable[[Files, Mapping[str, str]], Files]
     exact: bool = True
+    opener: Callable[[Files], tuple[Bundle, Runtime]] | None = None
+
+    def open(self, files: Files) -> tuple[Bundle, Runtime]:
+        """Open its files. Raises `InputError` if they are damaged."""
+        return self.opener(files) if self.opener else self.kind.read(self.file, *files)
 
     @property
     def extension(self) -> str:
@@ -121,6 +128,17 @@ def _pt2(source: Source) -> Made:
     return Made([to_pt2(bundle.contract, source.read(bundles.WEIGHTS), bundle.digest)])
 
 
+def _bfloat16(source: Source) -> Made:
+    core = import_openvino().Core()
+    settings = {"processor": core.get_property("CPU", "FULL_DEVICE_NAME"), "openvino": metadata.version("openvino")}
+    return Made([source.read(bundles.ONNX)], settings)
+
+
+def _open_bfloat16(files: Files) -> tuple[Bundle, Runtime]:
+    bundle, _ = FILES[".onnx"].read(bundles.ONNX, files[0])
+    return bundle, OpenVinoRuntime(files[0], bfloat16=True)
+
+
 def _annotate_onnx(files: Files, notes: Mapping[str, str]) -> Files:
     return [annotated(files[0], notes)]
 
@@ -140,3 +158,9 @@ FORMS: Mapping[str, Form] = {
     "pt2": Form("model.pt2", _pt2, _annotate_pt2),
 }
 """Values of `--format`. Add new forms here."""
+
+FORMS_IN_BUNDLES: Mapping[str, Form] = {
+    "int8": FORMS["onnx-int8"],
+    "bfloat16": Form("model.onnx", _bfloat16, _annotate_onnx, exact=False, opener=_open_bfloat16),
+}
+"""Values of `--form`: forms that a bundle may hold beside float32, see `model.proven_forms`."""

@@ -50,6 +50,8 @@ class Change:
         after: of its other form.
         low: the change is at least this with 97.5 % confidence; `None` where there are fewer than two groups.
         high: the change is at most this with 97.5 % confidence.
+        ece: calibration error of the model, the mean over its class and multilabel targets; `None` of boxes.
+        ece_after: likewise of its other form.
     """
 
     photos: int
@@ -57,6 +59,8 @@ class Change:
     after: float
     low: float | None
     high: float | None
+    ece: float | None = None
+    ece_after: float | None = None
 
     @property
     def change(self) -> float:
@@ -205,7 +209,8 @@ def change(
     together = Groups((np.arange(len(known)) if groups is None else groups).tolist())
     scores = [score(judged, labels, outputs) for outputs in (before, after)]
     worse, better = [_replicates(judged, labels, outputs, together) for outputs in (before, after)]
-    return _change(int(known.sum()), scores, better - worse)
+    errors = [_calibration_error(judged, labels, outputs) for outputs in (before, after)]
+    return replace(_change(int(known.sum()), scores, better - worse), ece=errors[0], ece_after=errors[1])
 
 
 def change_of_boxes(
@@ -273,6 +278,13 @@ def score(targets: Sequence[Target], labels: Mapping[str, NDArray[Any]], outputs
     """The mean over targets of macro-F1 (R2 for values); 0 where nothing is labelled."""
     answers = {target.name: outputs[f"target.{target.name}"] for target in targets}
     return metrics.selection_score(metrics.reports_of(targets, labels, answers))
+
+
+def _calibration_error(targets: Sequence[Target], labels: Mapping[str, NDArray[Any]], outputs: Outputs) -> float | None:
+    """The mean over targets of the expected calibration error; `None` if they are all values."""
+    answers = {target.name: outputs[f"target.{target.name}"] for target in targets}
+    errors = [each.scores["ece"] for each in metrics.reports_of(targets, labels, answers) if "ece" in each.scores]
+    return float(np.mean(errors)) if errors else None
 
 
 def noise(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:

@@ -6,6 +6,7 @@
       model.onnx           the same network, ready to run
       README.md            model card
       classifier/          the bundle of the classifier of its boxes, in a model of two stages
+      forms/               faster forms of the network that were added, see `proven_forms`
 
 The digest names the model: SHA-256 over the canonical contract and the tensors' bytes.
 
@@ -14,7 +15,8 @@ A contract is checked, not believed. To open a model is to call `find`, and `Bun
 * `find` refuses a `model.json` that is not written as plantml writes it, or whose contract or digest is not, to the
   letter, that in the metadata of `model.onnx`; and a version of a registry that is not the model that was added.
 * `Bundle.read` refuses a file that does not have its SHA-256 of `model.json`; weights that do not give the digest
-  together with the contract; and an ONNX file that is not, to the byte, what its seal says.
+  together with the contract; and an ONNX file that is not, to the byte, what its seal says, or not the form that
+  `model.json` describes.
 
 So whatever of a bundle is edited, swapped, cut off or lost is noticed before the first answer, unless contract,
 digest, hashes and seal are all forged to fit each other. A file that the runtime does not use is not looked at:
@@ -25,13 +27,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from plantml import parsing, storage
 from plantml.errors import InputError, NotFoundError
-from plantml.model import file_formats
+from plantml.model import file_formats, proven_forms
 from plantml.model.contract import AGAIN, FORMAT, Contract, parse_contract
+from plantml.model.proven_forms import ProvenForm
 
 MODEL_JSON, WEIGHTS, ONNX, CARD = "model.json", "model.safetensors", "model.onnx", "README.md"
 CLASSIFIER = "classifier/"
@@ -40,10 +43,10 @@ CLASSIFIER = "classifier/"
 PACK = ".plantml"
 """Extension of a bundle in one file, a zip."""
 
-CONTRACT_KEY, DIGEST_KEY = "plantml", "plantml_digest"
-"""Keys of the metadata of `model.onnx` that hold the contract and the digest."""
+CONTRACT_KEY, DIGEST_KEY, PROOF_KEY = "plantml", "plantml_digest", "plantml_proof"
+"""Keys of the metadata of an ONNX file that hold the contract and the digest; and, of a form, the proof."""
 
-_KEYS = ("digest", "files", "contract")
+_KEYS, _OPTIONAL_KEYS = ("digest", "files", "contract"), ("forms",)
 _NEEDED = (WEIGHTS, ONNX)
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -55,9 +58,11 @@ class Bundle:
     Attributes:
         url: of the bundle's folder, or of a single `.onnx` file.
         contract: what it promises.
-        digest: of the model.
+        digest: of the model, or of the form that it was opened in.
         files: SHA-256 by file name; empty for a single file.
         ref: the reference that led to it, `REGISTRY/leaf@production`; empty where a URL was named.
+        forms: further forms of the network that it holds, by name.
+        form: the one of them that it was opened in; `None` for float32.
     """
 
     url: str
@@ -65,6 +70,18 @@ class Bundle:
     digest: str
     files: Mapping[str, str]
     ref: str = ""
+    forms: Mapping[str, ProvenForm] = field(default_factory=dict)
+    form: ProvenForm | None = None
+
+    @property
+    def source_digest(self) -> str:
+        """The digest of the float32 model, whatever form it was opened in: what a registry knows it by."""
+        return self.form.derived_from if self.form else self.digest
+
+    @property
+    def form_note(self) -> dict[str, str] | None:
+        """What records and results say of the form; `None` for float32."""
+        return {"name": self.form.name, "of": self.form.derived_from} if self.form else None
 
     @property
     def place(self) -> str:
@@ -100,13 +117,18 @@ class Bundle:
         url, sha256 = storage.join(self.url, name), self.files[name]
         cached = cache is not None and not storage.is_local(url)
         data = cache.read(sha256, url) if cache is not None and cached else storage.read(url)
-        sums = file_formats.sums(data, sealed=name == ONNX)
+        form = next((each for each in self.forms.values() if each.file == name), None)
+        sums = file_formats.sums(data, sealed=name == ONNX or form is not None)
         if sums.sha256 != sha256:
             raise storage.damaged(f"The copy of {url} in the cache" if cached else url, sha256)
         if name == ONNX:
             notes = file_formats.onnx_metadata(url, data)
             file_formats.check_seal(url, sums)
             check_notes(self, notes)
+        elif form is not None:
+            notes = file_formats.onnx_metadata(url, data)
+            file_formats.check_seal(url, sums)
+            _check_form(self, form, notes)
         elif name == WEIGHTS:
             check_digest(url, self, file_formats.tensors(url, data))
         return data
@@ -155,6 +177,19 @@ def check_notes(bundle: Bundle, notes: Mapping[str, str]) -> None:
             f"{bundle.place}/{MODEL_JSON} was changed after plantml wrote it",
             f"{ONNX} holds another contract: {_difference(bundle, stated)}",
             AGAIN,
+        )
+
+
+def _check_form(bundle: Bundle, form: ProvenForm, notes: Mapping[str, str]) -> None:
+    """Raise `InputError` unless the metadata of a form's file are what `model.json` says of it."""
+    where = f"{bundle.place}/{form.file}"
+    proof, contract = (
+        parsing.parse_json_object(notes.get(key, "{}"), f"The {key} of {where}") for key in (PROOF_KEY, CONTRACT_KEY)
+    )
+    stated = notes.get(DIGEST_KEY), contract.get("derived_from"), proof
+    if stated != (form.digest, bundle.source_digest, form.proof):
+        raise InputError(
+            f"{where} is not the form that {MODEL_JSON} describes", "its digest, origin or proof is another", AGAIN
         )
 
 
@@ -213,24 +248,37 @@ def _check_contract(bundle: Bundle, cache: storage.Cache | None) -> None:
 
 def model_json(contract: Contract, digest_: str, files: Mapping[str, bytes]) -> bytes:
     """The content of `model.json` for these files."""
-    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    content = {"digest": digest_, "files": hashes, "contract": contract.as_json()}
+    return _model_json(contract, digest_, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, {})
+
+
+def with_forms(bundle: Bundle, forms: Mapping[str, ProvenForm], files: Mapping[str, bytes]) -> bytes:
+    """The content of `model.json` with further forms, and the files that these have."""
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    return _model_json(bundle.contract, bundle.digest, {**bundle.files, **hashes}, {**bundle.forms, **forms})
+
+
+def _model_json(contract: Contract, digest_: str, hashes: Mapping[str, str], forms: Mapping[str, ProvenForm]) -> bytes:
+    content = {"digest": digest_, "files": dict(sorted(hashes.items())), "contract": contract.as_json()}
+    if forms:
+        content["forms"] = {name: form.as_json() for name, form in sorted(forms.items())}
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def _parse(url: str, text: bytes) -> Bundle:
     where = f"{_place(url)}/{MODEL_JSON}"
     content = parsing.parse_json_object(text, where)
-    why = _fault(content)
+    why = _fault(content) or next(proven_forms.faults(content), "")
     if why:
         raise InputError(f"{where} is damaged", why, AGAIN)
-    return Bundle(url, parse_contract(where, content["contract"]), content["digest"], content["files"])
+    contract = parse_contract(where, content["contract"])
+    forms = proven_forms.parse(content)
+    return Bundle(url, contract, content["digest"], content["files"], forms=forms)
 
 
 def _fault(content: Mapping[str, Any]) -> str:
     """The first error of a `model.json` outside its contract; empty if there is none."""
     for key in (*_KEYS, *content):
-        if key not in content or key not in _KEYS:
+        if key not in content or key not in (*_KEYS, *_OPTIONAL_KEYS):
             return f"{key} is missing" if key in _KEYS else f"bundle format {FORMAT} has no key {key!r:.80}"
     if not _is_sha256(content["digest"]):
         return "digest is not a hexadecimal SHA-256"
@@ -238,7 +286,7 @@ def _fault(content: Mapping[str, Any]) -> str:
     if not isinstance(files, dict):
         return "files is not an object"
     own = (*_NEEDED, CARD)
-    known = {*own, *(CLASSIFIER + name for name in (MODEL_JSON, *own))}
+    known = {*own, *(CLASSIFIER + name for name in (MODEL_JSON, *own)), *proven_forms.files_of(content)}
     for name in (*_NEEDED, *files):
         if name not in files or name not in known:
             return f"{name} is not in files" if name in _NEEDED else f"a bundle has no file {name!r:.80}"

@@ -188,7 +188,7 @@ class Pipeline:
             try:
                 decoded.append((number, *read()))
             except PlantmlError as error:
-                record = failed(url, self.bundle.digest, _reason(error), image_id)
+                record = failed(url, self.bundle.digest, _reason(error), image_id, self.bundle.form_note)
                 predictions[number] = Prediction(record, None, None)
         outputs = self.runtime.run(np.stack([pixels for *_, pixels in decoded])) if decoded else {}
         for row, (number, facts, _) in enumerate(decoded):
@@ -204,13 +204,13 @@ class Pipeline:
     def _prediction(
         self, url: str, image_id: str | None, facts: imaging.Facts, outputs: Outputs, row: int
     ) -> Prediction:
-        size = facts.width, facts.height
+        size, form = (facts.width, facts.height), self.bundle.form_note
         if self.bundle.contract.detection is not None:
-            record = Record(url, image_id, *size, self.bundle.digest, {}, (), None, None, None)
+            record = Record(url, image_id, *size, self.bundle.digest, {}, (), None, None, None, form=form)
             boxes = self._reader.read_boxes(outputs, row, *size)
             return Prediction(self._reader.with_boxes(record, boxes), {}, None)
         targets, decision, unknown = self._reader.read(outputs, row)
-        record = Record(url, image_id, *size, self.bundle.digest, targets, (), decision, unknown, None)
+        record = Record(url, image_id, *size, self.bundle.digest, targets, (), decision, unknown, None, form=form)
         probabilities = {target.name: outputs[f"target.{target.name}"][row] for target in self.bundle.contract.targets}
         return Prediction(record, probabilities, outputs["embedding"][row])
 

@@ -46,6 +46,7 @@ class Record:
         unknown: how unlike the training photos it is; `None` after a failure.
         failure: why there is no prediction; `None` if there is one.
         counts: of the boxes, see `Reader.count`; `None` for models of whole images, and after a failure.
+        form: of the model's network, `name` and the digest that it is a form `of`; `None` for float32.
     """
 
     image: str
@@ -59,12 +60,14 @@ class Record:
     unknown: float | None
     failure: str | None
     counts: Mapping[str, Any] | None = None
+    form: Mapping[str, str] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The record as JSON types, keys in their documented order; without `counts` if there are none."""
+        """The record as JSON types, keys in their documented order; without `counts` or `form` if there are none."""
         keys = {name: getattr(self, name) for name in self.__slots__}
-        if self.counts is None:
-            del keys["counts"]
+        for name in ("counts", "form"):
+            if keys[name] is None:
+                del keys[name]
         return {"plantml_record": FORMAT, **keys, "boxes": list(self.boxes)}
 
 
@@ -73,9 +76,11 @@ def worst(decisions: Iterable[Decision]) -> Decision:
     return max(decisions, key=_SEVERITY.__getitem__, default="accept")
 
 
-def failed(image: str, model: str, reason: str, image_id: str | None = None) -> Record:
+def failed(
+    image: str, model: str, reason: str, image_id: str | None = None, form: Mapping[str, str] | None = None
+) -> Record:
     """The record of an image without a prediction."""
-    return Record(image, image_id, None, None, model, None, (), None, None, reason)
+    return Record(image, image_id, None, None, model, None, (), None, None, reason, form=form)
 
 
 def parse(line: str) -> dict[str, Any]:

@@ -85,9 +85,9 @@ class TiledPipeline(Pipeline):
                 return self._with_boxes(prediction, photo, places, record.width, record.height)
             grid = [tile for outputs, batch in self._outputs(photo, places) for tile in self._grid(outputs, batch)]
         except imaging.ImageError as error:  # decoding at reduced size did not reach the damaged part
-            return Prediction(
-                failed(record.image, record.model, f"{error.code}: {error.why}", record.image_id), None, None
-            )
+            reason = f"{error.code}: {error.why}"
+            lost = failed(record.image, record.model, reason, record.image_id, record.form)
+            return Prediction(lost, None, None)
         summary = {
             "size": self.tiling.size,
             "overlap": self.tiling.overlap,

@@ -127,7 +127,8 @@ def _objections(evidence: Evidence, state: Ledger, entry: Entry, alias: str) -> 
     """Reasons why the evidence does not allow the promotion."""
     content, current, against = evidence.content, state.aliases.get(alias), evidence.against.get("model")
     if content["model"] != entry.digest:
-        yield f"the evidence is of model {content['model'][:12]}, not of {entry.digest[:12]}"
+        form = f"form {content['form']['name']}, " if content.get("form") else ""
+        yield f"the evidence is of {form}model {content['model'][:12]}, not of {entry.digest[:12]}"
     where = f" where {content['where']}" if content.get("where") else ""
     if content["split"] != SPLIT or where:
         yield f"the evidence is of split {content['split']}{where}, not of the whole test split"

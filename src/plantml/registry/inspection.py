@@ -69,6 +69,7 @@ class ModelDetails:
             "aliases": self.state.names(self.entry.number) if self.state and self.entry else [],
             "targets": contract["targets"],
             "metrics": contract["metrics"],
+            "forms": {name: form.as_json() for name, form in self.bundle.forms.items()},
             "lineage": {"dataset": contract["dataset"], "parent": self.parent or None},
             "config": self.config,
             "acts": [event.as_json() for event in self.events()],

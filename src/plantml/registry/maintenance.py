@@ -9,7 +9,6 @@ from typing import Any
 from plantml import storage
 from plantml.concurrency import Progress, silent
 from plantml.errors import InputError
-from plantml.model import bundle as bundles
 from plantml.registry import ledger, references
 from plantml.registry.evidence import FOLDER
 from plantml.registry.ledger import Decide, Entry, History, Ledger
@@ -45,8 +44,8 @@ def _has_digest(entry: Entry) -> bool:
     """True if the files are those of the model that was added."""
     try:
         bundle = references.find(entry.url)
-        bundle.read(bundles.WEIGHTS)
-        bundle.read(bundles.ONNX)
+        for name in bundle.files:
+            bundle.read(name)
     except InputError:
         return False
     return bundle.digest == entry.digest

@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from plantml import storage
-from plantml.errors import InputError, NotFoundError
+from plantml.errors import InputError, NotFoundError, UsageError
 from plantml.model import bundle as bundles
-from plantml.model import runtimes
+from plantml.model import form_choice, runtimes
 from plantml.model.bundle import Bundle
 from plantml.model.contract import AGAIN
 from plantml.model.pipeline import BATCH, Pipeline
 from plantml.model.runtimes import Runtime
 from plantml.model.tiled_pipeline import build_pipeline
 from plantml.registry import ledger
+from plantml.settings import Machine, Speed
 
 
 def find(ref: str, cache: storage.Cache | None = None) -> Bundle:
@@ -32,11 +33,38 @@ def find(ref: str, cache: storage.Cache | None = None) -> Bundle:
 
 
 def open_model(
-    ref: str, *, runtime: str = "auto", device: str = "cpu", cache: storage.Cache | None = None
+    ref: str,
+    *,
+    runtime: str = "auto",
+    device: str = "cpu",
+    cache: storage.Cache | None = None,
+    speed: Speed = "exact",
+    machine: Machine | None = None,
 ) -> tuple[Bundle, Runtime]:
-    """Open a model and its runtime. Like `runtimes.open_model`, and also takes versions of a registry."""
+    """Open a model and its runtime.
+
+    Like `runtimes.open_model`, and also takes versions of a registry, and opens other forms than float32.
+
+    Args:
+        ref: as `find`, or the URL of an exported file, which is one form.
+        runtime: as for `runtimes.open_model`.
+        device: likewise.
+        cache: likewise.
+        speed: the form to use, see `form_choice`.
+        machine: that the fastest form is measured on; needed unless `speed` is `exact`.
+
+    Raises:
+        UsageError: an exported file, and a form is named.
+    """
     with _explaining_missing_version(ref):
-        return runtimes.open_model(_version(ref, cache) or ref, runtime=runtime, device=device, cache=cache)
+        if speed == "exact" or (storage.suffix(ref) in runtimes.FILES and speed == "auto"):
+            return runtimes.open_model(_version(ref, cache) or ref, runtime=runtime, device=device, cache=cache)
+    if storage.suffix(ref) in runtimes.FILES:
+        raise UsageError(
+            f"{ref} is one form of a model", f"--speed {speed} chooses from those of a bundle", "Leave it out."
+        )
+    assert machine is not None
+    return form_choice.open_form(find(ref, cache), speed, machine, runtime=runtime, device=device)
 
 
 def open_pipeline(
@@ -49,9 +77,11 @@ def open_pipeline(
     threads: int,
     batch: int = BATCH,
     top_k: int = 5,
+    speed: Speed = "exact",
+    machine: Machine | None = None,
 ) -> Pipeline:
     """The pipeline of a model: see `open_model` and `build_pipeline`."""
-    bundle, opened = open_model(ref, runtime=runtime, device=device, cache=cache)
+    bundle, opened = open_model(ref, runtime=runtime, device=device, cache=cache, speed=speed, machine=machine)
     return build_pipeline(bundle, opened, tile=tile, threads=threads, batch=batch, top_k=top_k)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from plantml import storage
 from plantml.errors import InputError, NotFoundError
 from plantml.model import bundle as bundles
+from plantml.model import proven_forms
 from plantml.model.bundle import Bundle
 from plantml.model.runtimes import FILES, OnnxRuntime
 from plantml.registry import references
@@ -15,7 +16,10 @@ PLAN = "plan.yaml"
 """The plan of the training, stored with the bundle if there is one."""
 
 _OWN = (bundles.WEIGHTS, bundles.ONNX, bundles.CARD)
-_IN_PACK = (*_OWN, PLAN, bundles.MODEL_JSON)
+_IN_PACK = (
+    *_OWN, PLAN, bundles.MODEL_JSON, *filter(None, proven_forms.FILES.values()),
+    *(bundles.CLASSIFIER + name for name in (*_OWN, bundles.MODEL_JSON)),
+)  # fmt: skip
 _UNTOUCHED = "Nothing was added. Ask its author for a new one: plantml models pack"
 _AGAIN = "Fetch it again from its origin."
 
@@ -69,11 +73,15 @@ def inspect(ref: str, cache: storage.Cache | None = None) -> VersionFiles:
     bundle = references.find(ref, cache)
     parts = VersionFiles(bundle, storage.read(storage.join(bundle.url, bundles.MODEL_JSON)), plan_of(bundle.url), cache)
     for name, data in parts.read():
-        if name == bundles.ONNX:
+        if storage.suffix(name) == ".onnx":
             try:
                 OnnxRuntime(data)
             except InputError as error:
                 raise InputError(f"{bundle.place}/{name} is rejected", str(error), _AGAIN) from error
+    if bundle.contract.task == "tray":
+        classifier = bundle.classifier(cache)
+        for name in classifier.files:
+            classifier.read(name, cache)
     return parts
 
 

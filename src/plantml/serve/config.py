@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from plantml.settings import Config, Duration, option
+from plantml.settings import Config, Duration, Speed, option
 
 
 class ServeConfig(Config):
@@ -39,6 +39,7 @@ class ServeConfig(Config):
     )
     threads: int | None = option(None, "Threads that predict.", shown="all usable cores", ge=1, le=1024)
     batch: int = option(8, "Maximum batch size.", ge=1, le=1024)
+    speed: Speed = option("exact", "Form of the network: float32 (exact), the fastest proven one (auto), or this one.")
     open_models: int = option(
         4, "Maximum number of models in memory; the least recently used one makes room.", ge=1, le=1000
     )

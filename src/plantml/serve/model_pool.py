@@ -259,7 +259,12 @@ class ModelPool:
         threads = self._config.threads or self._machine.threads
         try:
             pipeline = references.open_pipeline(
-                ref, cache=self._machine.cache(), threads=threads, batch=self._config.batch
+                ref,
+                cache=self._machine.cache(),
+                threads=threads,
+                batch=self._config.batch,
+                speed=self._config.speed,
+                machine=self._machine,
             )
         except InputError as error:
             raise StorageError(f"{name}@{number} cannot be opened", str(error), error.hint) from error

@@ -136,3 +136,6 @@ class TrainConfig(FixedSettings):
         "auto", description="Augmentation worker processes; 0 augments in the training process."
     )
     device: Literal["cpu", "cuda", "mps"] | Auto = option("auto", "Device: cpu, cuda, mps or auto.")
+    forms: tuple[Literal["int8", "bfloat16"], ...] = option(
+        (), "Forms to add to the bundle, for --speed: int8, bfloat16, or both.", metavar="A,B"
+    )

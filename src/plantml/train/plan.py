@@ -11,7 +11,7 @@ from plantml.imaging import Fit
 from plantml.targets import Target
 from plantml.train.config import Balance, FixedSettings, Mode, Precision, Preset, Task, TrainConfig
 
-_MAY_CHANGE = frozenset({"workers", "checkpoint_every", "logger", "tracking_uri"})
+_MAY_CHANGE = frozenset({"workers", "checkpoint_every", "logger", "tracking_uri", "forms"})
 """Settings that may change before a resume, because they do not change the result."""
 
 NOT_IN_A_PROBE = frozenset({"backbone_lr", "layer_decay", "warmup", "clip", "drop_path", "cutmix", "mixup", "ema",

@@ -57,6 +57,7 @@ class ValidationResult:
         config: the settings.
         unannotated: photos that are left out because nobody drew boxes on them.
         detections: of models that find boxes, reports by name: `boxes` whatever their class, and by target.
+        form: of the model's network, see `Record.form`; `None` for float32.
     """
 
     versions: Sequence[tuple[str, str, int]]
@@ -84,6 +85,7 @@ class ValidationResult:
     config: ValidateConfig
     unannotated: int = 0
     detections: Mapping[str, DetectionReport] = field(default_factory=dict)
+    form: Mapping[str, str] | None = None
 
     @property
     def dataset(self) -> str:
@@ -167,6 +169,7 @@ def as_json(result: ValidationResult) -> dict[str, Any]:
         "split": result.split,
         "where": result.config.where,
         "model": result.model,
+        **({"form": result.form} if result.form else {}),
         "model_ref": result.config.model,
         "photos": result.photos,
         "left_out": dict(result.left_out),

@@ -236,6 +236,7 @@ def _result(
         ],
         split=config.split,
         model=pipeline.bundle.digest,
+        form=pipeline.bundle.form_note,
         contract=pipeline.bundle.contract,
         photos=len(ours.items),
         failed=_failures(photos.rows, ours, theirs),

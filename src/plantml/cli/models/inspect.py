@@ -10,6 +10,7 @@ from plantml.cli.command import command
 from plantml.cli.console import Console, Page
 
 if TYPE_CHECKING:
+    from plantml.model.proven_forms import ProvenForm
     from plantml.registry.inspection import ModelComparison, ModelDetails
     from plantml.registry.ledger import Ledger
     from plantml.storage.event_log import Event
@@ -94,6 +95,11 @@ def _show(page: Page, result: "ModelDetails", *, card: bool) -> None:
     targets = [[each.name, each.kind, ", ".join(each.classes) or each.unit] for each in contract.targets]
     page.table(("target", "kind", "classes or unit"), targets)
     page.table(("validation split", "metric"), [pair for pair in contract.metrics.items() if "[" not in pair[0]])
+    if result.bundle.forms:
+        page.table(
+            ("forms beside float32", "digest", "photos", "same labels", "same decisions"),
+            [_form_row(form) for form in result.bundle.forms.values()],
+        )
     data = contract.dataset
     page.table(
         ("lineage", ""),
@@ -113,6 +119,12 @@ def _show(page: Page, result: "ModelDetails", *, card: bool) -> None:
         page.line(result.card)
     elif result.card:
         page.line(f"Model card: --card, or {result.bundle.url}/README.md")
+
+
+def _form_row(form: "ProvenForm") -> list[Any]:
+    proof = form.proof
+    shares = [f"{proof[key]:.1%}" if key in proof else "" for key in ("agreement", "decisions")]
+    return [form.name, form.digest[:12], proof.get("photos", ""), *shares]
 
 
 @command("plantml models diff models/leaf@production models/leaf@challenger")

@@ -2,25 +2,25 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from plantml import parsing, storage
 from plantml.errors import InputError, UsageError
 from plantml.model import bundle as bundles
 from plantml.model import file_formats, torch_programs
-from plantml.model.bundle import Bundle
+from plantml.model.bundle import PROOF_KEY, Bundle
 from plantml.model.contract import Contract, parse_contract
-from plantml.model.runtimes.interface import NOTES, PROOF_KEY, WEIGHTS_KEY, Outputs, Runtime
+from plantml.model.runtimes.interface import NOTES, WEIGHTS_KEY, Outputs, Runtime
 from plantml.model.runtimes.onnx_runtime import OnnxRuntime
 from plantml.model.runtimes.openvino_runtime import OpenVinoRuntime, import_openvino
 from plantml.model.runtimes.torch_runtime import ProgramRuntime, TorchRuntime
 from plantml.model.runtimes.two_stage import TwoStageRuntime
 
 __all__ = [
-    "FILES", "NOTES", "PROOF_KEY", "RUNTIMES", "WEIGHTS_KEY", "FileKind", "OnnxRuntime", "OpenVinoRuntime", "Outputs",
-    "ProgramRuntime", "Runtime", "TorchRuntime", "TwoStageRuntime", "import_openvino", "open_model", "output_names",
-    "output_shapes",
+    "FILES", "FORM_RUNTIMES", "NOTES", "PROOF_KEY", "RUNTIMES", "WEIGHTS_KEY", "FileKind", "OnnxRuntime",
+    "OpenVinoRuntime", "Outputs", "ProgramRuntime", "Runtime", "TorchRuntime", "TwoStageRuntime", "import_openvino",
+    "open_form", "open_model", "output_names", "output_shapes",
 ]  # fmt: skip
 
 _AGAIN = "Export it again."
@@ -32,6 +32,13 @@ RUNTIMES: Mapping[str, Callable[[Bundle, storage.Cache | None, str], Runtime]] =
     "openvino": lambda bundle, cache, _: OpenVinoRuntime(bundle.read(bundles.ONNX, cache)),
 }
 """Runtimes for bundles, by name. Add new ones here."""
+
+
+FORM_RUNTIMES: Mapping[str, tuple[str, Callable[[bytes], Runtime]]] = {
+    "int8": ("onnxruntime", OnnxRuntime),
+    "bfloat16": ("openvino", lambda data: OpenVinoRuntime(data, bfloat16=True)),
+}
+"""What runs each form of `proven_forms`: the name of its runtime, and what opens its file."""
 
 
 def open_model(
@@ -64,6 +71,36 @@ def open_model(
         return bundle, opened
     classifier = bundle.classifier(cache)
     return bundle, TwoStageRuntime(opened, classifier, RUNTIMES[name](classifier, cache, device))
+
+
+def open_form(bundle: Bundle, name: str, cache: storage.Cache | None = None) -> tuple[Bundle, Runtime]:
+    """Open a model in one of the forms that its bundle holds.
+
+    Args:
+        bundle: opened in float32.
+        name: of a form in `bundle.forms`.
+        cache: for the files of a remote bundle.
+
+    Raises:
+        InputError: the bundle has no such form, or its file is damaged.
+        UsageError: the processor cannot compute it.
+        MissingExtraError: its runtime is not installed.
+    """
+    if name not in bundle.forms:
+        raise InputError(
+            f"{bundle.place} has no form {name}",
+            f"it has {', '.join(['float32', *bundle.forms])}",
+            f"Add it: plantml export RUN --form {name}; or use --speed auto.",
+        )
+    form = bundle.forms[name]
+    data = bundle.read(form.file or bundles.ONNX, cache)
+    runtime = FORM_RUNTIMES[name][1](data)
+    if form.file:
+        alone = _bundle(bundle.url, file_formats.onnx_metadata(bundle.url, data))
+        bundle = replace(bundle, contract=alone.contract)
+        assert isinstance(runtime, OnnxRuntime)
+        _check_outputs(bundle.url, bundle.contract, runtime.outputs)
+    return replace(bundle, digest=form.digest, form=form), runtime
 
 
 def read_onnx(url: str, data: bytes) -> tuple[Bundle, Runtime]:

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml.imaging import Pixels
-from plantml.model.bundle import CONTRACT_KEY, DIGEST_KEY
+from plantml.model.bundle import CONTRACT_KEY, DIGEST_KEY, PROOF_KEY
 
-PROOF_KEY, WEIGHTS_KEY = "plantml_proof", "plantml_weights"
-"""Further keys of an exported file's metadata: the proof of equality, and the SHA-256 of a `.bin`."""
+WEIGHTS_KEY = "plantml_weights"
+"""A further key of an exported file's metadata: the SHA-256 of a `.bin`."""
 
 NOTES = (CONTRACT_KEY, DIGEST_KEY, PROOF_KEY, WEIGHTS_KEY)
 

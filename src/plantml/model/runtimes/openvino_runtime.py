@@ -9,17 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from plantml.errors import InputError, MissingExtraError
+from plantml.errors import InputError, MissingExtraError, UsageError
 from plantml.imaging import Pixels
 from plantml.model.runtimes.interface import NOTES, Outputs
 
 
 class OpenVinoRuntime:
-    """OpenVINO on the CPU in float32, one thread per call.
+    """OpenVINO on the CPU, one thread per call.
 
     Args:
         model: an `.xml` of its intermediate representation, or an ONNX file.
         weights: the `.bin` that belongs to an `.xml`.
+        bfloat16: compute in bfloat16, which gives other numbers, and not the same ones on all processors; else in
+            float32.
+
+    Raises:
+        InputError: OpenVINO cannot load the file.
+        UsageError: the processor has no bfloat16.
 
     Attributes:
         outputs: shape of each output by its name; -1 is a dynamic size.
@@ -28,14 +34,18 @@ class OpenVinoRuntime:
 
     name = "openvino"
 
-    def __init__(self, model: bytes, weights: bytes | None = None) -> None:
+    def __init__(self, model: bytes, weights: bytes | None = None, *, bfloat16: bool = False) -> None:
         from plantml.settings import usable_cores
 
         openvino = import_openvino()
         core = openvino.Core()
+        if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise UsageError(
+                "This processor has no bfloat16", "OpenVINO finds neither AMX nor AVX512-BF16", "Use --speed auto."
+            )
         # By default it uses bfloat16 where the processor has it, and outputs would differ between machines.
-        cores = usable_cores()
-        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": cores, "NUM_STREAMS": cores}
+        precision, cores = "bf16" if bfloat16 else "f32", usable_cores()
+        options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": cores, "NUM_STREAMS": cores}
         try:
             read = core.read_model(model) if weights is None else core.read_model(model=model, weights=weights)
             self.metadata = _openvino_notes(read)
