@@ -23,6 +23,7 @@ from plantml.curate import embeddings
 from plantml.curate.nearest_neighbours import principal
 from plantml.data import versions
 from plantml.targets import Target
+from plantml.validate.review import most_valuable
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -30,6 +31,9 @@ Ints = NDArray[np.int64]
 _SHARE, _ROUNDS, _GOAL = 0.05, 10, 0.95
 _STEPS, _RATE, _DECAY, _SMOOTHING, _LENGTH = 250, 2e-2, 0.02, 0.05, 20.0
 """Of the probe: full batches, Adam with a cosine schedule; embeddings have this length."""
+
+_COMPONENTS = 192
+"""Principal components of the embeddings: a probe of all would take five times as long."""
 
 
 @dataclass(frozen=True)
@@ -91,17 +95,18 @@ def by_class(these: Round) -> Ints:
 
 def core_set(these: Round) -> Ints:
     """Each farthest from all that are labelled or chosen (Sener and Savarese 2018, k-centre greedy)."""
-    return _farthest(these, np.arange(len(these.embeddings)), weights=None)
+    return _farthest(these, np.arange(len(these.embeddings)))
 
 
 def uncertain_core_set(these: Round) -> Ints:
     """The same among the least certain, four times as many as are taken."""
-    return _farthest(these, np.argsort(these.margins, kind="stable")[: 4 * these.take], weights=None)
+    return _farthest(these, np.argsort(these.margins, kind="stable")[: 4 * these.take])
 
 
-def weighted_core_set(these: Round) -> Ints:
-    """The same among all, distances weighted by uncertainty."""
-    return _farthest(these, np.arange(len(these.embeddings)), weights=1 - these.margins)
+def valuable(these: Round) -> Ints:
+    """Distances weighted by uncertainty, as `validate --review` has it."""
+    alone = np.arange(len(these.embeddings))
+    return np.array(most_valuable(these.embeddings, 1 - these.margins, these.novelty, alone, these.take))
 
 
 def clusters(these: Round) -> Ints:
@@ -134,20 +139,19 @@ def badge(these: Round) -> Ints:
     return np.array(chosen)
 
 
-def _farthest(these: Round, rows: Ints, weights: Floats | None) -> Ints:
+def _farthest(these: Round, rows: Ints) -> Ints:
     vectors = these.embeddings[rows]
     distance = 1 - (vectors @ these.known.T).max(axis=1)
     chosen: list[int] = []
     for _ in range(min(these.take, len(rows))):
-        worth = distance.copy() if weights is None else distance * weights[rows]
-        worth[chosen] = -1
-        chosen.append(int(worth.argmax()))
+        chosen.append(int(distance.argmax()))
         distance = np.minimum(distance, 1 - vectors @ vectors[chosen[-1]])
+        distance[chosen] = -1
     return rows[chosen]
 
 
 STRATEGIES: Sequence[Callable[[Round], Ints]] = (
-    random, in_turn, margin, by_class, core_set, uncertain_core_set, weighted_core_set, clusters, badge
+    random, in_turn, margin, by_class, core_set, uncertain_core_set, valuable, clusters, badge
 )  # fmt: skip
 
 
@@ -170,10 +174,10 @@ def load(ref: str) -> Photos:
     rows = version.usable().drop_nulls(["split", *(target.name for target in targets)])
     rows = rows.unique("image_id", keep="first", maintain_order=True).filter(pl.col("image_id").is_in(ids))
     place = {image_id: number for number, image_id in enumerate(ids)}
-    reduced, _ = principal(vectors[[place[image_id] for image_id in rows["image_id"]]], 0.98)
+    reduced, _ = principal(vectors[[place[image_id] for image_id in rows["image_id"]]], 1.0)
     train = (rows["split"] == "train").to_numpy()
     return Photos(
-        embeddings.unit(reduced),
+        embeddings.unit(reduced[:, :_COMPONENTS]),
         {target.name: target.encode(rows[target.name].to_list()) for target in targets},
         targets,
         np.flatnonzero(train),

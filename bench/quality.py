@@ -241,9 +241,9 @@ def _scores(
     """Accuracy, macro-F1 and ECE by target, and their means; the ECE beside what chance would show."""
     found: dict[str, dict[str, float]] = {}
     for target in targets:
-        report = metrics.report(target, labels[target.name], answers[target.name])
-        assert report is not None
         encoded = target.encode(labels[target.name])
+        report = metrics.report(target, encoded, answers[target.name])
+        assert report is not None
         seen = calibration.reliability(*calibration.judged(target, answers[target.name], encoded))
         chosen = {key: report.scores[key] for key in ("accuracy", "macro_f1")}
         found[target.name] = {**chosen, "ece": seen.ece, "ece_low": seen.low, "ece_high": seen.high}

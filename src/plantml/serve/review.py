@@ -1,9 +1,9 @@
 """What a person should look at next, and what they decide.
 
-A model predicts the photos of a dataset in the background. Photos without a label come first, the least certain and the
-most novel in turn (see `validate.review`); then those whose label the model believes least. Each decision is a version
-of the dataset, with who reviewed the photo and when in its row. A photo that was reviewed comes again only to somebody
-else, and only if it lacks a label that they judge.
+A model predicts the photos of a dataset in the background. Photos without a label come first, by uncertainty and
+distance from others (see `validate.review`); then those whose label the model believes least. Each decision is a
+version of the dataset, with who reviewed the photo and when in its row. A photo that was reviewed comes again only to
+somebody else, and only if it lacks a label that they judge.
 """
 
 import threading

@@ -81,10 +81,12 @@ def _spread(similar: sparse.csr_array, seeds: Floats) -> Floats:
 
 def _shares(mass: Floats) -> Floats:
     """Rows that sum to 1; those that no label has reached are 0."""
-    return mass / mass.sum(axis=1, keepdims=True).clip(1e-12)
+    shares: Floats = mass / mass.sum(axis=1, keepdims=True).clip(1e-12)
+    return shares
 
 
 def _pair(column: Floats, known: NDArray[np.bool_]) -> Floats:
     """Seeds [N, 2] of one label: of the photos without it, and of those with it."""
     seeds = np.stack([(1 - column) * known, column * known], axis=1).astype(np.float32)
-    return seeds / seeds.sum(axis=0).clip(1)
+    shares: Floats = seeds / seeds.sum(axis=0).clip(1)
+    return shares

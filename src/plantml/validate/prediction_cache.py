@@ -32,8 +32,8 @@ SEGMENT_ROWS, SEGMENT_SECONDS = 256, 5.0
 _MODELS = 64
 """Folders that are kept; those that were not used for longest go first."""
 
-Entry = tuple[str, NDArray[np.float32]]
-"""A record as JSON, or nothing, and numbers of the model."""
+Entry = tuple[str, NDArray[np.float32], NDArray[np.float32] | None]
+"""A record as JSON, or nothing, numbers of the model, and the photo's embedding, if it is kept."""
 
 
 class PredictionCache:
@@ -62,8 +62,9 @@ class PredictionCache:
         with self._optional():
             self._segments = Segments(str(folder), rows=SEGMENT_ROWS, seconds=SEGMENT_SECONDS)
             for row in self._segments:
-                photo, record, numbers = json.loads(row)
-                self._entries[photo] = (record, unpack(numbers, "<f4"))
+                photo, record, numbers, *embedding = json.loads(row)
+                vector = unpack(embedding[0], "<f2").astype(np.float32) if embedding else None
+                self._entries[photo] = (record, unpack(numbers, "<f4"), vector)
 
     @classmethod
     def of(
@@ -76,11 +77,18 @@ class PredictionCache:
         """The cached prediction for a photo."""
         return None if photo is None else self._entries.get(photo)
 
-    def add(self, photo: str | None, record: str, numbers: NDArray[np.float32]) -> None:
-        """Add a prediction."""
+    def add(
+        self,
+        photo: str | None,
+        record: str,
+        numbers: NDArray[np.float32],
+        embedding: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Add a prediction. Of the embedding, the direction is kept, in 16 bits."""
         if photo is not None and self._segments is not None:
+            more = [] if embedding is None else [pack(embedding / (float(np.linalg.norm(embedding)) or 1.0), "<f2")]
             with self._optional():
-                self._segments.add(json.dumps([photo, record, pack(numbers, "<f4")]).encode())
+                self._segments.add(json.dumps([photo, record, pack(numbers, "<f4"), *more]).encode())
 
     def flush(self) -> None:
         """Write what was added."""

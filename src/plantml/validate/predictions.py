@@ -21,7 +21,7 @@ from plantml.model.contract import Contract
 from plantml.model.pipeline import Pipeline, Prediction
 from plantml.model.records import Record
 from plantml.validate import box_outputs
-from plantml.validate.prediction_cache import PredictionCache, photo_keys
+from plantml.validate.prediction_cache import Entry, PredictionCache, photo_keys
 from plantml.validate.selection import DATASET
 
 Floats = NDArray[np.float32]
@@ -96,7 +96,7 @@ def predict(pipeline: Pipeline, rows: pl.DataFrame, cache: PredictionCache, mach
             restored[at] = prediction
             if prediction.probabilities is not None:
                 record = json.dumps(prediction.record.as_json())
-                cache.add(keys[at], record, _joined(contract, prediction.probabilities))
+                cache.add(keys[at], record, _joined(contract, prediction.probabilities), prediction.embedding)
             done += 1
             progress(done, len(urls))
     finally:
@@ -189,12 +189,12 @@ def _by_change(numbers: Floats, changes: Mapping[str, Any], contract: Contract) 
     return {name: _split(contract, part) for name, part in zip(changes, parts, strict=True)}
 
 
-def _restored(cached: tuple[str, Floats] | None, contract: Contract, url: str) -> Prediction | None:
+def _restored(cached: Entry | None, contract: Contract, url: str) -> Prediction | None:
     fits = _fits if contract.detection is None else box_outputs.fits
-    if cached is None or not fits(contract, cached[1]):
+    if cached is None or not fits(contract, cached[1]) or (contract.detection is None and cached[2] is None):
         return None
     content: dict[str, Any] = json.loads(cached[0])
     content.pop("plantml_record")
     record = Record(**{**content, "image": url, "boxes": tuple(content["boxes"])})
     split = _split if contract.detection is None else box_outputs.split
-    return Prediction(record, split(contract, cached[1]), None)
+    return Prediction(record, split(contract, cached[1]), cached[2])

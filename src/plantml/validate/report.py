@@ -306,7 +306,7 @@ def _changed(validation: Validation) -> list[Photo]:
 
 
 def _next(validation: Validation) -> list[Photo]:
-    """Judged photos that are worth a second look: the least certain and the most novel."""
+    """Judged photos that are worth a second look, as `validate --review` chooses them."""
     targets, items = validation.pipeline.bundle.contract.targets, validation.predictions.items
     shown = []
     for pick in review.choose(validation.photos.rows, items, targets, _NEXT):

@@ -1,20 +1,20 @@
-"""What to label next: the least certain photos, and those least like the training photos.
+"""What to label next: photos that the model is not certain of, unlike the training photos and unlike each other.
 
-Half of each (margin sampling after Scheffer et al. 2001; novelty by the model's own `unknown` score), one photo of a
-group, so that no two say the same. Photos without a label come first; where all have one, a second look at the
-judged ones is what is left.
+Each photo is worth its uncertainty (margin, Scheffer et al. 2001) times its distance from the training photos and from
+those chosen before it (k-centre greedy, Sener and Savarese 2018), one photo of a group. Photos without a label come
+first; where all have one, a second look at the judged ones is what is left.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from plantml import storage
 from plantml.data import photos
@@ -33,7 +33,7 @@ class Pick:
 
     Attributes:
         row: of the candidates.
-        why: `uncertain` or `novel`.
+        why: `uncertain` or `novel`, whichever it is more than others.
         score: margin between the two best classes, or the `unknown` score.
     """
 
@@ -77,15 +77,55 @@ def margin(targets: Sequence[Target], outputs: Mapping[str, Any]) -> float:
 
 
 def choose(rows: pl.DataFrame, predictions: Sequence[Prediction], targets: Sequence[Target], count: int) -> list[Pick]:
-    """At most so many photos, turn by turn the least certain and the most novel of those that are left."""
-    uncertain, novel = [], []
-    for row, prediction in enumerate(predictions):
-        if prediction.probabilities is not None:
-            uncertain.append(Pick(row, "uncertain", margin(targets, prediction.probabilities)))
-            novel.append(Pick(row, "novel", prediction.record.unknown or 0.0))
-    uncertain.sort(key=lambda each: each.score)
-    novel.sort(key=lambda each: -each.score)
-    return one_of_each_group(rows, chain.from_iterable(zip(uncertain, novel, strict=True)), count)
+    """At most so many photos, the one that is worth most first; see the module."""
+    readable = [row for row, prediction in enumerate(predictions) if prediction.probabilities is not None]
+    if not readable:
+        return []
+    margins = np.array([margin(targets, predictions[row].probabilities or {}) for row in readable])
+    unknown = np.array([predictions[row].record.unknown or 0.0 for row in readable])
+    # A photo is uncertain or novel by its place among all.
+    is_uncertain = (-margins).argsort().argsort() >= unknown.argsort().argsort()
+    vectors = np.stack([np.asarray(predictions[row].embedding, np.float32) for row in readable])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+    groups = _groups(rows)[readable]
+    picks = []
+    for at in most_valuable(vectors, 1 - margins, unknown, groups, count):
+        why, score = ("uncertain", margins[at]) if is_uncertain[at] else ("novel", unknown[at])
+        picks.append(Pick(readable[at], why, float(score)))
+    return picks
+
+
+def most_valuable(
+    vectors: NDArray[np.float32],
+    uncertainty: NDArray[Any],
+    distance: NDArray[Any],
+    groups: NDArray[np.int64],
+    count: int,
+) -> list[int]:
+    """At most so many photos, one of a group: each with the largest uncertainty times distance when it is chosen.
+
+    Args:
+        vectors: embeddings, float32 [N, D] of length 1.
+        uncertainty: [N], 0 to 1.
+        distance: from the training photos, [N], as one minus a cosine.
+        groups: int64 [N].
+        count: how many.
+    """
+    # Where a model is certain of everything, or predicts values alone, distance decides.
+    weights, distance = uncertainty + 1e-6, np.maximum(distance, 1e-6)
+    chosen: list[int] = []
+    is_left = np.ones(len(vectors), np.bool_)
+    while len(chosen) < count and is_left.any():
+        at = int(np.where(is_left, weights * distance, -1.0).argmax())
+        chosen.append(at)
+        is_left &= groups != groups[at]
+        distance = np.minimum(distance, np.maximum(1 - vectors @ vectors[at], 1e-6))
+    return chosen
+
+
+def _groups(rows: pl.DataFrame) -> NDArray[np.int64]:
+    """Numbers of the rows' groups; a photo without a group is one of its own."""
+    return rows.select(pl.coalesce("group", "image_id").rank("dense")).to_series().to_numpy().astype(np.int64)
 
 
 def one_of_each_group(rows: pl.DataFrame, picks: Iterable[Pick], count: int) -> list[Pick]:
