@@ -248,13 +248,27 @@ def test_boxes_are_calibrated_if_scores_are_the_share_of_true_positives():
 def test_no_threshold_has_a_better_f1_than_the_best(seed):
     detections = random_detections(seed)
     if not len(detections.scores):
-        assert detection.best_threshold(detections) == 0
+        assert detection.best_threshold(detections) == DetectionStatistic(detections).threshold == 0
         return
     best = detection.best_threshold(detections)
     right, true = detection.true_positives(detections), len(detections.true_boxes)
     f1 = [2 * right[kept].sum() / (kept.sum() + true) for kept in (detections.scores >= at for at in detections.scores)]
     scores, _ = DetectionStatistic(detections, threshold=best).of_all()
     assert scores["f1"] == pytest.approx(max(f1))
+    # As many boxes count as are true, as far as F1 allows it.
+    allowed = [at for at, each in zip(detections.scores, f1, strict=True) if each >= max(f1) - detection._F1_GIVEN]
+    bias = min(abs((detections.scores >= at).sum() - true) for at in allowed)
+    assert abs((detections.scores >= DetectionStatistic(detections).threshold).sum() - true) == bias
+
+
+def test_a_plant_whose_box_fits_badly_is_counted_all_the_same():
+    plants = np.array([[20.0 * number, 0, 10, 10] for number in range(100)])
+    boxes = np.vstack([plants[:99], [[1987, 0, 10, 10]], [[0, 40, 10, 10]]])  # one beside its plant, one on nothing
+    scores = np.array([*np.linspace(0.9, 0.8, 99), 0.5, 0.1])
+    detections = detection.of_one_class([boxes], [scores], [plants])
+    assert detection.best_threshold(detections) == pytest.approx(0.8, abs=1e-5)
+    assert DetectionStatistic(detections).threshold == pytest.approx(0.5, abs=1e-5)
+    assert detection.report(detections).scores["count_exact"] == 1
 
 
 def test_a_photo_without_boxes_is_counted():

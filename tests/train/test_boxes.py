@@ -165,6 +165,15 @@ def test_two_stages_are_one_model_in_one_file(cli, trays, tmp_path):
     again = cli("train", trays, "--out", run, *small, "--json")
     assert (again.json["changed"], again.json["model"]) == (False, bundle.digest)
 
+    shutil.copytree(run, tmp_path / "moved")  # killed before stage 2 ended, and resumed elsewhere
+    for stage in ("classifier", "."):
+        (tmp_path / "moved" / stage / "bundle" / "model.json").unlink()
+    moved = cli("train", trays, "--out", tmp_path / "moved", *small, "--json")
+    assert moved.code == Exit.DONE, moved.err
+    assert (moved.json["changed"], moved.json["model"]) == (True, bundle.digest)
+    origin = bundles.find(str(tmp_path / "moved" / "classifier")).contract.dataset
+    assert (origin.url, origin.crops) == (str(trays), True)
+
     photos = sorted((trays / "images").rglob("*.jpg"))[:2]
     records = plantml.load(str(run)).predict(photos).records
     packed = cli("models", "pack", run, tmp_path / "tray.plantml")

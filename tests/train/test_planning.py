@@ -1,5 +1,6 @@
 """The plan is a pure function of configuration and inputs."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -55,6 +56,13 @@ def test_same_input_same_plan() -> None:
 def test_the_plan_pins_the_dataset() -> None:
     planned = plan(TrainConfig(), TWO)
     assert (planned.dataset, planned.dataset_version, planned.fingerprint) == ("data", 3, TWO.fingerprint)
+
+
+def test_the_plan_of_crops_names_the_photos_that_they_were_cut_from() -> None:
+    crops = replace(select(TWO, TrainConfig()), url="run/crops", number=7)
+    planned = plan(TrainConfig(), replace(crops, origin=TWO))
+    assert (planned.dataset, planned.dataset_version, planned.fingerprint) == ("data", 3, TWO.fingerprint)
+    assert (planned.crops, plan(TrainConfig(), crops).crops) == (True, False)
 
 
 @pytest.mark.parametrize(("number", "epochs"), [(100, 19), (240, 15), (10_000, 6), (10_000_000, 4), (5, 30)])

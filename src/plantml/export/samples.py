@@ -1,6 +1,6 @@
 """Photos that an export is made and judged with: decoded from their bytes as detection does, with their labels."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from plantml import imaging, storage
 from plantml.concurrency import Progress, silent
 from plantml.data import boxes, photos, versions
+from plantml.data.boxes import Box
 from plantml.data.manifest import Version
 from plantml.errors import InputError
-from plantml.imaging import Fit, Pixels
+from plantml.imaging import Pixels
 from plantml.model.bundle import Bundle
 from plantml.model.contract import Contract
 from plantml.targets import Target
@@ -39,7 +40,7 @@ class Sample:
     """Photos of one split.
 
     Attributes:
-        where: what they are, for people.
+        where: what they are, for people: photos, or crops of their boxes.
         pixels: uint8 RGB [N, H, W, 3] at the model's input size.
         labels: by target as `Target.encode` gives them; targets without any label are left out.
         groups: [N], photos of one group have the same number.
@@ -82,12 +83,15 @@ def held_out(
     cache: storage.Cache | None = None,
     progress: Progress = silent,
 ) -> Sample:
-    """Photos of a split to compare on; of all splits if that one is empty."""
+    """Photos of a split to compare on; of all splits if that one is empty. Crops for a model that learnt from crops."""
     rows = version.usable(split)
     if rows.is_empty():
         rows, split = version.usable(), "all"
+    of_crops = contract.dataset.crops and rows["boxes"].list.len().sum() > 0  # and not a dataset of crops
     if contract.detection is not None:
         rows = rows.filter(pl.col("boxes").is_not_null())
+    elif of_crops:
+        rows = rows.filter(pl.col("boxes").list.len() > 0)
     if rows.is_empty():
         raise InputError(f"{version.ref} has no photos to compare on", "", "Name another dataset: --data DATASET")
     # By hash, so that the same photos are taken on every machine, and classes come mixed.
@@ -95,11 +99,23 @@ def held_out(
     # A photo that belongs to no group is one of its own.
     groups = [group if group is not None else number for number, group in enumerate(rows["group"])]
     _, numbers = np.unique([f"{type(group).__name__} {group}" for group in groups], return_inverse=True)
-    pixels = _pixels(version, rows, contract.input, cache, progress)
-    where = f"{version.ref}, split {split}"
+    fit, where = contract.input, f"{version.ref}, split {split}"
+    if of_crops:
+        chosen = _choose_boxes(rows, limit)
+        sizes = rows.select("width", "height").rows()
+        cut = [[imaging.corners_of_crop((box.x, box.y, box.w, box.h), *size) for box in of_photo]
+               for of_photo, size in zip(chosen, sizes, strict=True)]  # fmt: skip
+        pixels = _pixels(version, rows, lambda row, data: imaging.cut(data, cut[row], fit), cache, progress)
+        numbers = np.repeat(numbers, [len(of_photo) for of_photo in chosen])
+        labels = {target.name: [box.labels.get(target.name) for of_photo in chosen for box in of_photo]
+                  for target in contract.targets}  # fmt: skip
+        return Sample(f"crops of {where}", pixels, _encoded(contract.targets, labels), numbers)
+    pixels = _pixels(version, rows, lambda _, data: [imaging.decode(data, fit)], cache, progress)
     if contract.detection is not None:
         return Sample(where, pixels, {}, numbers, _boxes(rows, contract))
-    return Sample(where, pixels, _labels(version, rows, contract.targets), numbers)
+    kinds = {target.name: target.kind for target in version.targets}
+    labels = {each.name: rows[each.name].to_list() for each in contract.targets if kinds.get(each.name) == each.kind}
+    return Sample(where, pixels, _encoded(contract.targets, labels), numbers)
 
 
 def of_split(
@@ -130,17 +146,20 @@ def _boxes(rows: pl.DataFrame, contract: Contract) -> AnnotatedBoxes:
     return AnnotatedBoxes(sides, labels)
 
 
-def _labels(version: Version, rows: pl.DataFrame, targets: Sequence[Target]) -> dict[str, NDArray[Any]]:
-    have = {target.name: target.kind for target in version.targets}
-    labels = {
-        target.name: [_known(target, label) for label in rows[target.name].to_list()]
-        for target in targets
-        if have.get(target.name) == target.kind
-    }
+def _choose_boxes(rows: pl.DataFrame, limit: int) -> list[list[Box]]:
+    """About `limit` boxes, of each photo as many, spread over the photo."""
+    each = -(-limit // rows.height)
+    drawn = [boxes.from_rows(annotated) or () for annotated in rows["boxes"].to_list()]
+    return [list(of_photo[:: -(-len(of_photo) // each)]) for of_photo in drawn]
+
+
+def _encoded(targets: Sequence[Target], labels: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
+    """Labels by target as numbers; targets without any known label are left out."""
+    known = {each.name: [_known(each, label) for label in labels.get(each.name, ())] for each in targets}
     return {
-        target.name: target.encode(labels[target.name])
+        target.name: target.encode(known[target.name])
         for target in targets
-        if any(label is not None for label in labels.get(target.name, ()))
+        if any(label is not None for label in known[target.name])
     }
 
 
@@ -153,15 +172,22 @@ def _known(target: Target, label: Any) -> Any:
     return label
 
 
-def _pixels(version: Version, rows: pl.DataFrame, fit: Fit, cache: storage.Cache | None, progress: Progress) -> Pixels:
-    pixels = np.empty((rows.height, fit.height, fit.width, 3), np.uint8)
+def _pixels(
+    version: Version,
+    rows: pl.DataFrame,
+    decode: Callable[[int, bytes], Iterable[Pixels]],
+    cache: storage.Cache | None,
+    progress: Progress,
+) -> Pixels:
+    """What `decode` makes of each photo, given the number of its row and its bytes, one after another."""
+    pixels: list[Pixels] = []
     wanted = ((image_id, version.image_url(path)) for image_id, path in rows.select("image_id", "path").iter_rows())
     for done, (url, data) in enumerate(photos.read_ahead(wanted, cache)):
         try:
             if not isinstance(data, bytes):
                 raise data
-            pixels[done] = imaging.decode(data, fit)
+            pixels += decode(done, data)
         except photos.UNREADABLE as error:
             raise InputError(f"{url} cannot be read", str(error), "Restore it from a backup.") from error
         progress(done + 1, rows.height)
-    return pixels
+    return np.stack(pixels)

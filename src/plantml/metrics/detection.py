@@ -27,6 +27,9 @@ SIZES: Mapping[str, tuple[float, float]] = {
 }
 """COCO's ranges of a box's area in square pixels, both ends included."""
 
+_F1_GIVEN = 0.01
+"""F1 that may be given for a count without bias."""
+
 MAX_BOXES = 300
 """Boxes of a class and photo that count for average precision; COCO's own number, 100, is too few for a field."""
 
@@ -119,8 +122,8 @@ class DetectionStatistic:
 
     Args:
         detections: predicted and true boxes.
-        threshold: the score from which a box counts for precision, recall, F1 and counting; if not given, the one with
-            the best F1, see `best_threshold`.
+        threshold: the score from which a box counts for precision, recall, F1 and counting; if not given, the one that
+            counts best, see `_counting_threshold`.
         max_boxes: of a class and photo that count for average precision.
 
     Attributes:
@@ -138,8 +141,9 @@ class DetectionStatistic:
         right, known = matches.right[0, 0], ~matches.ignored[0, 0]
         self._right, self._known = right, known
         labelled = detections.true_labels >= 0
-        best = _best_threshold(detections.scores[known], right[known], int(labelled.sum()))
-        self.threshold = best if threshold is None else threshold
+        if threshold is None:
+            threshold = _counting_threshold(detections.scores[known], right[known], int(labelled.sum()))
+        self.threshold = threshold
         counted = known & (detections.scores >= self.threshold)
         predicted = self._count(detections.photo[counted], detections.labels[counted])
         hits = self._count(detections.photo[counted & right], detections.labels[counted & right])
@@ -289,20 +293,39 @@ def true_positives(detections: Detections, threshold: float = 0.5) -> Bools:
 
 def best_threshold(detections: Detections) -> float:
     """The score from which the F1 of all boxes at an IoU of 0.5 is best; of equal ones the highest; 0 without boxes."""
-    return _best_threshold(detections.scores, true_positives(detections), len(detections.true_boxes))
+    if not len(detections.scores):
+        return 0.0
+    scores, f1 = _f1_from(detections.scores, true_positives(detections), len(detections.true_boxes))
+    return _at_least(scores[int(f1.argmax())])
 
 
-def _best_threshold(scores: Floats, right: Bools, true: int) -> float:
+def _counting_threshold(scores: Floats, right: Bools, true: int) -> float:
+    """The score from which as many boxes count as there are true ones, as far as it costs at most `_F1_GIVEN` of F1.
+
+    Where boxes are found but drawn too large or too small, the best F1 counts too few of them: on nursery trays it has
+    the exact number in 50 % of the photos, and this one in 69 %, with the same F1.
+    """
     if not len(scores):
         return 0.0
+    scores, f1 = _f1_from(scores, right, true)
+    near = np.flatnonzero(f1 >= f1.max() - _F1_GIVEN)
+    errors = np.abs(near + 1 - true)
+    near = near[errors == errors.min()]
+    return _at_least(scores[near[int(f1[near].argmax())]])
+
+
+def _f1_from(scores: Floats, right: Bools, true: int) -> tuple[Floats, Floats]:
+    """Falling scores [M], and F1 of the boxes of at least each; -1 where the next one has the same."""
     order = _falling(scores)
     scores = scores[order]
-    hits = np.cumsum(right[order])
-    f1 = 2 * hits / (np.arange(1, len(scores) + 1) + true)
+    f1 = 2 * np.cumsum(right[order]) / (np.arange(1, len(scores) + 1) + true)
     ends = np.append(scores[1:] != scores[:-1], True)  # boxes of equal score are accepted together
-    best = int(np.where(ends, f1, -1.0).argmax())
-    # Records hold scores with six decimals; half of the last one is given way to rounding.
-    return max(0.0, round(float(scores[best]) - 5e-7, 6))
+    return scores, np.where(ends, f1, -1.0)
+
+
+def _at_least(score: float) -> float:
+    """A threshold that boxes of a score reach: records have six decimals, and half of the last is left to rounding."""
+    return max(0.0, round(float(score) - 5e-7, 6))
 
 
 def confusion(detections: Detections, threshold: float) -> Ints:

@@ -39,6 +39,7 @@ class Origin(BaseModel):
     url: str
     version: int
     fingerprint: str
+    crops: bool | None = Field(default=None, description="true for crops of the boxes of its photos")
 
 
 class Combinations(BaseModel):

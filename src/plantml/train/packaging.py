@@ -100,7 +100,12 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
         acceptance=thresholds,
         unknown_threshold=calibration.unknown_threshold(unknown),
         combinations=combinations,
-        dataset=Origin(url=plan.dataset, version=plan.dataset_version, fingerprint=plan.fingerprint),
+        dataset=Origin(
+            url=plan.dataset,
+            version=plan.dataset_version,
+            fingerprint=plan.fingerprint,
+            crops=plan.crops or None,
+        ),
         metrics={name: round(value, 6) for name, value in metrics.headline(reports).items()},
         seed=plan.seed,
         versions=plan.versions,

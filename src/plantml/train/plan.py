@@ -65,6 +65,7 @@ class Plan(FixedSettings):
     budget: float | None
     task: Task = "image"
     tile: int = 0
+    crops: bool = False
     mode: Mode
     targets: tuple[Target, ...]
     train_photos: int

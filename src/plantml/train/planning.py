@@ -71,7 +71,8 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
     """
     train, val = inputs.dataset.usable("train"), inputs.dataset.usable("val")
     _check_splits(inputs.dataset, train, val)
-    resolver, fingerprint = _Resolver(config), inputs.dataset.fingerprint
+    resolver, named = _Resolver(config), inputs.dataset.origin or inputs.dataset
+    fingerprint = named.fingerprint
     resolve = resolver.resolve
     task = resolve("task", inputs.dataset.task, inputs.dataset.why)
     _check_parent(inputs.parent, task)
@@ -101,9 +102,10 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
     augment = resolve("augment", *_augment(train, task))
     draft = Plan(
         **{key: getattr(config, key) for key in FIXED} | others,
-        dataset=inputs.dataset.url,
-        dataset_version=inputs.dataset.number,
+        dataset=named.url,
+        dataset_version=named.number,
         fingerprint=fingerprint,
+        crops=inputs.dataset.origin is not None,
         asked=config.model_dump(mode="json"),
         reasons={},
         preset=config.preset,

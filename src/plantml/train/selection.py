@@ -22,10 +22,12 @@ class Selection(Version):
     Attributes:
         task: of all but `image`, the targets are those of the boxes.
         why: the reason, if it was left to the data.
+        origin: the version whose boxes these photos were cut from; a model names that one, as it outlives the run.
     """
 
     task: Task = "image"
     why: str = ""
+    origin: Version | None = None
 
 
 def select(dataset: str | Version, config: TrainConfig) -> Selection:

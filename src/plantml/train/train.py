@@ -208,12 +208,14 @@ def _open_run(
         opened = distributed.broadcast(None) if distributed.world_size() > 1 else (run.plan(), True)
         assert opened is not None
         plan, resumed = opened
+        if isinstance(dataset, Selection) and dataset.origin:  # crops, which lie in the run
+            return dataset, plan, resumed
         # The version of rank 0, as a newer one may exist by now.
         return select(f"{plan.dataset}@{plan.dataset_version}", config), plan, resumed
     version = select(dataset, config)
     if fresh:
         run.clear()
-    existing = run.plan_of(config, version)
+    existing = run.plan_of(config, version.origin or version)
     if existing is None:
         listener.say("Measuring the training speed of this machine.")
         plan = make_plan(version, config, session.machine)

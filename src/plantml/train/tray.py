@@ -8,6 +8,7 @@ import functools
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from plantml import storage
 from plantml.concurrency import Listener, Stop
@@ -56,7 +57,8 @@ def train_tray(
         update={"task": "image", "size": "auto", "tile": "auto", "where": "", "fold": 0, "folds": 0,
                 "warm_start": _start_of_classifier(detector.plan) if detector else ""}
     )  # fmt: skip
-    classifier = both(select(cut, for_crops), storage.join(out, JUDGE), for_crops)
+    selected = replace(select(cut, for_crops), origin=version)
+    classifier = both(selected, storage.join(out, JUDGE), for_crops)
     if detector is None or classifier is None:
         return None
     run = RunFolder(out, machine, listener.say)
