@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import data, detect, duplicates, help, pixels, serve, train  # noqa: A004 - a part is called as its command is
+from bench import ceiling, data, detect, duplicates, help, pixels, serve, train  # noqa: A004 - a part is called as its command is
 from bench.material import FULL, PHOTOS, QUICK, Material
 from bench.measure import ROOT, Row, as_json, table, tell
 from plantml import storage
@@ -21,6 +21,7 @@ PARTS: Mapping[str, Callable[[Material], list[Row]]] = {
     "help": help.run,
     "pixels": pixels.run,
     "detect": detect.run,
+    "ceiling": ceiling.run,
     "detect-boxes": detect.boxes,
     "serve": serve.run,
     "train": train.run,
@@ -54,11 +55,13 @@ def main() -> None:
         for part in asked.parts or PARTS:
             rows += PARTS[part](material)
     print(table(rows))
+    print(f"{_processor()}, {usable_cores()} cores")
     seconds = time.monotonic() - started
     content = {
         "time": storage.now_utc(),
         "seconds": round(seconds, 1),
         "quick": asked.quick,
+        "processor": _processor(),
         "cores": usable_cores(),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -69,6 +72,13 @@ def main() -> None:
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(content, indent=2) + "\n")
     tell(f"{out.relative_to(ROOT)}, {seconds:.0f} s on {usable_cores()} cores")
+
+
+def _processor() -> str:
+    """What this machine computes on."""
+    facts = Path("/proc/cpuinfo")
+    names = facts.read_text().split("model name\t: ")[1:] if facts.exists() else []
+    return names[0].partition("\n")[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

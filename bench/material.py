@@ -7,6 +7,8 @@ from functools import cached_property
 from itertools import cycle, islice
 from pathlib import Path
 
+from PIL import Image
+
 from bench.measure import Side, tell
 from plantml import imaging, storage, synth
 from plantml.settings import usable_cores
@@ -126,6 +128,32 @@ class Material:
         if real := self._real[0]:
             found["256 px, real"] = self._repeated("small-real", real, self.size.small)
         return found
+
+    @cached_property
+    def sizes(self) -> dict[str, str]:
+        """Folders of photos of several sizes, as JPEG and as PNG, by what they are called."""
+        drawn = {"256 px": (self._drawn_small, self.size.small)}
+        if self.size.large:
+            for side in (500, 1024):
+                spec = SynthSpec(min(32, self.size.small), size=side)
+                drawn[f"{side:,} px"] = self._drawn(f"drawn-{side}", spec), self.size.small
+            drawn["12 MP"] = self._drawn_large, self.size.large
+        folders = {}
+        for name, (photos, number) in drawn.items():
+            folders[f"{name}, JPEG"] = self._repeated(f"sizes-{name}", photos, number)
+            folders[f"{name}, PNG"] = self._repeated(f"sizes-{name}-png", self._as_png(name, photos[:8]), number // 2)
+        return folders
+
+    def _as_png(self, name: str, photos: list[Path]) -> list[Path]:
+        tell(f"storing {name} photos as PNG")
+        out = self.folder / f"png-{name}"
+        out.mkdir()
+        files = []
+        for photo in photos:
+            files.append(out / f"{photo.stem}.png")
+            with Image.open(photo) as image:
+                image.save(files[-1])
+        return files
 
     @cached_property
     def large(self) -> dict[str, str]:

@@ -66,6 +66,11 @@ def test_detection_to_json_lines_loads_neither_torch_nor_tables(tmp_path, traine
     loaded = loaded_by(code)
     assert not loaded & {"torch", "polars", "s3fs", "fsspec", "matplotlib", "pydantic_settings", "scipy"}
     assert {"onnxruntime", "PIL"} <= loaded
+    # What a JPEG, a local bundle and records as JSON Lines do not need, which a cold start would pay for.
+    assert not loaded & {
+        "PIL.GifImagePlugin", "PIL.TiffImagePlugin", "PIL.ImageDraw", "tarfile", "plantml.metrics",
+        "plantml.registry.publishing", "plantml.detect.exchange_formats", "plantml.detect.annotate",
+    }  # fmt: skip
 
 
 def test_a_server_needs_nothing_of_the_other_extras(tmp_path) -> None:
@@ -89,6 +94,10 @@ service.close()
 MISTAKES = [
     ("train DATA --set nonsense=1", 3),
     ("train DATA --set size=[1", 2),
+    ("train DATA --set epochs=many", 3),
+    ("train DATA --config TMP/wrong.yaml", 3),
+    ("train DATA --targets nonsense", 3),
+    ("train DATA --where split!='val'", 3),
     ("train DATA --preset fast", 2),
     ("train DATA --config TMP/none.yaml", 3),
     ("train DATA --where nonsense==1", 2),
@@ -107,6 +116,7 @@ MISTAKES = [
 
 def test_a_mistake_is_told_before_anything_heavy_is_loaded(tmp_path, trained) -> None:
     (tmp_path / "retrain.yaml").write_text(f"{{dataset: {tmp_path}/a, model: {tmp_path}/b, work: {tmp_path}/c}}")
+    (tmp_path / "wrong.yaml").write_text("lr: fast")
     heavy = {"torch", "timm", "pytorch_lightning", "onnxruntime", "cv2", "matplotlib"}
     code = f"import sys; from plantml.cli.app import run; heavy = {heavy!r}\n"
     for text, expected in MISTAKES:

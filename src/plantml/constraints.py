@@ -13,12 +13,6 @@ def of_model(model: type[BaseModel]) -> dict[str, str]:
     return {key: _in_words(part, schema) for key, part in schema["properties"].items()}
 
 
-def kinds(model: type[BaseModel]) -> dict[str, list[Mapping[str, Any]]]:
-    """The JSON schemas that a value of each key may match."""
-    schema = _schema(model)
-    return {key: _options(part, schema) for key, part in schema["properties"].items()}
-
-
 def of_key(model: type[BaseModel], location: Sequence[int | str]) -> tuple[str, str]:
     """The key that an error of pydantic is about, dotted as people write it, and what it may be.
 

@@ -90,6 +90,28 @@ class Target:
             ) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """The score from which a target's prediction is accepted, and its risk on the photos that set it.
+
+    Attributes:
+        score: the threshold; `metrics.calibration.NOTHING` if no score is good enough.
+        coverage: share of the photos that are accepted.
+        risk: share of wrong predictions among the accepted ones; 0 if there are none.
+        bound: what the true risk does not exceed with a probability of 95 %, the search for the threshold paid
+            for as in the paper's algorithm SGR (see `metrics.selective.risk_bound`); 1 if nothing is accepted.
+        photos: labelled photos that it was set on.
+        provisional: true if they are fewer than `metrics.calibration.ENOUGH`.
+    """
+
+    score: float
+    coverage: float
+    risk: float
+    bound: float
+    photos: int
+    provisional: bool
+
+
 def check_name(name: str, reserved: Iterable[str] = ()) -> str:
     """`name` if it is a valid target name. Raises `InputError` if not."""
     if not _NAME.fullmatch(name):

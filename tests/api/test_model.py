@@ -1,13 +1,16 @@
+import gc
 import hashlib
 import io
 import itertools
 import json
+import shutil
+import weakref
 from pathlib import Path
 
 import pytest
 
 import plantml
-from plantml.errors import NotFoundError, UsageError
+from plantml.errors import NotFoundError, PlantmlError, UsageError
 from plantml.model.bundle import find
 
 
@@ -24,6 +27,31 @@ def leaves(trained):
 def test_a_model_knows_its_contract_and_name(trained, model):
     assert model.contract == find(trained.run).contract
     assert model.digest == find(trained.run).digest
+
+
+def test_what_is_in_use_is_not_loaded_again(trained, model):
+    again = plantml.load(trained.run, threads=1, top_k=1)
+    assert again.pipeline.runtime is model.pipeline.runtime
+    assert (again.pipeline.threads, model.pipeline.threads) == (1, 2)
+
+
+def test_a_changed_file_is_verified_again(trained, tmp_path):
+    shutil.copytree(f"{trained.run}/bundle", tmp_path / "bundle")
+    model = plantml.load(tmp_path / "bundle")
+    file = tmp_path / "bundle" / "model.onnx"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(PlantmlError, match=r"model\.onnx"):
+        plantml.load(tmp_path / "bundle")
+    assert model.digest
+
+
+def test_a_session_ends_with_the_last_model_that_uses_it(trained, tmp_path):
+    shutil.copytree(f"{trained.run}/bundle", tmp_path / "bundle")
+    runtime = weakref.ref(plantml.load(tmp_path / "bundle").pipeline.runtime)
+    gc.collect()
+    assert runtime() is None
 
 
 def test_records_are_those_that_detect_writes(trained, cli, model, leaves, tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from plantml import metrics
 from plantml.metrics import calibration
-from plantml.targets import Target
+from plantml.targets import Target, Threshold
 
 DISEASE = Target("disease", "class", ("a", "b", "c"))
 SYMPTOMS = Target("symptoms", "multilabel", ("spots", "curl"))
@@ -53,7 +53,7 @@ def test_a_threshold_from_few_photos_is_provisional(photos, provisional) -> None
 
 def test_nothing_is_accepted_where_every_answer_is_wrong() -> None:
     result = calibration.threshold(np.array([0.9, 1.0]), np.zeros(2, bool), 0.05)
-    assert result == calibration.Threshold(calibration.NOTHING, 0.0, 0.0, 1.0, 2, provisional=True)
+    assert result == Threshold(calibration.NOTHING, 0.0, 0.0, 1.0, 2, provisional=True)
 
 
 def test_thresholds_are_of_labelled_photos_only() -> None:

@@ -13,10 +13,9 @@ from plantml import storage
 from plantml.errors import Exit, InputError, NotFoundError, PlantmlError, StorageError
 from plantml.export.onnx import serialised
 from plantml.imaging import Fit
-from plantml.metrics.calibration import Threshold
 from plantml.model import bundle
 from plantml.model.contract import Architecture, Combinations, Contract, Origin, parse_contract
-from plantml.targets import Target
+from plantml.targets import Target, Threshold
 
 CONTRACT = Contract(
     targets=(Target("disease", "class", ("none", "rust")), Target("severity", "value", unit="fraction")),

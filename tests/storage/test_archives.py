@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from plantml import storage
 from plantml.errors import InputError, NotFoundError
 from plantml.storage import archives, reading
-from plantml.storage.archives import LINK, ODD, TWICE, UNSAFE, Archive, Held
+from plantml.storage.archives import LINK, ODD, TWICE, UNSAFE, Archive
+from plantml.storage.byte_ranges import Held
 
 FILES = {"leaf/1.jpg": b"one", "leaf/2.jpg": b"two" * 1000, "stem/3.jpg": b"", "4.txt": b"four"}
 

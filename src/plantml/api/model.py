@@ -1,6 +1,9 @@
 """A trained model in Python: `plantml.load(REF).predict(images)`."""
 
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from io import IOBase
 from itertools import groupby
@@ -11,15 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from plantml import settings
+from plantml import settings, storage
 from plantml.api.predictions import Predictions
 from plantml.concurrency import batched, in_threads
-from plantml.errors import UsageError
+from plantml.errors import PlantmlError, UsageError
 from plantml.model import form_choice
+from plantml.model.bundle import Bundle
 from plantml.model.contract import Contract
 from plantml.model.pipeline import BATCH, Pipeline, Prediction
-from plantml.registry.references import open_pipeline
-from plantml.settings import MIN_TILE, Speed
+from plantml.model.runtimes import FILES, Runtime
+from plantml.model.tiled_pipeline import build_pipeline
+from plantml.registry import references
+from plantml.settings import MIN_TILE, Machine, Speed
 
 ImageInput: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
 """A URL, a path, the bytes of an image file, a Pillow image, or RGB pixels: uint8 [H, W, 3]."""
@@ -36,8 +42,9 @@ class Model:
         pipeline: what `plantml detect` and `plantml validate` use.
     """
 
-    def __init__(self, ref: str, device: str, pipeline: Pipeline) -> None:
+    def __init__(self, ref: str, device: str, pipeline: Pipeline, session: "Session | None" = None) -> None:
         self.ref, self.device, self.pipeline = ref, device, pipeline
+        self._session = session  # others share it while this model lives
         self.runtime = pipeline.runtime.name
         self.form = pipeline.bundle.form.name if pipeline.bundle.form else form_choice.FLOAT32
 
@@ -99,7 +106,7 @@ def load(
     tile: int | None = None,
     speed: Speed = "exact",
 ) -> Model:
-    """Load a model.
+    """Load a model. What is in use already is not loaded again: several models share one session of the runtime.
 
     Args:
         ref: a run, a bundle, an exported file, or a version in a registry (`REGISTRY/leaf@production`); a path or any
@@ -132,19 +139,47 @@ def load(
         raise UsageError(
             f"tile is {tile!r}", f"it is 0 or a whole number from {MIN_TILE} on", "Change tile, or leave it out."
         )
-    pipeline = open_pipeline(
-        str(ref),
-        runtime=runtime,
-        device=device,
-        cache=machine.cache(),
-        tile=tile,
-        threads=threads,
-        batch=batch,
-        top_k=top_k,
-        speed=speed,
-        machine=machine,
-    )
-    return Model(str(ref), device, pipeline)
+    session = _open(str(ref), machine, runtime, device, speed)
+    pipeline = build_pipeline(session.bundle, session.runtime, tile=tile, threads=threads, batch=batch, top_k=top_k)
+    return Model(str(ref), device, pipeline, session)
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A model that was verified and loaded into a runtime."""
+
+    bundle: Bundle
+    runtime: Runtime
+
+
+_sessions: weakref.WeakValueDictionary[tuple[Any, ...], Session] = weakref.WeakValueDictionary()
+
+
+def _open(ref: str, machine: Machine, runtime: str, device: str, speed: Speed) -> Session:
+    """The session of a model: the one in use, as long as no file of it has changed."""
+    cache = machine.cache()
+    key = ref, runtime, device, speed, *_stamps(ref, cache)
+    session = _sessions.get(key)
+    if session is None:
+        bundle, opened = references.open_model(
+            ref, runtime=runtime, device=device, cache=cache, speed=speed, machine=machine
+        )
+        session = _sessions[key] = Session(bundle, opened)
+    return session
+
+
+def _stamps(ref: str, cache: storage.Cache) -> Iterator[tuple[str, str]]:
+    """URL and stamp of each file of a model; a stamp is empty where there is no file."""
+    if (extension := storage.suffix(ref)) in FILES:
+        urls = FILES[extension].urls(storage.absolute(ref))
+    else:
+        bundle = references.find(ref, cache)
+        urls = [storage.join(bundle.url, name) for name in bundle.files]
+    for url in urls:
+        stamp = ""
+        with suppress(PlantmlError):
+            stamp = storage.stat(url).stamp
+        yield url, stamp
 
 
 def _each(images: Any) -> Iterable[ImageInput]:

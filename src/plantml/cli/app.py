@@ -17,6 +17,7 @@ from plantml.cli.command import group
 from plantml.cli.console import RESULT_FORMAT, Streams
 from plantml.concurrency import terminable
 from plantml.errors import Exit, InputError, PlantmlError, StorageError
+from plantml.loading import without_collection
 
 _HELP = """Train and run image models for plant photos, from dataset to production.
 
@@ -42,11 +43,13 @@ COMMANDS = {
 
 
 def build(names: Collection[str] = COMMANDS) -> typer.Typer:
-    """The command line; commands whose names are not given are listed, but not imported."""
+    """The command line with these commands; where `names` has none, all are listed, but not imported."""
     app = group("plantml", _HELP)
+    lists_all = not COMMANDS.keys() & set(names)
     for name, summary in COMMANDS.items():
         if name not in names:
-            app.command(name, help=summary)(lambda: None)
+            if lists_all:
+                app.command(name, help=summary)(lambda: None)
             continue
         module = importlib.import_module(f"plantml.cli.{name}")
         if hasattr(module, "COMMANDS"):
@@ -81,7 +84,9 @@ def run(argv: Sequence[str], streams: Streams | None = None) -> int:
 
 def _run(argv: Sequence[str], streams: Streams) -> int:
     try:
-        result = build(argv[:1])(list(argv), standalone_mode=False, obj=streams, prog_name="plantml")
+        with without_collection():
+            app = build(argv[:1])
+        result = app(list(argv), standalone_mode=False, obj=streams, prog_name="plantml")
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # which typer turns into exit code 1
             raise end.__context__ from None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from plantml.cli.console import Console
 from plantml.errors import Exit, PlantmlError, UsageError
@@ -63,6 +63,20 @@ class _HelpGroup(TyperGroup):
             typer.echo(ctx.get_help())
             raise typer.Exit(int(Exit.USAGE))
         return super().parse_args(ctx, args)
+
+
+class _Command(TyperCommand):
+    """A command that spends no time on options that are not given: typer would build a validator for each."""
+
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        for option in self.params:
+            if option.default is None and not option.required and option.callback is None:
+                option.process_value = functools.partial(_process, option.process_value)  # type: ignore[method-assign]
+
+
+def _process(process_value: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
+    return None if value is None else process_value(ctx, value)
 
 
 def group(name: str, help_: str) -> typer.Typer:
@@ -122,7 +136,7 @@ def command(
             run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
             run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
             epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples)
-            app.command(name, help=inspect.getdoc(function), epilog=epilog)(run)
+            app.command(name, cls=_Command, help=inspect.getdoc(function), epilog=epilog)(run)
 
         return add_to
 

@@ -9,6 +9,7 @@ from plantml.cli.console import Console, Page, as_json, count
 from plantml.concurrency import Progress
 from plantml.detect.config import STDOUT, DetectConfig
 from plantml.errors import FailuresError, UsageError
+from plantml.loading import without_collection
 from plantml.settings import Machine, Resolved
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def detect(
     Records are in the order of the sources. An image that cannot be read gets a record with the reason. Repeat an
     interrupted command to resume it; new images are added.
     """
-    from plantml.detect.session import Session
+    with without_collection():
+        from plantml.detect.session import Session
 
     config = resolved.value
     if merge:

@@ -1,24 +1,21 @@
 """Command-line flags that are made from the fields of a configuration."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
-from plantml import constraints
 from plantml.settings import Config, flag_name
-
-_NUMBERS: Mapping[str, type[int] | type[float]] = {"integer": int, "number": float}
 
 
 def annotations(model: type[Config]) -> dict[str, Any]:
     """The annotation of each flag's parameter, by setting; the settings of a subclass come before inherited ones."""
-    kinds = constraints.kinds(model)
     names = [name for each in model.__mro__ for name in inspect.get_annotations(each)]
     fields = {name: model.model_fields[name] for name in names if name in model.model_fields}
-    return {name: _annotation(name, field, kinds[name]) for name, field in fields.items() if flag_name(name, field)}
+    return {name: _annotation(name, field) for name, field in fields.items() if flag_name(name, field)}
 
 
 def split_lists(model: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,27 +27,53 @@ def split_lists(model: type[Config], values: Mapping[str, Any]) -> dict[str, Any
     }  # fmt: skip
 
 
-def _annotation(name: str, field: FieldInfo, kinds: Sequence[Mapping[str, Any]]) -> Any:
-    types = {kind.get("type") for kind in kinds}
-    words = [word for kind in kinds for word in kind.get("enum", [kind["const"]] if "const" in kind else [])]
+def _annotation(name: str, field: FieldInfo) -> Any:
+    kinds = list(_kinds(field))
+    words = [kind for kind in kinds if isinstance(kind, str)]
+    number = int if any(kind is int or type(kind) is int for kind in kinds) else float if float in kinds else None
     value_type: Any = str
     placeholder: str | None = "TEXT"
     parser = None
-    if "boolean" in types:
+    if bool in kinds:
         value_type, placeholder = bool, None
-    elif "array" in types:
+    elif tuple in kinds:
         value_type = list[str]
-    elif any("words" in kind for kind in kinds) or ("string" in types and not words):
+    elif _READ in kinds or (str in kinds and not words):
         pass  # the settings read it
-    elif number := _NUMBERS.get("integer" if "integer" in types else "number" if "number" in types else ""):
-        texts = [word for word in words if isinstance(word, str)]
+    elif number:
         value_type, placeholder = number, "INTEGER" if number is int else "NUMBER"
-        parser = _number_or(texts, number) if texts else None
+        parser = _number_or(words, number) if words else None
     else:
         placeholder = "|".join(words)
     metavar = _extra(field)["metavar"] or placeholder
     option = typer.Option(flag_name(name, field), metavar=metavar, help=_help(field), parser=parser)
     return Annotated[value_type | None, option]
+
+
+_READ = object()
+"""Stands for a type whose values people write in another way, such as `20m`."""
+
+
+def _kinds(of: Any) -> Iterator[Any]:
+    """What a setting may be, from its annotation, which takes less time than its JSON schema: types, and values."""
+    if isinstance(of, FieldInfo):
+        yield from [_READ] if _is_read(of) else _kinds(of.annotation)
+    elif get_origin(of) is Annotated:
+        kind, *notes = get_args(of)
+        yield from [_READ] if any(map(_is_read, notes)) else _kinds(kind)
+    elif get_origin(of) in {Union, UnionType}:
+        for kind in get_args(of):
+            yield from _kinds(kind)
+    elif get_origin(of) is Literal:
+        yield from get_args(of)
+    else:
+        yield get_origin(of) or of
+
+
+def _is_read(note: Any) -> bool:
+    return (
+        isinstance(note, FieldInfo) and isinstance(note.json_schema_extra, dict) and "words" in note.json_schema_extra
+    )
 
 
 def _number_or(words: Sequence[str], number: type[int] | type[float]) -> Callable[[str], Any]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from plantml import storage
 from plantml.concurrency import batched
-from plantml.detect import exchange_formats, labelling_formats
 from plantml.detect.config import STDOUT, DetectConfig, TableRows
 from plantml.detect.journal import Row
 from plantml.errors import UsageError
@@ -256,14 +255,38 @@ def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], schema: Mapping
     table.sink_parquet(path, row_group_size=10 * _ROWS, engine="streaming", maintain_order=True)
 
 
+def _coco(path: Path, rows: Iterable[OutputRow], contract: Contract) -> None:
+    from plantml.detect import exchange_formats
+
+    exchange_formats.coco(path, rows, contract)
+
+
+def _megadetector(path: Path, rows: Iterable[OutputRow], contract: Contract) -> None:
+    from plantml.detect import exchange_formats
+
+    exchange_formats.megadetector(path, rows, contract)
+
+
+def _yolo(path: Path, rows: Iterable[OutputRow], contract: Contract) -> None:
+    from plantml.detect import labelling_formats
+
+    labelling_formats.yolo(path, rows, contract)
+
+
+def _label_studio(path: Path, rows: Iterable[OutputRow], contract: Contract) -> None:
+    from plantml.detect import labelling_formats
+
+    labelling_formats.label_studio(path, rows, contract)
+
+
 FORMATS: Mapping[str, Writer] = {
     "jsonl": _jsonl,
     "csv": _csv,
     "parquet": _parquet,
-    "coco": exchange_formats.coco,
-    "megadetector": exchange_formats.megadetector,
-    "yolo": labelling_formats.yolo,
-    "label-studio": labelling_formats.label_studio,
+    "coco": _coco,
+    "megadetector": _megadetector,
+    "yolo": _yolo,
+    "label-studio": _label_studio,
 }
 """Writers by format; add a new one here."""
 

@@ -8,6 +8,7 @@ bicubic), pad.
 import functools
 import importlib
 import io
+import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from plantml.imaging.fit import Fit, Pixels, fitted
 from plantml.imaging.formats import (
@@ -143,10 +144,7 @@ class _opened:  # noqa: N801 - reads as a verb where it is used
         if not data:
             raise ImageError("empty", "the file has 0 bytes")
         try:
-            if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
-                register_heif()
-            _load_decoders()
-            self.image = Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
+            self.image = _open_jpeg(data) or _open(data)
         except Image.DecompressionBombError as error:
             raise too_large(str(error), max_pixels) from error
         except Exception as error:  # a decoder may raise anything on an untrusted file
@@ -158,6 +156,24 @@ class _opened:  # noqa: N801 - reads as a verb where it is used
 
     def __exit__(self, *_: object) -> None:
         self.image.close()
+
+
+def _open_jpeg(data: bytes) -> Image.Image | None:
+    """A JPEG, without loading the decoders of all other formats; `None` for what `_open` must judge."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    try:
+        image = JpegImagePlugin.jpeg_factory(io.BytesIO(data))
+    except (SyntaxError, IndexError, TypeError, struct.error):  # what Pillow takes for another format
+        return None
+    return image if image.width * image.height <= MAX_PIXELS else None
+
+
+def _open(data: bytes) -> Image.Image:
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+        register_heif()
+    _load_decoders()
+    return Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 @functools.cache

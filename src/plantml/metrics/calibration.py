@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from plantml.metrics import selective
 from plantml.metrics.statistics import calibration_error
-from plantml.targets import Target
+from plantml.targets import Target, Threshold
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -26,28 +26,6 @@ NOTHING = 1.01
 
 DRAWS, SEED = 1000, 0
 """Simulated label sets of a perfectly calibrated model, and the seed they are drawn with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """The score from which a prediction is accepted, and its risk on the photos that set it.
-
-    Attributes:
-        score: the threshold; `NOTHING` if no score is good enough.
-        coverage: share of the photos that are accepted.
-        risk: share of wrong predictions among the accepted ones; 0 if there are none.
-        bound: what the true risk does not exceed with a probability of 95 %, the search for the threshold paid
-            for as in the paper's algorithm SGR (see `selective.risk_bound`); 1 if nothing is accepted.
-        photos: labelled photos that it was set on.
-        provisional: true if they are fewer than `ENOUGH`.
-    """
-
-    score: float
-    coverage: float
-    risk: float
-    bound: float
-    photos: int
-    provisional: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from plantml import metrics
 from plantml.metrics import calibration, detection
-from plantml.metrics.calibration import Threshold
 from plantml.metrics.detection import Detections, DetectionStatistic
 from plantml.model import temperature
 from plantml.model.contract import Detection
 from plantml.model.detector import CentreNet, DeployedDetector
 from plantml.model.network import probabilities
 from plantml.model.temperature import Scaling
-from plantml.targets import Target
+from plantml.targets import Target, Threshold
 
 Floats = NDArray[np.float32]
 

@@ -8,8 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plantml.errors import InputError
 from plantml.imaging import Fit
-from plantml.metrics.calibration import Threshold
-from plantml.targets import Target, check_name
+from plantml.targets import Target, Threshold, check_name
 
 FORMAT = 1
 
@@ -90,7 +89,7 @@ class Contract(BaseModel):
         default=None, description="largest share of wrong predictions that thresholds were set for"
     )
     acceptance: Mapping[str, Threshold] | None = Field(
-        default=None, description="measured on the validation photos for each threshold, see `calibration.Threshold`"
+        default=None, description="measured on the validation photos for each threshold, see `targets.Threshold`"
     )
     unknown_threshold: float = Field(description="`unknown` above this is unlike the training photos")
     combinations: Combinations | None = Field(

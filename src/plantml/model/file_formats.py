@@ -12,7 +12,7 @@ from plantml import parsing
 from plantml.errors import InputError
 
 if TYPE_CHECKING:
-    from plantml.storage.archives import Ranges
+    from plantml.storage.byte_ranges import Ranges
 
 SEAL_KEY = "plantml_seal"
 """In the metadata of a file: the SHA-256 of its own bytes."""

@@ -9,10 +9,7 @@
                      evidence=json.load(open("evidence/metrics.json")), expected=7)
 """
 
-from plantml.registry.ledger import Entry, Ledger, load, resolve
-from plantml.registry.operations import Change, aliases, current_user, history, promote, remove, rollback, unalias
-from plantml.registry.publishing import AddedVersion, add
-from plantml.storage.event_log import Event
+from typing import TYPE_CHECKING
 
 __all__ = [
     "AddedVersion",
@@ -31,3 +28,17 @@ __all__ = [
     "rollback",
     "unalias",
 ]
+
+if TYPE_CHECKING:
+    from plantml.registry.ledger import Entry, Ledger, load, resolve
+    from plantml.registry.operations import Change, aliases, current_user, history, promote, remove, rollback, unalias
+    from plantml.registry.publishing import AddedVersion, add
+    from plantml.storage.event_log import Event
+else:
+    from plantml.loading import from_modules
+
+    # A reference is looked up in the ledger, which needs nothing that changes a registry.
+    __getattr__ = from_modules(
+        __all__, "plantml.registry.ledger", "plantml.registry.operations", "plantml.registry.publishing",
+        "plantml.storage.event_log",
+    )  # fmt: skip

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml.metrics import ClassReport
-from plantml.metrics.calibration import Reliability, Threshold
+from plantml.metrics.calibration import Reliability
 from plantml.metrics.detection import DetectionReport, Detections, true_positives
 from plantml.metrics.selective import Curve, Floats
 from plantml.metrics.statistics import BINS, calibration_bins
+from plantml.targets import Threshold
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

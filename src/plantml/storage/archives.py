@@ -9,7 +9,6 @@ import bz2
 import gzip
 import io
 import lzma
-import os
 import stat
 import struct
 import tarfile
@@ -20,10 +19,11 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from plantml import concurrency
 from plantml.errors import InputError
+from plantml.storage.byte_ranges import Local, Ranges
 
 MAX_MEMBER = 1 << 30
 """Bytes of one member when unpacked: 1 GiB."""
@@ -58,16 +58,6 @@ _BROKEN = (
     ValueError,
 )
 """What the readers of the standard library raise for bytes that make no sense."""
-
-
-class Ranges(Protocol):
-    """Bytes that can be read anywhere, from several threads at once."""
-
-    size: int
-
-    def read(self, start: int, length: int) -> bytes:
-        """`length` bytes from `start`; fewer only at the end."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,33 +277,6 @@ class _File(io.RawIOBase):
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
-
-
-class Local:
-    """Ranges of an open file on this machine; closed when nobody holds it any more."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.size = file.seek(0, io.SEEK_END)
-
-    def read(self, start: int, length: int) -> bytes:
-        """`length` bytes from `start`; fewer only at the end."""
-        parts: list[bytes] = []
-        while length > 0 and (part := os.pread(self._file.fileno(), length, start)):
-            parts.append(part)
-            start, length = start + len(part), length - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-class Held:
-    """Ranges of bytes in memory."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self.size = data, len(data)
-
-    def read(self, start: int, length: int) -> bytes:
-        """`length` bytes from `start`; fewer only at the end."""
-        return self._data[start : start + length]
 
 
 def _opener(head: bytes) -> Any:

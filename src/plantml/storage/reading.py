@@ -10,11 +10,12 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from plantml.errors import NotFoundError, RefusedError, StorageError
 from plantml.storage import local_files, remote
+from plantml.storage.byte_ranges import Held, Local, Ranges
 from plantml.storage.filesystem import explained, open_filesystem
 from plantml.storage.urls import IN_ARCHIVE, basename, is_local, local_path
 
 if TYPE_CHECKING:
-    from plantml.storage.archives import Archive, Member, Ranges
+    from plantml.storage.archives import Archive, Member
 
 MAX_PHOTO = 1 << 30
 """Bytes of one photo, as of one member of an archive."""
@@ -85,20 +86,18 @@ def read_head(url: str, length: int) -> bytes:
         return data[:length]
 
 
-def ranges(url: str) -> "Ranges":
+def ranges(url: str) -> Ranges:
     """Where parts of the file at `url` can be read; all of it is fetched first where that is the only way.
 
     Raises as `read`.
     """
-    from plantml.storage import archives
-
     with explained(url, "read"):
         if is_local(url):
-            return archives.Local(open_local(url))
+            return Local(open_local(url))
         if IN_ARCHIVE.match(url):
-            return archives.Held(read(url))
+            return Held(read(url))
         far = _FarRanges(url)
-        return far if far.in_ranges() else archives.Local(_fetched(url))
+        return far if far.in_ranges() else Local(_fetched(url))
 
 
 def exists(url: str) -> bool:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml.metrics import calibration, selective
-from plantml.metrics.calibration import Floats, Reliability, Threshold
+from plantml.metrics.calibration import Floats, Reliability
 from plantml.metrics.selective import Curve
-from plantml.targets import Target
+from plantml.targets import Target, Threshold
 
 _RISKS = (0.01, 0.05)
 """Risks whose coverage is always reported, besides the target risk."""

@@ -1,23 +1,20 @@
 """The plan of a training: a pure function of configuration, dataset and machine."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import polars as pl
 
 from plantml.data import boxes
-from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.imaging import Fit, FitMode
 from plantml.model.bundle import Bundle
-from plantml.targets import Target
 from plantml.train import budget, class_balance, tiles
 from plantml.train.config import Mode, Precision, Preset, Task, TrainConfig
 from plantml.train.plan import FIXED, Plan, versions
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
-from plantml.train.selection import Selection
+from plantml.train.selection import Selection, check_splits, targets_to_learn
 from plantml.train.unlabelled import Unlabelled
 from plantml.train.weights import DEFAULT
 
@@ -70,7 +67,7 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         InputError: the dataset has nothing to train on, or lacks a target or a split.
     """
     train, val = inputs.dataset.usable("train"), inputs.dataset.usable("val")
-    _check_splits(inputs.dataset, train, val)
+    check_splits(inputs.dataset)
     resolver, named = _Resolver(config), inputs.dataset.origin or inputs.dataset
     fingerprint = named.fingerprint
     resolve = resolver.resolve
@@ -84,7 +81,7 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         train, val, inputs = cut.usable("train"), cut.usable("val"), replace(inputs, dataset=cut)
     photos = train.height
     labels = train if task == "image" else boxes.frame(train, inputs.dataset.targets)
-    targets = _targets(config.targets, inputs.dataset, labels, task)
+    targets = targets_to_learn(config.targets, inputs.dataset, labels, task)
     device = resolve("device", inputs.hardware.device, "the best one on this machine")
     mode = resolve("mode", *_mode(config, photos, task))
     batch = resolve("batch_size", _batch_size(photos, device, inputs.hardware, task), f"for {photos} photos")
@@ -368,48 +365,3 @@ def _workers(hardware: Hardware, device: str) -> tuple[int, str]:
     if device == "cuda":
         return min(8, max(1, hardware.cores - 1)), "the GPU leaves the cores free"
     return 0, "training itself uses all cores"
-
-
-def _targets(names: Sequence[str], dataset: Version, rows: pl.DataFrame, task: Task) -> tuple[Target, ...]:
-    """The targets to learn. `rows`: of photos or of boxes, with a column per target."""
-    if task == "tray":
-        return ()  # those of the second stage
-    usable = []
-    fewest = 2 if task == "image" else 1
-    for target in [dataset.target(name) for name in names] if names else dataset.targets:
-        labels = rows[target.name].drop_nulls()
-        if not labels.is_empty() and (target.kind != "class" or len(target.classes) >= fewest):
-            usable.append(target)
-        elif names:
-            raise InputError(
-                f"{target.name} cannot be trained on {dataset.ref}",
-                "it has fewer than two classes or no labelled photo in train",
-                f"See its labels: plantml dataset info {dataset.url}",
-            )
-    if not usable and task == "image":
-        raise InputError(
-            f"{dataset.ref} has nothing to predict",
-            "no target has labels of at least two classes in train",
-            "Learn its boxes: leave out --task."
-            if rows["boxes"].list.len().sum()
-            else f"Look at it: plantml dataset info {dataset.url}",
-        )
-    return tuple(usable)
-
-
-def _check_splits(dataset: Selection, train: pl.DataFrame, val: pl.DataFrame) -> None:
-    if train.is_empty() or val.is_empty():
-        missing = "train" if train.is_empty() else "val"
-        photos = "photos" if dataset.task == "image" else "photos that were annotated with boxes"
-        split = "" if dataset.usable()["split"].is_null().all() else " --resplit"
-        raise InputError(
-            f"{dataset.ref} has no {photos} in its {missing} split",
-            "training needs photos to learn from, and others to choose the best epoch by",
-            f"Split it: plantml dataset split {dataset.url}{split}",
-        )
-    if dataset.task != "image" and not val["boxes"].list.len().sum():
-        raise InputError(
-            f"{dataset.ref} has no boxes in its val split",
-            "they choose the best epoch and the thresholds",
-            f"Split it: plantml dataset split {dataset.url} --resplit",
-        )

@@ -1,6 +1,6 @@
 """The photos of a training. Imports nothing heavy, so that input errors are reported at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -11,6 +11,7 @@ from plantml.data.filters import matching
 from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.registry import references
+from plantml.targets import Target
 from plantml.train.config import Auto, Task, TrainConfig
 from plantml.train.run_folder import PLAN
 
@@ -78,6 +79,60 @@ def task_of(version: Version, task: Task | Auto) -> tuple[Task, str]:
     return "image", "photos have labels of their own" if drawn else "there are no boxes"
 
 
+def targets_to_learn(names: Sequence[str], dataset: Version, rows: pl.DataFrame, task: Task) -> tuple[Target, ...]:
+    """The targets to learn, all that can be or the named ones. Raises `InputError` for one that cannot.
+
+    Args:
+        names: from the settings.
+        dataset: with these targets.
+        rows: of the training photos or of their boxes, with a column per target.
+        task: of the training.
+    """
+    if task == "tray":
+        return ()  # those of the second stage
+    usable = []
+    fewest = 2 if task == "image" else 1
+    for target in [dataset.target(name) for name in names] if names else dataset.targets:
+        labels = rows[target.name].drop_nulls()
+        if not labels.is_empty() and (target.kind != "class" or len(target.classes) >= fewest):
+            usable.append(target)
+        elif names:
+            raise InputError(
+                f"{target.name} cannot be trained on {dataset.ref}",
+                "it has fewer than two classes or no labelled photo in train",
+                f"See its labels: plantml dataset info {dataset.url}",
+            )
+    if not usable and task == "image":
+        raise InputError(
+            f"{dataset.ref} has nothing to predict",
+            "no target has labels of at least two classes in train",
+            "Learn its boxes: leave out --task."
+            if rows["boxes"].list.len().sum()
+            else f"Look at it: plantml dataset info {dataset.url}",
+        )
+    return tuple(usable)
+
+
+def check_splits(dataset: Selection) -> None:
+    """Raise `InputError` if there is nothing to train or to validate on."""
+    train, val = dataset.usable("train"), dataset.usable("val")
+    if train.is_empty() or val.is_empty():
+        missing = "train" if train.is_empty() else "val"
+        photos = "photos" if dataset.task == "image" else "photos that were annotated with boxes"
+        split = "" if dataset.usable()["split"].is_null().all() else " --resplit"
+        raise InputError(
+            f"{dataset.ref} has no {photos} in its {missing} split",
+            "training needs photos to learn from, and others to choose the best epoch by",
+            f"Split it: plantml dataset split {dataset.url}{split}",
+        )
+    if dataset.task != "image" and not val["boxes"].list.len().sum():
+        raise InputError(
+            f"{dataset.ref} has no boxes in its val split",
+            "they choose the best epoch and the thresholds",
+            f"Split it: plantml dataset split {dataset.url} --resplit",
+        )
+
+
 def leaks(version: Version) -> str:
     """What train shares with val and test, as a sentence; empty if they are apart. Copies are those of equal bytes."""
     rows, train = version.usable(), pl.col("split") == "train"
@@ -104,7 +159,8 @@ def load_checked(ref: str, config: TrainConfig, out: str, warn: Callable[[str], 
         warn: called with what `leaks` says of the photos.
 
     Raises:
-        InputError: one of them is missing, `where` does not fit the dataset, or `out` lies in it.
+        InputError: one of them is missing, `where` does not fit the dataset, it lacks a target or a split, or `out`
+            lies in it.
     """
     version = versions.load(ref)
     if storage.is_within(storage.absolute(out), version.url):
@@ -113,11 +169,20 @@ def load_checked(ref: str, config: TrainConfig, out: str, warn: Callable[[str], 
             "a dataset's folder contains no other files",
             "Choose another --out.",
         )
-    if leak := leaks(select(version, config)):
+    selection = select(version, config)
+    if leak := leaks(selection):
         warn(leak)
     run = storage.join(storage.absolute(out), "fold-1") if config.folds else storage.absolute(out)
     if config.unlabelled:
         versions.load(config.unlabelled)
-    if config.warm_start and not storage.exists(storage.join(run, PLAN)):
+    if storage.exists(storage.join(run, PLAN)):  # which says what is trained on
+        return version
+    if config.warm_start:
         references.find(config.warm_start)
+    if not config.folds:  # which have splits of their own
+        check_splits(selection)
+    train, task = selection.usable("train"), selection.task
+    rows = train if task == "image" else boxes.frame(train, selection.targets)
+    if not rows.is_empty():
+        targets_to_learn(config.targets, selection, rows, task)
     return version

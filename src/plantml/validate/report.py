@@ -15,10 +15,9 @@ from plantml.concurrency import Progress, in_threads, silent
 from plantml.data import photos
 from plantml.metrics import ClassReport, Interval, ValueReport, calibration, higher_is_better, selective
 from plantml.metrics.bootstrap import LEVEL
-from plantml.metrics.calibration import Threshold
 from plantml.model.pipeline import Prediction
 from plantml.reporting import charts, documents
-from plantml.targets import Target
+from plantml.targets import Target, Threshold
 from plantml.validate import occlusion, review
 from plantml.validate.compare import percent, predicted_labels
 from plantml.validate.results import Validation, ValidationResult

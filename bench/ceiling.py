@@ -1,0 +1,73 @@
+"""`detect` beside the machine's ceiling: the fastest decoder, resize and form of the network here, each alone.
+
+Others decode or compute in another way than plantml does, and their pixels or outputs may differ; what they show is
+what this machine can do.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+from statistics import median
+
+from bench import ceiling_sides
+from bench.material import Material
+from bench.measure import Row, Sample, Side, compare, take_turns, tell
+
+_PIXELS, _NETWORK = "bench.ceiling_sides:pixels", "bench.ceiling_sides:network"
+_PHOTOS = 64
+"""Photos that a decoder decodes in a round."""
+
+
+def run(material: Material) -> list[Row]:
+    """All rows: every decoder and form beside plantml's, and detect beside the fastest of both."""
+    forms = [name for name in ceiling_sides.FORMS if _is_installed(name.split()[0])]
+    given = {"model": material.bundle, "int8": material.int8}
+    sides = {form: partial(Side, _NETWORK, form=form, **given) for form in forms}
+    networks = take_turns(sides, material.size.rounds, "networks")
+    usual = "onnxruntime float32"
+    rows = [
+        compare("ceiling", f"network alone: {name}", usual, samples, networks[usual])
+        for name, samples in networks.items()
+        if name != usual
+    ]
+    for photos, folder in material.sizes.items():
+        rows += _photos(material, photos, folder, _fastest(networks), networks)
+    return rows
+
+
+def _photos(
+    material: Material, photos: str, folder: str, form: str, networks: Mapping[str, Sequence[Sample]]
+) -> list[Row]:
+    jpeg = "JPEG" in photos
+    decoders = [
+        name
+        for name in ceiling_sides.DECODERS
+        if _is_installed(name.split()[0].lower()) and (jpeg or "jpeg" not in name)
+    ]
+    sides = {name: partial(Side, _PIXELS, folder=folder, decoder=name, photos=_PHOTOS) for name in decoders}
+    sides["detect"] = partial(
+        Side, "bench.detect_sides:library", folder=folder, model=material.bundle, scratch=str(material.folder)
+    )
+    turns = dict(take_turns(sides, material.size.rounds, f"ceiling, {photos}"))
+    detect = turns.pop("detect")
+    rows = [
+        compare("ceiling", f"pixels alone, {photos}: {name}", "plantml", samples, turns["plantml"])
+        for name, samples in turns.items()
+        if name != "plantml"
+    ]
+    decoder = _fastest(turns)
+    ceiling = f"the machine's ceiling: {decoder}, then {form}"
+    return [*rows, compare("ceiling", f"detect, {photos}", ceiling, detect, turns[decoder], networks[form])]
+
+
+def _fastest(samples: Mapping[str, Sequence[Sample]]) -> str:
+    """By processor time, which other work disturbs less."""
+    return max(samples, key=lambda name: median(sample.cpu_rate for sample in samples[name]))
+
+
+def _is_installed(module: str) -> bool:
+    names = {"pillow": "PIL"}
+    installed = find_spec(names.get(module, module)) is not None
+    if not installed:
+        tell(f"without {module}, which is not installed")
+    return installed
