@@ -1,6 +1,7 @@
 import json
 import shutil
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -245,6 +246,27 @@ print(*messages)
     process = run_python(code, converted)
     out, err = process.communicate(timeout=100)
     assert (process.returncode, out) == (0, "asked to end\n"), err
+
+
+def test_the_first_call_of_openvino_is_made_alone(monkeypatch):
+    """Two first calls at the same time block each other forever, see `OpenVinoRuntime.run`."""
+    running, most, alone = [], [], threading.Event()
+
+    def infer(self, batch):
+        running.append(1)
+        most.append(len(running))
+        alone.wait(0.05)
+        running.pop()
+        return {}
+
+    monkeypatch.setattr(runtimes.OpenVinoRuntime, "_has_run", False)
+    monkeypatch.setattr(runtimes.OpenVinoRuntime, "_run", infer)
+    runtime = object.__new__(runtimes.OpenVinoRuntime)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(runtime.run, range(4)))
+        assert max(most) == 1
+        list(pool.map(runtime.run, range(4)))
+    assert max(most) > 1
 
 
 def test_importing_openvino_calls_nobody(run_python):

@@ -1,5 +1,6 @@
 """Train backbone and heads with Lightning."""
 
+import contextlib
 import logging
 import tempfile
 import warnings
@@ -14,6 +15,7 @@ from plantml.train.checkpoint import CheckpointCallback, TrainingEvents
 from plantml.train.history import History
 from plantml.train.learner import Learner
 from plantml.train.lightning_module import PhotoModule
+from plantml.train.mixed_precision import depthwise_in_float32
 from plantml.train.run_folder import HISTORY
 from plantml.train.session import Session
 
@@ -85,4 +87,7 @@ def _run_steps(module: PhotoModule, checkpoints: CheckpointCallback, learner: Le
             plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
             default_root_dir=scratch,
         )
-        trainer.fit(module, learner.batches(module.step, checkpoints.epochs, trainer.global_rank, trainer.world_size))
+        is_mixed = plan.precision == "bf16" and not plan.compile  # a compiled backbone has kernels of its own
+        with depthwise_in_float32(module.net, plan.device) if is_mixed else contextlib.nullcontext():
+            batches = learner.batches(module.step, checkpoints.epochs, trainer.global_rank, trainer.world_size)
+            trainer.fit(module, batches)

@@ -1,5 +1,6 @@
 """Measure how fast this machine trains: a few real steps of the real network, before planning."""
 
+import contextlib
 import functools
 import json
 import platform
@@ -22,6 +23,7 @@ from plantml.train import pixel_cache, prepare
 from plantml.train.config import Precision
 from plantml.train.learners import LEARNERS
 from plantml.train.lightning_module import PhotoModule
+from plantml.train.mixed_precision import depthwise_in_float32
 from plantml.train.plan import Plan
 from plantml.train.plan_inputs import Hardware, Speed
 
@@ -105,7 +107,10 @@ class _Step:
     def __call__(self, precision: Precision) -> None:
         device, net = torch.device(self.plan.device), self.module.net
         images = torch.stack([torch.from_numpy(self.augment(photo, seed)) for seed, photo in enumerate(self.pixels)])
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with contextlib.ExitStack() as stack:
+            if precision == "bf16":
+                stack.enter_context(torch.autocast(device.type, torch.bfloat16))
+                stack.enter_context(depthwise_in_float32(net, device.type))
             # Any loss will do: the time of a gradient does not depend on labels.
             loss = torch.stack([logits.float().square().mean() for logits in net(images.to(device)).values()]).sum()
         self.optimiser.zero_grad()
@@ -124,8 +129,17 @@ class _Step:
 
 def _speed_up_key(plan: Plan) -> tuple[object, ...]:
     """What the speed-up of bf16 depends on."""
-    return (plan.backbone, plan.input.height, plan.input.width, plan.batch_size, plan.device, torch.__version__,
-            platform.processor(), torch.get_num_threads())  # fmt: skip
+    return (
+        "depthwise in float32",
+        plan.backbone,
+        plan.input.height,
+        plan.input.width,
+        plan.batch_size,
+        plan.device,
+        torch.__version__,
+        platform.processor(),
+        torch.get_num_threads(),
+    )
 
 
 def _decode_seconds(version: Version, plan: Plan, machine: Machine) -> float:

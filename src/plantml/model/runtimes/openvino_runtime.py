@@ -13,6 +13,9 @@ from plantml.errors import InputError, MissingExtraError, UsageError
 from plantml.imaging import Pixels
 from plantml.model.runtimes.interface import NOTES, Outputs
 
+_FIRST = threading.Lock()
+"""Held by the first call of this process."""
+
 
 class OpenVinoRuntime:
     """OpenVINO on the CPU, one thread per call.
@@ -33,6 +36,8 @@ class OpenVinoRuntime:
     """
 
     name = "openvino"
+    _has_run = False
+    """True once any runtime of this process has run."""
 
     def __init__(self, model: bytes, weights: bytes | None = None, *, bfloat16: bool = False) -> None:
         from plantml.settings import usable_cores
@@ -64,6 +69,16 @@ class OpenVinoRuntime:
 
     def run(self, batch: Pixels) -> Outputs:
         """See `Runtime.run`."""
+        if OpenVinoRuntime._has_run:
+            return self._run(batch)
+        # OpenVINO's bindings initialise static variables in their first call, for which they let go of Python's lock
+        # and want it back. A second thread that comes meanwhile waits for them with that lock held, forever.
+        with _FIRST:
+            outputs = self._run(batch)
+            OpenVinoRuntime._has_run = True
+        return outputs
+
+    def _run(self, batch: Pixels) -> Outputs:
         # A request serves one caller at a time, so every thread has its own.
         if not hasattr(self._mine, "request"):
             self._mine.request = self._compiled.create_infer_request()
