@@ -99,10 +99,10 @@ def _arguments() -> argparse.Namespace:
         description="Accuracy and macro-F1 on real photos, beside timm's recipe for the same wall time.",
         epilog=f"Sides: {', '.join(SIDES)}. {PHOTOS} names the folder of real photos.",
     )
-    commas = partial(_commas, str)
-    parser.add_argument("--data", type=commas, default=list(quality_data.SETS), metavar="A,B", help="sets of photos")
-    parser.add_argument("--sides", type=commas, default=list(SIDES), metavar="A,B", help="what to train")
-    parser.add_argument("--seeds", type=partial(_commas, int), default=[0, 1, 2], metavar="0,1,2")
+    names = partial(commas, str)
+    parser.add_argument("--data", type=names, default=list(quality_data.SETS), metavar="A,B", help="sets of photos")
+    parser.add_argument("--sides", type=names, default=list(SIDES), metavar="A,B", help="what to train")
+    parser.add_argument("--seeds", type=partial(commas, int), default=[0, 1, 2], metavar="0,1,2")
     parser.add_argument(
         "--seconds",
         metavar="WHAT",
@@ -122,7 +122,7 @@ def _arguments() -> argparse.Namespace:
     return asked
 
 
-def _commas(kind: Callable[[str], Any], text: str) -> list[Any]:
+def commas(kind: Callable[[str], Any], text: str) -> list[Any]:
     return [kind(part) for part in text.split(",")]
 
 
@@ -198,8 +198,8 @@ def _ours(data: Data, preset: str, seed: int, scratch: Path) -> Line:
 def train_and_judge(ref: str, targets: Sequence[Target], options: Sequence[str], scratch: str) -> Line:
     """`plantml train` and `plantml validate`, as a user types them."""
     run, judged = f"{scratch}/run", f"{scratch}/judged"
-    spent = _timed(["-m", "plantml", "train", ref, "--out", run, *options])
-    _timed(["-m", "plantml", "validate", ref, "--model", run, "--split", "test", "--out", judged])
+    spent = timed(["-m", "plantml", "train", ref, "--out", run, *options])
+    timed(["-m", "plantml", "validate", ref, "--model", run, "--split", "test", "--out", judged])
     table = pl.read_parquet(f"{judged}/predictions.parquet")
     answers = {
         target.name: table.select(f"{target.name}[{name}]" for name in target.classes).to_numpy() for target in targets
@@ -211,7 +211,7 @@ def train_and_judge(ref: str, targets: Sequence[Target], options: Sequence[str],
 def _timm(data: Data, recipe: str, epochs: int, seed: int, scratch: Path) -> Line:
     """timm's recipe on folders; what it says of each target is the sum over the classes that have its label."""
     command = ["-m", "bench.quality_timm", str(data.folder), "--recipe", recipe, "--epochs", str(epochs)]
-    spent = _timed([*command, "--seed", str(seed), "--out", str(scratch)])
+    spent = timed([*command, "--seed", str(seed), "--out", str(scratch)])
     content = json.loads((scratch / "run.json").read_text())
     found = np.load(scratch / "answers.npz")
     labels, answers = read_off(data, found["test_y"], found["test_p"])
@@ -252,7 +252,7 @@ def _scores(
     return {"photos": len(next(iter(labels.values()))), "scores": found, "mean": means}
 
 
-def _timed(arguments: list[str]) -> Line:
+def timed(arguments: list[str]) -> Line:
     """Run Python; wall time and computing time of the process and its children, and how busy the machine was."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
@@ -301,9 +301,9 @@ def _set_table(name: str, lines: Sequence[Line]) -> list[str]:
                 f"{found[0].get('budget') or mean(line['seconds'] for line in found):.0f}",
                 str(found[0].get("epochs", "")),
                 *(f"{_spread(found, t, 'accuracy')} / {_spread(found, t, 'macro_f1')}" for t in targets),
-                _shown([line["mean"]["accuracy"] for line in found]),
-                _shown([line["mean"]["macro_f1"] for line in found]),
-                _shown([line["mean"]["ece"] for line in found]),
+                shown([line["mean"]["accuracy"] for line in found]),
+                shown([line["mean"]["macro_f1"] for line in found]),
+                shown([line["mean"]["ece"] for line in found]),
                 f"{sum(score['ece'] <= score['ece_high'] for score in scores)} of {len(scores)}",
             ]
         )
@@ -311,10 +311,10 @@ def _set_table(name: str, lines: Sequence[Line]) -> list[str]:
 
 
 def _spread(lines: Sequence[Line], target: str, score: str) -> str:
-    return _shown([line["scores"][target][score] for line in lines])
+    return shown([line["scores"][target][score] for line in lines])
 
 
-def _shown(values: Sequence[float]) -> str:
+def shown(values: Sequence[float]) -> str:
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,9 @@ INSIDE = 0.8
 
 SIMILAR = 0.25
 """Smallest ratio of the areas of boxes of similar size. A small fruit in front of a large one is another object."""
+
+_BLOCK = 512
+"""Boxes that are compared with all others at a time, which bounds the memory."""
 
 Floats = NDArray[np.float64]
 
@@ -50,19 +52,36 @@ def merge(views: Sequence[View], width: int, height: int, threshold: float = 0.0
         threshold: score from which a box counts.
     """
     candidates = _Candidates(views, width, height)
+    same = candidates.same()
     merged: list[Mapping[str, Any]] = []
-    stronger: list[_Pool] = []
+    stronger: set[int] = set()
     whole_first = np.lexsort((-candidates.scores, candidates.cut))
     counts = candidates.scores[whole_first] >= threshold
     for part in (whole_first[counts], whole_first[~counts]):
-        kept, pieces = candidates.pool(), candidates.pool()
+        kept: set[int] = set()
+        pieces: set[int] = set()
         for one in part.tolist():
-            if not any(candidates.matches(one, pool) for pool in (kept, *stronger)):
+            if kept.isdisjoint(same[one]) and stronger.isdisjoint(same[one]):
                 (pieces if candidates.cut[one] else kept).add(one)
-        merged += [candidates.boxes[one] for one in kept]
-        merged += [candidates.joined(group) for group in candidates.groups(pieces)]
-        stronger = [kept, pieces]
+        merged += [candidates.boxes[one] for one in sorted(kept)]
+        merged += [candidates.joined(group) for group in _groups(pieces, same)]
+        stronger = kept | pieces
     return sorted(merged, key=lambda box: -box["score"])
+
+
+def _groups(pieces: set[int], same: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Pieces of one object each."""
+    taken: set[int] = set()
+    for first in sorted(pieces):
+        waiting = [] if first in taken else [first]
+        group = []
+        while waiting:
+            if (one := waiting.pop()) not in taken:
+                taken.add(one)
+                group.append(one)
+                waiting += [other for other in same[one] if other in pieces]
+        if group:
+            yield group
 
 
 class _Candidates:
@@ -80,8 +99,7 @@ class _Candidates:
         self.scores = np.array([box["score"] for box in self.boxes])
         counts = [len(view.boxes) for view in views]
         self.view = np.repeat(np.arange(len(views)), counts)
-        self._areas = np.array([view.area for view in views], float).reshape(-1, 4)
-        self._area = self._areas[self.view]
+        self._area = np.array([view.area for view in views], float).reshape(-1, 4)[self.view]
         edge = np.array([view.edge for view in views], float).reshape(-1, 2)[self.view]
         sides = np.array([[box[side] for side in "xywh"] for box in self.boxes], float).reshape(-1, 4)
         self._corners = np.hstack([sides[:, :2], sides[:, :2] + sides[:, 2:]])
@@ -89,37 +107,31 @@ class _Candidates:
         high = (self._corners[:, 2:] >= self._area[:, 2:] - edge) & (self._area[:, 2:] < [width, height])
         self.cut = (low | high).any(axis=1)
 
-    def matches(self, one: int, pool: "_Pool") -> list[int]:
-        """The boxes of a pool that other views show of the same object as one."""
-        overlaps = _size(_intersection(self._corners[one], self._areas)) > 0
-        overlaps[self.view[one]] = False
-        rest = np.array([each for view in overlaps.nonzero()[0] for each in pool.of_view[view]], int)
-        shared = _intersection(self._area[one], self._area[rest])
-        mine, theirs = _intersection(self._corners[one], shared), _intersection(self._corners[rest], shared)
-        both = _size(_intersection(mine, theirs))
-        small, large = np.sort([_size(mine), _size(theirs)], axis=0)
-        is_inside = (both >= INSIDE * small) & ((small >= SIMILAR * large) | (self.cut[one] & (_size(mine) == small)))
-        is_same = (both >= SAME_IOU * (small + large - both)) | is_inside
-        matches: list[int] = rest[is_same & (both > 0)].tolist()
-        return matches
+    def same(self) -> list[list[int]]:
+        """By box, those that other views show of the same object."""
+        same: list[list[int]] = [[] for _ in self.boxes]
+        for start in range(0, len(self.boxes), _BLOCK):
+            one, rest = self._meeting(start)
+            shared = _intersection(self._area[one], self._area[rest])
+            mine, theirs = _intersection(self._corners[one], shared), _intersection(self._corners[rest], shared)
+            both = _size(_intersection(mine, theirs))
+            small, large = np.sort([_size(mine), _size(theirs)], axis=0)
+            is_part = self.cut[one] & (_size(mine) == small)
+            is_inside = (both >= INSIDE * small) & ((small >= SIMILAR * large) | is_part)
+            is_same = ((both >= SAME_IOU * (small + large - both)) | is_inside) & (both > 0)
+            for box, other in zip(one[is_same].tolist(), rest[is_same].tolist(), strict=True):
+                same[box].append(other)
+        return same
 
-    def pool(self) -> "_Pool":
-        """An empty pool."""
-        return _Pool(self.view, len(self._areas))
-
-    def groups(self, pieces: "_Pool") -> Iterator[list[int]]:
-        """Pieces of one object each."""
-        taken: set[int] = set()
-        for first in pieces:
-            waiting = [] if first in taken else [first]
-            group = []
-            while waiting:
-                if (one := waiting.pop()) not in taken:
-                    taken.add(one)
-                    group.append(one)
-                    waiting += self.matches(one, pieces)
-            if group:
-                yield group
+    def _meeting(self, start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pairs of boxes of two views that have a place in common; the first of each pair is of a block."""
+        left, top, right, bottom = self._corners.T
+        block = slice(start, start + _BLOCK)
+        meets = (left[block, None] < right) & (left < right[block, None])
+        meets &= (top[block, None] < bottom) & (top < bottom[block, None])
+        meets &= self.view[block, None] != self.view
+        one, rest = meets.nonzero()
+        return one + start, rest
 
     def joined(self, group: Sequence[int]) -> Mapping[str, Any]:
         """The box around pieces of an object, with the best score and the answers of the largest piece."""
@@ -130,20 +142,6 @@ class _Candidates:
         low, high = corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)
         place = dict(zip("xywh", np.hstack([low, high - low]).round(2).tolist(), strict=True))
         return {**self.boxes[largest], **place, "score": float(self.scores[group].max())}
-
-
-class _Pool:
-    """Boxes by view: a box is only compared with those of views that show its place."""
-
-    def __init__(self, view: NDArray[np.int64], views: int) -> None:
-        self.of_view: list[list[int]] = [[] for _ in range(views)]
-        self._view = view
-
-    def add(self, one: int) -> None:
-        self.of_view[self._view[one]].append(one)
-
-    def __iter__(self) -> Iterator[int]:
-        return chain.from_iterable(self.of_view)
 
 
 def _intersection(one: Floats, other: Floats) -> Floats:

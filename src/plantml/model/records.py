@@ -124,8 +124,10 @@ class Reader:
         """
         detection = self.contract.detection
         assert detection is not None
-        scores = [_rounded(score) for score in outputs["score"][row]]
-        number = sum(score >= min(self.weakest, detection.threshold) for score in scores)
+        weakest = min(self.weakest, detection.threshold)
+        near = outputs["score"][row] >= weakest - 10**-DIGITS  # rounding is slow, and of 300 few count
+        scores = [_rounded(score) for score in outputs["score"][row][near]]
+        number = sum(score >= weakest for score in scores)
         corners = self.contract.input.placement(width, height).to_photo(outputs["boxes"][row, :number])
         low, high = corners[:, :2].clip(0, [width, height]), (corners[:, :2] + corners[:, 2:]).clip(0, [width, height])
         sides = np.hstack([low, high - low]).round(2)
@@ -184,8 +186,8 @@ def labels_of(prediction: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def _read_class(target: Target, output: NDArray[np.float32], top_k: int) -> tuple[Mapping[str, Any], float]:
-    order = np.argsort(-output, kind="stable")[:top_k]
-    top = [[target.classes[i], _rounded(output[i])] for i in order]
+    order, scores = np.argsort(-output, kind="stable")[:top_k].tolist(), output.tolist()
+    top = [[target.classes[i], round(scores[i], DIGITS)] for i in order]
     return {"label": top[0][0], "score": top[0][1], "top": top}, float(top[0][1])
 
 
