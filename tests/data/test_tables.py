@@ -2,7 +2,7 @@ import pytest
 
 from plantml import storage
 from plantml.data.formats import list_source
-from plantml.data.tables import image_urls
+from plantml.data.tables import photo_rows
 from plantml.errors import InputError
 
 
@@ -21,11 +21,11 @@ from plantml.errors import InputError
 def test_import_and_detection_read_the_same_column(name, text, encoding, memory_url):
     table = storage.join(memory_url, name)
     storage.write(table, text.encode(encoding))
-    assert [item.name for item in list_source(table).items] == list(image_urls(table)) == ["a.jpg"]
+    assert [item.name for item in list_source(table).items] == [name for name, _ in photo_rows(table)] == ["a.jpg"]
 
 
 @pytest.mark.parametrize(
-    ("read", "option"), [(list_source, "--image-column NAME"), (lambda url: list(image_urls(url)), "--column NAME")]
+    ("read", "option"), [(list_source, "--image-column NAME"), (lambda url: list(photo_rows(url)), "--column NAME")]
 )
 def test_a_table_without_a_column_of_photos_names_the_option(read, option, memory_url):
     table = storage.join(memory_url, "a.csv")

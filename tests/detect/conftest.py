@@ -31,7 +31,7 @@ class Formula:
     def __init__(self, size=SIZE):
         self.size, self.calls = size, 0
 
-    def run(self, batch):
+    def run(self, batch, columns=None):
         assert batch.dtype == np.uint8
         assert batch.shape[1:] == (self.size, self.size, 3)
         self.calls += 1
@@ -69,7 +69,7 @@ class Spots:
     def __init__(self, size=64, boxes=16):
         self.size, self.boxes, self.calls, self.dies_after = size, boxes, 0, None
 
-    def run(self, batch):
+    def run(self, batch, columns=None):
         assert batch.dtype == np.uint8
         assert batch.shape[1:] == (self.size, self.size, 3)
         self.calls += 1

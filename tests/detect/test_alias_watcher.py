@@ -111,7 +111,7 @@ def test_it_changes_over_in_the_midst_of_many(watched, models, paint, monkeypatc
         paint(f"{number}.png", 255)
     answered = Formula.run
 
-    def run(self, batch):
+    def run(self, batch, columns=None):
         if models.acts.ledger().aliases["production"] == 1:
             models.promote(2)
         return answered(self, batch)

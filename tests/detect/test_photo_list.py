@@ -65,16 +65,16 @@ class Made:
     def __init__(self, pipeline):
         self.bundle = pipeline.bundle
 
-    def run_chunks(self, urls):
+    def run_chunks(self, photos):
         targets = {
             "category": {"label": "bean", "score": 0.9, "top": [["bean", 0.9]]},
             "symptoms": {"labels": []},
             "severity": {"value": 0.5, "unit": ""},
         }
-        for some in batched(urls, self.batch):
+        for some in batched(photos, self.batch):
             yield [
                 Prediction(Record(url, "0" * 64, 8, 8, "f" * 64, targets, (), "accept", 0.0, None), None, None)
-                for url in some
+                for url, _ in some
             ]
 
 

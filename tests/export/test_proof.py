@@ -31,7 +31,7 @@ class Says:
         outputs = {name if name in ANSWERS else f"target.{name}": answer for name, answer in changes.items()}
         self.answers = {name: answer for name, answer in (ANSWERS | outputs).items() if answer is not None}
 
-    def run(self, batch):
+    def run(self, batch, columns=None):
         return {name: np.array([answer] * len(batch), np.float32) for name, answer in self.answers.items()}
 
 
@@ -80,7 +80,7 @@ def test_another_label_counts_even_where_the_numbers_are_near():
 
 def test_agreement_is_a_share_of_photos():
     class Wavering(Says):
-        def run(self, batch):
+        def run(self, batch, columns=None):
             return Says(disease=[0.4, 0.6]).run(batch) if len(batch) == 1 else super().run(batch)
 
     assert proof.compare(CONTRACT, answers_of(Says()), answers_of(Wavering())).agreement == pytest.approx(2 / 3)

@@ -293,6 +293,7 @@ def test_value_scores_are_those_of_scikit_learn(pairs):
     scores = labelled_report(VALUE, truth.tolist(), predicted[:, None]).scores
     assert scores["mae"] == pytest.approx(sk.mean_absolute_error(truth, predicted), rel=1e-5)
     assert scores["mse"] == pytest.approx(sk.mean_squared_error(truth, predicted), rel=1e-5)
+    assert scores["rmse"] == pytest.approx(sk.root_mean_squared_error(truth, predicted), rel=1e-5)
     if np.ptp(truth) > 1e-2:  # below, the float32 labels themselves are rounding
         assert scores["r2"] == pytest.approx(
             sk.r2_score(truth.astype(float), predicted.astype(float)), rel=1e-3, abs=1e-3
@@ -310,7 +311,7 @@ def test_r2_is_zero_where_the_truth_does_not_vary(constant, photos):
 def test_perfect_values_have_r2_one_and_no_error():
     truth = [0.1, 0.5, 0.9]
     scores = labelled_report(VALUE, truth, np.array(truth, np.float32)[:, None]).scores
-    assert scores == {"r2": 1, "mae": 0, "mse": 0}
+    assert scores == {"r2": 1, "mae": 0, "rmse": 0, "mse": 0}
 
 
 # --- over all targets -------------------------------------------------------------------------
@@ -348,6 +349,7 @@ def test_headline_is_the_mean_over_targets_and_each_score_by_name(reports):
         "symptoms.brier",
         "severity.r2",
         "severity.mae",
+        "severity.rmse",
         "severity.mse",
     ]
     assert scores["disease.macro_f1"] == pytest.approx(1 / 3)
@@ -356,7 +358,7 @@ def test_headline_is_the_mean_over_targets_and_each_score_by_name(reports):
 
 
 def test_headline_of_values_alone_has_no_classification_score(reports):
-    assert list(metrics.headline(reports[2:])) == ["severity.r2", "severity.mae", "severity.mse"]
+    assert list(metrics.headline(reports[2:])) == ["severity.r2", "severity.mae", "severity.rmse", "severity.mse"]
     assert metrics.headline([]) == {}
 
 
@@ -383,7 +385,7 @@ def test_reports_are_plain_json(reports):
     assert disease["classes"] == ["none", "rust"]
     assert disease["per_class"]["rust"]["support"] == 1
     assert "confusion" not in symptoms
-    assert severity == {"photos": 2, "unit": "days", "r2": 0.5, "mae": 0.25, "mse": 0.125}
+    assert severity == {"photos": 2, "unit": "days", "r2": 0.5, "mae": 0.25, "rmse": 0.125**0.5, "mse": 0.125}
 
 
 # --- how sure: the bootstrap over groups ------------------------------------------------------

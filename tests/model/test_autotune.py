@@ -25,7 +25,7 @@ class Clockwork:
     def __init__(self, seconds):
         self._seconds, self.calls = seconds, []
 
-    def run(self, batch):
+    def run(self, batch, columns=None):
         assert batch.dtype == np.uint8
         self.calls.append(len(batch))
         time.sleep(self._seconds(len(batch)))

@@ -18,7 +18,7 @@ class Clockwork:
     def __init__(self, seconds):
         self.seconds, self.calls = seconds, 0
 
-    def run(self, batch):
+    def run(self, batch, columns=None):
         self.calls += 1
         return self.seconds
 

@@ -42,7 +42,7 @@ class Photometer:
     def __init__(self):
         self.batches = []
 
-    def run(self, batch):
+    def run(self, batch, columns=None):
         assert batch.dtype == np.uint8
         assert batch.shape[1:] == (8, 8, 3)
         self.batches.append(len(batch))
@@ -169,7 +169,7 @@ def test_urls_are_taken_as_they_are_needed(folder, threads, batch):
 
 def test_chunks_are_as_large_as_the_batch(folder):
     urls = [str(folder / f"{level}.png") for level in range(7)]
-    assert [len(chunk) for chunk in pipeline(batch=3).run_chunks(urls)] == [3, 3, 1]
+    assert [len(chunk) for chunk in pipeline(batch=3).run_chunks((url, None) for url in urls)] == [3, 3, 1]
 
 
 def test_storage_that_does_not_answer_is_told_from_a_file_that_is_not_there():
@@ -203,7 +203,7 @@ class Finder:
 
     name = "finder"
 
-    def run(self, batch):
+    def run(self, batch, columns=None):
         halves = np.array([[0, 0, 4, 8], [4, 0, 4, 8]], np.float32)
         scores = np.array([0.9, 0.5], np.float32)
         return {"boxes": np.tile(halves, (len(batch), 1, 1)), "score": np.tile(scores, (len(batch), 1))}

@@ -190,9 +190,9 @@ def test_tiles_are_batched_and_the_batch_changes_nothing(batch):
 def test_each_thread_takes_one_large_photo_at_a_time(tmp_path):
     bundle = Bundle("spots", DETECTOR, "d" * 64, {})
     Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
-    urls = [str(tmp_path / "a.png")] * 3
-    assert [len(part) for part in build_pipeline(bundle, Spots(), tile=64).run_chunks(urls)] == [1, 1, 1]
-    assert [len(part) for part in build_pipeline(bundle, Spots()).run_chunks(urls)] == [3]
+    photos = [(str(tmp_path / "a.png"), None)] * 3
+    assert [len(part) for part in build_pipeline(bundle, Spots(), tile=64).run_chunks(photos)] == [1, 1, 1]
+    assert [len(part) for part in build_pipeline(bundle, Spots()).run_chunks(photos)] == [3]
 
 
 def test_a_photo_of_one_tile_is_seen_once():

@@ -77,7 +77,7 @@ def test_a_model_among_more_classes_gives_them_nothing() -> None:
     class Two:
         name = "two"
 
-        def run(self, batch):
+        def run(self, batch, columns=None):
             return {"target.disease": np.full((len(batch), 2), 0.5, np.float32), "unknown": np.zeros(len(batch))}
 
     contract = make_contract(Target("disease", "class", ("none", "rust")))
@@ -95,13 +95,13 @@ def test_boxes_among_more_classes_give_them_nothing_in_one_stage_or_two() -> Non
     class Boxes:
         name = "runtime"
 
-        def run(self, batch):
+        def run(self, batch, columns=None):
             return {"score": np.ones((len(batch), 4)), "target.disease": np.full((len(batch), 4, 2), 0.5, np.float32)}
 
     class Crops:
         name = "runtime"
 
-        def run(self, batch):
+        def run(self, batch, columns=None):
             return {"target.disease": np.full((len(batch), 2), 0.5, np.float32)}
 
     detection = Detection(boxes=4, slope=1, offset=0, threshold=0.5, accept=0.5)

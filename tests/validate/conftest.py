@@ -35,7 +35,7 @@ class Painted:
     def __init__(self, targets: Sequence[Target], mistakes: int = 0) -> None:
         self.targets, self.mistakes, self.seen = targets, mistakes, 0
 
-    def run(self, batch):
+    def run(self, batch, columns=None):
         self.seen += len(batch)
         middle = batch[:, 12:20, 12:20].astype(np.float32).mean(axis=(1, 2))
         scaled = np.exp(middle / 60)
@@ -142,7 +142,7 @@ class Finder:
     def __init__(self, answers, classes, slots=8) -> None:
         self.answers, self.classes, self.slots, self.seen = answers, classes, slots, 0
 
-    def run(self, batch):
+    def run(self, batch, columns=None):
         self.seen += len(batch)
         boxes = np.zeros((len(batch), self.slots, 4), np.float32)
         score = np.zeros((len(batch), self.slots), np.float32)

@@ -68,7 +68,7 @@ class Brightness:
 
     name = "brightness"
 
-    def run(self, batch):
+    def run(self, batch, columns=None):
         bright = (batch.mean(axis=(1, 2, 3)) > 100).astype(np.float32)
         outputs = {"target.health": np.stack([1 - bright, bright], axis=1), "unknown": np.zeros(len(batch), np.float32)}
         return outputs | {"embedding": np.zeros((len(batch), 3), np.float32)}

@@ -174,6 +174,16 @@ class Dataset:
         )
         return Dataset(committed.version)
 
+    def join(self, table: str | Path, columns: Sequence[str] = ()) -> "Dataset":
+        """Join measured columns of a table to photos, as `plantml dataset join` does.
+
+        Raises:
+            InputError: the table lacks a column, a column is a target, or photos cannot be matched.
+        """
+        from plantml.data import covariates
+
+        return Dataset(covariates.join(self.url, str(table), columns).version)
+
     def check(
         self,
         *,

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import IOBase
-from itertools import groupby
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
@@ -21,6 +21,7 @@ from plantml.errors import PlantmlError, UsageError
 from plantml.model import form_choice
 from plantml.model.bundle import Bundle
 from plantml.model.contract import Contract
+from plantml.model.covariates import CovariateRow, check_names
 from plantml.model.pipeline import BATCH, Pipeline, Prediction
 from plantml.model.runtimes import FILES, Runtime
 from plantml.model.tiled_pipeline import build_pipeline
@@ -62,7 +63,9 @@ class Model:
         """SHA-256 that names the model, in this form."""
         return self.pipeline.bundle.digest
 
-    def predict(self, images: ImageInput | Iterable[ImageInput]) -> Predictions:
+    def predict(
+        self, images: ImageInput | Iterable[ImageInput], covariates: Sequence[CovariateRow | None] | None = None
+    ) -> Predictions:
         """Classify images, one prediction per image, in order.
 
         The same bytes give the same record as `plantml detect`. An image that cannot be read gives a prediction with
@@ -71,28 +74,50 @@ class Model:
         Args:
             images: one image or many: URLs, paths, bytes of image files, Pillow images, RGB pixels as uint8 [H, W, 3].
                 A uint8 array [N, H, W, 3] is N images.
+            covariates: of a model that takes some: for each image its values by name, such as
+                `{"temperature": 21.5, "variety": "Roma"}`, or `None`. What is left out is missing.
 
         Raises:
-            UsageError: something is none of these.
+            UsageError: something is none of these; there are not as many covariates as images, or the model has no
+                such covariate.
         """
         inputs: list[ImageInput] = list(_each(images))
-        return Predictions(tuple(self.stream(inputs)), self.contract, inputs)
+        return Predictions(tuple(self.stream(inputs, self._checked(covariates, len(inputs)))), self.contract, inputs)
 
-    def stream(self, images: ImageInput | Iterable[ImageInput]) -> Iterator[Prediction]:
+    def stream(
+        self, images: ImageInput | Iterable[ImageInput], covariates: Iterable[CovariateRow | None] | None = None
+    ) -> Iterator[Prediction]:
         """Like `predict`, but lazily, for any number of images."""
-        for kind, inputs in groupby(map(_checked, _each(images)), _kind):
+        pairs = zip(map(_checked, _each(images)), repeat(None) if covariates is None else covariates, strict=False)
+        for kind, inputs in groupby(pairs, lambda pair: _kind(pair[0])):
             if kind is str:
-                yield from self.pipeline.run(map(str, inputs))
+                for chunk in self.pipeline.run_chunks((str(url), row) for url, row in inputs):
+                    yield from chunk
             else:
                 works = (partial(self._predict_chunk, chunk) for chunk in batched(inputs, self.pipeline.chunk))
                 for predictions in in_threads(lambda work: work(), works, self.pipeline.threads):
                     yield from predictions
 
-    def _predict_chunk(self, images: Sequence[Any]) -> list[Prediction]:
-        """Predictions for images of one kind, bytes or pictures."""
+    def _predict_chunk(self, pairs: Sequence[tuple[Any, CovariateRow | None]]) -> list[Prediction]:
+        """Predictions for images of one kind, bytes or pictures, and their covariates."""
+        images, rows = [image for image, _ in pairs], [row for _, row in pairs]
         if isinstance(images[0], bytes):
-            return self.pipeline.predict_bytes([("", data) for data in images])
-        return self.pipeline.predict_pictures(images)
+            return self.pipeline.predict_bytes([("", data) for data in images], rows)
+        return self.pipeline.predict_pictures(images, rows)
+
+    def _checked(
+        self, covariates: Sequence[CovariateRow | None] | None, images: int
+    ) -> Sequence[CovariateRow | None] | None:
+        if covariates is None:
+            return None
+        if len(covariates) != images:
+            raise UsageError(
+                f"There are covariates of {len(covariates)} images, and {images} images",
+                "each image has one dictionary, or None",
+                "Pass as many.",
+            )
+        check_names(self.contract.covariates or (), covariates)
+        return covariates
 
 
 def load(

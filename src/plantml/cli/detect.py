@@ -80,8 +80,11 @@ def detect(
     if to_stdout:
         console.close()
         console.say(f"{count(result.images, 'record')}, {count(result.failed, 'failure')}")
+        for warning in result.warnings:
+            console.warn(warning)
     else:
-        content = as_json(result, "allowed") | {"seconds": round(result.seconds, 2)}
+        unused = () if result.covariates else ("covariates",)
+        content = as_json(result, "allowed", *unused) | {"seconds": round(result.seconds, 2)}
         console.result(content, lambda page: _show(page, result))
     if error is not None:
         raise error
@@ -161,6 +164,8 @@ def _show(page: Page, result: "DetectionResult") -> None:
         for target, labels in result.labels.items():
             page.table((target, "images"), list(labels.items())[:_CLASSES])
     page.line("Decisions: " + (", ".join(f"{name} {number}" for name, number in result.decisions.items()) or "none"))
+    for name, coverage in result.covariates.items():
+        page.line(f"Covariate {name}: known for {count(coverage['known'], 'photo')}")
     for reason, number in result.failures.items():
         page.line(f"Failed: {count(number, 'image')} ({reason})")
     for reason, number in result.skipped.items():

@@ -146,6 +146,17 @@ def _show_slices(page: Page, result: "ValidationResult") -> None:
         page.line(
             f"{result.leaks.leaked} of {result.leaks.photos} photos are near-duplicates of training photos{without}"
         )
+    if result.contributions:
+        page.table(
+            ("without", "metric", "with", "without", "drop", "95 % interval"),
+            [
+                [each.covariate, f"{each.target}.{each.score}", each.before, each.after, each.drop,
+                 _interval(each.interval)]
+                for each in result.contributions.drops
+            ],
+        )  # fmt: skip
+        for warning in result.contributions.warnings:
+            page.line(f"Warning: {warning}", style="yellow")
     if result.robustness:
         rows = [[name, *scores] for name, scores in result.robustness.scores.items()]
         page.table((f"{result.robustness.score} under", "none", "mild", "strong"), rows)

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -139,18 +139,24 @@ def _unknown_class(version: Version, item: Item, target: Target, label: object) 
     )
 
 
-def _places(version: Version, items: Sequence[Item]) -> list[int]:
-    """Row of each item: by its name, or by its file name if that is unambiguous."""
+def row_finder(version: Version) -> Callable[[str], Sequence[int]]:
+    """Finds rows by what a list calls a photo: its name, with its source or without, or its file name alone."""
     by_name: dict[str, list[int]] = defaultdict(list)
     by_file: dict[str, list[int]] = defaultdict(list)
     for row, (source, name) in enumerate(version.rows.select(manifest.KEY).iter_rows()):
         by_name[name].append(row)
         by_name[storage.join(source, name)].append(row)
         by_file[storage.basename(name)].append(row)
+    return lambda name: by_name.get(name) or ([] if "/" in name else by_file.get(name, []))
+
+
+def _places(version: Version, items: Sequence[Item]) -> list[int]:
+    """Row of each item: by its name, or by its file name if that is unambiguous."""
+    find = row_finder(version)
     places: list[int] = []
     taken: set[int] = set()
     for item in items:
-        matches = by_name.get(item.name) or ([] if "/" in item.name else by_file.get(item.name, []))
+        matches = find(item.name)
         if len(matches) != 1:
             raise InputError(
                 f"{item.name} matches {'no photo' if not matches else f'{len(matches)} photos'} of {version.ref}",

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plantml import storage
 from plantml.errors import InputError
@@ -71,19 +71,24 @@ def read_table(url: str) -> "pl.DataFrame":
         raise InputError(f"{url} cannot be read as a table", why, "Save it again, as UTF-8.") from error
 
 
-def image_urls(table: str, column: str | None = None) -> Iterator[str]:
-    """The values of a table's column of photos, in order, without empty ones.
+def photo_rows(
+    table: str, column: str | None = None, others: Sequence[str] = ()
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The values of a table's column of photos, in order, without empty ones, and of further columns by name.
 
     Args:
         table: URL of the table.
         column: its name; by default the first of `IMAGE_COLUMNS`.
+        others: names of further columns; those that the table lacks are left out.
 
     Raises:
         InputError: it is not a table, or has no such column.
     """
     data, suffix = _read(table), storage.suffix(table)
     rows = _parquet if suffix == ".parquet" else _csv if suffix in _SEPARATORS else _records
-    yield from filter(None, rows(table, data, column))
+    for name, row in rows(table, data, column, others):
+        if row[name]:
+            yield str(row[name]), {other: row[other] for other in others if other in row}
 
 
 def as_utf8(data: bytes, url: str) -> bytes:
@@ -127,39 +132,43 @@ def _open_quote(data: bytes, suffix: str) -> str:
     return ""
 
 
-def _csv(table: str, data: bytes, column: str | None) -> Iterator[str]:
+def _csv(table: str, data: bytes, column: str | None, _: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     text = io.TextIOWrapper(io.BytesIO(data), "utf-8", "surrogateescape", newline="")
     rows = csv.DictReader(text, delimiter=_separator(data, storage.suffix(table)))
     name = image_column(table, list(rows.fieldnames or ()), column, "--column")
     try:
-        for row in rows:
-            yield row[name] or ""
+        yield from ((name, row) for row in rows)
     except csv.Error as error:
         raise InputError(f"{table} is not valid CSV", str(error), "Save it again, as UTF-8.") from error
 
 
-def _records(table: str, data: bytes, column: str | None) -> Iterator[str]:
+def _records(table: str, data: bytes, column: str | None, _: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, text in enumerate(data.split(b"\n"), start=1):
         if not text.strip():
             continue
         try:
             row = json.loads(text.decode("utf-8", "surrogateescape"))
-            yield str(row[image_column(table, list(row), column, "--column")] or "")
+            name = image_column(table, list(row), column, "--column")
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(
                 f"Line {number} of {table} is not a JSON object",
                 str(error),
                 "Correct the line: one object with a photo per line.",
             ) from error
+        yield name, row
 
 
-def _parquet(table: str, data: bytes, column: str | None) -> Iterator[str]:
+def _parquet(
+    table: str, data: bytes, column: str | None, others: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     import polars as pl
 
     try:
-        name = image_column(table, list(pl.read_parquet_schema(io.BytesIO(data))), column, "--column")
-        rows = pl.read_parquet(io.BytesIO(data), columns=[name])
+        columns = list(pl.read_parquet_schema(io.BytesIO(data)))
+        name = image_column(table, columns, column, "--column")
+        wanted = dict.fromkeys([name, *(other for other in others if other in columns)])
+        rows = pl.read_parquet(io.BytesIO(data), columns=list(wanted))
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{table} cannot be read", str(error).splitlines()[0], "Save it again as Parquet.") from error
     for part in rows.iter_slices(_ROWS):
-        yield from (str(value or "") for value in part[name].to_list())
+        yield from ((name, row) for row in part.iter_rows(named=True))

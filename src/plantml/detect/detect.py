@@ -21,6 +21,7 @@ from plantml.detect.writers import OutputRow, to_line
 from plantml.errors import InputError
 from plantml.model import tiled_pipeline
 from plantml.model.bundle import Bundle
+from plantml.model.covariates import CovariateCounter, CovariateRow
 from plantml.model.pipeline import BATCH, Pipeline, Prediction
 from plantml.model.records import allowed_failures, failed
 from plantml.model.runtimes import Runtime
@@ -70,18 +71,21 @@ def detect(
     check(config, pipeline.bundle)
     detection = Detection(pipeline, config, extras or Extras())
     started = time.monotonic()
+    covariates = CovariateCounter(pipeline.bundle.contract.covariates or ())
     if config.out == STDOUT:
         tally = Tally()
         written = detection.print(sources.photos, stdout, stop, progress, tally)
         seconds = time.monotonic() - started
-        return summarize(config, Published(tally, written), sources, seconds=seconds)
+        covariates.add_all(source.covariate_row for source in sources.photos)
+        return summarize(config, Published(tally, written), sources, covariates, seconds=seconds)
     part = Part(sources.photos, Shard.parse(config.shard)) if config.shard else None
     photos = part.photos if part else sources.photos
     journal = detection.open_journal(fresh=fresh)
     resumed = (fill or Detection.fill)(detection, journal, photos, stop, progress)
     seconds = time.monotonic() - started
     published = Published(count(journal, photos)) if stop else detection.publish(journal, photos, part)
-    return summarize(config, published, sources, seconds=seconds, resumed=resumed, warnings=journal.damaged)
+    covariates.add_all(source.covariate_row for source in photos)
+    return summarize(config, published, sources, covariates, seconds=seconds, resumed=resumed, warnings=journal.damaged)
 
 
 @dataclass(frozen=True)
@@ -182,12 +186,12 @@ class Detection:
     def _predict_readable(self, sources: Iterable[Source]) -> Iterator[tuple[Source, Prediction]]:
         under_way: list[Source] = []
 
-        def urls() -> Iterator[str]:
+        def photos() -> Iterator[tuple[str, CovariateRow | None]]:
             for source in sources:
                 under_way.append(source)
-                yield source.url
+                yield source.url, source.covariate_row
 
-        for predictions in self.pipeline.run_chunks(urls()):
+        for predictions in self.pipeline.run_chunks(photos()):
             yield from zip(under_way, predictions, strict=False)
             del under_way[: len(predictions)]
 
@@ -208,6 +212,7 @@ def summarize(
     config: DetectConfig,
     published: Published,
     sources: Sources,
+    covariates: CovariateCounter,
     *,
     seconds: float,
     resumed: int = 0,
@@ -229,5 +234,6 @@ def summarize(
         written=published.written,
         annotated=published.annotated,
         sorted=dict(published.sorted),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *covariates.warnings()),
+        covariates=covariates.as_json(),
     )

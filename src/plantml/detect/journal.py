@@ -200,7 +200,7 @@ class Journal:
 
 def encode(source: Source, line: str, embedding: str = "") -> bytes:
     """One finished image as a row of a segment; see `Journal.add`."""
-    row = [json.dumps([source.url, source.stamp]), line, *([embedding] if embedding else [])]
+    row = [json.dumps(source.fields), line, *([embedding] if embedding else [])]
     return "\t".join(row).encode("utf-8", "surrogateescape")
 
 

@@ -1,14 +1,18 @@
 """Compact storage for many images: the list of photos, and the journal position of each."""
 
 import hashlib
+import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
 from plantml.storage.addresses import NOT_ALLOWED
+
+if TYPE_CHECKING:
+    from plantml.model.covariates import CovariateRow
 
 _BLOCK = 512
 _PENDING = 2048
@@ -18,11 +22,13 @@ _PENDING = 2048
 class Source:
     """One image; `stamp` changes with its content, and is empty if it would cost a request.
 
-    For an image that must not be read, the stamp is the reason: `not-allowed: …`.
+    For an image that must not be read, the stamp is the reason: `not-allowed: …`. `covariates` are the values of its
+    table that the model takes, as one JSON object; empty if there are none.
     """
 
     url: str
     stamp: str
+    covariates: str = ""
 
     @property
     def refusal(self) -> str:
@@ -31,8 +37,19 @@ class Source:
 
     @property
     def key(self) -> bytes:
-        """16 bytes that identify this image and its content."""
-        return _hash(f"{self.url}\0{self.stamp}")
+        """16 bytes that identify this image, its content and its covariates."""
+        return _hash("\0".join(self.fields))
+
+    @property
+    def fields(self) -> list[str]:
+        """What identifies it, as text."""
+        return [self.url, self.stamp, *([self.covariates] if self.covariates else [])]
+
+    @property
+    def covariate_row(self) -> "CovariateRow | None":
+        """Its covariates."""
+        row: CovariateRow | None = json.loads(self.covariates) if self.covariates else None
+        return row
 
 
 class Positions:
@@ -90,7 +107,7 @@ class PhotoList(Sequence[Source]):
         self._count += 1
         self._last.append(source)
         if len(self._last) == _BLOCK:
-            text = "\0".join(field for each in self._last for field in (each.url, each.stamp))
+            text = "\0".join(field for each in self._last for field in (each.url, each.stamp, each.covariates))
             self._packed.append(zlib.compress(text.encode("utf-8", "surrogateescape"), 1))
             self._last = []
         return True
@@ -122,7 +139,7 @@ class PhotoList(Sequence[Source]):
 
     def _unpacked(self, number: int) -> list[Source]:
         parts = zlib.decompress(self._packed[number]).decode("utf-8", "surrogateescape").split("\0")
-        return [Source(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+        return [Source(*fields) for fields in zip(parts[::3], parts[1::3], parts[2::3], strict=True)]
 
 
 def _hash(text: str) -> bytes:

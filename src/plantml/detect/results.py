@@ -37,6 +37,7 @@ class DetectionResult:
         annotated: photos drawn.
         sorted: photos added to each label's folder.
         warnings: a sentence each.
+        covariates: by name, photos that have each covariate of the model, see `covariates.Coverage`.
     """
 
     out: str
@@ -53,6 +54,7 @@ class DetectionResult:
     annotated: int = 0
     sorted: Mapping[str, int] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    covariates: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:

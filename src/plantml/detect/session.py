@@ -161,5 +161,6 @@ class Session:
         trust = Trust.of(config.allow_root, offline=self._machine.offline)
         # A night without new photos is no mistake.
         may_be_empty = config.watch or config.changed_only or since is not None
-        selection = Selection(config.split, config.column, since, trust)
+        covariates = tuple(each.name for each in self._pipeline.bundle.contract.covariates or ())
+        selection = Selection(config.split, config.column, since, trust, covariates)
         return collect(list(self._names), self._stdin, selection, may_be_empty=may_be_empty)

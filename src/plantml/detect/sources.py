@@ -1,21 +1,27 @@
 """Sources of a detection: files, folders, globs, lists, tables, datasets and archives, in any mix."""
 
 import contextlib
+import json
 import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import BinaryIO
+from itertools import repeat
+from typing import TYPE_CHECKING, BinaryIO
 
 from plantml import imaging, storage
 from plantml.data import tables
 from plantml.detect.photo_list import PhotoList, Source
 from plantml.errors import InputError, NotFoundError, StorageError, UsageError
+from plantml.model.covariates import CovariateRow, is_missing
 from plantml.settings import seconds
 from plantml.storage.addresses import ANYWHERE, NOT_ALLOWED, Trust, around
+
+if TYPE_CHECKING:
+    import polars as pl
 
 LISTS = frozenset({".txt", ".lst"})
 """Extensions of files with one path or URL per line."""
@@ -44,12 +50,14 @@ class Selection:
         column: column of tables.
         since: only files modified at or after this time, in seconds since 1970.
         trust: locations that lists may name beyond their own folder, and to which links may lead.
+        covariates: columns of tables and datasets to keep beside each photo.
     """
 
     split: str | None = None
     column: str | None = None
     since: float | None = None
     trust: Trust = field(default_factory=Trust)
+    covariates: tuple[str, ...] = ()
 
 
 EVERYTHING = Selection()
@@ -144,10 +152,11 @@ class _Finder:
             yield from self._images(storage.glob(name, links))
             self._note_links(links)
         elif storage.suffix(name) in LISTS:
-            yield from self._listed(name, _lines(storage.read(name)))
+            yield from self._listed(name, ((url, "") for url in _lines(storage.read(name))))
         elif tables.is_table(name):
             self._tables += 1
-            yield from self._listed(name, tables.image_urls(name, self._selection.column))
+            rows = tables.photo_rows(name, self._selection.column, self._selection.covariates)
+            yield from self._listed(name, ((url, covariates_text(values)) for url, values in rows))
         else:
             yield from self._inside(name)
 
@@ -194,23 +203,36 @@ class _Finder:
         if excluded := len(version.rows) - len(version.usable()):
             self._skipped["excluded in the dataset"] += excluded
         trust, own = self._selection.trust, (version.url, ANYWHERE)
-        for path, image_id in rows.select("path", "image_id").iter_rows():
+        measured = self._covariates(rows)
+        for (path, image_id), values in zip(rows.select("path", "image_id").iter_rows(), measured, strict=True):
             url = version.image_url(path)
             why = trust.refusal(url, own) if trust.offline else ""  # the import by reference named its host
-            yield Source(url, f"{NOT_ALLOWED}: {why}" if why else image_id)
+            yield Source(url, f"{NOT_ALLOWED}: {why}" if why else image_id, values)
+
+    def _covariates(self, rows: "pl.DataFrame") -> Iterable[str]:
+        """The covariates of each row of a dataset."""
+        from plantml.data import covariates
+
+        if not self._selection.covariates:
+            return repeat("", rows.height)
+        return map(covariates_text, covariates.rows_of(rows, self._selection.covariates))
 
     def _note_links(self, links: storage.Links) -> None:
         self._skipped.update(links.skipped)
         self.notes += [links.note] if links.note else []
 
-    def _listed(self, name: str, urls: Iterable[str]) -> Iterator[Source]:
-        """Images of a list. Relative paths start at the working folder or the list; in a remote list, at the list."""
+    def _listed(self, name: str, photos: Iterable[tuple[str, str]]) -> Iterator[Source]:
+        """Images of a list, of URLs and covariates.
+
+        Relative paths start at the working folder or the list; in a remote list, at the list.
+        """
         folder, own = storage.split(name)[0], (around(storage.absolute(name)),)
         here = (storage.absolute("."),) if storage.is_local(name) and storage.absolute(".") != "/" else ()
-        for url in urls:
+        for url, covariates in photos:
             is_relative = storage.is_local(url) and not url.startswith(("/", "~", "file://"))
             place = _resolve(url, folder) if is_relative else url
-            yield self._checked(place, own + here if is_relative and place == url else own)
+            source = self._checked(place, own + here if is_relative and place == url else own)
+            yield replace(source, covariates=covariates) if covariates else source
 
     def _checked(self, url: str, own: Sequence[str]) -> Source:
         if why := self._selection.trust.refusal(url, own):
@@ -227,6 +249,12 @@ class _Finder:
             return Source(url, "missing")
         except (StorageError, InputError):
             return Source(url, "")  # reading it will put the reason in its record
+
+
+def covariates_text(values: CovariateRow) -> str:
+    """The covariates of a photo as one JSON object, without those that are missing; empty if all are."""
+    known = {name: value for name, value in sorted(values.items()) if not is_missing(value)}
+    return json.dumps(known, default=str) if known else ""
 
 
 def _lines(text: bytes) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from plantml.imaging import Pixels
+from plantml.model.covariates import Columns
 from plantml.model.runtimes import Outputs, Runtime
 
 
@@ -22,9 +23,9 @@ class AveragedRuntime:
         self._runtime = runtime
         self.name = runtime.name
 
-    def run(self, batch: Pixels) -> Outputs:
+    def run(self, batch: Pixels, columns: Columns | None = None) -> Outputs:
         """See `Runtime.run`."""
-        outputs = [self._runtime.run(view) for view in augmented(batch)]
+        outputs = [self._runtime.run(view, columns) for view in augmented(batch)]
         return {name: np.mean([each[name] for each in outputs], axis=0, dtype=np.float32) for name in outputs[0]}
 
 

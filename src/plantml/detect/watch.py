@@ -14,6 +14,7 @@ from plantml.detect.photo_list import PhotoList, Positions
 from plantml.detect.results import DetectionResult, Extras, Tally
 from plantml.detect.sources import Sources
 from plantml.errors import NotFoundError, StorageError
+from plantml.model.covariates import CovariateCounter
 from plantml.model.pipeline import Pipeline
 
 MISSING = "missing"
@@ -60,6 +61,7 @@ def watch(
     detection = Detection(pipeline, config, extras or Extras())
     journal = None if config.out == STDOUT else detection.open_journal(fresh=fresh)
     resumed, new, started = (sum(1 for _ in journal) if journal else 0), 0, time.monotonic()
+    covariates = CovariateCounter(pipeline.bundle.contract.covariates or ())
     arrivals, sources, next_write, is_unwritten = _Arrivals(journal), Sources(PhotoList()), 0.0, True
     tally, written = Tally(), 0
     while not stop:
@@ -73,6 +75,7 @@ def watch(
         for batch in [*_split(ready)] or [ready]:
             if (model := new_model()) is not None:
                 detection = replace(detection, pipeline=model[0], extras=model[1])
+            covariates.add_all(source.covariate_row for source in batch)
             if batch and journal is None:
                 written += detection.print(batch, stdout, stop, silent, tally)
             elif batch and journal is not None:
@@ -93,6 +96,7 @@ def watch(
         config,
         published,
         sources,
+        covariates,
         seconds=time.monotonic() - started,
         resumed=resumed,
         warnings=journal.damaged if journal else (),

@@ -79,7 +79,7 @@ def plan(
     """Write the job of the photos that the journal lacks."""
 
     def rows() -> Iterator[jobs.Row]:
-        return ([source.url, source.stamp] for source in photos if source not in journal)
+        return (source.fields for source in photos if source not in journal)
 
     form = detection.pipeline.bundle.form
     # The form that `auto` chose here is that of all parts: another machine might choose another one.

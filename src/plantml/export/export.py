@@ -16,7 +16,7 @@ from plantml.export.forms import FORMS, FORMS_IN_BUNDLES, Files, Form, Made, Sou
 from plantml.export.latency import Speed
 from plantml.export.proof import Proof
 from plantml.model import bundle as bundles
-from plantml.model.runtimes import FILES, PROOF_KEY, OnnxRuntime, Runtime, TorchRuntime
+from plantml.model.runtimes import FILES, PROOF_KEY, OnnxRuntime, Outputs, Runtime, TorchRuntime
 from plantml.registry import references
 from plantml.settings import Machine
 
@@ -199,8 +199,11 @@ class Bench:
         self._sample = samples.held_out(
             version, bundle.contract, config.split, config.samples, cache=source.cache, progress=source.progress
         )
-        self._expected = proof.outputs(TorchRuntime(bundle, cache=source.cache), self._sample.batches())
+        self._expected = self._outputs(TorchRuntime(bundle, cache=source.cache))
         self._served = OnnxRuntime(source.read(bundles.ONNX))
+
+    def _outputs(self, runtime: Runtime) -> Outputs:
+        return proof.outputs(runtime, self._sample.batches(), self._sample.columns)
 
     def judge(self, name: str, form: Form) -> Candidate:
         """Make a form and compare it."""
@@ -213,7 +216,7 @@ class Bench:
             equality = proof.compare(
                 self.source.bundle.contract,
                 self._expected,
-                proof.outputs(running, self._sample.batches()),
+                self._outputs(running),
                 served=None if form.exact else opened.contract,
                 labels=self._sample.labels,
                 groups=self._sample.groups,

@@ -7,6 +7,7 @@ from typing import Any
 
 from plantml import storage
 from plantml.concurrency import Progress, silent
+from plantml.errors import InputError
 from plantml.export import int8, openvino, samples
 from plantml.export.config import ExportConfig
 from plantml.export.onnx import annotated, notes_of
@@ -93,6 +94,12 @@ def _onnx(source: Source) -> Made:
 
 def _int8(source: Source) -> Made:
     contract = source.bundle.contract
+    if contract.covariates:
+        raise InputError(
+            "A model with covariates has no int8 form yet",
+            f"it takes {', '.join(covariate.name for covariate in contract.covariates)} beside the photo",
+            "Export it as onnx, openvino or pt2.",
+        )
     version = samples.version_of(source.bundle, source.config.data)
     train = samples.of_split(version, contract, "train", int8.CALIBRATION, source.cache)
     val = samples.of_split(version, contract, "val", int8.VALIDATION, source.cache)

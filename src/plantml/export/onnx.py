@@ -1,6 +1,7 @@
 """The deployed network as ONNX: one file that needs onnxruntime and nothing of ours."""
 
 import contextlib
+import inspect
 import logging
 import os
 import warnings
@@ -12,6 +13,7 @@ from plantml.about import __version__
 from plantml.imaging import Fit
 from plantml.model import bundle as bundles
 from plantml.model.contract import Contract
+from plantml.model.covariates import KNOWN, VALUES
 from plantml.model.file_formats import NO_SEAL, SEAL_KEY, seal
 
 OPSET = 18
@@ -20,13 +22,26 @@ OPSET = 18
 def to_onnx(contract: Contract, weights: bytes, digest: str) -> bytes:
     """The network of a contract and its safetensors weights as ONNX bytes.
 
-    Input `image`: uint8 [N, H, W, 3] at the contract's input size. Outputs: see `runtimes.output_names`. The contract
-    and the digest are in the metadata.
+    Input `image`: uint8 [N, H, W, 3] at the contract's input size; with covariates, `covariates.VALUES` and
+    `covariates.KNOWN`, too. Outputs: see `runtimes.output_names`. The contract and the digest are in the metadata.
     """
     from plantml.model import detector, network  # know torch, without which other formats can be read
 
     deployed = detector.rebuild(contract, network.read_weights(weights))
-    return trace(deployed, contract.input, deployed.output_names, notes_of(contract, digest))
+    examples = example_inputs(contract.input, len(contract.covariates or ()))
+    model = convert(deployed, examples, deployed.output_names)
+    annotate(model, notes_of(contract, digest))
+    return serialised(model)
+
+
+def example_inputs(fit: Fit, covariates: int = 0) -> dict[str, Any]:
+    """Tensors of two photos, and of their covariates where there are any, by the name of the input."""
+    import torch
+
+    examples = {"image": torch.zeros((2, fit.height, fit.width, 3), dtype=torch.uint8)}
+    if covariates:
+        examples |= {name: torch.zeros((2, covariates)) for name in (VALUES, KNOWN)}
+    return examples
 
 
 def notes_of(contract: Contract, digest: str) -> dict[str, str]:
@@ -43,10 +58,7 @@ def trace(module: Any, fit: Fit, outputs: list[str], notes: Mapping[str, str]) -
         outputs: names for what the module returns, in order.
         notes: metadata of the file.
     """
-    import torch
-
-    example = torch.zeros((2, fit.height, fit.width, 3), dtype=torch.uint8)
-    model = convert(module, {"image": example}, outputs)
+    model = convert(module, example_inputs(fit), outputs)
     annotate(model, notes)
     return serialised(model)
 
@@ -67,8 +79,9 @@ def convert(module: Any, examples: Mapping[str, Any], outputs: list[str]) -> Any
         if hasattr(part, "inplace"):
             part.inplace = False
     batch = {0: torch.export.Dim("batch", min=1, max=4096)}
-    # A module of several inputs takes them as `*args`, which are one argument.
-    dynamic = (batch,) if len(examples) == 1 else ((batch,) * len(examples),)
+    # A module that takes its inputs as `*args` has one argument.
+    takes_args = any(each.kind is each.VAR_POSITIONAL for each in inspect.signature(module.forward).parameters.values())
+    dynamic = ((batch,) * len(examples),) if takes_args else (batch,) * len(examples)
     with quiet():
         program = torch.onnx.export(
             module,

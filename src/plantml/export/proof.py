@@ -16,6 +16,7 @@ from plantml.metrics import Groups
 from plantml.metrics.detection import DetectionStatistic, of_one_class
 from plantml.metrics.statistics import of_target
 from plantml.model.contract import Contract
+from plantml.model.covariates import Columns
 from plantml.model.records import Reader
 from plantml.model.runtimes import Outputs, Runtime
 from plantml.settings import RESAMPLES
@@ -128,9 +129,19 @@ class Proof:
         )
 
 
-def outputs(runtime: Runtime, batches: Iterable[Pixels]) -> Outputs:
-    """All outputs for photos, uint8 RGB [n, H, W, 3] each; none without photos."""
-    parts = [runtime.run(batch) for batch in batches]
+def outputs(runtime: Runtime, batches: Iterable[Pixels], columns: Columns | None = None) -> Outputs:
+    """All outputs for photos, uint8 RGB [n, H, W, 3] each; none without photos.
+
+    Of covariates, [N, C], every second photo goes without, so that both ways are compared.
+    """
+    parts: list[Outputs] = []
+    if columns is not None:
+        columns = columns.copy()
+        columns[1::2] = np.nan
+    at = 0
+    for batch in batches:
+        parts.append(runtime.run(batch) if columns is None else runtime.run(batch, columns[at : at + len(batch)]))
+        at += len(batch)
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 

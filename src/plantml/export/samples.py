@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from plantml import imaging, storage
 from plantml.concurrency import Progress, silent
-from plantml.data import boxes, photos, versions
+from plantml.data import boxes, covariates, photos, versions
 from plantml.data.boxes import Box
 from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.imaging import Pixels
 from plantml.model.bundle import Bundle
 from plantml.model.contract import Contract
+from plantml.model.covariates import Columns, encode
 from plantml.targets import Target
 
 BATCH = 16
@@ -45,6 +46,7 @@ class Sample:
         labels: by target as `Target.encode` gives them; targets without any label are left out.
         groups: [N], photos of one group have the same number.
         boxes: of the photos; `None` for models of whole photos.
+        columns: covariates of the photos; `None` for models without any.
     """
 
     where: str
@@ -52,6 +54,7 @@ class Sample:
     labels: Mapping[str, NDArray[Any]]
     groups: NDArray[np.int64]
     boxes: AnnotatedBoxes | None = None
+    columns: Columns | None = None
 
     def batches(self, size: int = BATCH) -> Iterator[Pixels]:
         """The photos in batches."""
@@ -115,7 +118,11 @@ def held_out(
         return Sample(where, pixels, {}, numbers, _boxes(rows, contract))
     kinds = {target.name: target.kind for target in version.targets}
     labels = {each.name: rows[each.name].to_list() for each in contract.targets if kinds.get(each.name) == each.kind}
-    return Sample(where, pixels, _encoded(contract.targets, labels), numbers)
+    encoded = _encoded(contract.targets, labels)
+    if not contract.covariates:
+        return Sample(where, pixels, encoded, numbers)
+    measured = covariates.rows_of(rows, [each.name for each in contract.covariates])
+    return Sample(where, pixels, encoded, numbers, columns=encode(contract.covariates, measured))
 
 
 def of_split(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from plantml.metrics.statistics import Bools, Floats, Ints, of_target
 from plantml.targets import Target
 
-_LOWER_IS_BETTER = frozenset({"ece", "brier", "aurc", "mae", "mse", "count_mae"})
+_LOWER_IS_BETTER = frozenset({"ece", "brier", "aurc", "mae", "rmse", "mse", "count_mae"})
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ClassReport:
 
 @dataclass(frozen=True)
 class ValueReport:
-    """How well a number was predicted: R2, MAE and MSE in the target's unit."""
+    """How well a number was predicted: R2, MAE, RMSE and MSE in the target's unit."""
 
     target: str
     unit: str

@@ -202,7 +202,7 @@ class ValueStatistic(TargetStatistic):
         photos, linear, square, absolute, squared = sums.T
         spread = square - linear**2 / photos
         r2 = np.where(spread > 1e-9 * square, 1 - squared / spread, np.nan)
-        return {"r2": r2, "mae": absolute / photos, "mse": squared / photos}, {}
+        return {"r2": r2, "mae": absolute / photos, "rmse": np.sqrt(squared / photos), "mse": squared / photos}, {}
 
 
 class MeanStatistic:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plantml.errors import InputError
 from plantml.imaging import Fit
+from plantml.model.covariates import Covariate
 from plantml.targets import Target, Threshold, check_name
 
 FORMAT = 1
@@ -79,6 +80,9 @@ class Contract(BaseModel):
     format: int = FORMAT
     targets: tuple[Target, ...]
     input: Fit
+    covariates: tuple[Covariate, ...] | None = Field(
+        default=None, description="measured columns that may come with a photo, in the order of the network's inputs"
+    )
     architecture: Architecture
     temperatures: Mapping[str, float] = Field(description="calibration, by target; already inside the graph")
     biases: Mapping[str, tuple[float, ...]] | None = Field(
@@ -172,12 +176,24 @@ def _contradictions(contract: Contract) -> Iterator[str]:
         yield "temperatures: all must be above 0"
     if any(len(numbers) != sizes[name] for name, numbers in (contract.biases or {}).items()):
         yield "biases: there must be one per class"
+    yield from _covariate_contradictions(contract)
     classes = {target.name: target.classes for target in contract.targets if target.kind == "class"}
     combined = contract.combinations or Combinations(targets=(), seen=())
     places = [classes.get(name, ()) for name in combined.targets]
     for each in combined.seen:
         if len(each) != len(places) or not all(map(tuple.__contains__, places, each)):
             yield f"combinations: {', '.join(each)!r:.80} is not a combination of its classes"
+
+
+def _covariate_contradictions(contract: Contract) -> Iterator[str]:
+    covariates = contract.covariates
+    if covariates is None:
+        return
+    if not covariates or contract.detection is not None:
+        yield "covariates: there are none, or the model finds boxes"
+    if len({each.name for each in covariates} - {target.name for target in contract.targets}) < len(covariates):
+        yield "covariates: two have the same name, or one is a target"
+    yield from (f"covariates: {fault}" for each in covariates if (fault := each.fault()))
 
 
 _REASONS = {

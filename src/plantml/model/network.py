@@ -18,9 +18,13 @@ from plantml.errors import InputError
 from plantml.imaging import Fit
 from plantml.model.bundle import WEIGHTS
 from plantml.model.contract import Architecture, Combinations, Contract
+from plantml.model.covariates import Covariate
 from plantml.targets import Target, tied, valid_combinations
 
 _AGAIN = "Fetch the model again, or use the version of timm that it was trained with."
+
+HIDDEN = 32
+"""Width of the hidden layer of covariates."""
 
 NEIGHBOURS = 5
 """Number of nearest training embeddings in the unknown score."""
@@ -75,14 +79,57 @@ class PhotoNet(nn.Module):
         return {name: self.get_buffer(f"scale_{name}")[1] for name in values}
 
 
+class CovariateNet(nn.Module):
+    """What covariates add to the logits of the photo: a hidden layer over them, and a linear layer per target.
+
+    A number is clamped to its range in training and standardised; a class is one-hot; a missing one is all zeros. Where
+    all are missing, nothing is added.
+
+    Args:
+        covariates: in the order of the columns.
+        targets: what to predict.
+    """
+
+    def __init__(self, covariates: Sequence[Covariate], targets: Sequence[Target]) -> None:
+        super().__init__()
+        self.covariates = tuple(covariates)
+        width = sum(len(covariate.classes) if covariate.classes else 2 for covariate in covariates)
+        self.hidden = nn.Linear(width, HIDDEN)
+        self.heads = nn.ModuleDict({target.name: nn.Linear(HIDDEN, target.size, bias=False) for target in targets})
+        for head in self.heads.values():
+            nn.init.zeros_(head.get_parameter("weight"))
+
+    def encode(self, values: Tensor, known: Tensor) -> Tensor:
+        """Encoded covariates [N, width], of values and known [N, C], see `covariates.VALUES` and `covariates.KNOWN`."""
+        parts = []
+        for at, covariate in enumerate(self.covariates):
+            value, is_known = values[:, at : at + 1], known[:, at : at + 1]
+            if covariate.classes:
+                numbers = torch.arange(len(covariate.classes), device=values.device, dtype=values.dtype)
+                parts.append((value == numbers).to(values.dtype) * is_known)
+            else:
+                assert covariate.mean is not None
+                assert covariate.std is not None
+                standard = (value.clamp(covariate.low, covariate.high) - covariate.mean) / covariate.std
+                parts += [standard * is_known, is_known]
+        return torch.cat(parts, dim=1)
+
+    def forward(self, encoded: Tensor) -> dict[str, Tensor]:
+        """What is added to the output of each head, by target, of encoded covariates [N, width]."""
+        any_known = (encoded.abs().amax(dim=1, keepdim=True) > 0).to(encoded.dtype)
+        hidden = self.hidden(encoded).relu() * any_known
+        return {name: head(hidden) for name, head in self.heads.items()}
+
+
 class PlantNet(PhotoNet):
-    """A timm backbone and a linear head per target.
+    """A timm backbone, a linear head per target, and what covariates add to the heads.
 
     Args:
         architecture: see `contract.Architecture`.
         targets: what to predict, in order.
         backbone: the network itself, see `bare_backbone`.
         dropout: share of embedding features dropped before the heads while training.
+        covariates: measured columns that may come with a photo.
     """
 
     def __init__(
@@ -91,25 +138,49 @@ class PlantNet(PhotoNet):
         targets: Sequence[Target],
         backbone: nn.Module,
         dropout: float = 0.0,
+        covariates: Sequence[Covariate] = (),
     ) -> None:
         super().__init__(architecture, targets)
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict({target.name: nn.Linear(architecture.embedding, target.size) for target in targets})
+        self.covariates = CovariateNet(covariates, targets) if covariates else None
+
+    @property
+    def layers_after_embedding(self) -> nn.ModuleList:
+        """All that is not the backbone."""
+        return nn.ModuleList([self.heads, *([self.covariates] if self.covariates else [])])
 
     def embed(self, image: Tensor) -> Tensor:
         """Embeddings, float32 [N, D], of photos, uint8 RGB [N, H, W, 3]."""
         features: Tensor = self.backbone(self.normalised(image))
         return features
 
-    def classify(self, embedding: Tensor) -> dict[str, Tensor]:
-        """Logits [N, classes], or values [N, 1] in their unit, by target, of embeddings [N, D]."""
-        dropped = self.dropout(embedding)
-        return {target.name: self.in_units(target, self.heads[target.name](dropped)) for target in self.targets}
+    def encode(self, columns: Tensor) -> Tensor | None:
+        """Encoded covariates of columns, float32 [N, C] with NaN where missing; `None` of a network without any."""
+        if self.covariates is None:
+            return None
+        missing = columns.isnan()
+        encoded: Tensor = self.covariates.encode(columns.masked_fill(missing, 0), (~missing).to(columns.dtype))
+        return encoded
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Logits, float32 [N, classes] by target, of photos, uint8 RGB [N, H, W, 3]."""
-        return self.classify(self.embed(image))
+    def classify(self, embedding: Tensor, covariates: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits [N, classes], or values [N, 1] in their unit, by target.
+
+        Args:
+            embedding: of the photos, [N, D].
+            covariates: encoded; `None` for the photos alone.
+        """
+        dropped = self.dropout(embedding)
+        outputs = {target.name: self.heads[target.name](dropped) for target in self.targets}
+        if self.covariates is not None and covariates is not None:
+            added = self.covariates(covariates)
+            outputs = {name: output + added[name] for name, output in outputs.items()}
+        return {target.name: self.in_units(target, outputs[target.name]) for target in self.targets}
+
+    def forward(self, image: Tensor, covariates: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits, float32 [N, classes] by target, of photos, uint8 RGB [N, H, W, 3]; see `classify`."""
+        return self.classify(self.embed(image), covariates)
 
 
 def probabilities(target: Target, logits: Tensor) -> Tensor:
@@ -212,10 +283,15 @@ class Deployed(Calibrated):
         """Names of the outputs, in their order."""
         return [*(f"target.{target.name}" for target in self.net.targets), "embedding", "unknown"]
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Outputs for photos, uint8 RGB [N, H, W, 3]: one tensor per target, the embedding, `unknown` [N]."""
-        embedding = self.net.embed(image)
-        answers = self.answers(self.net.classify(embedding))
+    def forward(self, image: Tensor, values: Tensor | None = None, known: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Outputs for photos, uint8 RGB [N, H, W, 3]: one tensor per target, the embedding, `unknown` [N].
+
+        `values` and `known` are `covariates.VALUES` and `covariates.KNOWN`, of a network that takes them.
+        """
+        embedding, encoded = self.net.embed(image), None
+        if self.net.covariates is not None and values is not None and known is not None:
+            encoded = self.net.covariates.encode(values, known)
+        answers = self.answers(self.net.classify(embedding, encoded))
         return (*(answers[target.name] for target in self.net.targets), embedding, self.unknown(embedding))
 
     def unknown(self, embedding: Tensor) -> Tensor:
@@ -347,7 +423,7 @@ def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> Deployed:
 
     def build() -> Deployed:
         backbone = bare_backbone(contract.architecture.backbone, contract.input)
-        net = PlantNet(contract.architecture, contract.targets, backbone)
+        net = PlantNet(contract.architecture, contract.targets, backbone, covariates=contract.covariates or ())
         bank = torch.zeros(contract.architecture.bank, contract.architecture.embedding)
         return Deployed(net, contract.temperatures, bank, contract.combinations, contract.biases)
 

@@ -7,6 +7,7 @@ memory does not grow with the number of images.
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property, partial
@@ -22,6 +23,7 @@ from plantml.concurrency import batched, in_threads
 from plantml.errors import DamagedError, InputError, NotFoundError, PlantmlError, RefusedError
 from plantml.imaging import ImageError, Photo, Pixels, Tiling
 from plantml.model.bundle import Bundle
+from plantml.model.covariates import Columns, CovariateRow, encode
 from plantml.model.records import Decision, Reader, Record, failed, worst
 from plantml.model.runtimes import Outputs, Runtime, TwoStageRuntime
 
@@ -115,49 +117,85 @@ class Pipeline:
 
     def run(self, urls: Iterable[str]) -> Iterator[Prediction]:
         """One prediction for every URL, in order."""
-        for chunk in self.run_chunks(urls):
+        for chunk in self.run_chunks((url, None) for url in urls):
             yield from chunk
 
-    def run_chunks(self, urls: Iterable[str]) -> Iterator[list[Prediction]]:
-        """The same in chunks, which is how they are computed."""
-        return in_threads(lambda work: work(), self._works(urls), self.threads)
+    def run_chunks(self, photos: Iterable[tuple[str, CovariateRow | None]]) -> Iterator[list[Prediction]]:
+        """The same of URLs and covariates, in chunks, which is how they are computed."""
+        return in_threads(lambda work: work(), self._works(photos), self.threads)
 
-    def _works(self, urls: Iterable[str]) -> Iterator[Callable[[], list[Prediction]]]:
+    def _works(self, photos: Iterable[tuple[str, CovariateRow | None]]) -> Iterator[Callable[[], list[Prediction]]]:
         """Work for the threads: chunks of local URLs to read, or of fetched bytes."""
-        for near, same_kind in groupby(urls, _is_near):
+        for near, same_kind in groupby(photos, lambda photo: _is_near(photo[0])):
             if near:
-                yield from (partial(self.predict_urls, chunk) for chunk in batched(same_kind, self.chunk))
+                for chunk in batched(same_kind, self.chunk):
+                    yield partial(self.predict_urls, [url for url, _ in chunk], [row for _, row in chunk])
             else:
-                ahead = batched(storage.read_ahead(same_kind, storage.MAX_PHOTO), self.chunk)
-                yield from (partial(self.predict_bytes, chunk) for chunk in ahead)
+                rows: deque[CovariateRow | None] = deque()
+                urls = _apart(same_kind, rows)
+                for contents in batched(storage.read_ahead(urls, storage.MAX_PHOTO), self.chunk):
+                    yield partial(self.predict_bytes, contents, [rows.popleft() for _ in contents])
 
-    def predict_urls(self, urls: Sequence[str]) -> list[Prediction]:
-        """Predictions for one chunk of URLs, computed in the calling thread."""
-        return self.predict_bytes(list(storage.read_many(urls, storage.MAX_PHOTO)))
+    def predict_urls(
+        self, urls: Sequence[str], covariates: Sequence[CovariateRow | None] | None = None
+    ) -> list[Prediction]:
+        """Predictions for one chunk of URLs, computed in the calling thread; see `predict_bytes`."""
+        return self.predict_bytes(list(storage.read_many(urls, storage.MAX_PHOTO)), covariates)
 
-    def predict_bytes(self, sources: Sequence[tuple[str, bytes | PlantmlError]]) -> list[Prediction]:
-        """Predictions for images already read: (URL, bytes or the read error)."""
-        predictions = self._predict([(url, partial(self._read, data), _digest(data)) for url, data in sources])
+    def predict_bytes(
+        self,
+        sources: Sequence[tuple[str, bytes | PlantmlError]],
+        covariates: Sequence[CovariateRow | None] | None = None,
+    ) -> list[Prediction]:
+        """Predictions for images already read.
+
+        Args:
+            sources: URL, and bytes or the read error.
+            covariates: of the images; a model without covariates does not look at them.
+        """
+        columns = self._columns(covariates, len(sources))
+        predictions = self._predict([(url, partial(self._read, data), _digest(data)) for url, data in sources], columns)
         return [
-            self._refined(prediction, data) if isinstance(data, bytes) and prediction.failure is None else prediction
-            for prediction, (_, data) in zip(predictions, sources, strict=True)
+            self._refined(prediction, data, columns[at : at + 1])
+            if isinstance(data, bytes) and prediction.failure is None
+            else prediction
+            for at, (prediction, (_, data)) in enumerate(zip(predictions, sources, strict=True))
         ]
 
-    def predict_pictures(self, pictures: Sequence[Image.Image]) -> list[Prediction]:
+    def predict_measured(
+        self, photos: Sequence[tuple[str, bytes | PlantmlError, CovariateRow | None]]
+    ) -> list[Prediction]:
+        """As `predict_bytes`, of photos that each come with their covariates."""
+        return self.predict_bytes([(url, data) for url, data, _ in photos], [row for *_, row in photos])
+
+    def predict_pictures(
+        self, pictures: Sequence[Image.Image], covariates: Sequence[CovariateRow | None] | None = None
+    ) -> list[Prediction]:
         """Predictions for pictures that Pillow has opened or created. Their records have no URL and no `image_id`."""
-        fit = self.bundle.contract.input
-        predictions = self._predict([("", partial(imaging.read_picture, picture, fit), None) for picture in pictures])
+        fit, columns = self.bundle.contract.input, self._columns(covariates, len(pictures))
+        predictions = self._predict(
+            [("", partial(imaging.read_picture, picture, fit), None) for picture in pictures], columns
+        )
         return [
-            self._refined(prediction, picture) if prediction.failure is None else prediction
-            for prediction, picture in zip(predictions, pictures, strict=True)
+            self._refined(prediction, picture, columns[at : at + 1]) if prediction.failure is None else prediction
+            for at, (prediction, picture) in enumerate(zip(predictions, pictures, strict=True))
         ]
 
-    def _refined(self, prediction: Prediction, photo: Photo) -> Prediction:
+    def _columns(self, covariates: Sequence[CovariateRow | None] | None, images: int) -> Columns:
+        """The covariates of images as the model takes them, [N, C]; [N, 0] for a model without any."""
+        return encode(self.bundle.contract.covariates or (), covariates or [None] * images)
+
+    def compute(self, pixels: Pixels, columns: Columns) -> Outputs:
+        """The network's outputs for photos, uint8 [N, H, W, 3], and their covariates, [N, C]."""
+        return self.runtime.run(pixels, columns) if columns.shape[1] else self.runtime.run(pixels)
+
+    def _refined(self, prediction: Prediction, photo: Photo, columns: Columns) -> Prediction:  # noqa: ARG002 - of tiles
         """The prediction after a second look at the photo: with a model of two stages, at each of its boxes.
 
         Args:
             prediction: from the whole photo, not failed.
             photo: from which boxes are cut at its full resolution.
+            columns: its covariates, [1, C].
         """
         runtime, record = self.runtime, prediction.record
         if not isinstance(runtime, TwoStageRuntime) or not record.boxes:
@@ -179,7 +217,7 @@ class Pipeline:
         return replace(prediction, record=self._reader.with_boxes(record, boxes))
 
     def _predict(
-        self, sources: Sequence[tuple[str, Callable[[], tuple[imaging.Facts, Pixels]], str | None]]
+        self, sources: Sequence[tuple[str, Callable[[], tuple[imaging.Facts, Pixels]], str | None]], columns: Columns
     ) -> list[Prediction]:
         """Predictions for one chunk of (URL, function that reads facts and pixels, hash of the bytes)."""
         predictions: dict[int, Prediction] = {}
@@ -190,7 +228,9 @@ class Pipeline:
             except PlantmlError as error:
                 record = failed(url, self.bundle.digest, _reason(error), image_id, self.bundle.form_note)
                 predictions[number] = Prediction(record, None, None)
-        outputs = self.runtime.run(np.stack([pixels for *_, pixels in decoded])) if decoded else {}
+        outputs: Outputs = {}
+        if decoded:
+            outputs = self.compute(np.stack([pixels for *_, pixels in decoded]), columns[[at for at, *_ in decoded]])
         for row, (number, facts, _) in enumerate(decoded):
             url, _, image_id = sources[number]
             predictions[number] = self._prediction(url, image_id, facts, outputs, row)
@@ -213,6 +253,13 @@ class Pipeline:
         record = Record(url, image_id, *size, self.bundle.digest, targets, (), decision, unknown, None, form=form)
         probabilities = {target.name: outputs[f"target.{target.name}"][row] for target in self.bundle.contract.targets}
         return Prediction(record, probabilities, outputs["embedding"][row])
+
+
+def _apart(photos: Iterable[tuple[str, CovariateRow | None]], rows: deque[CovariateRow | None]) -> Iterator[str]:
+    """The URLs of photos; their covariates are added to `rows`."""
+    for url, row in photos:
+        rows.append(row)
+        yield url
 
 
 def _digest(data: bytes | PlantmlError) -> str | None:

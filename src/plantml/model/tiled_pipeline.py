@@ -12,6 +12,7 @@ from plantml.concurrency import batched
 from plantml.imaging import Corners, Photo, Tiling
 from plantml.model.box_merging import View, merge
 from plantml.model.bundle import Bundle
+from plantml.model.covariates import Columns
 from plantml.model.pipeline import BATCH, Pipeline, Prediction
 from plantml.model.records import failed
 from plantml.model.runtimes import Outputs, Runtime
@@ -70,20 +71,21 @@ class TiledPipeline(Pipeline):
         """One image, which is a batch of tiles or more: so a few large photos keep all threads busy."""
         return 1
 
-    def _refined(self, prediction: Prediction, photo: Photo) -> Prediction:
+    def _refined(self, prediction: Prediction, photo: Photo, columns: Columns) -> Prediction:
         """See `Pipeline._refined`."""
-        tiled = self._tiled(prediction, photo)
-        return super()._refined(tiled, photo) if tiled.failure is None else tiled
+        tiled = self._tiled(prediction, photo, columns)
+        return super()._refined(tiled, photo, columns) if tiled.failure is None else tiled
 
-    def _tiled(self, prediction: Prediction, photo: Photo) -> Prediction:
+    def _tiled(self, prediction: Prediction, photo: Photo, columns: Columns) -> Prediction:
         record = prediction.record
         assert record.width is not None
         assert record.height is not None
         places = self.tiling.places(record.width, record.height)
         try:
             if self.bundle.contract.detection is not None:
-                return self._with_boxes(prediction, photo, places, record.width, record.height)
-            grid = [tile for outputs, batch in self._outputs(photo, places) for tile in self._grid(outputs, batch)]
+                return self._with_boxes(prediction, photo, places, columns)
+            parts = self._outputs(photo, places, columns)
+            grid = [tile for outputs, batch in parts for tile in self._grid(outputs, batch)]
         except imaging.ImageError as error:  # decoding at reduced size did not reach the damaged part
             reason = f"{error.code}: {error.why}"
             lost = failed(record.image, record.model, reason, record.image_id, record.form)
@@ -98,21 +100,26 @@ class TiledPipeline(Pipeline):
         }
         return replace(prediction, more={**prediction.more, "tiles": summary})
 
-    def _outputs(self, photo: Photo, places: Sequence[Corners]) -> Iterator[tuple[Outputs, Sequence[Corners]]]:
+    def _outputs(
+        self, photo: Photo, places: Sequence[Corners], columns: Columns
+    ) -> Iterator[tuple[Outputs, Sequence[Corners]]]:
         """The model's outputs for tiles, batch by batch, so that memory does not grow with their number."""
         parts = imaging.cut(photo, places, self.bundle.contract.input)
         for batch in batched(zip(places, parts, strict=True), self.batch):
-            yield self.runtime.run(np.stack([pixels for _, pixels in batch])), [place for place, _ in batch]
+            pixels = np.stack([pixels for _, pixels in batch])
+            yield self.compute(pixels, columns.repeat(len(batch), axis=0)), [place for place, _ in batch]
 
     def _with_boxes(
-        self, prediction: Prediction, photo: Photo, places: Sequence[Corners], width: int, height: int
+        self, prediction: Prediction, photo: Photo, places: Sequence[Corners], columns: Columns
     ) -> Prediction:
-        detection = self.bundle.contract.detection
+        detection, width, height = self.bundle.contract.detection, prediction.record.width, prediction.record.height
+        assert width is not None
+        assert height is not None
         if len(places) == 1 or detection is None:
             return prediction
         views = [
             self._view(outputs, row, place)
-            for outputs, batch in self._outputs(photo, places)
+            for outputs, batch in self._outputs(photo, places, columns)
             for row, place in enumerate(batch)
         ]
         views.append(View((0, 0, width, height), (0, 0), prediction.record.boxes))

@@ -13,6 +13,7 @@ import numpy as np
 
 from plantml.imaging import Pixels
 from plantml.model.bundle import Bundle
+from plantml.model.covariates import Columns
 from plantml.model.runtimes import Outputs, Runtime, TwoStageRuntime
 from plantml.targets import Target
 
@@ -31,9 +32,9 @@ class AlignedRuntime:
         key = hashlib.sha256(json.dumps(classes, sort_keys=True).encode()).hexdigest()[:12]
         self.name = f"{runtime.name} among {key}"
 
-    def run(self, batch: Pixels) -> Outputs:
+    def run(self, batch: Pixels, columns: Columns | None = None) -> Outputs:
         """See `runtimes.Runtime.run`."""
-        outputs = dict(self._runtime.run(batch))
+        outputs = dict(self._runtime.run(batch, columns))
         for name, count in self._missing.items():
             scores = outputs[f"target.{name}"]  # of photos [N, classes], of boxes [N, K, classes]
             unknown = np.zeros((*scores.shape[:-1], count), scores.dtype)

@@ -13,7 +13,9 @@ from plantml.data import photos as dataset_photos
 from plantml.detect import advice as advice_texts
 from plantml.detect.advice import Advice
 from plantml.errors import InputError, NotFoundError, PlantmlError, RefusedError, StorageError, UsageError
+from plantml.model.covariates import CovariateRow, check_names
 from plantml.model.pipeline import Pipeline, Prediction
+from plantml.parsing import parse_json
 from plantml.serve import fetching
 from plantml.serve.caller import Caller
 from plantml.serve.config import ServeConfig
@@ -38,6 +40,13 @@ class PredictionOptions(BaseModel):
         None, max_length=256, description="NAME, NAME@ALIAS or NAME@NUMBER.", examples=["leaf@production"]
     )
     similar: int = Field(0, ge=0, le=100, description="Number of similar photos of the dataset to show.")
+    covariates: str | None = Field(
+        None,
+        max_length=32_768,
+        description="Measured values beside the photos, of a model that takes some: a JSON list with an object, or"
+        " null, for each photo, in their order.",
+        examples=['[{"temperature": 21.5, "variety": "Roma"}]'],
+    )
     advice: bool = Field(default=False, description="Add the operator's texts for the predicted labels.")
 
 
@@ -114,7 +123,8 @@ class Predictor:
             until: the deadline, seconds of the monotonic clock.
 
         Raises:
-            RequestError: 403, the caller may see no target of the model; 503, busy, or the deadline has passed.
+            RequestError: 403, the caller may see no target of the model; 422, covariates do not fit; 503, busy, or the
+                deadline has passed.
             UsageError: the server or the model cannot fulfil the options.
         """
         view = visible_view(model, caller)
@@ -122,8 +132,15 @@ class Predictor:
         embedded = None
         if options.similar:
             embedded = await run_in_threadpool(self._similar.of_model, model)
-        items = [((image, data), len(data) if isinstance(data, bytes) else 0) for image, data in photos]
-        predictions: list[Prediction] = await self._queue.compute(view.predict_bytes, items, until - time.monotonic())
+        rows = parse_covariates(options.covariates, len(photos))
+        check_names(model.pipeline.bundle.contract.covariates or (), rows)
+        items = [
+            ((image, data, row), len(data) if isinstance(data, bytes) else 0)
+            for (image, data), row in zip(photos, rows, strict=True)
+        ]
+        predictions: list[Prediction] = await self._queue.compute(
+            view.predict_measured, items, until - time.monotonic()
+        )
         similar = None
         if embedded is not None:
             try:
@@ -201,6 +218,26 @@ class Predictor:
             raise UsageError("There is no advice for this model", "it finds boxes", "Leave advice out.")
         advice_texts.check_free([target.name for target in contract.targets])
         return advice_texts.read(url, contract)
+
+
+def parse_covariates(text: str | None, photos: int) -> list[CovariateRow | None]:
+    """The covariates of so many photos; `None` where there are none.
+
+    Raises:
+        RequestError: 422, it is not a JSON list of an object or null per photo.
+    """
+    if text is None:
+        return [None] * photos
+    hint = 'Send a list such as [{"temperature": 21.5}, null].'
+    try:
+        rows = parse_json(text, "covariates")
+    except InputError as error:
+        raise RequestError(422, "covariates cannot be read", error.why or str(error), hint) from error
+    if not isinstance(rows, list) or not all(row is None or isinstance(row, dict) for row in rows):
+        raise RequestError(422, "covariates cannot be read", "it is not a list of objects", hint)
+    if len(rows) != photos:
+        raise RequestError(422, "covariates do not fit the photos", f"{len(rows)} of {photos} photos", hint)
+    return rows
 
 
 def visible_view(model: OpenModel, caller: Caller) -> Pipeline:

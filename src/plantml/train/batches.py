@@ -16,7 +16,8 @@ from plantml.train.augment import Augmentation, seed_for
 from plantml.train.plan import Plan
 
 Batch = dict[str, Tensor]
-"""`image` uint8 [N, H, W, 3]; by target name the encoded labels (see `Target.encode`)."""
+"""`image` uint8 [N, H, W, 3]; by target name the encoded labels (see `Target.encode`); covariates, if there are any,
+under `covariates.COVARIATES`."""
 
 Sample = tuple[int, int, int]
 """Epoch, row, and how many times this epoch has drawn the row before."""
@@ -52,7 +53,7 @@ class Photos:
     Attributes:
         pixels: uint8 [N, H, W, 3].
         keys: a number per photo, derived from its content.
-        labels: by target name, encoded, one row per photo.
+        labels: by target name, encoded, one row per photo; covariates under `covariates.COVARIATES`.
         rows: indices of the readable photos.
     """
 

@@ -93,6 +93,10 @@ class TrainConfig(FixedSettings):
         "auto", "Learn boxes from overlapping tiles of N pixels of larger photos; 0: from whole photos.", metavar="N"
     )
     targets: tuple[str, ...] = option((), "Targets to predict.", metavar="A,B", shown="all of the dataset")
+    covariates: tuple[str, ...] = option(
+        (), "Columns of measurements that predictions take beside the photo, as NAME or NAME:KIND; number or class.",
+        metavar="A,B", shown="none",
+    )  # fmt: skip
     mode: Mode | Auto = Field(
         "auto", description="Training mode: probe (frozen backbone), finetune (heads first) or full (all at once)."
     )

@@ -12,6 +12,7 @@ from plantml.model.network import PlantNet, probabilities
 from plantml.targets import Target
 from plantml.train import distributed
 from plantml.train.batches import Batch
+from plantml.train.covariates import COVARIATES
 from plantml.train.history import Evaluation
 from plantml.train.losses import total_loss
 from plantml.train.plan import Plan
@@ -30,7 +31,8 @@ def evaluate(net: PlantNet, batches: Iterable[Batch], plan: Plan, stop: Stop) ->
             # Several processes must stop together, which they do between steps.
             if stop and distributed.world_size() == 1:
                 return None
-            logits = net(batch["image"].to(device))
+            columns = batch.get(COVARIATES)
+            logits = net(batch["image"].to(device), None if columns is None else net.encode(columns.to(device)))
             outputs.append(
                 {f"logits.{name}": logits[name].float().cpu() for name in logits}
                 | {name: batch[name] for name in logits}

@@ -11,8 +11,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from plantml.model.network import PhotoNet, PlantNet
 from plantml.train import distributed
 from plantml.train.batches import Batch
+from plantml.train.covariates import COVARIATES, RATE, hidden_at_random, thinned_at_random
 from plantml.train.losses import counts, total_loss
-from plantml.train.mixup import mix
+from plantml.train.mixup import MixedBatch, mix
 from plantml.train.plan import Plan
 
 
@@ -79,7 +80,7 @@ class PhotoModule(pl.LightningModule):
         deepest = max(depth.values(), default=0)
         for name, parameter in self.net.named_parameters():
             if not name.startswith("backbone."):
-                rate = self.plan.lr
+                rate = self.plan.lr * (RATE if name.startswith("covariates.") else 1)
             else:
                 below = deepest - depth.get(name.removeprefix("backbone."), deepest)
                 rate = self.plan.backbone_lr * self.plan.layer_decay**below
@@ -111,9 +112,24 @@ class PlantModule(PhotoModule):
     def loss(self, batch: Batch) -> Tensor:
         """See `PhotoModule.loss`."""
         mixed = mix(batch, self.plan, self.step, distributed.rank())
-        logits = self.net(mixed.image)
-        parts = (share * self._loss(logits, labels) for labels, share in zip(mixed.labels, mixed.shares, strict=True))
+        embedding = self.net.embed(mixed.image)
+        # With covariates, half of the loss is that of the photos alone, which must do without them.
+        outputs = [self.net.classify(embedding)]
+        if COVARIATES in batch:
+            seed = self.plan.seed, self.step, distributed.rank()
+            outputs.append(self.net.classify(thinned_at_random(embedding, *seed), self._encoded(mixed, *seed)))
+        parts = (
+            share / len(outputs) * self._loss(logits, labels)
+            for logits in outputs
+            for labels, share in zip(mixed.labels, mixed.shares, strict=True)
+        )
         return sum(parts, torch.zeros(()))
+
+    def _encoded(self, mixed: MixedBatch, *seed: int) -> Tensor:
+        """Encoded covariates of a batch, some of them hidden, blended as the photos are."""
+        encoded = (self.net.encode(hidden_at_random(labels[COVARIATES], *seed)) for labels in mixed.labels)
+        blended = (share * each for share, each in zip(mixed.shares, encoded, strict=True) if each is not None)
+        return sum(blended, torch.zeros((), device=mixed.image.device))
 
     def _loss(self, logits: dict[str, Tensor], labels: Batch) -> Tensor:
         plan = self.plan

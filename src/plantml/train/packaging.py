@@ -21,6 +21,7 @@ from plantml.metrics import ClassReport, Report, calibration
 from plantml.model import bundle as bundles
 from plantml.model import temperature
 from plantml.model.contract import Combinations, Contract, Origin
+from plantml.model.covariates import Columns, network_inputs
 from plantml.model.detector import DeployedDetector
 from plantml.model.network import Deployed, PlantNet
 from plantml.model.runtimes import OnnxRuntime, Outputs
@@ -29,6 +30,7 @@ from plantml.targets import Target, tied, valid_combinations
 from plantml.train import calibration_report, prepare
 from plantml.train.batches import PixelSource
 from plantml.train.calibration_report import ConfidenceReport
+from plantml.train.covariates import COVARIATES
 from plantml.train.learner import PackagedModel
 from plantml.train.model_card import model_card, train_counts
 from plantml.train.plan import Plan
@@ -50,10 +52,12 @@ class _MemoryRuntime:
     def __init__(self, deployed: Deployed | DeployedDetector) -> None:
         self._deployed = deployed
 
-    def run(self, batch: Pixels) -> Outputs:
+    def run(self, batch: Pixels, columns: Columns | None = None) -> Outputs:
         """See `runtimes.Runtime.run`."""
+        width = 0 if columns is None else columns.shape[1]
+        arrays = (batch, *network_inputs(columns, len(batch), width).values())
         with torch.inference_mode():
-            outputs = self._deployed(torch.from_numpy(batch))
+            outputs = self._deployed(*map(torch.from_numpy, arrays))
         return {name: output.numpy() for name, output in zip(self._deployed.output_names, outputs, strict=True)}
 
 
@@ -79,7 +83,8 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
         )
     with torch.inference_mode():
         embeddings = _embed(net, photo_batches(val.pixels, val.rows))
-        logits = net.classify(embeddings)
+        columns = torch.from_numpy(labels[COVARIATES]) if COVARIATES in labels else None
+        logits = net.classify(embeddings, None if columns is None else net.encode(columns))
         reference = _embed(net, photo_batches(data.bank, np.arange(len(data.bank))))
     plain = Deployed(net, {}, reference, combinations).eval()
     fitted = temperature.fit(plain, logits, labels)
@@ -92,6 +97,7 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
     contract = Contract(
         targets=plan.targets,
         input=plan.input,
+        covariates=plan.covariates or None,
         architecture=prepare.architecture(plan, net.backbone).model_copy(update={"bank": len(data.bank)}),
         temperatures=fitted.temperatures,
         biases=fitted.biases,
@@ -110,7 +116,7 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
         seed=plan.seed,
         versions=plan.versions,
     )
-    exported = export(deployed, contract, lambda: photo_batches(val.pixels, val.rows))
+    exported = export(deployed, contract, lambda: photo_batches(val.pixels, val.rows), labels.get(COVARIATES))
     digest = exported.digest
     confidence = calibration_report.confidence_reports(plan.targets, before, answers, labels, thresholds)
     # In the order of `prepare.load`, without unreadable photos.
@@ -126,6 +132,7 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
         card,
         {
             "scores": metrics.headline(reports),
+            **_of_photos_alone(deployed, embeddings, labels),
             "targets": {report.target: metrics.as_json(report) for report in reports},
             "calibration": calibration_report.calibration_json(confidence),
             "selective": calibration_report.selective_json(confidence, plan.target_risk),
@@ -161,7 +168,10 @@ class Exported:
 
 
 def export(
-    deployed: Deployed | DeployedDetector, contract: Contract, batches: Callable[[], Iterable[Pixels]]
+    deployed: Deployed | DeployedDetector,
+    contract: Contract,
+    batches: Callable[[], Iterable[Pixels]],
+    columns: Columns | None = None,
 ) -> Exported:
     """Export a network, and verify it on photos.
 
@@ -169,6 +179,7 @@ def export(
         deployed: in evaluation mode, on the CPU.
         contract: of the model.
         batches: gives the photos, uint8 RGB [n, H, W, 3] each; called once for each of the two.
+        columns: covariates of the photos, of a network that takes some.
 
     Raises:
         GateError: the ONNX file does not reproduce the network's predictions.
@@ -177,7 +188,9 @@ def export(
     digest = bundles.digest(contract, {name: tensor.numpy().tobytes() for name, tensor in state.items()})
     weights = save(state)
     onnx = to_onnx(contract, weights, digest)
-    expected, actual = (proof.outputs(runtime, batches()) for runtime in (_MemoryRuntime(deployed), OnnxRuntime(onnx)))
+    expected, actual = (
+        proof.outputs(runtime, batches(), columns) for runtime in (_MemoryRuntime(deployed), OnnxRuntime(onnx))
+    )
     proven = proof.require(proof.compare(contract, expected, actual), bundles.ONNX)
     return Exported(contract, digest, weights, onnx, proven)
 
@@ -239,6 +252,15 @@ def training_combinations(targets: Sequence[Target], labels: Mapping[str, NDArra
 
 def _embed(net: PlantNet, batches: Iterable[Pixels]) -> Tensor:
     return torch.cat([net.embed(torch.from_numpy(batch)) for batch in batches])
+
+
+def _of_photos_alone(deployed: Deployed, embeddings: Tensor, labels: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """The scores of the photos without their covariates; nothing of a network that takes none."""
+    if deployed.net.covariates is None:
+        return {}
+    with torch.inference_mode():
+        answers = _arrays(deployed.answers(deployed.net.classify(embeddings)))
+    return {"photos_alone": metrics.headline(metrics.reports_of(deployed.net.targets, labels, answers))}
 
 
 def _arrays(answers: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:

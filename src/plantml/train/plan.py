@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from plantml.imaging import Fit
+from plantml.model.covariates import Covariate
 from plantml.targets import Target
 from plantml.train.config import Balance, FixedSettings, Mode, Precision, Preset, Task, TrainConfig
 
@@ -43,6 +44,7 @@ class Plan(FixedSettings):
         reasons: why `auto` values were chosen, by key.
         tile: pixels of the tiles that are trained on; 0 for whole photos.
         targets: to predict.
+        covariates: that come with the photos, with statistics of the training photos.
         parent: digest of the bundle of a warm start; empty for none.
         weights_sha256: of the pretrained weights that were named; empty for none.
         batch_size: photos per step, over all devices.
@@ -68,6 +70,7 @@ class Plan(FixedSettings):
     crops: bool = False
     mode: Mode
     targets: tuple[Target, ...]
+    covariates: tuple[Covariate, ...] = ()
     train_photos: int
     val_photos: int
     backbone: str

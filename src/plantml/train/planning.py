@@ -10,7 +10,7 @@ from plantml.data import boxes
 from plantml.errors import InputError
 from plantml.imaging import Fit, FitMode
 from plantml.model.bundle import Bundle
-from plantml.train import budget, class_balance, tiles
+from plantml.train import budget, class_balance, covariates, tiles
 from plantml.train.config import Mode, Precision, Preset, Task, TrainConfig
 from plantml.train.plan import FIXED, Plan, versions
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
@@ -111,6 +111,7 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         tile=tile,
         mode=mode,
         targets=targets,
+        covariates=covariates.resolve(config.covariates, inputs.dataset, targets, task),
         train_photos=photos,
         val_photos=val.height,
         backbone=resolve("backbone", *_backbone(inputs.parent)),

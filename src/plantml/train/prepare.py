@@ -14,7 +14,7 @@ from plantml.errors import InputError
 from plantml.imaging import Fit, Pixels
 from plantml.model.contract import Architecture
 from plantml.model.network import PhotoNet, PlantNet
-from plantml.train import pixel_cache, unlabelled, weights
+from plantml.train import covariates, pixel_cache, unlabelled, weights
 from plantml.train.batches import Photos
 from plantml.train.learner import Loading
 from plantml.train.pixel_cache import Photo
@@ -57,6 +57,7 @@ def load(version: Version, plan: Plan, loading: Loading) -> TrainingData:
         decoded = decode(version, rows, fit, stage, loading)
         left_out.extend(decoded.left_out)
         labels = {target.name: target.encode(rows[target.name].to_list()) for target in plan.targets}
+        labels |= covariates.columns_of(rows, plan.covariates)
         return Photos(decoded.pixels, decoded.keys, labels, decoded.rows)
 
     rows = version.usable("train").sort("image_id", "source", "name")
@@ -131,7 +132,7 @@ def untrained(plan: Plan, *, offline: bool) -> PlantNet:
     """The network with randomly initialised heads, which depend on the seed only."""
     torch.manual_seed(plan.seed)
     backbone = weights.backbone(plan.backbone, weights.of(plan), plan.input, drop_path=plan.drop_path, offline=offline)
-    net = PlantNet(architecture(plan, backbone), plan.targets, backbone, plan.dropout)
+    net = PlantNet(architecture(plan, backbone), plan.targets, backbone, plan.dropout, plan.covariates)
     return net.to(memory_format=torch.channels_last)
 
 

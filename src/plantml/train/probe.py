@@ -15,6 +15,7 @@ from plantml.model.network import PlantNet
 from plantml.storage.segments import Segments, pack, unpack
 from plantml.train.batches import PhotoDataset, Photos, augmentation
 from plantml.train.budget import WARM_UP_PHOTOS
+from plantml.train.covariates import COVARIATES, RATE, hidden_at_random, thinned_at_random
 from plantml.train.evaluation import evaluate_logits
 from plantml.train.history import History
 from plantml.train.losses import total_loss
@@ -69,19 +70,21 @@ def fit(
     net.eval()
     examples = _augmented(net, plan, train, train.rows, job)
     val_embeddings, truth = _plain(net, val, replace(job, progress=silent))
-    history, best = History(), net.heads.state_dict()
+    encoded = net.encode(truth[COVARIATES]) if COVARIATES in truth else None
+    layers = net.layers_after_embedding
+    history, best = History(), layers.state_dict()
     losses = _epochs(net, plan, examples, epochs=plan.epochs, rate=plan.lr, batch=plan.batch_size)
     for epoch, loss in enumerate(losses):
         with torch.no_grad():
-            evaluation = evaluate_logits(net, plan.targets, net.classify(val_embeddings), truth)
+            evaluation = evaluate_logits(net, plan.targets, net.classify(val_embeddings, encoded), truth)
         row = history.add(epoch, loss, evaluation)
         if history.best_epoch == epoch:
-            best = {name: value.clone() for name, value in net.heads.state_dict().items()}
+            best = {name: value.clone() for name, value in layers.state_dict().items()}
         if (epoch + 1) % 10 == 0:
             on_epoch(row)
         if epoch - history.best_epoch >= plan.patience:
             break
-    net.heads.load_state_dict(best)
+    layers.load_state_dict(best)
     return history
 
 
@@ -121,22 +124,36 @@ def _epochs(
 ) -> Iterator[float]:
     """Train the heads epoch by epoch over all views, and yield each epoch's mean loss."""
     embeddings, labels = examples
-    optimiser = torch.optim.AdamW(net.heads.parameters(), lr=rate, weight_decay=plan.weight_decay)
+    groups = [{"params": net.heads.parameters(), "lr": rate}]
+    if net.covariates is not None:
+        groups.append({"params": net.covariates.parameters(), "lr": RATE * rate})
+    optimiser = torch.optim.AdamW(groups, weight_decay=plan.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
     for epoch in range(epochs):
         order = np.random.default_rng([plan.seed, epoch]).permutation(len(embeddings))
         losses = []
         for start in range(0, len(order), batch):
             rows = torch.from_numpy(order[start : start + batch])
-            loss = total_loss(
-                net.classify(embeddings[rows]),
-                {name: values[rows] for name, values in labels.items()},
-                plan.targets,
-                smoothing=plan.label_smoothing,
-                scales=net.scales(),
-                weights=plan.class_weights,
-                shifts=plan.class_logits,
-            )
+            batch_labels = {name: values[rows] for name, values in labels.items()}
+            # As in `PlantModule.loss`.
+            outputs = [net.classify(embeddings[rows])]
+            if COVARIATES in labels:
+                columns = hidden_at_random(batch_labels[COVARIATES], plan.seed, epoch, start)
+                thinned = thinned_at_random(embeddings[rows], plan.seed, epoch, start)
+                outputs.append(net.classify(thinned, net.encode(columns)))
+            losses_of_outputs = [
+                total_loss(
+                    logits,
+                    batch_labels,
+                    plan.targets,
+                    smoothing=plan.label_smoothing,
+                    scales=net.scales(),
+                    weights=plan.class_weights,
+                    shifts=plan.class_logits,
+                )
+                for logits in outputs
+            ]
+            loss = torch.stack(losses_of_outputs).mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

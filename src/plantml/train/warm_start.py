@@ -1,6 +1,6 @@
 """Start from the weights of a bundle; heads are matched by class name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -8,6 +8,7 @@ from plantml.data import versions
 from plantml.errors import InputError
 from plantml.model import bundle as bundles
 from plantml.model.bundle import Bundle
+from plantml.model.covariates import Covariate
 from plantml.model.detector import CentreNet
 from plantml.model.network import PlantNet, read_weights
 from plantml.registry import references
@@ -42,13 +43,13 @@ def load_parent_weights(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
         InputError: the parent has another backbone.
     """
     contract, state = parent.contract, _state(parent, plan)
-    prefix = "net.backbone."
-    net.backbone.load_state_dict(
-        {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}, strict=True
-    )
+    net.backbone.load_state_dict(_below(state, "net.backbone."), strict=True)
+    same_covariates = _described(contract.covariates or ()) == _described(plan.covariates)
+    if net.covariates is not None and same_covariates and contract.targets == plan.targets:
+        net.covariates.load_state_dict(_below(state, "net.covariates."))
     renamed = renames(plan, contract.dataset.url, contract.dataset.version)
     parent_targets = {target.name: target for target in contract.targets}
-    new: list[str] = []
+    new: list[str] = ["covariates"] if net.covariates is not None and not same_covariates else []
     for target in plan.targets:
         before = parent_targets.get(target.name)
         if before is None or before.kind != target.kind:
@@ -102,6 +103,16 @@ def _state(parent: Bundle, plan: Plan) -> dict[str, Tensor]:
             "Leave out --backbone to use the parent's.",
         )
     return read_weights(parent.read(bundles.WEIGHTS))
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights of a part of a network, by their names in it."""
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _described(covariates: Sequence[Covariate]) -> list[tuple[str, tuple[str, ...] | None]]:
+    """What two models must have in common so that their layers fit; means and ranges may differ."""
+    return [(covariate.name, covariate.classes) for covariate in covariates]
 
 
 def renames(plan: Plan, url: str, since: int) -> Renamed:

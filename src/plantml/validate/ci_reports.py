@@ -57,6 +57,18 @@ def markdown(result: ValidationResult) -> bytes:
     ]
     if worst:
         lines += documents.table(("worst slices", "target", "score", "95 % interval", "photos"), worst)
+    if result.contributions:
+        drops = [
+            [
+                each.covariate,
+                f"{each.target}.{each.score}",
+                f"{each.after:.4f}",
+                f"{each.drop:.4f}",
+                _interval(each.interval),
+            ]
+            for each in result.contributions.drops
+        ]
+        lines += documents.table(("without", "score", "value", "drop", "95 % interval"), drops)
     if result.leaks and result.leaks.leaked:
         clean = ", ".join(f"{name} {value:.4f}" for name, value in list(result.leaks.clean.items())[:2]) or "none left"
         lines += [f"{result.leaks.leaked} photos have a near-duplicate in training. Scores without them: {clean}.", ""]

@@ -13,6 +13,7 @@ from PIL import Image
 from plantml import imaging
 from plantml.concurrency import batched
 from plantml.imaging import Pixels
+from plantml.model.covariates import Columns
 from plantml.model.runtimes import Runtime
 
 GRID = 12
@@ -22,7 +23,9 @@ _COVER = 2.0
 """Width of the cover, in steps of the grid: neighbours overlap."""
 
 
-def occlusion(runtime: Runtime, pixels: Pixels, target: str, output: int, *, batch: int = 32) -> NDArray[np.float32]:
+def occlusion(
+    runtime: Runtime, pixels: Pixels, target: str, output: int, *, columns: Columns | None = None, batch: int = 32
+) -> NDArray[np.float32]:
     """How much the probability of one output falls when a place is covered with grey: float32 [GRID, GRID].
 
     Args:
@@ -30,18 +33,24 @@ def occlusion(runtime: Runtime, pixels: Pixels, target: str, output: int, *, bat
         pixels: the photo at the model's input size, uint8 [H, W, 3].
         target: name.
         output: number of the class.
+        columns: covariates of the photo, [1, C], of a model that takes some.
         batch: copies a call of the model.
     """
     height, width = pixels.shape[:2]
     places = [(row, column) for row in range(GRID) for column in range(GRID)]
-    whole = float(runtime.run(pixels[None])[f"target.{target}"][0, output])
+
+    def scores_of(photos: Pixels) -> NDArray[np.float32]:
+        if columns is None:
+            return runtime.run(photos)[f"target.{target}"][:, output]
+        return runtime.run(photos, columns.repeat(len(photos), axis=0))[f"target.{target}"][:, output]
+
+    whole = float(scores_of(pixels[None])[0])
     falls = np.zeros((GRID, GRID), np.float32)
     for chunk in batched(places, batch):
         copies = np.repeat(pixels[None], len(chunk), axis=0)
         for copy, (row, column) in zip(copies, chunk, strict=True):
             copy[_span(row, height), _span(column, width)] = imaging.PAD
-        scores = runtime.run(copies)[f"target.{target}"][:, output]
-        for (row, column), score in zip(chunk, scores, strict=True):
+        for (row, column), score in zip(chunk, scores_of(copies), strict=True):
             falls[row, column] = whole - float(score)
     return falls
 

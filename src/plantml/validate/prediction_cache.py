@@ -134,12 +134,18 @@ def _identity(pipeline: Pipeline, device: str) -> str | None:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def photo_keys(rows: pl.DataFrame) -> Sequence[str | None]:
-    """What names each photo's bytes: their hash where the dataset holds them, and the file's stamp too elsewhere."""
-    return [
+def photo_keys(rows: pl.DataFrame, covariates: Sequence[str] | None = None) -> Sequence[str | None]:
+    """What names each photo's bytes: their hash where the dataset holds them, and the file's stamp too elsewhere.
+
+    With `covariates`, a text for each photo, it names these too.
+    """
+    keys = [
         image_id if path.startswith("images/") else _stamped(image_id, url)
         for image_id, path, url in rows.select("image_id", "path", "url").iter_rows()
     ]
+    if covariates is None:
+        return keys
+    return [key and f"{key} {text}" for key, text in zip(keys, covariates, strict=True)]
 
 
 def _stamped(image_id: str, url: str) -> str | None:

@@ -1,10 +1,11 @@
 """A model's predictions for photos: cached ones, and the others from the code that `detect` runs."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from plantml import imaging, settings, storage
 from plantml.concurrency import Progress, Stop, batched, in_threads, silent
 from plantml.data import photos
+from plantml.data.covariates import rows_of
 from plantml.errors import InputError, PlantmlError
 from plantml.imaging import Pixels
 from plantml.model.contract import Contract
+from plantml.model.covariates import Columns, CovariateRow, encode
 from plantml.model.pipeline import Pipeline, Prediction
 from plantml.model.records import Record
 from plantml.validate import box_outputs
@@ -79,7 +82,8 @@ def predict(pipeline: Pipeline, rows: pl.DataFrame, cache: PredictionCache, mach
         InputError: no photo could be read.
         StorageError: the storage has failed; the predictions so far are cached.
     """
-    contract, keys = pipeline.bundle.contract, photo_keys(rows)
+    contract, measured_rows = pipeline.bundle.contract, covariate_rows(pipeline, rows)
+    keys = photo_keys(rows, None if measured_rows is None else list(map(json.dumps, measured_rows)))
     stop, progress = machine.stop, machine.progress(name)
     urls = rows["url"].to_list()
     restored: list[Prediction | None] = [
@@ -90,7 +94,11 @@ def predict(pipeline: Pipeline, rows: pl.DataFrame, cache: PredictionCache, mach
     progress(done, len(urls))
     contents = photos.read_ahead(stop.until((rows["image_id"][at], urls[at]) for at in missing), machine.photos)
     work = pipeline.predict_bytes if contract.detection is None else box_outputs.predictor(pipeline)
-    chunks = in_threads(work, batched(contents, pipeline.chunk), pipeline.threads)
+    if measured_rows is None:
+        chunks = in_threads(work, batched(contents, pipeline.chunk), pipeline.threads)
+    else:
+        pairs = zip(contents, (measured_rows[at] for at in missing), strict=False)  # a stop ends them early
+        chunks = in_threads(partial(_with_covariates, pipeline), batched(pairs, pipeline.chunk), pipeline.threads)
     try:
         for at, prediction in zip(missing, chain.from_iterable(chunks), strict=False):  # a stop ends them early
             restored[at] = prediction
@@ -113,18 +121,21 @@ def predict(pipeline: Pipeline, rows: pl.DataFrame, cache: PredictionCache, mach
     return Predictions(predictions, len(missing))
 
 
-def predict_changed(
+def predict_changed(  # noqa: PLR0917
     pipeline: Pipeline,
     rows: pl.DataFrame,
     changes: Mapping[str, Change],
     cache: PredictionCache,
     machine: Machine,
+    columns: Mapping[str, Columns] | None = None,
 ) -> Iterator[tuple[int, Mapping[str, Mapping[str, Floats]]]]:
     """Outputs for perturbed photos: place, then float32 [classes] by change and target; unreadable photos are left out.
 
-    Each photo is read once. The changes are made at the model's input size. Raises as `predict`.
+    Each photo is read once. The changes are made at the model's input size. With `columns`, by change the covariates of
+    all photos, [N, C], those go with it. Raises as `predict`.
     """
-    contract, keys, urls = pipeline.bundle.contract, photo_keys(rows), rows["url"].to_list()
+    contract, urls = pipeline.bundle.contract, rows["url"].to_list()
+    keys = photo_keys(rows, None if columns is None else _hashes(columns))
     stop, progress = machine.stop, machine.progress("perturbed photos")
     length = sum(target.size for target in contract.targets)
     missing = []
@@ -144,8 +155,11 @@ def predict_changed(
         if not readable:
             return []
         parts = []
-        for change in changes.values():
-            outputs = pipeline.runtime.run(np.stack([change(pixels) for _, pixels in readable]))
+        for name, change in changes.items():
+            measures = np.empty((len(readable), 0), np.float32)
+            if columns is not None:
+                measures = columns[name][[at for at, _ in readable]]
+            outputs = pipeline.compute(np.stack([change(pixels) for _, pixels in readable]), measures)
             parts += [outputs[f"target.{target.name}"] for target in contract.targets]
         numbers = np.concatenate(parts, axis=1).astype(np.float32)
         return [(at, numbers[row]) for row, (at, _) in enumerate(readable)]
@@ -166,6 +180,30 @@ def predict_changed(
         raise stop.error(
             f"Validation stopped after {done} of {len(urls)} changed photos", "Repeat the command to resume."
         )
+
+
+def covariate_rows(pipeline: Pipeline, rows: pl.DataFrame) -> Sequence[CovariateRow] | None:
+    """The covariates of photos; `None` for a model without any."""
+    covariates = pipeline.bundle.contract.covariates
+    return rows_of(rows, [each.name for each in covariates]) if covariates else None
+
+
+def measured(pipeline: Pipeline, rows: pl.DataFrame) -> Columns | None:
+    """The covariates of photos as the model takes them, [N, C]; `None` for a model without any."""
+    covariates = pipeline.bundle.contract.covariates
+    return encode(covariates, covariate_rows(pipeline, rows) or ()) if covariates else None
+
+
+def _with_covariates(
+    pipeline: Pipeline, pairs: Sequence[tuple[tuple[str, bytes | PlantmlError], CovariateRow]]
+) -> list[Prediction]:
+    return pipeline.predict_bytes([content for content, _ in pairs], [row for _, row in pairs])
+
+
+def _hashes(columns: Mapping[str, Columns]) -> list[str]:
+    """What names the covariates of each photo under all changes."""
+    together = np.concatenate(list(columns.values()), axis=1)
+    return [hashlib.sha256(row.tobytes()).hexdigest()[:16] for row in together]
 
 
 def _joined(contract: Contract, probabilities: Mapping[str, Floats]) -> Floats:

@@ -20,6 +20,7 @@ from plantml.reporting import charts, documents
 from plantml.targets import Target, Threshold
 from plantml.validate import occlusion, review
 from plantml.validate.compare import percent, predicted_labels
+from plantml.validate.predictions import measured
 from plantml.validate.results import Validation, ValidationResult
 
 _SIDE = 200
@@ -45,6 +46,7 @@ _WORDS = {
     "average_precision": "average precision",
     "r2": "R²",
     "mae": "mean absolute error",
+    "rmse": "root mean squared error",
     "mse": "mean squared error",
     "boxes.ap": "average precision (AP)",
     "boxes.macro_ap": "AP with the right class, mean of targets",
@@ -254,7 +256,8 @@ def _wrong_photo(validation: Validation, one: tuple[int, Target, int]) -> Photo:
         data = photos.read(row["image_id"], row["url"], validation.photo_cache)
         picture = as_data_url(imaging.thumbnail(data, _SIDE))
         pixels = imaging.decode(data, validation.pipeline.bundle.contract.input)
-        fall = occlusion.occlusion(validation.pipeline.runtime, pixels, target.name, output)
+        columns = measured(validation.pipeline, validation.photos.rows[[validation.readable[at]]])
+        fall = occlusion.occlusion(validation.pipeline.runtime, pixels, target.name, output, columns=columns)
         looked_at = documents.data_url(occlusion.overlay(pixels, fall, _SIDE), "jpeg")
     return Photo(row["name"], picture, looked_at, _lines(validation, at, prediction), prediction.record.decision or "")
 

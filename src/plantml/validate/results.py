@@ -12,10 +12,11 @@ from plantml.metrics.detection import DetectionReport
 from plantml.model.contract import Contract
 from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
-from plantml.validate import compare, leaks, robustness, slices
+from plantml.validate import compare, covariates, leaks, robustness, slices
 from plantml.validate.box_scoring import BoxOutcomes
 from plantml.validate.compare import Comparison
 from plantml.validate.config import ValidateConfig
+from plantml.validate.covariates import Contributions
 from plantml.validate.gates import Gate
 from plantml.validate.leaks import Leaks
 from plantml.validate.predictions import Predictions
@@ -56,6 +57,7 @@ class ValidationResult:
         new: predictions that were computed now.
         config: the settings.
         unannotated: photos that are left out because nobody drew boxes on them.
+        contributions: what covariates add; `None` for models without any.
         detections: of models that find boxes, reports by name: `boxes` whatever their class, and by target.
         form: of the model's network, see `Record.form`; `None` for float32.
     """
@@ -84,6 +86,7 @@ class ValidationResult:
     new: int
     config: ValidateConfig
     unannotated: int = 0
+    contributions: Contributions | None = None
     detections: Mapping[str, DetectionReport] = field(default_factory=dict)
     form: Mapping[str, str] | None = None
 
@@ -191,6 +194,7 @@ def as_json(result: ValidationResult) -> dict[str, Any]:
         "slices": slices.as_json(result.slices),
         "leaks": leaks.as_json(result.leaks) if result.leaks else None,
         "robustness": robustness.as_json(result.robustness) if result.robustness else None,
+        **({"covariates": covariates.as_json(result.contributions)} if result.contributions else {}),
         "against": compare.as_json(result.comparison) if result.comparison else None,
         "gates": [gate.as_json() for gate in result.gates],
     }

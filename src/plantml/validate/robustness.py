@@ -21,7 +21,7 @@ from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
 from plantml.validate.config import ValidateConfig
 from plantml.validate.prediction_cache import PredictionCache
-from plantml.validate.predictions import Change, Machine, predict_changed
+from plantml.validate.predictions import Change, Machine, measured, predict_changed
 from plantml.validate.selection import Photos
 
 LEVELS = ("none", "mild", "strong")
@@ -105,9 +105,11 @@ def changes() -> dict[str, Change]:
 def robustness(pipeline: Pipeline, photos: Photos, config: ValidateConfig, machine: Machine) -> Robustness:
     """Scores under every perturbation, on at most `config.robustness_photos` photos, sampled by the seed."""
     cache = PredictionCache.of(pipeline, "changed", machine.settings, device=config.device, fresh=config.fresh)
-    sampled = photos.at(_sample(photos.rows.height, config.robustness_photos, config.seed))
+    sampled = photos.at(sample(photos.rows.height, config.robustness_photos, config.seed))
     predicted: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for at, by_change in predict_changed(pipeline, sampled.rows, changes(), cache, machine):
+    columns = measured(pipeline, sampled.rows)
+    as_they_are = None if columns is None else dict.fromkeys(changes(), columns)
+    for at, by_change in predict_changed(pipeline, sampled.rows, changes(), cache, machine, as_they_are):
         for name, outputs in by_change.items():
             predicted.setdefault(name, {})[at] = outputs
     places = sorted(predicted["none"])
@@ -129,7 +131,8 @@ def robustness(pipeline: Pipeline, photos: Photos, config: ValidateConfig, machi
     )
 
 
-def _sample(photos: int, most: int, seed: int) -> list[int]:
+def sample(photos: int, most: int, seed: int) -> list[int]:
+    """Places of at most so many of the photos, in order."""
     if photos <= most:
         return list(range(photos))
     return sorted(np.random.default_rng(seed).choice(photos, most, replace=False).tolist())

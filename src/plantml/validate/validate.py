@@ -20,6 +20,7 @@ from plantml.validate import (
     box_tables,
     ci_reports,
     compare,
+    covariates,
     gates,
     leaks,
     prediction_tables,
@@ -145,6 +146,7 @@ def _validate_labels(
             lambda places: scoring.evaluate(scoring.outcomes(photos.targets, photos, ours, places), config),
         ),
         robustness=robustness.robustness(pipeline, photos, config, machine) if config.robustness else None,
+        contributions=covariates.contributions(pipeline, photos, config, machine),
     )
     validation = Validation(result, pipeline, photos, ours, readable, outcomes, theirs, machine.photos)
     to_review = _review(validation, machine) if config.review else {}

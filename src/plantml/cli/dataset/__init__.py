@@ -14,6 +14,7 @@ COMMANDS = (
     clean.clean,
     versions.split,
     edit.relabel,
+    edit.join,
     edit.rename_class,
     edit.merge,
     edit.subset,

@@ -1,4 +1,4 @@
-"""`plantml dataset relabel`, `rename-class`, `merge`, `subset` and `restore`: manual changes."""
+"""`plantml dataset relabel`, `join`, `rename-class`, `merge`, `subset` and `restore`: manual changes."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,6 +48,40 @@ def relabel(
             page.line(f"Used again after review: {count(result.back_in_use, 'photo')}")
 
     console.result(content, show)
+
+
+@command(
+    "plantml dataset join leaves measurements.csv",
+    "plantml dataset join leaves climate.parquet --columns temperature,humidity --image-column photo",
+)
+def join(
+    console: Console,
+    dataset: DatasetUrl,
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="CSV, TSV, JSONL or Parquet table of photos.")],
+    columns: Annotated[
+        str,
+        typer.Option(metavar="A,B", help="Columns to join. [default: all that are not targets]", show_default=False),
+    ] = "",
+    image_column: ImageColumn = None,
+) -> None:
+    """Join measured columns of a table to photos, in a new version.
+
+    Photos are matched by their path relative to their source, a unique file name, or the SHA-256 of their bytes. Empty
+    cells change nothing. `plantml train --covariates` takes the columns beside the photo.
+    """
+    from plantml.data import covariates
+
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    committed = covariates.join(dataset, table, names, image_column)
+    version, result = committed.version, committed.report
+
+    def show(page: Page) -> None:
+        page.line(f"{version.ref}: {', '.join(result.columns)} of {count(result.joined, 'photo')}", style="bold")
+        if result.unmatched:
+            page.line(f"Rows of the table without a photo in the dataset: {result.unmatched}")
+        page.next(f"plantml train {dataset} --covariates {','.join(result.columns)}")
+
+    console.result(as_json(committed, "report") | as_json(result), show)
 
 
 @command("plantml dataset rename-class leaves disease 'Leaf Crinckle 150' 'Leaf Crinkle'")

@@ -130,7 +130,7 @@ def read_program(url: str, data: bytes) -> tuple[Bundle, Runtime]:
     archive = torch_programs.unpack(url, data)
     bundle = _bundle(url, archive.notes)
     bundles.check_digest(url, bundle, archive.tensors)
-    return bundle, ProgramRuntime(archive, output_names(bundle.contract))
+    return bundle, ProgramRuntime(archive, output_names(bundle.contract), len(bundle.contract.covariates or ()))
 
 
 @dataclass(frozen=True)

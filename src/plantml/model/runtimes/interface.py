@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from plantml.imaging import Pixels
 from plantml.model.bundle import CONTRACT_KEY, DIGEST_KEY, PROOF_KEY
+from plantml.model.covariates import Columns
 
 WEIGHTS_KEY = "plantml_weights"
 """A further key of an exported file's metadata: the SHA-256 of a `.bin`."""
@@ -24,6 +25,11 @@ class Runtime(Protocol):
 
     name: str
 
-    def run(self, batch: Pixels) -> Outputs:
-        """Outputs for a batch, uint8 RGB [N, H, W, 3] at the model's input size. Thread-safe."""
+    def run(self, batch: Pixels, columns: Columns | None = None) -> Outputs:
+        """Outputs for a batch. Thread-safe.
+
+        Args:
+            batch: photos, uint8 RGB [N, H, W, 3] at the model's input size.
+            columns: their covariates, of a model that takes some; `None` for photos alone.
+        """
         ...

@@ -5,6 +5,7 @@ from typing import Any
 
 from plantml.errors import InputError
 from plantml.imaging import Pixels
+from plantml.model.covariates import VALUES, Columns, network_inputs
 from plantml.model.runtimes.interface import Outputs
 
 
@@ -37,6 +38,7 @@ class OnnxRuntime:
         self.outputs: Mapping[str, Sequence[Any]] = {each.name: each.shape for each in self._session.get_outputs()}
         inputs = self._session.get_inputs()
         self.input_shape: Sequence[Any] = inputs[0].shape if inputs else []
+        self._width = next((int(each.shape[1]) for each in inputs if each.name == VALUES), 0)
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -47,6 +49,7 @@ class OnnxRuntime:
             raise InputError("The file's metadata is not text", str(error), "Export it again.") from error
         return metadata
 
-    def run(self, batch: Pixels) -> Outputs:
+    def run(self, batch: Pixels, columns: Columns | None = None) -> Outputs:
         """See `Runtime.run`."""
-        return dict(zip(self.outputs, self._session.run(None, {"image": batch}), strict=True))
+        inputs = {"image": batch, **network_inputs(columns, len(batch), self._width)}
+        return dict(zip(self.outputs, self._session.run(None, inputs), strict=True))

@@ -11,6 +11,7 @@ import numpy as np
 
 from plantml.errors import InputError, MissingExtraError, UsageError
 from plantml.imaging import Pixels
+from plantml.model.covariates import VALUES, Columns, network_inputs
 from plantml.model.runtimes.interface import NOTES, Outputs
 
 _FIRST = threading.Lock()
@@ -65,24 +66,27 @@ class OpenVinoRuntime:
         self.outputs: Mapping[str, Sequence[Any]] = {
             each.get_any_name(): _sizes(each.partial_shape) for each in outputs
         }
+        names = {name: each for each in self._compiled.inputs for name in each.names}
+        self._width = _sizes(names[VALUES].partial_shape)[1] if VALUES in names else 0
         self._mine = threading.local()
 
-    def run(self, batch: Pixels) -> Outputs:
+    def run(self, batch: Pixels, columns: Columns | None = None) -> Outputs:
         """See `Runtime.run`."""
         if OpenVinoRuntime._has_run:
-            return self._run(batch)
+            return self._run(batch, columns)
         # OpenVINO's bindings initialise static variables in their first call, for which they let go of Python's lock
         # and want it back. A second thread that comes meanwhile waits for them with that lock held, forever.
         with _FIRST:
-            outputs = self._run(batch)
+            outputs = self._run(batch, columns)
             OpenVinoRuntime._has_run = True
         return outputs
 
-    def _run(self, batch: Pixels) -> Outputs:
+    def _run(self, batch: Pixels, columns: Columns | None) -> Outputs:
         # A request serves one caller at a time, so every thread has its own.
         if not hasattr(self._mine, "request"):
             self._mine.request = self._compiled.create_infer_request()
-        outputs = self._mine.request.infer({"image": np.ascontiguousarray(batch)})
+        inputs = {"image": np.ascontiguousarray(batch), **network_inputs(columns, len(batch), self._width)}
+        outputs = self._mine.request.infer(inputs)
         return {
             name: np.array(outputs[output]) for name, output in zip(self.outputs, self._compiled.outputs, strict=True)
         }

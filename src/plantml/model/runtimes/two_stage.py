@@ -2,6 +2,7 @@
 
 from plantml.imaging import Pixels
 from plantml.model.bundle import Bundle
+from plantml.model.covariates import Columns
 from plantml.model.runtimes.interface import Outputs, Runtime
 
 
@@ -18,6 +19,6 @@ class TwoStageRuntime:
         self.name = classifier.name  # it may name added classes, and keys what is cached
         self.detector, self.bundle, self.classifier = detector, bundle, classifier
 
-    def run(self, batch: Pixels) -> Outputs:
+    def run(self, batch: Pixels, columns: Columns | None = None) -> Outputs:
         """Boxes; see `Runtime.run`."""
-        return self.detector.run(batch)
+        return self.detector.run(batch, columns)
