@@ -28,6 +28,20 @@ def send(site, headers, *photos, labels=None, **fields):
     return site.post("/v1/datasets/leaves/photos", files=files, data=data, headers=headers)
 
 
+def test_a_reviewer_accepts_no_labels_that_they_cannot_see(site, lab, leaves, photo):
+    sender, _, judge = lab
+    blind = sign_in(site, "blind", "reviewer", "contributor", "category")
+    labels = {"category": "bean", "disease": "rust"}
+    sent = send(site, sender, ("x.jpg", photo(seed=10)), labels=labels).json()["photos"][0]["id"]
+    own = send(site, blind, ("y.jpg", photo(seed=11)), labels={"category": "bean"}).json()["photos"][0]["id"]
+    refused = site.post("/v1/contributions/accept", json={"ids": [own, sent]}, headers=blind)
+    assert refused.status_code == 403
+    assert "rust" not in refused.text
+    assert versions.numbers(leaves) == [1, 2]
+    assert site.post("/v1/contributions/accept", json={"ids": [own]}, headers=blind).status_code == 200
+    assert site.post("/v1/contributions/accept", json={"ids": [sent]}, headers=judge).status_code == 200
+
+
 def test_a_contribution_waits_and_becomes_one_version_with_who_sent_what(site, lab, leaves, photo, tmp_path):
     sender, other, judge = lab
     answer = send(site, sender, ("x.jpg", photo(seed=10)), labels={"category": "bean", "disease": "rust"})

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 
 from prometheus_client.parser import text_string_to_metric_families
 from tests.serve.conftest import sign_in
@@ -94,11 +95,11 @@ def test_a_bug_is_a_problem_and_a_traceback_in_the_log(client, caplog, monkeypat
     assert line["request"] == answer.headers["X-Request-ID"]
 
 
-def test_ready_when_database_registry_and_model_are(client, monkeypatch, start, tmp_path):
+def test_ready_when_database_registry_and_model_are(client, monkeypatch, caplog):
     assert client.get("/readyz").json() == {"status": "ok", "model": "leaf@1"}
 
     def away(*_):
-        raise StorageError("It does not answer")
+        raise StorageError("s3://secret/place failed", "at db.internal", "Ask secret.")
 
     for owner, name in ((ledger.History, "ledger"), (Database, "check")):
         with monkeypatch.context() as patch:
@@ -107,6 +108,9 @@ def test_ready_when_database_registry_and_model_are(client, monkeypatch, start, 
             answer = client.get("/readyz")
             assert answer.status_code == 503
             assert answer.headers["Retry-After"]
+            assert answer.json()["hint"]
+            assert not {"secret", "internal"} & set(re.findall("[a-z]+", answer.text))  # they are for the log
+            assert "s3://secret/place" in caplog.text
             assert client.get("/healthz").status_code == 200
         assert client.get("/readyz").status_code == 200
 

@@ -134,3 +134,14 @@ def test_a_log_is_followed_to_its_end_and_again_from_any_event(served, monkeypat
     assert again == sent[3:]
     assert served.get("/v1/trainings/1/log", headers={**ada, "Last-Event-ID": "x"}).status_code == 422
     assert served.get("/v1/trainings/1", headers=ada).json()["failure"]["what"] == "It failed"
+
+
+def test_the_cause_of_a_failure_is_for_those_who_may_see_its_classes(served) -> None:
+    ada, eve = sign_in(served, "ada", "trainer", "category"), sign_in(served, "eve", "trainer", "health")
+    served.post("/v1/trainings", json=BODY, headers=ada)
+    failure = {"what": "tomato is rare", "why": "tomato: 1 photo", "next": "Add photos of tomato.", "exit_code": 3}
+    served.service.jobs.fail(1, failure)
+    assert served.get("/v1/trainings/1", headers=ada).json()["failure"] == failure
+    for answer in (served.get("/v1/trainings/1", headers=eve), served.get("/v1/trainings", headers=eve)):
+        assert '"exit_code":3' in answer.text
+        assert "tomato" not in answer.text

@@ -35,6 +35,7 @@ from plantml.serve.database import Database
 from plantml.serve.datasets import MEDIA_TYPES, Datasets, Photo, thumbnail
 from plantml.serve.problems import RequestError, busy
 from plantml.serve.uploads import Refused, Upload
+from plantml.serve.visibility import check_sees_all
 from plantml.storage.event_log import Decide, Event, Events
 from plantml.targets import Target
 
@@ -216,9 +217,12 @@ class Contributions:
 
         Raises:
             NotFoundError: there is no such contribution.
-            RequestError: 409, one is rejected or replaced.
+            RequestError: 403, one has labels that the reviewer may not see; 409, one is rejected or replaced.
             InputError: the bytes of one are damaged, or the dataset cannot have its labels any more; nothing is added.
         """
+        for each in self.find(ids):
+            if each.contributor != reviewer.name:
+                check_sees_all(each.labels, reviewer, f"contribution {each.id}")
         return [self._accept(dataset, wanted, reviewer) for dataset, wanted in self._by_dataset(ids).items()]
 
     def reject(self, ids: Sequence[str], why: str, reviewer: Caller) -> list[Contribution]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import cast
 
-import jwt
 from anyio import CapacityLimiter
 from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.orm import Session
@@ -221,11 +220,15 @@ class Credentials:
         return secret, family
 
     def _access(self, user_id: int, login: str) -> str:
+        import jwt  # it imports the cryptography of keys that are not used here: 0.1 s of a server's start
+
         claims = {"sub": str(user_id), "sid": login, "iat": now(), "exp": now() + ACCESS_TIME}
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM)
 
     def _claims(self, token: str) -> dict[str, str]:
         """Those of a valid access token; none of another text."""
+        import jwt
+
         try:
             return jwt.decode(token, self._key, algorithms=[_ALGORITHM], options={"require": ["exp", "sub", "sid"]})
         except jwt.InvalidTokenError:

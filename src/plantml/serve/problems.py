@@ -1,5 +1,6 @@
 """Errors over HTTP: `application/problem+json` (RFC 9457) with the three parts of every error."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from plantml.errors import (
     UsageError,
 )
 
+_log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 _STATUS: Mapping[type[PlantmlError], int] = {
     NotFoundError: 404,
@@ -106,6 +108,16 @@ def status_of(error: PlantmlError) -> int:
     return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
 
 
+def for_clients(error: PlantmlError) -> PlantmlError:
+    """What a client is told of an error. That of a storage or the database names URLs and hosts: they go to the log."""
+    if status_of(error) != 503 or isinstance(error, RequestError):
+        return error
+    _log.warning("A storage or the database failed: %s", error)
+    return StorageError(
+        "The server cannot reach its storage", "the server's log has the cause", "Try again later, or tell an operator."
+    )
+
+
 def answer_error(error: PlantmlError, more: Mapping[str, Any] | None = None) -> JSONResponse:
     """The response to an error; `more` are further members of its document."""
     status = status_of(error)
@@ -117,7 +129,7 @@ def answer_error(error: PlantmlError, more: Mapping[str, Any] | None = None) -> 
 
 async def _answer_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PlantmlError)
-    return answer_error(error)
+    return answer_error(for_clients(error))
 
 
 async def _answer_validation(_: Request, error: Exception) -> JSONResponse:

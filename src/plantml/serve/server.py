@@ -1,6 +1,7 @@
 """One `plantml serve`: the first user, the address, and uvicorn."""
 
 import contextlib
+import gc
 import os
 import socket
 import ssl
@@ -58,10 +59,13 @@ def serve(registry: str, config: ServeConfig, machine: Machine, listener: Listen
                 f"First start. Sign in as {FIRST_USER} with the password {password}, which is shown this once."
             )
         address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{there.getsockname()[1]}"
+        application = create_app(service)
+        gc.freeze()  # all of this lives as long as the server
+        gc.enable()
         listener.say(f"Serving on {address}; the API is described at {address}/docs. Stop with Ctrl-C.")
         _Server(
             uvicorn.Config(
-                create_app(service), log_config=None, access_log=False, server_header=False,
+                application, log_config=None, access_log=False, server_header=False,
                 ssl_certfile=config.tls_certificate, ssl_keyfile=config.tls_key, proxy_headers=config.behind_proxy,
                 forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", PROXIES),
                 timeout_graceful_shutdown=int(config.deadline) + 1,

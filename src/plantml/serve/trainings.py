@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from plantml import settings, storage
 from plantml.data.filters import matching
-from plantml.errors import InputError, NotFoundError
+from plantml.errors import InputError, NotFoundError, PlantmlError
 from plantml.parsing import parse_yaml
 from plantml.registry import ledger
 from plantml.serve import audit, visibility
@@ -173,17 +173,17 @@ def submit(service: Service, caller: Caller, request: TrainingRequest) -> Traini
     if job is None:
         raise busy(f"{MOST} trainings wait or run")
     audit.note(service.database, caller, "training.submit", str(job.id), content)
-    return view(job, caller)
+    return view(service, job, caller)
 
 
 def cancel(service: Service, caller: Caller, number: int) -> Training:
     """End a training; one that has ended stays as it is. Raises `NotFoundError`."""
     job = service.jobs.cancel(number, caller.name)
     audit.note(service.database, caller, "training.cancel", str(number))
-    return view(job, caller)
+    return view(service, job, caller)
 
 
-def view(job: Job, caller: Caller) -> Training:
+def view(service: Service, job: Job, caller: Caller) -> Training:
     """A training with what the caller may see of it."""
     request, result = job.request, job.result
     name = str(request["dataset"]).partition("@")[0]
@@ -208,8 +208,19 @@ def view(job: Job, caller: Caller) -> Training:
         )
         if result
         else None,
-        failure=Failure(**job.failure) if job.failure else None,
+        failure=_failure(service, job, caller) if job.failure else None,
     )
+
+
+def _failure(service: Service, job: Job, caller: Caller) -> Failure:
+    """Why a training failed. The cause may name classes, so it is for those who may read the log."""
+    failure = Failure(**job.failure)
+    try:
+        check_log(service, caller, job)
+    except PlantmlError:  # not theirs, or the dataset is not served any more
+        what = "The training failed"
+        return Failure(what=what, why="the cause needs the roles of all targets", next="", exit_code=failure.exit_code)
+    return failure
 
 
 def check_log(service: Service, caller: Caller, job: Job) -> None:

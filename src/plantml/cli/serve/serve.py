@@ -1,5 +1,6 @@
 """`plantml serve`."""
 
+import gc
 from typing import Annotated
 
 import typer
@@ -28,6 +29,7 @@ def serve(
     from plantml.extras import need_serve
 
     need_serve()
+    gc.disable()  # what is imported stays: nothing of it is garbage to look for
     from plantml.serve import server
 
     server.serve(registry, resolved.value, console.machine, console.listener)

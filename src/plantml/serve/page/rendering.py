@@ -17,7 +17,7 @@ from plantml.errors import InputError, PlantmlError
 from plantml.serve.caller import Caller
 from plantml.serve.page import labels, translations
 from plantml.serve.page.translations import mark as _
-from plantml.serve.problems import RequestError, status_of
+from plantml.serve.problems import RequestError, for_clients, status_of
 from plantml.serve.service import Service
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class PageRoute(APIRoute):
 
 def error_page(request: Request, error: PlantmlError) -> Response:
     """The page, or for htmx the message, of an error."""
-    status = status_of(error)
+    status, error = status_of(error), for_clients(error)
     if status == 401:
         return redirect(request, SIGN_IN if request.method != "GET" else f"{SIGN_IN}?next={request.url.path}")
     headline = _HEADLINES.get(status, _("This did not work."))

@@ -17,7 +17,7 @@ from plantml.serve.inference import cancelled_with, gone
 from plantml.serve.model_pool import OpenModel
 from plantml.serve.openinference import HEADER, InferenceAnswer, InferenceRequest, TensorMetadata
 from plantml.serve.predictions import visible_view
-from plantml.serve.problems import answer_error, responses
+from plantml.serve.problems import answer_error, for_clients, responses
 from plantml.serve.service import ServiceDep
 
 
@@ -32,7 +32,8 @@ class _Route(APIRoute):
             try:
                 return await handle(request)
             except PlantmlError as error:
-                return answer_error(error, more={"error": str(error)})
+                shown = for_clients(error)
+                return answer_error(shown, more={"error": str(shown)})
 
         return answer
 

@@ -64,13 +64,13 @@ def list_trainings(
     service: ServiceDep, caller: Trainer, limit: Annotated[int, Query(ge=1, le=1000)] = 50
 ) -> list[Training]:
     """Newest first."""
-    return [trainings.view(job, caller) for job in islice(reversed(service.jobs.list()), limit)]
+    return [trainings.view(service, job, caller) for job in islice(reversed(service.jobs.list()), limit)]
 
 
 @router.get("/{number}", summary="Show a training and its progress.", responses=responses(401, 403, 404, 422, 503))
 def show_training(service: ServiceDep, caller: Trainer, number: Number) -> Training:
     """Status, progress, result or failure."""
-    return trainings.view(service.jobs.get(number), caller)
+    return trainings.view(service, service.jobs.get(number), caller)
 
 
 @router.post("/{number}/cancel", summary="Cancel a training.", responses=responses(401, 403, 404, 422, 503))

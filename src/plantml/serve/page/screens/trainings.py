@@ -24,7 +24,7 @@ _MOST_SHOWN = 100
 @router.get("/trainings")
 def show_trainings(request: Request, service: ServiceDep, caller: Trainer) -> Response:
     """The newest first, and the form for one more."""
-    shown = [trainings.view(job, caller) for job in islice(reversed(service.jobs.list()), _MOST_SHOWN)]
+    shown = [trainings.view(service, job, caller) for job in islice(reversed(service.jobs.list()), _MOST_SHOWN)]
     return render(
         request, "trainings.html", trainings=shown, datasets=service.datasets.names, models=catalogues.models(service)
     )
@@ -51,14 +51,14 @@ def submit(
 @router.get("/trainings/{number}")
 def show_training(request: Request, service: ServiceDep, caller: Trainer, number: int) -> Response:
     """One training; what changes is loaded again while it is open."""
-    shown = trainings.view(service.jobs.get(number), caller)
+    shown = trainings.view(service, service.jobs.get(number), caller)
     return render(request, "training.html", training=shown)
 
 
 @router.get("/trainings/{number}/progress")
 def show_progress(request: Request, service: ServiceDep, caller: Trainer, number: int) -> Response:
     """What changes of it."""
-    shown = trainings.view(service.jobs.get(number), caller)
+    shown = trainings.view(service, service.jobs.get(number), caller)
     return render(request, "progress.html", training=shown)
 
 
