@@ -29,7 +29,7 @@ SIZE = 96
 def made():
     """Contract, weights, ONNX file and annotated photos of a detector, and what comes of it in 8 bits."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(detector, "bare_features", lambda _: Levels())
+        patch.setattr(detector, "bare_features", lambda *_: Levels())
         patch.setattr(int8, "METHODS", {"min-max": ("MinMax", {})})
         architecture = Architecture(backbone="", embedding=8, mean=(0.5,) * 3, std=(0.5,) * 3, bank=0)
         contract = make_contract(

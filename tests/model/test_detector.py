@@ -118,7 +118,7 @@ def test_statistics_of_the_backbone_can_be_fixed():
 
 
 def test_a_backbone_without_fine_maps_is_an_input_error():
-    with pytest.raises(InputError, match="vit_tiny_patch16_224 cannot find boxes"):
-        detector.bare_features("vit_tiny_patch16_224")
+    with pytest.raises(InputError, match="vit_tiny_patch16_224 has no maps"):
+        detector.bare_features("vit_tiny_patch16_224", detector.LEVELS)
     with pytest.raises(ValueError, match="nonsense"):
-        detector.bare_features("nonsense")
+        detector.bare_features("nonsense", detector.LEVELS)

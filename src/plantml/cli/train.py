@@ -120,6 +120,12 @@ def _show_plan(page: Page, plan: "Plan", models: int) -> None:
     values |= {key: value for key, value in others.items() if value or value == 0}
     unused = plans.NOT_IN_A_PROBE if plan.mode == "probe" else plans.ONLY_IN_A_PROBE
     values = {key: value for key, value in values.items() if key not in unused}
+    anomaly = values.pop("anomaly")
+    if plan.task == "anomaly":
+        values = {key: value for key, value in values.items() if key in plans.IN_ANOMALIES}
+        values |= {key: anomaly[key] for key in ("levels", "cells")}
+    else:
+        values.pop("false_alarms")
     changed = plans.non_defaults(plan.asked)
     origins = {key: "setting" if key in changed else "default" for key in plan.asked if key in values}
     origins["epoch_photos"] = "all photos"

@@ -102,6 +102,7 @@ def _show(page: Page, result: "ValidationResult") -> None:
             title = f"{report.target} of matched boxes" if result.detections else report.target
             page.table((title, *head, "f1, 95 %", result.unit), rows)
     _show_boxes(page, result)
+    _show_anomalies(page, result)
     _show_slices(page, result)
     _show_comparison(page, result)
     page.line("Decisions: " + ", ".join(f"{name} {number}" for name, number in result.decisions.items()))
@@ -130,6 +131,17 @@ def _show_boxes(page: Page, result: "ValidationResult") -> None:
                 numbers = [row.get(score, "") for score in scores]
                 rows.append([name, *numbers[:2], around, *numbers[2:], row["support"]])
             page.table((f"boxes by {target}", *scores[:2], "ap50, 95 %", *scores[2:], "boxes"), rows)
+
+
+def _show_anomalies(page: Page, result: "ValidationResult") -> None:
+    """The scores of each kind of anomaly."""
+    if result.anomalies:
+        rows = [
+            [kind, row["auroc"], _interval(result.intervals.get(f"anomaly.auroc[{kind}]")), row["sensitivity"],
+             _interval(result.intervals.get(f"anomaly.sensitivity[{kind}]")), int(row["support"])]
+            for kind, row in result.anomalies.items()
+        ]  # fmt: skip
+        page.table(("anomalous", "AUROC", "95 %", "sensitivity", "95 %", "photos"), rows)
 
 
 def _show_slices(page: Page, result: "ValidationResult") -> None:

@@ -1,4 +1,4 @@
-"""`--annotate`: each photo with its boxes and tiles, and its predictions below it in the colour of its decision."""
+"""`--annotate`: each photo with its boxes, tiles or heat map; predictions below, in the colour of the decision."""
 
 import io
 import os
@@ -13,6 +13,8 @@ from plantml.concurrency import Progress, in_threads, silent
 from plantml.detect.record_sheet import COLOURS, counts_text, prediction_text
 from plantml.errors import PlantmlError
 from plantml.imaging.drawing import DrawnBox, draw_boxes
+from plantml.imaging.heat import draw_heat
+from plantml.model.records import heat_of
 
 SIDE = 2048
 """Pictures are drawn at most this wide and high, pixels."""
@@ -56,13 +58,19 @@ def file_name(record: Mapping[str, Any], extension: str) -> str:
 
 
 def draw(data: bytes, record: Mapping[str, Any]) -> bytes:
-    """The upright photo with its predictions below it, its boxes and its tiles, as JPEG bytes. Raises `ImageError`."""
+    """The upright photo with its predictions below it, its boxes, tiles or heat map, as JPEG bytes.
+
+    Raises:
+        ImageError: the photo cannot be decoded.
+    """
     photo = imaging.thumbnail(data, SIDE)
     if photo.width < _SMALLEST:
         size = _SMALLEST, round(photo.height * _SMALLEST / photo.width)
         photo = photo.resize(size, Image.Resampling.NEAREST) if size[1] <= 4 * SIDE else photo
     scale = photo.width / record["width"]
     text = max(15, photo.width // 40)
+    if "heat_map" in record:
+        photo = draw_heat(photo, heat_of(record["heat_map"]), [scale * record["heat_map"][side] for side in "xywh"])
     _overlay(photo, record, scale, text)
     key = _box_key(record)
     lines = [f"{target}: {prediction_text(target, prediction)}" for target, prediction in record["targets"].items()]

@@ -38,10 +38,21 @@ _NEED_PHOTO_TARGETS = {
 """Options that a detector cannot serve, and why."""
 
 
+_NOT_FOR_ANOMALIES = {
+    "tta": "the heat maps of flips cannot be averaged",
+    "tile": "it has learnt from whole photos",
+    "similar": "it has no embeddings of photos",
+    "embeddings": "it has no embeddings of photos",
+}
+"""Options that a model of anomalies cannot serve, and why."""
+
+
 def check(config: DetectConfig, bundle: Bundle) -> None:
     """Raise `UsageError` for options that contradict each other or the model, before any image is processed."""
     if bundle.contract.detection is not None:
         _check_detector(config)
+    if bundle.contract.anomaly is not None:
+        _check_anomaly(config)
     if bundle.form and config.similar:
         raise UsageError(
             f"--similar cannot be used with --speed {config.speed}",
@@ -127,6 +138,16 @@ def _check_detector(config: DetectConfig) -> None:
                 f"{option} cannot be used with a model that finds boxes",
                 why,
                 "Leave it out, or name a model of whole photos: --model RUN.",
+            )
+
+
+def _check_anomaly(config: DetectConfig) -> None:
+    for name, why in _NOT_FOR_ANOMALIES.items():
+        if getattr(config, name):
+            raise UsageError(
+                f"--{name} cannot be used with a model of anomalies",
+                why,
+                "Leave it out, or name a model that predicts targets: --model RUN.",
             )
 
 

@@ -31,7 +31,7 @@ def _lines(record: Mapping[str, Any]) -> list[str]:
     lines = [name, *(prediction_text(target, prediction) for target, prediction in record["targets"].items())]
     if "counts" in record:
         lines.append(counts_text(record["counts"]))
-    return lines if record["decision"] == "accept" else [*lines, f"-> {record['decision']}"]
+    return lines if record["decision"] == "accept" or "heat_map" in record else [*lines, f"-> {record['decision']}"]
 
 
 def counts_text(counts: Mapping[str, Any]) -> str:

@@ -43,7 +43,8 @@ def write(
         if record["failure"] is not None:
             continue
         label = _UNSAFE.sub("_", record["targets"][target]["label"]).strip(". ") or "_"
-        place = label if record["decision"] == "accept" else f"{UNSURE}/{label}"
+        is_sure = record["decision"] == "accept" or "heat_map" in record  # whose label says it all
+        place = label if is_sure else f"{UNSURE}/{label}"
         name = f"{place}/{file_name(record, storage.suffix(record['image'].partition('?')[0]))}"
         url = storage.join(folder, name)
         if _exists(url):

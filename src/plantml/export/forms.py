@@ -94,6 +94,12 @@ def _onnx(source: Source) -> Made:
 
 def _int8(source: Source) -> Made:
     contract = source.bundle.contract
+    if contract.anomaly is not None:
+        raise InputError(
+            f"{source.bundle.place} cannot be quantised",
+            "a model of anomalies compares distances of its features, which 8 bits would change",
+            "Export it as onnx or openvino, which are exact.",
+        )
     if contract.covariates:
         raise InputError(
             "A model with covariates has no int8 form yet",

@@ -187,6 +187,8 @@ def compare(
         )
         gain = change_of_boxes(contract, boxes, expected, actual, groups) if boxes is not None else None
         return Proof(len(expected["score"]), agreement, decisions, difference, change=gain)
+    if contract.anomaly is not None:
+        return _of_anomalies(contract, expected, actual)
     photos = len(expected["unknown"])
     same = np.ones(photos, bool)
     for target in contract.targets:
@@ -200,6 +202,21 @@ def compare(
         max(_difference(expected[name], actual[name]) for name in compared),
         noise(expected["embedding"], actual["embedding"]),
         change(contract.targets, labels, expected, actual, groups) if labels else None,
+    )
+
+
+def _of_anomalies(contract: Contract, expected: Outputs, actual: Outputs) -> Proof:
+    """Agreement of the labels and of the heat maps' marks: both but for rounding at the threshold."""
+    limit, photos = contract.unknown_threshold, len(expected["score"])
+    same = {
+        name: ((expected[name] > limit) == (actual[name] > limit)) | (np.abs(expected[name] - limit) <= MAX_DIFFERENCE)
+        for name in ("score", "heat_map")
+    }
+    return Proof(
+        photos,
+        float(same["heat_map"].reshape(photos, -1).all(axis=1).mean()),
+        float(same["score"].mean()),
+        max(_difference(expected[name], actual[name]) for name in same),
     )
 
 

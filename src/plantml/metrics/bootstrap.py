@@ -135,11 +135,12 @@ def interval(name: str, point: float, replicates: Floats | None, groups: int = 0
     if score == "ece":
         low, high = max(0.0, 2 * point - high), max(0.0, 2 * point - low)
     if score in _SHARES and groups and (groups < FEW or (low == high and point in {0.0, 1.0})):
-        return _exact(point, groups)
+        return exact(point, groups)
     return Interval(low, high)
 
 
-def _exact(share: float, groups: int) -> Interval:
+def exact(share: float, groups: int) -> Interval:
+    """The interval of a share of independent groups (Clopper and Pearson 1934)."""
     from scipy.special import betaincinv
 
     hits, misses = share * groups, (1 - share) * groups
@@ -151,4 +152,5 @@ def _exact(share: float, groups: int) -> Interval:
 _SHARES = frozenset({
     "accuracy", "joint_accuracy", "balanced_accuracy", "macro_f1", "weighted_f1",
     "precision", "recall", "f1", "top3_accuracy", "top5_accuracy", "count_exact",
+    "sensitivity", "false_alarms",
 })  # fmt: skip

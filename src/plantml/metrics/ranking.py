@@ -84,5 +84,17 @@ def average_precision(photos: Floats, positives: Floats) -> Floats:
     return precisions
 
 
+def auroc(photos: Floats, positives: Floats) -> Floats:
+    """Probability that a positive photo is ranked before another one [R], ties counting half; NaN without either.
+
+    From `Ranked.counted`; it is the area under the receiver operating characteristic (Fawcett 2006).
+    """
+    negatives = photos - positives
+    rise = (positives[:, 1:] + positives[:, :-1]) / 2
+    pairs = positives[:, -1] * negatives[:, -1]
+    areas: Floats = np.where(pairs > 0, (np.diff(negatives, axis=1) * rise).sum(axis=1) / np.maximum(pairs, 1), np.nan)
+    return areas
+
+
 def _with_zero(counts: Ints) -> Floats:
     return np.concatenate([np.zeros((len(counts), 1)), counts], axis=1)

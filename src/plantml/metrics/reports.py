@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from plantml.metrics.statistics import Bools, Floats, Ints, of_target
 from plantml.targets import Target
 
-_LOWER_IS_BETTER = frozenset({"ece", "brier", "aurc", "mae", "rmse", "mse", "count_mae"})
+_LOWER_IS_BETTER = frozenset({"ece", "brier", "aurc", "mae", "rmse", "mse", "count_mae", "false_alarms"})
 
 
 @dataclass(frozen=True)

@@ -135,10 +135,16 @@ class Bundle:
 
 
 def check_whole_photos(bundle: Bundle, use: str) -> None:
-    """Raise `InputError` if a model finds boxes, where `use` needs embeddings or targets of whole photos."""
+    """Raise `InputError` if a model finds boxes or anomalies, where `use` needs embeddings of whole photos."""
     if bundle.contract.detection is not None:
         raise InputError(
             f"{bundle.place} finds boxes", f"{use} is about whole photos", "Choose a model of whole photos."
+        )
+    if bundle.contract.anomaly is not None:
+        raise InputError(
+            f"{bundle.place} has no embedding of a photo",
+            "it compares parts of photos with those of normal ones",
+            "Choose a model that predicts targets of whole photos.",
         )
 
 

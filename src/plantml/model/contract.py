@@ -16,6 +16,9 @@ FORMAT = 1
 _LARGEST = 1 << 20
 """Largest height, width, embedding and bank; anything larger would not fit into memory."""
 
+ANOMALY = Target("anomaly", "class", ("normal", "anomalous"))
+"""The target of a model that learnt from normal photos only."""
+
 AGAIN = "Fetch it again from its origin, or export or train it again."
 
 
@@ -69,6 +72,34 @@ class Detection(BaseModel):
     )
 
 
+class FalseAlarms(BaseModel):
+    """The share of normal validation photos that a model calls anomalous.
+
+    They set the threshold, so the share is that of the threshold's choice; the interval is of other photos.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    wanted: float = Field(description="largest share that the threshold was set for")
+    share: float
+    low: float = Field(description="95 % limits (Clopper and Pearson 1934), each group counted once")
+    high: float
+    photos: int
+    groups: int
+
+
+class Anomaly(BaseModel):
+    """How a model finds photos that are unlike normal ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    normal: str = Field(description="which photos it learnt from, as `target=class`")
+    levels: tuple[int, ...] = Field(description="strides of the backbone's maps whose features it compares")
+    distance: float = Field(description="of a photo to normal ones at which its score is one half, the threshold")
+    cell_distance: float = Field(description="of a cell of the heat map, likewise")
+    false_alarms: FalseAlarms
+
+
 class Contract(BaseModel):
     """Everything that a user of a model must know.
 
@@ -103,6 +134,9 @@ class Contract(BaseModel):
     detection: Detection | None = Field(
         default=None, description="how boxes are found, which the targets are about; without: targets are of the photo"
     )
+    anomaly: Anomaly | None = Field(
+        default=None, description="how photos unlike normal ones are found; then `anomaly` is the only target"
+    )
     derived_from: str | None = Field(default=None, description="digest of the model that this one was quantised from")
     dataset: Origin
     metrics: Mapping[str, float] = Field(description="of the validation split")
@@ -110,16 +144,16 @@ class Contract(BaseModel):
     versions: Mapping[str, str] = Field(description="of plantml and the libraries that made it")
 
     @property
-    def task(self) -> Literal["image", "boxes", "tray"]:
-        """Targets of the whole image, of each box, or of each box by a classifier of its own."""
+    def task(self) -> Literal["image", "boxes", "tray", "anomaly"]:
+        """Targets of the whole image, of each box, of each box by a classifier of its own, or how unlike normal."""
         if self.detection is None:
-            return "image"
+            return "anomaly" if self.anomaly else "image"
         return "tray" if self.detection.classifier else "boxes"
 
     @property
     def heads(self) -> tuple[Target, ...]:
         """The targets that the network itself predicts."""
-        return () if self.task == "tray" else self.targets
+        return () if self.task in {"tray", "anomaly"} else self.targets
 
     def canonical(self) -> bytes:
         """Canonical bytes: equal for equal contracts, also after new optional fields are added."""
@@ -168,14 +202,13 @@ def _contradictions(contract: Contract) -> Iterator[str]:
         yield f"a size is not between 1 and {_LARGEST:,}"
     if contract.detection and contract.detection.boxes > contract.input.height * contract.input.width:
         yield "detection.boxes: there are more than pixels"
+    if contract.anomaly:
+        yield from _anomaly_contradictions(contract, contract.anomaly)
     for key in ("temperatures", "biases", "thresholds", "acceptance"):
         strange = [name for name in getattr(contract, key) or {} if name not in sizes]
         if strange:
             yield f"{key}: there is no target {strange[0]!r:.80}"
-    if not all(number > 0 for number in contract.temperatures.values()):
-        yield "temperatures: all must be above 0"
-    if any(len(numbers) != sizes[name] for name, numbers in (contract.biases or {}).items()):
-        yield "biases: there must be one per class"
+    yield from _calibration_contradictions(contract, sizes)
     yield from _covariate_contradictions(contract)
     classes = {target.name: target.classes for target in contract.targets if target.kind == "class"}
     combined = contract.combinations or Combinations(targets=(), seen=())
@@ -183,6 +216,25 @@ def _contradictions(contract: Contract) -> Iterator[str]:
     for each in combined.seen:
         if len(each) != len(places) or not all(map(tuple.__contains__, places, each)):
             yield f"combinations: {', '.join(each)!r:.80} is not a combination of its classes"
+
+
+def _calibration_contradictions(contract: Contract, sizes: Mapping[str, int]) -> Iterator[str]:
+    if not all(number > 0 for number in contract.temperatures.values()):
+        yield "temperatures: all must be above 0"
+    if any(len(numbers) != sizes[name] for name, numbers in (contract.biases or {}).items()):
+        yield "biases: there must be one per class"
+
+
+def _anomaly_contradictions(contract: Contract, anomaly: Anomaly) -> Iterator[str]:
+    if contract.targets != (ANOMALY,) or contract.detection is not None:
+        yield "anomaly: such a model has the target anomaly, with the classes normal and anomalous, and no other"
+    strides = anomaly.levels
+    if not strides or list(strides) != sorted(set(strides)) or not all(1 <= stride <= 64 for stride in strides):
+        yield "anomaly.levels: they must be strides from 1 to 64, in rising order"
+    elif contract.input.height % strides[-1] or contract.input.width % strides[-1]:
+        yield "anomaly.levels: the input is not a multiple of them"
+    if not all(0 < distance < float("inf") for distance in (anomaly.distance, anomaly.cell_distance)):
+        yield "anomaly: distances must be above 0"
 
 
 def _covariate_contradictions(contract: Contract) -> Iterator[str]:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from plantml.errors import InputError
-from plantml.model import network
+from plantml.model import anomaly, network
+from plantml.model.anomaly import DeployedAnomaly
 from plantml.model.contract import Architecture, Combinations, Contract, Detection
-from plantml.model.network import Calibrated, Deployed, PhotoNet, check_backbone, load_checked
+from plantml.model.network import Calibrated, Deployed, PhotoNet, bare_features, load_checked
 from plantml.targets import Target
 
 STRIDE = 4
@@ -53,7 +53,7 @@ class CentreNet(PhotoNet):
     ) -> None:
         super().__init__(architecture, targets)
         self.has_fixed_statistics = False
-        self.backbone = backbone if backbone is not None else bare_features(architecture.backbone)
+        self.backbone = backbone if backbone is not None else bare_features(architecture.backbone, LEVELS)
         width = architecture.embedding
         # Attributes of timm's feature extractors, which nn.Module does not declare.
         channels: list[int] = self.backbone.feature_info.channels()  # type: ignore[union-attr, operator]
@@ -197,30 +197,11 @@ def _bias(head: nn.Module) -> Tensor:
     return last.bias
 
 
-def bare_features(name: str) -> nn.Module:
-    """A timm backbone that returns its maps at `LEVELS`, without weights.
-
-    Raises:
-        ValueError: timm has no such model.
-        InputError: it has no maps at these strides.
-    """
-    import timm
-
-    check_backbone(name)
-    try:
-        strides: list[int] = timm.create_model(name, pretrained=False, features_only=True).feature_info.reduction()  # type: ignore[union-attr, operator]
-        places = [strides.index(stride) for stride in LEVELS]
-        backbone: nn.Module = timm.create_model(name, pretrained=False, features_only=True, out_indices=places)
-    except (RuntimeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{name} cannot find boxes", f"it has no maps at strides {LEVELS}", "Choose a convolutional backbone."
-        ) from error
-    return backbone
-
-
-def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> Deployed | DeployedDetector:
+def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> Deployed | DeployedDetector | DeployedAnomaly:
     """The deployed network of any contract and its weights, in evaluation mode. Raises as `network.rebuild`."""
     detection = contract.detection
+    if contract.anomaly is not None:
+        return anomaly.rebuild(contract, weights)
     if detection is None:
         return network.rebuild(contract, weights)
 

@@ -398,6 +398,29 @@ def bare_backbone(name: str, fit: Fit, *, drop_path: float = 0.0) -> nn.Module:
     return backbone
 
 
+def bare_features(name: str, levels: Sequence[int]) -> nn.Module:
+    """A timm backbone that returns its maps at some strides, without weights.
+
+    Raises:
+        ValueError: timm has no such model.
+        InputError: it has no maps at these strides.
+    """
+    import timm
+
+    check_backbone(name)
+    try:
+        strides: list[int] = timm.create_model(name, pretrained=False, features_only=True).feature_info.reduction()  # type: ignore[union-attr, operator]
+        places = [strides.index(stride) for stride in levels]
+        backbone: nn.Module = timm.create_model(name, pretrained=False, features_only=True, out_indices=places)
+    except (RuntimeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{name} has no maps of parts of a photo",
+            f"boxes and anomalies need them at strides {', '.join(map(str, levels))}",
+            "Choose a convolutional backbone.",
+        ) from error
+    return backbone
+
+
 def size_options(name: str, fit: Fit) -> dict[str, Any]:
     """Arguments of `timm.create_model` for a size of photos: of transformers, whose positions are learnt by place."""
     import timm

@@ -23,8 +23,9 @@ from plantml.concurrency import batched, in_threads
 from plantml.errors import DamagedError, InputError, NotFoundError, PlantmlError, RefusedError
 from plantml.imaging import ImageError, Photo, Pixels, Tiling
 from plantml.model.bundle import Bundle
+from plantml.model.contract import ANOMALY
 from plantml.model.covariates import Columns, CovariateRow, encode
-from plantml.model.records import Decision, Reader, Record, failed, worst
+from plantml.model.records import Decision, Reader, Record, failed, heat_of, worst
 from plantml.model.runtimes import Outputs, Runtime, TwoStageRuntime
 
 BATCH = 8
@@ -38,7 +39,7 @@ class Prediction:
     Attributes:
         record: for the output.
         probabilities: by target: float32 [classes], or [1] for a value; of boxes none, `None` after a failure.
-        embedding: float32 [D]; `None` after a failure, and of a detector.
+        embedding: float32 [D]; `None` after a failure, and of a model of boxes or anomalies.
         more: further keys of the record, added by options.
     """
 
@@ -71,6 +72,17 @@ class Prediction:
     def unknown(self) -> float | None:
         """How unlike the training photos it is; `None` after a failure."""
         return self.record.unknown
+
+    @property
+    def score(self) -> float | None:
+        """How anomalous it is, 0 (normal) to 1, 0.5 the threshold; `None` of other models, and after a failure."""
+        answer = self.targets.get(ANOMALY.name) if self.record.heat_map else None
+        return None if answer is None else float(answer["score"])
+
+    @property
+    def heat_map(self) -> NDArray[np.float32] | None:
+        """Where it is anomalous: float32 [rows, columns] over the photo, as `score`; `None` as that."""
+        return None if self.record.heat_map is None else heat_of(self.record.heat_map)
 
     @property
     def failure(self) -> str | None:
@@ -250,6 +262,11 @@ class Pipeline:
             boxes = self._reader.read_boxes(outputs, row, *size)
             return Prediction(self._reader.with_boxes(record, boxes), {}, None)
         targets, decision, unknown = self._reader.read(outputs, row)
+        if self.bundle.contract.anomaly is not None:
+            heat_map = self._reader.read_heat_map(outputs, row, *size)
+            plain = Record(url, image_id, *size, self.bundle.digest, targets, (), decision, unknown, None)
+            record = replace(plain, heat_map=heat_map, form=form)
+            return Prediction(record, {ANOMALY.name: np.array([1 - unknown, unknown], np.float32)}, None)
         record = Record(url, image_id, *size, self.bundle.digest, targets, (), decision, unknown, None, form=form)
         probabilities = {target.name: outputs[f"target.{target.name}"][row] for target in self.bundle.contract.targets}
         return Prediction(record, probabilities, outputs["embedding"][row])

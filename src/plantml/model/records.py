@@ -3,6 +3,7 @@
 The keys are always there; `plantml_record` is the version of their meaning.
 """
 
+import base64
 import json
 import re
 from collections import Counter
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml.errors import UsageError
-from plantml.model.contract import Contract
+from plantml.model.contract import ANOMALY, Contract
 from plantml.model.runtimes import Outputs
 from plantml.targets import Target, tied, valid_combinations
 
@@ -46,6 +47,8 @@ class Record:
         unknown: how unlike the training photos it is; `None` after a failure.
         failure: why there is no prediction; `None` if there is one.
         counts: of the boxes, see `Reader.count`; `None` for models of whole images, and after a failure.
+        heat_map: where an image is unlike normal ones, see `Reader.read_heat_map`; `None` for other models, and after a
+            failure.
         form: of the model's network, `name` and the digest that it is a form `of`; `None` for float32.
     """
 
@@ -60,12 +63,13 @@ class Record:
     unknown: float | None
     failure: str | None
     counts: Mapping[str, Any] | None = None
+    heat_map: Mapping[str, Any] | None = None
     form: Mapping[str, str] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The record as JSON types, keys in their documented order; without `counts` or `form` if there are none."""
+        """The record as JSON types, keys in their documented order; without `counts`, `heat_map`, `form` if `None`."""
         keys = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("counts", "form"):
+        for name in ("counts", "heat_map", "form"):
             if keys[name] is None:
                 del keys[name]
         return {"plantml_record": FORMAT, **keys, "boxes": list(self.boxes)}
@@ -109,9 +113,33 @@ class Reader:
 
     def read(self, outputs: Outputs, row: int) -> tuple[dict[str, Mapping[str, Any]], Decision, float]:
         """Targets, decision and unknown score of one row of a batch's outputs."""
+        if self.contract.anomaly is not None:
+            return self._read_anomaly(_rounded(outputs["score"][row]))
         answers, decision = self._answers({name: values[row] for name, values in outputs.items()})
         unknown = round(float(outputs["unknown"][row]), DIGITS)
         return answers, "unknown" if unknown > self.contract.unknown_threshold else decision, unknown
+
+    def _read_anomaly(self, score: float) -> tuple[dict[str, Mapping[str, Any]], Decision, float]:
+        is_anomalous = score > self.contract.unknown_threshold
+        ranked = [["anomalous", score], ["normal", round(1 - score, DIGITS)]][:: 1 if is_anomalous else -1]
+        answer = {"label": ranked[0][0], "score": score, "top": ranked[: self.top_k]}
+        return {ANOMALY.name: answer}, "unknown" if is_anomalous else "accept", score
+
+    def read_heat_map(self, outputs: Outputs, row: int, width: int, height: int) -> dict[str, Any]:
+        """Where an image is unlike normal ones: a grid of cells over a rectangle of the image.
+
+        `x`, `y`, `w` and `h` are the rectangle, pixels of the upright image, and may reach beyond it; `rows` and
+        `columns` share it evenly; `values` are their scores, row by row, as bytes from 0 to 255 for 0 to 1, in base64.
+        """
+        fit, cells = self.contract.input, outputs["heat_map"][row]
+        [sides] = fit.placement(width, height).to_photo(np.array([[0, 0, fit.width, fit.height]], np.float64))
+        values = np.clip(np.round(255 * cells), 0, 255).astype(np.uint8)
+        return {
+            **dict(zip("xywh", sides.round(2).tolist(), strict=True)),
+            "rows": cells.shape[0],
+            "columns": cells.shape[1],
+            "values": base64.b64encode(values.tobytes()).decode(),
+        }
 
     def read_boxes(self, outputs: Outputs, row: int, width: int, height: int) -> list[Mapping[str, Any]]:
         """The boxes of one row of a detector's outputs that count, best first.
@@ -178,6 +206,12 @@ class Reader:
         health, disease = self._pair
         at = (target.classes.index(answers[target.name]["label"]) for target in (health, disease))
         return not valid_combinations(health, disease)[tuple(at)]
+
+
+def heat_of(heat_map: Mapping[str, Any]) -> NDArray[np.float32]:
+    """The cells of a record's `heat_map`: float32 [rows, columns], 0 (normal) to 1."""
+    values = np.frombuffer(base64.b64decode(heat_map["values"]), np.uint8)
+    return values.reshape(heat_map["rows"], heat_map["columns"]).astype(np.float32) / 255
 
 
 def labels_of(prediction: Mapping[str, Any]) -> list[tuple[str, float]]:

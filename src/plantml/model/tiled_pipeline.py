@@ -9,6 +9,7 @@ import numpy as np
 
 from plantml import imaging
 from plantml.concurrency import batched
+from plantml.errors import UsageError
 from plantml.imaging import Corners, Photo, Tiling
 from plantml.model.box_merging import View, merge
 from plantml.model.bundle import Bundle
@@ -49,6 +50,8 @@ def build_pipeline(
         tile = detection.tile
     if not tile:
         return Pipeline(bundle, runtime, threads=threads, batch=batch, top_k=top_k)
+    if bundle.contract.anomaly is not None:
+        raise UsageError("A model of anomalies looks at no tiles", "it has learnt from whole photos", "Leave tile out.")
     tiling = Tiling(tile, overlap)
     return TiledPipeline(bundle, runtime, tiling=tiling, threads=threads, batch=batch, top_k=top_k)
 

@@ -41,6 +41,12 @@ def train(work: Work) -> Result:
 
     config = work.config.train
     selected = selection.select(work.result("split")["dataset"], config)
+    if selected.task == "anomaly":
+        raise InputError(
+            "retrain does not train models of anomalies",
+            "it compares and promotes models by the labels that they predict",
+            "Set train.task: image; or train by hand: plantml train, plantml models add",
+        )
     if work.model:
         _check_task(work, selected.task)
     if work.config.start == "warm" and work.model:

@@ -26,7 +26,8 @@ _VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "CUDA_VIS
 
 def write(run: RunFolder, history: History, model: PackagedModel) -> None:
     """Write the results of a finished training."""
-    run.write(f"{PLOTS}/curves.png", charts.learning_curves(history.rows, history.best_epoch))
+    if len(history.rows) > 1:
+        run.write(f"{PLOTS}/curves.png", charts.learning_curves(history.rows, history.best_epoch))
     for name, plot in model.plots.items():
         run.write(f"{PLOTS}/{name}", plot)
     run.write(HISTORY, history.csv())

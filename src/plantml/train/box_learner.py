@@ -14,7 +14,7 @@ from plantml.data.manifest import Version
 from plantml.imaging import Fit, Pixels
 from plantml.model.bundle import Bundle
 from plantml.model.contract import Architecture
-from plantml.model.detector import CentreNet
+from plantml.model.detector import LEVELS, CentreNet
 from plantml.model.network import PhotoNet
 from plantml.train import box_packaging, box_preview, prepare, warm_start, weights
 from plantml.train.batches import Batch, StepSampler, step_loader
@@ -22,7 +22,7 @@ from plantml.train.box_cells import loss_of
 from plantml.train.box_evaluation import evaluate
 from plantml.train.box_photos import BoxAugmentation, BoxDataset, BoxPhotos
 from plantml.train.history import Evaluation
-from plantml.train.learner import Learner, Loading, PackagedModel
+from plantml.train.learner import Loading, PackagedModel, StepLearner
 from plantml.train.lightning_module import PhotoModule
 from plantml.train.plan import Plan
 from plantml.train.probe import EmbeddingJob
@@ -52,7 +52,7 @@ class BoxModule(PhotoModule):
         ).total
 
 
-class BoxLearner(Learner):
+class BoxLearner(StepLearner):
     """Learns boxes and their targets. Raises `InputError` if no photo of a split can be read.
 
     Attributes:
@@ -80,14 +80,14 @@ class BoxLearner(Learner):
     def untrained(plan: Plan, *, offline: bool) -> CentreNet:
         """See `Learner.untrained`."""
         torch.manual_seed(plan.seed)
-        backbone = weights.features(plan.backbone, weights.of(plan), plan.input, offline=offline)
+        backbone = weights.features(plan.backbone, weights.of(plan), plan.input, LEVELS, offline=offline)
         net = CentreNet(architecture(plan), plan.targets, backbone)
         net.has_fixed_statistics = plan.train_photos < _FEW_PHOTOS and (plan.pretrained or bool(plan.parent))
         return net.train().to(memory_format=torch.channels_last)
 
     @staticmethod
     def augmenter(plan: Plan) -> Callable[[Pixels, int], Pixels]:
-        """See `Learner.augmenter`."""
+        """See `StepLearner.augmenter`."""
 
         def augment(pixels: Pixels, seed: int) -> Pixels:
             photos = BoxPhotos(
@@ -100,18 +100,18 @@ class BoxLearner(Learner):
         return augment
 
     def start_from(self, parent: Bundle) -> list[str]:
-        """See `Learner.start_from`."""
+        """See `StepLearner.start_from`."""
         return warm_start.load_detector_weights(self.net, parent, self.plan)
 
     def module(self) -> PhotoModule:
-        """See `Learner.module`."""
+        """See `StepLearner.module`."""
         return BoxModule(self.net, self.plan)
 
     def warm_up(self, job: EmbeddingJob) -> None:
         """Nothing: the map that the heads read is as new as they are."""
 
     def batches(self, start: int, epochs: int, rank: int, size: int) -> DataLoader[Batch]:
-        """See `Learner.batches`."""
+        """See `StepLearner.batches`."""
         sampler = StepSampler(self.train, self.plan, start, epochs, rank=rank, size=size)
         return step_loader(self._augmented(), sampler, self.plan)
 
@@ -120,7 +120,7 @@ class BoxLearner(Learner):
         return BoxDataset(self.train, plan.targets, plan.input.height, plan.seed, augmentation(plan))
 
     def evaluate(self, net: PhotoNet, stop: Stop) -> Evaluation | None:
-        """See `Learner.evaluate`."""
+        """See `StepLearner.evaluate`."""
         assert isinstance(net, CentreNet)
         return evaluate(net, self.val, self.plan, stop)
 

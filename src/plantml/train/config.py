@@ -7,11 +7,26 @@ from pydantic import BeforeValidator, Field, model_validator
 from plantml.settings import Config, Duration, Seed, option
 
 Auto = Literal["auto"]
-Task = Literal["image", "boxes", "tray"]
+Task = Literal["image", "boxes", "tray", "anomaly"]
 Mode = Literal["probe", "finetune", "full"]
 Preset = Literal["quick", "balanced", "best"]
 Balance = Literal["off", "weights", "logits", "sampling"]
 Precision = Literal["32", "bf16"]
+
+
+class AnomalyConfig(Config):
+    """What is learnt of normal photos, with the task anomaly."""
+
+    normal: str = Field("auto", description="Normal photos, as TARGET=CLASS; auto is health=healthy, or disease=none.")
+    levels: tuple[Annotated[int, Field(ge=2, le=32)], ...] = Field(
+        (16, 32), description="Strides of the backbone's maps whose features are compared.", min_length=1
+    )
+    cells: int = Field(
+        2000,
+        ge=16,
+        le=100_000,
+        description="Cells of normal photos to keep for the heat map; they bound the size of the model.",
+    )
 
 
 class FixedSettings(Config):
@@ -47,6 +62,12 @@ class FixedSettings(Config):
         "any", description="seen: predict only combinations of classes that occur in the training photos."
     )
     target_risk: float = option(0.05, "Error rate to keep among accepted predictions.", gt=0, lt=1)
+    false_alarms: float = option(
+        0.01, "Share of normal photos that may be called anomalous, with --task anomaly.", gt=0, lt=1
+    )
+    anomaly: AnomalyConfig = Field(
+        AnomalyConfig.model_validate({}), description="What is learnt of normal photos, with --task anomaly."
+    )
     compile: bool = Field(default=False, description="Compile the backbone with torch.compile; needs a C++ compiler.")
     devices: int = option(1, "GPUs, or CPU processes, per machine.", ge=1, le=1024)
     nodes: int = option(1, "Number of machines.", ge=1, le=1024)
@@ -87,7 +108,9 @@ class TrainConfig(FixedSettings):
     )
     budget: Duration | None = option(None, "Wall-clock budget of the training, such as 20m or 8h.", metavar="TIME")
     task: Task | Auto = option(
-        "auto", "What to learn: image (whole photos), boxes (plants in them), or tray (plants, then a crop of each)."
+        "auto",
+        "What to learn: image (whole photos), boxes (plants in them), tray (plants, then a crop of each), or anomaly"
+        " (what is unlike healthy plants).",
     )
     tile: Literal[0] | Annotated[int, Field(ge=64, le=65_536)] | Auto = option(
         "auto", "Learn boxes from overlapping tiles of N pixels of larger photos; 0: from whole photos.", metavar="N"

@@ -13,7 +13,7 @@ from plantml.errors import InputError
 from plantml.train import distributed
 from plantml.train.checkpoint import CheckpointCallback, TrainingEvents
 from plantml.train.history import History
-from plantml.train.learner import Learner
+from plantml.train.learner import StepLearner
 from plantml.train.lightning_module import PhotoModule
 from plantml.train.mixed_precision import depthwise_in_float32
 from plantml.train.run_folder import HISTORY
@@ -23,7 +23,7 @@ EpochCallback = Callable[[Mapping[str, float], int], None]
 """Called with each row of the history and the planned number of epochs."""
 
 
-def fit(learner: Learner, session: Session, on_epoch: EpochCallback) -> History:
+def fit(learner: StepLearner, session: Session, on_epoch: EpochCallback) -> History:
     """Train the learner's network, which ends with the weights of the best epoch."""
     plan, run, events = learner.plan, session.run, session.listener
     module = learner.module()
@@ -57,7 +57,7 @@ def fit(learner: Learner, session: Session, on_epoch: EpochCallback) -> History:
     return checkpoints.history
 
 
-def _run_steps(module: PhotoModule, checkpoints: CheckpointCallback, learner: Learner) -> None:
+def _run_steps(module: PhotoModule, checkpoints: CheckpointCallback, learner: StepLearner) -> None:
     """Train all remaining steps."""
     plan = module.plan
     # Lightning's advice on loggers, workers and hardware is for those who configure a Trainer.

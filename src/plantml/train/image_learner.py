@@ -18,13 +18,13 @@ from plantml.train.batch_preview import example_batch
 from plantml.train.batches import augmentation, evaluation_loader, training_loader
 from plantml.train.evaluation import evaluate
 from plantml.train.history import Evaluation, History
-from plantml.train.learner import Learner, Loading, PackagedModel
+from plantml.train.learner import Loading, PackagedModel, StepLearner
 from plantml.train.lightning_module import PlantModule
 from plantml.train.plan import Plan
 from plantml.train.run_folder import RunFolder
 
 
-class ImageLearner(Learner):
+class ImageLearner(StepLearner):
     """Learns the targets of whole photos. Raises as `prepare.load`.
 
     Attributes:
@@ -48,15 +48,15 @@ class ImageLearner(Learner):
 
     @staticmethod
     def augmenter(plan: Plan) -> Callable[[Pixels, int], Pixels]:
-        """See `Learner.augmenter`."""
+        """See `StepLearner.augmenter`."""
         return augmentation(plan)
 
     def start_from(self, parent: Bundle) -> list[str]:
-        """See `Learner.start_from`."""
+        """See `StepLearner.start_from`."""
         return warm_start.load_parent_weights(self.net, parent, self.plan)
 
     def label_others(self, run: RunFolder, job: probe.EmbeddingJob) -> str:
-        """See `Learner.label_others`."""
+        """See `StepLearner.label_others`."""
         data, others = self.data, len(self.data.unlabelled)
         if not others:
             return ""
@@ -74,11 +74,11 @@ class ImageLearner(Learner):
         return plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(self.photos.rows))})
 
     def module(self) -> PlantModule:
-        """See `Learner.module`."""
+        """See `StepLearner.module`."""
         return PlantModule(self.net, self.plan)
 
     def batches(self, start: int, epochs: int, rank: int, size: int) -> DataLoader[dict[str, Tensor]]:
-        """See `Learner.batches`."""
+        """See `StepLearner.batches`."""
         return training_loader(self.photos, self.plan, start, epochs, rank=rank, size=size)
 
     def fit_probe(self, job: probe.EmbeddingJob, on_epoch: Callable[[dict[str, float]], None]) -> History:
@@ -86,12 +86,12 @@ class ImageLearner(Learner):
         return probe.fit(self.net, self.plan, self.photos, self.data.val, job=job, on_epoch=on_epoch)
 
     def warm_up(self, job: probe.EmbeddingJob) -> None:
-        """See `Learner.warm_up`."""
+        """See `StepLearner.warm_up`."""
         if self.plan.mode == "finetune":
             probe.warm_up_heads(self.net, self.plan, self.photos, job)
 
     def evaluate(self, net: PhotoNet, stop: Stop) -> Evaluation | None:
-        """See `Learner.evaluate`."""
+        """See `StepLearner.evaluate`."""
         assert isinstance(net, PlantNet)
         batches = evaluation_loader(self.data.val, distributed.rank(), distributed.world_size())
         return evaluate(net, batches, self.plan, stop)

@@ -52,9 +52,6 @@ class Learner(ABC):
         left_out: names and reasons of photos that could not.
     """
 
-    shown: ClassVar[Sequence[str]] = ()
-    """Scores of every epoch that are shown, beside those of the targets."""
-
     @abstractmethod
     def __init__(self, version: Version, plan: Plan, loading: "Loading") -> None: ...
 
@@ -66,6 +63,25 @@ class Learner(ABC):
     @abstractmethod
     def untrained(plan: Plan, *, offline: bool) -> PhotoNet:
         """The network with pretrained backbone and random heads, which depend on the seed only."""
+
+    @abstractmethod
+    def example(self) -> bytes:
+        """A PNG of the first training batch, with labels."""
+
+    @abstractmethod
+    def package(self, version: Version) -> PackagedModel:
+        """The bundle of the trained network, which is on the CPU and in evaluation mode.
+
+        Raises:
+            GateError: the ONNX file does not reproduce the network's predictions.
+        """
+
+
+class StepLearner(Learner):
+    """A learner that trains by gradient steps."""
+
+    shown: ClassVar[Sequence[str]] = ()
+    """Scores of every epoch that are shown, beside those of the targets."""
 
     @staticmethod
     @abstractmethod
@@ -98,18 +114,6 @@ class Learner(ABC):
     @abstractmethod
     def evaluate(self, net: PhotoNet, stop: Stop) -> Evaluation | None:
         """Evaluate a network on the validation split; `None` if a signal stopped it. It is left in training mode."""
-
-    @abstractmethod
-    def example(self) -> bytes:
-        """A PNG of the first training batch, with labels."""
-
-    @abstractmethod
-    def package(self, version: Version) -> PackagedModel:
-        """The bundle of the trained network, which is on the CPU and in evaluation mode.
-
-        Raises:
-            GateError: the ONNX file does not reproduce the network's predictions.
-        """
 
 
 @dataclass(frozen=True)

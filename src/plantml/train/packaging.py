@@ -20,6 +20,7 @@ from plantml.imaging import Pixels
 from plantml.metrics import ClassReport, Report, calibration
 from plantml.model import bundle as bundles
 from plantml.model import temperature
+from plantml.model.anomaly import DeployedAnomaly
 from plantml.model.contract import Combinations, Contract, Origin
 from plantml.model.covariates import Columns, network_inputs
 from plantml.model.detector import DeployedDetector
@@ -49,7 +50,7 @@ class _MemoryRuntime:
 
     name = "torch"
 
-    def __init__(self, deployed: Deployed | DeployedDetector) -> None:
+    def __init__(self, deployed: Deployed | DeployedDetector | DeployedAnomaly) -> None:
         self._deployed = deployed
 
     def run(self, batch: Pixels, columns: Columns | None = None) -> Outputs:
@@ -168,7 +169,7 @@ class Exported:
 
 
 def export(
-    deployed: Deployed | DeployedDetector,
+    deployed: Deployed | DeployedDetector | DeployedAnomaly,
     contract: Contract,
     batches: Callable[[], Iterable[Pixels]],
     columns: Columns | None = None,

@@ -19,6 +19,11 @@ NOT_IN_A_PROBE = frozenset({"backbone_lr", "layer_decay", "warmup", "clip", "dro
                             "precision", "workers", "compile", "step_seconds"})  # fmt: skip
 """Parts of a plan that a probe, whose backbone is frozen, does not use."""
 
+IN_ANOMALIES = frozenset({"dataset", "photos", "normal", "preset", "budget", "task", "train_photos", "val_photos",
+                          "backbone", "pretrained", "weights", "size", "fit", "epoch_photos", "batch_size", "device",
+                          "seed", "false_alarms", "where"})  # fmt: skip
+"""Parts of a plan that a model of anomalies, which is not trained by gradient steps, uses."""
+
 ONLY_IN_A_PROBE = frozenset({"views"})
 
 FIXED = tuple(FixedSettings.model_fields)
@@ -43,6 +48,7 @@ class Plan(FixedSettings):
         asked: the configuration, as JSON types.
         reasons: why `auto` values were chosen, by key.
         tile: pixels of the tiles that are trained on; 0 for whole photos.
+        normal: what normal photos are, as `target=class`; of the task `anomaly`.
         targets: to predict.
         covariates: that come with the photos, with statistics of the training photos.
         parent: digest of the bundle of a warm start; empty for none.
@@ -69,6 +75,7 @@ class Plan(FixedSettings):
     tile: int = 0
     crops: bool = False
     mode: Mode
+    normal: str = ""
     targets: tuple[Target, ...]
     covariates: tuple[Covariate, ...] = ()
     train_photos: int

@@ -10,7 +10,7 @@ from plantml.data import boxes
 from plantml.errors import InputError
 from plantml.imaging import Fit, FitMode
 from plantml.model.bundle import Bundle
-from plantml.train import budget, class_balance, covariates, tiles
+from plantml.train import anomaly_planning, budget, class_balance, covariates, tiles
 from plantml.train.config import Mode, Precision, Preset, Task, TrainConfig
 from plantml.train.plan import FIXED, Plan, versions
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
@@ -66,6 +66,8 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
     Raises:
         InputError: the dataset has nothing to train on, or lacks a target or a split.
     """
+    if inputs.dataset.task == "anomaly":
+        return anomaly_planning.plan(config, inputs)
     train, val = inputs.dataset.usable("train"), inputs.dataset.usable("val")
     check_splits(inputs.dataset)
     resolver, named = _Resolver(config), inputs.dataset.origin or inputs.dataset

@@ -175,7 +175,7 @@ def _augmented(
     labels = {
         name: torch.as_tensor(np.concatenate([values[rows]] * plan.views)) for name, values in photos.labels.items()
     }
-    key = _key(f"{plan.views}-views", photos.keys[rows])
+    key = key_of(f"{plan.views}-views", photos.keys[rows])
     return _embed(net, key, plan.views * len(rows), images, job), labels
 
 
@@ -186,18 +186,25 @@ def _plain(net: PlantNet, photos: Photos, job: EmbeddingJob) -> tuple[Tensor, di
         return torch.from_numpy(np.ascontiguousarray(photos.pixels[photos.rows[numbers]]))
 
     labels = {name: torch.as_tensor(values[photos.rows]) for name, values in photos.labels.items()}
-    return _embed(net, _key("plain", photos.keys[photos.rows]), len(photos.rows), images, job), labels
+    return _embed(net, key_of("plain", photos.keys[photos.rows]), len(photos.rows), images, job), labels
 
 
 def _embed(net: PlantNet, key: str, total: int, images: Callable[[Sequence[int]], Tensor], job: EmbeddingJob) -> Tensor:
-    """Embed images 0 to `total`: [total, D], on the CPU. Those that were saved earlier are not embedded again.
+    """Embeddings [total, D]; `images` gives the images of some numbers, uint8 [N, H, W, 3]. See `saved_vectors`."""
+    net.to(job.device)
+    embeddings = saved_vectors(key, total, lambda numbers: net.embed(images(numbers).to(job.device)), job)
+    net.to("cpu")
+    return embeddings
+
+
+def saved_vectors(key: str, total: int, compute: Callable[[Sequence[int]], Tensor], job: EmbeddingJob) -> Tensor:
+    """Vectors of images 0 to `total`: float32 [total, D], on the CPU. Those that were saved are not computed again.
 
     Args:
-        net: whose backbone is used.
         key: identifies the images.
         total: number of images.
-        images: gives the images of some numbers, uint8 [N, H, W, 3].
-        job: device, folder, stop and progress.
+        compute: gives the vectors of the images of some numbers: [N, D].
+        job: folder, stop and progress.
     """
     if job.writes:
         for partial in job.folder.glob(".*.part"):
@@ -205,7 +212,6 @@ def _embed(net: PlantNet, key: str, total: int, images: Callable[[Sequence[int]]
     segments = Segments(str(job.folder), f".embeddings-{key}.jsonl", seconds=job.every)
     rows = (row.decode().split("\t") for row in segments)
     vectors = {int(number): unpack(vector, "<f4") for number, vector in rows}
-    net.to(job.device)
     for numbers in batched((number for number in range(total) if number not in vectors), _BATCH):
         if job.stop:
             if segments.flush():
@@ -215,16 +221,16 @@ def _embed(net: PlantNet, key: str, total: int, images: Callable[[Sequence[int]]
                 "The embeddings are saved. Repeat the same command to resume.",
             )
         with torch.inference_mode():
-            vectors.update(zip(numbers, net.embed(images(numbers).to(job.device)).cpu().numpy(), strict=True))
+            vectors.update(zip(numbers, compute(numbers).cpu().numpy(), strict=True))
         lines = (f"{number}\t{pack(vectors[number], '<f4')}".encode() for number in numbers)
         if job.writes and segments.add(*lines):
             job.on_save()
         job.progress(len(vectors), total)
     if segments.flush():
         job.on_save()
-    net.to("cpu")
     return torch.from_numpy(np.stack([vectors[number] for number in range(total)]))
 
 
-def _key(name: str, keys: NDArray[np.uint64]) -> str:
+def key_of(name: str, keys: NDArray[np.uint64]) -> str:
+    """What identifies vectors of one kind of the photos with these numbers."""
     return f"{name}-{hashlib.sha256(keys.tobytes()).hexdigest()[:16]}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from plantml import storage
-from plantml.data import boxes, folds, versions
+from plantml.data import boxes, folds, normality, versions
 from plantml.data.filters import matching
 from plantml.data.manifest import Version
 from plantml.errors import InputError
@@ -21,13 +21,16 @@ class Selection(Version):
     """The photos of a version that are trained on, and what is learnt of them.
 
     Attributes:
-        task: of all but `image`, the targets are those of the boxes.
+        task: of `boxes` and `tray`, the targets are those of the boxes; of `anomaly`, the train split has only normal
+            photos.
         why: the reason, if it was left to the data.
+        normal: what normal photos are, as `target=class`; of the task `anomaly`.
         origin: the version whose boxes these photos were cut from; a model names that one, as it outlives the run.
     """
 
     task: Task = "image"
     why: str = ""
+    normal: str = ""
     origin: Version | None = None
 
 
@@ -45,6 +48,11 @@ def select(dataset: str | Version, config: TrainConfig) -> Selection:
         version = folds.of_fold(version, config.fold, config.folds, config.seed)
     task, why = task_of(version, config.task)
     rows, targets = version.rows, version.targets
+    if task == "anomaly":
+        normal = config.anomaly.normal if config.anomaly.normal != "auto" else normality.of_dataset(version)[0]
+        is_normal = (normality.labels(version, normal) == normality.NORMAL).fill_null(value=False)
+        rows = rows.filter(is_normal | (pl.col("split").ne_missing("train")))
+        return Selection(version.url, version.number, rows, targets, version.commit, task, why, normal)
     if task != "image":
         rows = boxes.annotated(rows)
         targets = boxes.targets_of(rows.select(pl.col("boxes").explode()).drop_nulls().to_series(), targets)
@@ -179,6 +187,8 @@ def load_checked(ref: str, config: TrainConfig, out: str, warn: Callable[[str], 
         return version
     if config.warm_start:
         references.find(config.warm_start)
+    if selection.task == "anomaly":  # whose plan, which comes before anything is measured, says what it lacks
+        return version
     if not config.folds:  # which have splits of their own
         check_splits(selection)
     train, task = selection.usable("train"), selection.task

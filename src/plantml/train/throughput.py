@@ -21,6 +21,7 @@ from plantml.parsing import parse_json
 from plantml.settings import Machine
 from plantml.train import pixel_cache, prepare
 from plantml.train.config import Precision
+from plantml.train.learner import StepLearner
 from plantml.train.learners import LEARNERS
 from plantml.train.lightning_module import PhotoModule
 from plantml.train.mixed_precision import depthwise_in_float32
@@ -63,6 +64,8 @@ def measure(version: Version, plan: Plan, machine: Machine) -> Speed:
     The speed-up of bf16 is measured once per machine, alternating steps of both precisions, and cached, so that
     the same command always gives the same plan.
     """
+    if plan.task == "anomaly":
+        return Speed(0.0, _embed_seconds(plan), _decode_seconds(version, plan, machine))
     # A probe trains on embeddings: what takes time is embedding photos.
     count = min(plan.batch_size, _EMBEDDED) if plan.mode == "probe" else plan.batch_size
     pixels = np.random.default_rng(0).integers(0, 256, (count, *_training_size(plan), 3), np.uint8)
@@ -83,6 +86,22 @@ def measure(version: Version, plan: Plan, machine: Machine) -> Speed:
     return Speed(seconds, embed_seconds / len(photos), _decode_seconds(version, plan, machine), speed_up)
 
 
+def _embed_seconds(plan: Plan) -> float:
+    """Seconds of one photo through the network of a plan, with random weights, on random pixels."""
+    net = LEARNERS[plan.task].untrained(plan.model_copy(update={"pretrained": False}), offline=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (_DECODED, plan.input.height, plan.input.width, 3), np.uint8)
+    photos = torch.from_numpy(pixels).to(plan.device)
+    net.to(plan.device).eval()
+
+    def embed() -> None:
+        with torch.inference_mode():
+            net(photos)
+        _synchronise(plan.device)
+
+    [seconds] = _medians([embed], _FEWEST)
+    return seconds / len(photos)
+
+
 def _cached_speed_up(file: Path) -> float | None:
     """The speed-up that was measured earlier; None without a sensible one."""
     try:
@@ -98,6 +117,7 @@ class _Step:
     def __init__(self, plan: Plan, pixels: Pixels) -> None:
         self.plan, self.pixels = plan, pixels[: max(1, plan.batch_size // plan.world)]
         learner = LEARNERS[plan.task]
+        assert issubclass(learner, StepLearner)
         net = learner.untrained(plan.model_copy(update={"pretrained": False}), offline=True)
         self.module = PhotoModule(net, plan)
         self.module.to(plan.device)

@@ -31,10 +31,11 @@ from plantml.train import (
     warm_start,
     weights,
 )
+from plantml.train.anomaly_learner import AnomalyLearner, fitted_line
 from plantml.train.config import TrainConfig
 from plantml.train.history import History
 from plantml.train.image_learner import ImageLearner
-from plantml.train.learner import Learner, Loading
+from plantml.train.learner import Learner, Loading, StepLearner
 from plantml.train.learners import LEARNERS
 from plantml.train.plan import Plan
 from plantml.train.plan_inputs import PlanInputs
@@ -235,18 +236,20 @@ def _train(version: Selection, plan: Plan, session: Session) -> Bundle | None:
     throughput.check_device(plan.device)
     allocator.keep_freed_memory()
     learner = _load_photos(_tiles(version, plan, session) if plan.tile else version, plan, session)
-    if plan.parent:
+    if plan.parent and isinstance(learner, StepLearner):
         new = learner.start_from(warm_start.parent_bundle(plan))
         listener.say(f"Starting from {plan.warm_start}" + (f"; new: {', '.join(new)}." if new else "."))
-    if said := learner.label_others(run, session.embedding_job("unlabelled photos", plan.device)):
-        listener.say(said)
+    if isinstance(learner, StepLearner):
+        said = learner.label_others(run, session.embedding_job("unlabelled photos", plan.device))
+        if said:
+            listener.say(said)
     history = _train_network(learner, session)
     if not distributed.is_first():
         return None
     if stop:
         raise stop.error("Training stopped before the model was exported", "Repeat the same command to resume.")
-    best, epochs = history.best_epoch + 1, len(history.rows)
-    listener.say(f"Best epoch: {best} of {epochs}. Calibrating, exporting and verifying the model.")
+    best = f"Best epoch: {history.best_epoch + 1} of {len(history.rows)}. " if isinstance(learner, StepLearner) else ""
+    listener.say(f"{best}Calibrating, exporting and verifying the model.")
     learner.net.cpu().eval()
     model = learner.package(version)
     artifacts.write(run, history, model)
@@ -288,14 +291,18 @@ def _train_network(learner: Learner, session: Session) -> History:
         run.write(f"{artifacts.PLOTS}/batch.png", learner.example())
 
     def log_epoch(row: Mapping[str, float], epochs: int) -> None:
-        listener.say(_epoch_line(row, learner, epochs))
+        listener.say(_epoch_line(row, learner, epochs) if isinstance(learner, StepLearner) else fitted_line(row))
         logger.log(row)
 
     try:
         if isinstance(learner, ImageLearner) and plan.mode == "probe":
             job = session.embedding_job("embedding", plan.device)
             history = learner.fit_probe(job, lambda row: log_epoch(row, plan.epochs))
+        elif isinstance(learner, AnomalyLearner):
+            job = session.embedding_job("looking at photos", plan.device)
+            history = learner.fit(job, lambda row: log_epoch(row, plan.epochs))
         else:
+            assert isinstance(learner, StepLearner)
             history = finetune.fit(learner, session, log_epoch)
     except (StoppedError, SystemExit) as error:
         if isinstance(error, SystemExit) and stop:  # how Lightning ends after a second Ctrl-C
@@ -307,7 +314,7 @@ def _train_network(learner: Learner, session: Session) -> History:
     return history
 
 
-def _epoch_line(row: Mapping[str, float], learner: Learner, epochs: int) -> str:
+def _epoch_line(row: Mapping[str, float], learner: StepLearner, epochs: int) -> str:
     names = [f"{target.name}.{'r2' if target.kind == 'value' else 'macro_f1'}" for target in learner.plan.targets]
     scores = "  ".join(f"{name} {row[name]:.3f}" for name in [*learner.shown, *names] if name in row)
     epoch = int(row["epoch"]) + 1

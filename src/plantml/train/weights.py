@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from plantml import storage
 from plantml.errors import InputError, MissingExtraError
 from plantml.imaging import Fit
-from plantml.model.detector import bare_features
-from plantml.model.network import bare_backbone, size_options
+from plantml.model.network import bare_backbone, bare_features, size_options
 from plantml.train.plan import Plan
 
 DEFAULT = "tf_efficientnet_lite0"
@@ -83,9 +82,9 @@ def backbone(name: str, weights: Weights | None, fit: Fit, *, drop_path: float, 
         raise InputError(f"timm has no model called {name!r}", "", hint) from error
 
 
-def features(name: str, weights: Weights | None, fit: Fit, *, offline: bool) -> nn.Module:
-    """A timm backbone that returns its maps, see `detector.bare_features`, with the weights of the classifier's."""
-    network = bare_features(name)
+def features(name: str, weights: Weights | None, fit: Fit, levels: Sequence[int], *, offline: bool) -> nn.Module:
+    """A timm backbone that returns its maps, see `network.bare_features`, with the weights of the classifier's."""
+    network = bare_features(name, levels)
     if weights is not None:
         state = backbone(name, weights, fit, drop_path=0.0, offline=offline).state_dict()
         # Only layers behind the last map, which the classifier alone has, are left over.

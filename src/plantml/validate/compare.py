@@ -284,6 +284,8 @@ def predicted_labels(target: Target, outcomes: Outcomes) -> list[Any]:
 def _label_gates(mine: Outcomes, this: Evaluation, other: Evaluation, bound: float, *, same: bool) -> list[Gate]:
     """The mean over classes may not drop by more than `bound`, nor the F1 of a class; nor the R2 of a value."""
     names = []
+    if not this.reports:  # of anomalies, which have scores of their own
+        names = [(name, len(mine.groups.number)) for name in this.scores if metrics.higher_is_better(name)]
     for report in this.reports:
         name = f"{report.target}.{'r2' if isinstance(report, ValueReport) else 'macro_f1'}"
         names.append((name, report.photos))

@@ -48,6 +48,10 @@ _WORDS = {
     "mae": "mean absolute error",
     "rmse": "root mean squared error",
     "mse": "mean squared error",
+    "anomaly.auroc": "AUROC, normal against anomalous",
+    "anomaly.average_precision": "average precision",
+    "anomaly.sensitivity": "sensitivity: anomalous photos found",
+    "anomaly.false_alarms": "false alarms among normal photos",
     "boxes.ap": "average precision (AP)",
     "boxes.macro_ap": "AP with the right class, mean of targets",
     "boxes.ap50": "AP at IoU 0.50",
@@ -144,7 +148,7 @@ def render(validation: Validation, drawn: Mapping[str, bytes], progress: Progres
         targets=[_target(validation, target) for target in validation.photos.targets],
         worst=_worst(validation, progress),
         furthest=[photo for target in validation.photos.targets for photo in _furthest(validation, target)],
-        changed=_changed(validation),
+        changed=changed(validation),
         next=_next(validation),
     )
 
@@ -284,7 +288,7 @@ def _lines(validation: Validation, at: int, prediction: Prediction) -> list[tupl
     return lines
 
 
-def _changed(validation: Validation) -> list[Photo]:
+def changed(validation: Validation) -> list[Photo]:
     """Photos that two models predict differently, those that this one gets wrong first."""
     comparison = validation.result.comparison
     if comparison is None or validation.other is None:

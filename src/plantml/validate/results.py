@@ -59,6 +59,7 @@ class ValidationResult:
         unannotated: photos that are left out because nobody drew boxes on them.
         contributions: what covariates add; `None` for models without any.
         detections: of models that find boxes, reports by name: `boxes` whatever their class, and by target.
+        anomalies: of models of anomalies, scores by what anomalous photos show.
         form: of the model's network, see `Record.form`; `None` for float32.
     """
 
@@ -88,6 +89,7 @@ class ValidationResult:
     unannotated: int = 0
     contributions: Contributions | None = None
     detections: Mapping[str, DetectionReport] = field(default_factory=dict)
+    anomalies: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     form: Mapping[str, str] | None = None
 
     @property
@@ -189,6 +191,7 @@ def as_json(result: ValidationResult) -> dict[str, Any]:
             "seed": result.config.seed,
         },
         **({"boxes": {name: each.as_json() for name, each in result.detections.items()}} if result.detections else {}),
+        **({"anomalies": {kind: dict(row) for kind, row in result.anomalies.items()}} if result.anomalies else {}),
         "targets": {report.target: metrics.as_json(report) for report in result.reports},
         "decisions": dict(result.decisions),
         "slices": slices.as_json(result.slices),

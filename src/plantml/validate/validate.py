@@ -13,6 +13,7 @@ from plantml.model.pipeline import Pipeline, Prediction
 from plantml.model.records import allowed_failures
 from plantml.targets import Target
 from plantml.validate import (
+    anomalies,
     box_report,
     box_review,
     box_scoring,
@@ -76,8 +77,10 @@ def validate(
     requested = [*gates.parse("min", config.min), *gates.parse("max", config.max)]
     _check(config, pipeline, other)
     named = [refs] if isinstance(refs, str) else refs
-    validate_task = _validate_boxes if _finds_boxes(pipeline) else _validate_labels
-    return validate_task((pipeline, other), named, config, requested, machine)
+    tasks = {"image": _validate_labels, "anomaly": _validate_anomalies}
+    return tasks.get(pipeline.bundle.contract.task, _validate_boxes)(
+        (pipeline, other), named, config, requested, machine
+    )
 
 
 def predict(
@@ -155,6 +158,59 @@ def _validate_labels(
         draw=lambda: report.pictures(validation),
         render=lambda charts: report.render(validation, charts, machine.progress("report")),
         write=lambda: to_review | prediction_tables.write(validation),
+    )
+
+
+def _validate_anomalies(
+    models: tuple[Pipeline, Pipeline | None],
+    refs: Sequence[str],
+    config: ValidateConfig,
+    requested: Requested,
+    machine: Machine,
+) -> ValidationResult:
+    pipeline, other = models
+    anomaly = pipeline.bundle.contract.anomaly
+    assert anomaly is not None
+    photos = anomalies.select(refs, anomaly, config)
+    ours, theirs, readable = _predictions(models, photos, config, machine)
+    outcomes = anomalies.outcomes(photos, ours, readable)
+    evaluation = anomalies.evaluate(outcomes, config)
+    comparison = None
+    if other and theirs:
+        their_outcomes = anomalies.outcomes(photos, theirs.predictions, readable)
+        comparison = compare.compare(
+            config.against or "",
+            other.bundle.digest,
+            (outcomes, evaluation),
+            (their_outcomes, anomalies.evaluate(their_outcomes, config)),
+            names=photos.rows["name"].gather(readable).to_list(),
+            max_drop=config.max_drop,
+            same_model=other.bundle.digest == pipeline.bundle.digest,
+        )
+    trained = anomalies.normal_rows(leaks.training_rows(photos.versions, pipeline.bundle.contract), anomaly.normal)
+    rows = photos.rows[readable]
+    result = _result(
+        (pipeline, photos, ours, theirs),
+        (evaluation, comparison),
+        requested,
+        config,
+        groups=outcomes.groups.count,
+        slices=slices.slices(outcomes, rows, {}, resamples=config.resamples, seed=config.seed),
+        leaks=leaks.leaks(
+            trained,
+            photos.rows,
+            readable,
+            evaluation,
+            lambda places: anomalies.evaluate(anomalies.outcomes(photos, ours, places), config),
+        ),
+        anomalies=evaluation.kinds,
+    )
+    validation = Validation(result, pipeline, photos, ours, readable, outcomes, theirs, machine.photos)
+    return _write(
+        result,
+        draw=lambda: anomalies.pictures(validation),
+        render=lambda charts: anomalies.render(validation, charts, machine.progress("report")),
+        write=lambda: prediction_tables.write(validation),
     )
 
 
@@ -269,6 +325,22 @@ def _check(config: ValidateConfig, pipeline: Pipeline, other: Pipeline | None) -
             f"only {finder or 'one of them'} finds boxes",
             "Name two models of the same task.",
         )
+    ours, theirs = (each and each.bundle.contract.anomaly for each in (pipeline, other))
+    if other is not None and (ours and ours.normal) != (theirs and theirs.normal):
+        raise UsageError(
+            "The two models cannot be compared",
+            "they were not trained to find anomalies among the same normal photos",
+            "Name two models of the same task.",
+        )
+    if pipeline.bundle.contract.anomaly is not None:
+        for name in ("robustness", "review", "shared_classes"):
+            if getattr(config, name):
+                flag = name.replace("_", "-")
+                raise UsageError(
+                    f"--{flag} is not for models of anomalies",
+                    "it is about models that predict classes",
+                    f"Leave --{flag} out; --report shows the worst photos.",
+                )
     if config.robustness and boxes:
         raise UsageError(
             "--robustness is not for models that find boxes",

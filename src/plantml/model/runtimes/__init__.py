@@ -165,6 +165,9 @@ FILES: Mapping[str, FileKind] = {
 
 def output_shapes(contract: Contract) -> dict[str, list[int]]:
     """Outputs of a model with this contract, in order: the shape of each for one photo."""
+    if contract.anomaly is not None:
+        rows, columns = (side // contract.anomaly.levels[0] for side in (contract.input.height, contract.input.width))
+        return {"score": [], "heat_map": [rows, columns]}
     if contract.detection is None:
         targets = {f"target.{target.name}": [target.size] for target in contract.heads}
         return {**targets, "embedding": [contract.architecture.embedding], "unknown": []}

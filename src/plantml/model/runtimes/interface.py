@@ -17,7 +17,8 @@ NOTES = (CONTRACT_KEY, DIGEST_KEY, PROOF_KEY, WEIGHTS_KEY)
 
 Outputs = Mapping[str, NDArray[np.float32]]
 """By output name: `target.<name>` [N, classes], `embedding` [N, D], `unknown` [N]; of a detector, `boxes` [N, K, 4] in
-pixels of the input, `score` [N, K] and `target.<name>` [N, K, classes]."""
+pixels of the input, `score` [N, K] and `target.<name>` [N, K, classes]; of a model of anomalies, `score` [N] and
+`heat_map` [N, h, w], whose cells share the input evenly."""
 
 
 class Runtime(Protocol):
