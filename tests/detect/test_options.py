@@ -238,6 +238,22 @@ def test_turned_answers_are_the_mean_over_all_forms(run, tmp_path, formula):
     assert AveragedRuntime(formula).name == "formula"
 
 
+@pytest.mark.parametrize("size", [2, 5])
+def test_turned_answers_do_not_depend_on_the_batch(size):
+    class Noise:
+        name = "noise"
+
+        def run(self, batch):
+            return {"score": np.sin(batch[:, :1, 0, 0].astype(np.float32) * 1.7)}
+
+    batch = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), np.uint8)
+    averaged = AveragedRuntime(Noise())
+    single = np.concatenate([averaged.run(batch[at : at + 1])["score"] for at in range(20)])
+    many = np.concatenate([averaged.run(batch[at : at + size])["score"] for at in range(0, 20, size)])
+    assert single.dtype == many.dtype == np.float32
+    assert single.tobytes() == many.tobytes()
+
+
 def test_similar_photos_are_named_the_likest_first(run, photos):
     vectors = np.array([[0, 1, 0], [1, 0, 0], [0.6, 0.8, 0]], np.float32)
     known = Similar("beans@3", [{"name": name, "url": name, "labels": {}} for name in "abc"], vectors, 2)

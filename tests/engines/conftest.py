@@ -1,4 +1,4 @@
-"""A SLURM cluster of this machine alone."""
+"""An engine without processes, and a SLURM cluster of this machine alone."""
 
 import contextlib
 import os
@@ -10,6 +10,47 @@ import time
 
 import pytest
 from bench import store
+
+from plantml.concurrency import Stop
+from plantml.engines import opening, work, worker
+from plantml.engines.dispatch import Event, lost
+
+
+class Inline:
+    """Does parts in this process, the last first; the first one is lost once."""
+
+    name, workers, threads = "inline", 2, 1
+
+    def __init__(self):
+        self.parts = 0
+
+    def __enter__(self):
+        self.todo, self.work = [], None
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def start(self, job, attempts):
+        self.job, self.work = work.open_work(job.url, job.digest)
+        self.todo += attempts
+
+    def wait(self):
+        place = self.todo.pop()
+        if place == (1, 0):
+            return [Event(*place, has_ended=True, error=lost("signal 9"))]
+        self.parts += 1
+        error = worker.attempt(self.job, self.work, place, Stop(), lambda _: None)
+        return [Event(*place, has_ended=True, error=error)]
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """What `--on` names, whatever it says."""
+    engine = Inline()
+    monkeypatch.setattr(opening, "open_engine", lambda *_: engine)
+    return engine
+
 
 CONFIG = """
 ClusterName=loopback

@@ -67,9 +67,10 @@ def test_a_part_does_its_photos_and_no_others(planned, cli, command, monkeypatch
 
 
 def test_a_worker_with_another_model_is_refused(planned, monkeypatch):
-    work.check_model("leaf", planned.options["digest"], planned.options["digest"])
-    other = {**planned.options, "digest": "0" * 64}
+    work.open_work(planned.url, planned.digest)
+    other = {**planned.options, "model": {**planned.options["model"], "model": "0" * 64}}
     monkeypatch.setattr(jobs, "load", lambda *_: jobs.Job(**{**vars(planned), "options": other}))
-    with pytest.raises(InputError, match="has another model"):
+    with pytest.raises(InputError, match="has another model") as error:
         work.open_work(planned.url, planned.digest)
+    assert "and was 000000000000 when" in error.value.why
     assert planned.kind == detection.KIND

@@ -32,6 +32,15 @@ Embedding = Annotated[
         " [default: the pretrained backbone]",
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="ENGINE",
+        help="Process parts of the photos elsewhere: local:N (processes), ray, ray://HOST:PORT or slurm."
+        " [default: this process]",
+    ),
+]
 Model = Annotated[str, typer.Argument(metavar="REGISTRY/NAME", help="URL of a registered model.")]
 Version = Annotated[str, typer.Argument(metavar="REGISTRY/NAME@N", help="Version of a model: a number or an alias.")]
 Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="Alias, such as production or challenger.")]

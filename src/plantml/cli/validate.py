@@ -1,5 +1,6 @@
 """`plantml validate`."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,8 +12,10 @@ from plantml.settings import Resolved
 from plantml.validate.config import ValidateConfig
 
 if TYPE_CHECKING:
+    from plantml.concurrency import Stop
     from plantml.metrics import Interval
     from plantml.model.pipeline import Pipeline
+    from plantml.validate.predictions import Fill
     from plantml.validate.results import ValidationResult
 
 _WORST = 8
@@ -27,6 +30,7 @@ _WORST = 8
     "plantml validate trays --model runs/boxes --min boxes.ap50=0.8 --max boxes.count_mae=0.5 --report report.html",
     "plantml validate field lab --model runs/first --where 'camera == \"Nokia\"' --shared-classes",
     "plantml validate s3://bucket/leaves --model s3://bucket/runs/first --json",
+    "plantml validate s3://bucket/leaves --model s3://bucket/runs/first --on ray",
     config=ValidateConfig,
 )
 def validate(
@@ -51,6 +55,8 @@ def validate(
     other = _open(console, config.against, config) if config.against else None
     with Stop() as stop:
         machine = predictions.Machine(console.machine, stop, console.progress)
+        if config.engine is not None:
+            machine = replace(machine, fill=_filler(console, config.engine, datasets[0], config, stop))
         result = library.validate(datasets, pipeline, config, machine=machine, other=other)
     console.result(results.as_json(result), lambda page: _show(page, result))
     if not result.passed:
@@ -66,6 +72,15 @@ def validate(
             "the metrics are those of the other photos",
             "Repair or exclude them, or raise --max-failures.",
         )
+
+
+def _filler(console: Console, name: str, dataset: str, config: ValidateConfig, stop: "Stop") -> "Fill":
+    from plantml.data import versions
+    from plantml.engines import opening, validation
+
+    engine = opening.open_engine(name, console.machine)
+    url, _ = versions.parse_reference(dataset)
+    return validation.filler(engine, url, config, machine=console.machine, stop=stop, listener=console.listener)
 
 
 def _open(console: Console, ref: str, config: ValidateConfig) -> "Pipeline":

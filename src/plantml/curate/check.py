@@ -6,6 +6,7 @@ from dataclasses import replace
 from plantml.concurrency import Progress, silent
 from plantml.curate.checks import box_labels, boxes, duplicates, files, labels, pictures, probes
 from plantml.curate.context import Subject
+from plantml.curate.embeddings import Fill
 from plantml.curate.findings import CODES, SEVERITIES, Finding, Report, in_order
 from plantml.data import versions
 from plantml.data.manifest import Version
@@ -42,10 +43,11 @@ def run(
     model: str | None = None,
     folds: str | None = None,
     progress: Callable[[str], Progress] = lambda _: silent,
+    fill: Fill | None = None,
 ) -> Report:
     """Run the checks named in `only` (all if empty), except those in `skip`; the dataset is not changed.
 
-    Without `folds`, a cross-validation of the dataset, `box-labels` is not among them.
+    Without `folds`, a cross-validation of the dataset, `box-labels` is not among them. `fill` embeds photos elsewhere.
 
     Raises:
         UsageError: a check is unknown, lacks `folds`, or none is left to run.
@@ -61,7 +63,7 @@ def run(
     if box_labels.NAME in only and folds is None:
         raise UsageError(f"The check {box_labels.NAME} needs --folds RUN", *_FOLDS)
     version = versions.load(ref)
-    subject = Subject(version, machine, model, progress, folds=folds)
+    subject = Subject(version, machine, model, progress, folds=folds, fill=fill)
     findings: list[Finding] = []
     checked, not_checked = [], {}
     for name, check in CHECKS.items():

@@ -27,7 +27,7 @@ class Subject:
 
     Findings refer to the version's rows by number, from 0. Checks append to `notes` what belongs in the report and is
     not a finding. Embeddings are those of `model`, or of the pretrained backbone; `folds` is a cross-validation, or
-    nothing.
+    nothing; `fill` embeds photos elsewhere.
     """
 
     version: Version
@@ -36,6 +36,7 @@ class Subject:
     progress: Callable[[str], Progress] = lambda _: silent
     notes: list[str] = field(default_factory=list)
     folds: str | None = None
+    fill: embeddings.Fill | None = None
 
     @cached_property
     def rows(self) -> pl.DataFrame:
@@ -80,7 +81,7 @@ class Subject:
         """
         embedder = embeddings.open_embedder(self.model, self.machine)
         progress = self.progress("computing embeddings")
-        ids, vectors = embeddings.embed(self.version, embedder, self.machine, progress)
+        ids, vectors = embeddings.embed(self.version, embedder, self.machine, progress, self.fill)
         place = {image_id: number for number, image_id in enumerate(ids)}
         return np.array([place.get(image_id, -1) for image_id in self.pictures["image_id"]], np.int64), vectors
 

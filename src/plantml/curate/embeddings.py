@@ -3,7 +3,7 @@
 import hashlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -22,6 +22,9 @@ from plantml.model.runtimes import OnnxRuntime, Runtime
 from plantml.registry.references import open_model
 from plantml.settings import Machine
 from plantml.storage.segments import Segments, pack, unpack
+
+SECONDS = 30.0
+"""After which a segment is written with the embeddings that there are."""
 
 _BATCH = 8
 _REMOTE_THREADS = 8
@@ -119,10 +122,28 @@ def _backbone(machine: Machine) -> str:
     return str(file)
 
 
+Photo = tuple[str, str]
+"""SHA-256 and URL of a photo in a dataset."""
+
+Fill = Callable[[Embedder, Sequence[Photo], Segments, Callable[[int], None]], None]
+"""Embeds photos elsewhere, into further segments of the same folder; tells how many are done."""
+
+
 def embed(
-    version: Version, embedder: Embedder, machine: Machine, progress: Progress = silent
+    version: Version,
+    embedder: Embedder,
+    machine: Machine,
+    progress: Progress = silent,
+    fill: Fill | None = None,
 ) -> tuple[list[str], Vectors]:
     """Compute embeddings of all usable photos of a version; stored ones are read from the dataset.
+
+    Args:
+        version: of the dataset.
+        embedder: computes the embeddings.
+        machine: threads and cache.
+        progress: told how many of the photos have an embedding.
+        fill: embeds the photos that have none; by default this process does.
 
     Returns:
         The SHA-256 of each distinct photo, sorted, and float32 [N, D] of length 1 in that order. Photos that
@@ -130,31 +151,22 @@ def embed(
     """
     usable = version.usable().filter(pl.col("phash").is_not_null()).unique("image_id").sort("image_id")
     paths = dict(usable.select("image_id", "path").iter_rows())
-    segments = Segments(storage.join(version.url, "derived", embedder.digest), seconds=30.0)
-    rows = (row.decode().split("\t") for row in segments)
-    known = {image_id: unpack(vector, "<f2") for image_id, vector in rows if image_id in paths}
+    place = storage.join(version.url, "derived", embedder.digest)
+    segments = Segments(place, seconds=SECONDS)
+    known = _stored(segments, paths)
     todo = [(image_id, version.image_url(path)) for image_id, path in paths.items() if image_id not in known]
-    local = not todo or (storage.is_local(todo[0][1]) and storage.is_local(version.url))
-    cache = machine.cache()
-
-    def embed_batch(batch: list[tuple[str, str]]) -> tuple[list[str], Vectors]:
-        names, pixels = [], []
-        for image_id, url in batch:
-            try:
-                pixels.append(imaging.decode(photos.read(image_id, url, cache), embedder.fit))
-                names.append(image_id)
-            except photos.UNREADABLE:
-                continue  # `verify` reports missing and damaged photos
-        return names, embedder(np.stack(pixels)) if pixels else np.zeros((0, 0), np.float32)
-
-    done = len(known)
-    threads = machine.threads if local else max(machine.threads, _REMOTE_THREADS)
+    if todo and fill is not None:
+        done = len(known)
+        fill(embedder, todo, segments, lambda photos: progress(done + photos, len(paths)))
+        segments = Segments(place, seconds=SECONDS)
+        known = _stored(segments, paths)
+        todo = [photo for photo in todo if photo[0] not in known]  # those that cannot be read
+    is_local = not todo or (storage.is_local(todo[0][1]) and storage.is_local(version.url))
     try:
-        for names, vectors in in_threads(embed_batch, batched(todo, _BATCH), threads):
+        for names, vectors in embed_photos(todo, embedder, machine, is_local=is_local):
             known.update(zip(names, vectors.astype("<f2"), strict=True))
-            segments.add(*(f"{name}\t{pack(known[name], '<f2')}".encode() for name in names))
-            done += len(names)
-            progress(done, len(paths))
+            segments.add(*rows(names, vectors))
+            progress(len(known), len(paths))
     finally:
         segments.flush()
     ids = [image_id for image_id in paths if image_id in known]
@@ -165,6 +177,38 @@ def embed(
             "Run plantml dataset info to see what it contains.",
         )
     return ids, unit(np.stack([known[image_id] for image_id in ids]).astype(np.float32))
+
+
+def embed_photos(
+    photos_: Iterable[Photo], embedder: Embedder, machine: Machine, *, is_local: bool
+) -> Iterator[tuple[list[str], Vectors]]:
+    """Batches of photos: the SHA-256 of those that can be read, and their embeddings, float32 [N, D]."""
+    cache = machine.cache()
+
+    def embed_batch(batch: list[Photo]) -> tuple[list[str], Vectors]:
+        names, pixels = [], []
+        for image_id, url in batch:
+            try:
+                pixels.append(imaging.decode(photos.read(image_id, url, cache), embedder.fit))
+                names.append(image_id)
+            except photos.UNREADABLE:
+                continue  # `verify` reports missing and damaged photos
+        return names, embedder(np.stack(pixels)) if pixels else np.zeros((0, 0), np.float32)
+
+    threads = machine.threads if is_local else max(machine.threads, _REMOTE_THREADS)
+    return in_threads(embed_batch, batched(photos_, _BATCH), threads)
+
+
+def rows(names: Sequence[str], vectors: Vectors) -> list[bytes]:
+    """Embeddings as rows of segments."""
+    halves = vectors.astype("<f2")
+    return [f"{name}\t{pack(vector, '<f2')}".encode() for name, vector in zip(names, halves, strict=True)]
+
+
+def _stored(segments: Segments, paths: Mapping[str, str]) -> dict[str, NDArray[np.float16]]:
+    """Embeddings in segments of the photos that have a path, as float16 [D]."""
+    fields = (row.decode().split("\t") for row in segments)
+    return {image_id: unpack(vector, "<f2") for image_id, vector in fields if image_id in paths}
 
 
 def embed_files(urls: Sequence[str], embedder: Embedder) -> Vectors:

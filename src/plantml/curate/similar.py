@@ -53,18 +53,25 @@ class Embedded:
 
 
 def embed(
-    ref: str, machine: Machine, *, model: str | None = None, pca: float | None = None, progress: Progress = silent
+    ref: str,
+    machine: Machine,
+    *,
+    model: str | None = None,
+    pca: float | None = None,
+    progress: Progress = silent,
+    fill: embeddings.Fill | None = None,
 ) -> Embedded:
     """Compute embeddings of all usable photos, once per photo and model, and store them in the dataset.
 
-    With `pca`, the principal components that explain this share of the variance, 0 to 1, are returned.
+    With `pca`, the principal components that explain this share of the variance, 0 to 1, are returned. `fill` embeds
+    photos elsewhere, see `embeddings.embed`.
     """
     if pca is not None and not 0 < pca <= 1:
         raise UsageError(
             f"--pca {pca} is out of range", "it is the share of the variance to keep", "Use a number above 0, up to 1."
         )
     version, embedder = versions.load(ref), embeddings.open_embedder(model, machine)
-    ids, vectors = embeddings.embed(version, embedder, machine, progress)
+    ids, vectors = embeddings.embed(version, embedder, machine, progress, fill)
     explained = 1.0
     if pca is not None:
         vectors, explained = nearest_neighbours.principal(vectors, pca)

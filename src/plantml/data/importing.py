@@ -16,7 +16,7 @@ from plantml.data import manifest, versions
 from plantml.data.importers import ImportListing, Item
 from plantml.data.importers.tree import AMBIGUOUS
 from plantml.data.importers.vetting import BAD_ANNOTATION
-from plantml.data.ingest import Bringer
+from plantml.data.ingest import Bringer, Fill
 from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.storage.addresses import NOT_ALLOWED
@@ -81,6 +81,7 @@ def import_source(
     reference: bool = False,
     threads: int = 2,
     progress: Progress = silent,
+    fill: Fill | None = None,
 ) -> Imported:
     """Import a listing's photos into a dataset.
 
@@ -91,6 +92,7 @@ def import_source(
         reference: leave the photos where they are and store their URLs.
         threads: photos to read and decode at the same time.
         progress: called with (photos done, photos to read).
+        fill: reads the photos elsewhere.
 
     Raises:
         InputError: the dataset lies inside the source, or the source inside the dataset.
@@ -105,7 +107,7 @@ def import_source(
     new += broken
     stored = head.rows.filter(pl.col("path").str.starts_with("images/"))["image_id"]
     bringer = Bringer(source, url, reference=reference, threads=threads, stored=stored)
-    fresh = labelled(source, new, listing.targets).join(bringer.bring(new, progress), on="name", how="left")
+    fresh = labelled(source, new, listing.targets).join(bringer.bring(new, progress, fill), on="name", how="left")
     bad = pl.col("status") == manifest.EXCLUDED
     # The source's own reason to exclude a photo wins over what its bytes show.
     fresh = fresh.with_columns(

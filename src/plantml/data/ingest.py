@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -42,34 +42,53 @@ class Bringer:
         self._threads = threads if storage.is_local(source) and self._local else max(threads, _REMOTE_THREADS)
         self._stored = {bytes.fromhex(image_id) for image_id in stored}
         purpose = hashlib.sha256(f"{source} {reference} {SCHEMA}".encode()).hexdigest()[:16]
-        self._notes = Segments(storage.join(dataset, "derived", f"import-{purpose}"))
+        self.source = source
+        self.notes = Segments(storage.join(dataset, "derived", f"import-{purpose}"))
 
-    def bring(self, items: Sequence[Item], progress: Progress) -> pl.DataFrame:
+    def bring(self, items: Sequence[Item], progress: Progress, fill: "Fill | None" = None) -> pl.DataFrame:
         """Read all items that an interrupted call did not read already.
+
+        Args:
+            items: photos of the source.
+            progress: told how many of them are read.
+            fill: reads photos that were not refused; by default this process does.
 
         Returns:
             One row per item, in any order, with the columns of `SCHEMA`.
         """
-        names = {item.name for item in items}
-        # Photos that could not be decoded are read again.
-        known = _frame(self._notes).filter(pl.col("name").is_in(names), pl.col("status") == manifest.OK).unique("name")
-        done = set(known["name"])
-        todo = [item for item in items if item.name not in done]
+        known, todo = self._known(items)
+        if fill is not None and (unread := [item for item in todo if not item.refusal]):
+            done = len(known)
+            fill(self, unread, lambda photos: progress(done + photos, len(items)))
+            self.notes = Segments(self.notes.url)
+            known, todo = self._known(items)
         new: list[bytes] = []
         try:
-            for rows in in_threads(self._rows_of, batched(todo, _BATCH), self._threads):
-                lines = [json.dumps(row, default=bytes.hex).encode() for row in rows]
-                self._notes.add(*lines)
+            for lines in self.read(todo):
+                self.notes.add(*lines)
                 new += lines
                 progress(len(known) + len(new), len(items))
         except BaseException:
-            self._notes.flush()
+            self.notes.flush()
             raise
         return pl.concat([known, _frame(new)])
 
+    def read(self, items: Iterable[Item]) -> Iterator[list[bytes]]:
+        """Read items and store their photos: rows of notes, some at a time."""
+        for rows in in_threads(self._rows_of, batched(items, _BATCH), self._threads):
+            yield [json.dumps(row, default=bytes.hex).encode() for row in rows]
+
+    def _known(self, items: Sequence[Item]) -> tuple[pl.DataFrame, list[Item]]:
+        """Rows of the items that were read, and the other items."""
+        names = {item.name for item in items}
+        # Photos that could not be decoded are read again.
+        known = _frame(self.notes).filter(pl.col("name").is_in(names), pl.col("status") == manifest.OK).unique("name")
+        done = set(known["name"])
+        return known, [item for item in items if item.name not in done]
+
     def forget(self) -> None:
         """Remove the notes, once the photos are in a version."""
-        self._notes.remove()
+        self.notes.remove()
 
     def _rows_of(self, items: list[Item]) -> list[dict[str, Any]]:
         trusted = [item for item in items if not item.refusal]
@@ -102,6 +121,10 @@ class Bringer:
             storage.write(url, data)
         self._stored.add(key)
         return path
+
+
+Fill = Callable[[Bringer, Sequence[Item], Callable[[int], None]], None]
+"""Reads photos elsewhere, into further notes of the same import; tells how many are done."""
 
 
 def _refused(item: Item) -> dict[str, Any]:

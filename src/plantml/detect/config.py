@@ -71,7 +71,9 @@ class DetectConfig(Config):
     changed_only: bool = option(
         default=False, description="Write only records that are new or changed since --out was last written."
     )
-    engine: str | None = option(None, ON, flag="on", metavar="ENGINE", shown="this process")
+    engine: str | None = option(
+        None, f"{ON[:-1]}; k8s:N with --print.", flag="on", metavar="ENGINE", shown="this process"
+    )
     journal: str | None = option(None, "Folder of the journal.", metavar="DIR", shown="beside --out")
     shard: str | None = option(None, "Process only shard I of N; join the outputs with --merge.", metavar="I/N")
     watch: bool = option(default=False, description="Keep running and process new files as they arrive.")

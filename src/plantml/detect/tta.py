@@ -1,5 +1,6 @@
 """`--tta`: test-time augmentation, averaging predictions over flips and rotations."""
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -26,7 +27,9 @@ class AveragedRuntime:
     def run(self, batch: Pixels, columns: Columns | None = None) -> Outputs:
         """See `Runtime.run`."""
         outputs = [self._runtime.run(view, columns) for view in augmented(batch)]
-        return {name: np.mean([each[name] for each in outputs], axis=0, dtype=np.float32) for name in outputs[0]}
+        # One after another: numpy's mean adds in another order, and rounds differently, if the batch is one photo.
+        sums = {name: functools.reduce(np.add, [each[name] for each in outputs]) for name in outputs[0]}
+        return {name: total / np.float32(len(outputs)) for name, total in sums.items()}
 
 
 def augmented(batch: Pixels) -> Iterator[Pixels]:

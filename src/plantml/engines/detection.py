@@ -10,6 +10,7 @@ from plantml.detect import journal as journals
 from plantml.detect.config import DetectConfig
 from plantml.detect.detect import Detection, Fill
 from plantml.detect.journal import Journal
+from plantml.detect.options import journal_options
 from plantml.detect.photo_list import PhotoList, Source
 from plantml.detect.session import Session
 from plantml.detect.similar import Similar
@@ -81,14 +82,11 @@ def plan(
     def rows() -> Iterator[jobs.Row]:
         return (source.fields for source in photos if source not in journal)
 
-    form = detection.pipeline.bundle.form
-    # The form that `auto` chose here is that of all parts: another machine might choose another one.
-    speed = form.name if form else "exact"
-    settings = detection.config.model_dump(mode="json") | _HERE | {"speed": speed}
+    settings = detection.config.model_dump(mode="json") | _HERE
     return jobs.plan(
         storage.join(journal.url, _JOBS),
         KIND,
-        {"config": settings, "digest": detection.pipeline.bundle.digest},
+        {"config": settings, "model": journal_options(detection.pipeline.bundle, detection.config, detection.extras)},
         rows(),
         total=len(photos) - resumed,
         workers=engine.workers,
@@ -106,7 +104,8 @@ def open_work(job: Job, machine: Machine) -> Work:
     config = DetectConfig(**job.options["config"])
     session = Session([], config, machine, _find_similar, Listener(), stdin=io.BytesIO(), stdout=io.StringIO())
     detection = session.detection
-    check_model(str(config.model), detection.pipeline.bundle.digest, job.options["digest"])
+    here = journal_options(detection.pipeline.bundle, config, detection.extras)
+    check_model(str(config.model), here, job.options["model"])
 
     def work(part: Part, stop: Stop, count: Count) -> None:
         segments = part.segments(journals.SEGMENT_ROWS, journals.SEGMENT_SECONDS)

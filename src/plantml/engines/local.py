@@ -43,11 +43,11 @@ class LocalEngine:
 
     def __init__(self, workers: int, threads: int) -> None:
         self.name, self.workers, self.threads = f"local:{workers}", workers, threads
+
+    def __enter__(self) -> Self:
         self._todo: deque[tuple[int, int]] = deque()
         self._processes: list[_Worker] = []
         self._messages: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
-
-    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -4,6 +4,8 @@ import contextlib
 import functools
 import logging
 import os
+import signal
+import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -28,7 +30,6 @@ class RayEngine:
     def __init__(self, address: str | None, threads: int) -> None:
         self._address, self.threads = address, threads
         self.name, self.workers = address or "ray", 1
-        self._tasks: dict[Any, tuple[int, int]] = {}
         # Read when Ray is imported. A cluster that starts here sends nothing to Ray's makers.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
@@ -39,6 +40,8 @@ class RayEngine:
 
     def __enter__(self) -> Self:
         ray = self._ray
+        self._tasks: dict[Any, tuple[int, int]] = {}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             ray.init(self._address, include_dashboard=None if self._address else False, log_to_driver=False,
                      logging_level=logging.ERROR)  # fmt: skip
@@ -46,8 +49,12 @@ class RayEngine:
             raise StorageError(
                 f"Could not connect to {self.name}",
                 str(error).strip().partition("\n")[0],
-                "Check the address, and that the cluster has the same versions of Ray and Python.",
+                "Check the address, the versions of Ray and Python there, and its token: RAY_AUTH_MODE=token",
             ) from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in handlers.items():  # Ray's own would abort this process
+                    signal.signal(number, handler)
         self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)) // self.threads)
         self._task = ray.remote(num_cpus=self.threads, max_retries=0)(_do)
         return self
@@ -69,7 +76,14 @@ class RayEngine:
 
     def wait(self) -> Sequence[Event]:
         """See `Engine.wait`."""
-        ended, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=1.0)
+        try:
+            ended, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=1.0)
+        except (ConnectionError, self._ray.exceptions.RayError) as error:
+            raise StorageError(
+                f"The connection to {self.name} is lost",
+                str(error).strip().partition("\n")[0],
+                "Repeat the same command to resume.",
+            ) from error
         return [self._event(task) for task in ended]
 
     def _event(self, task: Any) -> Event:

@@ -46,12 +46,12 @@ class SlurmEngine:
             raise MissingExtraError(
                 "SLURM is not on this machine", f"missing: {', '.join(missing)}", "Run the command on a login node."
             )
+
+    def __enter__(self) -> Self:
         self._job: Job | None = None
         self._arrays: list[str] = []
         self._open: dict[tuple[int, int], str] = {}
         self._asked = 0.0
-
-    def __enter__(self) -> Self:
         cpus = max(int(line.rpartition("/")[2]) for line in _ask("sinfo", "--noheader", "--format=%C").split())
         self.workers = max(1, cpus // self.threads)
         config = dict(line.partition("=")[::2] for line in _ask("scontrol", "show", "config").splitlines())

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from plantml import settings
 from plantml.concurrency import Stop
@@ -28,17 +28,56 @@ def open_work(url: str, digest: str) -> tuple[Job, Work]:
     with contextlib.suppress(OSError):  # then nothing is local, or the photos would not have been seen
         os.chdir(job.folder)
     machine = settings.machine(offline=job.offline).model_copy(update={"threads": job.threads})
-    from plantml.engines import detection
-
-    kinds: dict[str, Callable[[Job, settings.Machine], Work]] = {"detect": detection.open_work}
-    return job, kinds[job.kind](job, machine)
+    return job, KINDS[job.kind](job, machine)
 
 
-def check_model(ref: str, digest: str, expected: object) -> None:
-    """Raise `InputError` if the model here is not the one that the job was planned with."""
-    if digest != expected:
+def _detect(job: Job, machine: settings.Machine) -> Work:
+    from plantml.engines import detection  # each loads what its parts need, and no more
+
+    return detection.open_work(job, machine)
+
+
+def _embed(job: Job, machine: settings.Machine) -> Work:
+    from plantml.engines import embedding
+
+    return embedding.open_work(job, machine)
+
+
+def _import(job: Job, machine: settings.Machine) -> Work:
+    from plantml.engines import importing
+
+    return importing.open_work(job, machine)
+
+
+def _validate(job: Job, machine: settings.Machine) -> Work:
+    from plantml.engines import validation
+
+    return validation.open_work(job, machine)
+
+
+KINDS: Mapping[str, Callable[[Job, settings.Machine], Work]] = {
+    "detect": _detect,
+    "embed": _embed,
+    "import": _import,
+    "validate": _validate,
+}
+"""What does a part, by the kind of its job."""
+
+
+def check_model(ref: str, here: Mapping[str, object], planned: Mapping[str, object]) -> None:
+    """Compare what decides the results of a model with what the job was planned with.
+
+    Raises:
+        InputError: something differs; it is named.
+    """
+    differing = [
+        f"{key} is {str(here.get(key))[:12]} there, and was {str(planned.get(key))[:12]} when the command started"
+        for key in sorted({*here, *planned})
+        if here.get(key) != planned.get(key)
+    ]
+    if differing:
         raise InputError(
-            f"{socket.gethostname()} has another model",
-            f"{ref} is {digest[:12]} there, and was {str(expected)[:12]} when the command started",
+            f"{socket.gethostname()} has another model than the one that was opened here",
+            f"{ref}: {'; '.join(differing)}",
             "Name a model that every machine sees and that does not change: --model REGISTRY/NAME@NUMBER",
         )

@@ -50,8 +50,8 @@ class Segments:
         new_only: bool = False,
         report: Callable[[str], None] = _log.warning,
     ) -> None:
-        self.url = url
-        self._ending, self._size, self._seconds, self._shared, self._report = ending, rows, seconds, shared, report
+        self.url, self.ending = url, ending
+        self._size, self._seconds, self._shared, self._report = rows, seconds, shared, report
         self._numbers = [] if new_only else list(numbered_files.list_numbers(url, ending))
         self._last = max([after, *self._numbers])
         self._new: list[bytes] = []
@@ -106,7 +106,7 @@ class Segments:
         def create() -> int:
             number = self._last + 1
             try:
-                numbered_files.create(self.url, number, self._ending, data)
+                numbered_files.create(self.url, number, self.ending, data)
             except AlreadyExistsError:
                 self._last += self._shared
                 raise
@@ -125,7 +125,7 @@ class Segments:
         self._numbers = []
 
     def _file(self, number: int) -> str:
-        return numbered_files.file_url(self.url, number, self._ending)
+        return numbered_files.file_url(self.url, number, self.ending)
 
 
 def pack(array: NDArray[np.floating], dtype: DTypeLike) -> str:

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from plantml.settings import RESAMPLES, Config, MaxFailures, Seed, Speed, Tile, option
+from plantml.settings import ON, RESAMPLES, Config, MaxFailures, Seed, Speed, Tile, option
 
 
 class ValidateConfig(Config):
@@ -44,6 +44,7 @@ class ValidateConfig(Config):
     batch: int = option(8, "Batch size.", ge=1, le=1024)
     runtime: str = option("auto", "Runtime: auto, onnxruntime, torch or openvino.")
     device: str = option("cpu", "Device: cpu, or a torch device name.")
+    engine: str | None = option(None, ON, flag="on", metavar="ENGINE", shown="this process")
     speed: Speed = option("exact", "Form of the network: float32 (exact), the fastest proven one (auto), or this one.")
     fresh: bool = option(default=False, description="Ignore cached predictions of earlier validations.")
     resamples: int = Field(RESAMPLES, ge=100, le=100_000, description="Bootstrap resamples over groups.")

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -62,16 +62,14 @@ class PredictionCache:
         with self._optional():
             self._segments = Segments(str(folder), rows=SEGMENT_ROWS, seconds=SEGMENT_SECONDS)
             for row in self._segments:
-                photo, record, numbers, *embedding = json.loads(row)
-                vector = unpack(embedding[0], "<f2").astype(np.float32) if embedding else None
-                self._entries[photo] = (record, unpack(numbers, "<f4"), vector)
+                self._take(row)
 
     @classmethod
     def of(
         cls, pipeline: Pipeline, what: str, machine: Machine, *, device: str = "cpu", fresh: bool = False
     ) -> "PredictionCache":
         """The predictions of a model; of one that cannot be read nothing is cached."""
-        return cls(machine.cache_dir, _identity(pipeline, device), what, fresh=fresh)
+        return cls(machine.cache_dir, identity(pipeline, device), what, fresh=fresh)
 
     def get(self, photo: str | None) -> Entry | None:
         """The cached prediction for a photo."""
@@ -85,10 +83,25 @@ class PredictionCache:
         embedding: NDArray[np.float32] | None = None,
     ) -> None:
         """Add a prediction. Of the embedding, the direction is kept, in 16 bits."""
-        if photo is not None and self._segments is not None:
-            more = [] if embedding is None else [pack(embedding / (float(np.linalg.norm(embedding)) or 1.0), "<f2")]
+        if photo is not None:
+            self._keep(encode(photo, record, numbers, embedding))
+
+    def add_rows(self, rows: Iterable[bytes]) -> None:
+        """Add predictions that another machine made, as `encode` writes them, to be got from now on."""
+        for row in rows:
+            self._take(row)
+            self._keep(row)
+        self.flush()
+
+    def _take(self, row: bytes) -> None:
+        photo, record, numbers, *embedding = json.loads(row)
+        vector = unpack(embedding[0], "<f2").astype(np.float32) if embedding else None
+        self._entries[photo] = (record, unpack(numbers, "<f4"), vector)
+
+    def _keep(self, row: bytes) -> None:
+        if self._segments is not None:
             with self._optional():
-                self._segments.add(json.dumps([photo, record, pack(numbers, "<f4"), *more]).encode())
+                self._segments.add(row)
 
     def flush(self) -> None:
         """Write what was added."""
@@ -105,6 +118,14 @@ class PredictionCache:
             self._segments = None
 
 
+def encode(
+    photo: str, record: str, numbers: NDArray[np.float32], embedding: NDArray[np.float32] | None = None
+) -> bytes:
+    """A prediction as a row of segments."""
+    more = [] if embedding is None else [pack(embedding / (float(np.linalg.norm(embedding)) or 1.0), "<f2")]
+    return json.dumps([photo, record, pack(numbers, "<f4"), *more]).encode()
+
+
 def _forget_old(home: Path) -> None:
     with contextlib.suppress(OSError):
         folders = sorted(home.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
@@ -112,7 +133,7 @@ def _forget_old(home: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _identity(pipeline: Pipeline, device: str) -> str | None:
+def identity(pipeline: Pipeline, device: str) -> str | None:
     """The cache key of a model and its tiles; `None` if its bytes cannot be read."""
     bundle = pipeline.bundle
     try:

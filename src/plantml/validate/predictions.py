@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -17,7 +17,7 @@ from plantml import imaging, settings, storage
 from plantml.concurrency import Progress, Stop, batched, in_threads, silent
 from plantml.data import photos
 from plantml.data.covariates import rows_of
-from plantml.errors import InputError, PlantmlError
+from plantml.errors import InputError, PlantmlError, UsageError
 from plantml.imaging import Pixels
 from plantml.model.contract import Contract
 from plantml.model.covariates import Columns, CovariateRow, encode
@@ -31,6 +31,11 @@ Floats = NDArray[np.float32]
 Change = Callable[[Pixels], Pixels]
 
 
+Fill = Callable[[Pipeline, Sequence[tuple[str, str, str]], PredictionCache, Callable[[int], None]], None]
+"""Predicts photos elsewhere, each named by its URL, SHA-256 and key in the cache, and adds them to the cache; tells how
+many are done."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """What a validation needs from the machine.
@@ -39,11 +44,13 @@ class Machine:
         settings: folder and limit of the cache, for predictions and remote photos.
         stop: set by a signal.
         progress: makes the listener for one part of the work.
+        fill: predicts photos elsewhere; by default this process does.
     """
 
     settings: settings.Machine
     stop: Stop
     progress: Callable[[str], Progress] = lambda _: silent
+    fill: "Fill | None" = None
 
     @cached_property
     def photos(self) -> storage.Cache:
@@ -85,26 +92,39 @@ def predict(pipeline: Pipeline, rows: pl.DataFrame, cache: PredictionCache, mach
     contract, measured_rows = pipeline.bundle.contract, covariate_rows(pipeline, rows)
     keys = photo_keys(rows, None if measured_rows is None else list(map(json.dumps, measured_rows)))
     stop, progress = machine.stop, machine.progress(name)
-    urls = rows["url"].to_list()
-    restored: list[Prediction | None] = [
-        _restored(cache.get(key), contract, url) for key, url in zip(keys, urls, strict=True)
-    ]
-    missing = [at for at, prediction in enumerate(restored) if prediction is None]
+    urls, image_ids = rows["url"].to_list(), rows["image_id"].to_list()
+
+    def restore() -> tuple[list[Prediction | None], list[int]]:
+        cached = [_restored(cache.get(key), contract, url) for key, url in zip(keys, urls, strict=True)]
+        return cached, [at for at, prediction in enumerate(cached) if prediction is None]
+
+    restored, missing = restore()
     done = len(urls) - len(missing)
     progress(done, len(urls))
-    contents = photos.read_ahead(stop.until((rows["image_id"][at], urls[at]) for at in missing), machine.photos)
-    work = pipeline.predict_bytes if contract.detection is None else box_outputs.predictor(pipeline)
+    new = len(missing)
+    if machine.fill is not None and missing:
+        if measured_rows is not None:
+            raise UsageError(
+                "--on cannot be used with a model of measured columns", "parts are photos alone", "Leave --on out."
+            )
+        todo = [(urls[at], image_ids[at], key) for at in missing if (key := keys[at]) is not None]
+        resumed = done
+        machine.fill(pipeline, todo, cache, lambda photos: progress(resumed + photos, len(urls)))
+        restored, missing = restore()
+        done = len(urls) - len(missing)
+    wanted = stop.until((urls[at], image_ids[at]) for at in missing)
     if measured_rows is None:
-        chunks = in_threads(work, batched(contents, pipeline.chunk), pipeline.threads)
+        predicted = predict_photos(pipeline, wanted, machine.photos)
     else:
+        contents = photos.read_ahead(((image_id, url) for url, image_id in wanted), machine.photos)
         pairs = zip(contents, (measured_rows[at] for at in missing), strict=False)  # a stop ends them early
-        chunks = in_threads(partial(_with_covariates, pipeline), batched(pairs, pipeline.chunk), pipeline.threads)
+        work = partial(_with_covariates, pipeline)
+        predicted = chain.from_iterable(in_threads(work, batched(pairs, pipeline.chunk), pipeline.threads))
     try:
-        for at, prediction in zip(missing, chain.from_iterable(chunks), strict=False):  # a stop ends them early
+        for at, prediction in zip(missing, predicted, strict=False):  # a stop ends them early
             restored[at] = prediction
             if prediction.probabilities is not None:
-                record = json.dumps(prediction.record.as_json())
-                cache.add(keys[at], record, _joined(contract, prediction.probabilities), prediction.embedding)
+                cache.add(keys[at], *entry(contract, prediction))
             done += 1
             progress(done, len(urls))
     finally:
@@ -118,7 +138,22 @@ def predict(pipeline: Pipeline, rows: pl.DataFrame, cache: PredictionCache, mach
             predictions[0].record.failure or "",
             "Look at the photos: plantml dataset check DATASET",
         )
-    return Predictions(predictions, len(missing))
+    return Predictions(predictions, new)
+
+
+def predict_photos(pipeline: Pipeline, wanted: Iterable[tuple[str, str]], cache: storage.Cache) -> Iterator[Prediction]:
+    """Predictions of photos, each named by its URL and SHA-256, in their order; remote ones are cached."""
+    contents = photos.read_ahead(((image_id, url) for url, image_id in wanted), cache)
+    is_detector = pipeline.bundle.contract.detection is not None
+    work = box_outputs.predictor(pipeline) if is_detector else pipeline.predict_bytes
+    return chain.from_iterable(in_threads(work, batched(contents, pipeline.chunk), pipeline.threads))
+
+
+def entry(contract: Contract, prediction: Prediction) -> tuple[str, Floats, Floats | None]:
+    """A prediction of a readable photo as the cache keeps it."""
+    assert prediction.probabilities is not None
+    numbers = _joined(contract, prediction.probabilities)
+    return json.dumps(prediction.record.as_json()), numbers, prediction.embedding
 
 
 def predict_changed(  # noqa: PLR0917

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plantml.cli.arguments import Dataset, Embedding, Html
+from plantml.cli.arguments import Dataset, Embedding, Engine, Html
 from plantml.cli.command import command
 from plantml.cli.console import Console, Page, count
 from plantml.errors import GateError
@@ -46,6 +46,7 @@ def check(
             " they were not trained on.",
         ),
     ] = None,
+    on: Engine = None,
 ) -> None:
     """Find problems in a dataset.
 
@@ -54,6 +55,7 @@ def check(
     crops; box-labels needs --folds.
     """
     from plantml import storage
+    from plantml.cli.dataset.embed import filler
     from plantml.curate import check as library
     from plantml.curate import findings as tables
     from plantml.curate import report
@@ -69,6 +71,7 @@ def check(
         model=model,
         folds=folds,
         progress=console.progress,
+        fill=filler(console, on, model),
     )
     if findings:
         storage.write(findings, tables.to_parquet(result))

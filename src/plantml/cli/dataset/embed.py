@@ -1,19 +1,23 @@
 """`plantml dataset embed` and `similar`: photos as vectors."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plantml.cli.arguments import Dataset, Embedding
+from plantml.cli.arguments import Dataset, Embedding, Engine
 from plantml.cli.command import command
 from plantml.cli.console import Console, Page, count
 from plantml.errors import UsageError
+
+if TYPE_CHECKING:
+    from plantml.curate.embeddings import Fill
 
 
 @command(
     "plantml dataset embed leaves",
     "plantml dataset embed leaves --pca 0.95 --out vectors.parquet",
     "plantml dataset embed leaves --map map.png --color disease",
+    "plantml dataset embed s3://bucket/leaves --on ray",
 )
 def embed(
     console: Console,
@@ -30,6 +34,7 @@ def embed(
         str | None, typer.Option("--map", metavar="FILE", help="Draw a 2-D map of the photos, as PNG.")
     ] = None,
     color: Annotated[str | None, typer.Option(metavar="TARGET", help="Color the map by this target.")] = None,
+    on: Engine = None,
 ) -> None:
     """Compute embeddings, once per photo and model, and store them in the dataset."""
     import io
@@ -43,7 +48,8 @@ def embed(
         raise UsageError("--color needs a map", "", "Draw one: --map map.png")
     storage.check_output(out, map_)
     progress = console.progress("embedding")
-    embedded = similar.embed(dataset, console.machine, model=model, pca=pca, progress=progress)
+    embedded = similar.embed(dataset, console.machine, model=model, pca=pca, progress=progress,
+                             fill=filler(console, on, model))  # fmt: skip
     if out:
         buffer = io.BytesIO()
         pl.DataFrame({"image_id": list(embedded.ids), "embedding": embedded.vectors}).write_parquet(buffer)
@@ -77,6 +83,15 @@ def embed(
         page.next(f"plantml dataset similar PHOTO {dataset}")
 
     console.result(content, show)
+
+
+def filler(console: Console, on: str | None, model: str | None) -> "Fill | None":
+    """What embeds photos on the engine of `--on`, if there is one."""
+    if on is None:
+        return None
+    from plantml.engines import embedding, opening
+
+    return embedding.filler(opening.open_engine(on, console.machine), model, console.machine, console.listener)
 
 
 @command(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plantml.cli.arguments import AllowRoot, DatasetUrl, ImageColumn
+from plantml.cli.arguments import AllowRoot, DatasetUrl, Engine, ImageColumn
 from plantml.cli.command import command
 from plantml.cli.console import Console, Page, as_json, count, show_next
 from plantml.errors import AlreadyExistsError, InputError
@@ -80,6 +80,7 @@ class SourceOptions:
     "plantml dataset import annotations/instances_train.json leaves",
     "plantml dataset import s3://bucket/boxes.zip leaves --format yolo",
     "plantml dataset import s3://bucket/season s3://bucket/leaves --reference",
+    "plantml dataset import s3://bucket/season s3://bucket/leaves --on slurm",
 )
 def import_(
     console: Console,
@@ -91,6 +92,7 @@ def import_(
     draft_taxonomy: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write a draft taxonomy to edit, then exit.")
     ] = None,
+    on: Engine = None,
 ) -> None:
     """Import photos and their labels into a dataset.
 
@@ -119,7 +121,7 @@ def import_(
             ),
         )
         return
-    _import(console, "import", source, dataset, listing, reference=reading.reference)
+    _import(console, "import", source, dataset, listing, reference=reading.reference, on=on)
 
 
 @command(
@@ -148,10 +150,23 @@ def add(
 
 
 def _import(
-    console: Console, verb: str, source: str, dataset: str, listing: "ImportListing", *, reference: bool
+    console: Console,
+    verb: str,
+    source: str,
+    dataset: str,
+    listing: "ImportListing",
+    *,
+    reference: bool,
+    on: str | None = None,
 ) -> None:
     from plantml.data import importing
 
+    fill = None
+    if on is not None:
+        from plantml.engines import importing as parts
+        from plantml.engines import opening
+
+        fill = parts.filler(opening.open_engine(on, console.machine), console.machine, console.listener)
     result = importing.import_source(
         source,
         dataset,
@@ -159,6 +174,7 @@ def _import(
         reference=reference,
         threads=console.machine.threads,
         progress=console.progress(f"{verb}ing"),
+        fill=fill,
     )
     console.result(_imported(result), lambda page: _show_imported(page, result, dataset))
     if result.listed and not result.usable:

@@ -1,0 +1,70 @@
+"""Embeddings, imports and validations in parts: what one process makes of the same photos."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from plantml.data import versions
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of the dataset, without what was derived from it."""
+    return str(shutil.copytree(trained.data, tmp_path / "data", ignore=shutil.ignore_patterns("derived")))
+
+
+def left_of(dataset):
+    """Files of jobs."""
+    return [*Path(dataset).rglob("job.json"), *Path(dataset).rglob("*.part")]
+
+
+def test_an_import_has_the_same_fingerprint(cli, trained, tmp_path, inline):
+    source = tmp_path / "photos"
+    shutil.copytree(trained.photos, source)
+    (source / "broken.jpg").write_bytes(b"no photo")
+    for name, options in (("alone", ()), ("parts", ("--on", "ray"))):
+        result = cli("dataset", "import", source, tmp_path / name, "--json", *options)
+        assert result.code == 0, result.err
+    assert inline.parts > inline.workers
+    assert versions.load(str(tmp_path / "parts")).fingerprint == versions.load(str(tmp_path / "alone")).fingerprint
+    assert left_of(tmp_path / "parts") == []
+    assert list((tmp_path / "parts" / "derived").rglob("*.jsonl")) == []
+
+
+def test_embeddings_are_the_same_and_found_again(cli, trained, copy, tmp_path, inline):
+    line = ("dataset", "embed", copy, "--model", trained.run)
+    assert cli(*line, "--on", "ray", "--out", tmp_path / "parts.parquet").code == 0
+    assert inline.parts > inline.workers
+    done = inline.parts
+    assert cli(*line, "--on", "ray", "--out", tmp_path / "again.parquet").code == 0
+    assert inline.parts == done
+    shutil.rmtree(Path(copy) / "derived")
+    assert cli(*line, "--out", tmp_path / "alone.parquet").code == 0
+    parts, again, alone = ((tmp_path / f"{name}.parquet").read_bytes() for name in ("parts", "again", "alone"))
+    assert parts == again == alone
+    assert left_of(copy) == []
+
+
+def test_a_check_has_the_same_findings(cli, trained, copy, inline):
+    pytest.importorskip("sklearn")
+    line = ("dataset", "check", copy, "--only", "outliers", "--model", trained.run, "--json")
+    parts = cli(*line, "--on", "slurm").json
+    assert inline.parts > inline.workers
+    shutil.rmtree(Path(copy) / "derived")
+    assert cli(*line).json == parts
+
+
+def test_a_validation_has_the_same_metrics(cli, trained, copy, inline, tmp_path, monkeypatch):
+    results = []
+    for name, options in (("alone", ()), ("parts", ("--on", "ray"))):
+        monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / f"cache-{name}"))
+        result = cli("validate", copy, "--model", trained.run, "--split", "all", "--json", *options)
+        assert result.code == 0, result.err
+        results.append(result.json)
+    assert results[0] == results[1]
+    assert inline.parts > inline.workers
+    done = inline.parts
+    assert cli("validate", copy, "--model", trained.run, "--split", "all", "--on", "ray").code == 0
+    assert inline.parts == done  # all in the cache of this machine
+    assert not list((Path(copy) / "derived").rglob("*.jsonl"))
