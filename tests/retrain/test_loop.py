@@ -356,3 +356,35 @@ def test_who_lost_the_lease_within_a_step_is_no_failure(loop, paint_feed, honest
     loop.write([(paint_feed(tmp_path / "first", honest(4), 1), {})])
     told = loop()
     assert (told["outcome"], told["reasons"]) == ("busy", ["another machine took over"])
+
+
+@pytest.mark.slow
+def test_a_detector_is_retrained_by_evidence_on_boxes(loop, tmp_path, cli) -> None:
+    feeds = []
+    for seed in (1, 2):
+        folder = tmp_path / f"trays{seed}"
+        cli("dataset", "synth", folder, "--layout", "tray", "--images", 14, "--size", 128, "--seed", seed)
+        feeds.append((str(folder), {"targets": [], "group_column": None}))
+    train = {"task": "boxes", "backbone": "test_efficientnet", "pretrained": False, "epochs": 1, "batch_size": 4}
+    settings = {"train": train, "group_by": r"tray-\d+", "gates": {"max_drop": 1.0, "sure": 0.0}}
+    loop.write(feeds[:1], **settings)
+    assert loop()["outcome"] == "promoted"
+    loop.write(feeds, **settings, start="warm")
+    two = loop()
+    assert two["outcome"] == "promoted", two["reasons"]
+    assert two["reasons"][0].startswith("boxes.macro_ap ")
+    compared = two["results"]["compare"]["all"]
+    assert {"boxes.ap", "boxes.f1"} <= {gate["name"] for gate in compared["gates"]}
+    for name in ("challenger", "production"):
+        table = pl.read_parquet(two["results"]["predict"][name]["files"][0])
+        assert set(table["outcome"]) <= {"matched", "false", "missed"}
+        assert table["name"].n_unique() == compared["photos"]
+    assert "| boxes.ap50 |" in Path(two["report"], "report.md").read_text()
+    # One of whole photos could not be compared, and is refused before it is trained.
+    (tmp_path / "more").mkdir()
+    feeds.append((str(tmp_path / "more"), {"targets": [], "group_column": None}))
+    shutil.copytree(tmp_path / "trays1", tmp_path / "more", dirs_exist_ok=True)
+    loop.write(feeds, **(settings | {"train": train | {"task": "image"}}))
+    refused = cli("retrain", loop.file)
+    assert refused.code == Exit.INPUT
+    assert "task image cannot be compared" in refused.err
