@@ -42,7 +42,7 @@ test: $(VENV)/.dev
 	$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.dev
-	$(BIN)/pytest -m slow --timeout 3600
+	$(BIN)/pytest -m slow --timeout 3600 -rs
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
