@@ -30,6 +30,7 @@ from plantml import imaging, storage
 from plantml.data import boxes, versions
 from plantml.imaging import Fit
 from plantml.metrics import detection
+from plantml.model.detector import LEVELS
 from plantml.train import weights
 
 _CHANNELS = 256
@@ -75,8 +76,8 @@ class Pyramid(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         fit = Fit(size, size)
-        self.body = weights.features(weights.DEFAULT, weights.Weights(), fit, offline=True)
-        channels = self.body.feature_info.channels()[1:]  # type: ignore[union-attr, operator]
+        self.body = weights.features(weights.DEFAULT, weights.Weights(), fit, LEVELS[1:], offline=True)
+        channels = self.body.feature_info.channels()  # type: ignore[union-attr, operator]
         self.fpn = FeaturePyramidNetwork(channels, _CHANNELS, extra_blocks=LastLevelP6P7(_CHANNELS, _CHANNELS))
 
     def train(self, mode: bool = True) -> "Pyramid":  # noqa: FBT001, FBT002 - torch's signature
@@ -89,7 +90,7 @@ class Pyramid(nn.Module):
 
     def forward(self, photos: Tensor) -> dict[str, Tensor]:
         """Maps by name."""
-        return self.fpn(dict(zip("345", self.body(photos)[1:], strict=True)))  # type: ignore[no-any-return]
+        return self.fpn(dict(zip("345", self.body(photos), strict=True)))  # type: ignore[no-any-return]
 
 
 def network(name: str, size: int) -> nn.Module:
