@@ -271,7 +271,7 @@ def test_every_setting_with_free_text_is_one_that_was_thought_of():
     texts = {
         name for name, field in TrainConfig.model_fields.items() if "str" in re.findall(r"\w+", str(field.annotation))
     }
-    assert texts - trainings._OF_THE_WORKER == {"where", "warm_start", "targets", "backbone"}
+    assert texts - trainings._OF_THE_WORKER == {"where", "warm_start", "targets", "backbone", "covariates"}
 
 
 def test_every_json_body_is_read_by_the_strict_route():

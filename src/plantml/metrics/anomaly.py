@@ -47,7 +47,7 @@ class AnomalyStatistic:
 
     def scores(self, sums: Floats, counts: Counts) -> dict[str, Floats]:
         """See `statistics.Statistic.scores`."""
-        scores = {f"{NAME}.{score}": np.empty(0) for score in ("auroc", "average_precision")}
+        scores: dict[str, Floats] = {}
         for number, (places, ranked) in enumerate(self._ranked):
             photos, anomalous = ranked.counted(counts(places[ranked.order]))
             ending = f"[{self.kinds[number - 1]}]" if number else ""

@@ -73,7 +73,10 @@ async def ask(
     photos += await service.predictor.gather([url] if url else [], [], until)
     is_comparable = await run_in_threadpool(service.predictor.can_compare, opened)
     options = PredictionOptions(
-        model=None, similar=_SIMILAR if is_comparable else 0, advice=_has_advice(service, opened.pipeline)
+        model=None,
+        covariates=None,
+        similar=_SIMILAR if is_comparable else 0,
+        advice=_has_advice(service, opened.pipeline),
     )
     records = await service.predictor.predict(opened, caller, photos, options, until)
     pictures = await run_in_threadpool(_pictures, photos)
