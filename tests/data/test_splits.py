@@ -12,7 +12,7 @@ from plantml import storage
 from plantml.data import versions
 from plantml.data.manifest import SPLITS, Version
 from plantml.data.splits import assign, group_keys, parse_ratios, split_dataset
-from plantml.errors import InputError, UsageError
+from plantml.errors import InputError, NotFoundError, UsageError
 from plantml.targets import Target
 
 DISEASE = Target("disease", "class", ("none", "rust", "scab"))
@@ -502,3 +502,11 @@ def test_the_twin_of_a_test_photo_is_held_back(make_rows, seen, tmp_path):
     assert after["00022.jpg"]["split"] == "train"
     assert [after[f"{n:05d}.jpg"]["split"] for n in range(20)] == ["test"] * 4 + ["train"] * 16
     assert not split_dataset(url, keep=True).changed
+
+
+def test_a_missing_dataset_is_named_before_its_photos(tmp_path) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text("image,group\na.jpg,plant\n")
+    for groups in (None, str(table)):
+        with pytest.raises(NotFoundError, match="There is no dataset"):
+            split_dataset(str(tmp_path / "missing"), groups=groups)

@@ -106,7 +106,8 @@ def split_dataset(
         resplit: replace an existing split.
 
     Raises:
-        InputError: there are splits already and neither `keep` nor `resplit` is set, or there is nothing to split.
+        InputError: there is no dataset, or nothing to split; or there are splits already and neither `keep` nor
+            `resplit` is set.
     """
     if keep and resplit:
         raise UsageError(
@@ -115,6 +116,7 @@ def split_dataset(
             "Use one of them.",
         )
     shares = parse_ratios(ratios)
+    versions.find(ref)  # there is a dataset
     table = _group_table(groups) if groups else None
 
     def assign_splits(version: Version) -> tuple[pl.DataFrame, tuple[Target, ...], SplitReport]:
