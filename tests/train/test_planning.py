@@ -216,9 +216,12 @@ def test_cuts_are_small_where_they_could_lose_what_is_with_boxes(boxes: int, sid
 
 @pytest.mark.parametrize(("gain", "precision"), [(2.0, "bf16"), (1.05, "32"), (0.7, "32"), (None, "32")])
 def test_bf16_is_used_where_it_is_faster(gain: float | None, precision: str) -> None:
-    planned = plan(TrainConfig(), photos(300), speed=Speed(0.5, 0.01, 0.005, gain))
+    planned = plan(TrainConfig(device="cuda"), photos(300), speed=Speed(0.5, 0.01, 0.005, gain))
     assert planned.precision == precision
     assert planned.step_seconds == (0.25 if precision == "bf16" else 0.5)
+    on_cpu = plan(TrainConfig(device="cpu"), photos(300), speed=Speed(0.5, 0.01, 0.005, gain))
+    assert on_cpu.precision == "32"
+    assert ("precision=bf16 chooses it" in on_cpu.reasons["precision"]) == (gain == 2.0)
 
 
 @settings(deadline=None, max_examples=50)

@@ -108,7 +108,7 @@ class DeployedAnomaly(nn.Module):
     def photo_distances(self, whole: Tensor) -> Tensor:
         """Distance of photos to normal ones [N], the mean over levels, of the means of their maps [N, D]."""
         levels = []
-        for level, part in enumerate((whole - self.middle).split(self.net.channels, dim=1)):
+        for level, part in enumerate(torch.split(whole - self.middle, self.net.channels, dim=1)):
             white = part @ self.get_buffer(f"whitening_{level}")
             levels.append((white * white).sum(dim=1).sqrt())
         return torch.stack(levels, dim=1).mean(dim=1)
@@ -116,12 +116,13 @@ class DeployedAnomaly(nn.Module):
     def cell_distances(self, cells: Tensor) -> Tensor:
         """Euclidean distance of cells [N, h, w, D] to the nearest of the bank: [N, h, w]."""
         nearest = None
-        for normal in self.bank.split(_CHUNK):
+        for normal in torch.split(self.bank, _CHUNK):
             # |a - b|² less |a|², which is the same for all of the bank
             relative = ((normal * normal).sum(dim=1) - 2 * (cells @ normal.T)).amin(dim=-1)
             nearest = relative if nearest is None else torch.minimum(nearest, relative)
         assert nearest is not None  # a bank has cells
-        return (nearest + (cells * cells).sum(dim=-1)).clamp(min=0).sqrt()
+        distances: Tensor = (nearest + (cells * cells).sum(dim=-1)).clamp(min=0).sqrt()
+        return distances
 
 
 F = TypeVar("F", Tensor, NDArray[np.float32])

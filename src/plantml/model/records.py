@@ -211,7 +211,7 @@ class Reader:
 def heat_of(heat_map: Mapping[str, Any]) -> NDArray[np.float32]:
     """The cells of a record's `heat_map`: float32 [rows, columns], 0 (normal) to 1."""
     values = np.frombuffer(base64.b64decode(heat_map["values"]), np.uint8)
-    return values.reshape(heat_map["rows"], heat_map["columns"]).astype(np.float32) / 255
+    return np.asarray(values.reshape(heat_map["rows"], heat_map["columns"]) / 255, np.float32)
 
 
 def labels_of(prediction: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -83,13 +83,15 @@ class AnomalyLearner(Learner):
         cells = (cells - self.net.centre) * self.net.scale
         self.deployed.bank = coreset(cells, self.plan.anomaly.cells, self.plan.seed, job.stop, job.progress)
         self.deployed.middle.copy_(whole.mean(dim=0))
-        for level, part in enumerate(whole.split(self.net.channels, dim=1)):
+        for level, part in enumerate(torch.split(whole, self.net.channels, dim=1)):
             self.deployed.get_buffer(f"whitening_{level}").copy_(torch.from_numpy(whitening(part.double().numpy())))
         train = self.deployed.photo_distances(whole)
         self._measure(job)
         normal = float(self.distances[self.truth == 0].mean())
         scores = AnomalyStatistic(self.distances, self.truth, self.kinds, np.inf).of_all()
-        shown = {name: scores[name] for name in ("anomaly.auroc", "anomaly.average_precision") if name in scores}
+        shown: dict[str, float] = {
+            name: scores[name] for name in ("anomaly.auroc", "anomaly.average_precision") if name in scores
+        }
         history = History()
         on_epoch(history.add(0, float(train.mean()), Evaluation(normal, -normal, shown)))
         return history

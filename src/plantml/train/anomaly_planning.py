@@ -48,7 +48,7 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         reasons["size"] = f"preset {config.preset}: more pixels make the heat map finer, and the score no better"
     size = -(-size // 32) * 32
     fit, reasons["fit"] = _fit(train) if config.fit == "auto" else (config.fit, "setting")
-    device = config.device
+    device: str = config.device
     if device == "auto":
         device, reasons["device"] = inputs.hardware.device, "the best one on this machine"
     backbone = config.backbone

@@ -6,7 +6,7 @@ depthwise convolutions in float32 it is 1.4 times as fast (see `docs/performance
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -37,12 +37,12 @@ class _Float32:
     """Switches autocast off for one module's forward pass."""
 
     def __init__(self) -> None:
-        self._off = torch.autocast("cpu", enabled=False)
+        self._off = ExitStack()
 
     def enter(self, _: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        self._off.__enter__()
+        self._off.enter_context(torch.autocast("cpu", enabled=False))
         return (inputs[0].float(),)
 
     def leave(self, _: nn.Module, __: Any, output: Tensor | None) -> Tensor | None:
-        self._off.__exit__(None, None, None)
+        self._off.close()
         return None if output is None else output.to(torch.bfloat16)
