@@ -103,6 +103,17 @@ def predict(
     return predicted, prediction_tables.files("predictions", table)
 
 
+def _terms(pipeline: Pipeline, other: Pipeline, rows: pl.DataFrame, config: ValidateConfig) -> dict[str, Any]:
+    """What `compare` is told beside the scores of both models."""
+    return {
+        "ref": config.against or "",
+        "digest": other.bundle.digest,
+        "names": rows["name"].to_list(),
+        "max_drop": config.max_drop,
+        "same_model": other.bundle.digest == pipeline.bundle.digest,
+    }
+
+
 def _validate_labels(
     models: tuple[Pipeline, Pipeline | None],
     refs: Sequence[str],
@@ -119,13 +130,9 @@ def _validate_labels(
     if other and theirs:
         their_outcomes = scoring.outcomes(theirs.targets, photos, theirs.predictions, readable)
         comparison = compare.compare(
-            config.against or "",
-            other.bundle.digest,
-            (outcomes, evaluation),
-            (their_outcomes, scoring.evaluate(their_outcomes, config)),
-            names=photos.rows["name"].gather(readable).to_list(),
-            max_drop=config.max_drop,
-            same_model=other.bundle.digest == pipeline.bundle.digest,
+            ours=(outcomes, evaluation),
+            theirs=(their_outcomes, scoring.evaluate(their_outcomes, config)),
+            **_terms(pipeline, other, photos.rows[readable], config),
         )
     trained = leaks.training_rows(photos.versions, pipeline.bundle.contract)
     result = _result(
@@ -179,13 +186,9 @@ def _validate_anomalies(
     if other and theirs:
         their_outcomes = anomalies.outcomes(photos, theirs.predictions, readable)
         comparison = compare.compare(
-            config.against or "",
-            other.bundle.digest,
-            (outcomes, evaluation),
-            (their_outcomes, anomalies.evaluate(their_outcomes, config)),
-            names=photos.rows["name"].gather(readable).to_list(),
-            max_drop=config.max_drop,
-            same_model=other.bundle.digest == pipeline.bundle.digest,
+            ours=(outcomes, evaluation),
+            theirs=(their_outcomes, anomalies.evaluate(their_outcomes, config)),
+            **_terms(pipeline, other, photos.rows[readable], config),
         )
     trained = anomalies.normal_rows(leaks.training_rows(photos.versions, pipeline.bundle.contract), anomaly.normal)
     rows = photos.rows[readable]
@@ -233,13 +236,9 @@ def _validate_boxes(
             other.bundle.contract, theirs.targets, photos, theirs.predictions, readable
         )
         comparison = compare.compare_boxes(
-            config.against or "",
-            other.bundle.digest,
-            (outcomes, evaluation),
-            (their_outcomes, box_scoring.evaluate(their_outcomes, config)),
-            names=photos.rows["name"].gather(readable).to_list(),
-            max_drop=config.max_drop,
-            same_model=other.bundle.digest == pipeline.bundle.digest,
+            ours=(outcomes, evaluation),
+            theirs=(their_outcomes, box_scoring.evaluate(their_outcomes, config)),
+            **_terms(pipeline, other, photos.rows[readable], config),
         )
     trained = leaks.training_rows(photos.versions, contract)
     result = _result(
