@@ -243,7 +243,7 @@ def test_turned_answers_do_not_depend_on_the_batch(size):
     class Noise:
         name = "noise"
 
-        def run(self, batch):
+        def run(self, batch, columns=None):
             return {"score": np.sin(batch[:, :1, 0, 0].astype(np.float32) * 1.7)}
 
     batch = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), np.uint8)

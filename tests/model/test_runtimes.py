@@ -252,7 +252,7 @@ def test_the_first_call_of_openvino_is_made_alone(monkeypatch):
     """Two first calls at the same time block each other forever, see `OpenVinoRuntime.run`."""
     running, most, alone = [], [], threading.Event()
 
-    def infer(self, batch):
+    def infer(self, batch, columns):
         running.append(1)
         most.append(len(running))
         alone.wait(0.05)

@@ -11,6 +11,7 @@ from safetensors.torch import save
 from plantml import storage
 from plantml.errors import InputError
 from plantml.imaging import Fit
+from plantml.model.detector import LEVELS
 from plantml.model.network import bare_backbone
 from plantml.train import weights
 
@@ -81,7 +82,7 @@ def test_weights_come_from_a_file(name, published, memory_url) -> None:
     state = weights.backbone(TINY, named, FIT, drop_path=0, offline=True).state_dict()
     assert state
     assert all(torch.equal(value, published[key]) for key, value in state.items())
-    assert weights.features(TINY, named, FIT, offline=True).state_dict().keys() <= state.keys()
+    assert weights.features(TINY, named, FIT, LEVELS, offline=True).state_dict().keys() <= state.keys()
 
 
 def test_a_transformer_takes_its_weights_to_another_size(memory_url) -> None:

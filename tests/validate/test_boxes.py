@@ -213,6 +213,7 @@ def test_a_model_of_tiles_finds_the_same_boxes_everywhere(draw, cli, tmp_path, m
     bundle = Bundle(str(tmp_path / "model"), contract, "d" * 64, {})
     for module in (references, session):
         monkeypatch.setattr(module, "open_model", lambda *_, **__: (bundle, Spots()))
+    monkeypatch.setattr(references, "find", lambda *_: bundle)
     monkeypatch.setattr(box_report, "pictures", lambda _: {})  # takes seconds
     data = draw(TRUTH)
 
