@@ -21,9 +21,14 @@ def without_collection() -> Iterator[None]:
         yield
     finally:
         if was_enabled:
-            if "torch" not in sys.modules:  # its compiler would report frozen objects as leaks
-                gc.freeze()
+            freeze()
             gc.enable()
+
+
+def freeze() -> None:
+    """Keep the garbage collector from all that exists now: for what stays until the end."""
+    if "torch" not in sys.modules:  # its compiler would report frozen objects as leaks
+        gc.freeze()
 
 
 def from_modules(names: Collection[str], *modules: str) -> Callable[[str], Any]:

@@ -13,6 +13,7 @@ import uvicorn
 from plantml import extras, storage
 from plantml.concurrency import Listener
 from plantml.errors import InputError, MissingExtraError, UsageError
+from plantml.loading import freeze
 from plantml.serve.accounts import FIRST_USER
 from plantml.serve.app import create_app
 from plantml.serve.config import ServeConfig
@@ -60,7 +61,7 @@ def serve(registry: str, config: ServeConfig, machine: Machine, listener: Listen
             )
         address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{there.getsockname()[1]}"
         application = create_app(service)
-        gc.freeze()  # all of this lives as long as the server
+        freeze()  # all of this lives as long as the server
         gc.enable()
         listener.say(f"Serving on {address}; the API is described at {address}/docs. Stop with Ctrl-C.")
         _Server(

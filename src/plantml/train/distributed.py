@@ -4,6 +4,7 @@ Everything here also works for a single process.
 """
 
 import os
+import warnings
 from typing import Any, TypeVar
 
 import torch
@@ -106,7 +107,9 @@ def _joined() -> bool:
 
 
 def _launcher() -> ClusterEnvironment | None:
-    for kind in (TorchElasticEnvironment, SLURMEnvironment):
-        if kind.detect():
-            return kind()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is an `srun` that was not used
+        for kind in (TorchElasticEnvironment, SLURMEnvironment):
+            if kind.detect():
+                return kind()
     return None
