@@ -458,7 +458,7 @@ def test_with_unlabelled_photos_it_ends_with_the_same_weights_too(cli, trained, 
     """The brighter half of the training photos counts as unlabelled."""
     median = versions.load(trained.data).usable("train")["brightness"].median()
     more = ("--where", f'split != "train" or brightness < {median}', "--unlabelled", trained.data,
-            "--from", str(uninterrupted), "--set", f"mode={mode}")  # fmt: skip
+            "--from", str(uninterrupted), "--set", f"mode={mode}", "--set", "pseudo_threshold=0.5")  # fmt: skip
     whole = cli("train", trained.data, "--out", tmp_path / "whole", *SMALL, *more)
     assert whole.code == Exit.DONE, whole.err
     assert "Pseudo-labels of" in whole.err
