@@ -37,13 +37,14 @@ def filler(engine: Engine, machine: Machine, listener: Listener) -> Fill:
     def fill(detection: Detection, journal: Journal, photos: PhotoList, stop: Stop, progress: Progress) -> int:
         resumed = sum(source in journal for source in photos)
         if resumed < len(photos):
-            with engine:
-                job = plan(detection, journal, photos, engine, machine, resumed=resumed)
-                try:
-                    dispatch.run(job, engine, stop, listener, lambda done: progress(resumed + done, len(photos)))
-                finally:
-                    journal.read_new()
-                    job.remove()
+            dispatch.complete(
+                lambda: plan(detection, journal, photos, engine, machine, resumed=resumed),
+                engine,
+                stop,
+                listener,
+                lambda done: progress(resumed + done, len(photos)),
+                take=journal.read_new,
+            )
         return resumed
 
     return fill

@@ -64,6 +64,37 @@ class Engine(Protocol):
         ...
 
 
+def complete(
+    plan: Callable[[], Job],
+    engine: Engine,
+    stop: Stop,
+    listener: Listener,
+    count: Callable[[int], None],
+    *,
+    take: Callable[[], object] = lambda: None,
+) -> None:
+    """Plan a job on a connected engine, `run` it, and remove its files, however it ends.
+
+    Args:
+        plan: writes the job; called once the engine knows its workers.
+        engine: see `run`.
+        stop: see `run`.
+        listener: see `run`.
+        count: see `run`.
+        take: called at the end, before the files are removed, to take what the parts have finished.
+
+    Raises:
+        PlantmlError: see `run`.
+    """
+    with engine:
+        job = plan()
+        try:
+            run(job, engine, stop, listener, count)
+        finally:
+            take()
+            job.remove()
+
+
 def run(job: Job, engine: Engine, stop: Stop, listener: Listener, count: Callable[[int], None]) -> None:
     """Do all parts of a job, or end them at a stop.
 

@@ -20,8 +20,8 @@ def filler(engine: Engine, model: str | None, machine: Machine, listener: Listen
     """What embeds photos of a dataset on an engine, by a model or the pretrained backbone."""
 
     def fill(embedder: Embedder, photos: Sequence[Photo], stored: Segments, count: Callable[[int], None]) -> None:
-        with engine:
-            job = jobs.plan(
+        def plan() -> Job:
+            return jobs.plan(
                 storage.join(stored.url, "parts"),
                 KIND,
                 {"model": model, "digest": embedder.digest},
@@ -35,10 +35,8 @@ def filler(engine: Engine, model: str | None, machine: Machine, listener: Listen
                 ending=stored.ending,
                 after=stored.last,
             )
-            try:
-                dispatch.run(job, engine, Stop(), listener, count)
-            finally:
-                job.remove()
+
+        dispatch.complete(plan, engine, Stop(), listener, count)
 
     return fill
 

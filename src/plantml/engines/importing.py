@@ -22,8 +22,8 @@ def filler(engine: Engine, machine: Machine, listener: Listener) -> Fill:
     """What reads photos of an import on an engine."""
 
     def fill(bringer: Bringer, items: Sequence[Item], count: Callable[[int], None]) -> None:
-        with engine:
-            job = jobs.plan(
+        def plan() -> Job:
+            return jobs.plan(
                 storage.join(bringer.notes.url, "parts"),
                 KIND,
                 {"source": bringer.source, "dataset": bringer.dataset, "reference": bringer.reference},
@@ -37,10 +37,8 @@ def filler(engine: Engine, machine: Machine, listener: Listener) -> Fill:
                 ending=bringer.notes.ending,
                 after=bringer.notes.last,
             )
-            try:
-                dispatch.run(job, engine, Stop(), listener, count)
-            finally:
-                job.remove()
+
+        dispatch.complete(plan, engine, Stop(), listener, count)
 
     return fill
 

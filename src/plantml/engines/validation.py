@@ -48,8 +48,9 @@ def filler(
         todo = [photo for photo in photos if cache.get(photo[2]) is None]
         if not todo:
             return
-        with engine:
-            job = jobs.plan(
+
+        def plan() -> Job:
+            return jobs.plan(
                 storage.join(place, "parts"),
                 KIND,
                 options,
@@ -63,11 +64,8 @@ def filler(
                 ending=stored.ending,
                 after=stored.last,
             )
-            try:
-                dispatch.run(job, engine, stop, listener, count)
-            finally:
-                _take(place, cache)
-                job.remove()
+
+        dispatch.complete(plan, engine, stop, listener, count, take=lambda: _take(place, cache))
 
     return fill
 

@@ -100,7 +100,6 @@ def export(config_url: str, engine: Engine, *, out: str | None, image: str | Non
         "file": storage.basename(file),
         "idle": IDLE,
         "image": image,
-        "model": config.model,
         "name": f"plantml-retrain-{name}",
         "schedule": schedule,
         "steps": STEPS,
