@@ -7,6 +7,7 @@ from plantml import settings
 from plantml.concurrency import Stop
 from plantml.data.formats import list_source
 from plantml.data.importing import import_source
+from plantml.serve import worker as workers
 from plantml.serve.routes import trainings as routes
 from plantml.serve.worker import Worker
 
@@ -42,3 +43,51 @@ def test_train_promote_and_see_the_new_version_answer(start, tmp_path, write_pho
             assert moved.status_code == 200, moved.text
             answer = client.post("/v1/predict", files=files, headers=ada).json()
             assert answer["model"] == f"leaf@{number}"
+
+
+@pytest.mark.slow
+def test_a_retraining_puts_a_better_version_into_service_and_ends_at_once_where_nothing_is_new(
+    start, tmp_path, write_photos, monkeypatch
+) -> None:
+    def add(first, number):
+        names = [f"{name}/{each}.jpg" for name in ("bean", "tomato") for each in range(first, first + number)]
+        source = str(write_photos(tmp_path / f"photos-{first}", names, first_seed=first))
+        import_source(source, f"{tmp_path}/leaves", list_source(source, rule="category"))
+
+    monkeypatch.setattr(workers, "_LOOK_EVERY", 0.2)
+    add(0, 12)
+    with start(registry=f"{tmp_path}/models", dataset=(f"{tmp_path}/leaves",), poll=0.001) as client:
+        ada = sign_in(client, "ada", "trainer", "promoter", "category")
+        worker = Worker(client.service.jobs, client.service.registry, {}, settings.machine(), Stop())
+        gates = {"max_drop": 1.0, "sure": 0.0}
+
+        def retrain(**changes):
+            body = {"dataset": "leaves", "name": "leaf", "config": TINY, "retrain": {"gates": gates}, **changes}
+            number = client.post("/v1/trainings", json=body, headers=ada).json()["id"]
+            assert worker.work(once=True) == 1
+            return client.get(f"/v1/trainings/{number}", headers=ada).json()
+
+        first = retrain()
+        assert (first["status"], first["result"]["model"], first["result"]["outcome"]) == ("done", "leaf@1", "promoted")
+        model = client.get("/v1/models/leaf", headers=ada).json()
+        assert {each["name"]: each["version"] for each in model["aliases"]} == {"production": 1, "challenger": 1}
+        assert model["versions"][0]["by"] == "ada"
+        version = client.get("/v1/models/leaf/versions/1", headers=ada).json()
+        assert ("curves.png" in version["plots"], version["training"], version["validated"]) == (True, 1, True)
+        again = retrain()
+        assert (again["status"], again["result"]["model"], again["result"]["outcome"]) == (
+            "done",
+            None,
+            "nothing to do",
+        )
+        assert again["result"]["reasons"] == ["nothing is new"]
+        add(12, 4)
+        # A retraining that failed leaves its round open; the next one begins another.
+        failed = retrain(config={**TINY, "backbone": "no_such_model"})
+        assert (failed["status"], failed["failure"]["exit_code"]) == ("failed", 3)
+        refused = retrain(retrain={"gates": {"min": ["macro_f1=1.0"], "max": ["macro_f1=0.0"]}})
+        assert (refused["result"]["model"], refused["result"]["outcome"]) == ("leaf@2", "refused")
+        assert any("macro_f1" in reason for reason in refused["result"]["reasons"])
+        # The evidence of a refused one does not allow a promotion, either.
+        moved = client.post("/v1/models/leaf/promote", json={"version": 2, "why": "a test"}, headers=ada)
+        assert moved.status_code == 409, moved.text

@@ -63,15 +63,36 @@ REFUSED = [
     ({"version": 9}, 422, "version 9"),
     ({"name": "rose", "version": 1}, 404, "rose"),
     ({"speed": 3}, 422, "speed"),
+    ({"retrain": {"min_nwe": 3}}, 422, "Did you mean min_new?"),
+    ({"retrain": {"feeds": [{"source": "file:///etc"}]}}, 422, "the server decides it"),
+    ({"retrain": {"on_result": "touch /tmp/x"}}, 422, "the server decides it"),
+    ({"retrain": {"gates": {"min": ["macro_f1"]}}}, 400, "macro_f1"),
+    ({"retrain": {}, "version": 1}, 422, "takes no version"),
+    ({"retrain": {}, "dataset": "leaves@1"}, 422, "takes no version"),
+    ({"retrain": {}, "config": {"warm_start": "leaf@1"}}, 400, "start: warm"),
 ]
 
 
 def test_a_request_that_cannot_be_done_says_why(served) -> None:
-    ada = sign_in(served, "ada", "trainer")
+    ada = sign_in(served, "ada", "trainer", "promoter")
     for change, status, text in REFUSED:
         answer = served.post("/v1/trainings", json={**BODY, **change}, headers=ada)
         assert (answer.status_code, text in answer.text) == (status, True), (change, answer.text)
     assert not served.service.jobs.list()
+
+
+def test_a_retraining_needs_the_role_promoter_as_it_promotes(served) -> None:
+    body = {**BODY, "retrain": {"min_new": 5, "gates": {"min": ["category.f1[bean]=0.5"]}}}
+    assert served.post("/v1/trainings", json=body, headers=sign_in(served, "eve", "trainer")).status_code == 403
+    ada, bob = sign_in(served, "ada", "trainer", "promoter", "category"), sign_in(served, "bob", "trainer")
+    training = served.post("/v1/trainings", json=body, headers=ada).json()
+    assert (training["status"], training["retrain"]) == ("waiting", body["retrain"])
+    result = {"model": "leaf", "version": 0, "digest": "", "scores": {}, "validation": "",
+              "outcome": "nothing to do", "reasons": ["4 of bean are required"]}  # fmt: skip
+    served.service.jobs.finish(1, result)
+    shown = served.get("/v1/trainings/1", headers=ada).json()["result"]
+    assert (shown["model"], shown["outcome"], shown["reasons"]) == (None, "nothing to do", result["reasons"])
+    assert served.get("/v1/trainings/1", headers=bob).json()["result"]["reasons"] == []
 
 
 def test_too_many_are_refused(served, monkeypatch) -> None:
@@ -100,7 +121,7 @@ def test_progress_and_results_show_what_the_roles_allow(served) -> None:
     jobs.finish(1, {"model": "leaf", "version": 3, "digest": "ab", "targets": ["category", "disease"],
                     "scores": scores, "validation": "x"})  # fmt: skip
     assert served.get(path, headers=boss).json()["result"] == {
-        "model": "leaf@3", "digest": "ab", "scores": scores, "validated": True,
+        "model": "leaf@3", "digest": "ab", "scores": scores, "validated": True, "outcome": None, "reasons": [],
     }  # fmt: skip
     assert served.get(path, headers=ada).json()["result"]["scores"] == {"category.macro_f1": 0.8}
     assert "disease" not in served.get(path, headers=ada).text

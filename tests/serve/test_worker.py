@@ -16,7 +16,10 @@ from plantml.data import versions
 from plantml.data.formats import list_source
 from plantml.data.importing import import_source
 from plantml.errors import StoppedError
+from plantml.parsing import parse_yaml
 from plantml.registry import ledger
+from plantml.retrain import rounds
+from plantml.retrain.config import RetrainConfig
 from plantml.serve import worker as workers
 from plantml.serve.jobs import Jobs, lost_attempts, read_log
 from plantml.serve.subcommand import Subcommand
@@ -60,6 +63,9 @@ class FakeCommand:
             error = {"what": f"{words[0]} failed", "why": "a test wants it", "hint": "Nothing.", "exit_code": failure}
             self._result = {"error": error}
             return
+        if words[0] == "retrain":
+            self._result = place.retrained.pop(0)
+            return
         out = words[words.index("--out") + 1]
         if words[0] == "train":
             self._lines = ["\x1b[1mepoch 1/3\x1b[0m\r\x1b[1mepoch 2/3\x1b[0m\n", "a line\n"]
@@ -88,7 +94,7 @@ class Place:
     """A state folder with a dataset and a registry, on this machine or in a bucket, and workers for it."""
 
     def __init__(self, root, folder, write_photos):
-        self.folder, self.commands, self.failures = folder, [], {}
+        self.folder, self.commands, self.failures, self.retrained = folder, [], {}, []
         self.registry, self.state, self.dataset = f"{root}/models", f"{root}/state", f"{root}/leaves"
         self.jobs = Jobs(self.state)
         names = [f"{name}/{number}.jpg" for name in ("bean", "tomato") for number in range(6)]
@@ -267,6 +273,58 @@ def test_a_version_is_validated_again_and_compared_with_what_is_in_service_now(p
     assert f"--model {model}@1 --out {job.validation} " in words
     assert f"--against {model}@production --max-drop 0.01" in words
     assert (place.jobs.trained(entry.digest).id, place.jobs.validated(entry.digest).id) == (1, 2)
+
+
+def ended_round(work, number, outcome):
+    """Write the results of a round."""
+    kept = rounds.Round(work, number, {})
+    results = {
+        "split": {"dataset": f"{Path(work).parents[3] / 'leaves'}@1"}, "train": {"val": {"macro_f1": 0.5}},
+        "compare": {"all": {"out": "evidence"}},
+        "register": {"version": 3, "digest": "ab", "outcome": outcome, "reasons": ["it is better"]},
+    }  # fmt: skip
+    for step in rounds.STEPS:
+        kept.record(step, results.get(step, {}), {})
+    rounds.end(work, number, {"outcome": outcome})
+
+
+def test_a_retraining_whose_worker_died_after_its_round_has_the_result_of_that(place) -> None:
+    job = place.submit(retrain={})
+    assert rounds.begin(job.work, {"config": {}}) == 1
+    place.jobs.begin_round(1, 1)
+    ended_round(job.work, 1, "promoted")
+    assert place.work() == 1
+    job = place.jobs.get(1)
+    assert (place.commands, job.status, job.version) == ([], "done", 1)
+    assert job.result == {
+        "model": "leaf", "version": 3, "digest": "ab", "scores": {"macro_f1": 0.5}, "validation": "evidence",
+        "outcome": "promoted", "reasons": ["it is better"],
+    }  # fmt: skip
+    assert job.run == rounds.folder(job.work, 1) + "/challenger"
+    assert place.jobs.trained("ab") == place.jobs.validated("ab") == job
+
+
+def test_retrainings_of_a_model_take_turns_and_abandon_what_a_failed_one_left(place, monkeypatch) -> None:
+    monkeypatch.setattr(workers, "_POLL", 0.0)
+    first = place.submit(retrain={})
+    other = place.submit(retrain={"min_new": 5})
+    place.jobs.cancel(1, "ada")
+    rounds.begin(first.work, {"config": {}})  # that the first one has left
+    with place.jobs.take(other):
+        place.submit(retrain={"min_new": 6})
+        assert place.work() == 0  # it waits for the other
+    place.jobs.cancel(3, "ada")
+    nothing = {"outcome": "nothing to do", "reasons": ["nothing is new"], "round": 0}
+    place.retrained = [{"outcome": "busy", "reasons": ["x"]}, {"outcome": "abandoned"}, nothing]
+    assert place.work() == 1
+    config = f"{other.url}/retrain.yaml"
+    abandon, retrain = ["retrain", config, "--abandon", "--json"], ["retrain", config, "--json"]
+    assert place.commands == [abandon, abandon, retrain]
+    written = RetrainConfig.model_validate(parse_yaml(storage.read(config), config))
+    assert (written.min_new, written.by, written.train.epochs, written.ratios) == (
+        5, "ada", 3, "0.600000/0.15/0.250000",
+    )  # fmt: skip
+    assert place.jobs.get(2).result["outcome"] == "nothing to do"
 
 
 def test_a_request_that_nobody_can_do_fails_alone(place) -> None:

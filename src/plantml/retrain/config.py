@@ -77,5 +77,6 @@ class RetrainConfig(Config):
         "keep", description="What to do with a refused challenger's new photos; review sets them aside."
     )
     lease: Duration = Field(1800.0, description="Time without a sign of life after which another machine takes over.")
+    by: str | None = Field(None, description="Author in the registry's history; by default user and machine.")
     on_result: str | None = option(None, "Run a command with the result as JSON on its stdin.", metavar="COMMAND")
     seed: Seed = Field(0, description="Random seed of the splits and the bootstrap; training uses train.seed.")

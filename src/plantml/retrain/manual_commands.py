@@ -6,7 +6,7 @@ from typing import Any
 
 from plantml.data import versions
 from plantml.parsing import dump_yaml
-from plantml.retrain import data_steps, model_steps
+from plantml.retrain import data_steps, model_steps, rounds
 from plantml.retrain.rounds import Work
 from plantml.train import plan as plans
 
@@ -51,7 +51,7 @@ def _production(work: Work) -> Lines:
 def _train(work: Work) -> Lines:
     settings = plans.non_defaults(work.config.train.model_dump(mode="json"))
     sets = [f"{key}={dump_yaml(value, one_line=True)}" for key, value in settings.items()]
-    line = ["train", _dataset(work), "--out", work.round.place(model_steps.CHALLENGER)]
+    line = ["train", _dataset(work), "--out", work.round.place(rounds.CHALLENGER)]
     if work.config.start == "warm" and "production" in work.round.results and work.model:
         line += ["--from", work.model]
     return [[*line, *(part for text in sets for part in ("--set", text))]]
@@ -68,7 +68,7 @@ def _compare(work: Work) -> Lines:
     both, gates, lines = _models(work), work.config.gates, []
     sets = data_steps.test_sets(work) if "split" in work.round.results else {"all": None}
     for name, where in sets.items():
-        line = ["validate", _dataset(work), "--model", both[model_steps.CHALLENGER]]
+        line = ["validate", _dataset(work), "--model", both[rounds.CHALLENGER]]
         if model_steps.IN_SERVICE in both:
             line += ["--against", both[model_steps.IN_SERVICE], "--max-drop", f"{gates.max_drop:g}", "--shared-classes"]
         line += [part for kind in ("min", "max") for text in getattr(gates, kind) for part in (f"--{kind}", text)]
@@ -78,7 +78,7 @@ def _compare(work: Work) -> Lines:
 
 def _register(work: Work) -> Lines:
     config = work.config
-    add = ["models", "add", work.round.place(model_steps.CHALLENGER), config.model, "--alias", config.challenger]
+    add = ["models", "add", work.round.place(rounds.CHALLENGER), config.model, "--alias", config.challenger]
     evidence = work.round.place("compare", "all")
     promote = ["models", "promote", f"{config.model}@{config.challenger}", config.alias, "--evidence", evidence]
     refused = work.round.results.get("choose", {}).get("decision") == model_steps.REFUSE
@@ -90,7 +90,7 @@ def _dataset(work: Work) -> str:
 
 
 def _models(work: Work) -> dict[str, str]:
-    models = {model_steps.CHALLENGER: work.round.place(model_steps.CHALLENGER)}
+    models = {rounds.CHALLENGER: work.round.place(rounds.CHALLENGER)}
     if "production" in work.round.results and work.model:
         models[model_steps.IN_SERVICE] = work.model
     return models

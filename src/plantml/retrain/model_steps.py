@@ -10,14 +10,14 @@ from plantml.metrics import bootstrap
 from plantml.registry import ledger, references
 from plantml.registry.version_files import inspect
 from plantml.retrain import data_steps
-from plantml.retrain.rounds import Result, Work
+from plantml.retrain.rounds import CHALLENGER, Result, Work
 from plantml.validate import predictions, results
 from plantml.validate import validate as validation
 from plantml.validate.config import ValidateConfig
 from plantml.validate.gates import describe
 
-CHALLENGER, IN_SERVICE = "challenger", "production"
-"""Names of the two models in results and folders."""
+IN_SERVICE = "production"
+"""Name of the model in service in results and folders, beside the challenger."""
 
 PROMOTE, REFUSE = "promote", "refuse"
 _SLACK = 1e-9

@@ -228,7 +228,7 @@ def _open_round(config: RetrainConfig, why: str, machine: Machine, stop: LeaseSt
         "config": config.model_dump(mode="json"),
         "base": head.number if head else 0,
         "why": why,
-        "by": registry.current_user(),
+        "by": config.by or registry.current_user(),
     }
     number = rounds.begin(config.work, content)
     listener.say(f"Round {number} begins: {why}.")

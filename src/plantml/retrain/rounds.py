@@ -31,6 +31,9 @@ BEGIN, END = "begin", "end"
 STEPS = ("add", "clean", "split", "production", "train", "predict", "compare", "choose", "register", "report")
 """Names of the steps, in the order in which they run."""
 
+CHALLENGER = "challenger"
+"""Folder of the run of a round; the name of its model in results."""
+
 
 @dataclass(frozen=True)
 class Rounds:
@@ -106,6 +109,11 @@ def state(work: str) -> Rounds:
     return fold(Events(log(work)).read())
 
 
+def folder(work: str, number: int) -> str:
+    """URL of the folder of a round."""
+    return storage.join(storage.absolute(work), ROUNDS, f"{number:06d}")
+
+
 class Round:
     """One round and the results of its steps.
 
@@ -117,7 +125,7 @@ class Round:
 
     def __init__(self, work: str, number: int, begun: Mapping[str, Any]) -> None:
         self.number, self.begun = number, begun
-        self.url = storage.join(storage.absolute(work), ROUNDS, f"{number:06d}")
+        self.url = folder(work, number)
         self.results: dict[str, Mapping[str, Any]] = {}
         files = {storage.join(self.url, _file(name)): name for name in STEPS}
         for url, data in storage.read_many(files):

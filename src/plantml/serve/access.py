@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import APIKeyCookie, OAuth2PasswordBearer
 
-from plantml.serve.caller import ADMIN, Caller
+from plantml.serve.caller import ADMIN, PROMOTER, Caller
 from plantml.serve.problems import RequestError, forbidden, unauthorized
 from plantml.serve.service import ServiceDep
 
@@ -89,7 +89,7 @@ def password_caller(caller: CallerDep) -> Caller:
 Contributor = Annotated[Caller, Depends(require("contributor"))]
 Reviewer = Annotated[Caller, Depends(require("reviewer"))]
 Trainer = Annotated[Caller, Depends(require("trainer"))]
-Promoter = Annotated[Caller, Depends(require("promoter"))]
+Promoter = Annotated[Caller, Depends(require(PROMOTER))]
 Admin = Annotated[Caller, Depends(require(ADMIN))]
 Owner = Annotated[Caller, Depends(password_caller)]
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-ADMIN = "admin"
-ACTS = (ADMIN, "contributor", "trainer", "reviewer", "promoter")
+ADMIN, PROMOTER = "admin", "promoter"
+ACTS = (ADMIN, "contributor", "trainer", "reviewer", PROMOTER)
 """Roles that allow an act. Every other role is the name of a target, whose predictions it allows to see."""
 
 

@@ -103,11 +103,14 @@ EXAMPLES: dict[str, Any] = {
     },
     "Training": {
         "id": 4, "status": "running", "stage": "train", "dataset": "leaves@7", "name": "leaf", "version": None,
-        "preset": "quick", "budget": 1200.0, "test_share": 0.2, "config": {}, "by": "ada", "submitted": _TIME,
-        "stage_began": _TIME, "ended": None, "worker": "gpu-1", "retries": 0,
+        "preset": "quick", "budget": 1200.0, "test_share": 0.2, "config": {}, "retrain": None, "by": "ada",
+        "submitted": _TIME, "stage_began": _TIME, "ended": None, "worker": "gpu-1", "retries": 0,
         "progress": {"epoch": 12, "epochs": 60, "score": 0.91, "seconds_left": 640.0}, "result": None, "failure": None,
     },
-    "TrainingResult": {"model": "leaf@3", "digest": _DIGEST, "scores": _SCORES, "validated": True},
+    "TrainingResult": {
+        "model": "leaf@3", "digest": _DIGEST, "scores": _SCORES, "validated": True, "outcome": "promoted",
+        "reasons": ["macro_f1 0.9100 against 0.8700, better in 97.2% of resamples"],
+    },
     "VersionAnswer": {
         **_SUMMARY, "size": 29700000, "task": "image", "contract": {"input": {"size": 224, "fit": "pad"}},
         "config": {"preset": "quick"}, "plots": ["training_curves.png"], "training": 4, "validated": True,

@@ -1,11 +1,12 @@
 """Trainings that wait, run or ended, as a fold over events, so that workers on any machine can do them.
 
     STATE/jobs/
-      events/000001.json         submit, prepare, stage, retry, done, failed, cancel
+      events/000001.json         submit, prepare, round, stage, retry, done, failed, cancel
       000001/lease/000001.json   which worker has the training, see `storage.lease`
       000001/log/000001.jsonl    what its commands wrote to standard error
       000001/validation/         evidence of its model
       000001/run/                the run of `plantml train`, from which another worker resumes
+    STATE/retrain/DATASET/MODEL/ all rounds of `plantml retrain`, see `retrain.rounds`
 
 Every event is decided by all events before it. So a training ends once, whoever does it twice.
 """
@@ -18,12 +19,13 @@ from typing import Any, Literal, cast
 
 from plantml import storage
 from plantml.errors import InputError, NotFoundError
+from plantml.retrain import rounds
 from plantml.storage import lease as leases
 from plantml.storage.event_log import Event, Events
 from plantml.storage.lease import Lease
 from plantml.storage.segments import Segments
 
-FOLDER = "jobs"
+FOLDER, RETRAIN = "jobs", "retrain"
 LEASE = 180.0
 """Seconds without a sign of life after which another worker takes a training over."""
 
@@ -50,11 +52,14 @@ class Job:
         submitted: ISO 8601 in UTC, as all times.
         dataset: URL of the dataset.
         version: number of the dataset version that is trained on; 0 until it is prepared.
+        work: URL of the work folder of a retraining; else empty.
+        round: number of its round; 0 until it has begun.
         status: `waiting`, `running`, `done`, `failed` or `cancelled`.
         stage: what it does, or did last: `prepare`, `train`, `validate` or `register`; empty before.
         stage_began: when; empty before.
         ended: when it ended; empty before.
-        result: of a finished one: model, version, digest, scores, and the URL of its validation, if any.
+        result: of a finished one: model, version, digest, scores, and the URL of its validation, if any; of a
+            retraining also outcome and reasons, see `retrain.RetrainResult`, and version 0 if there was nothing to do.
         failure: of a failed one, or of the last attempt: what, why, next, exit_code.
         retries: attempts that were lost to a storage that was away.
         not_before: seconds since 1970 before which no worker tries again.
@@ -68,6 +73,8 @@ class Job:
     submitted: str
     dataset: str
     version: int = 0
+    work: str = ""
+    round: int = 0
     status: Status = "waiting"
     stage: Stage = ""
     stage_began: str = ""
@@ -86,6 +93,8 @@ class Job:
     @property
     def run(self) -> str:
         """URL of its run."""
+        if self.round:
+            return storage.join(rounds.folder(self.work, self.round), rounds.CHALLENGER)
         return storage.join(self.url, "run")
 
     @property
@@ -113,6 +122,7 @@ class Jobs:
 
     def __init__(self, state: str) -> None:
         self.url = storage.join(storage.absolute(state), FOLDER)
+        self._retrain = storage.join(storage.absolute(state), RETRAIN)
         self._events = Events(storage.join(self.url, "events"))
 
     def list(self) -> Sequence[Job]:
@@ -173,6 +183,11 @@ class Jobs:
         self._append(number, {"act": "prepare", "version": version})
         return self.get(number)
 
+    def begin_round(self, number: int, round_number: int) -> Job:
+        """Note the round of a retraining; the first one counts."""
+        self._append(number, {"act": "round", "round": round_number})
+        return self.get(number)
+
     def enter(self, number: int, stage: Stage) -> None:
         """Note what a training does now."""
         self._append(number, {"act": "stage", "stage": stage})
@@ -221,6 +236,10 @@ class Jobs:
 
         self._events.append(decide)
 
+    def work(self, dataset: str, model: str) -> str:
+        """URL of the work folder of retrainings of a model (a name) on a dataset (a URL)."""
+        return storage.join(self._retrain, storage.basename(dataset), model)
+
     def _with_worker(self, job: Job) -> Job:
         holder = leases.current_holder(Events(job.lease).read()) if job.open else None
         return job if holder is None else replace(job, status="running", worker=str(holder["host"]))
@@ -240,20 +259,25 @@ class Jobs:
         if act == "submit":
             number = int(content["job"])
             url = storage.join(self.url, f"{number:06d}")
+            request = dict(content["request"])
+            retrains = request.get("retrain") is not None
             return Job(
                 id=number,
                 url=url,
-                request=dict(content["request"]),
+                request=request,
                 by=str(content["by"]),
                 submitted=event.time,
                 dataset=str(content["dataset"]),
                 version=int(content["version"]),
+                work=self.work(str(content["dataset"]), request["name"]) if retrains else "",
             )
         if job is None:
             raise ValueError(f"{act} comes before submit")
         match act:
             case "prepare":
                 return replace(job, version=job.version or int(content["version"]))
+            case "round":
+                return replace(job, round=job.round or int(content["round"]))
             case "stage":
                 return replace(job, stage=cast("Stage", content["stage"]), stage_began=event.time)
             case "retry":

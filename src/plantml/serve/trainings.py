@@ -13,10 +13,10 @@ from plantml.data.filters import matching
 from plantml.errors import InputError, NotFoundError, PlantmlError
 from plantml.parsing import parse_yaml
 from plantml.registry import ledger
-from plantml.serve import audit, visibility
-from plantml.serve.caller import Caller
+from plantml.serve import audit, retraining, visibility
+from plantml.serve.caller import PROMOTER, Caller
 from plantml.serve.jobs import Job, Stage, Status
-from plantml.serve.problems import busy
+from plantml.serve.problems import busy, forbidden
 from plantml.serve.service import Service
 from plantml.settings import Duration
 from plantml.train.config import Preset, TrainConfig
@@ -61,6 +61,7 @@ class TrainingRequest(BaseModel):
             "examples": [
                 {"dataset": "leaves", "name": "leaf", "preset": "quick", "budget": "20m"},
                 {"dataset": "leaves@7", "name": "leaf", "config": {"epochs": 12, "warm_start": "leaf@production"}},
+                {"dataset": "leaves", "name": "leaf", "retrain": {"min_new": 50, "gates": {"max_drop": 0.02}}},
             ]
         },
     )
@@ -87,6 +88,12 @@ class TrainingRequest(BaseModel):
     config: dict[str, Any] = Field(
         {}, max_length=64, description="Settings of `plantml train`, see docs/settings.md; `warm_start` is NAME@ALIAS."
     )
+    retrain: dict[str, Any] | None = Field(
+        None,
+        max_length=64,
+        description="Run a round of `plantml retrain` with these settings, `{}` for the defaults: train only if photos"
+        " are new, and promote the result if it is better. Needs the role promoter, too.",
+    )
 
 
 class Progress(BaseModel):
@@ -103,10 +110,16 @@ class Progress(BaseModel):
 class TrainingResult(BaseModel):
     """The result of a training."""
 
-    model: str = Field(examples=["leaf@4"])
+    model: str | None = Field(examples=["leaf@4"], description="Null if a retraining had nothing to do.")
     digest: str
     scores: dict[str, float] = Field(description="On the validation split, of targets that the caller may see.")
     validated: bool = Field(description="True if there is evidence for a promotion: a validation on the test split.")
+    outcome: str | None = Field(
+        description="Of a retraining: promoted, refused, not promoted (somebody else promoted meanwhile) or nothing to"
+        " do; null for a training.",
+        examples=["promoted"],
+    )
+    reasons: list[str] = Field(description="For the outcome; they need the roles of all targets.")
 
 
 class Failure(BaseModel):
@@ -131,6 +144,7 @@ class Training(BaseModel):
     budget: float | None = Field(description="Seconds.")
     test_share: float
     config: dict[str, Any]
+    retrain: dict[str, Any] | None = Field(description="Settings of a retraining; null for a training.")
     by: str
     submitted: str = Field(description="ISO 8601 in UTC, as all times.")
     stage_began: str | None
@@ -148,7 +162,8 @@ def submit(service: Service, caller: Caller, request: TrainingRequest) -> Traini
     Raises:
         NotFoundError: there is no such dataset, or model to start from.
         InputError: a setting does not fit.
-        RequestError: 503 if too many wait.
+        UsageError: settings contradict each other.
+        RequestError: 403, it needs another role; 503, too many wait.
     """
     name, _, at = request.dataset.partition("@")
     version = service.datasets.load(request.dataset)
@@ -157,6 +172,8 @@ def submit(service: Service, caller: Caller, request: TrainingRequest) -> Traini
     if config.where:  # whether a photo matches, which the training shows, tells of its labels
         visibility.check_sees_all((target.name for target in version.targets), caller, "a condition `where`")
     content = request.model_dump(mode="json")
+    if request.retrain is not None:
+        _check_retraining(service, caller, request, content)
     if request.version is not None:
         ledger.load(storage.join(service.registry, request.name)).entry(request.version)
     if config.warm_start:
@@ -176,6 +193,18 @@ def submit(service: Service, caller: Caller, request: TrainingRequest) -> Traini
     return view(service, job, caller)
 
 
+def _check_retraining(service: Service, caller: Caller, request: TrainingRequest, content: Mapping[str, Any]) -> None:
+    if not caller.may(PROMOTER):
+        raise forbidden(PROMOTER)
+    name, _, at = request.dataset.partition("@")
+    if at or request.version is not None:
+        raise InputError(
+            "A retraining takes no version", "it learns from the newest version of the dataset", "Leave version out."
+        )
+    dataset, model = service.datasets.url(name), storage.join(service.registry, request.name)
+    retraining.configuration(content, dataset=dataset, model=model, work=service.jobs.work(dataset, request.name))
+
+
 def cancel(service: Service, caller: Caller, number: int) -> Training:
     """End a training; one that has ended stays as it is. Raises `NotFoundError`."""
     job = service.jobs.cancel(number, caller.name)
@@ -186,9 +215,11 @@ def cancel(service: Service, caller: Caller, number: int) -> Training:
 def view(service: Service, job: Job, caller: Caller) -> Training:
     """A training with what the caller may see of it."""
     request, result = job.request, job.result
+    reasons = result.get("reasons", [])
     name = str(request["dataset"]).partition("@")[0]
     return Training(
         **{key: request[key] for key in ("name", "version", "preset", "budget", "test_share", "config")},
+        retrain=request.get("retrain"),
         id=job.id,
         status=job.status,
         stage=job.stage,
@@ -201,10 +232,12 @@ def view(service: Service, job: Job, caller: Caller) -> Training:
         retries=job.retries,
         progress=_progress(job, caller),
         result=TrainingResult(
-            model=f"{result['model']}@{result['version']}",
+            model=f"{result['model']}@{result['version']}" if result["version"] else None,
             digest=result["digest"],
             scores=visibility.visible_metrics(result["scores"], caller),
             validated=bool(result["validation"]),
+            outcome=result.get("outcome"),
+            reasons=reasons if reasons and _may_read_log(service, caller, job) else [],
         )
         if result
         else None,
@@ -215,12 +248,18 @@ def view(service: Service, job: Job, caller: Caller) -> Training:
 def _failure(service: Service, job: Job, caller: Caller) -> Failure:
     """Why a training failed. The cause may name classes, so it is for those who may read the log."""
     failure = Failure(**job.failure)
+    if _may_read_log(service, caller, job):
+        return failure
+    what = "The training failed"
+    return Failure(what=what, why="the cause needs the roles of all targets", next="", exit_code=failure.exit_code)
+
+
+def _may_read_log(service: Service, caller: Caller, job: Job) -> bool:
     try:
         check_log(service, caller, job)
     except PlantmlError:  # not theirs, or the dataset is not served any more
-        what = "The training failed"
-        return Failure(what=what, why="the cause needs the roles of all targets", next="", exit_code=failure.exit_code)
-    return failure
+        return False
+    return True
 
 
 def check_log(service: Service, caller: Caller, job: Job) -> None:

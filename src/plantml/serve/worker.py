@@ -21,9 +21,12 @@ from plantml.concurrency import Stop
 from plantml.data import splits, versions
 from plantml.data.manifest import OK
 from plantml.errors import Exit, InputError, PlantmlError, StoppedError, StorageError
+from plantml.parsing import dump_yaml
 from plantml.registry import ledger
 from plantml.registry.ledger import Entry
 from plantml.registry.operations import GUARDED
+from plantml.retrain import rounds
+from plantml.serve import retraining
 from plantml.serve.jobs import ATTEMPTS, LEASE, Job, Jobs, Stage, lost_attempts, write_line
 from plantml.serve.subcommand import Subcommand
 from plantml.settings import Machine
@@ -34,9 +37,6 @@ from plantml.train.run_folder import RunFolder
 CHALLENGER = "challenger"
 """Alias of the newest trained version."""
 
-VALIDATION_SHARE = 0.15
-"""Of a dataset that is split for a training."""
-
 MAX_DROP = 0.01
 """Gate of the comparison with the version in service, as `plantml models add` suggests it."""
 
@@ -46,6 +46,12 @@ which a killed worker's training may still save its work."""
 
 _MOST_LINES = 20_000
 """In the log of a training."""
+
+_STAGES: Mapping[str, Stage] = {
+    "add": "prepare", "clean": "prepare", "split": "prepare", "production": "prepare", "train": "train",
+    "predict": "validate", "compare": "validate", "choose": "validate", "register": "register", "report": "register",
+}  # fmt: skip
+"""What a retraining does at each of its steps."""
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 _LOST = {Exit.STORAGE, Exit.INTERRUPTED, Exit.TERMINATED}
@@ -126,8 +132,10 @@ class Worker:
 
     def _work_on_next(self) -> bool:
         """Work on the first training that nobody has; false if there is none."""
-        for job in self.jobs.list():
-            if not job.open or job.status == "running" or job.not_before > time.time():
+        listed = self.jobs.list()
+        retrained = {job.work for job in listed if job.work and job.status == "running"}  # its rounds, one at a time
+        for job in listed:
+            if not job.open or job.status == "running" or job.not_before > time.time() or job.work in retrained:
                 continue
             lease = self.jobs.take(job, self.lease)
             if lease is not None:
@@ -163,7 +171,8 @@ class Worker:
         else:
             attempt.flush()
             self.jobs.finish(job.id, result)
-            self.say(f"Training {job.id} is done: {result['model']}@{result['version']}")
+            version = f"{result['model']}@{result['version']}" if result["version"] else ""
+            self.say(f"Training {job.id} is done: {', '.join(filter(None, [result.get('outcome'), version]))}")
         finally:
             attempt.flush()
 
@@ -190,6 +199,8 @@ class _Attempt:
     def run(self) -> dict[str, Any]:
         """Split if needed, then do what was asked for. Returns the result for `finish`."""
         self.note(f"Worker {socket.gethostname()}, process {os.getpid()}")
+        if self._job.work:
+            return self._retrain()
         dataset = f"{self._dataset}@{self._prepare()}"
         number = self._job.request["version"]
         entry, scores, validation = self._validate_again(dataset, number) if number else self._train_new(dataset)
@@ -225,6 +236,61 @@ class _Attempt:
             raise InputError(f"{self._model}@{number} is not validated", "the log says why", "Read the log.")
         return entry, entry.event.content["metrics"], validation
 
+    def _retrain(self) -> dict[str, Any]:
+        """Run a round of `plantml retrain`, or resume that of an earlier attempt. Returns the result for `finish`."""
+        job = self._job
+        number = job.round
+        if not number or number not in rounds.state(job.work).ended:
+            config = storage.join(job.url, "retrain.yaml")
+            wanted = retraining.configuration(
+                job.request, dataset=self._dataset, model=self._model, work=job.work, by=job.by
+            )
+            storage.write(config, dump_yaml(wanted.model_dump(mode="json")).encode())
+            if rounds.state(job.work).open not in {0, number}:  # of a retraining that was cancelled, or failed
+                self._run_alone(["retrain", config, "--abandon"])
+            result = self._run_alone(["retrain", config], self._note_round)
+            number = int(result["round"])
+            if not number:
+                return {"model": job.request["name"], "version": 0, "digest": "", "scores": {}, "validation": "",
+                        "outcome": result["outcome"], "reasons": result["reasons"]}  # fmt: skip
+            self._worker.jobs.begin_round(job.id, number)
+        state = rounds.state(job.work)
+        results, ended = rounds.Round(job.work, number, state.begun[number]).results, state.ended[number][1]
+        if "register" not in results:
+            raise InputError(f"Round {number} was {ended['outcome']}", "", "Start a training again.")
+        registered = results["register"]
+        self._worker.jobs.prepare(job.id, versions.load(results["split"]["dataset"]).number)
+        return {
+            "model": job.request["name"],
+            "version": registered["version"],
+            "digest": registered["digest"],
+            "scores": results["train"]["val"],
+            "validation": results["compare"]["all"]["out"],
+            "outcome": registered["outcome"],
+            "reasons": registered["reasons"],
+        }
+
+    def _run_alone(self, words: Sequence[str], look: Callable[[], None] = lambda: None) -> Mapping[str, Any]:
+        """Run `plantml retrain`; while the command of a worker that was killed saves its round, wait for it."""
+        deadline = time.monotonic() + _PATIENCE
+        while (result := self._run(words, look=look))["outcome"] == "busy":
+            if time.monotonic() > deadline:
+                raise StorageError("The rounds of this model are busy", result["reasons"][0], "Try again later.")
+            self._check()
+            time.sleep(_POLL)
+        return result
+
+    def _note_round(self) -> None:
+        """Note which round a retraining is in, and what it does."""
+        number = rounds.state(self._job.work).open
+        if not number:
+            return
+        if not self._job.round:
+            self._job = self._worker.jobs.begin_round(self._job.id, number)
+        step = rounds.Round(self._job.work, number, {}).next
+        if step is not None and _STAGES[step] != self._worker.jobs.get(self._job.id).stage:
+            self._worker.jobs.enter(self._job.id, _STAGES[step])
+
     def note(self, line: str) -> None:
         """Add a line to the log."""
         self._lines += 1
@@ -243,8 +309,8 @@ class _Attempt:
         self._check()
         self._worker.jobs.enter(self._job.id, stage)
 
-    def _check(self) -> None:
-        """Raise `_EndedError` if the work shall end."""
+    def _check(self, look: Callable[[], None] = lambda: None) -> None:
+        """Raise `_EndedError` if the work shall end; `look` is called now and then."""
         if self._worker.stop:
             raise _EndedError("The worker stops; another resumes the training.")
         if self._lease.lost:
@@ -254,6 +320,7 @@ class _Attempt:
             with contextlib.suppress(StorageError):  # the next look may succeed
                 if not self._worker.jobs.get(self._job.id).open:
                     raise _EndedError("The training was cancelled.")
+                look()
 
     def _prepare(self) -> int:
         """The dataset version to train on: every photo of it has a split."""
@@ -264,8 +331,7 @@ class _Attempt:
         usable = version.rows["split"].filter(version.rows["status"] == OK)
         if usable.null_count():
             keep = usable.null_count() < len(usable)
-            share = float(self._job.request["test_share"])
-            ratios = f"{1 - VALIDATION_SHARE - share:.6f}/{VALIDATION_SHARE}/{share:.6f}"
+            ratios = retraining.ratios(float(self._job.request["test_share"]))
             committed = splits.split_dataset(self._dataset, ratios=ratios, keep=keep)
             version = committed.version
             counts = ", ".join(f"{number} {name}" for name, number in committed.report.counts.items())
@@ -319,8 +385,13 @@ class _Attempt:
             return ""
         return self._job.validation
 
-    def _run(self, words: Sequence[str], accepted: Sequence[int] = (Exit.DONE,)) -> Mapping[str, Any]:
-        """Run a command line, with its messages in the log; returns its result.
+    def _run(
+        self,
+        words: Sequence[str],
+        accepted: Sequence[int] = (Exit.DONE,),
+        look: Callable[[], None] = lambda: None,
+    ) -> Mapping[str, Any]:
+        """Run a command line, with its messages in the log; returns its result. `look` is called now and then.
 
         Raises:
             _FailedError: it failed.
@@ -335,7 +406,7 @@ class _Attempt:
                         self.note(line)
                     with contextlib.suppress(StorageError):
                         self._log.add()  # what is due
-                    self._check()
+                    self._check(look)
             except _EndedError:
                 process.end()
                 raise

@@ -33,13 +33,14 @@ def show_trainings(request: Request, service: ServiceDep, caller: Trainer) -> Re
 @router.post("/trainings")
 def submit(
     *, request: Request, service: ServiceDep, caller: Trainer, dataset: Text, name: Text, preset: Text = "balanced",
-    budget: Text = "", test_share: Text = "15", config: Text = "",
+    budget: Text = "", test_share: Text = "15", config: Text = "", retrain: Annotated[bool, Form()] = False,
 ) -> Response:  # fmt: skip
     """Ask for a training, and show it."""
     try:
         wanted = TrainingRequest.model_validate({
             "dataset": dataset, "name": name, "preset": preset, "budget": budget.strip() or None,
             "test_share": float(test_share) / 100, "config": parse_yaml(config, "The settings") or {},
+            "retrain": {} if retrain else None,
         })  # fmt: skip
     except ValidationError as error:
         raise InputError("The training cannot be started", reasons(error.errors()), "Check the form.") from error
