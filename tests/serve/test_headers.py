@@ -38,7 +38,7 @@ def test_under_tls_browsers_are_told_to_stay_there(client) -> None:
         ({"trusted_host": ["Plants.example"]}, "plants.example", 200),
         ({"trusted_host": ["plants.example"]}, "localhost", 400),
         ({"host": "0.0.0.0", "insecure": True}, "plants.example", 200),
-        ({"behind_proxy": True}, "plants.example", 200),
+        ({"behind_proxy": ["127.0.0.1"]}, "plants.example", 200),
     ],
 )
 def test_only_its_own_names_are_answered(changes, host, status) -> None:

@@ -54,7 +54,7 @@ def test_users_that_are_no_administrators_do_not_lock_the_first_one_out(database
 @pytest.mark.parametrize(
     "changes",
     [{}, {"host": "localhost"}, {"host": "::1"}, {"host": "127.9.9.9"}, {"host": "0.0.0.0", "insecure": True},
-     {"host": "0.0.0.0", "behind_proxy": True}, {"host": "::", "tls_certificate": "c.pem"}],
+     {"host": "0.0.0.0", "behind_proxy": ["10.0.0.0/8"]}, {"host": "::", "tls_certificate": "c.pem"}],
 )  # fmt: skip
 def test_an_address_that_only_this_machine_reaches_or_that_is_safe_is_taken(changes) -> None:
     server.check_address(ServeConfig(**changes))

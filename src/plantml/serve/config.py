@@ -1,10 +1,24 @@
 """Settings of `plantml serve`."""
 
+import ipaddress
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from plantml.settings import Config, Duration, Speed, option
+
+
+def _network(text: str) -> str:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{error}: write an address or a network, such as 127.0.0.1 or 10.0.0.0/8") from error
+    if not network.prefixlen:
+        raise ValueError(f"{text} is every address, so everybody could make up theirs")
+    return str(network)
+
+
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class ServeConfig(Config):
@@ -24,8 +38,11 @@ class ServeConfig(Config):
     port: int = option(8000, "Port to listen on; 0 chooses a free one.", ge=0, le=65_535)
     tls_certificate: str | None = option(None, "TLS certificate chain, a PEM file.", metavar="FILE")
     tls_key: str | None = option(None, "Private key of the certificate, a PEM file.", metavar="FILE")
-    behind_proxy: bool = option(
-        default=False, description="A proxy in front of this server ends TLS; trust its X-Forwarded headers."
+    behind_proxy: tuple[Network, ...] = option(
+        (),
+        "Address or network of a proxy in front of this server, which ends TLS; its X-Forwarded headers are trusted."
+        " Repeatable.",
+        metavar="ADDRESS",
     )
     insecure: bool = option(default=False, description="Listen beyond this machine without TLS.")
     origin: tuple[str, ...] = option(

@@ -24,12 +24,6 @@ from plantml.serve.telemetry import logging_to_stderr
 from plantml.serve.worker_processes import WorkerProcesses
 from plantml.settings import Machine
 
-PROXIES = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,::1,fc00::/7"
-"""Where a proxy may be whose X-Forwarded headers are trusted: on this machine or in a private network.
-
-Its right-most entry that is not a proxy is the caller. uvicorn's `*` would take the left-most, which callers make up.
-"""
-
 FEW_RETRIES = {"AWS_MAX_ATTEMPTS": "2"}
 """Environment for the clients of storages. A request that waits half a minute for a bucket that is away holds a thread;
 an answer 503 after some seconds, with the time to come back, is of more use."""
@@ -67,8 +61,9 @@ def serve(registry: str, config: ServeConfig, machine: Machine, listener: Listen
         _Server(
             uvicorn.Config(
                 application, log_config=None, access_log=False, server_header=False,
-                ssl_certfile=config.tls_certificate, ssl_keyfile=config.tls_key, proxy_headers=config.behind_proxy,
-                forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", PROXIES),
+                ssl_certfile=config.tls_certificate, ssl_keyfile=config.tls_key,
+                proxy_headers=bool(config.behind_proxy),
+                forwarded_allow_ips=list(config.behind_proxy),  # the right-most entry that is no proxy is the caller
                 timeout_graceful_shutdown=int(config.deadline) + 1,
             ),
             service.stopping,
@@ -129,7 +124,7 @@ def check_address(config: ServeConfig) -> None:
     raise UsageError(
         f"{config.host} is open to other machines, and there is no TLS",
         "passwords would be sent in clear text",
-        "Give --tls-certificate and --tls-key, or --behind-proxy; or allow it with --insecure.",
+        "Give --tls-certificate and --tls-key, or --behind-proxy ADDRESS; or allow it with --insecure.",
     )
 
 

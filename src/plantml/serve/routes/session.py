@@ -115,7 +115,8 @@ def start_session(request: Request, response: Response, service: Service, caller
         max_age=int(LOGIN_TIME.total_seconds()),
         httponly=True,
         samesite="lax",
-        secure=request.url.scheme == "https",
+        # A proxy that ends TLS may have forgotten to say so.
+        secure=request.url.scheme == "https" or bool(service.config.behind_proxy),
     )
 
 
