@@ -4,7 +4,7 @@ import pytest
 from plantml import metrics
 from plantml.errors import InputError
 from plantml.targets import Target
-from plantml.validate.compare import compare
+from plantml.validate.compare import Terms, compare
 from plantml.validate.config import ValidateConfig
 from plantml.validate.scoring import Outcomes, evaluate
 
@@ -23,7 +23,7 @@ def answers(truth, said, target=TARGET, groups=None, order=None):
 def against(mine, others, max_drop=None, resamples=400):
     both = [(each, evaluate(each, ValidateConfig(resamples=resamples))) for each in (mine, others)]
     names = [f"{number}.jpg" for number in range(len(mine.truth["disease"]))]
-    return compare("other", "digest", both[0], both[1], names=names, max_drop=max_drop)
+    return compare(both[0], both[1], Terms("other", "digest", names, max_drop))
 
 
 def with_mistakes(truth, share, rng, size=3, of=None):

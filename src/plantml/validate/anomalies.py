@@ -131,10 +131,9 @@ def normal_rows(rows: pl.DataFrame, normal: str) -> pl.DataFrame:
 # --- the report -------------------------------------------------------------------------------
 
 
-def pictures(validation: Validation) -> dict[str, bytes]:
+def pictures(validation: Validation[AnomalyOutcomes]) -> dict[str, bytes]:
     """All charts as PNG, by file name."""
     outcomes, scores = validation.outcomes, validation.result.scores
-    assert isinstance(outcomes, AnomalyOutcomes)
     values, truth = outcomes.outputs[ANOMALY.name][:, 1], outcomes.truth[ANOMALY.name]
     files = {"scores_anomaly.png": anomaly_charts.histogram(values, truth, outcomes.kinds)}
     if f"{NAME}.auroc" in scores:
@@ -142,7 +141,7 @@ def pictures(validation: Validation) -> dict[str, bytes]:
     return files
 
 
-def render(validation: Validation, drawn: Mapping[str, bytes], progress: Progress = silent) -> bytes:
+def render(validation: Validation[AnomalyOutcomes], drawn: Mapping[str, bytes], progress: Progress = silent) -> bytes:
     """The page as UTF-8 bytes, with charts as `pictures` gives them."""
     result = validation.result
     rows = [
@@ -161,7 +160,7 @@ def render(validation: Validation, drawn: Mapping[str, bytes], progress: Progres
     )
 
 
-def _worst(validation: Validation, progress: Progress) -> list[Photo]:
+def _worst(validation: Validation[AnomalyOutcomes], progress: Progress) -> list[Photo]:
     """Normal photos with the highest scores, anomalous ones with the lowest, then the clearest finds."""
     values, truth = validation.outcomes.outputs[ANOMALY.name][:, 1], validation.outcomes.truth[ANOMALY.name]
     order = np.argsort(-values, kind="stable")
@@ -175,7 +174,7 @@ def _worst(validation: Validation, progress: Progress) -> list[Photo]:
     return shown
 
 
-def _photo(validation: Validation, one: tuple[int, str]) -> Photo:
+def _photo(validation: Validation[AnomalyOutcomes], one: tuple[int, str]) -> Photo:
     """A photo with its heat map beside it."""
     at, badge = one
     place = validation.readable[at]

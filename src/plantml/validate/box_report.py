@@ -17,7 +17,7 @@ from plantml.reporting import charts
 from plantml.validate import box_scoring, box_tables, report
 from plantml.validate.box_scoring import BOXES, BoxOutcomes
 from plantml.validate.report import Photo
-from plantml.validate.results import BoxValidation
+from plantml.validate.results import Validation
 
 _SIDE = 560
 _WORST, _CHANGED = 12, 12
@@ -27,7 +27,7 @@ _CLASS = "#8e24aa"
 """Colour of boxes with the wrong class."""
 
 
-def pictures(validation: BoxValidation) -> dict[str, bytes]:
+def pictures(validation: Validation[BoxOutcomes]) -> dict[str, bytes]:
     """All charts as PNG, by file name."""
     outcomes, detections = validation.outcomes, validation.result.detections
     right = detection.true_positives(outcomes.detections)
@@ -55,7 +55,7 @@ def pictures(validation: BoxValidation) -> dict[str, bytes]:
     return files
 
 
-def render(validation: BoxValidation, drawn: Mapping[str, bytes], progress: Progress = silent) -> bytes:
+def render(validation: Validation[BoxOutcomes], drawn: Mapping[str, bytes], progress: Progress = silent) -> bytes:
     """The page as UTF-8 bytes, with charts as `pictures` gives them."""
     result = validation.result
     overall = {
@@ -73,7 +73,7 @@ def render(validation: BoxValidation, drawn: Mapping[str, bytes], progress: Prog
     )
 
 
-def _sections(validation: BoxValidation) -> list[dict[str, Any]]:
+def _sections(validation: Validation[BoxOutcomes]) -> list[dict[str, Any]]:
     """Charts of all boxes, then of each target a table: a row a class, a column a score."""
     result = validation.result
     sections: list[dict[str, Any]] = [{"name": BOXES, "unit": "", "head": [], "rows": []}]
@@ -99,7 +99,7 @@ def _sections(validation: BoxValidation) -> list[dict[str, Any]]:
 # --- photos -----------------------------------------------------------------------------------
 
 
-def _worst(validation: BoxValidation, progress: Progress) -> list[Photo]:
+def _worst(validation: Validation[BoxOutcomes], progress: Progress) -> list[Photo]:
     """Photos with the most missed, false and wrongly classified boxes."""
     outcomes = validation.outcomes
     errors = [sum(box.colour != RIGHT for box in _drawn(outcomes, at)) for at in range(outcomes.photos)]
@@ -111,14 +111,14 @@ def _worst(validation: BoxValidation, progress: Progress) -> list[Photo]:
     return shown
 
 
-def _changed(validation: BoxValidation) -> list[Photo]:
+def _changed(validation: Validation[BoxOutcomes]) -> list[Photo]:
     """Photos in which two models find different numbers of boxes, those that this one counts worse first."""
     comparison, other = validation.result.comparison, validation.other
     if comparison is None or other is None:
         return []
     true, ours, theirs = (
         box_tables.true_counts(validation.outcomes),
-        *map(box_tables.counts, (validation.outcomes, other)),
+        *map(box_tables.counts, (validation.outcomes, other.outcomes)),
     )
     lost = np.abs(ours - true) - np.abs(theirs - true)
     places = sorted(comparison.changed, key=lambda at: (-lost[at], at))[:_CHANGED]
@@ -133,7 +133,9 @@ def _changed(validation: BoxValidation) -> list[Photo]:
     ]
 
 
-def _photo(validation: BoxValidation, at: int, lines: Sequence[tuple[str, str]] = (), badge: str = "") -> Photo:
+def _photo(
+    validation: Validation[BoxOutcomes], at: int, lines: Sequence[tuple[str, str]] = (), badge: str = ""
+) -> Photo:
     """A photo with its boxes, and how many are right and wrong."""
     row = validation.photos.rows.row(validation.readable[at], named=True)
     boxes = _drawn(validation.outcomes, at)

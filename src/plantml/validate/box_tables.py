@@ -14,14 +14,14 @@ from plantml.validate import prediction_tables
 from plantml.validate.box_outputs import DECISIONS
 from plantml.validate.box_scoring import BOXES, BoxOutcomes
 from plantml.validate.predictions import Predictions
-from plantml.validate.results import BoxValidation
+from plantml.validate.results import Validation
 from plantml.validate.selection import DATASET, Photos
 
 PHOTO = (DATASET, "source", "name", "image_id", "group", "split")
 """Columns that identify a photo."""
 
 
-def write(validation: BoxValidation) -> dict[str, bytes]:
+def write(validation: Validation[BoxOutcomes]) -> dict[str, bytes]:
     """Boxes, and the photos in which two models find different boxes, as Parquet and CSV."""
     table = predictions(validation.photos, validation.predictions, validation.outcomes, validation.readable)
     tables = {"predictions": table}
@@ -69,7 +69,7 @@ def predictions(photos: Photos, ours: Predictions, outcomes: BoxOutcomes, places
     return table.with_columns(*columns, pl.Series("failure", failures, dtype=pl.String))
 
 
-def changed(validation: BoxValidation) -> pl.DataFrame:
+def changed(validation: Validation[BoxOutcomes]) -> pl.DataFrame:
     """Photos in which two models find another number of boxes, of some class: by how many, and what differs."""
     comparison, other = validation.result.comparison, validation.other
     assert comparison is not None
@@ -78,7 +78,7 @@ def changed(validation: BoxValidation) -> pl.DataFrame:
     columns = {
         "true": true_counts(validation.outcomes),
         "predicted": counts(validation.outcomes),
-        "other": counts(other),
+        "other": counts(other.outcomes),
     }
     return validation.photos.rows.select(PHOTO)[places].with_columns(
         pl.Series("changed", ["|".join(names) for names in comparison.changed.values()], dtype=pl.String),

@@ -121,51 +121,50 @@ class Comparison:
         return f"Keep {keep}, better with {percent(better)} probability: {scores}."
 
 
-def compare(
-    ref: str,
-    digest: str,
-    ours: tuple[Outcomes, Evaluation],
-    theirs: tuple[Outcomes, Evaluation],
-    *,
-    names: Sequence[str],
-    max_drop: float | None,
-    same_model: bool = False,
-) -> Comparison:
-    """Compare two models on the same photos in the same order, resampled with the same seed.
+@dataclass(frozen=True)
+class Terms:
+    """What two models are compared by, and for.
 
-    Args:
+    Attributes:
         ref: reference of the other model.
-        digest: of the other model.
-        ours: outcomes and scores of this model.
-        theirs: outcomes and scores of the other model.
+        model: digest of the other model.
         names: of the photos.
         max_drop: bound of the gate, if there is one.
         same_model: both are forms of one model.
+    """
+
+    ref: str
+    model: str
+    names: Sequence[str]
+    max_drop: float | None
+    same_model: bool = False
+
+
+def compare(ours: tuple[Outcomes, Evaluation], theirs: tuple[Outcomes, Evaluation], terms: Terms) -> Comparison:
+    """Compare two models on the same photos in the same order, resampled with the same seed.
+
+    Args:
+        ours: outcomes and scores of this model.
+        theirs: outcomes and scores of the other model.
+        terms: of the comparison.
     """
     (mine, this), (others, other) = ours, theirs
     same = {target.name for target in mine.targets} == {target.name for target in others.targets}
     # Means over targets can be compared where they are over the same ones.
     both = _decisive([name for name in this.scores if name in other.scores and (same or "." in name)])
     return Comparison(
-        model=digest,
-        ref=ref,
+        model=terms.model,
+        ref=terms.ref,
         differences=[_difference(name, this, other) for name in both],
         duels=_duels(mine, others),
         changed=_changed(mine, others),
-        names=names,
-        gates=[] if max_drop is None else _label_gates(mine, this, other, max_drop, same=same_model),
+        names=terms.names,
+        gates=_label_gates(mine, this, other, terms),
     )
 
 
 def compare_boxes(
-    ref: str,
-    digest: str,
-    ours: tuple[BoxOutcomes, BoxEvaluation],
-    theirs: tuple[BoxOutcomes, BoxEvaluation],
-    *,
-    names: Sequence[str],
-    max_drop: float | None,
-    same_model: bool = False,
+    ours: tuple[BoxOutcomes, BoxEvaluation], theirs: tuple[BoxOutcomes, BoxEvaluation], terms: Terms
 ) -> Comparison:
     """Compare two models that find boxes; see `compare`. Nobody wins a single photo.
 
@@ -184,23 +183,20 @@ def compare_boxes(
         rows = report.per_class.items()
         dropping += [(f"{BOXES}.{target.name}.f1[{label}]", report.photos) for label, row in rows if row["support"]]
     dropping += [(f"{each.target}.r2", each.photos) for each in this.reports if isinstance(each, ValueReport)]
-    gates = []
-    if max_drop is not None:
-        groups = mine.groups, box_scoring.class_groups(mine)
-        gates = _gates(dropping, groups, (this, other), max_drop, same=same_model)
+    groups = mine.groups, box_scoring.class_groups(mine)
     first, second = mine.counts(), others.counts()
     changed = {
         at: [name for name in first if name in second and first[name][at] != second[name][at]]
         for at in range(mine.photos)
     }
     return Comparison(
-        model=digest,
-        ref=ref,
+        model=terms.model,
+        ref=terms.ref,
         differences=[_difference(name, this, other) for name in both],
         duels=(),
         changed={at: differing for at, differing in changed.items() if differing},
-        names=names,
-        gates=gates,
+        names=terms.names,
+        gates=_gates(dropping, groups, (this, other), terms),
     )
 
 
@@ -281,8 +277,8 @@ def predicted_labels(target: Target, outcomes: Outcomes) -> list[Any]:
     ]
 
 
-def _label_gates(mine: Outcomes, this: Evaluation, other: Evaluation, bound: float, *, same: bool) -> list[Gate]:
-    """The mean over classes may not drop by more than `bound`, nor the F1 of a class; nor the R2 of a value."""
+def _label_gates(mine: Outcomes, this: Evaluation, other: Evaluation, terms: Terms) -> list[Gate]:
+    """The mean over classes may not drop by more than the bound, nor the F1 of a class; nor the R2 of a value."""
     names = []
     if not this.reports:  # of anomalies, which have scores of their own
         names = [(name, len(mine.groups.number)) for name in this.scores if metrics.higher_is_better(name)]
@@ -292,22 +288,22 @@ def _label_gates(mine: Outcomes, this: Evaluation, other: Evaluation, bound: flo
         if not isinstance(report, ValueReport):
             rows = report.per_class.items()
             names += [(f"{report.target}.f1[{label}]", int(row["support"])) for label, row in rows if row["support"]]
-    return _gates(names, (mine.groups, class_groups(mine)), (this, other), bound, same=same)
+    return _gates(names, (mine.groups, class_groups(mine)), (this, other), terms)
 
 
 def _gates(
     names: Sequence[tuple[str, int]],
     groups: tuple[Groups, Mapping[str, int]],
     models: tuple[Evaluation, Evaluation],
-    bound: float,
-    *,
-    same: bool,
+    terms: Terms,
 ) -> list[Gate]:
-    """Scores, each with its number of photos, may not drop by more than `bound`; `groups`: all, and those of classes.
+    """Scores, each with its number of photos, may not drop by more than the bound; `groups`: all, and those of classes.
 
     A class in too few groups has no interval, and its drop is not resolvable. Where two models, unless they are the
     same one, differ on no photo, the interval is that of a share that was not seen once in so many groups.
     """
+    if terms.max_drop is None:
+        return []
     (this, other), (everyone, sizes), judged = models, groups, []
     for name, photos in names:
         if name in this.every and name in other.every:
@@ -315,10 +311,10 @@ def _gates(
             count = sizes.get(name, everyone.count)
             drawn = _paired(name, other.replicates, this.replicates) if count >= bootstrap.FEW else None
             interval = metrics.interval("difference", drop, drawn)
-            if interval and drawn is not None and not drawn.any() and not same:
+            if interval and drawn is not None and not drawn.any() and not terms.same_model:
                 unseen = 1 - ((1 - bootstrap.LEVEL) / 2) ** (1 / count)
                 interval = Interval(-unseen, unseen)
-            judged.append(Gate(name, "max_drop", bound, drop, interval, photos))
+            judged.append(Gate(name, "max_drop", terms.max_drop, drop, interval, photos))
     return judged
 
 

@@ -10,10 +10,11 @@ from plantml.model.pipeline import Prediction
 from plantml.targets import Target
 from plantml.validate.predictions import Predictions
 from plantml.validate.results import OtherModel, Validation
+from plantml.validate.scoring import Outcomes
 from plantml.validate.selection import DATASET, Photos
 
 
-def write(validation: Validation) -> dict[str, bytes]:
+def write(validation: Validation[Outcomes]) -> dict[str, bytes]:
     """Predictions, and the photos that two models predict differently, as Parquet and CSV."""
     table = predictions(validation.photos, validation.predictions, validation.other)
     tables = {"predictions": table}
@@ -33,7 +34,7 @@ def files(name: str, table: pl.DataFrame) -> dict[str, bytes]:
     return {f"{name}.parquet": parquet.getvalue(), f"{name}.csv": text.getvalue()}
 
 
-def predictions(photos: Photos, ours: Predictions, other: OtherModel | None = None) -> pl.DataFrame:
+def predictions(photos: Photos, ours: Predictions, other: OtherModel[Outcomes] | None = None) -> pl.DataFrame:
     """One row per photo: its identity, the label, the prediction, another model's, and every class's probability."""
     rows, items = photos.rows, ours.items
     table = rows.select(DATASET, "source", "name", "image_id", "group", "split")

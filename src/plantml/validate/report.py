@@ -22,6 +22,7 @@ from plantml.validate import occlusion, review
 from plantml.validate.compare import percent, predicted_labels
 from plantml.validate.predictions import measured
 from plantml.validate.results import Validation, ValidationResult
+from plantml.validate.scoring import Outcomes
 
 _SIDE = 200
 _WORST, _FURTHEST, _CHANGED, _NEXT, _SLICES = 12, 6, 12, 12, 25
@@ -88,7 +89,7 @@ class Photo:
     badge: str = ""
 
 
-def pictures(validation: Validation) -> dict[str, bytes]:
+def pictures(validation: Validation[Outcomes]) -> dict[str, bytes]:
     """All charts as PNG, by file name."""
     files: dict[str, bytes] = {}
     for report in validation.result.reports:
@@ -103,7 +104,7 @@ def pictures(validation: Validation) -> dict[str, bytes]:
     return files
 
 
-def _curves(validation: Validation, target: Target) -> dict[str, bytes]:
+def _curves(validation: Validation[Outcomes], target: Target) -> dict[str, bytes]:
     outputs, labels = validation.outcomes.outputs[target.name], validation.outcomes.truth[target.name]
     if target.kind == "value":
         known = validation.outcomes.known(target)
@@ -138,7 +139,7 @@ def threshold_on(score: float | None, scores: Any, right: Any) -> Threshold | No
     )
 
 
-def render(validation: Validation, drawn: Mapping[str, bytes], progress: Progress = silent) -> bytes:
+def render(validation: Validation[Outcomes], drawn: Mapping[str, bytes], progress: Progress = silent) -> bytes:
     """The page as UTF-8 bytes, with charts as `pictures` gives them."""
     result = validation.result
     return fill(
@@ -188,7 +189,7 @@ def headline(result: ValidationResult, overall: Mapping[str, float]) -> dict[str
     }
 
 
-def _target(validation: Validation, target: Target) -> dict[str, Any]:
+def _target(validation: Validation[Outcomes], target: Target) -> dict[str, Any]:
     report = next((each for each in validation.result.reports if each.target == target.name), None)
     rows = []
     if report is not None and not isinstance(report, ValueReport):
@@ -202,7 +203,7 @@ def _target(validation: Validation, target: Target) -> dict[str, Any]:
 # --- photos -----------------------------------------------------------------------------------
 
 
-def _worst(validation: Validation, progress: Progress) -> list[Photo]:
+def _worst(validation: Validation[Outcomes], progress: Progress) -> list[Photo]:
     """Wrong predictions, the highest score first, with their occlusion maps."""
     wrong: list[tuple[float, int, Target, int]] = []
     for target in validation.photos.targets:
@@ -227,7 +228,7 @@ def _worst(validation: Validation, progress: Progress) -> list[Photo]:
     return shown
 
 
-def _furthest(validation: Validation, target: Target) -> list[Photo]:
+def _furthest(validation: Validation[Outcomes], target: Target) -> list[Photo]:
     """Photos whose value is furthest from its label, the furthest first."""
     if target.kind != "value":
         return []
@@ -241,7 +242,7 @@ def _furthest(validation: Validation, target: Target) -> list[Photo]:
     return shown
 
 
-def _photo(validation: Validation, place: int, lines: Sequence[tuple[str, str]], badge: str = "") -> Photo:
+def _photo(validation: Validation[Outcomes], place: int, lines: Sequence[tuple[str, str]], badge: str = "") -> Photo:
     row = validation.photos.rows.row(place, named=True)
     picture = ""
     with contextlib.suppress(*photos.UNREADABLE):
@@ -251,7 +252,7 @@ def _photo(validation: Validation, place: int, lines: Sequence[tuple[str, str]],
     return Photo(row["name"], picture, "", lines, badge)
 
 
-def _wrong_photo(validation: Validation, one: tuple[int, Target, int]) -> Photo:
+def _wrong_photo(validation: Validation[Outcomes], one: tuple[int, Target, int]) -> Photo:
     at, target, output = one
     row = validation.photos.rows.row(validation.readable[at], named=True)
     prediction = validation.predictions.items[validation.readable[at]]
@@ -266,7 +267,7 @@ def _wrong_photo(validation: Validation, one: tuple[int, Target, int]) -> Photo:
     return Photo(row["name"], picture, looked_at, _lines(validation, at, prediction), prediction.record.decision or "")
 
 
-def _lines(validation: Validation, at: int, prediction: Prediction) -> list[tuple[str, str]]:
+def _lines(validation: Validation[Outcomes], at: int, prediction: Prediction) -> list[tuple[str, str]]:
     """Label and prediction of the targets that are wrong; then the correct ones in short."""
     lines, fine = [], []
     for target in validation.photos.targets:
@@ -288,7 +289,7 @@ def _lines(validation: Validation, at: int, prediction: Prediction) -> list[tupl
     return lines
 
 
-def changed(validation: Validation) -> list[Photo]:
+def changed(validation: Validation[Outcomes]) -> list[Photo]:
     """Photos that two models predict differently, those that this one gets wrong first."""
     comparison = validation.result.comparison
     if comparison is None or validation.other is None:
@@ -311,7 +312,7 @@ def changed(validation: Validation) -> list[Photo]:
     return [_photo(validation, place, lines, badge) for _, place, lines, badge in changes[:_CHANGED]]
 
 
-def _next(validation: Validation) -> list[Photo]:
+def _next(validation: Validation[Outcomes]) -> list[Photo]:
     """Judged photos that are worth a second look, as `validate --review` chooses them."""
     targets, items = validation.pipeline.bundle.contract.targets, validation.predictions.items
     shown = []

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from plantml import metrics, storage
 from plantml.about import __version__
@@ -13,7 +13,6 @@ from plantml.model.contract import Contract
 from plantml.model.pipeline import Pipeline
 from plantml.targets import Target
 from plantml.validate import compare, covariates, leaks, robustness, slices
-from plantml.validate.box_scoring import BoxOutcomes
 from plantml.validate.compare import Comparison
 from plantml.validate.config import ValidateConfig
 from plantml.validate.covariates import Contributions
@@ -21,7 +20,6 @@ from plantml.validate.gates import Gate
 from plantml.validate.leaks import Leaks
 from plantml.validate.predictions import Predictions
 from plantml.validate.robustness import Robustness
-from plantml.validate.scoring import Outcomes
 from plantml.validate.selection import Photos
 from plantml.validate.slices import Slice
 
@@ -76,17 +74,17 @@ class ValidationResult:
     decisions: Mapping[str, int]
     slices: Sequence[Slice]
     leaks: Leaks | None
-    robustness: Robustness | None
     comparison: Comparison | None
     gates: Sequence[Gate]
     left_out: Mapping[str, int]
-    review: int
     out: str | None
-    written: Sequence[str]
     allowed: int
     new: int
     config: ValidateConfig
     unannotated: int = 0
+    review: int = 0
+    written: Sequence[str] = ()
+    robustness: Robustness | None = None
     contributions: Contributions | None = None
     detections: Mapping[str, DetectionReport] = field(default_factory=dict)
     anomalies: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -108,21 +106,27 @@ class ValidationResult:
         return "boxes" if self.detections else "photos"
 
 
+OutcomesT_co = TypeVar("OutcomesT_co", covariant=True)
+"""Labels and outputs of photos: `Outcomes`, or `BoxOutcomes` of a model that finds boxes."""
+
+
 @dataclass(frozen=True)
-class OtherModel:
+class OtherModel(Generic[OutcomesT_co]):
     """The model that `--against` names.
 
     Attributes:
         predictions: for the same photos.
         targets: that both models predict, with its own classes.
+        outcomes: of the readable photos.
     """
 
     predictions: Predictions
     targets: Sequence[Target]
+    outcomes: OutcomesT_co
 
 
 @dataclass(frozen=True)
-class Validation:
+class Validation(Generic[OutcomesT_co]):
     """A finished validation: its result, and the data that reports and tables are made from.
 
     Attributes:
@@ -141,25 +145,8 @@ class Validation:
     photos: Photos
     predictions: Predictions
     readable: Sequence[int]
-    outcomes: Outcomes
-    other: OtherModel | None
-    photo_cache: storage.Cache | None
-
-
-@dataclass(frozen=True)
-class BoxValidation:
-    """A finished validation of a model that finds boxes: its result, and the data that its report is drawn from.
-
-    Attributes: see `Validation`; `other` are the outcomes of the model to compare with.
-    """
-
-    result: ValidationResult
-    pipeline: Pipeline
-    photos: Photos
-    predictions: Predictions
-    readable: Sequence[int]
-    outcomes: BoxOutcomes
-    other: BoxOutcomes | None
+    outcomes: OutcomesT_co
+    other: OtherModel[OutcomesT_co] | None
     photo_cache: storage.Cache | None
 
 
