@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -96,7 +96,11 @@ AddCommand = Callable[[typer.Typer], None]
 
 
 def command(
-    *examples: str, config: "type[Config] | None" = None, config_file: Any = ConfigFile
+    *examples: str,
+    config: "type[Config] | None" = None,
+    config_file: Any = ConfigFile,
+    section: str | None = None,
+    only: Sequence[str] | None = None,
 ) -> Callable[[Callable[..., None]], AddCommand]:
     """Turn a function `f(console, …)`, or `f(console, resolved, …)` with a `config`, into what adds it to an app.
 
@@ -108,13 +112,19 @@ def command(
         examples: command lines for the end of the help page.
         config: the settings of the command.
         config_file: annotation of the parameter that names a file of settings.
+        section: command whose settings these are, if it is another one.
+        only: settings that have a flag here; all by default.
     """
 
     def declare(function: Callable[..., None]) -> AddCommand:
         name = function.__name__.strip("_").replace("_", "-")
 
         def add_to(app: typer.Typer) -> None:
-            call, parameters = _plain(function) if config is None else _configured(function, name, config, config_file)
+            call, parameters = (
+                _plain(function)
+                if config is None
+                else _configured(function, section or name, config, config_file, only)
+            )
 
             @functools.wraps(function)
             def run(ctx: typer.Context, **values: Any) -> None:
@@ -163,13 +173,13 @@ def _plain(function: Callable[..., None]) -> tuple[Call, list[inspect.Parameter]
 
 
 def _configured(
-    function: Callable[..., None], name: str, config: "type[Config]", config_file: Any
+    function: Callable[..., None], name: str, config: "type[Config]", config_file: Any, only: Sequence[str] | None
 ) -> tuple[Call, list[inspect.Parameter]]:
     """The same of a function that takes resolved settings, with parameters for these."""
     from plantml import settings
     from plantml.cli import flags  # pydantic would make every other help page wait
 
-    annotations = flags.annotations(config)
+    annotations = {key: kind for key, kind in flags.annotations(config).items() if only is None or key in only}
 
     def call(console: Console, values: dict[str, Any]) -> None:
         chosen = flags.split_lists(config, {key: values.pop(key) for key in annotations})

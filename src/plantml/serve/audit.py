@@ -1,4 +1,4 @@
-"""The audit log: who did what, and when. Entries are added, and never changed or removed."""
+"""The audit log: who did what, and when. Entries are added, never changed, and removed by age alone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

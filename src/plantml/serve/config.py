@@ -18,6 +18,7 @@ def _network(text: str) -> str:
     return str(network)
 
 
+_DAY = 86_400.0
 Network = Annotated[str, AfterValidator(_network)]
 
 
@@ -65,8 +66,21 @@ class ServeConfig(Config):
     max_photos: int = option(32, "Maximum number of photos in a request.", ge=1, le=10_000)
     max_upload: int = option(64 * 2**20, "Maximum size of a request.", ge=2**10, le=2**40, metavar="BYTES")
     workers: int = option(1, "Trainings that this server runs at a time; 0 leaves them to plantml work.", ge=0, le=64)
-    history: Duration = option(
-        90 * 86_400.0, "How long predictions are kept for their users.", metavar="TIME", shown="90d"
+    keep_history: Duration = option(
+        90 * _DAY, "How long predictions are kept for their users.", metavar="TIME", shown="90d"
+    )
+    keep_audit: Duration = option(366 * _DAY, "How long the audit log is kept.", metavar="TIME", shown="366d")
+    keep_trainings: Duration = option(
+        90 * _DAY,
+        "How long logs and checkpoints of trainings are kept after their end, and all of those without a result.",
+        metavar="TIME",
+        shown="90d",
+    )
+    keep_contributions: Duration = option(
+        90 * _DAY,
+        "How long contributed photos that were rejected or replaced are kept.",
+        metavar="TIME",
+        shown="90d",
     )
     advice: str | None = option(None, "Texts by target and label, shown with predictions.", metavar="YAML")
     poll: Annotated[Duration, Field(description="Polling interval of the registry, in seconds.")] = 2.0

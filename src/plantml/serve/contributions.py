@@ -1,22 +1,25 @@
 """Photos that callers contribute to a dataset: kept apart until a reviewer accepts them.
 
     STATE/contributions/DATASET/
-      photos/ab/<sha256>.jpg   the bytes, written before the event that tells of them, until the dataset has them
-      events/000001.json       what was sent, accepted and rejected, in order (see `event_log`)
+      photos/ab/<sha256>.jpg   the bytes, written before the event that tells of them, until the dataset has them;
+                               <sha256>-1.jpg after they were removed once
+      events/000001.json       what was sent, accepted, rejected and removed, in order (see `event_log`)
 
 What waits is a fold over the events, so that any number of servers may share the folder. An answer comes after its
 event is on disk: what was acknowledged is there, whatever happens next. An acceptance is claimed first, then the photos
 go into one version of the dataset, then the version is noted; a server that dies between is repeated safely.
 """
 
+import contextlib
 import functools
 import hashlib
 import hmac
 import json
 import threading
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any, Literal
 
 import polars as pl
@@ -36,6 +39,7 @@ from plantml.serve.datasets import MEDIA_TYPES, Datasets, Photo, thumbnail
 from plantml.serve.problems import RequestError, busy
 from plantml.serve.uploads import Refused, Upload
 from plantml.serve.visibility import check_sees_all
+from plantml.storage import Entry
 from plantml.storage.event_log import Decide, Event, Events
 from plantml.targets import Target
 
@@ -72,6 +76,8 @@ class Contribution:
         decided: when, ISO 8601 in UTC; empty before that.
         why: it was rejected.
         version: of the dataset that has it; 0 before that.
+        removals: how often its bytes had been removed, of earlier contributions, when it was sent. They are part of the
+            name of the file, so that a removal takes no bytes that are sent at the same moment.
     """
 
     id: str
@@ -90,6 +96,7 @@ class Contribution:
     decided: str = ""
     why: str = ""
     version: int = 0
+    removals: int = 0
 
     @property
     def is_open(self) -> bool:
@@ -123,6 +130,10 @@ class Accepted:
     dataset: str
     version: int
     ids: Sequence[str]
+
+
+class _RemovedError(Exception):
+    """Bytes that were stored have been removed, before an event told of them."""
 
 
 class Contributions:
@@ -165,7 +176,8 @@ class Contributions:
             RequestError: 503, too many photos wait.
         """
         version = self._datasets.head(dataset)
-        waiting = [each for each in self.all(dataset) if each.is_open]
+        known, removals = self._fold(dataset)
+        waiting = [each for each in known.values() if each.is_open]
         if len(waiting) >= MAX_WAITING:  # before bytes are stored that no event would tell of
             raise _full(dataset)
         others = [each for each in waiting if each.contributor != caller.name]
@@ -180,6 +192,7 @@ class Contributions:
                 outcomes.append(Outcome(file.name, "refused", code=error.what, why=error.why))
                 continue
             draft = _drafted(dataset, caller, file, checked, flags, key=self._key)
+            draft = replace(draft, removals=removals[draft.image_id])
             flags = arrival_checks.flags_of(file.scan, checked, version) + _flags_of_others(draft, others)
             if arrival_checks.adds_nothing(file.scan, checked, version):
                 outcomes.append(Outcome(file.name, "duplicate", replace(draft, state="accepted"), why=flags[0].why))
@@ -187,12 +200,15 @@ class Contributions:
             self._store(draft, file.data)
             outcomes.append(Outcome(file.name, draft.state, replace(draft, flags=(*draft.flags, *flags))))
         drafts = {each.contribution.id: each.contribution for each in outcomes if each.contribution is not None}
-        known = self._note_sent(dataset, caller, list(drafts.values()))
+        try:
+            known = self._note_sent(dataset, caller, list(drafts.values()))
+        except _RemovedError:  # after they were stored here
+            return self.send(dataset, caller, files, labels, new_class=new_class)
         return [_settled(outcome, known) for outcome in outcomes]
 
     def all(self, dataset: str) -> list[Contribution]:
         """All contributions to a dataset, as they were sent. Raises `NotFoundError`."""
-        return list(self._fold(dataset).values())
+        return list(self._fold(dataset)[0].values())
 
     def find(self, ids: Iterable[str]) -> list[Contribution]:
         """Contributions by id. Raises `NotFoundError` that names the first unknown one."""
@@ -250,23 +266,25 @@ class Contributions:
         """Write down new contributions; returns all of the dataset afterwards."""
 
         def decide(events: Sequence[Event]) -> Mapping[str, Any] | None:
-            known = _folded(dataset, events)
+            known, removals = _folded(dataset, events)
             new = [each for each in drafts if each.id not in known and each.state == "waiting"]
             if not new:
                 return None
+            if any(each.removals != removals[each.image_id] for each in new):
+                raise _RemovedError
             if sum(each.is_open for each in known.values()) + len(new) > MAX_WAITING:
                 raise _full(dataset)
             return {"act": "send", "user": caller.name, "photos": [_as_event(each) for each in new]}
 
         if self._append(dataset, decide) is not None:
             audit.note(self._database, caller, "contribution.send", dataset, {"photos": len(drafts)})
-        return self._fold(dataset)
+        return self._fold(dataset)[0]
 
     def _append(self, dataset: str, decide: Decide) -> Event | None:
         with self._locks[dataset]:  # threads of one server do not race for a number
             return self._logs[dataset].append(decide)
 
-    def _fold(self, dataset: str) -> dict[str, Contribution]:
+    def _fold(self, dataset: str) -> tuple[dict[str, Contribution], Counter[str]]:
         self._datasets.url(dataset)
         return _folded(dataset, self._logs[dataset].read())
 
@@ -274,19 +292,44 @@ class Contributions:
 
     def _photo_url(self, contribution: Contribution) -> str:
         ending = imaging.SUFFIXES.get(contribution.format, "")
-        image_id = contribution.image_id
-        return storage.join(self._url, contribution.dataset, "photos", image_id[:2], f"{image_id}{ending}")
+        image_id, removals = contribution.image_id, contribution.removals
+        name = f"{image_id}-{removals}{ending}" if removals else f"{image_id}{ending}"
+        return storage.join(self._url, contribution.dataset, "photos", image_id[:2], name)
 
     def _store(self, contribution: Contribution, data: bytes) -> None:
         url = self._photo_url(contribution)
         if not storage.exists(url):  # its name is its content
             storage.write(url, data, durable=True)
 
+    @staticmethod
+    def removable(state: str, before: datetime) -> Iterator[Entry]:
+        """Files with photos that nobody will look at again, of all datasets: they may be removed.
+
+        These are photos whose contributions were all decided before, and what a killed server has left. They are
+        written down as removed first: a server to which the same bytes are sent stores them under another name.
+
+        Args:
+            state: URL of the server's state.
+            before: only what is older.
+        """
+        url = storage.join(storage.absolute(state), "contributions")
+        files: dict[str, list[Entry]] = defaultdict(list)
+        with contextlib.suppress(NotFoundError):
+            for file in storage.list_files(url):
+                dataset, kind, *_ = file.name.split("/")
+                if kind == "photos":
+                    files[dataset].append(file)
+        for dataset, stored in files.items():
+            log = Events(storage.join(url, dataset, "events"))
+            log.append(functools.partial(_removal, dataset, stored, before))
+            _, removals = _folded(dataset, log.read())
+            yield from (file for file in stored if _stored_as(file)[1] < removals[_stored_as(file)[0]])
+
     # --- acceptance ---------------------------------------------------------------------------
 
     def _accept(self, dataset: str, ids: Sequence[str], reviewer: Caller) -> Accepted:
         def claim(events: Sequence[Event]) -> Mapping[str, Any] | None:
-            known = _folded(dataset, events)
+            known, _ = _folded(dataset, events)
             for each in ids:
                 if known[each].state in {"rejected", "replaced"}:
                     raise _contradiction(known[each], "accepted")
@@ -306,7 +349,7 @@ class Contributions:
         decision = {"ids": claimed.content["ids"], "version": number}
         self._append(dataset, lambda _: {"act": "accept", "user": reviewer.name, **decision})
         audit.note(self._database, reviewer, "contribution.accept", dataset, decision)
-        # Those of rejected ones stay: somebody may be sending the same bytes, and rely on them, this very moment.
+        # Those of rejected ones stay for a time: see `removable`.
         for url in {self._photo_url(each) for each in contributions}:
             storage.remove(url)
         return Accepted(dataset, number, ids)
@@ -388,11 +431,38 @@ def _rejection(
     dataset: str, ids: Sequence[str], why: str, reviewer: str, events: Sequence[Event]
 ) -> Mapping[str, Any] | None:
     """The event that rejects contributions; `None` if all are rejected."""
-    known = _folded(dataset, events)
+    known, _ = _folded(dataset, events)
     todo = [known[each] for each in ids if known[each].state != "rejected"]
     if decided := [each for each in todo if each.state != "waiting"]:
         raise _contradiction(decided[0], "rejected")
     return {"act": "reject", "user": reviewer, "ids": [each.id for each in todo], "why": why} if todo else None
+
+
+def _removal(
+    dataset: str, stored: Sequence[Entry], before: datetime, events: Sequence[Event]
+) -> Mapping[str, Any] | None:
+    """The event that removes the photos of `Contributions.removable`; `None` if there are none."""
+    known, removals = _folded(dataset, events)
+    times: dict[str, list[str]] = defaultdict(list)
+    for each in known.values():
+        times[each.image_id].append("" if each.is_open else each.decided or each.sent)
+    images = set()
+    for file in stored:
+        image_id, number = _stored_as(file)
+        of_image = times.get(image_id)
+        if of_image is None:  # nobody was told that it is here
+            is_old = 0 < file.modified < before.timestamp()
+        else:
+            is_old = all(time and datetime.fromisoformat(time) < before for time in of_image)
+        if is_old and number == removals[image_id]:
+            images.add(image_id)
+    return {"act": "remove", "images": sorted(images)} if images else None
+
+
+def _stored_as(file: Entry) -> tuple[str, int]:
+    """Image id, and how often it had been removed before, of a stored photo."""
+    image_id, _, number = storage.basename(file.name).partition(".")[0].partition("-")
+    return image_id, int(number or 0)
 
 
 def _flags_of_others(draft: Contribution, others: Sequence[Contribution]) -> list[Flag]:
@@ -415,9 +485,10 @@ def _as_event(contribution: Contribution) -> dict[str, Any]:
     return {**{key: content[key] for key in kept}, "flags": [flag.as_json() for flag in contribution.flags]}
 
 
-def _folded(dataset: str, events: Sequence[Event]) -> dict[str, Contribution]:
-    """All contributions by id, as the events leave them."""
+def _folded(dataset: str, events: Sequence[Event]) -> tuple[dict[str, Contribution], Counter[str]]:
+    """All contributions by id, as the events leave them, and how often the bytes of each image were removed."""
     known: dict[str, Contribution] = {}
+    removals: Counter[str] = Counter()
     open_of: dict[tuple[str, str], str] = {}  # by contributor and bytes: the last one with other labels counts
     for event in events:
         content = event.content
@@ -430,7 +501,11 @@ def _folded(dataset: str, events: Sequence[Event]) -> dict[str, Contribution]:
                         known[earlier] = replace(known[earlier], state="replaced")
                     flags = tuple(Flag(**flag) for flag in each["flags"])
                     known[each["id"]] = Contribution(
-                        dataset=dataset, contributor=content["user"], sent=event.time, **{**each, "flags": flags}
+                        dataset=dataset,
+                        contributor=content["user"],
+                        sent=event.time,
+                        removals=removals[each["image_id"]],
+                        **{**each, "flags": flags},
                     )
                     open_of[key] = each["id"]
             case "claim":  # one that is repeated after a crash changes nothing of the first
@@ -445,9 +520,11 @@ def _folded(dataset: str, events: Sequence[Event]) -> dict[str, Contribution]:
             case "reject":
                 decision = {"reviewer": content["user"], "decided": event.time, "why": content["why"]}
                 _change(known, content["ids"], state="rejected", **decision)
+            case "remove":
+                removals.update(content["images"])
             case other:
                 raise event.damaged(f"it has the unknown act {other!r}")
-    return known
+    return known, removals
 
 
 def _change(known: dict[str, Contribution], ids: Iterable[str], **changes: Any) -> None:

@@ -1,20 +1,16 @@
 """The predictions that each user asked for, kept for a time."""
 
 import logging
-import random
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
-from sqlalchemy import Table, bindparam, delete, insert, select
+from sqlalchemy import Table, bindparam, insert, select
 
 from plantml.serve.caller import Caller
 from plantml.serve.database import Database, HistoryEntry, User, now
 from plantml.serve.problems import busy
-
-_MANY = 256
-"""Old entries are looked for once in so many new ones."""
 
 _PAUSE = 0.1
 """Seconds between two transactions: each waits for the disk, and costs as much as ten photos' entries."""
@@ -122,8 +118,5 @@ class History:
                 return
             with self._database.session() as session:
                 session.execute(_INSERT, rows)
-                if random.randrange(_MANY) < len(rows):
-                    oldest = now() - timedelta(seconds=self._kept)
-                    session.execute(delete(HistoryEntry).where(HistoryEntry.time < oldest))
             with self._changed:
                 del self._waiting[: len(rows)]

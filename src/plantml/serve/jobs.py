@@ -11,15 +11,18 @@
 Every event is decided by all events before it. So a training ends once, whoever does it twice.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Literal, cast
 
 from plantml import storage
 from plantml.errors import InputError, NotFoundError
 from plantml.retrain import rounds
+from plantml.storage import Entry
 from plantml.storage import lease as leases
 from plantml.storage.event_log import Event, Events
 from plantml.storage.lease import Lease
@@ -226,6 +229,22 @@ class Jobs:
     def _of_model(self, digest: str) -> Iterator[Job]:
         jobs = reversed(self._fold(self._events.read()).values())
         return (job for job in jobs if job.result.get("digest") == digest)
+
+    def removable(self, before: datetime) -> Iterator[Entry]:
+        """Files of trainings that ended before, which nobody needs any more.
+
+        Of one with a version in the registry these are log, lease, checkpoints, and the bundle, of which the registry
+        has its own: its curves, plan and evidence stay. Of others it is everything.
+        """
+        for job in self._fold(self._events.read()).values():
+            if job.open or datetime.fromisoformat(job.ended) >= before:
+                continue
+            in_run = [storage.join(job.run, name) for name in ("checkpoints", "bundle")]
+            has_version = bool(job.result.get("version"))
+            rest = [job.log, job.lease] if has_version else [job.url]
+            for url in [*rest, *in_run] if has_version or job.round else rest:
+                with contextlib.suppress(NotFoundError):
+                    yield from storage.list_files(url)
 
     def _append(self, number: int, content: Mapping[str, Any]) -> None:
         """Add an event to a training that has not ended."""

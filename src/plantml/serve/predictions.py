@@ -77,7 +77,7 @@ class Predictor:
     ) -> None:
         self._config, self._machine, self._queue = config, machine, queue
         self._datasets, self._metrics = datasets, metrics
-        self.history = History(database, config.history)
+        self.history = History(database, config.keep_history)
         self._similar = SimilarPhotos(datasets, machine)
         # A pool of its own: however slow other people's servers are, requests without URLs do not wait for them.
         self._fetching = ThreadPoolExecutor(8, thread_name_prefix="fetch")

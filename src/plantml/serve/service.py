@@ -1,5 +1,6 @@
 """What all requests share: the settings, the database, the models. No globals: it hangs on the application."""
 
+import functools
 import threading
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -7,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from plantml import storage
-from plantml.errors import PlantmlError, StorageError, UsageError
+from plantml.errors import NotFoundError, PlantmlError, StorageError, UsageError
 from plantml.serve.accounts import Accounts
 from plantml.serve.config import ServeConfig
 from plantml.serve.contributions import Contributions
@@ -18,6 +19,7 @@ from plantml.serve.inference import InferenceQueue
 from plantml.serve.jobs import Jobs
 from plantml.serve.model_pool import ModelPool
 from plantml.serve.predictions import Predictor
+from plantml.serve.retention import Pruning, prune
 from plantml.serve.review import Reviews
 from plantml.serve.telemetry import Metrics
 from plantml.serve.uploads import UploadChecks
@@ -44,6 +46,7 @@ class Service:
         contributions: photos that wait for a reviewer.
         reviews: photos that a person should look at.
         jobs: trainings.
+        pruning: removes what is kept for a time only.
         stopping: set when the server shuts down, so that answers without an end find one.
     """
 
@@ -62,6 +65,7 @@ class Service:
     contributions: Contributions
     reviews: Reviews
     jobs: Jobs
+    pruning: Pruning
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> str:
@@ -76,6 +80,7 @@ class Service:
 
     def close(self) -> None:
         """Finish what waits, then release models and connections."""
+        self.pruning.close()
         self.queue.close()
         self.predictor.close()
         self.uploads.close()
@@ -115,7 +120,19 @@ def open_service(registry: str, config: ServeConfig, machine: Machine) -> Servic
         contributions=Contributions(config.state, datasets, database, threads),
         reviews=Reviews(datasets, database, machine),
         jobs=Jobs(config.state),
+        pruning=Pruning(functools.partial(prune, config, database, by="server")),
     )
+
+
+def check_exists(config: ServeConfig) -> None:
+    """Raise `NotFoundError` unless there is a database at the place where a server would look for it."""
+    url = database_url(config)
+    if config.database is None and not storage.exists(url.removeprefix("sqlite:///")):
+        raise NotFoundError(
+            f"There is no server with the state {config.state}",
+            "it has no database of users",
+            "Name its --state or --database, or add its first user: plantml serve users add NAME --roles admin",
+        )
 
 
 def database_url(config: ServeConfig) -> str:

@@ -1,5 +1,5 @@
-"""`plantml serve`, and the commands of `plantml serve users`."""
+"""`plantml serve`, `plantml serve prune`, and the commands of `plantml serve users`."""
 
-from plantml.cli.serve import serve, users
+from plantml.cli.serve import prune, serve, users
 
-COMMANDS = (serve.serve, users.add_group)
+COMMANDS = (serve.serve, prune.prune, users.add_group)

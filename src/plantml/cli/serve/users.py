@@ -8,7 +8,7 @@ import typer
 
 from plantml.cli.command import ConfigFile, command, group
 from plantml.cli.console import Console, Page
-from plantml.errors import NotFoundError, UsageError
+from plantml.errors import UsageError
 
 if TYPE_CHECKING:
     from plantml.serve.accounts import Accounts
@@ -38,23 +38,17 @@ class Place:
         from plantml.extras import need_serve
 
         need_serve()
-        from plantml import storage
         from plantml.serve.accounts import Accounts
         from plantml.serve.config import ServeConfig
         from plantml.serve.database import Database
-        from plantml.serve.service import database_url
+        from plantml.serve.service import check_exists, database_url
         from plantml.settings import resolve
 
         flags = {"state": self.state, "database": self.database}
         config = resolve(ServeConfig, "serve", flags=flags, file=self.config_file).value
-        url = database_url(config)
-        if not is_new and config.database is None and not storage.exists(url.removeprefix("sqlite:///")):
-            raise NotFoundError(
-                f"There is no server with the state {config.state}",
-                "it has no database of users",
-                "Name its --state or --database, or add its first user: plantml serve users add NAME --roles admin",
-            )
-        return Accounts(Database(url))
+        if not is_new:
+            check_exists(config)
+        return Accounts(Database(database_url(config)))
 
 
 @command(
