@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import store
 from bench.help import program
 from bench.material import Material
-from bench.measure import Row, Sample, Side, compare, process_seconds, row, take_turns, tell
+from bench.measure import Row, Sample, Side, compare, compare_whole, row, take_turns, tell
 from plantml.model import bundle as bundles
 from plantml.settings import usable_cores
 
@@ -130,23 +130,21 @@ def _cold(material: Material) -> list[Row]:
         " options.intra_op_num_threads = options.inter_op_num_threads = 1;"
         f" onnxruntime.InferenceSession({f'{material.bundle}/{bundles.ONNX}'!r}, options)"
     )
+    # What the command line and the settings are built on, whatever plantml does with it.
+    libraries = f"{load}; import PIL.JpegImagePlugin, pydantic, typer; pydantic.create_model('Settings', size=(int, 1))"
     commands = {
         "ours": [*program(), "detect", str(one), "--model", material.bundle],
         "imports": [sys.executable, "-c", imports],
         "load": [sys.executable, "-c", load],
+        "libraries": [sys.executable, "-c", libraries],
     }
-    rounds, what = 3 * material.size.rounds, "plantml detect ONE.jpg, from a cold start"
-    tell(f"{what}: {rounds} rounds")
-    for command in commands.values():  # once for the disk's sake
-        process_seconds(command)
-    times = [{name: 1000 * process_seconds(command) for name, command in commands.items()} for _ in range(rounds)]
-    return [
-        row("detect", what, beside, [(each["ours"], each[other]) for each in times], "ms", better="lower")
-        for other, beside in (
-            ("load", 'python -c "import onnxruntime, numpy, PIL" and the model\'s load'),
-            ("imports", 'python -c "import onnxruntime, numpy, PIL"'),
-        )
-    ]
+    beside = {
+        "load": 'python -c "import onnxruntime, numpy, PIL" and the model\'s load',
+        "libraries": "the same and import typer, pydantic and Pillow's JPEG",
+        "imports": 'python -c "import onnxruntime, numpy, PIL"',
+    }
+    what = "plantml detect ONE.jpg, from a cold start"
+    return compare_whole("detect", what, commands, 3 * material.size.rounds, beside)
 
 
 def _memory(material: Material) -> Row:

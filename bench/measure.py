@@ -5,6 +5,8 @@ another. It prepares, warms up, and then works only when it is its turn.
 """
 
 import json
+import os
+import resource
 import subprocess
 import sys
 import time
@@ -153,11 +155,39 @@ def take_turns(start: Mapping[str, Callable[[], Side]], rounds: int, title: str)
     return found
 
 
-def process_seconds(command: Sequence[str]) -> float:
-    """How long a whole process takes, from its start to its end."""
-    started = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True)
-    return time.perf_counter() - started
+@dataclass(frozen=True)
+class Whole:
+    """What a whole process took, ms: from its start to its end, and of computing."""
+
+    time: float
+    cpu: float
+
+
+def whole_process(command: Sequence[str]) -> Whole:
+    """Run a process. Its modules may be compiled by an earlier one, as they are where plantml is installed."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True)
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    computed = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Whole(1000 * seconds, 1000 * computed)
+
+
+def compare_whole(
+    part: str, what: str, commands: Mapping[str, Sequence[str]], rounds: int, others: Mapping[str, str]
+) -> list[Row]:
+    """Rows of whole processes in turns: `ours` beside each of `others`, whose descriptions these are."""
+    tell(f"{what}: {rounds} rounds")
+    for command in commands.values():  # once for the disk's sake
+        whole_process(command)
+    turns = [{name: whole_process(command) for name, command in commands.items()} for _ in range(rounds)]
+    return [
+        row(
+            part, what, beside, [(each["ours"].time, each[other].time) for each in turns], "ms", better="lower",
+            cpu=[(each["ours"].cpu, each[other].cpu) for each in turns],
+        )
+        for other, beside in others.items()
+    ]  # fmt: skip
 
 
 def row(

@@ -7,7 +7,7 @@ from statistics import median
 
 from bench.environments import environment
 from bench.material import Material
-from bench.measure import Row, Side, compare, process_seconds, row, take_turns, tell
+from bench.measure import Row, Side, compare, row, take_turns, tell, whole_process
 from bench.serving import ask_all, bodies, latencies, registered, serving, start
 from plantml.model import bundle as bundles
 
@@ -85,6 +85,6 @@ def _cold(material: Material) -> Row:
             tell(f"serve, from a cold start: round {number} of {material.size.rounds}")
             with start(registry, state, key) as server:
                 ours = 1000 * server.seconds
-            pairs.append((ours, 1000 * process_seconds([sys.executable, "-c", load])))
+            pairs.append((ours, whole_process([sys.executable, "-c", load]).time))
     beside = "importing fastapi, uvicorn, sqlalchemy and onnxruntime, and the model's load"
     return row("serve", "serve, ready from a cold start", beside, pairs[1:], "ms", better="lower")

@@ -182,6 +182,8 @@ def main() -> NoReturn:
     _use_utf8()
     # pydantic would read the metadata of every installed package to look for plug-ins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # numpy's threads for linear algebra would spin for a while after they start, one on each core.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     code = run(sys.argv[1:])
     freeze()  # saves up to 70 ms of garbage collection at exit
     sys.exit(code)

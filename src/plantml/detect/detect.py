@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from plantml import storage
 from plantml.concurrency import Progress, Stop, silent
@@ -15,7 +15,6 @@ from plantml.detect.options import check, journal_options
 from plantml.detect.outputs import Published
 from plantml.detect.photo_list import PhotoList, Source
 from plantml.detect.results import DetectionResult, Extras, Tally
-from plantml.detect.shards import Part, Shard
 from plantml.detect.sources import Sources
 from plantml.detect.writers import OutputRow, to_line
 from plantml.errors import InputError
@@ -26,6 +25,9 @@ from plantml.model.pipeline import BATCH, Pipeline, Prediction
 from plantml.model.records import allowed_failures, failed
 from plantml.model.runtimes import Runtime
 from plantml.storage.segments import pack
+
+if TYPE_CHECKING:
+    from plantml.detect.shards import Part
 
 __all__ = ["STDOUT", "DetectConfig", "Detection", "build_pipeline", "check", "detect", "summarize"]
 
@@ -78,7 +80,7 @@ def detect(
         seconds = time.monotonic() - started
         covariates.add_all(source.covariate_row for source in sources.photos)
         return summarize(config, Published(tally, written), sources, covariates, seconds=seconds)
-    part = Part(sources.photos, Shard.parse(config.shard)) if config.shard else None
+    part = _part(sources.photos, config.shard) if config.shard else None
     photos = part.photos if part else sources.photos
     journal = detection.open_journal(fresh=fresh)
     resumed = (fill or Detection.fill)(detection, journal, photos, stop, progress)
@@ -86,6 +88,12 @@ def detect(
     published = Published(count(journal, photos)) if stop else detection.publish(journal, photos, part)
     covariates.add_all(source.covariate_row for source in photos)
     return summarize(config, published, sources, covariates, seconds=seconds, resumed=resumed, warnings=journal.damaged)
+
+
+def _part(photos: PhotoList, shard: str) -> "Part":
+    from plantml.detect.shards import Part, Shard
+
+    return Part(photos, Shard.parse(shard))
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ class Detection:
             vector = prediction.embedding if has_embeddings else None
             yield source, to_line(self._record(prediction)), "" if vector is None else pack(vector, "<f2")
 
-    def publish(self, journal: Journal, sources: Iterable[Source], part: Part | None = None) -> Published:
+    def publish(self, journal: Journal, sources: Iterable[Source], part: "Part | None" = None) -> Published:
         """Write every requested output from the journal."""
         return outputs.publish(
             journal,

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from plantml.concurrency import Listener, Progress, Stop
 from plantml.detect import detect, options
 from plantml.detect.config import STDOUT, DetectConfig
 from plantml.detect.detect import Detection, Fill
 from plantml.detect.results import DetectionResult, Extras
-from plantml.detect.similar import Similar
 from plantml.detect.sources import Selection, Sources, check_apart, collect, parse_since
 from plantml.errors import FailuresError, UsageError
 from plantml.model import autotune, form_choice
@@ -19,7 +18,10 @@ from plantml.registry.references import open_model
 from plantml.settings import Machine
 from plantml.storage.addresses import Trust
 
-FindSimilar = Callable[[DetectConfig, Machine, Progress], Similar]
+if TYPE_CHECKING:
+    from plantml.detect.similar import Similar
+
+FindSimilar = Callable[[DetectConfig, Machine, Progress], "Similar"]
 
 
 class Session:
