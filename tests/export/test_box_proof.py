@@ -64,6 +64,27 @@ def test_boxes_that_do_not_count_may_differ():
     assert compare(**changed("score", (0, 0), 0.90005)).holds
 
 
+def test_boxes_in_one_place_are_told_apart():
+    cut = changed("boxes", (0, 1), [0, 0, 10, 10])  # two boxes that the edges of the photo make equal
+    assert proof.compare(CONTRACT, outputs() | cut, outputs() | cut).holds
+
+
+def test_ties_are_no_bug():
+    tied = outputs() | changed("target.category", (0, 0), [0.50002, 0.49998])
+    label = proof.compare(CONTRACT, tied, outputs() | changed("target.category", (0, 0), [0.49998, 0.50002]))
+    neighbour = compare(**changed("boxes", (0, 0), [2, 0, 10, 10]))
+    doubled = {"boxes": outputs()["boxes"], "score": outputs()["score"]}
+    doubled["boxes"][0, 2], doubled["score"][0, 2] = [0, 2, 10, 10], 0.9
+    for tie in (label, neighbour, compare(**doubled)):
+        assert not tie.holds
+        assert "hardly learnt" in tie.cause
+
+
+def test_a_box_that_is_elsewhere_or_missing_is_a_bug():
+    for change in (changed("boxes", (0, 0), [60, 60, 10, 10]), changed("score", (0, 1), 0.1)):
+        assert "bug in the exporter" in compare(**change).cause
+
+
 def test_a_missing_output_is_named():
     with pytest.raises(GateError, match="no output score"):
         proof.compare(CONTRACT, outputs(), {name: each for name, each in outputs().items() if name != "score"})

@@ -86,6 +86,12 @@ def test_the_calibration_changes_scores_and_not_their_order():
     assert_close(score[0, :2], torch.tensor([2.0, 1.0]).sigmoid())
 
 
+def test_a_small_input_gives_as_many_boxes_as_it_has_cells():
+    maps = {name: each[:, :, :1, :3] for name, each in empty_maps().items()}
+    boxes, score, _ = deployed().decode(maps, 4, 12)
+    assert (boxes.shape, score.shape) == ((1, 3, 4), (1, 3))
+
+
 @pytest.mark.parametrize("targets", [TARGETS, ()])
 def test_outputs_have_the_shapes_of_the_contract(targets):
     model = deployed(targets=targets)

@@ -15,6 +15,12 @@ MAX_SHIFT = 0.5
 _MARGIN = 1e-4
 """A box whose score is as near to a threshold may fall on either side."""
 
+_IN_PLACE = 0.5
+"""IoU from which two boxes lie in the same place."""
+
+_NOWHERE = 1e9
+"""Pixels to a box whose place is not a number."""
+
 
 def same_boxes(
     contract: Contract, expected: Mapping[str, NDArray[Any]], actual: Mapping[str, NDArray[Any]]
@@ -39,13 +45,14 @@ def same_boxes(
     for photo in range(photos):
         ours, theirs = _of_photo(expected, photo), _of_photo(actual, photo)
         counted = np.flatnonzero(ours["score"] >= threshold)
-        partner = _partners(ours["boxes"][counted], theirs["boxes"])
+        partner = _partners(ours, counted, theirs)
         extra = np.setdiff1d(np.flatnonzero(theirs["score"] >= threshold + _MARGIN), partner)
         gaps = [np.abs(ours[name][counted] - theirs[name][partner]) for name in ours if name != "boxes"]
+        gaps += [_gaps_in_place(ours, counted, theirs), _gaps_in_place(theirs, extra, ours)]
         difference = max((float(gap.max(initial=0)) for gap in gaps), default=0.0)
         shift = float(np.abs(ours["boxes"][counted] - theirs["boxes"][partner]).max(initial=0))
         largest = max(largest, difference if np.isfinite(difference) else np.inf)
-        same = len(set(partner.tolist())) == len(counted) and not len(extra) and shift <= MAX_SHIFT
+        same = not len(extra) and shift <= MAX_SHIFT
         same &= bool(_same_labels(contract, ours, counted, theirs, partner).all())
         labels[photo] = same
         first, second = ours["score"][counted], theirs["score"][partner]
@@ -117,6 +124,23 @@ def _of_photo(outputs: Mapping[str, NDArray[Any]], photo: int) -> dict[str, NDAr
     return {name: values[photo].astype(np.float64) for name, values in outputs.items()}
 
 
-def _partners(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The index of the nearest of the other boxes [m, 4], of each box [n, 4]: [n]."""
-    return np.asarray(np.abs(boxes[:, None] - others[None]).max(axis=2).argmin(axis=1), np.int64)
+def _partners(
+    ours: Mapping[str, NDArray[np.float64]], counted: NDArray[np.int64], theirs: Mapping[str, NDArray[np.float64]]
+) -> NDArray[np.int64]:
+    """The other box for each of n boxes: [n], each taken once, the nearest ones in place and score."""
+    from scipy.optimize import linear_sum_assignment
+
+    shifts = np.abs(ours["boxes"][counted][:, None] - theirs["boxes"][None]).max(axis=2)
+    gaps = np.abs(ours["score"][counted][:, None] - theirs["score"][None])
+    _, partner = linear_sum_assignment(np.nan_to_num(shifts + gaps, nan=_NOWHERE, posinf=_NOWHERE))
+    return np.asarray(partner, np.int64)
+
+
+def _gaps_in_place(
+    ours: Mapping[str, NDArray[np.float64]], counted: NDArray[np.int64], theirs: Mapping[str, NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """How far the scores of n boxes are from that of another box in their place, or from 0 without one: [n]."""
+    scores = ours["score"][counted]
+    in_place = detection.iou(ours["boxes"][counted], theirs["boxes"]) >= _IN_PLACE
+    gaps = np.where(in_place, np.abs(scores[:, None] - theirs["score"][None]), scores[:, None])
+    return np.asarray(gaps.min(axis=1, initial=np.inf) if len(counted) else scores)

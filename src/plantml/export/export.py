@@ -117,7 +117,7 @@ def export(
         raise RefusedError(
             f"The {name} export of {bench.source.bundle.url} failed verification",
             candidate.refused,
-            "Nothing was written." + _HINTS[candidate.form.exact],
+            f"Nothing was written. {candidate.hint}",
             compared,
         )
     files = bench.sealed(candidate, compared.rows[-1])
@@ -171,12 +171,6 @@ def _extension(to: str) -> str:
     return extension
 
 
-_HINTS = {
-    True: " This is a bug in the exporter or a broken installation; please report it.",
-    False: " Raise --max-drop, or calibrate on other photos: --data DATASET.",
-}
-
-
 @dataclass(frozen=True)
 class Candidate:
     """A form that was exported and compared."""
@@ -188,6 +182,13 @@ class Candidate:
     runtime: Runtime | None
     proof: Proof | None
     refused: str = ""
+
+    @property
+    def hint(self) -> str:
+        """What to do about a form that is refused."""
+        if not self.form.exact:
+            return "Raise --max-drop, or calibrate on other photos: --data DATASET."
+        return (self.proof or Proof(0, 0.0, 0.0, np.inf)).cause
 
 
 class Bench:

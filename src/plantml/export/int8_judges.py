@@ -183,7 +183,7 @@ class BoxJudge:
         """See `Judge.judge`; noise is that of the head with most of it, on some photos."""
         import torch
 
-        from plantml.model.box_calibration import MOST, UNCALIBRATED, RawBoxes
+        from plantml.model.box_calibration import UNCALIBRATED, RawBoxes
         from plantml.model.detector import DeployedDetector
 
         deployed = self._deployed(self.contract)
@@ -202,7 +202,7 @@ class BoxJudge:
         logits = {target.name: torch.cat([part[2][target.name] for part in parts]) for target in deployed.net.targets}
         with torch.inference_mode():
             answers = deployed.answers({name: each.flatten(0, 1) for name, each in logits.items()})
-        outputs = {f"target.{name}": each.numpy().reshape(len(boxes), MOST, -1) for name, each in answers.items()}
+        outputs = {f"target.{name}": each.numpy().reshape(*scores.shape, -1) for name, each in answers.items()}
         assert self.val.boxes is not None
         score = proof.score_of_boxes(self.contract, self.val.boxes, outputs | {"boxes": boxes, "score": scores})
         return Judged(score, noise_of(self._reference, first), RawBoxes(boxes, scores, logits))

@@ -112,6 +112,16 @@ class Proof:
             f" {MAX_DIFFERENCE:g}"
         )
 
+    @property
+    def cause(self) -> str:
+        """Why two files of one network are unequal, and what to do."""
+        if self.difference <= MAX_DIFFERENCE:
+            return (
+                "All scores are the same but for rounding, and labels or neighbouring boxes are tied, as they are in a"
+                " model that has hardly learnt yet. Train it for longer; if it is trained, please report this."
+            )
+        return "This is a bug in the exporter or a broken installation; please report it."
+
     def costs_too_much(self, max_drop: float) -> str:
         """Why a form that may lose `max_drop` of the score is refused; empty if it is not."""
         if self.change is None:
@@ -326,7 +336,7 @@ def require(proof: Proof, what: str) -> Proof:
         raise GateError(
             f"{what} is not the same model",
             proof.unequal,
-            "Nothing was published. This is a bug in the exporter or a broken installation; please report it.",
+            f"Nothing was published. {proof.cause}",
         )
     return proof
 

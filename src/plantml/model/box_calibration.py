@@ -22,7 +22,7 @@ from plantml.targets import Target, Threshold
 Floats = NDArray[np.float32]
 
 MOST = 300
-"""Boxes that a detector gives of a photo."""
+"""Boxes that a detector gives of a photo, at most: a small input has fewer cells."""
 
 SCORES = ("ap", "ap50", "ap75", "precision", "recall", "f1", "count_bias", "count_mae", "count_exact")
 """Numbers of the boxes in the history and in a model's contract."""
@@ -53,12 +53,14 @@ class Matched:
     """The predicted boxes of all photos, beside the annotated ones, whatever their targets.
 
     Attributes:
+        most: boxes that the detector gives of a photo.
         detections: for metrics, all boxes as one class.
         statistic: of them.
         logits: of the boxes that match an annotated one at an IoU of 0.5, by target, [m, classes].
         labels: of these, encoded.
     """
 
+    most: int
     detections: Detections
     statistic: DetectionStatistic
     logits: Mapping[str, Tensor]
@@ -104,6 +106,7 @@ def match(
         target.name: np.concatenate([target.encode([]), *(each[target.name] for each in labels)]) for target in targets
     }
     return Matched(
+        predicted.scores.shape[1],
         detections,
         statistic,
         {name: logits[photo, place] for name, logits in predicted.logits.items()},
@@ -172,7 +175,7 @@ def calibrate(net: CentreNet, matched: Matched, *, risk: float, tile: int | None
     statistic = DetectionStatistic(detections)
     accepted = calibration.threshold(detections.scores, right, risk)
     chosen = Detection(
-        boxes=MOST,
+        boxes=matched.most,
         slope=slope,
         offset=offset,
         threshold=statistic.threshold,

@@ -154,7 +154,7 @@ class DeployedDetector(Calibrated):
         is_peak = functional.max_pool2d(centre, 3, stride=1, padding=1) == centre
         calibrated = (centre * self.detection.slope + self.detection.offset).sigmoid()
         scores = torch.where(is_peak, calibrated, torch.zeros_like(calibrated)).flatten(1)
-        score, place = scores.topk(self.detection.boxes, dim=1)
+        score, place = scores.topk(min(self.detection.boxes, scores.shape[1]), dim=1)
         columns = centre.shape[3]
         x = (place % columns).to(score.dtype) * STRIDE + STRIDE / 2
         y = torch.div(place, columns, rounding_mode="floor").to(score.dtype) * STRIDE + STRIDE / 2
