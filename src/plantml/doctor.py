@@ -25,7 +25,7 @@ from plantml.imaging import resize
 from plantml.settings import Machine, usable_cores
 from plantml.settings import machine as read_machine
 
-_EXTRAS = ("train", "curate", "heif", "openvino", "serve", "postgresql", "mlflow", "tensorboard")
+_EXTRAS = ("train", "curate", "heif", "openvino", "serve", "postgresql", "otel", "mlflow", "tensorboard")
 _SECTIONS = ("TRAIN", "VALIDATE", "EXPORT", "DETECT", "RETRAIN", "SERVE")
 _OTHER_VARIABLES = ("PLANTML_PHOTOS",)
 """Of the tests."""

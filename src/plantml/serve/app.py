@@ -74,7 +74,9 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     problems.add_handlers(app)
     headers.add_middleware(app, service.config)
-    app.add_middleware(Telemetry, metrics=service.metrics)  # outermost: it counts what the others refuse
+    app.add_middleware(
+        Telemetry, metrics=service.metrics, tracing=service.tracing
+    )  # outermost: it counts what the others refuse
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=documentation.FOLDER / "static"))

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from fastapi import Request
 
 from plantml.serve.problems import RequestError, busy
+from plantml.serve.tracing import Tracing
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -40,6 +41,7 @@ class _Waiting:
     size: int
     future: Future[Any] = field(default_factory=Future)
     since: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0
 
 
 class InferenceQueue:
@@ -51,6 +53,7 @@ class InferenceQueue:
         capacity: most items that wait; more are refused.
         note_wait: called with the seconds that each item has waited.
         note_refusal: called with `full` or `deadline` for each refusal.
+        tracing: has a span for the items of a call.
     """
 
     def __init__(
@@ -60,9 +63,11 @@ class InferenceQueue:
         capacity: int,
         note_wait: Callable[[float], None] = lambda _: None,
         note_refusal: Callable[[str], None] = lambda _: None,
+        *,
+        tracing: Tracing = Tracing(),  # noqa: B008 - it holds nothing
     ) -> None:
         self.capacity = capacity
-        self._batch, self._note_wait, self._note_refusal = batch, note_wait, note_refusal
+        self._batch, self._note_wait, self._note_refusal, self._tracing = batch, note_wait, note_refusal, tracing
         self._waiting: deque[_Waiting] = deque()
         self._size = 0
         self._changed = threading.Condition()
@@ -94,7 +99,14 @@ class InferenceQueue:
             RequestError: 503, the queue is full or the deadline has passed. Nothing of it waits any longer then, nor
                 after this coroutine was cancelled.
         """
-        waiting = self._add(work, items)
+        with self._tracing.span("inference", photos=len(items)) as span:
+            waiting = self._add(work, items)
+            results = await self._results(waiting, seconds)
+            if span is not None:
+                span.set_attribute("plantml.queue_seconds", max(each.waited for each in waiting))
+            return results
+
+    async def _results(self, waiting: Sequence[_Waiting], seconds: float) -> list[Any]:
         try:
             async with asyncio.timeout(seconds):
                 return [await asyncio.wrap_future(each.future) for each in waiting]
@@ -158,7 +170,8 @@ class InferenceQueue:
             self._size -= sum(each.size for each in taken)
         now = time.perf_counter()
         for each in taken:
-            self._note_wait(now - each.since)
+            each.waited = now - each.since
+            self._note_wait(each.waited)
         return taken
 
 

@@ -27,6 +27,7 @@ from plantml.serve.model_pool import OpenModel
 from plantml.serve.problems import RequestError, busy
 from plantml.serve.similar_photos import SimilarPhotos, nearest
 from plantml.serve.telemetry import Metrics
+from plantml.serve.tracing import Tracing
 from plantml.settings import Machine
 
 Photo = tuple[str, bytes | PlantmlError]
@@ -60,6 +61,7 @@ class Predictor:
         database: keeps the history.
         datasets: whose photos can be named.
         metrics: count photos.
+        tracing: of what photos wait for.
 
     Attributes:
         history: the predictions that each user asked for.
@@ -74,9 +76,10 @@ class Predictor:
         database: Database,
         datasets: Datasets,
         metrics: Metrics,
+        tracing: Tracing,
     ) -> None:
         self._config, self._machine, self._queue = config, machine, queue
-        self._datasets, self._metrics = datasets, metrics
+        self._datasets, self._metrics, self._tracing = datasets, metrics, tracing
         self.history = History(database, config.keep_history)
         self._similar = SimilarPhotos(datasets, machine)
         # A pool of its own: however slow other people's servers are, requests without URLs do not wait for them.
@@ -100,10 +103,11 @@ class Predictor:
             return []
         loop, limit = asyncio.get_running_loop(), self._config.max_upload
         try:
-            async with asyncio.timeout(until - time.monotonic()):
-                fetches = [loop.run_in_executor(self._fetching, self._fetch, url, limit) for url in urls]
-                stored = await run_in_threadpool(self._read_items, items) if items else []
-                photos = [*zip(urls, await asyncio.gather(*fetches), strict=True), *stored]
+            with self._tracing.span("fetch", photos=len(urls) + len(items)):
+                async with asyncio.timeout(until - time.monotonic()):
+                    fetches = [loop.run_in_executor(self._fetching, self._fetch, url, limit) for url in urls]
+                    stored = await run_in_threadpool(self._read_items, items) if items else []
+                    photos = [*zip(urls, await asyncio.gather(*fetches), strict=True), *stored]
         except TimeoutError:
             raise busy("the photos did not arrive in time") from None
         if sum(len(data) for _, data in photos if isinstance(data, bytes)) > limit:

@@ -21,6 +21,7 @@ from plantml.serve.datasets import served
 from plantml.serve.headers import is_loopback
 from plantml.serve.service import open_service
 from plantml.serve.telemetry import logging_to_stderr
+from plantml.serve.tracing import Tracing, from_environment
 from plantml.serve.worker_processes import WorkerProcesses
 from plantml.settings import Machine
 
@@ -46,7 +47,7 @@ def serve(registry: str, config: ServeConfig, machine: Machine, listener: Listen
     check_tls(config)
     for name, value in FEW_RETRIES.items():
         os.environ.setdefault(name, value)
-    service = open_service(registry, config, machine)
+    service = open_service(registry, config, machine, _tracing(listener))
     scheme, host = "https" if config.tls_certificate else "http", config.host
     with _listening(config) as there, logging_to_stderr(), _workers(registry, config, machine, listener):
         if password := service.accounts.add_first():  # shown even with --quiet: nobody could sign in without it
@@ -68,6 +69,14 @@ def serve(registry: str, config: ServeConfig, machine: Machine, listener: Listen
             ),
             service.stopping,
         ).run([there])  # fmt: skip
+
+
+def _tracing(listener: Listener) -> Tracing:
+    try:
+        return from_environment()
+    except MissingExtraError as error:  # the variables may be there for another program
+        listener.warn(f"{error}: {error.hint}")
+        return Tracing()
 
 
 class _Server(uvicorn.Server):

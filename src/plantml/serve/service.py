@@ -22,6 +22,7 @@ from plantml.serve.predictions import Predictor
 from plantml.serve.retention import Pruning, prune
 from plantml.serve.review import Reviews
 from plantml.serve.telemetry import Metrics
+from plantml.serve.tracing import Tracing
 from plantml.serve.uploads import UploadChecks
 from plantml.settings import Machine
 
@@ -40,6 +41,7 @@ class Service:
         models: open models.
         queue: in front of them.
         metrics: of requests and photos.
+        tracing: of requests and photos.
         predictor: what `POST /v1/predict` does.
         datasets: that are shown, added to, and trained on.
         uploads: checks files that callers send.
@@ -59,6 +61,7 @@ class Service:
     models: ModelPool
     queue: InferenceQueue
     metrics: Metrics
+    tracing: Tracing
     predictor: Predictor
     datasets: Datasets
     uploads: UploadChecks
@@ -87,9 +90,10 @@ class Service:
         self.reviews.close()
         self.models.close()
         self.database.close()
+        self.tracing.close()
 
 
-def open_service(registry: str, config: ServeConfig, machine: Machine) -> Service:
+def open_service(registry: str, config: ServeConfig, machine: Machine, tracing: Tracing = Tracing()) -> Service:  # noqa: B008 - it holds nothing
     """Open the database and the registry.
 
     Raises:
@@ -101,7 +105,9 @@ def open_service(registry: str, config: ServeConfig, machine: Machine) -> Servic
     models = ModelPool(registry, config, machine)
     threads = config.threads or machine.threads
     metrics = Metrics()
-    queue = InferenceQueue(threads, config.batch, config.queue, metrics.note_wait, metrics.note_refusal)
+    queue = InferenceQueue(
+        threads, config.batch, config.queue, metrics.note_wait, metrics.note_refusal, tracing=tracing
+    )
     metrics.watch(queue.__len__, models.opened)
     datasets = Datasets(config, machine)
     return Service(
@@ -114,7 +120,10 @@ def open_service(registry: str, config: ServeConfig, machine: Machine) -> Servic
         models=models,
         queue=queue,
         metrics=metrics,
-        predictor=Predictor(config, machine, queue=queue, database=database, datasets=datasets, metrics=metrics),
+        tracing=tracing,
+        predictor=Predictor(
+            config, machine, queue=queue, database=database, datasets=datasets, metrics=metrics, tracing=tracing
+        ),
         datasets=datasets,
         uploads=UploadChecks(threads, config.max_photos),
         contributions=Contributions(config.state, datasets, database, threads),

@@ -23,8 +23,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from plantml.about import __version__
 from plantml.errors import Exit
 from plantml.serve.problems import problem
+from plantml.serve.tracing import Tracing, end_request, trace_id
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
     from plantml.serve.model_pool import OpenModel
 
 REQUEST_ID = "X-Request-ID"
@@ -106,16 +109,21 @@ class Telemetry:
     Args:
         app: what answers.
         metrics: that count.
+        tracing: of requests.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
+        self._app, self._metrics, self._tracing = app, metrics, tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with self._tracing.request(scope) as span:
+            await self._answer(scope, receive, send, span)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, span: "Span | None") -> None:
         started, status, sent = time.perf_counter(), 0, 0
         given = next((value for name, value in scope["headers"] if name == REQUEST_ID.lower().encode()), b"")
         request_id = given if _ID.fullmatch(given) else secrets.token_hex(8).encode()
@@ -142,12 +150,15 @@ class Telemetry:
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.note_request(method, route, status, seconds)
+            end_request(span, method, route, status)
             caller = scope.get("state", {}).get("caller")
             fields = {
                 "request": request_id.decode(), "client": (scope.get("client") or ("",))[0],
                 "user": caller.name if caller else None, "method": scope["method"], "path": scope["path"],
                 "status": status, "seconds": round(seconds, 4), "bytes": sent,
             }  # fmt: skip
+            if span is not None:
+                fields["trace"] = trace_id(span)
             _log.info("request", extra={"fields": fields})
 
 
@@ -172,9 +183,9 @@ def logging_to_stderr() -> Iterator[None]:
     """Write what the server and uvicorn log to stderr, as JSON Lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
-    loggers = [logging.getLogger("plantml.serve"), logging.getLogger("uvicorn")]
+    loggers = [logging.getLogger(name) for name in ("plantml.serve", "uvicorn", "opentelemetry")]
     before = [each.level for each in loggers]
-    for logger, level in zip(loggers, (logging.INFO, logging.WARNING), strict=True):
+    for logger, level in zip(loggers, (logging.INFO, logging.WARNING, logging.WARNING), strict=True):
         logger.addHandler(handler)
         logger.setLevel(level)
     try:
