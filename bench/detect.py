@@ -118,7 +118,7 @@ def _predicted(what: str, turns: list[tuple[Sample, ...]]) -> Row:
     by_cpu = [(ours.cpu_rate, 1 / sum(1 / part.cpu_rate for part in parts)) for ours, *parts in turns]
     cores = usable_cores()
     by_time = [(ours.rate, cores * allowed) for (ours, *_), (_, allowed) in zip(turns, by_cpu, strict=True)]
-    beside = "processor time of decoding, model, s3fs and server"
+    beside = "processor time of decoding, model, obstore and server"
     return row("detect", what, beside, by_time, "images/s", cpu=by_cpu)
 
 

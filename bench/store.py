@@ -82,7 +82,7 @@ def serving(bucket: str) -> Iterator[Store]:
         try:
             store = Store(bucket, http[0], (server.pid,))
             try:
-                _wait(server, http[0])
+                wait(server, http[0])
                 _make_bucket(store)
             except (RuntimeError, OSError) as error:
                 said = (folder / "log").read_text(errors="replace")[-2000:]
@@ -102,7 +102,7 @@ def farther(store: Store, milliseconds: float) -> Iterator[Store]:
     command = [sys.executable, "-m", "bench.store", str(store.port), str(port), str(milliseconds)]
     proxy = subprocess.Popen(command, cwd=ROOT)
     try:
-        _wait(proxy, port)
+        wait(proxy, port)
         yield replace(store, port=port, processes=(*store.processes, proxy.pid))
     finally:
         proxy.terminate()
@@ -139,7 +139,8 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _wait(process: subprocess.Popen[bytes], port: int) -> None:
+def wait(process: subprocess.Popen[bytes], port: int) -> None:
+    """Return when a server answers. Raises `RuntimeError` if it does not."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:

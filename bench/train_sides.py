@@ -1,6 +1,8 @@
 """The sides of training: the library's call, and a bare loop, tuned or not."""
 
+import os
 from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -58,6 +60,19 @@ class _Turns:
             self._clock = Clock()
         elif place == steps - 1 and self._clock is not None:
             self._clock.stop()
+
+
+def epoch(rounds: Rounds, *, ref: str, scratch: str, size: int, backbone: str, environment: Mapping[str, str]) -> None:
+    """A training of one epoch, from photos that are not decoded yet, and not in the cache if they are far away."""
+    os.environ.update(environment)
+    config = _asked(size, backbone).model_copy(update={"epochs": 1})
+
+    def work() -> int:
+        with TemporaryDirectory(dir=scratch) as folder:
+            train(ref, f"{folder}/run", config, machine=_machine(f"{folder}/cache"), stop=Stop(), listener=Listener())
+        return select(ref, config).rows.height
+
+    rounds.run(work)
 
 
 def bare(rounds: Rounds, *, ref: str, cache: str, size: int, backbone: str, tuned: bool) -> None:

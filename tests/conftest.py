@@ -19,6 +19,7 @@ from bench import store
 from PIL import Image
 
 from plantml.data import manifest
+from plantml.storage import object_store
 
 _STORED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -218,8 +219,10 @@ def s3():
         for name, value in there.environment.items():
             patch.setenv(name, value)
         s3fs.S3FileSystem.clear_instance_cache()
+        object_store.forget()
         yield lambda: f"s3://{there.bucket}/{uuid.uuid4().hex}"
         s3fs.S3FileSystem.clear_instance_cache()
+        object_store.forget()
 
 
 @pytest.fixture
@@ -228,7 +231,22 @@ def s3_url(s3):
     return s3()
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture
+def by_s3fs(monkeypatch):
+    """`s3://` is opened by s3fs, as for somebody who has configured it, and not by obstore."""
+    import fsspec.config
+
+    monkeypatch.setenv("FSSPEC_S3_ANON", "false")
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"anon": False})
+
+
+@pytest.fixture
+def s3fs_url(s3, by_s3fs):
+    """A fresh prefix in the object store, which s3fs opens."""
+    return s3()
+
+
+@pytest.fixture(params=["local", "memory", "s3", "s3fs"])
 def url(request, tmp_path):
     """An empty place in each kind of storage."""
     if request.param == "local":

@@ -99,7 +99,7 @@ def diagnose(urls: Sequence[str] = (), *, write: bool = False, offline: bool = F
         gpu = pool.submit(_gpu)  # takes seconds, while the other checks go on
         findings = [*_software(), *_processor(), *_limits()]
         findings += _settings(offline=offline)
-        findings += [_credentials(), _weights()]
+        findings += [_clients(), _credentials(), _weights()]
         at_urls = [(url, _place(url, write=write)) for url in urls]
         findings.append(gpu.result())
     findings += [finding for _, finding in at_urls]
@@ -321,6 +321,15 @@ def _cache(machine: Machine, origin: str) -> Iterator[Finding]:
 
 
 # --- storage ----------------------------------------------------------------------------------
+
+
+def _clients() -> Finding:
+    """What opens buckets."""
+    protocols: dict[str, list[str]] = {}
+    for protocol in ("s3", "gs", "az"):
+        protocols.setdefault(storage.client(protocol), []).append(f"{protocol}://")
+    text = "; ".join(f"{', '.join(names)} by {client}" for client, names in protocols.items())
+    return _note("storage", "buckets", text)
 
 
 def _credentials() -> Finding:

@@ -11,6 +11,7 @@ from tests.serve.conftest import make_leaves, sign_in
 
 from plantml.data import versions
 from plantml.serve import server
+from plantml.storage import object_store
 
 
 @pytest.fixture
@@ -48,21 +49,19 @@ def test_photos_come_in_and_are_reviewed_in_any_storage(place, request, far, pho
 
 @pytest.mark.slow  # its client asks again for some seconds before it gives up
 def test_a_bucket_that_goes_away_is_a_503_and_comes_back_by_itself(s3_url, far, photo, monkeypatch):
-    import s3fs
-
     target = int(os.environ["AWS_ENDPOINT_URL"].rpartition(":")[2])
     [port] = store.free_ports(1)
     command = [sys.executable, "-m", "bench.store", str(target), str(port), "0"]
 
     def road():
         process = subprocess.Popen(command, cwd=Path(__file__).resolve().parents[2])
-        store._wait(process, port)
+        store.wait(process, port)
         return process
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     for name, value in server.FEW_RETRIES.items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    object_store.forget()
     process = road()
     try:
         with far(s3_url) as site:
@@ -83,4 +82,4 @@ def test_a_bucket_that_goes_away_is_a_503_and_comes_back_by_itself(s3_url, far, 
     finally:
         process.kill()
         process.wait()
-        s3fs.S3FileSystem.clear_instance_cache()
+        object_store.forget()

@@ -119,6 +119,21 @@ def test_a_signal_ends_every_wait(run_python, bad_server, kind, how):
     assert time.monotonic() - sent < 15  # on a busy machine; without the signal it takes a minute or more
 
 
+def test_a_signal_ends_the_wait_for_a_bucket(run_python, bad_server):
+    code = _WAITING.replace('kind == "read"', 'kind == "bucket"').replace(
+        'f"{bad_server}/silent.jpg"', '"s3://silent.x/a"'
+    )
+    keys = "import os; os.environ.update(AWS_ACCESS_KEY_ID='a', AWS_SECRET_ACCESS_KEY='b', AWS_ENDPOINT_URL={!r})\n"
+    process = run_python(keys.format(bad_server) + code, "bucket", "Stop", bad_server)
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    out, err = process.communicate(timeout=30)
+    assert out.strip() == "TerminatedError", err
+    assert time.monotonic() - sent < 15
+
+
 def test_a_wait_without_a_signal_is_no_business_of_earlier_signals(run_python):
     code = """
 import signal, time

@@ -22,7 +22,7 @@ from plantml.errors import (
     PlantmlError,
     StorageError,
 )
-from plantml.storage import Cache, join, remote, writing
+from plantml.storage import Cache, join, object_store, remote, writing
 
 AT_ONCE = 8
 ODD_NAMES = ("plain.jpg", "two words, and copy 2.JPG", "a[1].jpg", "a1.jpg", "50%20off#?.png", "größe_ü.jpg")
@@ -627,7 +627,7 @@ def test_create_loses_to_what_write_wrote(url):
     assert storage.read(join(url, "a")) == b"first"
 
 
-@pytest.mark.parametrize(("kind", "turns"), [("tmp_path", 10), ("s3_url", 1)])
+@pytest.mark.parametrize(("kind", "turns"), [("tmp_path", 10), ("s3_url", 1), ("s3fs_url", 1)])
 def test_of_many_threads_that_create_at_once_exactly_one_wins(kind, turns, request):
     place = str(request.getfixturevalue(kind))
     for turn in range(turns):
@@ -881,9 +881,9 @@ def test_an_unknown_protocol_is_told(url):
 
 
 def test_a_protocol_whose_package_is_missing_names_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(MissingExtraError, match="gcsfs") as caught:
-        storage.read("gs://bucket/a")
+    monkeypatch.setitem(sys.modules, "ossfs", None)
+    with pytest.raises(MissingExtraError, match="ossfs") as caught:
+        storage.read("oss://bucket/a")
     assert caught.value.exit_code == 7
 
 
@@ -898,24 +898,33 @@ def test_a_protocol_whose_package_is_missing_names_it(monkeypatch):
     ],
     ids=["read", "write", "create", "list", "stat"],
 )
-def test_a_missing_bucket_is_bad_input_and_not_a_lost_race(act, s3):
+@pytest.mark.parametrize("place", ["s3_url", "s3fs_url"])
+def test_a_missing_bucket_is_bad_input_and_not_a_lost_race(act, place, request):
+    request.getfixturevalue(place)
     with pytest.raises(NotFoundError) as caught:
         act("s3://plantml-no-such-bucket/a")
     assert caught.value.exit_code == 3
     assert "bucket" in caught.value.hint
 
 
-def test_a_wrong_key_is_told_as_such(s3_url, monkeypatch):
+@pytest.mark.parametrize(
+    ("act", "verb"), [(storage.read, "read"), (lambda url: list(storage.list_files(url)), "list")], ids=["read", "list"]
+)
+@pytest.mark.parametrize("place", ["s3_url", "s3fs_url"])
+def test_a_wrong_key_is_told_as_such(place, act, verb, request, monkeypatch):
     import s3fs
 
-    storage.write(join(s3_url, "a"), b"")
+    url = request.getfixturevalue(place)
+    storage.write(join(url, "a"), b"")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     s3fs.S3FileSystem.clear_instance_cache()
+    object_store.forget()
     try:
-        with pytest.raises(StorageError, match="Not allowed to read") as caught:
-            storage.read(join(s3_url, "a"))
+        with pytest.raises(StorageError, match=f"Not allowed to {verb}") as caught:
+            act(join(url, "a"))
     finally:
         s3fs.S3FileSystem.clear_instance_cache()
+        object_store.forget()
     assert caught.value.exit_code == 6
     assert "credentials" in caught.value.hint
 
@@ -958,14 +967,14 @@ def flaky(monkeypatch):
 
 def test_a_failure_that_passes_is_tried_again(flaky):
     fs = flaky(2, ConnectionResetError("reset by peer"))
-    assert storage.read("s3://bucket/a") == b"leaf"
+    assert storage.read("far://bucket/a") == b"leaf"
     assert fs.calls == 3
 
 
 def test_a_failure_that_does_not_pass_ends_as_a_storage_error(flaky):
     fs = flaky(100, ConnectionResetError("reset by peer"))
     with pytest.raises(StorageError, match="reset by peer"):
-        storage.read("s3://bucket/a")
+        storage.read("far://bucket/a")
     assert fs.calls == 4
 
 
@@ -973,33 +982,58 @@ def test_a_failure_that_does_not_pass_ends_as_a_storage_error(flaky):
 def test_a_failure_that_cannot_pass_is_not_tried_again(flaky, error):
     fs = flaky(100, error)
     with pytest.raises(PlantmlError):
-        storage.read("s3://bucket/a")
+        storage.read("far://bucket/a")
     assert fs.calls == 1
+
+
+class RefusedByStoreError(Exception):
+    """As gcsfs and azure raise them."""
+
+    def __init__(self, **facts):
+        super().__init__("no")
+        self.__dict__.update(facts)
+
+
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        OSError(22, "At least one of the pre-conditions you specified did not hold"),
-        OSError("PreconditionFailed (412)"),
+        caused(OSError(22, "no"), RefusedByStoreError(response={"ResponseMetadata": {"HTTPStatusCode": 412}})),
+        RefusedByStoreError(code="412"),
+        RefusedByStoreError(status_code=412),
         FileExistsError("a"),
     ],
-    ids=["pre-conditions", "412", "exists"],
+    ids=["s3fs", "gcsfs", "azure", "exists"],
 )
-def test_stores_say_in_different_words_that_a_race_was_lost(error, monkeypatch):
+def test_stores_say_in_different_ways_that_a_race_was_lost(error, monkeypatch):
     class Store:
         def pipe_file(self, *_, **__):
             raise error
 
     monkeypatch.setattr("fsspec.core.url_to_fs", lambda url: (Store(), url))
     with pytest.raises(AlreadyExistsError):
-        storage.create("s3://bucket/a", b"")
+        storage.create("far://bucket/a", b"")
+
+
+def test_another_refusal_is_no_lost_race(monkeypatch):
+    class Store:
+        def pipe_file(self, *_, **__):
+            raise RefusedByStoreError(status_code=409)
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda url: (Store(), url))
+    with pytest.raises(StorageError, match="Could not create") as caught:
+        storage.create("far://bucket/412", b"")
+    assert not isinstance(caught.value, AlreadyExistsError)
 
 
 def test_an_error_is_told_in_one_line(flaky):
     flaky(100, RuntimeError("first line\nsecond line " + "x" * 1000))
     with pytest.raises(StorageError) as caught:
-        storage.read("s3://bucket/a")
+        storage.read("far://bucket/a")
     assert "first line" in caught.value.why
     assert "\n" not in caught.value.why
     assert len(caught.value.why) <= 300

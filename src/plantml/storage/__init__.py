@@ -2,7 +2,7 @@
 
 A URL is a local path or anything that fsspec understands (`s3://`, `gs://`, `memory://`,
 `zip://x.zip::s3://…`). Credentials come from where the ecosystem keeps them. Local paths take a
-direct road without fsspec, so that a command on local files pays nothing for the others.
+direct road, so that a command on local files pays nothing for the others; buckets are opened by obstore.
 
 What lies in a zip or tar archive is read by `zip://member::URL` and `tar://member::URL`, from several
 threads at once and without unpacking; `inside` gives the URL of all that an archive holds.
@@ -12,6 +12,7 @@ from plantml.storage.bulk_reading import FETCH_BATCH, read_ahead, read_many
 from plantml.storage.cache import Cache, check_sha256, damaged
 from plantml.storage.links import LINK_BACK, LINK_DEAD, LINK_OUTSIDE, Links
 from plantml.storage.listing import glob, has_pattern, list_files, passed_over
+from plantml.storage.object_store import client
 from plantml.storage.reading import (
     MAX_FILE,
     MAX_PHOTO,
@@ -53,6 +54,7 @@ __all__ = [
     "basename",
     "check_output",
     "check_sha256",
+    "client",
     "create",
     "damaged",
     "exists",

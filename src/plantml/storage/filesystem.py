@@ -1,4 +1,4 @@
-"""fsspec's filesystems, and errors that say what to do."""
+"""Filesystems far away, and errors that say what to do."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from plantml.errors import AlreadyExistsError, MissingExtraError, NotFoundError, PlantmlError, StorageError
-from plantml.storage import remote
+from plantml.storage import object_store, remote
 from plantml.storage.urls import is_local
 
 ROOM_HINT = "Make room, or name another place, and repeat the command; what was finished is kept."
@@ -21,8 +21,10 @@ BROKEN_DISK = {errno.EIO, errno.EROFS}
 _NO_NAME = {errno.ENAMETOOLONG, errno.ELOOP}
 
 
-def open_filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URL, and the path in it."""
+def open_filesystem(url: str, *, by_fsspec: bool = False) -> tuple[Any, str]:
+    """The filesystem of a URL, and the path in it: a bucket of obstore where that can be, else one of fsspec."""
+    if not by_fsspec and (bucket := object_store.opened(url)):
+        return bucket
     from fsspec.core import url_to_fs
 
     fs, path = url_to_fs(url)

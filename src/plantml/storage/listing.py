@@ -14,6 +14,7 @@ from plantml import concurrency
 from plantml.storage import remote, s3_listing
 from plantml.storage.filesystem import explained, open_filesystem
 from plantml.storage.links import LinkFollower, Links
+from plantml.storage.object_store import Bucket, Item, UnnameableError
 from plantml.storage.reading import Entry, archived_entry, exists, local_entry, open_archived, remote_entry, stat
 from plantml.storage.urls import basename, is_local, join, local_path
 
@@ -43,6 +44,13 @@ def list_files(url: str, links: Links | None = None) -> Iterator[Entry]:
         else:
             fs, path = open_filesystem(url)
             fs.invalidate_cache()
+            if isinstance(fs, Bucket):
+                try:
+                    yield from _list_bucket(url, fs, path)
+                except UnnameableError:
+                    fs, path = open_filesystem(url, by_fsspec=True)
+                else:
+                    return
             if hasattr(fs, "call_s3"):
                 yield from _list_s3(url, fs, path)
                 return
@@ -99,6 +107,34 @@ def _listed_name(folder: str, item: "os.DirEntry[str]", follower: "LinkFollower 
     return f"{item.name}/" if is_followed else ""
 
 
+def _list_bucket(url: str, bucket: Bucket, key: str) -> Iterator[Entry]:
+    def ask(listing: Iterator[Any]) -> list[Item] | None:
+        page: list[Item] | None = remote.Request(bucket, "page", listing, key, url=url).answer()
+        return page
+
+    def begun() -> tuple[Iterator[Any], list[Item] | None]:
+        listing = bucket.listing(key)
+        return listing, ask(listing)
+
+    def items() -> Iterator[Item]:
+        listing, page = remote.retried(begun, url)
+        while page is not None:
+            yield from page
+            page = ask(listing)
+
+    yield from _entries(url, bucket, key, items())
+
+
+def _entries(url: str, fs: Any, path: str, items: Iterator[Item]) -> Iterator[Entry]:
+    """What is listed, by name. Raises `FileNotFoundError` if nothing is, and nothing is there."""
+    empty = True
+    for name, size, tag, modified in s3_listing.in_order(items):
+        empty = False
+        yield Entry(join(url, name), name, size, tag.strip('"') or f"{size}-{modified}", modified)
+    if empty and not remote.ask(fs, "exists", path, url=url):
+        raise FileNotFoundError(path)
+
+
 def _list_s3(url: str, fs: Any, path: str) -> Iterator[Entry]:
     """Page by page: the client's own `find` holds all that it is told of each object."""
     bucket, _, key = path.partition("/")
@@ -107,14 +143,7 @@ def _list_s3(url: str, fs: Any, path: str) -> Iterator[Entry]:
         answer: s3_listing.Page = remote.ask(fs, "call_s3", "list_objects_v2", url=url, **asked, **fs.req_kw)
         return answer
 
-    empty = True
-    for name, size, tag, modified in s3_listing.in_order(
-        s3_listing.of_s3(ask, bucket, f"{key.rstrip('/')}/" if key else "")
-    ):
-        empty = False
-        yield Entry(join(url, name), name, size, tag.strip('"') or f"{size}-{modified}", modified)
-    if empty and not remote.ask(fs, "exists", path, url=url):
-        raise FileNotFoundError(path)
+    yield from _entries(url, fs, path, s3_listing.of_s3(ask, bucket, f"{key.rstrip('/')}/" if key else ""))
 
 
 def _list_archived(url: str, archive: "Archive", folder: str) -> list[Entry]:
@@ -145,7 +174,11 @@ def glob(pattern: str, links: Links | None = None) -> list[Entry]:
             return _glob_archived(pattern, *place)
         fs, path = open_filesystem(pattern)
         fs.invalidate_cache()
-        matches = remote.ask(fs, "glob", path, detail=True, url=pattern)
+        try:
+            matches = remote.ask(fs, "glob", path, detail=True, url=pattern)
+        except UnnameableError:
+            fs, path = open_filesystem(pattern, by_fsspec=True)
+            matches = remote.ask(fs, "glob", path, detail=True, url=pattern)
         return [
             remote_entry(str(fs.unstrip_protocol(full)), basename(full), info)
             for full, info in sorted(matches.items())

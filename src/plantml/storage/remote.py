@@ -53,6 +53,9 @@ _FINAL = (
 )
 """Errors that stay however often one asks."""
 
+_PASSING = {408, 409, 425, 429}
+"""Refusals of HTTP that may pass: too slow, in conflict with another request, too early, too many."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -79,6 +82,12 @@ class _Budget:
 
 _budget: contextvars.ContextVar[_Budget | None] = contextvars.ContextVar("budget", default=None)
 """Of the request that the running task belongs to: fsspec has no other way to its responses."""
+
+
+def count(size: int) -> None:
+    """Count bytes that came for the running request. Raises `RefusedError` beyond its limit."""
+    if budget := _budget.get():
+        budget.take(size)
 
 
 class Request:
@@ -190,8 +199,7 @@ class _Counted:
 
     def write(self, data: bytes) -> int:
         """Write, and count."""
-        if budget := _budget.get():
-            budget.take(len(data))
+        count(len(data))
         return self._file.write(data)
 
 
@@ -217,9 +225,18 @@ def retried(call: Callable[[], T], url: str) -> T:
 
 
 def _may_pass(error: BaseException) -> bool:
-    status = getattr(error, "status", None)
-    is_refused = isinstance(status, int) and 400 <= status < 500 and status not in {408, 429}
+    is_refused = 400 <= status(error) < 500 and status(error) not in _PASSING
     return isinstance(error, Exception) and not isinstance(error, _FINAL) and not is_refused
+
+
+def status(error: BaseException) -> int:
+    """The status of HTTP that a client library gives with an error, or with its cause; 0 if there is none."""
+    response = getattr(error, "response", None)
+    by_botocore = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
+    for value in (by_botocore, *(getattr(error, name, None) for name in ("status", "code", "status_code"))):
+        if isinstance(value, int | str) and str(value).isdecimal():
+            return int(value)
+    return status(error.__cause__) if error.__cause__ else 0
 
 
 def short(error: BaseException) -> str:
@@ -268,11 +285,10 @@ def _counted_response() -> type:
 
         async def read(self) -> bytes:
             """All of it."""
-            budget = _budget.get()
-            if self._body is None and budget is not None:
+            if self._body is None:
                 parts = []
                 async for part in self.content.iter_any():
-                    budget.take(len(part))
+                    count(len(part))
                     parts.append(part)
                 self._body = b"".join(parts)
             return await super().read()

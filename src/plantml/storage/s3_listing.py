@@ -1,19 +1,20 @@
 """What an object store lists, page by page, kept small: its client would hold 1 to 2 KB for each object.
 
 Keys come in the order of their names from most stores, and from some by folders. So they are kept as runs that are in
-order, packed, and merged: one run and about 60 bytes for each object, as a rule. `plantml.storage` is the only user.
+order, packed, and merged: one run as a rule, of about 50 bytes for each object, in a temporary file.
 """
 
 import heapq
+import io
 import json
+import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
-Item = tuple[str, int, str, float]
-"""Name relative to the listed folder, size in bytes, ETag, seconds since 1970 of the last change."""
+from plantml.storage.object_store import Item
 
-_BLOCK = 512
+_BLOCK, _IN_MEMORY = 512, 1 << 20
 
 Page = Mapping[str, Any]
 """An answer of S3's ListObjectsV2."""
@@ -40,11 +41,12 @@ def of_s3(ask: Callable[..., Page], bucket: str, prefix: str) -> Iterator[Item]:
 
 
 def in_order(items: Iterable[Item]) -> Iterator[Item]:
-    """The items by name, in little memory where they come nearly so."""
+    """The items by name. All are taken before the first is given, and kept in a temporary file where they are many."""
+    file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - it lives as long as the iterator
     runs: list[_Run] = []
     for item in items:
         if not runs or item[0] < runs[-1].last:
-            runs.append(_Run())
+            runs.append(_Run(file))
         runs[-1].add(item)
     return heapq.merge(*runs)
 
@@ -52,19 +54,23 @@ def in_order(items: Iterable[Item]) -> Iterator[Item]:
 class _Run:
     """Items in their order, packed by blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.last = ""
-        self._packed: list[bytes] = []
+        self._file = file
+        self._blocks: list[tuple[int, int]] = []
         self._items: list[Item] = []
 
     def add(self, item: Item) -> None:
         self.last = item[0]
         self._items.append(item)
         if len(self._items) == _BLOCK:
-            self._packed.append(zlib.compress(json.dumps(self._items).encode(), 1))
+            packed = zlib.compress(json.dumps(self._items).encode(), 1)
+            self._blocks.append((self._file.seek(0, io.SEEK_END), len(packed)))
+            self._file.write(packed)
             self._items = []
 
     def __iter__(self) -> Iterator[Item]:
-        for block in self._packed:
-            yield from map(tuple, json.loads(zlib.decompress(block)))
+        for start, length in self._blocks:
+            self._file.seek(start)
+            yield from map(tuple, json.loads(zlib.decompress(self._file.read(length))))
         yield from self._items

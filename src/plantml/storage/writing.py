@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,8 @@ from plantml.storage.reading import exists
 from plantml.storage.urls import absolute, basename, is_local, join, local_path, split
 
 _OF_DATASETS = {"images", "versions", "tags", "derived"}
-_LOST_RACE = re.compile(r"pre-?condition|already exists|\b412\b", re.IGNORECASE)
+_LOST_RACE = 412
+"""Precondition failed: the status of HTTP by which a store refuses to create what is there."""
 
 
 def check_output(*urls: str | None) -> None:
@@ -72,9 +72,9 @@ def create(url: str, data: bytes) -> None:
         fs, path = open_filesystem(url)
         try:
             remote.Request(fs, "pipe_file", path, data, mode="create", url=url, is_write=True).answer()
-        except OSError as error:
-            # Stores differ in how they say that the race was lost; callers see one answer.
-            if isinstance(error, FileExistsError) or _LOST_RACE.search(str(error)):
+        except Exception as error:
+            # Filesystems of fsspec differ in how they say that the race was lost; callers see one answer.
+            if remote.status(error) == _LOST_RACE:
                 raise FileExistsError(str(error)) from error
             raise
 
