@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import store, train
 from bench.material import Material
-from bench.measure import ROOT, Row, Side, compare, process_seconds, row, take_turns, tell
+from bench.measure import ROOT, Row, Side, compare, compare_whole, row, take_turns, tell
 from plantml.model import bundle as bundles
 
 BY_S3FS = {"FSSPEC_S3_ANON": "false"}
@@ -42,7 +42,7 @@ def run(material: Material) -> list[Row]:
         for latency, place in places.items():
             rows += _requests(material, url, place, latency)
             rows.append(_handed_over(material, url, place, latency))
-        rows += [_first(material, url, places[max(LATENCIES)]), _epoch(material, near.bucket, places[max(LATENCIES)])]
+        rows += [*_first(material, url, places[max(LATENCIES)]), _epoch(material, near.bucket, places[max(LATENCIES)])]
     return [*rows, *_listings(material)]
 
 
@@ -70,19 +70,14 @@ def _handed_over(material: Material, url: str, place: store.Store, latency: int)
     return compare("buckets", what, "photos on the disk", found["s3"], found["local"], cpu=False)
 
 
-def _first(material: Material, url: str, place: store.Store) -> Row:
+def _first(material: Material, url: str, place: store.Store) -> list[Row]:
     """From the start of a process: the list of a folder and its first photo, beside the model that waits for it."""
     names = "".join(f"os.environ[{name!r}] = {value!r};" for name, value in place.environment.items())
     photo = f"import os; {names} from plantml import storage; storage.read(next(storage.list_files({url!r})).url)"
     load = f"import onnxruntime; onnxruntime.InferenceSession({f'{material.bundle}/{bundles.ONNX}'!r})"
-    rounds, what = 3 * material.size.rounds, "first photo of S3, 30 ms added"
-    tell(f"{what}: {rounds} rounds")
-    commands = {"photo": [sys.executable, "-c", photo], "load": [sys.executable, "-c", load]}
-    for command in commands.values():
-        process_seconds(command)
-    times = [{name: 1000 * process_seconds(command) for name, command in commands.items()} for _ in range(rounds)]
-    pairs = [(each["photo"], each["load"]) for each in times]
-    return row("buckets", what, "onnxruntime and the model's load", pairs, "ms", better="lower")
+    commands = {"ours": [sys.executable, "-c", photo], "load": [sys.executable, "-c", load]}
+    what, beside = "first photo of S3, 30 ms added", {"load": "onnxruntime and the model's load"}
+    return compare_whole("buckets", what, commands, 3 * material.size.rounds, beside)
 
 
 def _epoch(material: Material, bucket: str, place: store.Store) -> Row:
