@@ -34,6 +34,20 @@ def test_of_several_labels_the_class_alone_is_normal(make_rows):
     assert normality.labels(dataset, "signs=clean").to_list() == ["normal", "anomalous", "anomalous", None]
 
 
+def test_normal_photos_differ_by_crop_unless_asked_otherwise(make_rows):
+    crop = Target("category", "class", ("bean", "tomato"))
+    dataset = version(make_rows, [{"category": "bean"}, {"category": "tomato"}], crop, HEALTH, SIGNS)
+    rows = dataset.rows
+    assert normality.differing_by(dataset, rows, "auto", "health=healthy")[0] == "category"
+    assert normality.differing_by(dataset, rows[:1], "auto", "health=healthy") == ("", "")
+    assert normality.differing_by(dataset, rows, "off", "health=healthy") == ("", "")
+    assert normality.differing_by(dataset, rows, "auto", "category=bean") == ("", "")
+    for name in ("signs", "health", "colour"):
+        with pytest.raises(InputError, match="cannot differ by") as error:
+            normality.differing_by(dataset, rows, name, "health=healthy")
+        assert "category" in str(error.value.why)
+
+
 def test_without_health_the_disease_none_is_normal(make_rows):
     assert normality.of_dataset(version(make_rows, [{"disease": "none"}], DISEASE))[0] == "disease=none"
     with pytest.raises(InputError, match="does not say which photos are normal"):

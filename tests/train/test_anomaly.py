@@ -18,6 +18,7 @@ import plantml
 from plantml.data import versions
 from plantml.errors import Exit, InputError
 from plantml.model import bundle as bundles
+from plantml.model.anomaly import DeployedAnomaly
 from plantml.train import anomaly_learner, anomaly_packaging, anomaly_planning
 from plantml.train.config import TrainConfig
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
@@ -38,17 +39,18 @@ main()
 
 @pytest.fixture(scope="module")
 def leaves(cli, tmp_path_factory):
-    """20 green photos and 12 with red spots, of which none is in train by right; the split is 60/20/20."""
+    """30 green photos of two crops, one darker, and 14 with red spots, of which none is in train by right."""
     folder = tmp_path_factory.mktemp("leaves")
     rng = np.random.default_rng(0)
     for number in range(44):
         is_sick = number % 3 == 2
-        green = rng.integers(90, 130, (64, 64, 3)) * np.array([0.4, 1, 0.4])
+        crop, light = ("tomato", 0.5) if number % 2 else ("bean", 1.0)
+        green = rng.integers(90, 130, (64, 64, 3)) * np.array([0.4, 1, 0.4]) * light
         picture = Image.fromarray(green.astype(np.uint8))
         pen = ImageDraw.Draw(picture)
         for x, y in rng.integers(5, 50, (6 if is_sick else 0, 2)).tolist():
             pen.ellipse((x, y, x + 12, y + 12), fill=(220, 40, 30))
-        file = folder / "photos" / ("bean___rust" if is_sick else "bean___healthy") / f"{number}.png"
+        file = folder / "photos" / f"{crop}___{'rust' if is_sick else 'healthy'}" / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         picture.save(file)
     result = cli("dataset", "import", folder / "photos", folder / "data")
@@ -70,6 +72,7 @@ def test_a_run_has_what_people_look_at(run):
     anomaly = run.bundle.contract.anomaly
     assert run.bundle.contract.task == "anomaly"
     assert anomaly.normal == "health=healthy"
+    assert (anomaly.by, anomaly.classes) == ("category", ("bean", "tomato"))
     assert (anomaly.false_alarms.wanted, anomaly.false_alarms.share) == (0.01, 0.0)
     assert anomaly.false_alarms.high > 0.3  # a few photos promise nothing
     assert run.result.json["validation"]["anomaly.auroc"] > 0.9
@@ -99,6 +102,7 @@ def test_the_plan_says_which_photos_are_normal_and_why(cli, leaves):
     plan = result.json["plan"]
     train = versions.load(str(leaves)).usable("train")
     assert plan["train_photos"] == (train["health"] == "healthy").sum() < train.height
+    assert plan["by"] == "category"
     assert plan["reasons"]["normal"] == "the dataset says which plants are healthy"
     text = cli("train", leaves, *TINY, "--dry-run").out
     assert "health=healthy" in text
@@ -214,6 +218,7 @@ def test_only_exact_forms_are_exported(cli, run, tmp_path, form):
     [
         (("--targets", "health"), "--targets is not for the task anomaly"),
         (("--set", "anomaly.normal=health=blue"), "names no photos"),
+        (("--set", "anomaly.by=health"), "cannot differ by 'health'"),
         (("--where", 'health == "diseased"'), "does not say which photos are normal"),
     ],
 )
@@ -246,6 +251,25 @@ def test_the_shrunk_covariance_is_that_of_scikit_learn():
     expected = np.sqrt(LedoitWolf().fit(samples).mahalanobis(samples))
     actual = np.linalg.norm((samples - samples.mean(axis=0)) @ white, axis=1)
     np.testing.assert_allclose(actual, expected / expected.mean(), rtol=1e-4)
+
+
+def test_a_photo_is_compared_with_the_nearest_class_in_units_of_its_spread():
+    random = np.random.default_rng(0)
+    tight, varied = random.normal(0, 0.5, (40, 5)), random.normal(0, 1, (40, 5)) + 20
+    whole = torch.from_numpy(np.concatenate([tight, varied, [[9] * 5]]).astype(np.float32))
+    of_class = torch.tensor([0] * 40 + [1] * 40 + [-1])
+    deployed = DeployedAnomaly(SimpleNamespace(channels=[2, 3]), torch.zeros(1, 5), classes=2)
+    anomaly_learner.learn_photos(deployed, whole, of_class)
+    distances = deployed.photo_distances(torch.cat([whole, torch.full((1, 5), 2.0)]))
+    assert distances[:40].mean() == pytest.approx(1, abs=0.1) == distances[40:80].mean()
+    # Of the tight class it is an outlier, though nearer to its mean than photos of the other are to theirs.
+    assert distances[-1] > distances[:80].max()
+    pooled = DeployedAnomaly(SimpleNamespace(channels=[2, 3]), torch.zeros(1, 5))
+    anomaly_learner.learn_photos(pooled, whole[:80], torch.zeros(80, dtype=torch.int64))
+    assert (pooled.photo_distances(torch.full((1, 5), 2.0)) < pooled.photo_distances(whole[:80]).amax()).all()
+    alone = DeployedAnomaly(SimpleNamespace(channels=[2, 3]), torch.zeros(1, 5), classes=2)
+    anomaly_learner.learn_photos(alone, whole[:41], torch.tensor([0] * 40 + [1]))
+    assert alone.spread[1].tolist() == [1, 1]  # one photo says nothing of its class
 
 
 def test_a_coreset_covers_all_cells_and_takes_no_cell_twice():

@@ -6,6 +6,9 @@ from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.targets import HEALTHY, NO_DISEASE
 
+CROP = "category"
+"""Target by which normal photos differ where nobody names one."""
+
 NORMAL, ANOMALOUS = "normal", "anomalous"
 DEFAULTS = ((("health", HEALTHY), "the dataset says which plants are healthy"),
             (("disease", NO_DISEASE), "a healthy plant has the disease none"))  # fmt: skip
@@ -23,6 +26,32 @@ def of_dataset(version: Version) -> tuple[str, str]:
         "there is no health healthy, and no disease none",
         "Name a class: --set anomaly.normal=TARGET=CLASS",
     )
+
+
+def differing_by(version: Version, rows: pl.DataFrame, asked: str, normal: str) -> tuple[str, str]:
+    """The class target by which normal photos differ, and the reason; empty if they are all of one class.
+
+    Args:
+        version: whose targets hold.
+        rows: of normal photos.
+        asked: a target, `off`, or `auto`: the crop.
+        normal: what normal photos are, as `target=class`.
+
+    Raises:
+        InputError: the target has no classes, or is the one that says what is normal.
+    """
+    name = CROP if asked == "auto" else asked
+    usable = {target.name for target in version.targets if target.kind == "class"} - {normal.partition("=")[0]}
+    if name not in usable:
+        if asked in {"auto", "off"}:
+            return "", ""
+        raise InputError(
+            f"Normal photos cannot differ by {asked!r}",
+            f"class targets of {version.ref} are {', '.join(sorted(usable)) or 'none'}, besides that of {normal}",
+            "Change it: --set anomaly.by=TARGET, or =off",
+        )
+    count = rows[name].drop_nulls().n_unique()
+    return (name, f"{count} classes, and a photo is compared with the nearest") if count > 1 else ("", "")
 
 
 def labels(version: Version, normal: str) -> pl.Series:

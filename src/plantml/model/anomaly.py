@@ -1,11 +1,14 @@
 """The network that finds what is unlike normal photos, by the features that a frozen backbone has of them.
 
 The photo as a whole is judged by the Mahalanobis distance of the mean of each map to those of normal photos (Rippel et
-al. 2021, "Modeling the distribution of normal data in pre-trained deep features for anomaly detection"). Its parts are
-judged as in PatchCore (Roth et al. 2022, "Towards total recall in industrial anomaly detection"): each cell of the
-maps, averaged with its neighbours, is compared with a bank of cells of normal photos. PatchCore judges a photo by its
-farthest cell; in photos of plants that is often soil or a shadow, and the first way is right far more often
-(docs/anomaly.md).
+al. 2021, "Modeling the distribution of normal data in pre-trained deep features for anomaly detection"), of whichever
+class of them, such as a crop, is nearest, in units of how far normal photos of that class lie from their mean (Lee et
+al. 2018, "A simple unified framework for detecting out-of-distribution samples and adversarial attacks").
+
+Its parts are judged as in PatchCore (Roth et al. 2022, "Towards total recall in industrial anomaly detection"): each
+cell of the maps, averaged with its neighbours, is compared with a bank of cells of normal photos. PatchCore judges a
+photo by its farthest cell; in photos of plants that is often soil or a shadow, and the first way is right far more
+often (docs/anomaly.md).
 
 Nothing here knows of Lightning. `PatchNet` gives the features; `DeployedAnomaly` is what is exported and run.
 """
@@ -73,20 +76,26 @@ class DeployedAnomaly(nn.Module):
         bank: normal cells [M, D].
         distance: of a photo at which its score is one half.
         cell_distance: of a cell, likewise.
+        classes: K, of normal photos; each has a mean of its own.
 
     Attributes:
-        middle: mean of `whole` over normal photos: [D].
-        whitening_0, …: by level, what makes differences from it Mahalanobis distances: [C, C].
+        means: of `whole` over the normal photos of each class: [K, D].
+        spread: by level, the distance of these from their mean: [K, L].
+        whitening_0, …: by level, what makes differences from a mean Mahalanobis distances: [C, C].
     """
 
     bank: Tensor
-    middle: Tensor
+    means: Tensor
+    spread: Tensor
 
-    def __init__(self, net: PatchNet, bank: Tensor, distance: float = 1.0, cell_distance: float = 1.0) -> None:
+    def __init__(
+        self, net: PatchNet, bank: Tensor, distance: float = 1.0, cell_distance: float = 1.0, classes: int = 1
+    ) -> None:
         super().__init__()
         self.net, self.distance, self.cell_distance = net, distance, cell_distance
         self.register_buffer("bank", bank)
-        self.register_buffer("middle", torch.zeros(sum(net.channels)))
+        self.register_buffer("means", torch.zeros(classes, sum(net.channels)))
+        self.register_buffer("spread", torch.ones(classes, len(net.channels)))
         for level, channels in enumerate(net.channels):
             self.register_buffer(f"whitening_{level}", torch.eye(channels))
 
@@ -106,12 +115,15 @@ class DeployedAnomaly(nn.Module):
         return scored(photo, self.distance), scored(cells, self.cell_distance)
 
     def photo_distances(self, whole: Tensor) -> Tensor:
-        """Distance of photos to normal ones [N], the mean over levels, of the means of their maps [N, D]."""
-        levels = []
-        for level, part in enumerate(torch.split(whole - self.middle, self.net.channels, dim=1)):
-            white = part @ self.get_buffer(f"whitening_{level}")
-            levels.append((white * white).sum(dim=1).sqrt())
-        return torch.stack(levels, dim=1).mean(dim=1)
+        """Distance of photos to the nearest class of normal ones [N], from the means of their maps [N, D]."""
+        levels, middle = [], self.means.mean(dim=0)
+        parts, means = (torch.split(each - middle, self.net.channels, dim=1) for each in (whole, self.means))
+        for level, (part, mean) in enumerate(zip(parts, means, strict=True)):
+            whitening = self.get_buffer(f"whitening_{level}")
+            # Divided before the sum: OpenVINO 2026 computes sqrt(sum) / spread wrongly for all rows but the first.
+            white = ((part @ whitening)[:, None] - mean @ whitening) / self.spread[:, level, None]
+            levels.append((white * white).sum(dim=2).sqrt())
+        return torch.stack(levels).mean(dim=0).amin(dim=1)
 
     def cell_distances(self, cells: Tensor) -> Tensor:
         """Euclidean distance of cells [N, h, w, D] to the nearest of the bank: [N, h, w]."""
@@ -143,6 +155,6 @@ def rebuild(contract: Contract, weights: Mapping[str, Tensor]) -> DeployedAnomal
     def build() -> DeployedAnomaly:
         net = PatchNet(architecture, anomaly.levels)
         bank = torch.zeros(architecture.bank, architecture.embedding)
-        return DeployedAnomaly(net, bank, anomaly.distance, anomaly.cell_distance)
+        return DeployedAnomaly(net, bank, anomaly.distance, anomaly.cell_distance, len(anomaly.classes or [""]))
 
     return load_checked(build, weights)

@@ -94,6 +94,10 @@ class Anomaly(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     normal: str = Field(description="which photos it learnt from, as `target=class`")
+    by: str | None = Field(default=None, description="target, such as the crop, by whose classes normal photos differ")
+    classes: tuple[str, ...] | None = Field(
+        default=None, description="of this target in normal photos; a photo is compared with those of the nearest"
+    )
     levels: tuple[int, ...] = Field(description="strides of the backbone's maps whose features it compares")
     distance: float = Field(description="of a photo to normal ones at which its score is one half, the threshold")
     cell_distance: float = Field(description="of a cell of the heat map, likewise")
@@ -235,6 +239,8 @@ def _anomaly_contradictions(contract: Contract, anomaly: Anomaly) -> Iterator[st
         yield "anomaly.levels: the input is not a multiple of them"
     if not all(0 < distance < float("inf") for distance in (anomaly.distance, anomaly.cell_distance)):
         yield "anomaly: distances must be above 0"
+    if (anomaly.by is None) != (anomaly.classes is None) or anomaly.classes == ():
+        yield "anomaly.classes: there must be some of the target that `by` names"
 
 
 def _covariate_contradictions(contract: Contract) -> Iterator[str]:

@@ -25,6 +25,12 @@ CANDIDATES = 10
 
 _SHOWN = 16
 
+_WHOLE = 256
+"""Photos whose distances are computed at a time."""
+
+_LEAST_SPREAD = 0.5
+"""Spread of a class, whose mean over all photos is one, below which its photos are too much alike to tell."""
+
 
 class AnomalyLearner(Learner):
     """Learns what normal photos look like. Raises `InputError` if no photo of a split can be read.
@@ -35,6 +41,8 @@ class AnomalyLearner(Learner):
         rows: of the manifest, in the order of the readable ones of `val`.
         truth: of these, 0 where normal, 1 where anomalous, -1 where not labelled: [N].
         kinds: what these show.
+        classes: of the normal photos that differ by a target.
+        of_class: number of the class of each training photo, -1 without one: [N].
         deployed: the network, whose thresholds `package` sets.
         distances: of these, after `fit`: [N].
         cell_distances: of all cells of the normal ones, after `fit`: [K].
@@ -58,7 +66,14 @@ class AnomalyLearner(Learner):
             raise prepare.unreadable(version, self.left_out)
         self.plan = plan.model_copy(update={"epoch_photos": len(self.train.rows)})
         self.net = self.untrained(plan, offline=loading.machine.offline)
-        self.deployed = DeployedAnomaly(self.net, torch.zeros(1, sum(self.net.channels))).eval()
+        names = rows[self.train.rows][plan.by].to_list() if plan.by else []
+        self.classes = tuple(sorted({name for name in names if name is not None}))
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        self.of_class = torch.tensor(
+            [numbers.get(name, -1) for name in names] if numbers else [0] * len(self.train.rows)
+        )
+        bank, count = torch.zeros(1, sum(self.net.channels)), max(1, len(self.classes))
+        self.deployed = DeployedAnomaly(self.net, bank, classes=count).eval()
         self.distances = self.cell_distances = np.zeros(0, np.float32)
 
     @staticmethod
@@ -82,10 +97,8 @@ class AnomalyLearner(Learner):
         self.net.scale.copy_(1 / cells.std(dim=0).clamp(min=1e-6))
         cells = (cells - self.net.centre) * self.net.scale
         self.deployed.bank = coreset(cells, self.plan.anomaly.cells, self.plan.seed, job.stop, job.progress)
-        self.deployed.middle.copy_(whole.mean(dim=0))
-        for level, part in enumerate(torch.split(whole, self.net.channels, dim=1)):
-            self.deployed.get_buffer(f"whitening_{level}").copy_(torch.from_numpy(whitening(part.double().numpy())))
-        train = self.deployed.photo_distances(whole)
+        learn_photos(self.deployed, whole, self.of_class)
+        train = torch.cat([self.deployed.photo_distances(part) for part in torch.split(whole, _WHOLE)])
         self._measure(job)
         normal = float(self.distances[self.truth == 0].mean())
         scores = AnomalyStatistic(self.distances, self.truth, self.kinds, np.inf).of_all()
@@ -166,6 +179,32 @@ def coreset(cells: Tensor, size: int, seed: int, stop: Stop, progress: Progress)
         chosen.append(int(nearest.argmax()))
     progress(size, size)
     return cells[chosen].clone()
+
+
+def learn_photos(deployed: DeployedAnomaly, whole: Tensor, of_class: Tensor) -> None:
+    """Learn where normal photos of each class lie, and how far apart.
+
+    The covariance is that of all classes, as each may have few photos; the spread is of each, as a class of varied
+    photos would otherwise look more anomalous than the diseased photos of another.
+
+    Args:
+        deployed: that learns.
+        whole: means of the maps of normal photos: [N, D].
+        of_class: numbers of their classes; photos with -1 are left out: [N].
+    """
+    known = of_class >= 0
+    whole, of_class = whole[known], of_class[known]
+    places = [of_class == number for number in range(len(deployed.means))]
+    deployed.means.copy_(torch.stack([whole[own].mean(dim=0) for own in places]))
+    for level, part in enumerate(torch.split(whole - deployed.means[of_class], deployed.net.channels, dim=1)):
+        white = torch.from_numpy(whitening(part.double().numpy()))
+        deployed.get_buffer(f"whitening_{level}").copy_(white)
+        distances = torch.linalg.vector_norm(part @ white, dim=1)
+        for number, own in enumerate(places):
+            count = int(own.sum())
+            if count > 1:  # photos are nearer to their own mean than others are
+                typical = float(distances[own].mean()) * (count / (count - 1)) ** 0.5
+                deployed.spread[number, level] = max(typical, _LEAST_SPREAD)
 
 
 def whitening(samples: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -67,6 +67,8 @@ def package(learner: "AnomalyLearner", version: Version) -> PackagedModel:
         unknown_threshold=0.5,
         anomaly=Anomaly(
             normal=plan.normal,
+            by=plan.by if learner.classes else None,
+            classes=learner.classes or None,
             levels=plan.anomaly.levels,
             distance=deployed.distance,
             cell_distance=deployed.cell_distance,

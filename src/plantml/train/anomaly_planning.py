@@ -42,6 +42,9 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
     }
     if config.anomaly.normal == "auto":
         reasons["normal"] = normality.of_dataset(dataset)[1]
+    by, why = normality.differing_by(dataset, train, config.anomaly.by, dataset.normal)
+    if why:
+        reasons["by"] = why
     size = config.size
     if size == "auto":
         size = _SIZE[config.preset]
@@ -71,6 +74,7 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         task="anomaly",
         mode="probe",
         normal=dataset.normal,
+        by=by,
         targets=(ANOMALY,),
         train_photos=train.height,
         val_photos=val.height,

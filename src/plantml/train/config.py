@@ -18,6 +18,11 @@ class AnomalyConfig(Config):
     """What is learnt of normal photos, with the task anomaly."""
 
     normal: str = Field("auto", description="Normal photos, as TARGET=CLASS; auto is health=healthy, or disease=none.")
+    by: str = Field(
+        "auto",
+        description="Class target by which normal photos differ: a photo is compared with those of the nearest class;"
+        " auto is category where there are several, off none.",
+    )
     levels: tuple[Annotated[int, Field(ge=2, le=32)], ...] = Field(
         (16, 32), description="Strides of the backbone's maps whose features are compared.", min_length=1
     )

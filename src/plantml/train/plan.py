@@ -19,7 +19,7 @@ NOT_IN_A_PROBE = frozenset({"backbone_lr", "layer_decay", "warmup", "clip", "dro
                             "precision", "workers", "compile", "step_seconds"})  # fmt: skip
 """Parts of a plan that a probe, whose backbone is frozen, does not use."""
 
-IN_ANOMALIES = frozenset({"dataset", "photos", "normal", "preset", "budget", "task", "train_photos", "val_photos",
+IN_ANOMALIES = frozenset({"dataset", "photos", "normal", "by", "preset", "budget", "task", "train_photos", "val_photos",
                           "backbone", "pretrained", "weights", "size", "fit", "epoch_photos", "batch_size", "device",
                           "seed", "false_alarms", "where"})  # fmt: skip
 """Parts of a plan that a model of anomalies, which is not trained by gradient steps, uses."""
@@ -49,6 +49,7 @@ class Plan(FixedSettings):
         reasons: why `auto` values were chosen, by key.
         tile: pixels of the tiles that are trained on; 0 for whole photos.
         normal: what normal photos are, as `target=class`; of the task `anomaly`.
+        by: the class target by which these differ; empty if they do not.
         targets: to predict.
         covariates: that come with the photos, with statistics of the training photos.
         parent: digest of the bundle of a warm start; empty for none.
@@ -76,6 +77,7 @@ class Plan(FixedSettings):
     crops: bool = False
     mode: Mode
     normal: str = ""
+    by: str = ""
     targets: tuple[Target, ...]
     covariates: tuple[Covariate, ...] = ()
     train_photos: int
