@@ -27,6 +27,7 @@ from plantml.registry import operations, publishing
 from plantml.serve import passwords
 from plantml.serve.app import create_app
 from plantml.serve.config import ServeConfig
+from plantml.serve.connection import Connection
 from plantml.serve.database import Database
 from plantml.serve.service import open_service
 from plantml.targets import Target
@@ -95,7 +96,9 @@ def serving(registry, folder, **changes):
 def listening(app, lifespan="off"):
     """The URL of an application on a socket of this machine, with all that uvicorn adds and refuses."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan=lifespan))
+        server = uvicorn.Server(
+            uvicorn.Config(app, http=Connection, log_config=None, access_log=False, lifespan=lifespan)
+        )
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

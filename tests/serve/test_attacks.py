@@ -2,13 +2,14 @@
 
 import re
 import shutil
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi.routing import APIRoute
-from tests.serve.conftest import PASSWORD, sign_in
+from tests.serve.conftest import PASSWORD, listening, sign_in
 
 from plantml import imaging
 from plantml.data import versions
@@ -33,6 +34,21 @@ def page_of(site, name, *roles):
     site.post("/sign-in", data={"name": name, "password": PASSWORD})
     token = re.search(r'name="csrf_token" value="([0-9a-f]+)"', site.get("/account").text).group(1)
     return lambda path, **form: site.post(path, data={"csrf_token": token, **form}, follow_redirects=False)
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_photo_is_no_bug_of_the_server(client, photo, caplog):
+    key = sign_in(client, "ada", "category")["Authorization"]
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nAuthorization: {key}\r\nContent-Type: image/jpeg\r\n"
+    with listening(client.app) as url, caplog.at_level("INFO", "plantml.serve"):
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as there:
+            there.sendall(f"{head}Content-Length: 100000\r\n\r\n".encode() + photo())
+            time.sleep(0.2)
+        until = time.monotonic() + 10
+        while not (ends := [each.fields for each in caplog.records if each.getMessage() == "request"]):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    assert [each["status"] for each in ends if each["path"] == "/v1/predict"] == [499]
+    assert "A request failed" not in caplog.text
 
 
 def test_an_api_key_makes_no_wider_key_on_the_page(client):

@@ -69,12 +69,13 @@ REFUSED = [
     ({"retrain": {"gates": {"min": ["macro_f1"]}}}, 400, "macro_f1"),
     ({"retrain": {}, "version": 1}, 422, "takes no version"),
     ({"retrain": {}, "dataset": "leaves@1"}, 422, "takes no version"),
+    ({"config": {"targets": ["a" * 20_000]}}, 413, "too large"),
     ({"retrain": {}, "config": {"warm_start": "leaf@1"}}, 400, "start: warm"),
 ]
 
 
 def test_a_request_that_cannot_be_done_says_why(served) -> None:
-    ada = sign_in(served, "ada", "trainer", "promoter")
+    ada = sign_in(served, "ada", "trainer", "promoter", "category")
     for change, status, text in REFUSED:
         answer = served.post("/v1/trainings", json={**BODY, **change}, headers=ada)
         assert (answer.status_code, text in answer.text) == (status, True), (change, answer.text)
@@ -84,7 +85,9 @@ def test_a_request_that_cannot_be_done_says_why(served) -> None:
 def test_a_retraining_needs_the_role_promoter_as_it_promotes(served) -> None:
     body = {**BODY, "retrain": {"min_new": 5, "gates": {"min": ["category.f1[bean]=0.5"]}}}
     assert served.post("/v1/trainings", json=body, headers=sign_in(served, "eve", "trainer")).status_code == 403
-    ada, bob = sign_in(served, "ada", "trainer", "promoter", "category"), sign_in(served, "bob", "trainer")
+    ada, bob = sign_in(served, "ada", "trainer", "promoter", "category"), sign_in(served, "bob", "trainer", "promoter")
+    refused = served.post("/v1/trainings", json=body, headers=bob)
+    assert (refused.status_code, "gates" in refused.text) == (403, True)  # whether they pass tells of a score
     training = served.post("/v1/trainings", json=body, headers=ada).json()
     assert (training["status"], training["retrain"]) == ("waiting", body["retrain"])
     result = {"model": "leaf", "version": 0, "digest": "", "scores": {}, "validation": "",
@@ -92,7 +95,8 @@ def test_a_retraining_needs_the_role_promoter_as_it_promotes(served) -> None:
     served.service.jobs.finish(1, result)
     shown = served.get("/v1/trainings/1", headers=ada).json()["result"]
     assert (shown["model"], shown["outcome"], shown["reasons"]) == (None, "nothing to do", result["reasons"])
-    assert served.get("/v1/trainings/1", headers=bob).json()["result"]["reasons"] == []
+    blind = served.get("/v1/trainings/1", headers=bob).json()
+    assert (blind["result"]["reasons"], blind["retrain"]) == ([], {"min_new": 5})
 
 
 def test_too_many_are_refused(served, monkeypatch) -> None:

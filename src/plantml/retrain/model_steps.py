@@ -201,7 +201,7 @@ def _describe_gate(gate: Mapping[str, Any]) -> str:
 def register(work: Work) -> Result:
     """Add the challenger to the registry with its evidence, and promote it if chosen."""
     config, choice = work.config, work.result("choose")
-    why = f"round {work.round.number} of {storage.absolute(config.work)}: {choice['decision']}"
+    why = f"round {work.round.number}: {choice['decision']}"
     evidence = {"round": work.round.url, "decision": choice["decision"], "reasons": choice["reasons"]}
     added = registry.add(
         work.result("train")["run"],

@@ -4,10 +4,11 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from plantml.errors import (
     AlreadyExistsError,
@@ -77,6 +78,7 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(PlantmlError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
 
 
 def problem(
@@ -93,6 +95,11 @@ def problem(
     content = {"type": "about:blank", "title": what, "status": status, "detail": why, "hint": hint, "code": int(code)}
     content |= more or {}
     return JSONResponse(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+async def _answer_nobody(_: Request, __: Exception) -> Response:
+    """The answer to a client that left before its request had arrived: for the log."""
+    return problem(499, "The client has left")
 
 
 def reasons(errors: Iterable[Mapping[str, Any]]) -> str:

@@ -17,6 +17,7 @@ from plantml.loading import freeze
 from plantml.serve.accounts import FIRST_USER
 from plantml.serve.app import create_app
 from plantml.serve.config import ServeConfig
+from plantml.serve.connection import Connection
 from plantml.serve.datasets import served
 from plantml.serve.headers import is_loopback
 from plantml.serve.service import open_service
@@ -61,7 +62,7 @@ def serve(registry: str, config: ServeConfig, machine: Machine, listener: Listen
         listener.say(f"Serving on {address}; the API is described at {address}/docs. Stop with Ctrl-C.")
         _Server(
             uvicorn.Config(
-                application, log_config=None, access_log=False, server_header=False,
+                application, http=Connection, ws="none", log_config=None, access_log=False, server_header=False,
                 ssl_certfile=config.tls_certificate, ssl_keyfile=config.tls_key,
                 proxy_headers=bool(config.behind_proxy),
                 forwarded_allow_ips=list(config.behind_proxy),  # the right-most entry that is no proxy is the caller

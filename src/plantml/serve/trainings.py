@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -10,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from plantml import settings, storage
 from plantml.data.filters import matching
+from plantml.data.manifest import Version
 from plantml.errors import InputError, NotFoundError, PlantmlError
 from plantml.parsing import parse_yaml
 from plantml.registry import ledger
 from plantml.serve import audit, visibility
 from plantml.serve.caller import PROMOTER, Caller
 from plantml.serve.jobs import Job, Stage, Status
-from plantml.serve.problems import busy, forbidden
+from plantml.serve.problems import RequestError, busy, forbidden
 from plantml.serve.service import Service
 from plantml.settings import Duration
 from plantml.train.config import Preset, TrainConfig
@@ -24,6 +26,9 @@ from plantml.train.run_folder import HISTORY, PLAN
 
 MOST = 100
 """Trainings that may wait or run at a time."""
+
+_MOST_BYTES = 2**14
+"""Of a request, as JSON."""
 
 _OF_THE_WORKER = {
     "folds",
@@ -163,7 +168,7 @@ def submit(service: Service, caller: Caller, request: TrainingRequest) -> Traini
         NotFoundError: there is no such dataset, or model to start from.
         InputError: a setting does not fit.
         UsageError: settings contradict each other.
-        RequestError: 403, it needs another role; 503, too many wait.
+        RequestError: 403, it needs another role; 413, it is too large; 503, too many wait.
     """
     name, _, at = request.dataset.partition("@")
     version = service.datasets.load(request.dataset)
@@ -172,8 +177,10 @@ def submit(service: Service, caller: Caller, request: TrainingRequest) -> Traini
     if config.where:  # whether a photo matches, which the training shows, tells of its labels
         visibility.check_sees_all((target.name for target in version.targets), caller, "a condition `where`")
     content = request.model_dump(mode="json")
+    if len(json.dumps(content)) > _MOST_BYTES:  # it is kept for ever, and read with every list
+        raise RequestError(413, "The settings are too large", f"at most {_MOST_BYTES} bytes", "Leave some out.")
     if request.retrain is not None:
-        _check_retraining(service, caller, request, content)
+        _check_retraining(service, caller, version, content)
     if request.version is not None:
         ledger.load(storage.join(service.registry, request.name)).entry(request.version)
     if config.warm_start:
@@ -193,18 +200,20 @@ def submit(service: Service, caller: Caller, request: TrainingRequest) -> Traini
     return view(service, job, caller)
 
 
-def _check_retraining(service: Service, caller: Caller, request: TrainingRequest, content: Mapping[str, Any]) -> None:
+def _check_retraining(service: Service, caller: Caller, version: Version, content: Mapping[str, Any]) -> None:
     from plantml.serve import retraining  # it knows all checks of photos, which would take a fifth of the start
 
     if not caller.may(PROMOTER):
         raise forbidden(PROMOTER)
-    name, _, at = request.dataset.partition("@")
-    if at or request.version is not None:
+    name, _, at = content["dataset"].partition("@")
+    if at or content["version"] is not None:
         raise InputError(
             "A retraining takes no version", "it learns from the newest version of the dataset", "Leave version out."
         )
-    dataset, model = service.datasets.url(name), storage.join(service.registry, request.name)
-    retraining.configuration(content, dataset=dataset, model=model, work=service.jobs.work(dataset, request.name))
+    if "gates" in content["retrain"]:  # whether they pass tells of a score, and they name classes
+        visibility.check_sees_all((target.name for target in version.targets), caller, "gates")
+    dataset, model = service.datasets.url(name), storage.join(service.registry, content["name"])
+    retraining.configuration(content, dataset=dataset, model=model, work=service.jobs.work(dataset, content["name"]))
 
 
 def cancel(service: Service, caller: Caller, number: int) -> Training:
@@ -221,7 +230,7 @@ def view(service: Service, job: Job, caller: Caller) -> Training:
     name = str(request["dataset"]).partition("@")[0]
     return Training(
         **{key: request[key] for key in ("name", "version", "preset", "budget", "test_share", "config")},
-        retrain=request.get("retrain"),
+        retrain=_visible_retrain(service, caller, job),
         id=job.id,
         status=job.status,
         stage=job.stage,
@@ -245,6 +254,14 @@ def view(service: Service, job: Job, caller: Caller) -> Training:
         else None,
         failure=_failure(service, job, caller) if job.failure else None,
     )
+
+
+def _visible_retrain(service: Service, caller: Caller, job: Job) -> dict[str, Any] | None:
+    """The settings of a retraining, without gates for who may not read its log: they name classes."""
+    chosen = job.request.get("retrain")
+    if not chosen or "gates" not in chosen or _may_read_log(service, caller, job):
+        return chosen
+    return {key: value for key, value in chosen.items() if key != "gates"}
 
 
 def _failure(service: Service, job: Job, caller: Caller) -> Failure:

@@ -50,7 +50,7 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", summary="Start a training.", status_code=202, responses=responses(400, 401, 403, 404, 422, 503))
+@router.post("", summary="Start a training.", status_code=202, responses=responses(400, 401, 403, 404, 413, 422, 503))
 def submit_training(service: ServiceDep, caller: Trainer, body: TrainingRequest) -> Training:
     """A worker splits the dataset if needed, trains, validates on the test split, and adds a challenger.
 
