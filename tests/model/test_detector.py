@@ -37,8 +37,8 @@ def net(targets=TARGETS):
     return CentreNet(architecture, targets, Levels()).eval()
 
 
-def deployed(boxes=5, slope=1.0, offset=0.0, targets=TARGETS):
-    detection = Detection(boxes=boxes, slope=slope, offset=offset, threshold=0.3, accept=0.5)
+def deployed(boxes=5, slope=1.0, offset=0.0, targets=TARGETS, overlap=1.0):
+    detection = Detection(boxes=boxes, slope=slope, offset=offset, threshold=0.3, accept=0.5, overlap=overlap)
     return DeployedDetector(net(targets), detection, {}).eval()
 
 
@@ -86,10 +86,19 @@ def test_the_calibration_changes_scores_and_not_their_order():
     assert_close(score[0, :2], torch.tensor([2.0, 1.0]).sigmoid())
 
 
-def test_a_small_input_gives_as_many_boxes_as_it_has_cells():
-    maps = {name: each[:, :, :1, :3] for name, each in empty_maps().items()}
-    boxes, score, _ = deployed().decode(maps, 4, 12)
-    assert (boxes.shape, score.shape) == ((1, 3, 4), (1, 3))
+def test_a_box_on_a_better_one_is_left_out():
+    maps = empty_maps()
+    put(maps, 3, 3, (12.0,) * 4, 2.0)
+    put(maps, 3, 5, (12.0,) * 4, 1.0)  # an IoU of 0.5 with the first
+    put(maps, 9, 15, (12.0,) * 4, 0.5)
+    maps["target.category"][0, 1, 9, 15] = 5.0
+    boxes, score, logits = deployed(overlap=0.4).decode(maps, 64, 96)
+    assert_close(score[0, :2], torch.tensor([2.0, 0.5]).sigmoid())
+    assert (score[0, 2:] < 0.01).all()
+    assert_close(boxes[0, 1], torch.tensor([50.0, 26.0, 24.0, 24.0]))
+    assert logits["category"][0, 1].tolist() == [0.0, 5.0]
+    _, every, _ = deployed(overlap=0.6).decode(maps, 64, 96)
+    assert_close(every[0, :3], torch.tensor([2.0, 1.0, 0.5]).sigmoid())
 
 
 @pytest.mark.parametrize("targets", [TARGETS, ()])

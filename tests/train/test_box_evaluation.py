@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from plantml.metrics.detection import DetectionStatistic
-from plantml.model.box_calibration import RawBoxes, scores_of
+from plantml.model.box_calibration import RawBoxes, scores_of, uncalibrated
 from plantml.targets import Target
 from plantml.train.box_evaluation import Predicted, match
 from plantml.train.box_photos import BoxPhotos
@@ -33,6 +33,7 @@ def test_boxes_of_all_photos_are_matched_with_their_labels():
             np.stack([boxes((0, 0, 10, 10), (1, 1, 1, 1)), boxes((50, 50, 10, 10), (0, 0, 10, 9))]),
             np.array([[0.9, 0.0], [0.8, 0.7]], np.float32),
             {"category": torch.arange(8.0).view(2, 2, 2)},
+            uncalibrated((), 8, 8),
         ),
         0.0,
     )
@@ -53,10 +54,22 @@ def test_photos_without_any_box_have_no_labels():
     truth = photos(boxes(), labels=[[]])
     predicted = Predicted(
         np.array([0]),
-        RawBoxes(np.zeros((1, 2, 4), np.float32), np.zeros((1, 2), np.float32), {"category": torch.zeros(1, 2, 2)}),
+        RawBoxes(
+            np.zeros((1, 2, 4), np.float32),
+            np.zeros((1, 2), np.float32),
+            {"category": torch.zeros(1, 2, 2)},
+            uncalibrated((), 8, 8),
+        ),
         0.0,
     )
     matched = match(predicted, truth, [CATEGORY])
     assert matched.labels["category"].shape == (0,)
     assert matched.logits["category"].shape == (0, 2)
     assert set(scores_of(matched.statistic).values()) <= {0.0, 1.0}
+
+
+def test_found_boxes_may_overlap_a_little_more_than_annotated_ones():
+    apart, half = boxes((0, 0, 10, 10), (20, 20, 10, 10)), boxes((0, 0, 10, 10), (0, 0, 10, 6))
+    same = boxes((0, 0, 10, 10), (0, 0, 10, 10))
+    assert [uncalibrated([boxes(), truth], 96, 96).overlap for truth in (apart, half, same)] == [0.4, 0.7, 1.0]
+    assert [uncalibrated((), side, side).boxes for side in (64, 96)] == [256, 300]

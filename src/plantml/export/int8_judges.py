@@ -183,11 +183,13 @@ class BoxJudge:
         """See `Judge.judge`; noise is that of the head with most of it, on some photos."""
         import torch
 
-        from plantml.model.box_calibration import UNCALIBRATED, RawBoxes
+        from plantml.model.box_calibration import RawBoxes
         from plantml.model.detector import DeployedDetector
 
         deployed = self._deployed(self.contract)
-        uncalibrated = DeployedDetector(deployed.net, UNCALIBRATED, {})
+        assert self.contract.detection is not None
+        detection = self.contract.detection.model_copy(update={"slope": 1.0, "offset": 0.0})
+        uncalibrated = DeployedDetector(deployed.net, detection, {})
         runtime = OnnxRuntime(body)
         first: Outputs = {}
         parts: list[tuple[Floats, Floats, dict[str, Any]]] = []
@@ -205,7 +207,7 @@ class BoxJudge:
         outputs = {f"target.{name}": each.numpy().reshape(*scores.shape, -1) for name, each in answers.items()}
         assert self.val.boxes is not None
         score = proof.score_of_boxes(self.contract, self.val.boxes, outputs | {"boxes": boxes, "score": scores})
-        return Judged(score, noise_of(self._reference, first), RawBoxes(boxes, scores, logits))
+        return Judged(score, noise_of(self._reference, first), RawBoxes(boxes, scores, logits, detection))
 
     def calibrated(self, predicted: Any) -> Contract:
         """See `Judge.calibrated`; from predicted boxes."""

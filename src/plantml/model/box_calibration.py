@@ -14,7 +14,7 @@ from plantml.metrics import calibration, detection
 from plantml.metrics.detection import Detections, DetectionStatistic
 from plantml.model import temperature
 from plantml.model.contract import Detection
-from plantml.model.detector import CentreNet, DeployedDetector
+from plantml.model.detector import STRIDE, CentreNet, DeployedDetector
 from plantml.model.network import probabilities
 from plantml.model.temperature import Scaling
 from plantml.targets import Target, Threshold
@@ -30,7 +30,26 @@ SCORES = ("ap", "ap50", "ap75", "precision", "recall", "f1", "count_bias", "coun
 _LEAST = 0.01
 """Uncalibrated score of the weakest boxes that are judged."""
 
-UNCALIBRATED = Detection(boxes=MOST, slope=1.0, offset=0.0, threshold=0.0, accept=0.0)
+_LEAST_OVERLAP = 0.4
+"""Overlap that boxes of two objects may always have."""
+
+_OVERLAP_MARGIN = 0.1
+"""Overlap beyond that of annotated boxes that boxes of two objects may have."""
+
+
+def uncalibrated(truth: Sequence[Floats], height: int, width: int) -> Detection:
+    """How boxes are found before the calibration, in an input of a size.
+
+    Args:
+        truth: annotated boxes [M, 4] of photos: two found boxes may overlap a little more than these do.
+        height: of the input.
+        width: likewise.
+    """
+    overlaps = [np.triu(detection.iou(boxes, boxes), 1).max(axis=0) for boxes in truth if len(boxes)]
+    usual = float(np.quantile(np.concatenate(overlaps), 0.999)) if overlaps else 0.0
+    overlap = round(min(1.0, max(_LEAST_OVERLAP, usual + _OVERLAP_MARGIN)), 2)
+    most = min(MOST, height // STRIDE * (width // STRIDE))
+    return Detection(boxes=most, slope=1.0, offset=0.0, threshold=0.0, accept=0.0, overlap=overlap)
 
 
 @dataclass(frozen=True)
@@ -41,11 +60,13 @@ class RawBoxes:
         boxes: x, y, w, h in pixels of the input, float32 [N, K, 4].
         scores: uncalibrated, float32 [N, K].
         logits: by target, [N, K, classes].
+        detection: how they were found.
     """
 
     boxes: Floats
     scores: Floats
     logits: Mapping[str, Tensor]
+    detection: Detection
 
 
 @dataclass(frozen=True)
@@ -53,14 +74,14 @@ class Matched:
     """The predicted boxes of all photos, beside the annotated ones, whatever their targets.
 
     Attributes:
-        most: boxes that the detector gives of a photo.
+        detection: how the boxes were found.
         detections: for metrics, all boxes as one class.
         statistic: of them.
         logits: of the boxes that match an annotated one at an IoU of 0.5, by target, [m, classes].
         labels: of these, encoded.
     """
 
-    most: int
+    detection: Detection
     detections: Detections
     statistic: DetectionStatistic
     logits: Mapping[str, Tensor]
@@ -106,7 +127,7 @@ def match(
         target.name: np.concatenate([target.encode([]), *(each[target.name] for each in labels)]) for target in targets
     }
     return Matched(
-        predicted.scores.shape[1],
+        predicted.detection,
         detections,
         statistic,
         {name: logits[photo, place] for name, logits in predicted.logits.items()},
@@ -174,15 +195,9 @@ def calibrate(net: CentreNet, matched: Matched, *, risk: float, tile: int | None
     detections = replace(matched.detections, scores=rescaled(matched.detections.scores, slope, offset))
     statistic = DetectionStatistic(detections)
     accepted = calibration.threshold(detections.scores, right, risk)
-    chosen = Detection(
-        boxes=matched.most,
-        slope=slope,
-        offset=offset,
-        threshold=statistic.threshold,
-        accept=max(statistic.threshold, accepted.score),
-        tile=tile,
-    )
-    scaling = temperature.fit(DeployedDetector(net, UNCALIBRATED, {}), matched.logits, matched.labels)
+    limits = {"threshold": statistic.threshold, "accept": max(statistic.threshold, accepted.score)}
+    chosen = matched.detection.model_copy(update={"slope": slope, "offset": offset, **limits, "tile": tile})
+    scaling = temperature.fit(DeployedDetector(net, matched.detection, {}), matched.logits, matched.labels)
     deployed = DeployedDetector(net, chosen, scaling.temperatures, None, scaling.biases).eval()
     with torch.inference_mode():
         answers = {name: each.numpy() for name, each in deployed.answers(matched.logits).items()}

@@ -2,8 +2,8 @@
 
 Each cell of the map says how likely the centre of an object lies in it, how far the object reaches to each side, and
 what it is, as in "Objects as Points" (Zhou et al. 2019), with distances to the four sides as in "Training-Time-Friendly
-Network for Real-Time Object Detection" (Liu et al. 2020). An object is a local maximum: overlapping boxes need not be
-suppressed, so the graph returns finished boxes.
+Network for Real-Time Object Detection" (Liu et al. 2020). An object is a local maximum. Large objects may have two: a
+box that lies on a better one is left out, inside the graph, which returns finished boxes.
 
 Nothing here knows of Lightning. `CentreNet` is what is trained; `DeployedDetector` is what is exported and run.
 """
@@ -154,7 +154,7 @@ class DeployedDetector(Calibrated):
         is_peak = functional.max_pool2d(centre, 3, stride=1, padding=1) == centre
         calibrated = (centre * self.detection.slope + self.detection.offset).sigmoid()
         scores = torch.where(is_peak, calibrated, torch.zeros_like(calibrated)).flatten(1)
-        score, place = scores.topk(min(self.detection.boxes, scores.shape[1]), dim=1)
+        score, place = scores.topk(self.detection.boxes, dim=1)
         columns = centre.shape[3]
         x = (place % columns).to(score.dtype) * STRIDE + STRIDE / 2
         y = torch.div(place, columns, rounding_mode="floor").to(score.dtype) * STRIDE + STRIDE / 2
@@ -162,8 +162,22 @@ class DeployedDetector(Calibrated):
         x1, y1 = (x - left).clamp(0, width), (y - top).clamp(0, height)
         x2, y2 = (x + right).clamp(0, width), (y + bottom).clamp(0, height)
         boxes = torch.stack([x1, y1, x2 - x1, y2 - y1], dim=2)
+        if self.detection.overlap < 1:
+            is_second = _overlap_with_better(boxes) >= self.detection.overlap
+            score, order = torch.where(is_second, torch.zeros_like(score), score).topk(self.detection.boxes, dim=1)
+            boxes, place = boxes.gather(1, order.unsqueeze(2).expand(-1, -1, 4)), place.gather(1, order)
         logits = {target.name: _at(maps[f"target.{target.name}"], place) for target in self.net.targets}
         return boxes, score, logits
+
+
+def _overlap_with_better(boxes: Tensor) -> Tensor:
+    """The largest IoU of each box [N, K, 4], best first, with one before it: [N, K] ("YOLACT", Bolya et al. 2019)."""
+    low, sides = boxes[..., :2], boxes[..., 2:]
+    high, area = low + sides, sides.prod(dim=2)
+    shared = torch.minimum(high.unsqueeze(1), high.unsqueeze(2)) - torch.maximum(low.unsqueeze(1), low.unsqueeze(2))
+    both = shared.clamp_min(0).prod(dim=3)
+    overlaps = both / (area.unsqueeze(1) + area.unsqueeze(2) - both).clamp_min(1e-6)
+    return overlaps.triu(1).amax(dim=1)
 
 
 def _at(values: Tensor, place: Tensor) -> Tensor:

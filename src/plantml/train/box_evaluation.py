@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from plantml import metrics
 from plantml.concurrency import Stop
 from plantml.model import box_calibration
-from plantml.model.box_calibration import UNCALIBRATED, Matched, RawBoxes
+from plantml.model.box_calibration import Matched, RawBoxes
 from plantml.model.detector import CentreNet, DeployedDetector
 from plantml.targets import Target
 from plantml.train import distributed
@@ -47,7 +47,8 @@ def predict(net: CentreNet, photos: BoxPhotos, plan: Plan, stop: Stop | None = N
     """
     share, size = photos.rows[distributed.rank() :: distributed.world_size()], plan.input.height
     dataset, device = BoxDataset(photos, plan.targets, size, 0, None), next(net.parameters()).device
-    deployed = DeployedDetector(net.eval(), UNCALIBRATED, {})
+    detection = box_calibration.uncalibrated(photos.boxes, size, size)
+    deployed = DeployedDetector(net.eval(), detection, {})
     parts: list[dict[str, Tensor]] = []
     samples: Any = [(0, int(row), 0) for row in share]
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
@@ -66,7 +67,7 @@ def predict(net: CentreNet, photos: BoxPhotos, plan: Plan, stop: Stop | None = N
     rows, boxes, scores = (joined.pop(name).numpy() for name in ("rows", "boxes", "scores"))
     mean_loss = float(joined.pop("loss").mean())
     logits = {name.removeprefix("target."): each for name, each in joined.items()}
-    return Predicted(rows, RawBoxes(boxes, scores, logits), mean_loss)
+    return Predicted(rows, RawBoxes(boxes, scores, logits, detection), mean_loss)
 
 
 def match(predicted: Predicted, photos: BoxPhotos, targets: Sequence[Target]) -> Matched:
