@@ -106,6 +106,7 @@ def test_behind_the_documented_nginx(behind, photo):
         answer = client.post("/sign-in", data={"name": "ada", "password": PASSWORD, "next": "/trainings"})
         cookie = answer.headers["set-cookie"]
         assert (answer.status_code, answer.headers["location"]) == (303, "/trainings")
+        assert cookie.startswith("__Host-")
         assert {"Secure", "HttpOnly", "SameSite=lax"} <= set(re.split("; ", cookie))
         assert answer.headers["strict-transport-security"]
         assert client.get("/trainings").status_code == 200

@@ -9,21 +9,45 @@ from fastapi.security import APIKeyCookie, OAuth2PasswordBearer
 
 from plantml.serve.caller import ADMIN, PROMOTER, Caller
 from plantml.serve.problems import RequestError, forbidden, unauthorized
-from plantml.serve.service import ServiceDep
+from plantml.serve.service import Service, ServiceDep
 
 COOKIE = "plantml_session"
+HTTPS_COOKIE = f"__Host-{COOKIE}"
+"""Under https. Browsers take it from this very host alone: no other of its domain can sign people in here."""
+
 CSRF_HEADER, CSRF_FIELD = "X-CSRF-Token", "csrf_token"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _bearer = OAuth2PasswordBearer(tokenUrl="/v1/token", refreshUrl="/v1/token/refresh", auto_error=False)
-_cookie = APIKeyCookie(
-    name=COOKIE, auto_error=False, description="The page's session; writing also needs X-CSRF-Token."
+
+
+class _SessionCookie(APIKeyCookie):
+    async def __call__(self, request: Request) -> str | None:
+        return request.cookies.get(cookie_name(request))
+
+
+_cookie = _SessionCookie(
+    name=COOKIE,
+    scheme_name="APIKeyCookie",
+    auto_error=False,
+    description="The page's session; writing also needs X-CSRF-Token.",
 )
+
+
+def is_https(request: Request) -> bool:
+    """True if the caller came by https: to this server, or to its proxy, which may have forgotten to say so."""
+    service: Service = request.app.state.service
+    return request.url.scheme == "https" or bool(service.config.behind_proxy)
+
+
+def cookie_name(request: Request) -> str:
+    """The name of the page's cookie."""
+    return HTTPS_COOKIE if is_https(request) else COOKIE
 
 
 async def _csrf_token(request: Request, bearer: Annotated[str | None, Depends(_bearer)]) -> str:
     """The CSRF token of a header, or of a form's field; "" without, and where none is needed."""
-    if request.method in _SAFE or bearer is not None or COOKIE not in request.cookies:
+    if request.method in _SAFE or bearer is not None or cookie_name(request) not in request.cookies:
         return ""
     token: object = request.headers.get(CSRF_HEADER)
     if token is None and request.headers.get("Content-Type", "").startswith(_FORMS):

@@ -1,11 +1,12 @@
 """Sign in and out over HTTP: tokens, the cookie of the page, and its CSRF token."""
 
+import re
+
 import pytest
-from fastapi import Request, Response
 from tests.serve.conftest import PASSWORD, sign_in
 
 from plantml.serve import throttle
-from plantml.serve.access import COOKIE, CSRF_FIELD, CSRF_HEADER
+from plantml.serve.access import COOKIE, CSRF_FIELD, CSRF_HEADER, HTTPS_COOKIE
 from plantml.serve.caller import COMMAND_LINE
 from plantml.serve.routes import session
 
@@ -69,15 +70,11 @@ def test_sign_ins_beyond_the_queue_are_refused(client, ada, monkeypatch) -> None
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(client, ada) -> None:
-    for scheme, is_secure in (("http", False), ("https", True)):
-        request, response = Request({"type": "http", "scheme": scheme, "headers": [], "path": "/",
-                                     "server": ("localhost", 80)}), Response()  # fmt: skip
-        caller = client.service.credentials.sign_in("ada", PASSWORD)
-        session.start_session(request, response, client.service, caller)
-        cookie = response.headers["set-cookie"].lower()
-        assert "httponly" in cookie
-        assert "samesite=lax" in cookie
-        assert ("secure" in cookie) == is_secure
+    answer = client.post("/sign-in", data={"name": "ada", "password": PASSWORD}, follow_redirects=False)
+    name, _, rest = answer.headers["set-cookie"].partition("=")
+    assert name == COOKIE
+    assert {"HttpOnly", "SameSite=lax"} <= set(rest.split("; "))
+    assert "Secure" not in rest  # under http, or it would not come back
 
 
 def test_another_site_cannot_sign_its_visitors_in(client, ada) -> None:
@@ -115,10 +112,32 @@ def test_a_token_needs_no_csrf_token_even_beside_a_cookie(page) -> None:
 
 
 def test_signing_out_ends_the_session(page) -> None:
-    response = Response()
-    session.end_session(response, page.service, page.service.credentials.of_cookie(page.cookies[COOKIE]))
+    response = page.post("/sign-out", data={CSRF_FIELD: csrf(page)}, follow_redirects=False)
     assert "max-age=0" in response.headers["set-cookie"].lower()
     assert page.get("/v1/me").status_code == 401
+
+
+@pytest.mark.parametrize("changes", [{}, {"behind_proxy": ("127.0.0.1",)}])
+def test_under_https_no_other_host_of_the_domain_can_set_the_cookie(start, changes) -> None:
+    with start(**changes) as client:
+        client.service.accounts.add("ada", PASSWORD, ["category"])
+        base = "http://localhost" if changes else "https://localhost"  # of a proxy that does not say so
+        form = {"name": "ada", "password": PASSWORD}
+        answer = client.post(f"{base}/sign-in", data=form, follow_redirects=False)
+        name, _, rest = answer.headers["set-cookie"].partition("=")
+        assert name == HTTPS_COOKIE
+        assert {"Secure", "HttpOnly", "Path=/", "SameSite=lax"} <= set(rest.split("; "))
+        assert "domain" not in rest.lower()
+        secret = rest.partition(";")[0]
+        client.cookies.clear()
+        for cookie, status in ((HTTPS_COOKIE, 200), (COOKIE, 401)):
+            assert client.get(f"{base}/v1/me", headers={"Cookie": f"{cookie}={secret}"}).status_code == status
+        headers = {"Cookie": f"{HTTPS_COOKIE}={secret}"}
+        token = re.search(r'name="csrf_token" value="([0-9a-f]+)"', client.get(f"{base}/account", headers=headers).text)
+        assert client.post(f"{base}/sign-out", headers=headers).status_code == 403
+        gone = client.post(f"{base}/sign-out", headers=headers, data={CSRF_FIELD: token[1]}, follow_redirects=False)
+        assert {f'{HTTPS_COOKIE}=""', "Secure"} <= set(gone.headers["set-cookie"].split("; "))
+        assert client.get(f"{base}/v1/me", headers=headers).status_code == 401
 
 
 @pytest.mark.parametrize("value", ["Bearer", "Bearer ", "Basic YTpi", "Bearer plantml_x", "Bearer é", "Bearer a.b.c"])

@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.security import OAuth2PasswordRequestForm
 from pydantic import BaseModel, Field, SecretStr
 
-from plantml.serve.access import COOKIE, CallerDep, Owner, address_of
+from plantml.serve.access import CallerDep, Owner, address_of, cookie_name, is_https
 from plantml.serve.caller import Caller
 from plantml.serve.credentials import ACCESS_TIME, LOGIN_TIME, Tokens
 from plantml.serve.json_bodies import JsonRoute
@@ -110,20 +110,19 @@ def start_session(request: Request, response: Response, service: Service, caller
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
         raise RequestError(403, "The form is on another site", "", "Sign in on this server's own page.")
     response.set_cookie(
-        COOKIE,
+        cookie_name(request),
         service.credentials.begin_session(caller),
         max_age=int(LOGIN_TIME.total_seconds()),
         httponly=True,
         samesite="lax",
-        # A proxy that ends TLS may have forgotten to say so.
-        secure=request.url.scheme == "https" or bool(service.config.behind_proxy),
+        secure=is_https(request),
     )
 
 
-def end_session(response: Response, service: Service, caller: Caller) -> None:
+def end_session(request: Request, response: Response, service: Service, caller: Caller) -> None:
     """Sign out, and take the cookie back. Blocks."""
     service.credentials.end(caller)
-    response.delete_cookie(COOKIE)
+    response.delete_cookie(cookie_name(request), secure=is_https(request), httponly=True, samesite="lax")
 
 
 def _answer(tokens: Tokens) -> TokenAnswer:

@@ -46,10 +46,10 @@ async def sign_in(
 
 
 @router.post("/sign-out")
-def sign_out(service: ServiceDep, caller: CallerDep) -> Response:
+def sign_out(request: Request, service: ServiceDep, caller: CallerDep) -> Response:
     """End the session, and forget its cookie."""
     response = RedirectResponse(SIGN_IN, 303)
-    end_session(response, service, caller)
+    end_session(request, response, service, caller)
     return response
 
 
