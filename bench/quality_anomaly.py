@@ -38,8 +38,8 @@ from plantml.train import weights
 
 ANOMALIB = "anomalib==2.7.0"
 PATCHCORES: Mapping[str, tuple[Sequence[int], float]] = {
-    "anomalib 8, 16": ((8, 16), 0.01),
-    "anomalib 16, 32": ((16, 32), 0.02),
+    "anomalib 8+16": ((8, 16), 0.01),
+    "anomalib 16+32": ((16, 32), 0.02),
 }
 """Strides of the maps and share of the cells that the core-set keeps; those of the paper, and those that ours takes."""
 

@@ -42,6 +42,21 @@ def test_columns_are_joined_by_path_file_name_and_hash_and_other_rows_are_counte
     assert not covariates.join(leaves, table(tmp_path, text)).changed
 
 
+def test_the_fingerprint_covers_the_columns_that_are_named(leaves, tmp_path):
+    def fingerprint(*names):
+        version = versions.load(leaves)
+        return covariates.fingerprint(version.rows, version.targets, names)
+
+    plain = fingerprint()
+    covariates.join(leaves, table(tmp_path, "image,t,v\na/1.jpg,1,x\na/2.jpg,2,y\n"))
+    before = [fingerprint(*names) for names in ((), ("t",), ("v",), ("t", "v"), ("v", "t"), ("disease",))]
+    assert plain == before[0] == before[5] == versions.load(leaves).fingerprint
+    assert len(set(before)) == 4 == len(set(before[:4]))
+    covariates.join(leaves, table(tmp_path, "image,t\na/1.jpg,5\n"))
+    after = [fingerprint(*names) for names in ((), ("t",), ("v",), ("t", "v"))]
+    assert [old == new for old, new in zip(before, after, strict=False)] == [True, False, True, False]
+
+
 def test_an_empty_cell_changes_nothing_and_a_new_value_replaces(leaves, tmp_path):
     covariates.join(leaves, table(tmp_path, "image,t,v\na/1.jpg,1,x\na/2.jpg,2,y\n"))
     covariates.join(leaves, table(tmp_path, "image,t,v\na/1.jpg,,z\na/2.jpg,5,\n"))

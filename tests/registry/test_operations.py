@@ -1,5 +1,6 @@
 import json
 
+import polars as pl
 import pytest
 from tests.contracts import make_contract
 
@@ -9,6 +10,7 @@ from plantml.data.boxes import Box
 from plantml.data.manifest import Version
 from plantml.errors import GateError, InputError, UsageError
 from plantml.model.contract import Detection
+from plantml.model.covariates import Covariate
 from plantml.registry import evidence
 from plantml.targets import Target
 
@@ -124,6 +126,20 @@ def test_the_test_photos_must_be_those_of_today(model, judged, dataset, make_row
     forged = shown | {"datasets": [{"ref": head.ref, "fingerprint": "0" * 64, "photos": 2}]}
     with pytest.raises(GateError, match="not the evaluated dataset"):
         registry.promote(model, 2, "production", evidence=forged, **ME)
+
+
+def test_the_covariates_of_the_test_photos_must_be_those_of_today(dataset, judged):
+    variety = Covariate(name="variety", kind="class", classes=("Moneymaker", "Roma"))
+    contract = make_contract(*TARGETS).model_copy(update={"covariates": (variety,)})
+    shown = evidence.read(judged(2))
+    evidence.check_test_photos(shown, contract)
+
+    def measured(head):
+        return head.rows.with_columns(meta_variety=pl.lit("Roma")), head.targets, None
+
+    versions.change(dataset, "join", {}, measured)
+    with pytest.raises(GateError, match="or their covariates have changed"):
+        evidence.check_test_photos(shown, contract)
 
 
 def test_a_class_that_it_does_not_know_is_not_left_out_of_the_judgement(model, judged, dataset, make_rows, make_bundle):

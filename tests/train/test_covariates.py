@@ -202,6 +202,9 @@ def measured(cli, tmp_path_factory):
 
 def test_the_bundle_names_its_covariates_and_what_photos_alone_are_worth(measured) -> None:
     contract = json.loads((measured / "run" / "bundle" / "model.json").read_text())["contract"]
+    origin = contract["dataset"]
+    assert len(origin["with_covariates"]) == len(origin["fingerprint"]) == 64
+    assert origin["with_covariates"] != origin["fingerprint"]
     assert [each["name"] for each in contract["covariates"]] == ["variety", "temperature"]
     metrics = json.loads((measured / "run" / "metrics.json").read_text())
     assert metrics["scores"]["disease.accuracy"] > 0.9

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from plantml.data import tables, versions
+from plantml.data import manifest, tables, versions
 from plantml.data.editing import row_finder
 from plantml.data.manifest import SYSTEM, Version, meta_column
 from plantml.data.versions import Committed
@@ -25,6 +25,12 @@ def rows_of(rows: pl.DataFrame, names: Iterable[str]) -> Sequence[dict[str, Any]
     if not columns:
         return [{} for _ in range(rows.height)]
     return rows.select(pl.col(column).alias(name) for name, column in columns.items()).to_dicts()
+
+
+def fingerprint(rows: pl.DataFrame, targets: Iterable[Target], names: Iterable[str]) -> str:
+    """As `manifest.fingerprint`, with the covariates of these names, as far as there are such columns."""
+    columns = [column_of(rows, name) for name in names]
+    return manifest.fingerprint(rows, targets, [column for column in columns if column is not None])
 
 
 @dataclass(frozen=True)

@@ -205,13 +205,14 @@ def union(targets: Iterable[Target], others: Iterable[Target]) -> tuple[Target, 
     return tuple(by_name.values())
 
 
-def fingerprint(rows: pl.DataFrame, targets: Iterable[Target]) -> str:
+def fingerprint(rows: pl.DataFrame, targets: Iterable[Target], measured: Iterable[str] = ()) -> str:
     """SHA-256 over the sorted multiset of what training sees, in canonical form.
 
     Ids, targets, boxes, groups, splits and status count; sources, names, places, order, and metadata
-    do not. The same content has the same fingerprint wherever it is stored.
+    do not, but for columns that a training takes as covariates, which are `measured`. The same content has the same
+    fingerprint wherever it is stored.
     """
-    names = sorted(target.name for target in targets)
+    names = sorted({*(target.name for target in targets), *measured})
     content = rows.select("image_id", "boxes", "group", "split", "status", *names)
     lines = sorted(_canonical([_unordered(value) for value in row]) for row in content.iter_rows())
     digest = hashlib.sha256(json.dumps(names).encode())

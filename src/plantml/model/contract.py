@@ -43,6 +43,9 @@ class Origin(BaseModel):
     version: int
     fingerprint: str
     crops: bool | None = Field(default=None, description="true for crops of the boxes of its photos")
+    with_covariates: str | None = Field(
+        default=None, description="fingerprint of its photos with the covariates, which that of a version leaves out"
+    )
 
 
 class Combinations(BaseModel):

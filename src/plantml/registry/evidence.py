@@ -162,8 +162,9 @@ def check_test_photos(evidence: Evidence, contract: Contract) -> list[dict[str, 
     Raises:
         GateError: the test photos have changed, or some were left out because the model does not know their class.
     """
-    from plantml.data import manifest, versions  # polars, which nothing else here needs
+    from plantml.data import covariates, versions  # polars, which nothing else here needs
 
+    names = [covariate.name for covariate in contract.covariates or ()]
     splits = []
     for each in evidence.content["datasets"]:
         evaluated = versions.load(each["ref"])
@@ -173,10 +174,12 @@ def check_test_photos(evidence: Evidence, contract: Contract) -> list[dict[str, 
             raise GateError(
                 f"{each['ref']} is not the evaluated dataset", "its fingerprint differs", "Validate the model again."
             )
-        before, after = (manifest.fingerprint(each.usable(SPLIT), each.targets) for each in (evaluated, newest))
+        before, after = (
+            covariates.fingerprint(each.usable(SPLIT), each.targets, names) for each in (evaluated, newest)
+        )
         if before != after:
             raise GateError(
-                f"The test photos of {url} have changed",
+                f"The test photos of {url}{' or their covariates' if names else ''} have changed",
                 f"the evidence is of version {evaluated.number}, the newest is {newest.number}",
                 f"Validate both models again on {newest.ref}.",
             )

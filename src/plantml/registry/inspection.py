@@ -99,7 +99,7 @@ class ModelComparison:
     def same_data(self) -> bool:
         """True if both were trained on the same content."""
         first, second = (each.bundle.contract.dataset for each in (self.first, self.second))
-        return first.fingerprint == second.fingerprint
+        return (first.fingerprint, first.with_covariates) == (second.fingerprint, second.with_covariates)
 
     def as_json(self) -> dict[str, Any]:
         """The comparison as JSON types."""

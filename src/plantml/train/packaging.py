@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from plantml import metrics
+from plantml.data import covariates as dataset_columns
 from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.export import proof
@@ -95,6 +96,7 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
         unknown = deployed.unknown(embeddings).numpy()
     reports = metrics.reports_of(plan.targets, labels, answers)
     thresholds = calibration.accept_thresholds(plan.targets, answers, labels, plan.target_risk)
+    names = [covariate.name for covariate in plan.covariates]
     contract = Contract(
         targets=plan.targets,
         input=plan.input,
@@ -112,6 +114,7 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
             version=plan.dataset_version,
             fingerprint=plan.fingerprint,
             crops=plan.crops or None,
+            with_covariates=dataset_columns.fingerprint(version.rows, version.targets, names) if names else None,
         ),
         metrics={name: round(value, 6) for name, value in metrics.headline(reports).items()},
         seed=plan.seed,
