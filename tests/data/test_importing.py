@@ -594,8 +594,12 @@ def test_an_import_without_a_photo_that_can_be_used_is_an_error_each_time(tmp_pa
 
 def test_a_photo_that_can_be_used_is_enough(tmp_path, photo, cli):
     (tmp_path / "a.jpg").write_bytes(photo())
-    (tmp_path / "list.csv").write_text("image,disease\na.jpg,rust\nb.jpg,rust\n")
-    assert cli("dataset", "import", tmp_path / "list.csv", tmp_path / "dataset").code == 0
+    (tmp_path / "list.csv").write_text("image,disease\na.jpg,rust\n" + "".join(f"{n}.jpg,rust\n" for n in range(5)))
+    result = cli("dataset", "import", tmp_path / "list.csv", tmp_path / "dataset")
+    assert result.code == 0
+    assert "6 of 6 photos added, 5 of them excluded" in result.out
+    assert result.out.count("Excluded: ") == 4
+    assert "Excluded: 2 more (not-found)" in result.out
 
 
 def test_an_import_counts_boxes_by_class_and_says_what_can_be_done_with_them(tmp_path, photo, cli):

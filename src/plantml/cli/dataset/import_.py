@@ -199,7 +199,11 @@ def _imported(result: "Imported") -> dict[str, Any]:
 
 def _show_imported(page: Page, result: "Imported", dataset: str) -> None:
     version = result.version
-    page.line(f"{version.ref}: {result.added} of {count(result.listed, 'photo')} added, {result.known} already present")
+    excluded = f", {len(result.excluded)} of them excluded" if result.excluded else ""
+    page.line(
+        f"{version.ref}: {result.added} of {count(result.listed, 'photo')} added{excluded},"
+        f" {result.known} already present"
+    )
     page.line(f"Labels: {result.rule}")
     for target in version.targets:
         shown = ", ".join(target.classes[:12]) + (" …" if len(target.classes) > 12 else "") or target.unit
@@ -213,10 +217,7 @@ def _show_imported(page: Page, result: "Imported", dataset: str) -> None:
         page.line(f"Conflict: {name}: {target_name} {labels}")
     if len(result.conflicts) > 10:
         page.line(f"Conflict: {len(result.conflicts) - 10} more; --json lists all")
-    for name, reason in result.excluded[:10]:
-        page.line(f"Excluded: {name} ({reason})")
-    if len(result.excluded) > 10:
-        page.line(f"Excluded: {len(result.excluded) - 10} more; plantml dataset info {dataset}")
+    _show_excluded(page, result, dataset)
     if result.refused:
         page.line(f"Not read: {count(result.refused, 'photo')} outside of the source; allow them with --allow-root URL")
     for reason, number in result.skipped.items():
@@ -225,6 +226,17 @@ def _show_imported(page: Page, result: "Imported", dataset: str) -> None:
     for note in result.notes:
         page.line(note)
     show_next(page, version, dataset)
+
+
+def _show_excluded(page: Page, result: "Imported", dataset: str) -> None:
+    by_code: dict[str, list[tuple[str, str]]] = {}
+    for name, reason in result.excluded:
+        by_code.setdefault(reason.partition(":")[0], []).append((name, reason))
+    for code, photos in by_code.items():
+        for name, reason in photos[:3]:
+            page.line(f"Excluded: {name} ({reason})")
+        if len(photos) > 3:
+            page.line(f"Excluded: {len(photos) - 3} more ({code}); plantml dataset info {dataset}")
 
 
 def _show_boxes(page: Page, result: "Imported") -> None:
