@@ -137,3 +137,24 @@ def test_only_an_administrator_promotes_without_evidence_and_gives_a_reason(serv
 def test_a_server_without_a_registry_yet_lists_no_model(start, tmp_path) -> None:
     with start(registry=str(tmp_path / "none")) as client:
         assert client.get("/v1/models", headers=sign_in(client, "ada", "category")).json() == []
+
+
+def test_an_error_names_no_folder_of_the_server(served, dataset, tmp_path) -> None:
+    boss = sign_in(served, "boss", "admin")
+    trained(served, dataset, evidence(served, dataset, gates=[{"name": "macro_f1", "passed": False, "max_drop": 0.01}]))
+    training = {"dataset": "leaves", "name": "leaf"}
+    asked = [
+        ("models/leaf/promote", {"version": 2}), ("models/leaf/promote", {"version": 9}),
+        ("models/leaf/promote", {"version": 2, "evidence": {}}), ("models/leaf/rollback", {"why": "x"}),
+        ("models/leaf/promote", {"version": 2, "evidence": evidence(served, f"{dataset}@1")}),
+        ("trainings", {**training, "dataset": "leaves@9"}), ("trainings", {**training, "version": 9}),
+        ("trainings", {**training, "config": {"warm_start": "leaf@9"}}), ("predict", {"items": ["leaves@9/a.jpg"]}),
+        ("predict?model=leaf@9", {"items": ["leaves/a.jpg"]}), ("predict", {"items": ["leaves/none.jpg"]}),
+    ]  # fmt: skip
+    for path, body in asked:
+        answer = served.post(f"/v1/{path}", json=body, headers=boss)
+        assert 400 <= answer.status_code < 500, (path, body, answer.text)
+        assert str(tmp_path) not in answer.text, (path, body)
+    refused = served.post("/v1/models/leaf/promote", json={"version": 2}, headers=boss).json()
+    assert refused["title"] == "leaf@2 is not promoted to production"
+    assert "training" in refused["hint"]

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import APIKeyCookie, OAuth2PasswordBearer
+from starlette.requests import HTTPConnection
 
 from plantml.serve.caller import ADMIN, PROMOTER, Caller
 from plantml.serve.problems import RequestError, forbidden, unauthorized
@@ -22,7 +23,7 @@ _bearer = OAuth2PasswordBearer(tokenUrl="/v1/token", refreshUrl="/v1/token/refre
 
 
 class _SessionCookie(APIKeyCookie):
-    async def __call__(self, request: Request) -> str | None:
+    async def __call__(self, request: HTTPConnection) -> str | None:
         return request.cookies.get(cookie_name(request))
 
 
@@ -34,13 +35,13 @@ _cookie = _SessionCookie(
 )
 
 
-def is_https(request: Request) -> bool:
+def is_https(request: HTTPConnection) -> bool:
     """True if the caller came by https: to this server, or to its proxy, which may have forgotten to say so."""
     service: Service = request.app.state.service
     return request.url.scheme == "https" or bool(service.config.behind_proxy)
 
 
-def cookie_name(request: Request) -> str:
+def cookie_name(request: HTTPConnection) -> str:
     """The name of the page's cookie."""
     return HTTPS_COOKIE if is_https(request) else COOKIE
 

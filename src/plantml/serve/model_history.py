@@ -222,9 +222,11 @@ def promote(
         targets = _details(service, name, version)[0].bundle.contract.targets
         words = set(re.findall(r"\w+", str(error)))
         if all(caller.may_see(target.name) for target in targets if target.name in words):
-            raise
-        why = "the reason is of a target that needs a role"
-        raise GateError(f"{name}@{version} is not promoted to {alias}", why, error.hint) from None
+            why = error.why
+        else:
+            why = "the reason is of a target that needs a role"
+        hint = "Validate it again, with a training of this `version`; or send metrics.json of plantml validate."
+        raise GateError(f"{name}@{version} is not promoted to {alias}", why, hint) from None
     return _moved(service, caller, change, "model.promote", {"why": why, "force": force})
 
 

@@ -1,5 +1,6 @@
 """Errors over HTTP: `application/problem+json` (RFC 9457) with the three parts of every error."""
 
+import copy
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -115,10 +116,20 @@ def status_of(error: PlantmlError) -> int:
     return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
 
 
-def for_clients(error: PlantmlError) -> PlantmlError:
-    """What a client is told of an error. That of a storage or the database names URLs and hosts: they go to the log."""
-    if status_of(error) != 503 or isinstance(error, RequestError):
+def for_clients(error: PlantmlError, request: Request) -> PlantmlError:
+    """What a client is told of an error: names in place of URLs and folders.
+
+    That of a storage or the database names hosts, too: it goes to the log.
+    """
+    if isinstance(error, RequestError):
         return error
+    if status_of(error) != 503:
+        shown = copy.copy(error)
+        for place, name in request.app.state.service.places.items():
+            shown.what, shown.why, shown.hint = (
+                text.replace(place, name) for text in (shown.what, shown.why, shown.hint)
+            )
+        return shown
     _log.warning("A storage or the database failed: %s", error)
     return StorageError(
         "The server cannot reach its storage", "the server's log has the cause", "Try again later, or tell an operator."
@@ -134,9 +145,9 @@ def answer_error(error: PlantmlError, more: Mapping[str, Any] | None = None) -> 
     return problem(status, error.what, error.why, error.hint, code=error.exit_code, headers=headers, more=more)
 
 
-async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PlantmlError)
-    return answer_error(for_clients(error))
+    return answer_error(for_clients(error, request))
 
 
 async def _answer_validation(_: Request, error: Exception) -> JSONResponse:

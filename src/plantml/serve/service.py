@@ -2,6 +2,7 @@
 
 import functools
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -70,6 +71,13 @@ class Service:
     jobs: Jobs
     pruning: Pruning
     stopping: threading.Event = field(default_factory=threading.Event)
+
+    @functools.cached_property
+    def places(self) -> Mapping[str, str]:
+        """What clients are told in place of URLs and folders, the longest first."""
+        datasets = {self.datasets.url(name): name for name in self.datasets.names}
+        folders = {f"{url}/": "" for url in (self.registry, storage.absolute(self.config.state))}
+        return dict(sorted({**datasets, **folders}.items(), key=lambda place: -len(place[0])))
 
     def check(self) -> str:
         """The default model, see `ModelPool.check`. Raises `StorageError` unless everything that is needed answers."""

@@ -122,7 +122,7 @@ class PageRoute(APIRoute):
 
 def error_page(request: Request, error: PlantmlError) -> Response:
     """The page, or for htmx the message, of an error."""
-    status, error = status_of(error), for_clients(error)
+    status, error = status_of(error), for_clients(error, request)
     if status == 401:
         return redirect(request, SIGN_IN if request.method != "GET" else f"{SIGN_IN}?next={request.url.path}")
     headline = _HEADLINES.get(status, _("This did not work."))

@@ -32,7 +32,7 @@ class _Route(APIRoute):
             try:
                 return await handle(request)
             except PlantmlError as error:
-                shown = for_clients(error)
+                shown = for_clients(error, request)
                 return answer_error(shown, more={"error": str(shown)})
 
         return answer
