@@ -359,6 +359,26 @@ def test_who_lost_the_lease_within_a_step_is_no_failure(loop, paint_feed, honest
 
 
 @pytest.mark.slow
+def test_a_model_of_anomalies_is_retrained_by_its_auroc(loop, tmp_path, paint_feed, honest, cli) -> None:
+    train = {"task": "anomaly", "backbone": "test_efficientnet", "pretrained": False, "size": 64,
+             "anomaly": {"cells": 64}}  # fmt: skip
+    feeds = [(paint_feed(tmp_path / name, honest(20), seed), {}) for seed, name in enumerate(("first", "second"))]
+    loop.write(feeds[:1], train=train)
+    assert loop()["outcome"] == "promoted"
+    loop.write(feeds, train=train, gates={"max_drop": 1.0, "sure": 0.0})
+    two = loop()
+    assert two["outcome"] == "promoted", two["reasons"]
+    assert two["reasons"][0].startswith("anomaly.auroc ")
+    compared = two["results"]["compare"]["all"]
+    assert {"anomaly.auroc", "anomaly.sensitivity"} <= {gate["name"] for gate in compared["gates"]}
+    assert "| anomaly.auroc |" in Path(two["report"], "report.md").read_text()
+    loop.write([*feeds, (paint_feed(tmp_path / "third", honest(4), 3), {})])  # TINY, of whole photos
+    refused = cli("retrain", loop.file)
+    assert refused.code == Exit.INPUT
+    assert "finds anomalies, the challenger predicts for whole photos" in refused.err
+
+
+@pytest.mark.slow
 def test_a_detector_is_retrained_by_evidence_on_boxes(loop, tmp_path, cli) -> None:
     feeds = []
     for seed in (1, 2):

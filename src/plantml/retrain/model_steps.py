@@ -19,6 +19,10 @@ from plantml.validate.gates import describe
 IN_SERVICE = "production"
 """Name of the model in service in results and folders, beside the challenger."""
 
+_BOXES = "finds boxes"
+_DOES = {"image": "predicts for whole photos", "boxes": _BOXES, "tray": _BOXES, "anomaly": "finds anomalies"}
+"""What a model of a task does; others cannot be compared with it."""
+
 PROMOTE, REFUSE = "promote", "refuse"
 _SLACK = 1e-9
 
@@ -41,12 +45,6 @@ def train(work: Work) -> Result:
 
     config = work.config.train
     selected = selection.select(work.result("split")["dataset"], config)
-    if selected.task == "anomaly":
-        raise InputError(
-            "retrain does not train models of anomalies",
-            "it compares and promotes models by the labels that they predict",
-            "Set train.task: image; or train by hand: plantml train, plantml models add",
-        )
     if work.model:
         _check_task(work, selected.task)
     if work.config.start == "warm" and work.model:
@@ -66,12 +64,11 @@ def train(work: Work) -> Result:
 
 def _check_task(work: Work, task: str) -> None:
     """Raise `InputError` if a challenger of this task could not be compared with the model in service."""
-    predicts = {True: "finds boxes", False: "predicts for whole photos"}
-    finds_boxes = references.find(work.model, work.machine.cache()).contract.detection is not None
-    if finds_boxes != (task != "image"):
+    in_service = references.find(work.model, work.machine.cache()).contract.task
+    if _DOES[in_service] != _DOES[task]:
         raise InputError(
             f"A challenger of task {task} cannot be compared with {work.model}",
-            f"the model in service {predicts[finds_boxes]}, the challenger {predicts[not finds_boxes]}",
+            f"the model in service {_DOES[in_service]}, the challenger {_DOES[task]}",
             "Set train.task; or name another model in the configuration.",
         )
 

@@ -18,7 +18,8 @@ _HOOK_SECONDS = 300
 _SETS = {"all": "all test photos", "frozen": "the frozen test set", "recent": "the recent test set"}
 
 _REPORTED = ("macro_f1", "joint_accuracy", ".accuracy", ".r2", ".mae", ".ece",
-             ".macro_ap", ".ap", ".ap50", ".count_exact", ".count_mae")  # fmt: skip
+             ".macro_ap", ".ap", ".ap50", ".count_exact", ".count_mae",
+             ".auroc", ".average_precision", ".sensitivity", ".false_alarms")  # fmt: skip
 """Suffixes of the metrics in the report; the others are in the folder of the comparison."""
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
