@@ -10,7 +10,8 @@ DEMO ?= demo
 # What was compiled once is kept.
 export PYTHONDONTWRITEBYTECODE :=
 # Test processes side by side; more than two wait for each other's network training. A file stays in one of them,
-# which makes what all its tests look at; the files with the longest tests are not the last ones.
+# which makes what all its tests look at; the files with the longest tests are not the last ones. A process that crashes
+# ends the run, and is named: replaced, it can wait for its last file forever (pytest-xdist #1378).
 WORKERS ?= 2
 
 # uv installs in a fraction of pip's time: the one on the PATH, or one that pip fetches. It does not read pip's settings:
@@ -39,7 +40,7 @@ demo: $(VENV)/.train
 	$(BIN)/plantml demo $(DEMO)
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow --timeout 3600 -rs

@@ -1,6 +1,7 @@
 """What many tests need: a quiet environment, small pictures, rows, real photos, and an object store."""
 
 import contextlib
+import faulthandler
 import hashlib
 import io
 import os
@@ -15,6 +16,7 @@ import hypothesis
 import numpy as np
 import polars as pl
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 from bench import store
 from PIL import Image
 
@@ -36,6 +38,13 @@ _STORED = {
 # How long an example takes says more of who else works on the machine.
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
+
+
+def pytest_runtest_setup(item):
+    """A crash shows where it happened: after a training, Lightning resets the handlers that pytest installed."""
+    if fault_handler_stderr_fd_key in item.config.stash:
+        faulthandler.disable()
+        faulthandler.enable(item.config.stash[fault_handler_stderr_fd_key])
 
 
 @pytest.fixture(scope="session", autouse=True)

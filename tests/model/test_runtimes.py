@@ -230,20 +230,24 @@ def test_an_edited_xml_is_refused(converted, tmp_path, key):
 def test_a_signal_is_no_crash_after_models_were_closed_in_any_order(run_python, converted):
     """OpenVINO puts back a stack for signals that is gone by then, unless it is kept from it."""
     code = """
-import faulthandler, gc, signal, sys
+import contextlib, faulthandler, gc, signal, sys
+from plantml.errors import UsageError
 faulthandler.enable()  # which gives signals a stack of their own
 from plantml.model import runtimes
 first, second = (runtimes.open_model(sys.argv[1]) for _ in range(2))
-del first
-gc.collect()
-del second
-gc.collect()
+third, fourth = (runtimes.open_core() for _ in range(2))
+with contextlib.suppress(UsageError):  # of a processor without it
+    files = [open(file, "rb").read() for file in sys.argv[1:]]
+    fifth = runtimes.OpenVinoRuntime(*files, bfloat16=True)
+for name in ("first", "third", "second", "fourth", "fifth"):
+    globals().pop(name, None)
+    gc.collect()
 messages = []
 signal.signal(signal.SIGTERM, lambda *_: messages.append("asked to end"))
 signal.raise_signal(signal.SIGTERM)
 print(*messages)
 """
-    process = run_python(code, converted)
+    process = run_python(code, converted, converted.with_suffix(".bin"))
     out, err = process.communicate(timeout=100)
     assert (process.returncode, out) == (0, "asked to end\n"), err
 

@@ -100,7 +100,7 @@ def test_machines_act_at_once_and_none_unknowingly(tmp_path, make_bundle, start_
     pool, model = [make_bundle(seed) for seed in range(8)], f"{tmp_path}/models/leaf"
     counts = many_at_once(model, pool, start_python, processes=4, seconds=2)
     events = check_history(model, counts)
-    assert len({event.content["by"] for event in events}) > 3
+    assert len({event.content["by"] for event in events}) > 1
 
 
 @pytest.mark.slow

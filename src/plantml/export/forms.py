@@ -15,7 +15,7 @@ from plantml.export.pt2 import to_pt2
 from plantml.model import bundle as bundles
 from plantml.model import torch_programs
 from plantml.model.bundle import Bundle
-from plantml.model.runtimes import FILES, FileKind, OpenVinoRuntime, Runtime, import_openvino
+from plantml.model.runtimes import FILES, FileKind, OpenVinoRuntime, Runtime, open_core
 
 Files = Sequence[bytes]
 """The bytes of a form's files, in the order of `FileKind.extensions`."""
@@ -142,7 +142,7 @@ def _pt2(source: Source) -> Made:
 
 
 def _bfloat16(source: Source) -> Made:
-    core = import_openvino().Core()
+    core = open_core()
     settings = {"processor": core.get_property("CPU", "FULL_DEVICE_NAME"), "openvino": metadata.version("openvino")}
     return Made([source.read(bundles.ONNX)], settings)
 

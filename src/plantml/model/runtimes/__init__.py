@@ -13,14 +13,14 @@ from plantml.model.bundle import PROOF_KEY, Bundle
 from plantml.model.contract import Contract, parse_contract
 from plantml.model.runtimes.interface import NOTES, WEIGHTS_KEY, Outputs, Runtime
 from plantml.model.runtimes.onnx_runtime import OnnxRuntime
-from plantml.model.runtimes.openvino_runtime import OpenVinoRuntime, import_openvino
+from plantml.model.runtimes.openvino_runtime import OpenVinoRuntime, import_openvino, open_core
 from plantml.model.runtimes.torch_runtime import ProgramRuntime, TorchRuntime
 from plantml.model.runtimes.two_stage import TwoStageRuntime
 
 __all__ = [
     "FILES", "FORM_RUNTIMES", "NOTES", "PROOF_KEY", "RUNTIMES", "WEIGHTS_KEY", "FileKind", "OnnxRuntime",
     "OpenVinoRuntime", "Outputs", "ProgramRuntime", "Runtime", "TorchRuntime", "TwoStageRuntime", "import_openvino",
-    "open_form", "open_model", "output_names", "output_shapes",
+    "open_core", "open_form", "open_model", "output_names", "output_shapes",
 ]  # fmt: skip
 
 _AGAIN = "Export it again."

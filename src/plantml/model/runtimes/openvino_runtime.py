@@ -43,8 +43,7 @@ class OpenVinoRuntime:
     def __init__(self, model: bytes, weights: bytes | None = None, *, bfloat16: bool = False) -> None:
         from plantml.settings import usable_cores
 
-        openvino = import_openvino()
-        core = openvino.Core()
+        core = open_core()
         if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise UsageError(
                 "This processor has no bfloat16", "OpenVINO finds neither AMX nor AVX512-BF16", "Use --speed auto."
@@ -55,8 +54,7 @@ class OpenVinoRuntime:
         try:
             read = core.read_model(model) if weights is None else core.read_model(model=model, weights=weights)
             self.metadata = _openvino_notes(read)
-            with _own_signal_stack():
-                self._compiled = core.compile_model(read, "CPU", options)
+            self._compiled = core.compile_model(read, "CPU", options)
         except RuntimeError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise InputError(
@@ -98,22 +96,25 @@ class _SignalStack(ctypes.Structure):
     _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 
 
-@contextmanager
-def _own_signal_stack() -> Iterator[None]:
-    """Restore this thread's alternate signal stack.
+def open_core() -> Any:
+    """An OpenVINO core that has loaded its CPU plugin, and left this thread's alternate signal stack as it was.
 
-    OpenVINO's compiler replaces it, and restores the old one when the model is closed. If two models are not closed in
-    reverse order, one restores freed memory, and the next Ctrl-C crashes.
+    The plugin replaces that stack, and restores the old one when core and models are closed. If two cores are not
+    closed in reverse order, one restores freed memory, and the next signal is a crash.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
     """
+    core = import_openvino().Core()
     if sys.platform != "linux":
-        yield
-        return
+        return core
     libc, before = ctypes.CDLL(None), _SignalStack()
     libc.sigaltstack(None, ctypes.byref(before))
     try:
-        yield
+        core.get_property("CPU", "FULL_DEVICE_NAME")
     finally:
         libc.sigaltstack(ctypes.byref(before), None)
+    return core
 
 
 def import_openvino() -> Any:
