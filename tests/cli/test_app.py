@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -281,6 +282,7 @@ def test_signals_end_any_command_with_their_code(tmp_path: Path, sent, code) -> 
     signal.signal(signal.SIGINT, before)
     while not list(tmp_path.glob("photos/images/*/*.jpg")):
         assert process.poll() is None
+        time.sleep(0.05)
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code

@@ -92,6 +92,7 @@ def quantise(every_form, photos, **changes):
     )
 
 
+@pytest.mark.slow
 def test_layers_that_hurt_stay_in_float(every_form, quantised, photos, monkeypatch):
     monkeypatch.setattr(int8, "METHODS", {"min-max": ("MinMax", {})})
     wanted = every_form.made["onnx-int8"].settings["noise"] * 0.7

@@ -850,7 +850,7 @@ def test_a_cache_of_no_size_keeps_nothing_and_gives_everything(tmp_path, source)
 
 
 def test_threads_share_a_cache_that_is_too_small_for_them(tmp_path, source):
-    pairs = source(*(bytes([i]) * 2000 for i in range(60)))
+    pairs = source(*(bytes([i]) * 2000 for i in range(20)))
     cache = Cache(tmp_path / "cache", 3000)
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
@@ -859,7 +859,7 @@ def test_threads_share_a_cache_that_is_too_small_for_them(tmp_path, source):
             got = list(pool.map(lambda pair: cache.read(*pair), pairs * 4))
     finally:
         sys.setswitchinterval(before)
-    assert got == [bytes([i]) * 2000 for i in range(60)] * 4
+    assert got == [bytes([i]) * 2000 for i in range(20)] * 4
 
 
 def test_remote_bytes_come_from_the_cache_the_second_time(tmp_path, s3_url):
