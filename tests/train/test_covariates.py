@@ -127,8 +127,8 @@ def test_a_column_decides_what_the_photo_cannot_and_the_photo_alone_stays_as_it_
     net = network((VARIETY,) if measured else ())
     plan = make_plan(targets=(DISEASE,), mode="probe", augment=0.0, views=1, epochs=25, patience=25, batch_size=50,
                      lr=3e-2)  # fmt: skip
-    probe.fit(net, plan, train, val, job=probe.EmbeddingJob("cpu", tmp_path, 0.0, lambda: None, Stop()),
-              on_epoch=lambda _: None)  # fmt: skip
+    probe.fit(net, plan, train, val, embed=probe.in_torch(net, "cpu"),
+              job=probe.EmbeddingJob("cpu", tmp_path, 0.0, lambda: None, Stop()), on_epoch=lambda _: None)  # fmt: skip
     embedding = net.embed(torch.from_numpy(np.ascontiguousarray(val.pixels)))
     truth = torch.from_numpy(val.labels["disease"])
 

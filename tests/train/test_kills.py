@@ -281,7 +281,8 @@ def test_embeddings_of_a_probe_outlive_a_kill(cli, trained, probed, tmp_path, s3
         result = cli(*command)
     assert result.code == Exit.DONE, result.err
     assert json.loads(storage.read(f"{out}/bundle/model.json"))["digest"] == digest(probed)
-    views = 6 * yaml.safe_load(storage.read(f"{out}/plan.yaml"))["train_photos"]
+    plan = yaml.safe_load(storage.read(f"{out}/plan.yaml"))
+    views = plan["views"] * plan["train_photos"]
     assert sum(batches) == 5 * 32
     assert views - sum(batches) <= sum(again) < views
     assert not [entry for entry in storage.list_files(out) if "checkpoints" in entry.url]

@@ -183,11 +183,12 @@ def test_tiles_from_which_nothing_can_be_learnt_are_refused(values: dict, side: 
     ("values", "number", "views"),
     [
         ({}, 300, 6),
-        ({}, 5000, 6),
+        ({}, 628, 4),
+        ({}, 5000, 3),
         ({"augment": 0}, 300, 1),
         ({"views": 9}, 300, 9),
         ({"budget": 100}, 5000, 1),
-        ({"budget": 300}, 5000, 4),
+        ({"budget": 200}, 5000, 2),
     ],
 )
 def test_views_of_a_probe(values: dict, number: int, views: int) -> None:

@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from plantml.concurrency import Stop
+from plantml.imaging import Fit
 from plantml.model.contract import Architecture
 from plantml.model.network import PlantNet
 from plantml.targets import Target
 from plantml.train import probe
 from plantml.train.batches import Photos
+from plantml.train.plan import Plan
 
 DISEASE = Target("disease", "class", ("rust", "none"))
 PHOTOS = 70
@@ -50,6 +52,35 @@ def job(tmp_path) -> probe.EmbeddingJob:
     return probe.EmbeddingJob("cpu", tmp_path, 0.0, lambda: None, Stop())
 
 
+def views(net: PlantNet, plan: Plan, photos: Photos, job: probe.EmbeddingJob) -> tuple[torch.Tensor, dict]:
+    with torch.inference_mode():
+        return probe._views(probe.in_torch(net, "cpu"), plan, photos, photos.rows, job)
+
+
+def test_the_first_view_of_a_photo_is_the_photo_itself(make_plan, net, photos, job) -> None:
+    plan = make_plan(targets=(DISEASE,), augment=2.0, views=2, input=Fit(40, 40))
+    embeddings, _ = views(net, plan, photos, job)
+    plain = net.embed(torch.from_numpy(photos.pixels))
+    assert torch.allclose(embeddings[:PHOTOS], plain)
+    assert not torch.isclose(embeddings[PHOTOS:], plain).all(1).any()
+
+
+def test_many_photos_are_embedded_in_onnxruntime_as_in_torch(make_plan, photos, job, monkeypatch) -> None:
+    monkeypatch.setattr(probe, "_WORTH", PHOTOS)
+    plan = make_plan(targets=(DISEASE,), input=Fit(40, 40))
+    layers = nn.Conv2d(3, 3, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    architecture = Architecture(backbone="x", embedding=3, mean=(0.5,) * 3, std=(0.5,) * 3, bank=1)
+    colours = PlantNet(architecture, (DISEASE,), nn.Sequential(*layers))
+    job = replace(job, threads=2)
+    with torch.inference_mode():
+        expected = probe.embedding(colours, plan, PHOTOS - 1, job)(photos.pixels)
+        actual = probe.embedding(colours, plan, PHOTOS, job)(photos.pixels)
+    assert not torch.equal(actual, torch.zeros_like(actual))
+    assert torch.allclose(actual, expected, atol=1e-5)
+    assert colours.backbone[1].inplace  # the exporter had a copy
+    assert all(parameter.requires_grad for parameter in colours.parameters())
+
+
 def test_heads_warm_up_on_a_sample_of_many_photos(make_plan, net, photos, job, monkeypatch) -> None:
     monkeypatch.setattr(probe, "WARM_UP_PHOTOS", 50)
     before = net.heads["disease"].weight.clone()
@@ -63,28 +94,28 @@ def test_embeddings_of_other_photos_are_not_reused(make_plan, net, photos, job) 
     """A photo was missing when the training was killed, and is back now."""
     plan = make_plan(targets=(DISEASE,), mode="probe", augment=0.0, views=1)
     fewer = Photos(photos.pixels, photos.keys, photos.labels, photos.rows[1:])
-    first, _ = probe._augmented(net, plan, fewer, fewer.rows, job)
+    first, _ = views(net, plan, fewer, job)
     assert len(list(job.folder.iterdir())) == 3
-    again, labels = probe._augmented(net, plan, photos, photos.rows, job)
+    again, labels = views(net, plan, photos, job)
     assert torch.equal(again[1:], first)
     assert len(again) == len(labels["disease"]) == PHOTOS
     assert net.backbone.embedded == PHOTOS - 1 + PHOTOS
-    probe._augmented(net, plan, photos, photos.rows, job)
+    views(net, plan, photos, job)
     assert net.backbone.embedded == PHOTOS - 1 + PHOTOS
 
 
 def test_segments_of_two_machines_give_the_same_embeddings(make_plan, net, photos, job) -> None:
     """One was killed before its last upload, another resumed, and the first now has the segments of both."""
     plan = make_plan(targets=(DISEASE,), augment=0.0, views=1)
-    expected, _ = probe._augmented(net, plan, photos, photos.rows, job)
+    expected, _ = views(net, plan, photos, job)
     first, second, last = sorted(job.folder.iterdir())
     last.write_bytes(second.read_bytes())
     second.unlink()
-    assert torch.equal(probe._augmented(net, plan, photos, photos.rows, job)[0], expected)
+    assert torch.equal(views(net, plan, photos, job)[0], expected)
     assert net.backbone.embedded == PHOTOS + 6
     (job.folder / f".{first.name[:20]}.abc.part").write_bytes(b"left by a killed write")
     first.write_bytes(first.read_bytes()[:200])
-    assert torch.equal(probe._augmented(net, plan, photos, photos.rows, job)[0], expected)
+    assert torch.equal(views(net, plan, photos, job)[0], expected)
     assert net.backbone.embedded == PHOTOS + 6 + 32
     assert not list(job.folder.glob(".*.part"))
 
@@ -92,11 +123,11 @@ def test_segments_of_two_machines_give_the_same_embeddings(make_plan, net, photo
 def test_a_process_of_higher_rank_reads_and_does_not_write(make_plan, net, photos, job) -> None:
     plan = make_plan(targets=(DISEASE,), augment=0.0, views=2)
     read_only = replace(job, on_save=pytest.fail, writes=False)
-    embeddings, labels = probe._augmented(net, plan, photos, photos.rows, read_only)
+    embeddings, labels = views(net, plan, photos, read_only)
     assert not list(job.folder.iterdir())
     assert embeddings.shape == (2 * PHOTOS, 3)
     assert torch.equal(labels["disease"][:PHOTOS], labels["disease"][PHOTOS:])
-    probe._augmented(net, plan, photos, photos.rows, job)
-    read, _ = probe._augmented(net, plan, photos, photos.rows, read_only)
+    views(net, plan, photos, job)
+    read, _ = views(net, plan, photos, read_only)
     assert torch.equal(read, embeddings)
     assert net.backbone.embedded == 4 * PHOTOS

@@ -13,8 +13,9 @@ BUDGET_SHARE = 0.95
 WARM_UP_PHOTOS = 20_000
 """Largest number of photos whose embeddings warm up the heads before the backbone is tuned."""
 
-_VIEWS, _EMBEDDINGS = 6, 120_000
-"""Augmented views per photo in a probe, and their largest total; every photo gets at least one view."""
+_VIEWS, _FEWEST_VIEWS, _ENOUGH, _EMBEDDINGS = 6, 3, 2_000, 120_000
+"""Views per photo in a probe: at most and usually at least; their total from which no more are needed, and the largest
+total, for which every photo still has one view, itself."""
 
 _START_SECONDS, _FINISH_SECONDS = 10.0, 12.0
 """What every training takes before the first step, and for calibration, export and verification."""
@@ -78,7 +79,8 @@ def views(config: TrainConfig, inputs: PlanInputs, augment: float) -> tuple[int,
     if not augment:
         return 1, "photos are not augmented"
     photos, val = inputs.train_photos, inputs.dataset.usable("val").height
-    number = max(1, min(_VIEWS, _EMBEDDINGS // photos))
+    number = min(_VIEWS, max(_FEWEST_VIEWS, math.ceil(_ENOUGH / photos)))
+    number = max(1, min(number, _EMBEDDINGS // photos))
     why = "more views add little" if number == _VIEWS else f"{photos} photos are enough"
     if config.budget and inputs.speed:
         available = BUDGET_SHARE * config.budget - _overhead(photos, val, "probe", inputs.speed)

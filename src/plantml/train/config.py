@@ -155,7 +155,7 @@ class TrainConfig(FixedSettings):
         "auto", description="Strength of augmentation; 0 only resizes, 2 is too strong for most datasets."
     )
     views: Annotated[int, Field(ge=1, le=1000)] | Auto = Field(
-        "auto", description="Augmented views per photo for a probe."
+        "auto", description="Views per photo for a probe: itself, then augmented ones."
     )
     balance: Balance | Auto = Field(
         "auto",

@@ -40,6 +40,7 @@ class ImageLearner(StepLearner):
         self.plan = self._fitting(plan)
         self.left_out = self.data.left_out
         self.net = prepare.network(plan, self.data.train, offline=loading.machine.offline)
+        self._embed = probe.in_torch(self.net, "cpu")
 
     @staticmethod
     def untrained(plan: Plan, *, offline: bool) -> PlantNet:
@@ -83,7 +84,10 @@ class ImageLearner(StepLearner):
 
     def fit_probe(self, job: probe.EmbeddingJob, on_epoch: Callable[[dict[str, float]], None]) -> History:
         """Train the heads only; see `probe.fit`."""
-        return probe.fit(self.net, self.plan, self.photos, self.data.val, job=job, on_epoch=on_epoch)
+        data = self.data
+        total = self.plan.views * len(self.photos.rows) + len(data.val.rows) + len(data.bank)
+        self._embed = probe.embedding(self.net, self.plan, total, job)
+        return probe.fit(self.net, self.plan, self.photos, data.val, embed=self._embed, job=job, on_epoch=on_epoch)
 
     def warm_up(self, job: probe.EmbeddingJob) -> None:
         """See `StepLearner.warm_up`."""
@@ -102,7 +106,7 @@ class ImageLearner(StepLearner):
 
     def package(self, version: Version) -> PackagedModel:
         """See `Learner.package`."""
-        model = packaging.package(self.net, self.plan, self.data, version)
+        model = packaging.package(self.net, self.plan, self.data, version, self._embed)
         if not self._pseudo_labels:
             return model
         return replace(model, metrics={**model.metrics, "pseudo_labels": self._pseudo_labels})

@@ -36,6 +36,7 @@ from plantml.train.covariates import COVARIATES
 from plantml.train.learner import PackagedModel
 from plantml.train.model_card import model_card, train_counts
 from plantml.train.plan import Plan
+from plantml.train.probe import Embed
 from plantml.validate.scoring import Outcomes
 from plantml.validate.selection import DATASET, groups_of
 from plantml.validate.slices import slices
@@ -63,7 +64,13 @@ class _MemoryRuntime:
         return {name: output.numpy() for name, output in zip(self._deployed.output_names, outputs, strict=True)}
 
 
-def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Version) -> PackagedModel:
+def package(
+    net: PlantNet,
+    plan: Plan,
+    data: prepare.TrainingData,
+    version: Version,
+    embed: Embed,
+) -> PackagedModel:
     """Make the bundle of a trained network.
 
     Args:
@@ -71,6 +78,7 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
         plan: how it was trained.
         data: of the training; `bank` is the reference for `unknown`, `val` calibrates and sets the thresholds.
         version: of the dataset that `data` was loaded from.
+        embed: computes embeddings of the network.
 
     Raises:
         GateError: the ONNX file does not reproduce the network's predictions.
@@ -84,10 +92,10 @@ def package(net: PlantNet, plan: Plan, data: prepare.TrainingData, version: Vers
             plan.targets, {name: values[train.rows] for name, values in train.labels.items()}
         )
     with torch.inference_mode():
-        embeddings = _embed(net, photo_batches(val.pixels, val.rows))
+        embeddings = embed(val.pixels[row] for row in val.rows)
         columns = torch.from_numpy(labels[COVARIATES]) if COVARIATES in labels else None
         logits = net.classify(embeddings, None if columns is None else net.encode(columns))
-        reference = _embed(net, photo_batches(data.bank, np.arange(len(data.bank))))
+        reference = embed(data.bank)
     plain = Deployed(net, {}, reference, combinations).eval()
     fitted = temperature.fit(plain, logits, labels)
     deployed = Deployed(net, fitted.temperatures, reference, combinations, fitted.biases).eval()
@@ -252,10 +260,6 @@ def training_combinations(targets: Sequence[Target], labels: Mapping[str, NDArra
         for place in np.argwhere(valid).tolist()
     )
     return Combinations(targets=tuple(names), seen=combinations)
-
-
-def _embed(net: PlantNet, batches: Iterable[Pixels]) -> Tensor:
-    return torch.cat([net.embed(torch.from_numpy(batch)) for batch in batches])
 
 
 def _of_photos_alone(deployed: Deployed, embeddings: Tensor, labels: Mapping[str, NDArray[Any]]) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
     device = resolve("device", inputs.hardware.device, "the best one on this machine")
     mode = resolve("mode", *_mode(config, photos, task))
     batch = resolve("batch_size", _batch_size(photos, device, inputs.hardware, task), f"for {photos} photos")
-    precision = resolve("precision", *_precision(inputs.speed, device))
+    precision = resolve("precision", *_precision(inputs.speed, device, mode))
     step = inputs.speed.step_in(precision) if inputs.speed else 0.0
     length = budget.length(config, inputs, mode, batch=batch, step=step, task=task)
     mode = length.mode
@@ -300,7 +300,9 @@ def _box_sides(train: pl.DataFrame) -> pl.Series:
     return boxes.select(side / pl.col("long")).to_series()
 
 
-def _precision(speed: Speed | None, device: str) -> tuple[Precision, str]:
+def _precision(speed: Speed | None, device: str, mode: Mode) -> tuple[Precision, str]:
+    if mode == "probe":
+        return "32", "a probe trains nothing but its heads"
     if speed is None or speed.bf16 is None:
         return "32", "the processor has no bf16"
     if speed.bf16 <= _MIN_SPEED_UP:

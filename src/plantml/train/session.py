@@ -30,4 +30,5 @@ class Session:
             self.stop,
             self.listener.progress(stage),
             writes=distributed.is_first(),
+            threads=self.machine.threads,
         )
