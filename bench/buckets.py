@@ -47,7 +47,12 @@ def run(material: Material) -> list[Row]:
 
 
 def _requests(material: Material, url: str, place: store.Store, latency: int) -> Iterator[Row]:
-    acts = {"get": {"folder": url}, "put": {"folder": url, "create": False}, "create": {"folder": url, "create": True}}
+    written = f"{url}-written"
+    acts = {
+        "get": {"folder": url},
+        "put": {"folder": written, "create": False},
+        "create": {"folder": written, "create": True},
+    }
     for act, given in acts.items():
         where = "bench.detect_sides:fetching" if act == "get" else f"{_SIDES}:writing"
         sides = {

@@ -12,7 +12,7 @@ from bench.side import Rounds
 from plantml import storage
 from plantml.concurrency import in_threads
 
-_OBJECTS, _BYTES = 200, 20_000
+_OBJECTS, _BYTES = 100, 20_000
 _WORKERS, _SECONDS = 2, 0.01
 _PAGE = 1000
 
