@@ -179,7 +179,7 @@ state, registry, *command = sys.argv[1:]
 start = partial(Subcommand, command=command)
 Worker(Jobs(state), registry, {}, settings.machine(), Stop(), start=start).work(once=True)
 """
-    command = place.slow(200)
+    command = place.slow(100)
     first = run_python(code, place.state, place.registry, *command)
     saved = Path(job.run, "saved")
     until(lambda: saved.exists() and int(saved.read_text()) >= 5)
@@ -191,7 +191,7 @@ Worker(Jobs(state), registry, {}, settings.machine(), Stop(), start=start).work(
     until(lambda: not leases._started(pid))  # its command ends with it
     assert place.work(start=partial(Subcommand, command=command)) == 1
     resumed = next(int(line.split()[-1]) for line in place.log(job) if line.startswith("step") and line[-1] != "0")
-    assert 5 <= resumed < 200
+    assert 5 <= resumed < 100
     assert (place.jobs.get(1).status, list(place.versions().entries)) == ("done", [1])
     assert lost_attempts(place.jobs.get(1)) == 1
 
