@@ -53,8 +53,9 @@ def synthetic(photos: Path, work: Path) -> str:
     source, url = work / "synth-photos", str(work / "synth")
     crops = {"tomato": ("healthy", "rust"), "bean": ("healthy", "rust"), "pepper": ("healthy", "bacterial_spot")}
     classes = tuple(f"{crop}___{state}" for crop, states in crops.items() for state in states)
-    synth.write(SynthSpec(600, classes=classes, seed=7, severity=(0.1, 0.5)), str(source))
-    import_source(str(source), url, list_source(str(source), group_column="plant"))
+    synth.write(SynthSpec(480, classes=classes, seed=7, severity=(0.1, 0.5)), str(source))
+    table = str(source / "labels.csv")  # the folder itself would be read as boxes
+    import_source(table, url, list_source(table, group_column="plant"))
     split_dataset(url, ratios="0.6/0.2/0.2")
     return url
 

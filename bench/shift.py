@@ -89,8 +89,8 @@ def synthetic(folder: Path, images: int) -> tuple[str, str, list[Origin]]:
     classes = ("tomato___healthy", "tomato___rust", "bean___healthy", "bean___rust")
     if not storage.exists(dataset):
         synth.write(SynthSpec(images, classes=classes, seed=5, severity=(0.1, 0.5)), str(photos))
-        listing = list_source(str(photos), group_column="plant")
-        import_source(str(photos), dataset, listing)
+        table = str(photos / "labels.csv")  # the folder itself would be read as boxes
+        import_source(table, dataset, list_source(table, group_column="plant"))
         split_dataset(dataset, ratios="0.5/0.15/0.35")
     lab, field = (f'background == "{name}"' for name in ("lab", "field"))
     return dataset, lab, [Origin("synth lab", dataset, where=lab), Origin("synth field", dataset, where=field)]

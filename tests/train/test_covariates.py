@@ -249,6 +249,26 @@ def test_detect_takes_columns_of_a_table_and_of_a_dataset(cli, measured, tmp_pat
     assert again.json["resumed"] == 48
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["finetune", "full"])
+def test_a_whole_training_of_the_backbone_learns_what_a_column_adds(cli, measured, tmp_path, mode) -> None:
+    run, seen = tmp_path / "run", {"backbone": "test_efficientnet", "pretrained": "false", "mode": mode, "lr": 0.02}
+    settings = (part for key, value in seen.items() for part in ("--set", f"{key}={value}"))
+    result = cli("train", measured / "leaves", "--out", run, "--size", 32, "--epochs", 25, "--targets", "disease",
+                 "--covariates", "variety,temperature", *settings)  # fmt: skip
+    assert result.code == Exit.DONE, result.err
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["scores"]["disease.accuracy"] > 0.9
+    assert metrics["photos_alone"]["disease.accuracy"] < 0.9  # noise shows nothing
+    out = tmp_path / "val"
+    judged = cli("validate", measured / "leaves", "--model", run, "--split", "val", "--out", out)
+    assert judged.code == Exit.DONE, judged.err
+    drops = json.loads((out / "metrics.json").read_text())["covariates"]["drops"]
+    drop = {each["covariate"]: each["drop"] for each in drops}
+    assert drop["variety"] > 0.2
+    assert abs(drop["temperature"]) < drop["variety"]
+
+
 def test_a_changed_measurement_is_predicted_anew(cli, measured, tmp_path) -> None:
     table, out = measured / "one.csv", tmp_path / "one.jsonl"
     scores = []
