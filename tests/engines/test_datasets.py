@@ -1,11 +1,13 @@
 """Embeddings, imports and validations in parts: what one process makes of the same photos."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from plantml.data import versions
+from plantml.errors import Exit
 
 
 @pytest.fixture
@@ -44,6 +46,31 @@ def test_embeddings_are_the_same_and_found_again(cli, trained, copy, tmp_path, i
     parts, again, alone = ((tmp_path / f"{name}.parquet").read_bytes() for name in ("parts", "again", "alone"))
     assert parts == again == alone
     assert left_of(copy) == []
+
+
+@pytest.mark.parametrize("command", ["embed", "import"])
+def test_a_signal_ends_the_parts_and_the_same_command_resumes(
+    cli, trained, copy, tmp_path, inline, monkeypatch, command
+):
+    new = tmp_path / "new"
+    lines = {"embed": ("embed", copy, "--model", trained.run), "import": ("import", trained.photos, new)}
+    line, wait = ("dataset", *lines[command], "--on", "ray"), inline.wait
+
+    def interrupted():
+        events = wait()
+        if inline.parts == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return events
+
+    monkeypatch.setattr(inline, "wait", interrupted)
+    result = cli(*line)
+    assert result.code == Exit.TERMINATED, result.err
+    assert "stopped" in result.err
+    assert "resume" in result.err
+    assert inline.parts == 1
+    assert left_of(copy) + left_of(new) == []
+    monkeypatch.setattr(inline, "wait", wait)
+    assert cli(*line).code == Exit.DONE
 
 
 def test_a_check_has_the_same_findings(cli, trained, copy, inline):

@@ -95,6 +95,28 @@ def complete(
             job.remove()
 
 
+def complete_or_stop(
+    plan: Callable[[], Job], engine: Engine, what: str, listener: Listener, count: Callable[[int], None]
+) -> None:
+    """`complete` a job for a command that has no stop of its own.
+
+    Args:
+        plan: see `complete`.
+        engine: see `run`.
+        what: is done, for the message.
+        listener: see `run`.
+        count: see `run`.
+
+    Raises:
+        PlantmlError: see `run`.
+        StoppedError: a signal asked for the end; parts have saved what they finished.
+    """
+    with Stop() as stop:
+        complete(plan, engine, stop, listener, count)
+    if stop:
+        raise stop.error(f"{what} stopped", "Repeat the same command to resume.")
+
+
 def run(job: Job, engine: Engine, stop: Stop, listener: Listener, count: Callable[[int], None]) -> None:
     """Do all parts of a job, or end them at a stop.
 

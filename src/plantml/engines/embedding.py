@@ -36,7 +36,7 @@ def filler(engine: Engine, model: str | None, machine: Machine, listener: Listen
                 after=stored.last,
             )
 
-        dispatch.complete(plan, engine, Stop(), listener, count)
+        dispatch.complete_or_stop(plan, engine, "Embedding", listener, count)
 
     return fill
 

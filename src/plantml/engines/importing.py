@@ -38,7 +38,7 @@ def filler(engine: Engine, machine: Machine, listener: Listener) -> Fill:
                 after=bringer.notes.last,
             )
 
-        dispatch.complete(plan, engine, Stop(), listener, count)
+        dispatch.complete_or_stop(plan, engine, "The import", listener, count)
 
     return fill
 
