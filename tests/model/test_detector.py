@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.contracts import make_contract
 from torch import nn
 from torch.testing import assert_close
 
@@ -37,7 +38,7 @@ def net(targets=TARGETS):
     return CentreNet(architecture, targets, Levels()).eval()
 
 
-def deployed(boxes=5, slope=1.0, offset=0.0, targets=TARGETS, overlap=1.0):
+def deployed(boxes=5, slope=1.0, offset=0.0, targets=TARGETS, overlap=None):
     detection = Detection(boxes=boxes, slope=slope, offset=offset, threshold=0.3, accept=0.5, overlap=overlap)
     return DeployedDetector(net(targets), detection, {}).eval()
 
@@ -99,6 +100,11 @@ def test_a_box_on_a_better_one_is_left_out():
     assert logits["category"][0, 1].tolist() == [0.0, 5.0]
     _, every, _ = deployed(overlap=0.6).decode(maps, 64, 96)
     assert_close(every[0, :3], torch.tensor([2.0, 1.0, 0.5]).sigmoid())
+
+
+def test_bundles_from_before_keep_their_digest():
+    contract = make_contract(*TARGETS, detection=deployed().detection)
+    assert b'"overlap"' not in contract.canonical()
 
 
 @pytest.mark.parametrize("targets", [TARGETS, ()])

@@ -67,8 +67,9 @@ class Detection(BaseModel):
     offset: float
     threshold: float = Field(description="score from which a box counts")
     accept: float = Field(description="score from which a box is accepted; between the two it is for review")
-    overlap: float = Field(
-        default=1.0, description="IoU with a better box from which a box is a second one of the same object"
+    overlap: float | None = Field(
+        default=None,
+        description="IoU with a better box from which a box is a second one of its object; without: all count",
     )
     tile: int | None = Field(
         default=None, description="side of the tiles it was trained on, pixels of the photo; without: whole photos"

@@ -162,7 +162,7 @@ class DeployedDetector(Calibrated):
         x1, y1 = (x - left).clamp(0, width), (y - top).clamp(0, height)
         x2, y2 = (x + right).clamp(0, width), (y + bottom).clamp(0, height)
         boxes = torch.stack([x1, y1, x2 - x1, y2 - y1], dim=2)
-        if self.detection.overlap < 1:
+        if self.detection.overlap is not None:
             is_second = _overlap_with_better(boxes) >= self.detection.overlap
             score, order = torch.where(is_second, torch.zeros_like(score), score).topk(self.detection.boxes, dim=1)
             boxes, place = boxes.gather(1, order.unsqueeze(2).expand(-1, -1, 4)), place.gather(1, order)
