@@ -260,7 +260,7 @@ def _explained(key: str) -> Iterator[None]:
         raise UnnameableError(_text(error)) from error
     except exceptions.BaseError as error:
         status = _status(error)  # a listing has no other way to say it
-        if status in {401, 403}:
+        if status in {401, 403} or (_asked_for_role(error) and status < 500 and status != 429):
             raise PermissionError(_text(error)) from error
         if status == 404:  # no such bucket
             raise FileNotFoundError(key) from error
@@ -272,10 +272,14 @@ def _status(error: Exception) -> int:
     return int(found[1]) if found else 0
 
 
+def _asked_for_role(error: Exception) -> bool:
+    return any(address in str(error) for address in _METADATA)
+
+
 def _text(error: Exception) -> str:
     """One line of what a store said."""
     text = str(error)
-    if any(address in text for address in _METADATA):
+    if _asked_for_role(error):
         return "no credentials were found, and this machine has no role of its own"
     answer = _ANSWER.search(text)
     return (f"{answer[1]}: {answer[2]}" if answer else _NOISE.sub(": ", text)).partition("\n")[0]
