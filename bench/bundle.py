@@ -14,7 +14,7 @@ from plantml.export.onnx import to_onnx
 from plantml.export.samples import Sample
 from plantml.imaging import Fit
 from plantml.model import bundle as bundles
-from plantml.model.box_calibration import UNCALIBRATED
+from plantml.model.box_calibration import uncalibrated
 from plantml.model.contract import Architecture, Contract, Origin
 from plantml.model.detector import CentreNet, DeployedDetector
 from plantml.model.network import Calibrated, Deployed, PlantNet
@@ -72,10 +72,11 @@ def make_detector(rounds: Rounds, *, out: str, backbone: str, photos: str) -> No
     mean, std = weights.statistics(backbone)
     architecture = Architecture(backbone=backbone, embedding=CHANNELS, mean=mean, std=std, bank=0)
     net = CentreNet(architecture, TARGETS[:2]).eval()
-    uncalibrated = DeployedDetector(net, UNCALIBRATED, {}).eval()
+    detection = uncalibrated([], fit.height, fit.width)
+    deployed = DeployedDetector(net, detection, {}).eval()
     photo = imaging.decode(storage.read(next(iter(storage.list_files(photos))).url), fit)
     with torch.inference_mode():
-        score = uncalibrated(torch.from_numpy(photo[None]))[1][0, _BOXES]
+        score = deployed(torch.from_numpy(photo[None]))[1][0, _BOXES]
     threshold = round(float(score), 6)
     contract = Contract(
         targets=TARGETS[:2],
@@ -84,13 +85,13 @@ def make_detector(rounds: Rounds, *, out: str, backbone: str, photos: str) -> No
         temperatures={},
         thresholds={},
         unknown_threshold=2.0,
-        detection=UNCALIBRATED.model_copy(update={"threshold": threshold, "accept": threshold}),
+        detection=detection.model_copy(update={"threshold": threshold, "accept": threshold}),
         dataset=Origin(url="none", version=0, fingerprint=""),
         metrics={},
         seed=0,
         versions={},
     )
-    _write(contract, uncalibrated, out)
+    _write(contract, deployed, out)
     rounds.ready()
 
 
