@@ -93,6 +93,7 @@ def server(run_python, registry, leaves, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_every_acknowledged_photo_is_there_after_30_kills(server, leaves, photo):
     kills, rng = 30, random.Random(30)
     load = Load(server.address, server.headers, photo(32, 24))

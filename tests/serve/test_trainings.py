@@ -1,9 +1,10 @@
 """Trainings over HTTP: asked for once, followed to the end, and shown by role."""
 
 import json
+import re
 
 import pytest
-from tests.serve.conftest import sign_in
+from tests.serve.conftest import PASSWORD, sign_in
 
 from plantml import storage
 from plantml.data.formats import list_source
@@ -97,6 +98,22 @@ def test_a_retraining_needs_the_role_promoter_as_it_promotes(served) -> None:
     assert (shown["model"], shown["outcome"], shown["reasons"]) == (None, "nothing to do", result["reasons"])
     blind = served.get("/v1/trainings/1", headers=bob).json()
     assert (blind["result"]["reasons"], blind["retrain"]) == ([], {"min_new": 5})
+
+
+def test_the_page_offers_a_retraining_to_who_may_promote(served) -> None:
+    for name, roles in (("ada", ["trainer", "promoter"]), ("bob", ["trainer"])):
+        served.service.accounts.add(name, PASSWORD, roles)
+        served.post("/sign-in", data={"name": name, "password": PASSWORD})
+        page = served.get("/trainings").text
+        assert ('name="retrain"' in page) == ("promoter" in roles)
+        form = {"csrf_token": re.search(r'name="csrf_token" value="([0-9a-f]+)"', page)[1], "retrain": "true"}
+        answer = served.post("/trainings", data={**form, "dataset": "leaves", "name": "leaf"}, follow_redirects=False)
+        assert answer.status_code == (303 if "promoter" in roles else 403)
+    assert [job.request["retrain"] for job in served.service.jobs.list()] == [{}]
+    result = {"model": "leaf", "version": 0, "digest": "", "scores": {}, "validation": "",
+              "outcome": "nothing to do", "reasons": ["nothing is new"]}  # fmt: skip
+    served.service.jobs.finish(1, result)
+    assert "nothing is new" in served.get("/trainings/1").text
 
 
 def test_too_many_are_refused(served, monkeypatch) -> None:
