@@ -42,7 +42,7 @@ def test_the_first_help_page_loads_no_pydantic_either() -> None:
 
 
 def test_importing_plantml_loads_nothing_heavy() -> None:
-    assert not loaded_by("import plantml, plantml.cli.app") & (HEAVY | {"numpy", "fsspec", "onnxruntime"})
+    assert not loaded_by("import plantml, plantml.cli.app") & (HEAVY | {"numpy", "fsspec", "obstore", "onnxruntime"})
 
 
 def test_dataset_commands_run_without_torch(tmp_path, photo) -> None:
@@ -64,7 +64,7 @@ def test_dataset_commands_run_without_torch(tmp_path, photo) -> None:
 def test_detection_to_json_lines_loads_neither_torch_nor_tables(tmp_path, trained) -> None:
     code = run_command("detect", trained.photos, "--model", trained.run, "--out", f"{tmp_path}/records.jsonl")
     loaded = loaded_by(code)
-    assert not loaded & {"torch", "polars", "s3fs", "fsspec", "matplotlib", "pydantic_settings", "scipy"}
+    assert not loaded & {"torch", "polars", "s3fs", "fsspec", "matplotlib", "pydantic_settings", "scipy", "obstore"}
     assert {"onnxruntime", "PIL"} <= loaded
     # What a JPEG, a local bundle and records as JSON Lines do not need, which a cold start would pay for.
     assert not loaded & {

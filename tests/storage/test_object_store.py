@@ -148,7 +148,7 @@ def test_the_region_of_a_bucket_comes_from_its_answer(fresh):
         assert request.full_url == "https://s3.us-west-2.amazonaws.com/leaves"
         raise urllib.error.HTTPError(request.full_url, 403, "Forbidden", headers, io.BytesIO())
 
-    fresh.setattr(object_store.urllib.request, "urlopen", refuse)
+    fresh.setattr("urllib.request.urlopen", refuse)
     fresh.setenv("AWS_REGION", "us-west-2")
     assert object_store._s3_settings("leaves") == {"region": "eu-north-1"}
 

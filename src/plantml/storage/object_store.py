@@ -7,8 +7,6 @@ and what the user has configured for fsspec, is left to fsspec: to s3fs, gcsfs o
 import contextlib
 import os
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -384,6 +382,9 @@ def _region(bucket: str, near: str | None) -> str | None:
         bucket: its name.
         near: a region whose address can be reached, perhaps as the only one.
     """
+    import urllib.error
+    import urllib.request  # for which a command on local files does not wait
+
     host = f"s3.{near}.amazonaws.com" if near else "s3.amazonaws.com"
     request = urllib.request.Request(f"https://{host}/{bucket}", method="HEAD")
     try:
