@@ -36,6 +36,13 @@ def test_what_the_model_learnt_from_counts_wherever_it_is(paint, painted, judged
     assert judged(other, model).leaks.trained == 4
 
 
+def test_what_another_dataset_would_train_on_is_no_leak(paint, painted, judged, leaky):
+    other = paint([("rust", "rust", {"split": "train"}), ("none", "none", {})], "other")
+    model = painted(dataset=Origin(url=leaky, version=1, fingerprint=""))
+    leaks = judged(other, model, split="all").leaks
+    assert (leaks.trained, leaks.leaked) == (4, 0)
+
+
 def test_a_training_set_that_is_gone_is_no_error(paint, painted, judged, tmp_path):
     data = paint([("rust", "rust", {}), ("none", "none", {})])
     model = painted(dataset=Origin(url=str(tmp_path / "gone"), version=3, fingerprint=""))

@@ -1,5 +1,6 @@
 """Leaks: near-duplicates of training photos, and photos of their groups, among the validated photos."""
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,16 +43,13 @@ class Leaks:
 
 
 def training_rows(judged: Sequence[Version], contract: Contract) -> pl.DataFrame:
-    """A model's training photos, as far as they can be read: its own version, and the train splits of `judged`."""
-    origin = contract.dataset
-    known = [version for version in judged if _home(version) != storage.absolute(origin.url)]
+    """A model's training photos: the train split of its own version or, if that cannot be read, those of `judged`."""
+    origin, known = contract.dataset, judged
     named = {_home(version) for version in judged}
     # A dataset that nobody named is not asked for over the network.
     if origin.url and (storage.is_local(origin.url) or storage.absolute(origin.url) in named):
-        try:
-            known.append(versions.load(f"{origin.url}@{origin.version}"))
-        except PlantmlError:
-            known += [version for version in judged if _home(version) == storage.absolute(origin.url)]
+        with contextlib.suppress(PlantmlError):
+            known = [versions.load(f"{origin.url}@{origin.version}")]
     tables = [version.usable("train").with_columns(home=pl.lit(_home(version))) for version in known]
     tables = [table for table in tables if not table.is_empty()]
     return pl.concat(tables, how="diagonal_relaxed") if tables else pl.DataFrame()
