@@ -1,6 +1,7 @@
 """What a connection must not cost: memory for what never ends, and a place for a client that sends nothing."""
 
 import contextlib
+import json
 import socket
 import time
 
@@ -81,7 +82,18 @@ def test_what_is_a_little_too_large_is_told_so_and_what_is_not_is_answered(conne
         return answer(there)
 
     assert ask(2**15).startswith(b"HTTP/1.1 200")
-    assert ask(MOST_BYTES + 1).startswith(b"HTTP/1.1 431")
+    refused = ask(MOST_BYTES + 1)
+    assert refused.startswith(b"HTTP/1.1 431")
+    assert json.loads(refused.partition(b"\r\n\r\n")[2])["status"] == 431
+
+
+def test_what_is_no_request_is_answered_as_any_error(connect) -> None:
+    there = connect()
+    there.sendall(b"GET / leaf HTTP/1.1\r\n\r\n")
+    head, _, body = answer(there).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"content-type: application/problem+json" in head
+    assert json.loads(body)["title"] == "This is no request of HTTP"
 
 
 def test_a_large_body_is_no_header(connect) -> None:

@@ -7,7 +7,9 @@ the server busy while it is put together; a client that sends a byte now and the
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from plantml.serve.problems import problem
 
 MOST_BYTES = 2**16
 """Of a request's line and headers, and of whatever else is no body; beside those that came in one piece with what was
@@ -16,8 +18,6 @@ understood."""
 _PATIENCE, _LEAST = 30.0, 500.0
 """Seconds for a request's line and headers, and bytes per second that a body has at least after as many seconds: slower
 than any phone, and what Apache asks for."""
-
-_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class Connection(HttpToolsProtocol):
@@ -43,10 +43,25 @@ class Connection(HttpToolsProtocol):
         self._not_understood += len(data)
         super().data_received(data)
         if self._not_understood > MOST_BYTES and not self.transport.is_closing():
-            self.transport.write(_TOO_LARGE)
-            self.transport.close()
+            self._refuse(
+                431, "The request's line and headers are too large", f"they have more than {MOST_BYTES} bytes",
+                "Send what is long in the body.",
+            )  # fmt: skip
         elif self._until and self._timer is None:
             self._watch()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: D102
+        self._refuse(
+            400, "This is no request of HTTP", msg,
+            f"Send what is long in the body: a URL may have {MOST_BYTES} bytes.",
+        )  # fmt: skip
+
+    def _refuse(self, status: int, what: str, why: str, hint: str) -> None:
+        """Answer in the application's place, and close the connection."""
+        answer = problem(status, what, why, hint, headers={"connection": "close"})
+        headers = b"".join(b"%b: %b\r\n" % pair for pair in answer.raw_headers)
+        self.transport.write(STATUS_LINE[status] + headers + b"\r\n" + bytes(answer.body))
+        self.transport.close()
 
     def on_message_begin(self) -> None:  # noqa: D102
         self._begin()
