@@ -7,6 +7,7 @@ end. `plantml.storage` is the only user: it opens the filesystems of fsspec that
 import concurrent.futures
 import contextvars
 import inspect
+import itertools
 import logging
 import threading
 import time
@@ -233,7 +234,8 @@ def status(error: BaseException) -> int:
     """The status of HTTP that a client library gives with an error, or with its cause; 0 if there is none."""
     response = getattr(error, "response", None)
     by_botocore = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
-    for value in (by_botocore, *(getattr(error, name, None) for name in ("status", "code", "status_code"))):
+    by_name = (getattr(error, name, None) for name in ("status", "code", "status_code"))
+    for value in itertools.chain([by_botocore], by_name):
         if isinstance(value, int | str) and str(value).isdecimal():
             return int(value)
     return status(error.__cause__) if error.__cause__ else 0
