@@ -9,9 +9,11 @@ from PIL import Image
 from torch import nn
 
 import plantml
+from plantml import imaging
 from plantml.concurrency import Stop
 from plantml.errors import Exit, InputError, PlantmlError
 from plantml.export.onnx import example_inputs
+from plantml.imaging import Fit
 from plantml.model.contract import Architecture
 from plantml.model.covariates import Covariate
 from plantml.model.network import PlantNet
@@ -309,10 +311,19 @@ def test_in_python_covariates_come_as_dictionaries(measured) -> None:
         model.predict(photo, covariates=[{"varieti": "Roma"}])
 
 
-def test_an_export_to_int8_is_refused_clearly(cli, measured, tmp_path) -> None:
-    result = cli("export", measured / "run", "--to", tmp_path / "leaf.onnx", "--format", "onnx-int8")
-    assert result.code == Exit.INPUT
-    assert "covariates" in result.err
+def test_an_int8_form_takes_covariates_too(cli, measured, tmp_path) -> None:
+    result = cli("export", measured / "run", "--to", tmp_path / "leaf.onnx", "--format", "onnx-int8", "--json")
+    assert result.code == Exit.DONE, result.err
+    bundle, quantised = open_model(str(tmp_path / "leaf.onnx"))
+    _, exact = open_model(str(measured / "run"))
+    assert bundle.contract.derived_from == result.json["rows"][0]["model"]
+    assert [each.name for each in bundle.contract.covariates] == ["variety", "temperature"]
+    batch = np.stack([imaging.decode((measured / f"{number:02d}.png").read_bytes(), Fit(32, 32)) for number in (0, 1)])
+    for columns in (None, np.array([[0, 20], [1, np.nan]], np.float32)):
+        ours, theirs = quantised.run(batch, columns), exact.run(batch, columns)
+        assert set(ours) == set(theirs)
+        np.testing.assert_allclose(ours["embedding"], theirs["embedding"], atol=0.3 * np.abs(theirs["embedding"]).max())
+    assert quantised.run(batch, columns)["target.disease"].argmax(axis=1).tolist() == [0, 1]
 
 
 @pytest.mark.slow

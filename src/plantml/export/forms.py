@@ -100,12 +100,6 @@ def _int8(source: Source) -> Made:
             "a model of anomalies compares distances of its features, which 8 bits would change",
             "Export it as onnx or openvino, which are exact.",
         )
-    if contract.covariates:
-        raise InputError(
-            "A model with covariates has no int8 form yet",
-            f"it takes {', '.join(covariate.name for covariate in contract.covariates)} beside the photo",
-            "Export it as onnx, openvino or pt2.",
-        )
     version = samples.version_of(source.bundle, source.config.data)
     train = samples.of_split(version, contract, "train", int8.CALIBRATION, source.cache)
     val = samples.of_split(version, contract, "val", int8.VALIDATION, source.cache)

@@ -281,7 +281,7 @@ def _joined(body: Any, rest: Any, cuts: Sequence[str], outputs: Sequence[str]) -
     rest = onnx.compose.add_prefix(rest, "tail/", rename_inputs=False, rename_outputs=False)
     inputs = {cut: f"tail/{cut}" for cut in cuts}
     for value in rest.graph.input:
-        value.name = inputs[value.name]
+        value.name = inputs.get(value.name, value.name)
     for node in rest.graph.node:
         node.input[:] = [inputs.get(name, name) for name in node.input]
     rest.ir_version = body.ir_version = max(rest.ir_version, body.ir_version)

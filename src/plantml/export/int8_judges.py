@@ -103,7 +103,7 @@ class PhotoJudge:
         contract, labels = self.contract, self.val.labels
         deployed = self._deployed(contract)
         with torch.inference_mode():
-            logits = deployed.net.classify(torch.from_numpy(predicted))
+            logits = deployed.net.classify(torch.from_numpy(predicted), self._encoded(deployed))
         start = temperature.Scaling(contract.temperatures, contract.biases or {})
         scaling = temperature.fit(deployed, logits, labels, start)
         fitted = contract.model_copy(update={"temperatures": scaling.temperatures, "biases": scaling.biases})
@@ -132,17 +132,28 @@ class PhotoJudge:
                 super().__init__()
                 self.deployed = deployed
 
-            def forward(self, embedding: torch.Tensor) -> tuple[torch.Tensor, ...]:
-                answers = deployed.answers(deployed.net.classify(embedding))
-                return (*(answers[target.name] for target in contract.targets), deployed.unknown(embedding))
+            def forward(
+                self, embedding: torch.Tensor, values: torch.Tensor | None = None, known: torch.Tensor | None = None
+            ) -> tuple[torch.Tensor, ...]:
+                outputs: tuple[torch.Tensor, ...] = deployed.after_embedding(embedding, values, known)
+                return outputs
 
         names = [name for name in output_names(contract) if name != "embedding"]
-        return exporting.convert(Rest().eval(), {"embedding": torch.zeros(2, contract.architecture.embedding)}, names)
+        examples = exporting.example_inputs(contract.input, len(contract.covariates or ()))
+        del examples["image"]
+        embedding = torch.zeros(2, contract.architecture.embedding)
+        return exporting.convert(Rest().eval(), {"embedding": embedding, **examples}, names)
 
     def _deployed(self, contract: Contract) -> Any:
         from plantml.model import network
 
         return network.rebuild(contract, self._weights)
+
+    def _encoded(self, deployed: Any) -> Any:
+        """The validation photos' covariates, as a network takes them; `None` of a model without any."""
+        import torch
+
+        return None if self.val.columns is None else deployed.net.encode(torch.from_numpy(self.val.columns))
 
     def _answers(self, contract: Contract, embedding: Floats) -> tuple[dict[str, Floats], Floats]:
         """Outputs by target, and the unknown score."""
@@ -151,7 +162,7 @@ class PhotoJudge:
         deployed = self._deployed(contract)
         with torch.inference_mode():
             inputs = torch.from_numpy(embedding)
-            answers = deployed.answers(deployed.net.classify(inputs))
+            answers = deployed.answers(deployed.net.classify(inputs, self._encoded(deployed)))
             return {name: answer.numpy() for name, answer in answers.items()}, deployed.unknown(inputs).numpy()
 
     def _reports(self, answers: Mapping[str, Floats]) -> Sequence[metrics.Report]:

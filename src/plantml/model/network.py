@@ -288,11 +288,19 @@ class Deployed(Calibrated):
 
         `values` and `known` are `covariates.VALUES` and `covariates.KNOWN`, of a network that takes them.
         """
-        embedding, encoded = self.net.embed(image), None
+        embedding = self.net.embed(image)
+        *answers, unknown = self.after_embedding(embedding, values, known)
+        return (*answers, embedding, unknown)
+
+    def after_embedding(
+        self, embedding: Tensor, values: Tensor | None = None, known: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Outputs for embeddings [N, D]: one tensor per target, `unknown` [N]. `values` and `known` as in `forward`."""
+        encoded = None
         if self.net.covariates is not None and values is not None and known is not None:
             encoded = self.net.covariates.encode(values, known)
         answers = self.answers(self.net.classify(embedding, encoded))
-        return (*(answers[target.name] for target in self.net.targets), embedding, self.unknown(embedding))
+        return (*(answers[target.name] for target in self.net.targets), self.unknown(embedding))
 
     def unknown(self, embedding: Tensor) -> Tensor:
         """How unlike the training photos an embedding is: float32 [N], 0 (the same) to 2."""
