@@ -272,6 +272,7 @@ def test_boxes_with_several_targets_have_one_class_elsewhere():
     boxes = [{"targets": {"category": {"label": "plum"}, "health": {"label": health}}} for health in ("diseased",) * 2]
     assert [classes.number(box) for box in boxes] == [0, 0]
     assert classes.names == ["plum___diseased"]
+    assert classes.name({"targets": {"health": {"label": "dead"}}}) == "dead"  # the category does not apply
 
 
 # --- pictures ---------------------------------------------------------------------------------
@@ -299,6 +300,17 @@ def test_one_class_is_drawn_in_the_colour_of_its_decision():
     box = {"x": 1, "y": 1, "w": 5, "h": 5, "score": 0.7, "targets": {"fruit": {"label": "apple"}}, "decision": "review"}
     record = {"boxes": [box], "counts": {"boxes": 1, "fruit": {"apple": 1}}}
     assert annotate._box_key(record) == [(COLOURS["review"], "review 1")]
+
+
+def test_a_box_without_the_target_of_the_colours_is_grey_and_called_by_another_one():
+    plant = {"category": {"label": "plum", "score": 0.8}, "viability": {"label": "viable", "score": 0.9}}
+    empty = {"viability": {"label": "missing", "score": 0.9}}
+    boxes = [{"score": 0.7, "targets": targets, "decision": "accept"} for targets in (plant, empty, empty)]
+    record = {"boxes": boxes, "counts": {"boxes": 3, "category": {"apple": 0, "plum": 1}}}
+    key = annotate._box_key(record)
+    assert [words for _, words in key] == ["plum 1", "missing 2"]
+    assert key[1][0] == annotate._NEUTRAL
+    assert [annotate._words(box, "category") for box in boxes] == ["plum 0.80", "missing 0.90", "missing 0.90"]
 
 
 def test_counts_in_words():

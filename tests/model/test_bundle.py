@@ -14,7 +14,7 @@ from plantml.errors import Exit, InputError, NotFoundError, PlantmlError, Storag
 from plantml.export.onnx import serialised
 from plantml.imaging import Fit
 from plantml.model import bundle
-from plantml.model.contract import Architecture, Combinations, Contract, Origin, parse_contract
+from plantml.model.contract import Architecture, Combinations, Contract, Origin, Withheld, parse_contract
 from plantml.targets import Target, Threshold
 
 CONTRACT = Contract(
@@ -65,6 +65,7 @@ OTHERS = {
     "target_risk": changed(target_risk=0.05),
     "acceptance": changed(acceptance={"disease": Threshold(0.8, 0.9, 0.05, 0.1, 300, provisional=False)}),
     "combinations": changed(combinations=Combinations(targets=("disease",), seen=(("rust",),))),
+    "withheld": changed(withheld=(Withheld(targets=("severity",), where="disease", label="none"),)),
     "unknown_threshold": changed(unknown_threshold=0.31),
     "dataset": changed(dataset=Origin(url="s3://bucket/leaves", version=8, fingerprint="ab" * 32)),
     "metrics": changed(metrics={"macro_f1": 0.91}),
@@ -243,6 +244,7 @@ FULL = CONTRACT.model_copy(
         "target_risk": 0.05,
         "acceptance": OTHERS["acceptance"].acceptance,
         "combinations": OTHERS["combinations"].combinations,
+        "withheld": OTHERS["withheld"].withheld,
         "derived_from": "cd" * 32,
     }
 )
@@ -357,6 +359,8 @@ def test_keys_of_other_formats_are_refused_in_words(full):
         ({"biases": {"disease": (0.5,)}}, "one per class"),
         ({"combinations": Combinations(targets=("severity",), seen=(("rust",),))}, "combinations: 'rust'"),
         ({"combinations": Combinations(targets=("disease",), seen=(("rust", "none"),))}, "combinations: 'rust, none'"),
+        ({"withheld": (Withheld(targets=("disease",), where="disease", label="none"),)}, "withheld: 'disease where"),
+        ({"withheld": (Withheld(targets=("severity",), where="disease", label="x"),)}, "withheld: 'severity where"),
     ],
 )
 def test_a_contract_that_no_network_can_keep_is_refused(change, message):
@@ -425,7 +429,7 @@ def test_digest_is_that_of_the_contract_however_it_was_written():
 def test_a_contract_from_before_there_was_an_account_keeps_its_digest():
     """The canonical bytes as they were written then."""
     old = json.loads(CONTRACT.canonical())
-    assert not {"target_risk", "acceptance", "combinations"} & set(old)
+    assert not {"target_risk", "acceptance", "combinations", "withheld"} & set(old)
     text = json.dumps(old, sort_keys=True, separators=(",", ":")).encode()
     assert parse_contract("here", old).canonical() == text
 

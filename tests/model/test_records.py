@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from tests.contracts import make_contract
 
 from plantml.imaging import Fit
-from plantml.model.contract import Architecture, Combinations, Contract, Detection, Origin
-from plantml.model.records import Reader, Record, failed
+from plantml.model.contract import Architecture, Combinations, Contract, Detection, Origin, Withheld
+from plantml.model.records import Reader, Record, answer_to, failed
 from plantml.targets import Target
 
 CATEGORY = Target("category", "class", ("bean", "tomato", "maize"))
@@ -166,6 +166,38 @@ def test_labels_that_were_never_seen_together_are_for_review_where_only_such_may
     assert read(contract(CATEGORY, DISEASE), outputs(category=[0.1, 0.9, 0.0], disease=[0.2, 0.8]))[1] == "accept"
 
 
+# --- what does not apply ----------------------------------------------------------------------
+
+VIABILITY = Target("viability", "class", ("viable", "missing"))
+EMPTY = Withheld(targets=("category", "disease", "severity"), where="viability", label="missing")
+
+
+@pytest.mark.parametrize(
+    ("viability", "answered", "wanted"),
+    [
+        ([0.2, 0.8], ["viability"], "accept"),
+        ([0.4, 0.6], ["viability"], "review"),  # its own score is too low
+        ([0.8, 0.2], ["category", "disease", "severity", "viability"], "review"),
+    ],
+)
+def test_an_empty_cell_has_no_species_and_is_not_in_doubt_about_it(viability, answered, wanted):
+    content = contract(CATEGORY, DISEASE, SEVERITY, VIABILITY, thresholds={"category": 0.9, "viability": 0.7})
+    content = content.model_copy(update={"withheld": (EMPTY,)})
+    given = outputs(category=[0.6, 0.4, 0.0], disease=[0.5, 0.5], severity=[0.1], viability=viability)
+    answers, made, _ = read(content, given)
+    assert (list(answers), made) == (answered, wanted)
+    assert answer_to("category", answers)[0] == answered[0]
+
+
+def test_what_is_withheld_contradicts_nothing():
+    health = Target("health", "class", ("healthy", "diseased"))
+    content = contract(health, DISEASE, VIABILITY)
+    given = outputs(health=[0.1, 0.9], disease=[0.9, 0.1], viability=[0.0, 1.0])
+    assert read(content, given)[1] == "review"
+    rule = Withheld(targets=("disease",), where="viability", label="missing")
+    assert read(content.model_copy(update={"withheld": (rule,)}), given)[1] == "accept"
+
+
 # --- boxes ------------------------------------------------------------------------------------
 
 FINDS = Detection(boxes=3, slope=1.0, offset=0.0, threshold=0.3, accept=0.6)
@@ -195,6 +227,16 @@ def test_boxes_that_count_are_in_pixels_of_the_photo_with_targets_and_decision()
     assert [box["targets"]["disease"]["label"] for box in boxes] == ["rust", "none"]
     assert [box["decision"] for box in boxes] == ["accept", "review"]
     assert decision == "review"
+
+
+def test_an_empty_cell_counts_in_no_class_of_what_does_not_apply():
+    rule = Withheld(targets=("disease",), where="viability", label="missing")
+    found = found_boxes([[1, 3, 2, 2], [4, 2, 2, 2]], [0.9, 0.9], disease=[[0.9, 0.1]] * 2, viability=[[1, 0], [0, 1]])
+    reader = Reader(make_contract(DISEASE, VIABILITY, detection=FINDS, withheld=(rule,)))
+    boxes = reader.read_boxes(found, 0, 16, 8)
+    assert [list(box["targets"]) for box in boxes] == [["disease", "viability"], ["viability"]]
+    counts = {"boxes": 2, "disease": {"none": 1, "rust": 0}, "viability": {"viable": 1, "missing": 1}}
+    assert reader.count(boxes) == counts
 
 
 def test_a_photo_without_boxes_is_accepted():

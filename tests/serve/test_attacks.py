@@ -9,12 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi.routing import APIRoute
+from tests.contracts import make_contract
 from tests.serve.conftest import PASSWORD, listening, sign_in
 
 from plantml import imaging
 from plantml.data import versions
 from plantml.errors import GateError
-from plantml.serve import accounts, contributions, datasets, trainings, uploads
+from plantml.model.bundle import Bundle
+from plantml.model.contract import Withheld
+from plantml.serve import accounts, contributions, datasets, trainings, uploads, visibility
 from plantml.serve.app import ROUTERS
 from plantml.serve.arrival_checks import LabelError, checked_labels
 from plantml.serve.caller import Caller
@@ -266,6 +269,27 @@ def test_a_role_that_was_lost_takes_names_of_similar_photos_from_the_history():
     record = {"targets": {"category": {}}, "boxes": [], "decision": "accept", "similar": [photo]}
     caller = Caller(1, "ada", frozenset({"category"}), "token")
     assert "rust" not in str(visible_record(record, caller))
+
+
+def test_a_target_that_a_box_is_without_does_not_tell_a_hidden_one_that_it_depends_on():
+    plant, empty = (
+        {"category": {"label": "bean"}, "viability": {"label": "viable"}},
+        {"viability": {"label": "missing"}},
+    )
+    boxes = [{"targets": targets, "decision": "accept"} for targets in (plant, empty)]
+    counts = {"boxes": 2, "category": {"bean": 1}, "viability": {"viable": 1, "missing": 1}}
+    record = {"targets": {}, "boxes": boxes, "decision": "accept", "counts": counts}
+    shown = visible_record(record, Caller(1, "ada", frozenset({"category"}), "token"))
+    assert [box["targets"] for box in shown["boxes"]] == [{}, {}]
+    assert shown["counts"] == {"boxes": 2}
+
+
+def test_a_caller_who_may_not_see_what_decides_gets_a_prediction_for_every_box():
+    targets = (Target("category", "class", ("bean", "pea")), Target("viability", "class", ("viable", "missing")))
+    rule = Withheld(targets=("category",), where="viability", label="missing")
+    bundle = Bundle("", make_contract(*targets, withheld=(rule,)), "d" * 64, {})
+    assert visibility._narrowed(bundle, {"category"}).contract.withheld is None
+    assert visibility._narrowed(bundle, {"viability"}).contract.withheld is None
 
 
 @pytest.mark.parametrize(

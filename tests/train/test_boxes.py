@@ -207,4 +207,13 @@ def test_the_plan_of_two_stages_is_that_of_the_detector_with_half_of_the_budget(
     assert result.code == Exit.DONE, result.err
     assert "Expected time of stage 1" in result.out
     assert "those of the boxes, in stage 2" in result.out
-    assert cli(*command, "--json").json["plan"]["budget"] == 300
+    plan = cli(*command, "--json").json["plan"]
+    assert plan["budget"] == 300
+    assert plan["reasons"]["budget"] == "half of it: the second stage has the other"
+
+
+def test_a_tray_that_the_data_chose_says_why(cli, trays, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.throughput, "measure", lambda *_: Speed(step=0.5, embed=0.1, decode=0.01))
+    result = cli("train", trays, "--out", tmp_path / "run", "--dry-run", "--json")
+    assert result.json["plan"]["task"] == "tray"
+    assert "boxes with" in result.json["plan"]["reasons"]["task"]

@@ -1,7 +1,9 @@
 """Validation of models that find boxes: every number can be told from the answers that are written down."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 from tests.detect.conftest import DETECTOR, Spots
@@ -13,7 +15,9 @@ from plantml.data import versions
 from plantml.detect import session
 from plantml.errors import InputError, UsageError
 from plantml.model.bundle import Bundle
+from plantml.model.contract import Withheld
 from plantml.registry import references
+from plantml.targets import Target
 from plantml.validate import box_report, report, results
 from plantml.validate.config import ValidateConfig
 from plantml.validate.predictions import Machine
@@ -92,6 +96,36 @@ def test_unlabelled_boxes_are_found_all_the_same(draw, finder, judged):
     assert result.scores["boxes.f1"] == 1
     assert list(result.detections) == ["boxes"]
     assert result.reports == []
+
+
+class Cells:
+    """A finder whose class 2 is an empty cell."""
+
+    name = "cells"
+
+    def __init__(self, finder):
+        self._finder = finder
+
+    def run(self, batch, columns=None):
+        outputs = self._finder.run(batch)
+        health, empty = outputs["target.health"][..., :2], outputs["target.health"][..., 2:]
+        return outputs | {"target.health": health, "target.viability": np.concatenate([1 - empty, empty], axis=-1)}
+
+
+def test_an_empty_cell_is_neither_right_nor_wrong_about_what_does_not_apply(draw, finder, judged):
+    answers = [[(*LEFT, 0.9, 0), (*RIGHT, 0.9, 2)], [(*LEFT, 0.9, 2)]]
+    plain = finder(answers, classes=("healthy", "diseased", "missing"))
+    targets = (Target("health", "class", ("healthy", "diseased")), Target("viability", "class", ("viable", "missing")))
+    rule = Withheld(targets=("health",), where="viability", label="missing")
+    of_cells = plain.bundle.contract.model_copy(update={"targets": targets, "withheld": (rule,)})
+    pipeline = replace(plain, bundle=replace(plain.bundle, contract=of_cells), runtime=Cells(plain.runtime))
+    # The right one is an empty cell; the plant of the second photo is taken for one.
+    result = judged(draw([[(*LEFT, "healthy"), (*RIGHT, None)], [(*LEFT, "healthy")]]), pipeline)
+    assert result.scores["boxes.f1"] == 1
+    health = result.detections["health"]
+    assert health.confusion.tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert health.per_class["healthy"]["count_bias"] == pytest.approx(-1 / 2)
+    assert [(report.target, report.photos) for report in result.reports] == [("health", 1)]
 
 
 def test_answers_come_from_the_cache(draw, finder, judged):

@@ -109,15 +109,17 @@ def _show_plan(page: Page, plan: "Plan", models: int) -> None:
         "photos": f"{plan.train_photos} to train on, {plan.val_photos} to validate on",
         "size": f"{plan.input.height} x {plan.input.width}",
         "fit": plan.input.mode,
+        "withheld": "; ".join(map(str, plan.withheld)),
     }
     hidden = {"dataset", "dataset_version", "fingerprint", "asked", "reasons", "targets", "train_photos", "val_photos",
-              "input", "class_weights", "class_logits", "step_seconds", "seconds", "other_seconds",
+              "input", "withheld", "class_weights", "class_logits", "step_seconds", "seconds", "other_seconds",
               "versions"}  # fmt: skip
     if not plan.unlabelled:
         hidden |= {"pseudo_threshold", "unlabelled_photos"}
     others = plan.model_dump(mode="json", exclude=hidden)
     others["unlabelled_left_out"] = ", ".join(f"{number} {why}" for why, number in plan.unlabelled_left_out.items())
-    values |= {key: value for key, value in others.items() if value or value == 0}
+    values |= others
+    values = {key: value for key, value in values.items() if value or value == 0}
     unused = plans.NOT_IN_A_PROBE if plan.mode == "probe" else plans.ONLY_IN_A_PROBE
     values = {key: value for key, value in values.items() if key not in unused}
     anomaly = values.pop("anomaly")

@@ -14,13 +14,16 @@ from plantml.detect.record_sheet import COLOURS, counts_text, prediction_text
 from plantml.errors import PlantmlError
 from plantml.imaging.drawing import DrawnBox, draw_boxes
 from plantml.imaging.heat import draw_heat
-from plantml.model.records import heat_of
+from plantml.model.records import answer_to, heat_of
 
 SIDE = 2048
 """Pictures are drawn at most this wide and high, pixels."""
 
 _SMALLEST = 480
 """Narrower ones are enlarged to this width, so that the text beneath has room."""
+
+_NEUTRAL = "#808080"
+"""Colour of a box that the target which colours the others does not apply to."""
 
 _WELL, _GREEN = frozenset({"healthy", "none"}), "#3cb44b"
 _PALETTE = ("#e6194b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#9a6324", "#808000")
@@ -104,18 +107,23 @@ def _overlay(photo: Image.Image, record: Mapping[str, Any], scale: float, text: 
     target, colours = _box_colours(record)
     boxes = []
     for box in reversed(record["boxes"]):  # the best on top
-        label = box["decision"] if target is None else box["targets"][target]["label"]
         sides = {side: scale * box[side] for side in "xywh"}
+        colour = colours.get(_kind(box, target), _NEUTRAL)
         is_doubtful = box["decision"] != "accept"
-        boxes.append(DrawnBox(**sides, colour=colours[label], words=_words(box, target), dashed=is_doubtful))
+        boxes.append(DrawnBox(**sides, colour=colour, words=_words(box, target), dashed=is_doubtful))
     draw_boxes(photo, boxes, text=max(11, text * 2 // 3))
     if "tiles" in record:
         _grid(ImageDraw.Draw(photo, "RGBA"), record, scale)
 
 
+def _kind(box: Mapping[str, Any], target: str | None) -> str:
+    """The label that a box is coloured by."""
+    return str(box["decision"] if target is None else answer_to(target, box["targets"])[1]["label"])
+
+
 def _words(box: Mapping[str, Any], target: str | None) -> str:
     """What a box is; its score if there is nothing else to say."""
-    return f"{box['score']:.2f}" if target is None else prediction_text(target, box["targets"][target])
+    return f"{box['score']:.2f}" if target is None else prediction_text(*answer_to(target, box["targets"]))
 
 
 def _box_colours(record: Mapping[str, Any]) -> tuple[str | None, Mapping[str, str]]:
@@ -129,9 +137,10 @@ def _box_colours(record: Mapping[str, Any]) -> tuple[str | None, Mapping[str, st
 def _box_key(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Colour and words of each kind of box in a photo."""
     target, colours = _box_colours(record)
-    kinds = Counter(box["decision"] if target is None else box["targets"][target]["label"] for box in record["boxes"])
+    kinds = Counter(_kind(box, target) for box in record["boxes"])
     names = colours if target is None else record["counts"][target]
-    return [(colours[name], f"{name} {kinds[name]}") for name in names if kinds[name]]
+    order = [*names, *sorted(set(kinds) - set(names))]
+    return [(colours.get(name, _NEUTRAL), f"{name} {kinds[name]}") for name in order if kinds[name]]
 
 
 def _arranged(
@@ -159,11 +168,12 @@ def _grid(pen: ImageDraw.ImageDraw, record: Mapping[str, Any], scale: float) -> 
         left, right = _cell(xs, tile["x"], tile["w"])
         top, bottom = _cell(ys, tile["y"], tile["h"])
         corners = [round(scale * edge) for edge in (left, top, right, bottom)]
-        label = tile["targets"][target]["label"] if target else tile["decision"]
-        colour = colours.get(label, "#808080")
+        answer = answer_to(target, tile["targets"])[1] if target else {}
+        label = answer.get("label", tile["decision"])
+        colour = colours.get(label, _NEUTRAL)
         opacity = 70 if tile["decision"] == "accept" else 20
         pen.rectangle(corners, fill=f"{colour}{opacity:02x}", outline=f"{colour}ff", width=2)
-        words = f"{label} {tile['targets'][target]['score']:.2f}" if target else label
+        words = f"{label} {answer['score']:.2f}" if target else label
         if tile["decision"] != "accept":
             words += f"\n{tile['decision']}"
         if font.getlength(words.split("\n", maxsplit=1)[0]) <= corners[2] - corners[0] - 8:
@@ -187,7 +197,9 @@ def _displayed_target(tiles: Mapping[str, Any]) -> str | None:
 
 def _colours(record: Mapping[str, Any], target: str) -> dict[str, str]:
     """A colour per label, the same for all photos whose records name the same classes."""
-    names = {label for label, _ in record["targets"][target]["top"]} | set(record["tiles"]["labels"][target])
+    names = {label for label, _ in record["targets"].get(target, {}).get("top", ())} | set(
+        record["tiles"]["labels"][target]
+    )
     return _class_colours(sorted(names))
 
 

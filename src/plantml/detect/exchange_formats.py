@@ -52,7 +52,8 @@ class BoxClasses:
         """The name of a box's class; `object` without targets."""
         from plantml.data.exporters.naming import OBJECT, class_name  # loads polars
 
-        labels = {target.name: box["targets"][target.name]["label"] for target in self._targets}
+        answers = box["targets"]
+        labels = {each.name: answers[each.name]["label"] for each in self._targets if each.name in answers}
         return next(iter(labels.values())) if len(labels) == 1 else class_name(labels, OBJECT)
 
 

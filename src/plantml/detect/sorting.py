@@ -10,6 +10,7 @@ from typing import Any, Literal
 from plantml import storage
 from plantml.detect.annotate import file_name
 from plantml.errors import NotFoundError, UsageError
+from plantml.model.records import answer_to
 from plantml.targets import Target
 
 How = Literal["link", "copy"]
@@ -42,7 +43,7 @@ def write(
     for record in records:
         if record["failure"] is not None:
             continue
-        label = _UNSAFE.sub("_", record["targets"][target]["label"]).strip(". ") or "_"
+        label = _UNSAFE.sub("_", answer_to(target, record["targets"])[1]["label"]).strip(". ") or "_"
         is_sure = record["decision"] == "accept" or "heat_map" in record  # whose label says it all
         place = label if is_sure else f"{UNSURE}/{label}"
         name = f"{place}/{file_name(record, storage.suffix(record['image'].partition('?')[0]))}"

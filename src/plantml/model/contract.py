@@ -57,6 +57,20 @@ class Combinations(BaseModel):
     seen: tuple[tuple[str, ...], ...] = Field(description="one class of each, in the order of `targets`")
 
 
+class Withheld(BaseModel):
+    """Targets that are not predicted where another one has some class: an empty cell of a tray has no species."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    targets: tuple[str, ...] = Field(description="names of the targets that records leave out")
+    where: str = Field(description="name of the class target that decides")
+    label: str = Field(description="the class of `where` with which they do not apply")
+
+    def __str__(self) -> str:
+        *others, last = self.targets
+        return f"{', '.join(others)}{' and ' if others else ''}{last} where {self.where} is {self.label}"
+
+
 class Detection(BaseModel):
     """How a model finds boxes."""
 
@@ -142,6 +156,9 @@ class Contract(BaseModel):
         default=None,
         description="predictions are restricted to these, inside the graph; without: to consistent health and disease",
     )
+    withheld: tuple[Withheld, ...] | None = Field(
+        default=None, description="targets that do not apply where another one has some class; left out of records"
+    )
     detection: Detection | None = Field(
         default=None, description="how boxes are found, which the targets are about; without: targets are of the photo"
     )
@@ -221,12 +238,19 @@ def _contradictions(contract: Contract) -> Iterator[str]:
             yield f"{key}: there is no target {strange[0]!r:.80}"
     yield from _calibration_contradictions(contract, sizes)
     yield from _covariate_contradictions(contract)
+    yield from _class_contradictions(contract, sizes)
+
+
+def _class_contradictions(contract: Contract, sizes: Mapping[str, int]) -> Iterator[str]:
     classes = {target.name: target.classes for target in contract.targets if target.kind == "class"}
     combined = contract.combinations or Combinations(targets=(), seen=())
     places = [classes.get(name, ()) for name in combined.targets]
     for each in combined.seen:
         if len(each) != len(places) or not all(map(tuple.__contains__, places, each)):
             yield f"combinations: {', '.join(each)!r:.80} is not a combination of its classes"
+    for rule in contract.withheld or ():
+        if rule.label not in classes.get(rule.where, ()) or not set(rule.targets) <= set(sizes) - {rule.where}:
+            yield f"withheld: {str(rule)!r:.200} does not fit the targets"
 
 
 def _calibration_contradictions(contract: Contract, sizes: Mapping[str, int]) -> Iterator[str]:

@@ -40,7 +40,8 @@ class Record:
         height: of the upright picture, pixels; `None` if unreadable.
         model: digest of the model.
         targets: by target: `label`, `score` and `top` for a class, `labels` for a multilabel, `value`
-            and `unit` for a value. Empty for models that find boxes, `None` after a failure.
+            and `unit` for a value; without targets that do not apply, see `contract.Withheld`. Empty for models that
+            find boxes, `None` after a failure.
         boxes: objects that were found, best first: `x`, `y`, `w`, `h` in pixels of the upright picture, `score`,
             `targets` and `decision`. Empty for models of whole images.
         decision: the worst over all targets, or over all boxes; `None` after a failure.
@@ -185,14 +186,17 @@ class Reader:
 
     def _answers(self, outputs: Mapping[str, NDArray[np.float32]]) -> tuple[dict[str, Mapping[str, Any]], Decision]:
         """The answers for one image or box, and the worst decision over its targets."""
-        answers = {}
-        decision: Decision = "accept"
+        answers, doubtful = {}, set()
         for target in self.contract.heads:
             answer, score = _READERS[target.kind](target, outputs[f"target.{target.name}"], self.top_k)
             answers[target.name] = answer
             if score < self.contract.thresholds.get(target.name, 0.0):
-                decision = "review"
-        return answers, "review" if self._contradicts(answers) else decision
+                doubtful.add(target.name)
+        for rule in self.contract.withheld or ():
+            if answers.get(rule.where, {}).get("label") == rule.label:
+                for name in rule.targets:
+                    answers.pop(name, None)
+        return answers, "review" if not doubtful.isdisjoint(answers) or self._contradicts(answers) else "accept"
 
     def _contradicts(self, answers: Mapping[str, Mapping[str, Any]]) -> bool:
         """True for "diseased" with the disease "none": a disease, but none in particular.
@@ -200,8 +204,11 @@ class Reader:
         Also for labels that are each the likeliest, but not one of the known combinations of a restricted model.
         """
         if self.contract.combinations is not None and self._seen is not None:
-            return tuple(answers[name]["label"] for name in self.contract.combinations.targets) not in self._seen
-        if self._pair is None:
+            combined = self.contract.combinations.targets
+            return (
+                set(combined) <= set(answers) and tuple(answers[name]["label"] for name in combined) not in self._seen
+            )
+        if self._pair is None or not {target.name for target in self._pair} <= set(answers):
             return False
         health, disease = self._pair
         at = (target.classes.index(answers[target.name]["label"]) for target in (health, disease))
@@ -212,6 +219,11 @@ def heat_of(heat_map: Mapping[str, Any]) -> NDArray[np.float32]:
     """The cells of a record's `heat_map`: float32 [rows, columns], 0 (normal) to 1."""
     values = np.frombuffer(base64.b64decode(heat_map["values"]), np.uint8)
     return np.asarray(values.reshape(heat_map["rows"], heat_map["columns"]) / 255, np.float32)
+
+
+def answer_to(target: str, answers: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
+    """The name and prediction of a class target; of the first other one where it does not apply."""
+    return next((name, answers[name]) for name in (target, *answers) if "label" in answers.get(name, {}))
 
 
 def labels_of(prediction: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -33,6 +33,10 @@ def _narrowed(bundle: Bundle, visible: AbstractSet[str]) -> Bundle:
     changes: dict[str, Any] = {"targets": tuple(target for target in contract.targets if target.name in visible)}
     if contract.combinations is not None and not set(contract.combinations.targets) <= visible:
         changes["combinations"] = None
+    if contract.withheld is not None:  # that a target is left out would tell a hidden one
+        rules = (rule for rule in contract.withheld if rule.where in visible)
+        kept = [(rule, tuple(name for name in rule.targets if name in visible)) for rule in rules]
+        changes["withheld"] = tuple(rule.model_copy(update={"targets": names}) for rule, names in kept if names) or None
     return replace(bundle, contract=contract.model_copy(update=changes))
 
 
@@ -42,9 +46,11 @@ def visible_record(record: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
     Where something had to go, the decision goes too: it was that of all.
     """
     shown = dict(record)
-    hidden = _targets_of(record) - {name for name in _targets_of(record) if caller.may_see(name)}
+    hidden = {name for name in _targets_of(record) if not caller.may_see(name)}
     if not hidden:
         return shown
+    # A box without a target tells what another one is, which may be hidden: see `contract.Withheld`.
+    hidden |= {name for name in _targets_of(record) if any(name not in box["targets"] for box in record["boxes"])}
     shown["decision"] = None
     shown["targets"] = _without(shown["targets"] or {}, hidden)
     shown["boxes"] = [{**box, "targets": _without(box["targets"], hidden), "decision": None} for box in shown["boxes"]]
@@ -97,6 +103,7 @@ def visible_contract(contract: Contract, caller: Caller) -> dict[str, Any]:
             content[key] = _without(content[key], hidden)
     if hidden:
         content.pop("combinations", None)
+        content.pop("withheld", None)
     content["metrics"] = visible_metrics(content["metrics"], caller)
     content["dataset"]["url"] = storage.basename(content["dataset"]["url"])
     return content

@@ -54,6 +54,7 @@ def package(net: CentreNet, plan: Plan, architecture: Architecture, val: BoxPhot
         architecture=architecture,
         target_risk=plan.target_risk,
         unknown_threshold=_NEVER,
+        withheld=plan.withheld or None,
         dataset=Origin(url=plan.dataset, version=plan.dataset_version, fingerprint=plan.fingerprint),
         seed=plan.seed,
         versions=plan.versions,

@@ -168,6 +168,11 @@ class TrainConfig(FixedSettings):
         "auto", description="Augmentation worker processes; 0 augments in the training process."
     )
     device: Literal["cpu", "cuda", "mps"] | Auto = option("auto", "Device: cpu, cuda, mps or auto.")
+    withhold: Literal["learned", "never"] = Field(
+        "learned",
+        description="Boxes without some targets, such as empty cells without a species: learned where training boxes"
+        " of a class never have them, or never.",
+    )
     forms: tuple[Literal["int8", "bfloat16"], ...] = option(
         (), "Forms to add to the bundle, for --speed: int8, bfloat16, or both.", metavar="A,B"
     )

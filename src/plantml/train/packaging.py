@@ -117,6 +117,7 @@ def package(
         acceptance=thresholds,
         unknown_threshold=calibration.unknown_threshold(unknown),
         combinations=combinations,
+        withheld=plan.withheld or None,
         dataset=Origin(
             url=plan.dataset,
             version=plan.dataset_version,

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from plantml.imaging import Fit
+from plantml.model.contract import Withheld
 from plantml.model.covariates import Covariate
 from plantml.targets import Target
 from plantml.train.config import Balance, FixedSettings, Mode, Precision, Preset, Task, TrainConfig
@@ -55,6 +56,7 @@ class Plan(FixedSettings):
         parent: digest of the bundle of a warm start; empty for none.
         weights_sha256: of the pretrained weights that were named; empty for none.
         batch_size: photos per step, over all devices.
+        withheld: targets that do not apply where another one has some class.
         unlabelled_photos: that may be learnt from without their labels.
         unlabelled_left_out: other photos of their dataset, by reason.
         epoch_photos: photos per epoch: all, or a random sample where the budget allows no full epoch.
@@ -80,6 +82,7 @@ class Plan(FixedSettings):
     by: str = ""
     targets: tuple[Target, ...]
     covariates: tuple[Covariate, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
     train_photos: int
     val_photos: int
     backbone: str

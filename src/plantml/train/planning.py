@@ -4,13 +4,16 @@ import math
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import polars as pl
 
 from plantml.data import boxes
 from plantml.errors import InputError
 from plantml.imaging import Fit, FitMode
 from plantml.model.bundle import Bundle
-from plantml.train import anomaly_planning, budget, class_balance, covariates, tiles
+from plantml.model.contract import Withheld
+from plantml.targets import Target
+from plantml.train import anomaly_planning, budget, class_balance, covariates, tiles, withheld
 from plantml.train.config import Mode, Precision, Preset, Task, TrainConfig
 from plantml.train.plan import FIXED, Plan, versions
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
@@ -74,6 +77,12 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
     fingerprint = named.fingerprint
     resolve = resolver.resolve
     task = resolve("task", inputs.dataset.task, inputs.dataset.why)
+    if task == "tray":  # a stage's settings name the task, and have half of the budget
+        given = {
+            "task": inputs.dataset.why,
+            "budget": "half of it: the second stage has the other" * bool(config.budget),
+        }
+        resolver.reasons |= {key: reason for key, reason in given.items() if reason}
     _check_parent(inputs.parent, task)
     others = _unlabelled(inputs.unlabelled, task, resolver)
     tile = resolve("tile", *_tile(config, inputs.parent, train, task))
@@ -114,6 +123,7 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         mode=mode,
         targets=targets,
         covariates=covariates.resolve(config.covariates, inputs.dataset, targets, task),
+        withheld=_withheld(resolver, config, inputs.dataset, labels, targets),
         train_photos=photos,
         val_photos=val.height,
         backbone=resolve("backbone", *_backbone(inputs.parent)),
@@ -141,6 +151,21 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         versions=versions(),
     )
     return draft.model_copy(update={**budget.expected_seconds(draft, inputs.speed), "reasons": resolver.reasons})
+
+
+def _withheld(
+    resolver: _Resolver, config: TrainConfig, dataset: Selection, labels: pl.DataFrame, targets: tuple[Target, ...]
+) -> tuple[Withheld, ...]:
+    """What is learnt from the labels of boxes, or of their crops; nothing for whole photos."""
+    train, is_crop = dataset.usable("train"), dataset.origin is not None
+    if config.withhold == "never" or (dataset.task == "image" and not is_crop):
+        return ()
+    boxes_of_photo = train["boxes"].list.len().fill_null(0)
+    photo = train["group"] if is_crop else pl.Series(np.repeat(np.arange(train.height), boxes_of_photo))
+    rules = withheld.learn(labels, photo, targets)
+    if rules:
+        resolver.reasons["withheld"] = "training boxes of the class never have these targets, and others beside them do"
+    return rules
 
 
 def _mode(config: TrainConfig, photos: int, task: Task) -> tuple[Mode, str]:

@@ -107,6 +107,7 @@ def _join(finding: TrainingResult, judging: TrainingResult, version: Version) ->
             "biases": theirs.biases,
             "acceptance": theirs.acceptance,
             "unknown_threshold": theirs.unknown_threshold,
+            "withheld": theirs.withheld,
             "metrics": {**ours.metrics, **theirs.metrics},
         }
     )

@@ -2,7 +2,7 @@
 
 They are the `probabilities` of a prediction, best first: `boxes` [n, 4], x, y, w, h in pixels of the upright photo;
 `score` [n, 1]; `decision` [n, 1], the place in `DECISIONS`; and by target `target.<name>` [n, classes]. All are
-float32, and as records have them.
+float32, and as records have them: NaN for a target that a box is without.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +44,11 @@ def scores(outputs: Mapping[str, Floats]) -> NDArray[np.float64]:
     return outputs["score"][:, 0].astype(np.float64).round(DIGITS)
 
 
+def given(numbers: Floats) -> NDArray[np.bool_]:
+    """Which boxes have a prediction for a target, bool [n], from its outputs."""
+    return ~np.isnan(numbers[:, 0])
+
+
 def joined(contract: Contract, outputs: Mapping[str, Floats]) -> Floats:
     """The outputs of a photo as one array."""
     return np.column_stack([outputs[name] for name in _widths(contract)]).astype(np.float32).ravel()
@@ -77,7 +82,7 @@ def _with_outputs(contract: Contract, prediction: Prediction) -> Prediction:
         "score": [box["score"] for box in record.boxes],
         "decision": [DECISIONS.index(box["decision"]) for box in record.boxes],
     } | {
-        f"target.{target.name}": [_numbers(target, box["targets"][target.name]) for box in record.boxes]
+        f"target.{target.name}": [_numbers(target, box["targets"].get(target.name)) for box in record.boxes]
         for target in contract.targets
     }
     widths = _widths(contract)
@@ -86,8 +91,10 @@ def _with_outputs(contract: Contract, prediction: Prediction) -> Prediction:
     return replace(prediction, record=replace(record, boxes=(), counts=None, decision=decision), probabilities=arrays)
 
 
-def _numbers(target: Target, answer: Mapping[str, Any]) -> list[float]:
-    """A box's probabilities of all classes, or its value."""
+def _numbers(target: Target, answer: Mapping[str, Any] | None) -> list[float]:
+    """A box's probabilities of all classes, or its value; NaN if it has none."""
+    if answer is None:
+        return [float("nan")] * target.size
     if target.kind == "value":
         return [answer["value"]]
     by_class = dict(answer["top"] if target.kind == "class" else answer["labels"])

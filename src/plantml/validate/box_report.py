@@ -183,6 +183,6 @@ def _wrong_classes(outcomes: BoxOutcomes, predicted: int) -> list[str]:
     true, pairs = int(outcomes.match[predicted]), []
     for target in outcomes.classified if true >= 0 else ():
         ours, theirs = int(outcomes.outputs[target.name][predicted].argmax()), int(outcomes.truth[target.name][true])
-        if theirs not in {-1, ours}:
+        if theirs not in {-1, ours} and outcomes.given(target)[predicted]:
             pairs.append(f"{target.classes[ours]} for {target.classes[theirs]}")
     return pairs

@@ -38,7 +38,8 @@ def doubt(contract: Contract, outputs: Outputs) -> float:
     scores = box_outputs.scores(outputs)
     right = scores.copy()
     for target in _classified(contract):
-        right *= outputs[f"target.{target.name}"].max(axis=1, initial=0.0)
+        likeliest = outputs[f"target.{target.name}"].max(axis=1, initial=0.0)
+        right *= np.where(box_outputs.given(outputs[f"target.{target.name}"]), likeliest, 1.0)
     return float(np.where(scores >= contract.detection.threshold, 1 - right, scores).sum())
 
 
@@ -81,6 +82,7 @@ def _results(contract: Contract, outputs: Outputs, row: Mapping[str, Any]) -> li
         labels = {
             target.name: target.classes[int(outputs[f"target.{target.name}"][place].argmax())]
             for target in _classified(contract)
+            if box_outputs.given(outputs[f"target.{target.name}"])[place]
         }
         x, y, w, h = (round(float(side), 2) for side in outputs["boxes"][place])
         drawn = rectangle(len(results) + 1, (x, y, w, h), _name(labels), (row["width"], row["height"]))

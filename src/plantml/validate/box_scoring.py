@@ -50,7 +50,7 @@ class BoxOutcomes:
         scores: of the predicted boxes, [M].
         decisions: of the predicted boxes, by their place in `box_outputs.DECISIONS`, [M].
         photo: number of each predicted box's photo, [M].
-        outputs: by target, float32 [M, classes].
+        outputs: by target, float32 [M, classes]; NaN for a target that a box is without.
         true_boxes: float64 [G, 4].
         true_photo: [G].
         truth: by target, as `Target.encode` gives it, [G].
@@ -111,22 +111,35 @@ class BoxOutcomes:
         counted = [predicted for predicted, _ in self.by_photo]
         counts = {BOXES: [Counter({BOXES: len(places)}) for places in counted]}
         for target in self.classified:
-            names = np.array(target.classes)[self.outputs[target.name].argmax(axis=1)]
-            counts[target.name] = [Counter(names[places].tolist()) for places in counted]
+            names, given = np.array(target.classes)[self.labels(target)], self.given(target)
+            counts[target.name] = [Counter(names[places[given[places]]].tolist()) for places in counted]
         return counts
 
-    def detections_of(self, target: Target) -> Detections:
-        """All boxes, by their most likely class of a target."""
-        return self._detections(target.classes, self.outputs[target.name].argmax(axis=1), self.truth[target.name])
+    def given(self, target: Target) -> NDArray[np.bool_]:
+        """Which predicted boxes have a prediction for a target: bool [M]."""
+        return box_outputs.given(self.outputs[target.name])
 
-    def _detections(self, classes: tuple[str, ...], labels: Ints, true_labels: Ints) -> Detections:
+    def labels(self, target: Target) -> Ints:
+        """The most likely class of a target for each predicted box, [M]; any class where it has no prediction."""
+        classes: Ints = self.outputs[target.name].argmax(axis=1)
+        return classes
+
+    def detections_of(self, target: Target) -> Detections:
+        """The boxes that have a prediction for a target, by their most likely class."""
+        return self._detections(
+            target.classes, self.labels(target), self.truth[target.name], np.flatnonzero(self.given(target))
+        )
+
+    def _detections(
+        self, classes: tuple[str, ...], labels: Ints, true_labels: Ints, places: Ints | slice = slice(None)
+    ) -> Detections:
         return Detections(
             classes,
             self.photos,
-            self.boxes,
-            self.scores,
-            labels,
-            self.photo,
+            self.boxes[places],
+            self.scores[places],
+            labels[places],
+            self.photo[places],
             self.true_boxes,
             true_labels,
             self.true_photo,
@@ -253,10 +266,16 @@ def evaluate(outcomes: BoxOutcomes, config: ValidateConfig) -> BoxEvaluation:
 
 
 def matched(outcomes: BoxOutcomes) -> tuple[dict[str, NDArray[Any]], dict[str, Floats], Ints]:
-    """Labels and outputs by target of the predicted boxes that have an annotated one, and their photos."""
+    """Labels and outputs by target of the predicted boxes that have an annotated one, and their photos.
+
+    A box without a prediction for a target counts as not labelled.
+    """
     right = np.flatnonzero(outcomes.match >= 0)
     truth = {name: labels[outcomes.match[right]] for name, labels in outcomes.truth.items()}
-    return truth, {name: outputs[right] for name, outputs in outcomes.outputs.items()}, outcomes.photo[right]
+    outputs = {name: np.nan_to_num(numbers[right]) for name, numbers in outcomes.outputs.items()}
+    for target in outcomes.targets:
+        truth[target.name][~outcomes.given(target)[right]] = target.encode([None])[0]
+    return truth, outputs, outcomes.photo[right]
 
 
 def class_groups(outcomes: BoxOutcomes) -> dict[str, int]:

@@ -100,6 +100,8 @@ def _target_columns(target: Target, outcomes: BoxOutcomes, box: Ints, true: Ints
     """The label, the prediction, and the probability of every class."""
     truth, outputs, known = outcomes.truth[target.name], outcomes.outputs[target.name], outcomes.known(target)
     true = np.where((true >= 0) & known[true], true, -1) if len(known) else true
+    given = outcomes.given(target)
+    box = np.where((box >= 0) & given[box], box, -1) if len(given) else box
     if target.kind == "value":
         return [
             _column(f"{target.name}_true", truth, true, pl.Float64),
@@ -112,7 +114,7 @@ def _target_columns(target: Target, outcomes: BoxOutcomes, box: Ints, true: Ints
     )
     return [
         _column(f"{target.name}_true", names[truth], true, pl.String),
-        _column(f"{target.name}_predicted", names[outputs.argmax(axis=1)], box, pl.String),
+        _column(f"{target.name}_predicted", names[outcomes.labels(target)], box, pl.String),
         *probabilities,
     ]
 
