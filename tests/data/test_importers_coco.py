@@ -167,6 +167,13 @@ def test_photos_are_looked_for_under_the_folder_above(source, coco):
     assert "Photos found by their names in ../data/images: 1." in listing.notes
 
 
+def test_many_folders_of_photos_are_counted_together(coco):
+    names = [{"file_name": f"{name}.jpg"} for name in "abcd"]
+    root = coco("annotations/x.json", names, photos=[f"field/{name}/{name}.jpg" for name in "abcd"])
+    (note,) = list_source(f"{root}/annotations/x.json").notes
+    assert note == "Photos found by their names in 4 folders, such as ../field/a: 4."
+
+
 @pytest.mark.parametrize("source", ["annotations/x.json", "annotations", ""])
 def test_a_name_that_may_be_one_of_two_photos_is_no_guess(source, coco):
     root = coco("annotations/x.json", [{"file_name": "a.jpg"}], photos=["one/deep/a.jpg", "two/deep/a.jpg"])

@@ -266,7 +266,28 @@ def test_label_studio(files):
         (80, 50, 20, 20)
     ]
     assert [(found[name].labels, found[name].boxes) for name in ("d.jpg", "e.jpg")] == [({}, None)] * 2
-    assert listing.notes == ("Rotated rectangles imported as their bounding box: 1.",)
+    assert sorted(listing.notes) == [
+        "Rotated rectangles imported as their bounding box: 1.",
+        "Tasks with predictions alone, which are no labels until somebody submits them in Label Studio: 1.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "notes"),
+    [
+        ("image,disease,site\na.jpg,rust,field\n", ["labels.csv was not read", "coco", "disease of photos"]),
+        ("image,plants\na.jpg,3\n", []),
+        ("\0", []),
+    ],
+)
+def test_labels_of_photos_beside_boxes_are_named(files, table, notes):
+    image = {"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2]}
+    coco = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "plum"}]}
+    listing = list_source(files({"boxes.json": json.dumps(coco), "labels.csv": table, "a.jpg": ""}))
+    assert [len(item.boxes) for item in listing.items] == [1]
+    assert len(listing.notes) == bool(notes)
+    assert all(words in listing.notes[0] for words in notes)
 
 
 def test_several_choices_make_a_target_of_several(files):

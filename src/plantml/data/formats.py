@@ -7,12 +7,12 @@ from plantml import storage
 from plantml.data import manifest
 from plantml.data.importers import ImportListing, bundle, coco, cvat, folder, hf, label_studio, sidecar, voc, yolo
 from plantml.data.importers.annotations import Reading, understood
-from plantml.data.importers.table import list_rows
+from plantml.data.importers.table import CLASS_COLUMNS, KNOWN_TARGETS, list_rows
 from plantml.data.importers.tree import Tree
 from plantml.data.importers.vetting import vetted
 from plantml.data.labels import Taxonomy
 from plantml.data.tables import is_table, read_table
-from plantml.errors import InputError, UsageError
+from plantml.errors import InputError, PlantmlError, UsageError
 from plantml.storage import addresses
 from plantml.storage.addresses import Trust
 from plantml.targets import check_name
@@ -189,6 +189,8 @@ def _list_tree(tree: Tree, name: str, reading: Reading) -> ImportListing:
         name = export_sidecar.format if export_sidecar and export_sidecar.format in FORMATS else _detect(tree)
         if name == "folder":
             notes = list(_unread(tree))
+        elif name not in {"hf", "bundle"} and export_sidecar is None:
+            notes = list(_unread_labels(tree, name))
     listing = FORMATS[name].read(tree, replace(reading, sidecar=export_sidecar))
     listing = replace(listing, notes=(*listing.notes, *notes, *tree.notes))
     return _with(export_sidecar, listing, reading)
@@ -205,6 +207,20 @@ def _unread(tree: Tree) -> Iterator[str]:
             f"{others[0]}{more} was not read: no annotation format fits. If it annotates these photos, name its"
             " format: --format voc, cvat, yolo, coco or label-studio."
         )
+
+
+def _unread_labels(tree: Tree, name: str) -> Iterator[str]:
+    """Notes on tables beside annotations of a format, where they label the photos."""
+    for table in _tables(tree):
+        try:
+            columns = read_table(tree.url_of(table)).columns
+        except PlantmlError:  # it need not be about photos
+            continue
+        if labels := [column for column in (*KNOWN_TARGETS, *CLASS_COLUMNS) if column in columns]:
+            yield (
+                f"{table} was not read: the annotations are {name}. It has {', '.join(labels)} of photos. To import"
+                " these instead, name it as the source."
+            )
 
 
 def _with(export_sidecar: sidecar.Sidecar | None, listing: ImportListing, reading: Reading) -> ImportListing:

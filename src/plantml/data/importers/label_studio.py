@@ -104,8 +104,11 @@ def _results(task: Mapping[str, Any], reading: Reading, notes: Counter[str]) -> 
     done = [each for each in task.get("annotations") or () if not each.get("was_cancelled")]
     if len(done) > 1:
         notes["Tasks with several annotations (the first counts)"] += 1
-    if not done and reading.sidecar is not None:
-        done = task.get("predictions") or []
+    if not done and task.get("predictions"):
+        if reading.sidecar is not None:
+            done = task["predictions"]
+        else:
+            notes["Tasks with predictions alone, which are no labels until somebody submits them in Label Studio"] += 1
     return list(done[0].get("result") or []) if done else None
 
 

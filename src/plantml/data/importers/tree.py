@@ -25,6 +25,9 @@ _SAMPLE, _LISTED_SAMPLE = 3, 200
 _LOOKED_AT = 200_000
 """How many files above an annotation file are searched for its photos."""
 
+_NAMED_FOLDERS = 3
+"""Folders of photos that were found by their names which are all named."""
+
 AMBIGUOUS = "ambiguous"
 """Reason code of a photo whose name matches several files."""
 
@@ -43,7 +46,6 @@ class Tree:
         files: entries by name, in the order of their names; empty if it was not listed.
         skipped: number of skipped files, by reason.
         notes: sentences about them for the user.
-        decisions: photos found by their file name alone, counted by a sentence that says where.
         ambiguous: why a name matches several photos, by the name that `locate` returned.
     """
 
@@ -52,7 +54,7 @@ class Tree:
         self.files: dict[str, storage.Entry] = {}
         self.skipped: Counter[str] = Counter()
         self.notes: tuple[str, ...] = ()
-        self.decisions: Counter[str] = Counter()
+        self._by_name_in: Counter[str] = Counter()
         self.ambiguous: dict[str, str] = {}
         self._parsed: dict[str, Any] = {}
         self._looked: dict[str, bool] = {}
@@ -206,13 +208,22 @@ class Tree:
         searched = self.listed or (self._is_bare and max(hits.values(), default=0) < len(sample))
         return [self._find(name, tried) if searched else _join(next(iter(tried), ""), name) for name in plain]
 
+    @property
+    def decisions(self) -> Counter[str]:
+        """Photos found by their file name alone, counted by words that say where."""
+        folders = self._by_name_in
+        where = folders
+        if len(folders) > _NAMED_FOLDERS:
+            where = Counter({f"{len(folders)} folders, such as {next(iter(folders))}": folders.total()})
+        return Counter({f"Photos found by their names in {words}": number for words, number in where.items()})
+
     def _find(self, name: str, folders: Sequence[str]) -> str:
         for folder in folders:
             if self.has(path := _join(folder, name)):
                 return path
         alike = self._alike(name)
         if len(alike) == 1:
-            self.decisions[f"Photos found by their names in {posixpath.dirname(alike[0]) or self.url}"] += 1
+            self._by_name_in[posixpath.dirname(alike[0]) or self.url] += 1
             return alike[0]
         path = _join(folders[0] if folders else "", name)
         while self.listed and path.startswith("../"):  # a listed tree has no parent

@@ -60,10 +60,10 @@ def list_voc(tree: Tree, reading: Reading) -> ImportListing:
             if root.tag != "annotation":
                 notes["XML files that are not annotations"] += 1
                 continue
-            photo = _photo(tree, file, root, by_stem)
+            photo = _photo(tree, file, root, by_stem, notes)
             annotated = _annotated(tree, photo, root, splits)
         except ValueError as error:
-            photo = _photo(tree, file, None, by_stem)
+            photo = _photo(tree, file, None, by_stem, notes)
             annotated = Annotated(
                 photo, tree.url_of(photo), split=_split(photo, splits), reason=f"bad-annotation: {error}"
             )
@@ -107,15 +107,13 @@ def _number(corners: "Element", side: str) -> float:
         raise ValueError(f"a box without a {side}: {text!r}") from None
 
 
-def _photo(tree: Tree, file: str, root: "Element | None", by_stem: Mapping[str, list[str]]) -> str:
+def _photo(tree: Tree, file: str, root: "Element | None", by_stem: Mapping[str, list[str]], notes: Counter[str]) -> str:
     """The nearest photo of an XML file; without one, the path where it should be."""
     filename = (root.findtext("filename") or "").strip() if root is not None else ""
     own, named = by_stem.get(_stem(file), []), _stem(filename.replace("\\", "/"))
     if own:
         if named in by_stem and named != _stem(file):
-            tree.decisions[
-                "XML files that name another photo in `filename`; the photo of the file's own name is used"
-            ] += 1
+            notes["XML files that name another photo in `filename`; the photo of the file's own name is used"] += 1
         return max(own, key=lambda name: len(posixpath.commonprefix([name, file])))
     parent, folder = posixpath.split(posixpath.dirname(file))
     beside = [posixpath.join(parent, _PHOTO_FOLDERS.get(folder.lower(), folder)), posixpath.dirname(file), ""]
