@@ -74,7 +74,7 @@ Speed = Literal["exact", "auto", "int8", "bfloat16"]
 OVERLAP = 0.2
 """Overlap of neighbouring tiles, as a share of their size, where none is set."""
 
-ON = "Process parts of the photos elsewhere: local:N (processes), ray, ray://HOST:PORT or slurm."
+ON = "Split the photos across processes or machines: local:N (processes), ray, ray://HOST:PORT or slurm."
 """What `--on` does."""
 
 MIN_TILE = 16

@@ -15,7 +15,14 @@ import pytest
 import typer
 
 from plantml.cli import app
+from plantml.curate import check
+from plantml.data import exporting
+from plantml.data import formats as import_formats
+from plantml.detect import writers
 from plantml.errors import Exit
+from plantml.export import forms
+from plantml.model import runtimes
+from plantml.retrain import pipelines
 
 
 def commands(command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -48,6 +55,24 @@ def test_help_shows_examples_that_the_command_understands(cli, command) -> None:
 def test_help_is_plain_english(cli, command) -> None:
     text = " ".join(cli(*command, "--help").out.split())
     assert PHRASES.findall(text) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("dataset import", import_formats.FORMATS),
+        ("dataset export", exporting.FORMATS),
+        ("dataset check", check.CHECKS),
+        ("detect", [*writers.FORMATS, *runtimes.RUNTIMES]),
+        ("validate", runtimes.RUNTIMES),
+        ("export", forms.FORMS),
+        ("pipeline export", pipelines.FORMS),
+    ],
+)
+def test_help_names_every_choice_there_is(cli, line, names) -> None:
+    # The command line writes them out: it starts without importing the tables.
+    page = re.sub(r"-\s+", "-", cli(*line.split(), "--help").out)  # lines may break within a name
+    assert [name for name in names if not re.search(rf"\b{re.escape(name)}\b", page)] == []
 
 
 def test_the_list_of_commands_matches_their_help_pages(cli) -> None:

@@ -29,7 +29,7 @@ COMMANDS = {
     "train": "Train a model on a dataset with splits.",
     "validate": "Validate a model on a split, with the same code as detect.",
     "export": "Export a model to another format, and verify it.",
-    "detect": "Classify images, one record per image.",
+    "detect": "Classify images and find plants, one record per image.",
     "models": "Register, compare, promote and distribute models.",
     "retrain": "Train a challenger on new photos; promote it if it is better.",
     "pipeline": "Write the retraining loop as a pipeline of another engine.",

@@ -37,7 +37,7 @@ Engine = Annotated[
     typer.Option(
         "--on",
         metavar="ENGINE",
-        help="Process parts of the photos elsewhere: local:N (processes), ray, ray://HOST:PORT or slurm."
+        help="Split the photos across processes or machines: local:N (processes), ray, ray://HOST:PORT or slurm."
         " [default: this process]",
     ),
 ]

@@ -23,7 +23,9 @@ _OUTPUT: Annotations = {
     "json": Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")],
     "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Print more details.")],
-    "offline": Annotated[bool, typer.Option("--offline", help="Use no network except for URLs that you name.")],
+    "offline": Annotated[
+        bool, typer.Option("--offline", help="Do not use the network, except for URLs that you name.")
+    ],
     "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
 }
 _SETTINGS: Annotations = {

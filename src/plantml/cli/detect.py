@@ -50,10 +50,10 @@ def detect(
     fresh: Annotated[bool, typer.Option("--fresh", help="Ignore the results of earlier runs.")] = False,
     merge: Annotated[bool, typer.Option("--merge", help="Join the outputs of --shard, given as SOURCE.")] = False,
     print_: Annotated[
-        bool, typer.Option("--print", help="Print the Kubernetes Job of --on k8s:N, and process nothing.")
+        bool, typer.Option("--print", help="Print the Kubernetes Job of --on k8s:N without processing anything.")
     ] = False,
 ) -> None:
-    """Classify images, one record per image.
+    """Classify images and find plants, one record per image.
 
     Records are in the order of the sources. An image that cannot be read gets a record with the reason. Repeat an
     interrupted command to resume it; new images are added.

@@ -42,8 +42,8 @@ def retrain(
 ) -> None:
     """Train a challenger on new photos; promote it if it is better.
 
-    Made for cron: it exits at once if nothing is new, resumes an interrupted round, and of several machines only one
-    works at a time. The steps are add, clean, split, production, train, predict, compare, choose, register and report.
+    Made for cron: it exits at once if nothing is new, resumes an interrupted round, and lets only one machine work
+    at a time. The steps are add, clean, split, production, train, predict, compare, choose, register and report.
     Without a trigger, any new photo starts a round. A refused challenger is not an error: the exit code is 0.
     """
     from plantml.retrain import retrain as library

@@ -40,14 +40,14 @@ class DetectConfig(Config):
         default=False, description="Use test-time augmentation: average over flips and rotations. 4 to 8 times slower."
     )
     tile: Tile = option(
-        None, "Also predict, or find objects, on tiles of this size, in pixels; 0: only whole photos.",
+        None, "Also predict, or find objects, on tiles of this size, in pixels; 0 uses whole photos only.",
         metavar="PIXELS", shown="those that the model was trained on",
     )  # fmt: skip
     overlap: float = option(OVERLAP, "Overlap of neighbouring tiles, as a share of the tile size.", ge=0, le=0.9)
     similar: str | None = option(None, "Add the most similar photos of a dataset to each record.", metavar="DATASET")
     neighbours: int = option(5, "Number of similar photos per record.", ge=1, le=100)
     advice: str | None = option(
-        None, "Add texts by target and label to the records; see configs/advice.yaml.", metavar="YAML"
+        None, "Add advice texts to records, by target and label; see configs/advice.yaml.", metavar="YAML"
     )
     embeddings: str | None = option(None, "Write embeddings to a .parquet or .npy file.", metavar="URL")
     sheet: str | None = option(None, "Draw a contact sheet of the first predictions, as PNG.", metavar="URL")
@@ -66,7 +66,9 @@ class DetectConfig(Config):
     )
     runtime: str = option("auto", "Runtime: auto, onnxruntime, torch or openvino.")
     device: str = option("cpu", "Device: cpu, or a torch device name.")
-    speed: Speed = option("exact", "Form of the network: float32 (exact), the fastest proven one (auto), or this one.")
+    speed: Speed = option(
+        "exact", "Form of the network: float32 (exact), the fastest proven one (auto), or the named one."
+    )
     retry_failed: bool = option(default=False, description="Retry images that failed in an earlier run.")
     changed_only: bool = option(
         default=False, description="Write only records that are new or changed since --out was last written."

@@ -41,11 +41,10 @@ class ServeConfig(Config):
     tls_key: str | None = option(None, "Private key of the certificate, a PEM file.", metavar="FILE")
     behind_proxy: tuple[Network, ...] = option(
         (),
-        "Address or network of a proxy in front of this server, which ends TLS; its X-Forwarded headers are trusted."
-        " Repeatable.",
+        "Address or network of a TLS-terminating proxy, whose X-Forwarded headers are trusted. Repeatable.",
         metavar="ADDRESS",
     )
-    insecure: bool = option(default=False, description="Listen beyond this machine without TLS.")
+    insecure: bool = option(default=False, description="Allow connections from other machines without TLS.")
     origin: tuple[str, ...] = option(
         (), "Origin of a web page that may call the API (CORS). Repeatable.", metavar="ORIGIN"
     )
@@ -55,11 +54,13 @@ class ServeConfig(Config):
         metavar="NAME",
         shown="localhost on loopback, else any",
     )
-    threads: int | None = option(None, "Threads that predict.", shown="all usable cores", ge=1, le=1024)
+    threads: int | None = option(None, "Number of prediction threads.", shown="all usable cores", ge=1, le=1024)
     batch: int = option(8, "Maximum batch size.", ge=1, le=1024)
-    speed: Speed = option("exact", "Form of the network: float32 (exact), the fastest proven one (auto), or this one.")
+    speed: Speed = option(
+        "exact", "Form of the network: float32 (exact), the fastest proven one (auto), or the named one."
+    )
     open_models: int = option(
-        4, "Maximum number of models in memory; the least recently used one makes room.", ge=1, le=1000
+        4, "Maximum number of models in memory; the least recently used one is unloaded first.", ge=1, le=1000
     )
     queue: int = option(64, "Maximum number of waiting photos; more are refused with status 503.", ge=1, le=100_000)
     deadline: Duration = option(30.0, "Maximum time for a request.", metavar="TIME", shown="30s")
@@ -72,7 +73,7 @@ class ServeConfig(Config):
     keep_audit: Duration = option(366 * _DAY, "How long the audit log is kept.", metavar="TIME", shown="366d")
     keep_trainings: Duration = option(
         90 * _DAY,
-        "How long logs and checkpoints of trainings are kept after their end, and all of those without a result.",
+        "How long logs and checkpoints of finished trainings are kept; those without a result are removed entirely.",
         metavar="TIME",
         shown="90d",
     )

@@ -53,7 +53,7 @@ def serve(registry: str, config: ServeConfig, machine: Machine, listener: Listen
     with _listening(config) as there, logging_to_stderr(), _workers(registry, config, machine, listener):
         if password := service.accounts.add_first():  # shown even with --quiet: nobody could sign in without it
             listener.warn(
-                f"First start. Sign in as {FIRST_USER} with the password {password}, which is shown this once."
+                f"First start. Sign in as {FIRST_USER} with the password {password}, which is shown only once."
             )
         address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{there.getsockname()[1]}"
         application = create_app(service)

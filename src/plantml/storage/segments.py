@@ -1,6 +1,6 @@
 """Finished work in numbered segment files: a kill costs at most the rows since the last one.
 
-    FOLDER/000001.jsonl    some rows, one a line; the last line is their checksum
+    FOLDER/000001.jsonl    some rows, one per line; the last line is their checksum
            000002.jsonl    …
 
 A segment is created exclusively and never changed. A damaged one is reported, and its rows are missing: whoever needs

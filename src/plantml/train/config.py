@@ -41,15 +41,13 @@ class FixedSettings(Config):
     pretrained: bool = Field(default=True, description="Start from pretrained weights.")
     weights: str = option(
         "", "Pretrained weights of the backbone: .safetensors or a torch state dict, as a file or URL, or hf-hub:NAME.",
-        metavar="WEIGHTS", shown="those that timm knows",
+        metavar="WEIGHTS", shown="timm's",
     )  # fmt: skip
     warm_start: str = option(
         "", "Start from the weights of a run, a bundle or REGISTRY/NAME@ALIAS; classes are joined by name.",
         flag="from", metavar="MODEL",
     )  # fmt: skip
-    unlabelled: str = option(
-        "", "Learn from the photos of a dataset without using their labels, too.", metavar="DATASET"
-    )
+    unlabelled: str = option("", "Also learn from the photos of this dataset, ignoring its labels.", metavar="DATASET")
     pseudo_threshold: float = Field(
         0.6, ge=0, le=1, description="Score from which an unlabelled photo gets the label of its neighbours."
     )
@@ -78,7 +76,7 @@ class FixedSettings(Config):
     nodes: int = option(1, "Number of machines.", ge=1, le=1024)
     strategy: Literal["auto", "ddp"] = option("auto", "Lightning strategy for several devices.")
     checkpoint_every: Duration = option(
-        300.0, "Longest time between checkpoints; every epoch writes one, too.", metavar="TIME", shown="5m",
+        300.0, "Longest time between checkpoints; one is also written after every epoch.", metavar="TIME", shown="5m",
         validate_default=False,
     )  # fmt: skip
     logger: tuple[Literal["tensorboard", "mlflow"], ...] = option(
@@ -118,11 +116,11 @@ class TrainConfig(FixedSettings):
         " (what is unlike healthy plants).",
     )
     tile: Literal[0] | Annotated[int, Field(ge=64, le=65_536)] | Auto = option(
-        "auto", "Learn boxes from overlapping tiles of N pixels of larger photos; 0: from whole photos.", metavar="N"
+        "auto", "Train boxes on overlapping tiles of N pixels of large photos; 0 uses whole photos.", metavar="N"
     )
     targets: tuple[str, ...] = option((), "Targets to predict.", metavar="A,B", shown="all of the dataset")
     covariates: tuple[str, ...] = option(
-        (), "Columns of measurements that predictions take beside the photo, as NAME or NAME:KIND; number or class.",
+        (), "Columns of measurements that the model uses along with the photo, as NAME or NAME:KIND; number or class.",
         metavar="A,B", shown="none",
     )  # fmt: skip
     mode: Mode | Auto = Field(

@@ -74,7 +74,7 @@ def render(validation: Validation[BoxOutcomes], drawn: Mapping[str, bytes], prog
 
 
 def _sections(validation: Validation[BoxOutcomes]) -> list[dict[str, Any]]:
-    """Charts of all boxes, then of each target a table: a row a class, a column a score."""
+    """Charts of all boxes, then a table per target: one row per class, one column per score."""
     result = validation.result
     sections: list[dict[str, Any]] = [{"name": BOXES, "unit": "", "head": [], "rows": []}]
     for target in validation.photos.targets:

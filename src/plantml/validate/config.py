@@ -38,14 +38,16 @@ class ValidateConfig(Config):
         "0", "Failures tolerated before the exit code is 5, as a number or a share.", metavar="N|N%"
     )
     tile: Tile = option(
-        None, "Find boxes on tiles of this size, in pixels; 0: only on whole photos.",
+        None, "Find boxes on tiles of this size, in pixels; 0 uses whole photos only.",
         metavar="PIXELS", shown="those that the model was trained on",
     )  # fmt: skip
     batch: int = option(8, "Batch size.", ge=1, le=1024)
     runtime: str = option("auto", "Runtime: auto, onnxruntime, torch or openvino.")
     device: str = option("cpu", "Device: cpu, or a torch device name.")
     engine: str | None = option(None, ON, flag="on", metavar="ENGINE", shown="this process")
-    speed: Speed = option("exact", "Form of the network: float32 (exact), the fastest proven one (auto), or this one.")
+    speed: Speed = option(
+        "exact", "Form of the network: float32 (exact), the fastest proven one (auto), or the named one."
+    )
     fresh: bool = option(default=False, description="Ignore cached predictions of earlier validations.")
     resamples: int = Field(RESAMPLES, ge=100, le=100_000, description="Bootstrap resamples over groups.")
     seed: Seed = Field(0, description="Random seed of the bootstrap and of photo sampling.")

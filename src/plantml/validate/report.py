@@ -172,7 +172,7 @@ def fill(result: ValidationResult, drawn: Mapping[str, bytes], **sections: Any) 
 
 
 def headline(result: ValidationResult, overall: Mapping[str, float]) -> dict[str, Any]:
-    """The scores of the page's head, and those of targets as a table: a row a score, a column a target."""
+    """The scores of the page's head, and those of targets as a table: one row per score, one column per target."""
     reports = result.reports
     names = list(dict.fromkeys(name for report in reports for name in report.scores))
     return {

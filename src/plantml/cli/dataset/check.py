@@ -32,7 +32,7 @@ def check(
     fail_on: Annotated[
         str | None,
         typer.Option(
-            metavar="LEVELS", help="Exit code 4 on findings of these severities (error, warning, info) or codes."
+            metavar="LEVELS", help="Exit with code 4 on findings of these severities (error, warning, info) or codes."
         ),
     ] = None,
     only: Annotated[str | None, typer.Option(metavar="A,B", help="Run only these checks.")] = None,

@@ -23,8 +23,8 @@ def serve(
 ) -> None:
     """Serve models over HTTP: an API, and a page for people.
 
-    Starts with an empty database on the local disk. The API is described at /docs. Users are managed there, on the
-    page, or by `plantml serve users`.
+    Starts with an empty database on the local disk. The API is described at /docs. Manage users there, on the
+    page, or with `plantml serve users`.
     """
     from plantml.extras import need_serve
 
