@@ -112,6 +112,7 @@ def test_what_is_no_event_is_told_by_its_file(tmp_path, text):
         Events(str(tmp_path)).read()
 
 
-def test_an_event_of_before_checksums_is_read(tmp_path):
+def test_an_event_without_a_checksum_is_damaged(tmp_path):
     (tmp_path / "000001.json").write_text('{"id": "x", "time": "2026-01-01T00:00:00Z", "act": "begin"}')
-    assert Events(str(tmp_path)).read()[0].content == {"act": "begin"}
+    with pytest.raises(StorageError, match="is damaged"):
+        Events(str(tmp_path)).read()

@@ -1,4 +1,3 @@
-import contextlib
 import csv
 import io
 import json
@@ -503,18 +502,6 @@ def test_a_folder_with_a_users_files_is_refused(tmp_path, contents):
     with pytest.raises(InputError, match=r"it has mine\.jpg"):
         write(SynthSpec(images=2, size=32), str(tmp_path))
     assert contents(tmp_path) == before
-
-
-@pytest.mark.parametrize(("change", "continues"), [({}, True), ({"zoom": 1.5}, False)])
-def test_a_dataset_from_before_later_options_can_be_continued(tmp_path, change, continues):
-    out = tmp_path / "out"
-    write(SynthSpec(images=2, size=32), str(out))
-    note = json.loads((out / "synth.json").read_text())
-    for name in ("severity", "zoom", "layout"):
-        del note[name]
-    (out / "synth.json").write_text(json.dumps(note))
-    with contextlib.nullcontext() if continues else pytest.raises(InputError, match="another synthetic dataset"):
-        write(SynthSpec(images=2, size=32, **change), str(out))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"images": 1e999999, "\\ud800": 1}'])

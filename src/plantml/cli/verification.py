@@ -23,18 +23,14 @@ def report(console: Console, result: Verified, *, kind: str, stored: str, hint: 
         "files": result.files,
         "missing": list(result.missing),
         "damaged": list(result.damaged),
-        "not_checksummed": list(result.unchecked),
         "sound": result.sound,
     }
 
     def show(page: Page) -> None:
-        unchecked = f", {len(result.unchecked)} not checksummed" if result.unchecked else ""
         page.line(
             f"{result.ref}: {count(result.files, 'file')}, {len(result.missing)} missing, {len(result.damaged)} damaged"
-            + unchecked
         )
-        shown = ("missing", result.missing), ("damaged", result.damaged), ("not checksummed", result.unchecked)
-        for what, names in shown:
+        for what, names in (("missing", result.missing), ("damaged", result.damaged)):
             for name in names[:_SHOWN]:
                 page.line(f"  {what}: {name}")
             if len(names) > _SHOWN:

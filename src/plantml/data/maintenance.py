@@ -2,15 +2,15 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
 
 from plantml import storage
 from plantml.concurrency import Progress, silent
-from plantml.data import manifest, version_files, versions
-from plantml.errors import InputError, NotFoundError, PlantmlError, RefusedError
+from plantml.data import versions
+from plantml.errors import InputError, NotFoundError, RefusedError
 from plantml.storage import checksums
 from plantml.storage.checksums import Verified
 
@@ -28,17 +28,18 @@ def verify(ref: str, *, threads: int = 2, progress: Progress = silent) -> Verifi
     """
     url, number = versions.find(ref)
     is_all = versions.parse_reference(ref)[1] is None
-    states = {
-        f"versions/{file}": state for file, state in _version_states(url, versions.numbers(url) if is_all else [number])
-    } | ({f"tags/{file}": state for file, state in _tag_states(url)} if is_all else {})
-    names = {state: [name for name, its in states.items() if its == state] for state in ("damaged", "unchecked")}
+    files = [versions.file_of(url, each) for each in (versions.numbers(url) if is_all else [number])]
+    files += [versions.tag_file(url, each) for each in versions.tag_numbers(url)] if is_all else []
+    damaged = ["/".join(file.split("/")[-2:]) for file in files if not _is_intact(file)]
     photos = _photos(url, number, threads, progress)
-    return replace(
-        photos,
-        files=photos.files + len(states),
-        damaged=[*names["damaged"], *photos.damaged],
-        unchecked=names["unchecked"],
-    )
+    return replace(photos, files=photos.files + len(files), damaged=[*damaged, *photos.damaged])
+
+
+def _is_intact(file: str) -> bool:
+    try:
+        return checksums.is_intact(storage.read(file))
+    except RefusedError:  # no file at all
+        return False
 
 
 def _photos(url: str, number: int, threads: int, progress: Progress) -> Verified:
@@ -50,42 +51,6 @@ def _photos(url: str, number: int, threads: int, progress: Progress) -> Verified
         files = named.select("path", "image_id").unique().sort("path").iter_rows()
         expected = {path: (version.image_url(path), image_id) for path, image_id in files}
     return checksums.verify(f"{url}@{number}", expected, threads=threads, at_once=_AT_ONCE, progress=progress)
-
-
-def _version_states(url: str, numbers: Sequence[int]) -> Iterator[tuple[str, str]]:
-    """File and state of versions. Without a checksum only the fingerprint is compared, which proves less."""
-    for number in numbers:
-        file = versions.file_of(url, number)
-        try:
-            data = storage.read(file)
-        except RefusedError:
-            yield storage.basename(file), "damaged"
-            continue
-        if checksums.is_intact(data):
-            yield storage.basename(file), "intact"
-            continue
-        try:
-            version = version_files.from_parquet(url, number, data)
-            same = manifest.fingerprint(version.rows, version.targets) == version.fingerprint
-        except InputError:
-            same = False
-        yield storage.basename(file), "unchecked" if same else "damaged"
-
-
-def _tag_states(url: str) -> Iterator[tuple[str, str]]:
-    for file, data in storage.read_many(versions.tag_file(url, number) for number in versions.tag_numbers(url)):
-        if isinstance(data, RefusedError):
-            yield storage.basename(file), "damaged"
-            continue
-        if isinstance(data, PlantmlError):
-            raise data
-        intact = checksums.check_text(data)
-        state = "unchecked" if intact is None else "intact"
-        try:
-            versions.read_tag(file, data)
-        except InputError:
-            state = "damaged"
-        yield storage.basename(file), state
 
 
 @dataclass(frozen=True)

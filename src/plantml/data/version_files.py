@@ -74,16 +74,16 @@ def from_parquet(url: str, number: int, data: bytes) -> Version:
 
 
 def read_commit(ref: str, data: bytes) -> Commit:
-    """The commit record of a version's file; verifies the checksum if there is one. Raises `InputError`."""
+    """The commit record of a version's file. Raises `InputError`, also if the file fails its checksum."""
     try:
         text = pl.read_parquet_metadata(io.BytesIO(data))[_RECORD]
         record = parse_json_object(text, "its commit record")
-        has_checksum = record.pop(checksums.KEY, None) is not None
+        record.pop(checksums.KEY, None)
         commit = _commit_of(record)
     except (KeyError, ValueError, InputError, *_UNREADABLE) as error:
         why = "it is empty" if not data else f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         raise InputError(f"The file of {ref} is not a dataset version", why, _next(ref)) from error
-    if has_checksum and not checksums.is_intact(data):
+    if not checksums.is_intact(data):
         raise _damaged(ref, checksums.CHANGED)
     if ref.rpartition("@")[2] != str(commit.parent + 1):
         raise _damaged(ref, f"its file is that of version {commit.parent + 1}")

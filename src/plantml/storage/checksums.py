@@ -39,9 +39,9 @@ def is_intact(data: bytes) -> bool:
 
 
 def check_text(data: bytes) -> bool | None:
-    """As `is_intact`, of a text that ends with its checksum; `None` if it has none, as those of old versions."""
+    """As `is_intact`, of a text that ends with its checksum; `None` if it has none."""
     end = _AT_THE_END.search(data[-256:])
-    # A checksum under a name that differs in one byte is no old file's.
+    # A name that differs in one byte is a damaged one.
     if end is None or sum(ours != byte for ours, byte in zip(_PREFIX, end[1], strict=True)) > 1:
         return None
     return is_intact(data)
@@ -60,7 +60,7 @@ def to_json(record: Mapping[str, Any], *, indent: int | None = None) -> bytes:
 def from_json(
     data: bytes, origin: str, hint: str = "Restore it from a backup.", error: type[PlantmlError] = InputError
 ) -> dict[str, Any]:
-    """A record from what `to_json` gave, or from a file of an older version, which has no checksum.
+    """A record from what `to_json` gave.
 
     Args:
         data: the bytes of the file.
@@ -68,16 +68,10 @@ def from_json(
         hint: how to go on if it is damaged.
         error: raised if it is damaged.
     """
-    intact = check_text(data)
-    if intact is False:
-        raise error(f"{origin} is damaged", CHANGED, hint)
-    try:
-        record = parse_json_object(data, origin)
-    except InputError as problem:
-        raise error(f"{origin} is damaged", problem.why if data.strip() else "it is empty", hint) from problem
-    if intact is None and KEY in record:
-        raise error(f"{origin} is damaged", CHANGED, hint)
-    record.pop(KEY, None)
+    if not check_text(data):
+        raise error(f"{origin} is damaged", CHANGED if data.strip() else "it is empty", hint)
+    record = parse_json_object(data, origin)
+    del record[KEY]
     return record
 
 
@@ -102,14 +96,12 @@ class Verified:
         files: that were read.
         missing: names of files that are not there any more.
         damaged: names of files whose bytes are others.
-        unchecked: names of files that have no checksum, as an older version wrote them.
     """
 
     ref: str
     files: int
     missing: Sequence[str]
     damaged: Sequence[str]
-    unchecked: Sequence[str] = ()
 
     @property
     def sound(self) -> bool:

@@ -33,9 +33,6 @@ TRUTH_COLUMNS = ("image", "defect", "of", "detail")
 _LOOK = 1
 """Incremented when a spec gives other photos than before, so that two looks do not mix in one folder."""
 
-_ADDED = {"severity": [0.015, 0.55], "zoom": 1.0, "layout": "plant"}
-"""Keys that earlier versions did not write into `synth.json`, with the values they used."""
-
 _SPAWN_PAYS = 200 * 256 * 256
 """Total pixels above which worker processes pay off."""
 
@@ -114,7 +111,7 @@ def _claim(spec: SynthSpec, out: str) -> None:
             existing = parse_json(text, note)
         except InputError:
             existing = None
-        if not isinstance(existing, dict) or _ADDED | existing != mine:
+        if existing != mine:
             raise InputError(f"{out} contains another synthetic dataset", f"its synth.json says {existing}", other)
     elif file := _any_file(out):
         raise InputError(f"{out} contains other files", f"it has {file}, but no synth.json", other)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from plantml import imaging, metrics
-from plantml.concurrency import Progress, in_threads, silent
+from plantml.concurrency import Progress, silent
 from plantml.data import normality, photos
 from plantml.errors import InputError
 from plantml.imaging.heat import draw_heat
@@ -17,7 +17,7 @@ from plantml.metrics.anomaly import NAME, AnomalyStatistic
 from plantml.model.contract import ANOMALY, Anomaly
 from plantml.model.records import heat_of
 from plantml.reporting import anomaly_charts
-from plantml.validate import report, selection
+from plantml.validate import report, scoring, selection
 from plantml.validate.config import ValidateConfig
 from plantml.validate.predictions import Predictions
 from plantml.validate.report import Photo
@@ -108,11 +108,7 @@ def evaluate(outcomes: AnomalyOutcomes, config: ValidateConfig) -> AnomalyEvalua
     }
     sizes |= {f"{NAME}.sensitivity": outcomes.groups.having(truth == 1)}
     sizes |= {f"{NAME}.false_alarms": outcomes.groups.having(truth == 0)}
-    intervals = {}
-    for name, value in every.items():
-        interval = metrics.interval(name, value, replicates.get(name), sizes.get(name, outcomes.groups.count))
-        if interval is not None:
-            intervals[name] = interval
+    intervals = scoring.intervals(every, replicates, outcomes.groups.count, sizes)
     by_kind = {
         kind: {score: every[f"{NAME}.{score}[{kind}]"] for score in ("auroc", "sensitivity")} | {"support": support}
         for kind, support in zip(statistic.kinds, statistic.support, strict=True)
@@ -167,11 +163,7 @@ def _worst(validation: Validation[AnomalyOutcomes], progress: Progress) -> list[
     wrong = [(at, "false alarm") for at in order if truth[at] == 0 and values[at] > 0.5][:_WORST]
     wrong += [(at, "missed") for at in order[::-1] if truth[at] == 1 and values[at] <= 0.5][:_WORST]
     todo = wrong + [(at, "found") for at in order if truth[at] == 1 and values[at] > 0.5][:_FOUND]
-    shown = []
-    for photo in in_threads(functools.partial(_photo, validation), todo, validation.pipeline.threads):
-        shown.append(photo)
-        progress(len(shown), len(todo))
-    return shown
+    return report.draw_photos(functools.partial(_photo, validation), todo, validation.pipeline.threads, progress)
 
 
 def _photo(validation: Validation[AnomalyOutcomes], one: tuple[int, str]) -> Photo:

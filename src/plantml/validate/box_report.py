@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from plantml import imaging
-from plantml.concurrency import Progress, in_threads, silent
+from plantml.concurrency import Progress, silent
 from plantml.data import photos
 from plantml.imaging.drawing import MISSED, RIGHT, WRONG, DrawnBox, draw_boxes
 from plantml.metrics import ClassReport, ValueReport, detection
@@ -104,11 +104,7 @@ def _worst(validation: Validation[BoxOutcomes], progress: Progress) -> list[Phot
     outcomes = validation.outcomes
     errors = [sum(box.colour != RIGHT for box in _drawn(outcomes, at)) for at in range(outcomes.photos)]
     places = [at for at in np.argsort(-np.array(errors), kind="stable")[:_WORST].tolist() if errors[at]]
-    shown = []
-    for photo in in_threads(functools.partial(_photo, validation), places, validation.pipeline.threads):
-        shown.append(photo)
-        progress(len(shown), len(places))
-    return shown
+    return report.draw_photos(functools.partial(_photo, validation), places, validation.pipeline.threads, progress)
 
 
 def _changed(validation: Validation[BoxOutcomes]) -> list[Photo]:

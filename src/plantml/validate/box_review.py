@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import numpy as np
 import polars as pl
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from plantml import storage
 from plantml.data import boxes
-from plantml.data.exporters.label_studio import rectangle
+from plantml.data.exporters.label_studio import interface, rectangle
 from plantml.data.exporters.naming import OBJECT, class_name
 from plantml.data.manifest import Version
 from plantml.model.contract import Contract
@@ -72,7 +71,7 @@ def files(
         return round(pick.score, 4), results
 
     contents = review.files(rows, picks, predict, model=model, photo_cache=photo_cache)
-    return contents | {f"{review.FOLDER}/interface.xml": _interface(list(names))}
+    return contents | {f"{review.FOLDER}/interface.xml": interface((), names, texts=("why",))}
 
 
 def _results(contract: Contract, outputs: Outputs, row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -106,15 +105,3 @@ def _name(labels: Mapping[str, str]) -> str:
 
 def _classified(contract: Contract) -> list[Target]:
     return [target for target in contract.targets if target.kind == "class"]
-
-
-def _interface(names: Sequence[str]) -> bytes:
-    view = ET.Element("View")
-    ET.SubElement(view, "Image", name="image", value="$image")
-    ET.SubElement(view, "Text", name="why", value="$why")
-    control = ET.SubElement(view, "RectangleLabels", name="boxes", toName="image")
-    for each in names:
-        ET.SubElement(control, "Label", value=each)
-    ET.indent(view)
-    text: bytes = ET.tostring(view, encoding="utf-8")
-    return text

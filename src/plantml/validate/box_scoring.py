@@ -22,7 +22,7 @@ from plantml.metrics.detection import DetectionReport, Detections, DetectionStat
 from plantml.metrics.statistics import Counts, Floats, Ints, Statistic, of_target
 from plantml.model.contract import Contract
 from plantml.targets import Target
-from plantml.validate import box_outputs
+from plantml.validate import box_outputs, scoring
 from plantml.validate.config import ValidateConfig
 from plantml.validate.predictions import Predictions
 from plantml.validate.scoring import Evaluation
@@ -255,12 +255,7 @@ def evaluate(outcomes: BoxOutcomes, config: ValidateConfig) -> BoxEvaluation:
         **metrics.mean_scores(replicates, (report.target for report in reports)),
         **_macro_ap(replicates, done),
     }
-    sizes = class_groups(outcomes)
-    intervals = {}
-    for name, value in every.items():
-        each = metrics.interval(name, value, replicates.get(name), sizes.get(name, outcomes.groups.count))
-        if each is not None:
-            intervals[name] = each
+    intervals = scoring.intervals(every, replicates, outcomes.groups.count, class_groups(outcomes))
     counts = {name: statistic.counts for name, statistic in statistics.items()}
     return BoxEvaluation(reports, scores, every, intervals, replicates, done, counts)
 

@@ -130,19 +130,5 @@ def _drops(outputs: Mapping[str, Sequence[Mapping[str, Floats]]], photos: Photos
 
 def as_json(result: Contributions) -> dict[str, Any]:
     """What each covariate adds, as JSON types."""
-    return {
-        "photos": result.photos,
-        "warnings": list(result.warnings),
-        "drops": [
-            {
-                "covariate": each.covariate,
-                "target": each.target,
-                "score": each.score,
-                "before": each.before,
-                "after": each.after,
-                "drop": each.drop,
-                "interval": each.interval,
-            }
-            for each in result.drops
-        ],
-    }
+    drops = [vars(each) | {"drop": each.drop} for each in result.drops]
+    return {"photos": result.photos, "warnings": list(result.warnings), "drops": drops}

@@ -3,9 +3,9 @@
 import contextlib
 import functools
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,8 @@ from plantml.validate.compare import percent, predicted_labels
 from plantml.validate.predictions import measured
 from plantml.validate.results import Validation, ValidationResult
 from plantml.validate.scoring import Outcomes
+
+Of = TypeVar("Of")
 
 _SIDE = 200
 _WORST, _FURTHEST, _CHANGED, _NEXT, _SLICES = 12, 6, 12, 12, 25
@@ -221,8 +223,13 @@ def _worst(validation: Validation[Outcomes], progress: Progress) -> list[Photo]:
         if at not in worst and len(worst) < _WORST:
             worst[at] = (target, output)
     todo = [(at, target, output) for at, (target, output) in worst.items()]
+    return draw_photos(functools.partial(_wrong_photo, validation), todo, validation.pipeline.threads, progress)
+
+
+def draw_photos(draw: Callable[[Of], Photo], todo: Sequence[Of], threads: int, progress: Progress) -> list[Photo]:
+    """Photos drawn by a function, in their order."""
     shown = []
-    for photo in in_threads(functools.partial(_wrong_photo, validation), todo, validation.pipeline.threads):
+    for photo in in_threads(draw, todo, threads):
         shown.append(photo)
         progress(len(shown), len(todo))
     return shown

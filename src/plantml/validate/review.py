@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
-from xml.etree import ElementTree as ET
 
 import numpy as np
 import polars as pl
@@ -18,13 +17,13 @@ from numpy.typing import NDArray
 
 from plantml import storage
 from plantml.data import photos
+from plantml.data.exporters import label_studio
 from plantml.data.manifest import Version
 from plantml.model.pipeline import Prediction
 from plantml.targets import Target
 from plantml.validate.selection import DATASET, URL
 
 FOLDER = "review"
-_URL = "/data/local-files/?d="
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def label_files(
         return 1 - margin(targets, prediction.probabilities or {}), _results(targets, prediction, row)
 
     contents = files(rows, picks, predict, model=model, photo_cache=photo_cache)
-    return contents | {f"{FOLDER}/interface.xml": _interface(targets)}
+    return contents | {f"{FOLDER}/interface.xml": label_studio.interface(targets, texts=("why",))}
 
 
 def files(
@@ -174,7 +173,7 @@ def files(
         score, results = predict(each, row)
         prediction = {"model_version": f"plantml {model[:12]}", "score": score, "result": results}
         data = {
-            "image": f"{_URL}{quote(name.partition('/')[2])}",
+            "image": f"{label_studio.LOCAL_FILES}{quote(name.partition('/')[2])}",
             "name": row["name"],
             "source": row["source"],
             "dataset": row[DATASET],
@@ -192,29 +191,11 @@ def _results(targets: Sequence[Target], prediction: Prediction, row: Mapping[str
         predicted = (prediction.record.targets or {}).get(target.name)
         if predicted is None or target.kind == "value":
             continue
-        choices = [predicted["label"]] if target.kind == "class" else [name for name, _ in predicted["labels"]]
-        if choices:
-            result: dict[str, Any] = {"from_name": target.name, "to_name": "image", "type": "choices"}
-            result |= {"value": {"choices": choices}, "original_width": row["width"], "original_height": row["height"]}
-            if target.kind == "class":
-                result["score"] = predicted["score"]
-            results.append(result)
+        labels = [predicted["label"]] if target.kind == "class" else [name for name, _ in predicted["labels"]]
+        if labels:
+            result = label_studio.choices(target.name, labels, (row["width"], row["height"]))
+            results.append(result | ({"score": predicted["score"]} if target.kind == "class" else {}))
     return results
-
-
-def _interface(targets: Sequence[Target]) -> bytes:
-    view = ET.Element("View")
-    ET.SubElement(view, "Image", name="image", value="$image")
-    ET.SubElement(view, "Text", name="why", value="$why")
-    for target in targets:
-        if target.kind != "value":
-            choice = "multiple" if target.kind == "multilabel" else "single"
-            control = ET.SubElement(view, "Choices", name=target.name, toName="image", choice=choice)
-            for each in target.classes:
-                ET.SubElement(control, "Choice", value=each)
-    ET.indent(view)
-    text: bytes = ET.tostring(view, encoding="utf-8")
-    return text
 
 
 def _plain(name: str) -> str:

@@ -100,7 +100,8 @@ def evaluate(outcomes: Outcomes, config: ValidateConfig) -> Evaluation:
         measured.append(statistic)
     replicates = metrics.replicate(measured, outcomes.groups, resamples=config.resamples, seed=config.seed)
     replicates = {**replicates, **metrics.mean_scores(replicates, (target.name for target in outcomes.targets))}
-    return Evaluation(done, scores, every, _intervals(every, replicates, outcomes), replicates)
+    sizes = class_groups(outcomes)
+    return Evaluation(done, scores, every, intervals(every, replicates, outcomes.groups.count, sizes), replicates)
 
 
 def _joint(outcomes: Outcomes) -> tuple[float, MeanStatistic] | None:
@@ -113,14 +114,15 @@ def _joint(outcomes: Outcomes) -> tuple[float, MeanStatistic] | None:
     return value, MeanStatistic({JOINT: (np.logical_and.reduce(right), everywhere)})
 
 
-def _intervals(every: Mapping[str, float], replicates: Replicates, outcomes: Outcomes) -> dict[str, Interval]:
-    sizes = class_groups(outcomes)
-    intervals = {}
-    for name, value in every.items():
-        interval = metrics.interval(name, value, replicates.get(name), sizes.get(name, outcomes.groups.count))
-        if interval is not None:
-            intervals[name] = interval
-    return intervals
+def intervals(
+    scores: Mapping[str, float], replicates: Replicates, groups: int, sizes: Mapping[str, int]
+) -> dict[str, Interval]:
+    """The intervals of the scores that have one, over so many groups, or those in `sizes`."""
+    every = {
+        name: metrics.interval(name, value, replicates.get(name), sizes.get(name, groups))
+        for name, value in scores.items()
+    }
+    return {name: interval for name, interval in every.items() if interval is not None}
 
 
 def class_groups(outcomes: Outcomes) -> dict[str, int]:

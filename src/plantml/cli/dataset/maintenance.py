@@ -13,8 +13,7 @@ from plantml.cli.console import Console, count
 def verify(console: Console, dataset: Dataset) -> None:
     """Verify the checksums of all photos, versions and tags.
 
-    The exit code is 4 if a file is missing or damaged. DATASET@7 verifies only that version. Files that have no
-    checksum, from older versions of plantml, are listed.
+    The exit code is 4 if a file is missing or damaged. DATASET@7 verifies only that version.
     """
     from plantml.cli import verification
     from plantml.data import maintenance

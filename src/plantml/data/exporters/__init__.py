@@ -11,6 +11,7 @@ from typing import Any
 from plantml.data.boxes import Box
 from plantml.data.importers.sidecar import Sidecar
 from plantml.data.manifest import Version
+from plantml.errors import InputError
 from plantml.targets import Target
 
 KNOWN = ("category", "health", "disease")
@@ -84,6 +85,16 @@ class ExportSet:
     def has_boxes(self) -> bool:
         """True if some photo has a box."""
         return any(photo.boxes for photo in self.photos)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many photos and boxes there are."""
+        return {"photos": len(self.photos), "boxes": sum(len(photo.boxes or ()) for photo in self.photos)}
+
+    def need_boxes(self, why: str) -> None:
+        """Raise `InputError` if there are no boxes."""
+        if not self.has_boxes:
+            raise InputError(f"{self.version.ref} has no boxes", why, "Export it with --format folder.")
 
     def folder(self, photo: ExportPhoto) -> str:
         """The folder of the photo's split, or an empty string without splits."""

@@ -3,7 +3,6 @@
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,7 +26,9 @@ def write(content: ExportSet, file: Path, progress: Progress) -> Written:
             empty.add(name)
     version = content.version
     with zipfile.ZipFile(file, "w") as archive:
-        for done, (name, data) in enumerate(_members(once), start=1):
+        names = sorted(once)
+        photos = read([once[name] for name in names])
+        for done, (name, (_, data)) in enumerate(zip(names, photos, strict=True), start=1):
             _add_member(archive, name, data)
             progress(done, len(once))
         for name in sorted(empty - set(once)):
@@ -41,12 +42,6 @@ def write(content: ExportSet, file: Path, progress: Progress) -> Written:
         }
         _add_member(archive, FILE, json.dumps(head, ensure_ascii=False).encode())
     return Written(None, None, {"photos": len(once), "rows": len(content.photos)})
-
-
-def _members(once: dict[str, ExportPhoto]) -> Iterator[tuple[str, bytes]]:
-    names = sorted(once)
-    for name, (_, data) in zip(names, read([once[name] for name in names]), strict=True):
-        yield name, data
 
 
 def _rows(content: ExportSet) -> bytes:

@@ -10,7 +10,6 @@ from plantml.data.exporters import ExportSet, Written, path
 from plantml.data.exporters.naming import NO_LABEL, ClassNames
 from plantml.data.exporters.output import Output
 from plantml.data.importers.sidecar import Sidecar
-from plantml.errors import InputError
 from plantml.targets import Target
 
 _QUALITY = 95
@@ -21,12 +20,7 @@ def write(content: ExportSet, out: Output) -> Written:
 
     Crops of one photo share a group, the photo's group or else its name, so that a split keeps them together.
     """
-    if not content.has_boxes:
-        raise InputError(
-            f"{content.version.ref} has no boxes",
-            "crops are made from boxes",
-            "Choose another --format, or import boxes.",
-        )
+    content.need_boxes("crops are made from boxes")
     every = [box.classes for photo in content.photos for box in photo.boxes or ()]
     names = ClassNames(every, empty=NO_LABEL, folders=True)
     entries, outside = {}, 0

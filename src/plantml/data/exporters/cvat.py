@@ -5,12 +5,11 @@ A box is named by its category, health and disease; its other labels are attribu
 
 import json
 import math
-from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from plantml.data.boxes import Box
-from plantml.data.exporters import KNOWN, ExportPhoto, ExportSet, Written, path, sidecar_entry
+from plantml.data.exporters import KNOWN, ExportSet, Written, path, sidecar_entry
 from plantml.data.exporters.naming import OBJECT, ClassNames, main_targets
 from plantml.data.exporters.output import Output
 from plantml.data.importers.cvat import UNDEFINED
@@ -41,21 +40,17 @@ def write(content: ExportSet, out: Output) -> Written:
             ET.SubElement(image, "tag", label=names[whole[photo.file]])
         for box in photo.boxes or ():
             _add_box(image, box, named, names)
-        images[name] = _sidecar_entry(content, photo, class_targets)
+        boxes = (photo.boxes or ()) if content.has_boxes else None
+        images[name] = sidecar_entry(photo, targets=class_targets, split=photo.split, boxes=boxes, box_values=True)
     ET.indent(root)
     out.write("annotations.xml", ET.tostring(root, encoding="utf-8", xml_declaration=True))
     out.write("labels.json", json.dumps(labels, ensure_ascii=False, indent=2).encode())
     return Written(
         None,
         Sidecar("cvat", content.targets, names.meaning, images),
-        {"photos": len(content.photos), "boxes": len(drawn)},
+        content.counts,
         ["Paste labels.json as the raw labels of a CVAT project, upload images/, then annotations.xml as CVAT 1.1."],
     )
-
-
-def _sidecar_entry(content: ExportSet, photo: ExportPhoto, class_targets: tuple[str, ...]) -> dict[str, Any]:
-    boxes = (photo.boxes or ()) if content.has_boxes else None
-    return sidecar_entry(photo, targets=class_targets, split=photo.split, boxes=boxes, box_values=True)
 
 
 def _named_by(boxes: list[Box]) -> tuple[str, ...]:
@@ -111,13 +106,10 @@ def _describe(meta: ET.Element, labels: list[dict[str, Any]]) -> None:
         ET.SubElement(element, "name").text = label["name"]
         attributes = ET.SubElement(element, "attributes")
         for each in label["attributes"]:
-            _describe_attribute(ET.SubElement(attributes, "attribute"), each)
-
-
-def _describe_attribute(element: ET.Element, attribute: Mapping[str, Any]) -> None:
-    for key in ("name", "mutable", "input_type", "default_value"):
-        ET.SubElement(element, key).text = str(attribute[key])
-    ET.SubElement(element, "values").text = "\n".join(attribute["values"])
+            attribute = ET.SubElement(attributes, "attribute")
+            for key in ("name", "mutable", "input_type", "default_value"):
+                ET.SubElement(attribute, key).text = str(each[key])
+            ET.SubElement(attribute, "values").text = "\n".join(each["values"])
 
 
 def _text(number: float) -> str:

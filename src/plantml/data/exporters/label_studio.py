@@ -4,15 +4,16 @@ The tasks' URLs need local file serving of the export's folder (LABEL_STUDIO_LOC
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from plantml.data.exporters import ExportPhoto, ExportSet, Written, path, sidecar_entry
-from plantml.data.exporters.naming import OBJECT, ClassNames
+from plantml.data.exporters.naming import ClassNames, box_names
 from plantml.data.exporters.output import Output
 from plantml.data.importers.sidecar import Sidecar
+from plantml.targets import Target
 
 LOCAL_FILES = "/data/local-files/?d="
 """Under this path, Label Studio serves files of its own machine."""
@@ -20,7 +21,7 @@ LOCAL_FILES = "/data/local-files/?d="
 
 def write(content: ExportSet, out: Output) -> Written:
     """Write `tasks.json`: choices for classes, and rectangles for boxes in percent of the upright photo."""
-    names = ClassNames((box.classes for photo in content.photos for box in photo.boxes or ()), empty=OBJECT)
+    names = box_names(content)
     label_targets = [target.name for target in content.targets if target.kind != "value"]
     tasks, images = [], {}
     for number, (photo, data) in enumerate(out.read(content.photos), start=1):
@@ -34,11 +35,11 @@ def write(content: ExportSet, out: Output) -> Written:
         exported = [target for target in label_targets if photo.labels.get(target) != []]
         boxes = photo.boxes or () if content.has_boxes and "predictions" in task else None
         images[name] = sidecar_entry(photo, targets=exported, split=photo.split, boxes=boxes)
-    out.write("interface.xml", _interface(content, names))
+    out.write("interface.xml", interface(content.targets, names.ordered if content.has_boxes else None))
     return Written(
         ("tasks.json", json.dumps(tasks, ensure_ascii=False).encode()),
         Sidecar("label-studio", content.targets, names.meaning, images),
-        {"photos": len(tasks), "boxes": sum(len(photo.boxes or ()) for photo in content.photos)},
+        content.counts,
         ["Import interface.xml as the labelling interface, then tasks.json."],
     )
 
@@ -71,18 +72,24 @@ def rectangle(number: int, box: tuple[float, float, float, float], name: str, si
     return result | {"original_width": width, "original_height": height, "image_rotation": 0}
 
 
-def _interface(content: ExportSet, names: ClassNames) -> bytes:
+def interface(targets: Iterable[Target], box_names: Iterable[str] | None = None, *, texts: Sequence[str] = ()) -> bytes:
+    """The labelling interface: choices for targets with classes, and rectangles if boxes have names.
+
+    `texts` are fields of a task that are shown beside its photo.
+    """
     view = ET.Element("View")
     ET.SubElement(view, "Image", name="image", value="$image")
-    for target in content.targets:
+    for name in texts:
+        ET.SubElement(view, "Text", name=name, value=f"${name}")
+    for target in targets:
         if target.kind != "value":
             choice = "multiple" if target.kind == "multilabel" else "single"
             control = ET.SubElement(view, "Choices", name=target.name, toName="image", choice=choice)
             for each in target.classes:
                 ET.SubElement(control, "Choice", value=each)
-    if content.has_boxes:
+    if box_names is not None:
         control = ET.SubElement(view, "RectangleLabels", name="boxes", toName="image")
-        for each in names.ordered:
+        for each in box_names:
             ET.SubElement(control, "Label", value=each)
     ET.indent(view)
     text: bytes = ET.tostring(view, encoding="utf-8")

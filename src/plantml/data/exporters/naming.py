@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from plantml import imaging
-from plantml.data.exporters import KNOWN
+from plantml.data.exporters import KNOWN, ExportSet
 from plantml.data.importers import SPLIT_NAMES
 from plantml.data.importers.vetting import UNPRINTABLE
 from plantml.data.labels import Labels, with_health
@@ -119,6 +119,11 @@ class ClassNames:
     def ordered(self) -> list[str]:
         """All names, sorted."""
         return sorted(self.meaning)
+
+
+def box_names(content: ExportSet) -> ClassNames:
+    """The names of all boxes."""
+    return ClassNames((box.classes for photo in content.photos for box in photo.boxes or ()), empty=OBJECT)
 
 
 def _canonical(labels: Labels) -> str:

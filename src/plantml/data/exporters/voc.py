@@ -4,19 +4,15 @@ from xml.etree import ElementTree as ET
 
 from plantml.data.boxes import Box
 from plantml.data.exporters import ExportPhoto, ExportSet, Written, path, sidecar_entry
-from plantml.data.exporters.naming import OBJECT, ClassNames
+from plantml.data.exporters.naming import ClassNames, box_names
 from plantml.data.exporters.output import Output
 from plantml.data.importers.sidecar import Sidecar
-from plantml.errors import InputError
 
 
 def write(content: ExportSet, out: Output) -> Written:
     """Write one XML file per photo; photos that were not annotated have none."""
-    if not content.has_boxes:
-        raise InputError(
-            f"{content.version.ref} has no boxes", "VOC's labels are boxes", "Export it with --format folder."
-        )
-    names = ClassNames((box.classes for photo in content.photos for box in photo.boxes or ()), empty=OBJECT)
+    content.need_boxes("VOC's labels are boxes")
+    names = box_names(content)
     images = {}
     for photo, data in out.read(content.photos):
         name = path("JPEGImages", photo.file)
@@ -31,8 +27,7 @@ def write(content: ExportSet, out: Output) -> Written:
     for split, stems in lists.items():
         if stems:
             out.write(f"ImageSets/Main/{split}.txt", stems)
-    counts = {"photos": len(content.photos), "boxes": sum(len(photo.boxes or ()) for photo in content.photos)}
-    return Written(None, Sidecar("voc", content.targets, names.meaning, images), counts)
+    return Written(None, Sidecar("voc", content.targets, names.meaning, images), content.counts)
 
 
 def _xml(photo: ExportPhoto, boxes: tuple[Box, ...], names: ClassNames) -> bytes:

@@ -1,20 +1,16 @@
 """YOLO: `data.yaml`, `images/train/` and `labels/train/`, as Ultralytics reads them."""
 
 from plantml.data.exporters import ExportPhoto, ExportSet, Written, path, sidecar_entry
-from plantml.data.exporters.naming import OBJECT, ClassNames
+from plantml.data.exporters.naming import ClassNames, box_names
 from plantml.data.exporters.output import Output
 from plantml.data.importers.sidecar import Sidecar
-from plantml.errors import InputError
 from plantml.parsing import dump_yaml
 
 
 def write(content: ExportSet, out: Output) -> Written:
     """Write one text file per photo with `class x y w h` lines; photos that were not annotated have none."""
-    if not content.has_boxes:
-        raise InputError(
-            f"{content.version.ref} has no boxes", "YOLO's labels are boxes", "Export it with --format folder."
-        )
-    names = ClassNames((box.classes for photo in content.photos for box in photo.boxes or ()), empty=OBJECT)
+    content.need_boxes("YOLO's labels are boxes")
+    names = box_names(content)
     ids = {name: number for number, name in enumerate(names.ordered)}
     there = {content.folder(photo) for photo in content.photos}
     places = _places(there)
@@ -29,16 +25,12 @@ def write(content: ExportSet, out: Output) -> Written:
         split = photo.split if is_own_folder else None
         images[name] = sidecar_entry(photo, split=split, boxes=photo.boxes or ())
     described = {**places, "names": {number: name for name, number in ids.items()}}
-    notes = (
-        []
-        if {"train", "val"} <= there
-        else ["data.yaml must name both train and val; one has no photos and points to another split."]
-    )
+    notes = ["data.yaml must name both train and val; one has no photos and points to another split."]
     return Written(
         ("data.yaml", dump_yaml(described).encode()),
         Sidecar("yolo", content.targets, names.meaning, images),
-        {"photos": len(content.photos), "boxes": sum(len(photo.boxes or ()) for photo in content.photos)},
-        notes,
+        content.counts,
+        () if {"train", "val"} <= there else notes,
     )
 
 

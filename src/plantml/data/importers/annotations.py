@@ -3,9 +3,9 @@
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -18,6 +18,9 @@ from plantml.data.labels import Labels, Taxonomy
 from plantml.data.manifest import SYSTEM
 from plantml.errors import InputError
 from plantml.targets import Target, is_target
+
+if TYPE_CHECKING:
+    from plantml.data.importers.tree import Tree
 
 _OF_CVAT = {"occluded", "rotation", "track_id", "keyframe"}
 """Attributes that CVAT adds to every box: how it was drawn, not what it shows."""
@@ -139,6 +142,29 @@ def _by_target(classes: Iterable[Labels], labels_of_photo: Mapping[str, Any]) ->
 def _box(box: NamedBox, taxonomy: Taxonomy) -> Box:
     by_name = {} if box.name is None else taxonomy(box.name)
     return Box(box.x, box.y, box.w, box.h, {**by_name, **box.labels})
+
+
+def files_of(tree: "Tree", file: str | None, fits: Callable[[Any], bool], name: str, content: str) -> list[str]:
+    """The one file, or the JSON files of a tree that are of a format with this content.
+
+    Raises:
+        InputError: there is none, or the one is not of the format.
+    """
+    files = [file] if file else [each for each, parsed in tree.annotation_files() if fits(parsed)]
+    if not files:
+        raise InputError(
+            f"There is no {name} file in {tree.url}",
+            f"none of its .json files has {content}",
+            "Name the annotation file itself, or choose another --format.",
+        )
+    for each in files:
+        if not fits(tree.json(each)):
+            raise InputError(
+                f"{tree.url_of(each)} is not {name}",
+                f"it needs {content}",
+                "Export it again, or choose another --format.",
+            )
+    return files
 
 
 def attribute_labels(attributes: Any, notes: Counter[str]) -> dict[str, str | float]:

@@ -19,6 +19,7 @@ from plantml.data.importers.annotations import (
     assemble,
     attribute_labels,
     counted,
+    files_of,
     size_of,
     understood,
 )
@@ -54,20 +55,7 @@ def list_coco(tree: Tree, reading: Reading, file: str | None = None) -> ImportLi
     Raises:
         InputError: a photo is named twice, or an annotation refers to an undefined category.
     """
-    files = [file] if file else [name for name, content in tree.annotation_files() if is_coco(content)]
-    if not files:
-        raise InputError(
-            f"No COCO file in {tree.url}",
-            "none of its .json files has images and categories",
-            "Name the annotation file itself, or choose another --format.",
-        )
-    for name in files:
-        if not is_coco(tree.json(name)):
-            raise InputError(
-                f"{tree.url_of(name)} is not COCO",
-                "it needs images with file_name, and categories",
-                "Export it again as COCO, or choose another --format.",
-            )
+    files = files_of(tree, file, is_coco, "COCO", "images with file_name, and categories")
     with understood(tree.url):
         drawn = any(_has_box(each) for name in files for each in tree.json(name).get("annotations") or ())
     notes: Counter[str] = Counter()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _SHAPES = ("box", "polygon", "ellipse", "mask")
 _NO_BOXES = ("polyline", "points", "cuboid", "skeleton")
-_PROBED = 5
+_ROOT, _PROBED = "annotations", 5
 
 UNDEFINED = "__undefined__"
 """What CVAT's users call the default of an attribute that is not set: CVAT has no attribute without a default."""
@@ -37,7 +37,7 @@ UNDEFINED = "__undefined__"
 
 def fits(tree: Tree) -> bool:
     """True if one of the first XML files is CVAT's."""
-    return any(_is_cvat(tree, name) for name in tree.with_suffix(".xml")[:_PROBED])
+    return any(tree.root_tag(name) == _ROOT for name in tree.with_suffix(".xml")[:_PROBED])
 
 
 def list_cvat(tree: Tree, reading: Reading, file: str | None = None) -> ImportListing:
@@ -50,7 +50,7 @@ def list_cvat(tree: Tree, reading: Reading, file: str | None = None) -> ImportLi
     Raises:
         InputError: there is no such file, it is not CVAT for images, or a photo is named twice.
     """
-    files = [file] if file else [name for name in tree.with_suffix(".xml") if _is_cvat(tree, name)]
+    files = [file] if file else [name for name in tree.with_suffix(".xml") if tree.root_tag(name) == _ROOT]
     if not files:
         raise InputError(
             f"No CVAT file in {tree.url}",
@@ -71,19 +71,12 @@ def list_cvat(tree: Tree, reading: Reading, file: str | None = None) -> ImportLi
     return assemble(photos.values(), reading, tree.skipped_besides(photos), counted(notes + tree.decisions))
 
 
-def _is_cvat(tree: Tree, name: str) -> bool:
-    try:
-        return tree.xml(name).tag == "annotations"
-    except ValueError:
-        return False
-
-
 def _root(tree: Tree, name: str) -> "Element":
     url = tree.url_of(name)
     with understood(url):
         root = tree.xml(name)
-    if root.tag != "annotations" or root.find("track") is not None:
-        why = "it holds the tracks of a video" if root.tag == "annotations" else f"its root is <{root.tag[:80]}>"
+    if root.tag != _ROOT or root.find("track") is not None:
+        why = "it holds the tracks of a video" if root.tag == _ROOT else f"its root is <{root.tag[:80]}>"
         raise InputError(f"{url} is not CVAT for images", why, "Export the task as CVAT for images 1.1.")
     return root
 

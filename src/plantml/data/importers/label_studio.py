@@ -15,7 +15,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from plantml import imaging, storage
 from plantml.data.boxes import around
 from plantml.data.importers import ImportListing, split_of
-from plantml.data.importers.annotations import Annotated, NamedBox, Reading, assemble, counted, size_of, understood
+from plantml.data.importers.annotations import (
+    Annotated,
+    NamedBox,
+    Reading,
+    assemble,
+    counted,
+    files_of,
+    size_of,
+    understood,
+)
 from plantml.data.importers.table import KNOWN_TARGETS
 from plantml.data.importers.tree import Tree
 from plantml.data.importers.vetting import name_of
@@ -47,22 +56,10 @@ def list_label_studio(tree: Tree, reading: Reading, file: str | None = None) -> 
     class name. Of several annotations the first that was not cancelled counts. A task without one is not
     labelled. Predictions are not labels, except in an export by plantml.
     """
-    files = [file] if file else [name for name, content in tree.annotation_files() if is_label_studio(content)]
-    if not files:
-        raise InputError(
-            f"No tasks of Label Studio in {tree.url}",
-            "none of its .json files is a list of tasks",
-            "Name the exported file itself, or choose another --format.",
-        )
+    files = files_of(tree, file, is_label_studio, "Label Studio", "a list of tasks with data")
     notes: Counter[str] = Counter()
     photos: list[Annotated] = []
     for name in files:
-        if not is_label_studio(tree.json(name)):
-            raise InputError(
-                f"{tree.url_of(name)} is not a Label Studio export",
-                "it must be a list of tasks with data",
-                "Export it again as JSON.",
-            )
         with understood(tree.url_of(name)):
             photos += _photos(tree, name, reading, notes)
     counts = Counter(photo.name for photo in photos)

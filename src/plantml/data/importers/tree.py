@@ -175,6 +175,13 @@ class Tree:
         root: Element = self._parsed[name]
         return root
 
+    def root_tag(self, name: str) -> str:
+        """The tag of the root of one XML file; empty if it is not XML."""
+        try:
+            return self.xml(name).tag
+        except ValueError:
+            return ""
+
     def annotation_files(self) -> Iterator[tuple[str, Any]]:
         """JSON files that may annotate all photos, parsed; not those that belong to a single photo."""
         stems = {posixpath.splitext(name)[0] for name in self._by_basename}

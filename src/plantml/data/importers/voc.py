@@ -25,13 +25,7 @@ _PROBED = 5
 
 def fits(tree: Tree) -> bool:
     """True if one of the first XML files is VOC."""
-    for name in tree.with_suffix(".xml")[:_PROBED]:
-        try:
-            if tree.xml(name).tag == "annotation":
-                return True
-        except ValueError:
-            continue
-    return False
+    return any(tree.root_tag(name) == "annotation" for name in tree.with_suffix(".xml")[:_PROBED])
 
 
 def list_voc(tree: Tree, reading: Reading) -> ImportListing:
