@@ -1,8 +1,10 @@
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from plantml.imaging.drawing import DrawnBox, draw_boxes
+from plantml.imaging.drawing import DrawnBox, draw_boxes, grid
 
 GREEN = "#00ff00"
 
@@ -36,3 +38,10 @@ def test_a_dashed_box_has_gaps_at_any_size():
     for side in (12, 150):
         top = drawn(DrawnBox(20, 20, side, side, GREEN, dashed=True))[20, 20 : 20 + side].any(axis=1)
         assert 0.3 < top.mean() < 0.8
+
+
+def test_pictures_of_different_sizes_share_a_grid_without_overlap():
+    pictures = [Image.new("RGB", size, "red") for size in ((20, 10), (20, 10), (10, 20), (20, 10), (20, 15))]
+    sheet = np.asarray(Image.open(io.BytesIO(grid(pictures))))
+    assert (sheet == (255, 0, 0)).all(axis=2).sum() == sum(picture.width * picture.height for picture in pictures)
+    assert sheet.shape[:2] == (20 + 15 + 3 * 6, 4 * 20 + 5 * 6)

@@ -34,6 +34,16 @@ def test_a_box_lies_where_its_pixels_are(mode, size):
     np.testing.assert_allclose(fit.placement(*size).to_input(box)[0], seen, atol=1.6)
 
 
+@given(FITS, SIDES, SIDES)
+@settings(max_examples=100, deadline=None)
+def test_the_content_of_an_input_is_all_but_its_padding(fit, width, height):
+    photo = Image.new("RGB", (width, height), "white")
+    _, pixels = imaging.read_picture(photo, fit)
+    left, top, right, bottom = fit.content(width, height)
+    assert (pixels[top:bottom, left:right] == 255).all()
+    assert (pixels == 255).all(axis=2).sum() == (right - left) * (bottom - top)
+
+
 @given(st.tuples(*[st.floats(-50, 400)] * 2, *[st.floats(0, 200)] * 2), SIDES, SIDES)
 def test_a_crop_has_pixels_and_lies_within_the_photo(box, width, height):
     left, top, right, bottom = imaging.corners_of_crop(box, width, height)

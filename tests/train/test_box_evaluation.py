@@ -21,7 +21,7 @@ def photos(*truth, labels):
     count = len(truth)
     return BoxPhotos(
         np.zeros((count, 8, 8, 3), np.uint8), np.zeros(count, np.uint64), np.arange(count), truth,
-        [{"category": np.array(each)} for each in labels],
+        [{"category": np.array(each)} for each in labels], [(8, 8)] * count,
     )  # fmt: skip
 
 

@@ -55,7 +55,9 @@ def photos(number=4, size=40):
     ]
     labels = [{"category": np.arange(len(each)) % 2} for each in boxes]
     pixels = random.integers(0, 256, (number, size, size, 3)).astype(np.uint8)
-    return BoxPhotos(pixels, np.arange(number, dtype=np.uint64), np.arange(number), boxes, labels)
+    return BoxPhotos(
+        pixels, np.arange(number, dtype=np.uint64), np.arange(number), boxes, labels, [pixels.shape[2:0:-1]] * number
+    )
 
 
 @pytest.mark.parametrize("mosaic", [0.0, 1.0])

@@ -61,14 +61,16 @@ def draw_boxes(photo: Image.Image, boxes: Iterable[DrawnBox], *, text: int = 0) 
 
 
 def grid(pictures: Sequence[Image.Image]) -> bytes:
-    """Pictures of one size side by side, four in a row, as PNG bytes."""
-    columns = min(_COLUMNS, len(pictures))
-    width, height = pictures[0].size
-    size = columns * (width + _GAP) + _GAP, -(-len(pictures) // columns) * (height + _GAP) + _GAP
-    canvas = Image.new("RGB", size, "white")
-    for number, picture in enumerate(pictures):
-        row, column = divmod(number, columns)
-        canvas.paste(picture, (_GAP + column * (width + _GAP), _GAP + row * (height + _GAP)))
+    """Pictures side by side, four in a row, as PNG bytes."""
+    rows = [pictures[start : start + _COLUMNS] for start in range(0, len(pictures), _COLUMNS)]
+    width = max(picture.width for picture in pictures)
+    heights = [max(picture.height for picture in row) for row in rows]
+    canvas = Image.new("RGB", (len(rows[0]) * (width + _GAP) + _GAP, sum(heights) + _GAP * (len(rows) + 1)), "white")
+    top = _GAP
+    for row, height in zip(rows, heights, strict=True):
+        for column, picture in enumerate(row):
+            canvas.paste(picture, (_GAP + column * (width + _GAP), top))
+        top += height + _GAP
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG")
     return buffer.getvalue()

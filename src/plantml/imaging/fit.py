@@ -45,6 +45,12 @@ class Fit:
         scale = min(ratios) if self.mode == "pad" else max(ratios)
         return max(1, round(width * scale)), max(1, round(height * scale))
 
+    def content(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of what a photo of a size fills of the input: all but the padding."""
+        columns, rows = (min(*pair) for pair in zip(self.scaled(width, height), (self.width, self.height), strict=True))
+        left, top = (self.width - columns) // 2, (self.height - rows) // 2
+        return left, top, left + columns, top + rows
+
     def placement(self, width: int, height: int) -> "Placement":
         """Where an upright photo of a size lies in the input."""
         if self.mode == "crop":

@@ -91,7 +91,12 @@ class BoxLearner(StepLearner):
 
         def augment(pixels: Pixels, seed: int) -> Pixels:
             photos = BoxPhotos(
-                pixels[None], np.zeros(1, np.uint64), np.zeros(1, np.int64), [np.empty((0, 4), np.float32)], [{}]
+                pixels[None],
+                np.zeros(1, np.uint64),
+                np.zeros(1, np.int64),
+                [np.empty((0, 4), np.float32)],
+                [{}],
+                [pixels.shape[1::-1]],
             )
             dataset = BoxDataset(photos, (), plan.input.height, seed, augmentation(plan))
             augmented: Pixels = dataset[(0, 0, 0)]["image"].numpy()
@@ -152,12 +157,13 @@ def _photos(
     """The photos of a split, decoded, with their boxes; and those that could not be read."""
     rows = version.usable(split).sort("image_id", "source", "name")
     decoded = prepare.decode(version, rows, fit, f"decoding {split}", loading)
-    drawn, labels = [], []
+    drawn, labels, sizes = [], [], []
     for width, height, annotated in rows.select("width", "height", "boxes").iter_rows():
         of_photo = boxes.from_rows(annotated) or ()
         sides = np.array([[box.x, box.y, box.w, box.h] for box in of_photo], np.float64).reshape(-1, 4)
+        sizes.append((width, height))
         drawn.append(fit.placement(width, height).to_input(sides))
         labels.append(
             {target.name: target.encode([box.labels.get(target.name) for box in of_photo]) for target in plan.targets}
         )
-    return BoxPhotos(decoded.pixels, decoded.keys, decoded.rows, drawn, labels), decoded.left_out
+    return BoxPhotos(decoded.pixels, decoded.keys, decoded.rows, drawn, labels, sizes), decoded.left_out

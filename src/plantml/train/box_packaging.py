@@ -9,6 +9,7 @@ from PIL import Image
 from plantml import metrics
 from plantml.data import boxes as box_rows
 from plantml.data.manifest import SPLITS, Version
+from plantml.imaging import Fit
 from plantml.imaging.drawing import MISSED, RIGHT, WRONG, DrawnBox, draw_boxes, grid
 from plantml.metrics import ClassReport
 from plantml.metrics import detection as metrics_of_boxes
@@ -75,7 +76,7 @@ def package(net: CentreNet, plan: Plan, architecture: Architecture, val: BoxPhot
     }
     plots = {
         "precision_recall.png": charts.precision_recall(calibrated.detections, detection.threshold),
-        "validation.png": _sheet(predicted, val, detection),
+        "validation.png": _sheet(predicted, val, detection, plan.input),
         "sizes.png": charts.box_sizes(np.concatenate([each[:, 2:] for each in val.boxes])),
         **{f"confusion_{each.target}.png": charts.confusion(each) for each in reports if isinstance(each, ClassReport)},
     }
@@ -86,8 +87,8 @@ _NEVER = 2.0
 """The largest possible unknown score: a detector marks no box as unknown."""
 
 
-def _sheet(predicted: Predicted, val: BoxPhotos, detection: Detection) -> bytes:
-    """A PNG of validation photos: right boxes green, wrong ones red, missed ones dashed."""
+def _sheet(predicted: Predicted, val: BoxPhotos, detection: Detection, fit: Fit) -> bytes:
+    """A PNG of validation photos: right boxes green, wrong ones red, missed ones dashed; without padding."""
     photos = []
     for number, row in enumerate(predicted.rows.tolist()[:_SHOWN]):
         scores = box_calibration.rescaled(predicted.raw.scores[number], detection.slope, detection.offset)
@@ -102,7 +103,7 @@ def _sheet(predicted: Predicted, val: BoxPhotos, detection: Detection) -> bytes:
             for (x, y, w, h), hit, score in zip(boxes.tolist(), at.tolist(), scores.tolist(), strict=False)
         ]
         draw_boxes(photo, drawn, text=11)
-        photos.append(photo)
+        photos.append(photo.crop(fit.content(*val.sizes[row])))
     return grid(photos)
 
 

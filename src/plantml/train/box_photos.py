@@ -41,6 +41,7 @@ class BoxPhotos:
         rows: indices of the readable photos.
         boxes: of each photo, float32 [M, 4]: x, y, w, h in pixels of `pixels`.
         labels: of each photo's boxes by target name, encoded.
+        sizes: of the upright photos, width and height in pixels.
     """
 
     pixels: PixelSource
@@ -48,6 +49,7 @@ class BoxPhotos:
     rows: NDArray[np.int64]
     boxes: Sequence[Floats]
     labels: Sequence[Mapping[str, NDArray[Any]]]
+    sizes: Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
