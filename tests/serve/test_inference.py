@@ -85,6 +85,50 @@ def test_a_thread_takes_its_share_of_what_waits_and_only_equal_work(queue_of, ga
     assert other.calls == [[6]]
 
 
+def test_a_slow_start_is_shared_by_a_batch_that_waits(queue_of):
+    """A network whose calls take as long for one photo as for many, as on a GPU."""
+
+    def ask(wait):
+        queue, calls = queue_of(threads=2, batch=4, capacity=16, wait=wait), []
+
+        def slow_start(items):
+            calls.append(len(items))
+            time.sleep(0.002)
+            return items
+
+        async def walk():
+            return await asyncio.gather(*(queue.compute(slow_start, sized(n), 60) for n in range(8)))
+
+        assert asyncio.run(walk()) == [[n] for n in range(8)]
+        return calls
+
+    assert ask(wait=30.0) == [4, 4]
+    assert len(ask(wait=0.0)) > 2
+
+
+def test_a_batch_that_does_not_fill_goes_without_the_rest(queue_of):
+    queue = queue_of(threads=2, batch=64, capacity=64, wait=0.1)
+
+    def count(items):
+        return [len(items)] * len(items)
+
+    async def walk():
+        return await asyncio.gather(*(queue.compute(count, sized(n), 60) for n in range(2)))
+
+    assert asyncio.run(walk()) == [[2], [2]]
+    waits = []
+    ending = queue_of(threads=1, batch=64, wait=60.0, note_wait=waits.append)
+
+    async def end():
+        last = asyncio.ensure_future(ending.compute(lambda items: items, sized(1), 60))
+        await until(lambda: len(ending) == 1)
+        await asyncio.to_thread(ending.close)
+        return await last
+
+    assert asyncio.run(end()) == [1]
+    assert waits[0] < 60
+
+
 def test_a_full_queue_refuses_at_once_and_takes_again_when_there_is_room(queue_of, gate):
     queue = queue_of(capacity=2)
 

@@ -87,10 +87,14 @@ CallerDep = Annotated[Caller, Depends(current_caller)]
 
 
 async def caller_of(request: Request) -> Caller:
-    """The caller of a request to a route that resolves its dependencies itself; see `current_caller`."""
+    """The caller of a request to a route that resolves its dependencies itself, without a form's CSRF field.
+
+    See `current_caller`.
+    """
     token = await _bearer(request)
-    csrf_token = await _csrf_token(request, token)
-    return await current_caller(request, request.app.state.service, token, await _cookie(request), csrf_token)
+    cookie = None if token is not None else await _cookie(request)
+    csrf_token = request.headers.get(CSRF_HEADER, "")
+    return await current_caller(request, request.app.state.service, token, cookie, csrf_token)
 
 
 def require(role: str) -> Callable[[Caller], Caller]:

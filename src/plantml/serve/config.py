@@ -56,6 +56,10 @@ class ServeConfig(Config):
     )
     threads: int | None = option(None, "Number of prediction threads.", shown="all usable cores", ge=1, le=1024)
     batch: int = option(8, "Maximum batch size.", ge=1, le=1024)
+    batch_wait: float | None = option(
+        None, "Time that a photo waits for its batch to fill, in seconds.", shown="0.003 on a GPU, else 0", ge=0, le=1
+    )
+    device: str = option("cpu", "Device: cpu, or a torch device name.")
     speed: Speed = option(
         "exact", "Form of the network: float32 (exact), the fastest proven one (auto), or the named one."
     )
@@ -85,6 +89,13 @@ class ServeConfig(Config):
     )
     advice: str | None = option(None, "Texts by target and label, shown with predictions.", metavar="YAML")
     poll: Annotated[Duration, Field(description="Polling interval of the registry, in seconds.")] = 2.0
+
+    @property
+    def seconds_for_batch(self) -> float:
+        """Seconds that a photo waits for more of its batch: on a CPU none, as a batch is no faster than its photos."""
+        if self.batch_wait is not None:
+            return self.batch_wait
+        return 0.0 if self.device == "cpu" else 0.003
 
     @property
     def most_predicted(self) -> int:

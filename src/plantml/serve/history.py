@@ -12,7 +12,7 @@ from plantml.serve.caller import Caller
 from plantml.serve.database import Database, HistoryEntry, User, now
 from plantml.serve.problems import busy
 
-_PAUSE = 0.1
+_PAUSE = 0.5
 """Seconds between two transactions: each waits for the disk, and costs as much as ten photos' entries."""
 
 _PAUSE_AFTER_FAILURE = 1.0
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class History:
-    """Keeps predictions, after they were answered: in a transaction for all of a tenth of a second.
+    """Keeps predictions, after they were answered: in a transaction for all of half a second.
 
     Args:
         database: where.
@@ -49,7 +49,7 @@ class History:
         self._thread.start()
 
     def add(self, caller: Caller, model: str, records: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the records that a caller is given, soon; a process that is killed loses those of a tenth of a second.
+        """Keep the records that a caller is given, soon; a process that is killed loses those of half a second.
 
         Args:
             caller: whose they are.

@@ -1,8 +1,8 @@
 """The queue in front of the network: a bounded number of photos waits for one thread per core.
 
-A thread takes what already waits, and never waits for more: on a CPU a batch is no faster than its photos one by one.
-What waits is shared evenly between the threads. Nobody waits longer than the deadline, and the photos of a client who
-left are not computed.
+A thread takes its even share of what already waits: on a CPU a batch is no faster than its photos one by one. For a GPU
+it waits some milliseconds for a whole batch. Nobody waits longer than the deadline, and the photos of a client who left
+are not computed.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
@@ -39,7 +38,7 @@ class _Waiting:
     work: Work[Any, Any]
     item: Any
     size: int
-    future: Future[Any] = field(default_factory=Future)
+    future: asyncio.Future[Any]
     since: float = field(default_factory=time.perf_counter)
     waited: float = 0.0
 
@@ -53,6 +52,7 @@ class InferenceQueue:
         capacity: most items that wait; more are refused.
         note_wait: called with the seconds that each item has waited.
         note_refusal: called with `full` or `deadline` for each refusal.
+        wait: seconds that an item waits until a call has its most items.
         tracing: has a span for the items of a call.
     """
 
@@ -64,9 +64,11 @@ class InferenceQueue:
         note_wait: Callable[[float], None] = lambda _: None,
         note_refusal: Callable[[str], None] = lambda _: None,
         *,
+        wait: float = 0.0,
         tracing: Tracing = Tracing(),  # noqa: B008 - it holds nothing
     ) -> None:
         self.capacity = capacity
+        self._wait = wait
         self._batch, self._note_wait, self._note_refusal, self._tracing = batch, note_wait, note_refusal, tracing
         self._waiting: deque[_Waiting] = deque()
         self._size = 0
@@ -109,7 +111,7 @@ class InferenceQueue:
     async def _results(self, waiting: Sequence[_Waiting], seconds: float) -> list[Any]:
         try:
             async with asyncio.timeout(seconds):
-                return [await asyncio.wrap_future(each.future) for each in waiting]
+                return [await each.future for each in waiting]
         except TimeoutError:
             self._note_refusal("deadline")
             why = f"the photos were not predicted within {seconds:g} s"
@@ -126,7 +128,8 @@ class InferenceQueue:
             thread.join()
 
     def _add(self, work: Work[A, B], items: Sequence[tuple[A, int]]) -> list[_Waiting]:
-        waiting = [_Waiting(work, item, size) for item, size in items]
+        loop = asyncio.get_running_loop()
+        waiting = [_Waiting(work, item, size, loop.create_future()) for item, size in items]
         with self._changed:
             self.check()
             if len(self._waiting) + len(waiting) > self.capacity:
@@ -142,28 +145,41 @@ class InferenceQueue:
 
     def _discard(self, unwanted: Sequence[_Waiting]) -> None:
         """Forget items of a request that nobody waits for, so that others get their places."""
-        if all(each.future.done() and not each.future.cancelled() for each in unwanted):
+        dropped = set()
+        for each in unwanted:
+            if each.future.cancel() or each.future.cancelled():
+                dropped.add(each)
+            else:
+                each.future.exception()  # asyncio logs what nobody has looked at
+        if not dropped:
             return
         with self._changed:
-            dropped = set(unwanted) & set(self._waiting)
+            dropped &= set(self._waiting)
             self._waiting = deque(each for each in self._waiting if each not in dropped)
             self._size -= sum(each.size for each in dropped)
-        for each in dropped:
-            each.future.cancel()
 
     def _run(self) -> None:
         while taken := self._take():
-            _compute([each for each in taken if each.future.set_running_or_notify_cancel()])
+            _compute([each for each in taken if not each.future.cancelled()])
             del taken  # while nothing waits, no photo is kept
+
+    def _patience(self) -> float | None:
+        """Seconds that a thread waits before it takes what there is; `None` for as long as there is nothing."""
+        if self._has_ended or (self._waiting and (not self._wait or len(self._waiting) >= self._batch)):
+            return 0.0
+        if not self._waiting:
+            return None
+        return max(0.0, self._waiting[0].since + self._wait - time.perf_counter())
 
     def _take(self) -> list[_Waiting]:
         """What one thread computes next, of one work; nothing at the end."""
         with self._changed:
-            while not self._waiting:
-                if self._has_ended:
-                    return []
-                self._changed.wait()
-            number = min(self._batch, -(-len(self._waiting) // len(self._threads)))
+            while (patience := self._patience()) != 0:
+                self._changed.wait(patience)
+            if not self._waiting:
+                return []
+            share = self._batch if self._wait else -(-len(self._waiting) // len(self._threads))
+            number = min(self._batch, share)
             taken = [self._waiting.popleft()]
             while self._waiting and len(taken) < number and self._waiting[0].work == taken[0].work:
                 taken.append(self._waiting.popleft())
@@ -186,10 +202,25 @@ def _compute(taken: list[_Waiting]) -> None:
             for each in taken:
                 _compute([each])
         else:
-            taken[0].future.set_exception(error)
+            _settle(taken[0].future, error=error)
         return
     for each, result in zip(taken, results, strict=True):
-        each.future.set_result(result)
+        _settle(each.future, result)
+
+
+def _settle(future: asyncio.Future[Any], result: object = None, error: Exception | None = None) -> None:
+    """Give a future its result or error, from another thread than that of its loop."""
+
+    def settle() -> None:
+        if future.done():  # nobody waits any more
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    with contextlib.suppress(RuntimeError):  # the loop has ended
+        future.get_loop().call_soon_threadsafe(settle)
 
 
 @contextlib.asynccontextmanager

@@ -123,7 +123,8 @@ class ModelPool:
         key = self.resolve(ref)
         with self._lock:
             alias = self._aliases.get(key)
-            if alias is None or time.monotonic() - alias.looked > self._config.poll:
+            is_old = alias is None or time.monotonic() - alias.looked > self._config.poll
+            if alias is None or (is_old and not alias.lock.locked()):  # while one request looks, the others go on
                 return None
             future = self._open.get((key[0], alias.number))
             if future is None or not future.done() or future.exception():
@@ -260,6 +261,7 @@ class ModelPool:
         try:
             pipeline = references.open_pipeline(
                 ref,
+                device=self._config.device,
                 cache=self._machine.cache(),
                 threads=threads,
                 batch=self._config.batch,

@@ -114,8 +114,9 @@ def open_service(registry: str, config: ServeConfig, machine: Machine, tracing: 
     threads = config.threads or machine.threads
     metrics = Metrics()
     queue = InferenceQueue(
-        threads, config.batch, config.queue, metrics.note_wait, metrics.note_refusal, tracing=tracing
-    )
+        threads, config.batch, config.queue, metrics.note_wait, metrics.note_refusal,
+        wait=config.seconds_for_batch, tracing=tracing,
+    )  # fmt: skip
     metrics.watch(queue.__len__, models.opened)
     datasets = Datasets(config, machine)
     return Service(

@@ -1,7 +1,6 @@
 """`/v1/predict`: photos in, records out; `/v1/predictions`: past predictions of the caller."""
 
 import time
-from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -10,9 +9,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.types import Receive, Scope, Send
 
 from plantml.detect.writers import to_line
+from plantml.serve import forms
 from plantml.serve.access import CallerDep, caller_of
 from plantml.serve.config import ServeConfig
 from plantml.serve.inference import cancelled_with, gone
@@ -34,19 +34,20 @@ _RECORD: dict[str, Any] = {
 class _PredictRoute(APIRoute):
     """Resolves the dependencies of `predict` by calling them: FastAPI's own way takes as long as decoding a photo."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler of requests."""
-
-        async def answer(request: Request) -> Response:
-            caller = await caller_of(request)
-            try:
-                options = PredictionOptions.model_validate(dict(request.query_params))
-            except ValidationError as error:
-                errors = [{**each, "loc": ("query", *each["loc"])} for each in error.errors()]
-                raise RequestValidationError(errors) from error
-            return await predict(request, request.app.state.service, caller, options)
-
-        return answer
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["method"] != "POST":
+            await super().handle(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        caller = await caller_of(request)
+        try:
+            options = PredictionOptions.model_validate(dict(request.query_params))
+        except ValidationError as error:
+            errors = [{**each, "loc": ("query", *each["loc"])} for each in error.errors()]
+            raise RequestValidationError(errors) from error
+        response = await predict(request, request.app.state.service, caller, options)
+        await response(scope, receive, send)
 
 
 router = APIRouter(prefix="/v1", tags=["predict"], route_class=_PredictRoute)
@@ -139,20 +140,21 @@ async def predict(
     opened = await service.models.find(options.model)
     visible_view(opened, caller)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    references, files = PhotoReferences(), list[Photo]()
+    urls, items, files = list[str](), list[str](), list[Photo]()
     if kind == "multipart/form-data":
         files = await _files(request, service.config)
     elif kind == "application/json":
         references = await _references(request)
+        urls, items = references.urls, references.items
     elif kind.startswith("image/"):  # of whatever kind the photo truly is, as everywhere
         files = [("", await request.body())]
     else:
         hint = "Send multipart/form-data, image/* or application/json."
         raise RequestError(415, "The request is of another type", kind, hint)
-    _check_number(len(files) + len(references.urls) + len(references.items), service.config)
+    _check_number(len(files) + len(urls) + len(items), service.config)
     until = time.monotonic() + service.config.deadline
     async with cancelled_with(lambda: gone(request)):
-        others = await service.predictor.gather(references.urls, references.items, until)
+        others = await service.predictor.gather(urls, items, until)
         records = await service.predictor.predict(opened, caller, [*files, *others], options, until)
     if NDJSON in request.headers.get("accept", ""):
         return Response("".join(f"{to_line(record)}\n" for record in records), media_type=NDJSON)
@@ -176,11 +178,8 @@ def list_predictions(
 
 
 async def _files(request: Request, config: ServeConfig) -> list[Photo]:
-    # Starlette keeps large files on disk until they are read here.
-    async with request.form(max_files=config.max_photos + 1, max_fields=16) as form:
-        uploads = [each for each in form.getlist("files") if isinstance(each, UploadFile)]
-        _check_number(len(uploads), config)
-        return [((each.filename or "")[:_LONGEST_NAME], await each.read()) for each in uploads]
+    files = forms.files(request.headers["content-type"], await request.body(), "files", config.max_photos)
+    return [(name[:_LONGEST_NAME], data) for name, data in files]
 
 
 async def _references(request: Request) -> PhotoReferences:
