@@ -5,7 +5,7 @@
 # More packages, such as gcsfs for gs:// URLs: --build-arg PACKAGES=gcsfs
 ARG PYTHON=3.11
 
-# Not slim: the kernel that resizes photos is compiled here.
+# Not slim: the kernels for the pixels of photos are compiled here.
 FROM python:${PYTHON}-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/plantml

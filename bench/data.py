@@ -21,14 +21,20 @@ def synth(material: Material) -> list[Row]:
 def imports(material: Material) -> list[Row]:
     """All rows of importing."""
     rows = []
-    for photos, folder in {**material.small, **material.large}.items():
+    for photos, folder in {**material.distinct, **material.large}.items():
         sides = {
             "copied": partial(Side, "bench.data_sides:bring", folder=folder, reference=False),
             "referenced": partial(Side, "bench.data_sides:bring", folder=folder, reference=True),
+            "floor of copied": partial(Side, "bench.data_sides:floor", folder=folder, copies=True),
+            "floor of referenced": partial(Side, "bench.data_sides:floor", folder=folder, copies=False),
             "bare": partial(Side, "bench.data_sides:decoding", folder=folder),
         }
-        found = take_turns(sides, material.size.rounds, f"import, {photos}")
-        for name in ("copied", "referenced"):
-            what, beside = f"dataset import, {photos}, {name}", "bare decoding at the same scale"
-            rows.append(compare("import", what, beside, found[name], found["bare"]))
+        turns = take_turns(sides, material.size.rounds, f"import, {photos}")
+        for name, floor in (
+            ("copied", "reading, decoding, hashing, writing"),
+            ("referenced", "reading, decoding, hashing"),
+        ):
+            what = f"dataset import, {photos}, {name}"
+            rows.append(compare("import", what, "bare decoding at the same scale", turns[name], turns["bare"]))
+            rows.append(compare("import", what, f"nothing but {floor}", turns[name], turns[f"floor of {name}"]))
     return rows

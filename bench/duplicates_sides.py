@@ -10,7 +10,8 @@ from bench.duplicates_truth import judge, photos
 from bench.side import Rounds
 from plantml import imaging
 from plantml.data.near_duplicates import DISTANCE, Near, near_duplicates
-from plantml.data.scan import phash, scan, small_grey
+from plantml.data.scan import phash, scan
+from plantml.imaging.grey import small_grey
 from plantml.settings import usable_cores
 
 _CHUNK, _SIDE, _ROUGH = 32, 64, 7

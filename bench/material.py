@@ -30,6 +30,7 @@ class Size:
     train: int
     synth: int
     objects: int
+    imported: int
     memory: tuple[int, int]
     train_size: int
     backbone: str
@@ -45,6 +46,7 @@ FULL = Size(
     train=240,
     synth=600,
     objects=512 * _CORES,
+    imported=1024 * _CORES,
     memory=(1000, 100_000),
     train_size=224,
     backbone="tf_efficientnet_lite0",
@@ -57,6 +59,7 @@ QUICK = Size(
     train=64,
     synth=16,
     objects=64,
+    imported=32,
     memory=(400, 1200),
     train_size=64,
     backbone="test_efficientnet",
@@ -128,6 +131,20 @@ class Material:
         if real := self._real[0]:
             found["256 px, real"] = self._repeated("small-real", real, self.size.small)
         return found
+
+    @cached_property
+    def distinct(self) -> dict[str, str]:
+        """Folders of files of photos of 256 x 256 pixels, no two with the same bytes, by what they are called."""
+        photos = {"256 px": self._drawn_small} | ({"256 px, real": real} if (real := self._real[0]) else {})
+        folders = {}
+        for name, files in photos.items():
+            out = self.folder / f"distinct {name}"
+            out.mkdir()
+            for index, photo in enumerate(islice(cycle(files), self.size.imported)):
+                # What stands after the end of a JPEG is no part of the picture.
+                (out / f"{index:06d}{photo.suffix}").write_bytes(photo.read_bytes() + index.to_bytes(8, "big"))
+            folders[name] = str(out)
+        return folders
 
     @cached_property
     def sizes(self) -> dict[str, str]:

@@ -9,7 +9,8 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from plantml import imaging
 from plantml.data.manifest import SYSTEM
-from plantml.data.scan import phash, scan, small_grey
+from plantml.data.scan import phash, scan
+from plantml.imaging.grey import small_grey
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 

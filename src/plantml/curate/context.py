@@ -14,7 +14,7 @@ from plantml.curate import embeddings
 from plantml.data import duplicates, photos
 from plantml.data.duplicates import DuplicateGroups
 from plantml.data.manifest import OK, Version
-from plantml.data.scan import small_grey
+from plantml.imaging.grey import small_grey
 from plantml.settings import Machine
 from plantml.targets import Target
 

@@ -25,6 +25,9 @@ SCHEMA: dict[str, Any] = {"name": pl.String, **{column: manifest.SYSTEM[column] 
 """What reading a photo yields, as manifest columns."""
 
 
+_ENCODER = json.JSONEncoder(default=bytes.hex)
+
+
 class Bringer:
     """Reads photos of one source into one dataset.
 
@@ -76,7 +79,7 @@ class Bringer:
     def read(self, items: Iterable[Item]) -> Iterator[list[bytes]]:
         """Read items and store their photos: rows of notes, some at a time."""
         for rows in in_threads(self._rows_of, batched(items, _BATCH), self._threads):
-            yield [json.dumps(row, default=bytes.hex).encode() for row in rows]
+            yield [_ENCODER.encode(row).encode() for row in rows]
 
     def _known(self, items: Sequence[Item]) -> tuple[pl.DataFrame, list[Item]]:
         """Rows of the items that were read, and the other items."""
@@ -116,8 +119,8 @@ class Bringer:
         extension = imaging.SUFFIXES.get(format_ or "", storage.suffix(item.name))
         path = f"images/{image_id[:2]}/{image_id}{extension}"
         url, key = storage.join(self.dataset, path), bytes.fromhex(image_id)
-        # The name is the content's hash: an existing file has the same bytes.
-        if not (storage.exists(url) if self._local else key in self._stored):
+        # The name is the content's hash: an existing file has the same bytes. It is looked for where that is quick.
+        if key not in self._stored or (self._local and not storage.exists(url)):
             storage.write(url, data)
         self._stored.add(key)
         return path

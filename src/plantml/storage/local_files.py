@@ -4,6 +4,7 @@ Only regular files are read. A pipe would be waited for, and a device may have n
 `/dev/stdin` or `/dev/fd/N` is a stream that somebody means.
 """
 
+import errno
 import os
 import re
 import select
@@ -27,13 +28,14 @@ _KINDS = (
 
 def path_of(text: str) -> Path:
     """The path that a text names, with `~` expanded. Raises `InputError` if no file can be called so."""
-    expanded = os.path.expanduser(text)  # noqa: PTH111 - of a Path, `./~name` would be somebody's home too
+    # Not of a Path, whose `./~name` would be somebody's home too.
+    expanded = os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111
     if expanded == text and text.startswith("~"):
         why = "no user of this machine is called so"
         raise InputError(f"There is no home folder {text!a}", why, "Write ./~name for a file that is called so.")
     path = Path(expanded)
     try:
-        is_name = b"\0" not in os.fsencode(path)
+        is_name = b"\0" not in os.fsencode(expanded)
     except UnicodeEncodeError:
         is_name = False
     if not is_name:
@@ -52,17 +54,7 @@ def open_file(path: Path) -> BinaryIO:
         RefusedError: it is something else, like a pipe or a device.
         OSError: as `open`.
     """
-    try:
-        file = open(path, "rb", opener=_opened_at_once)  # noqa: SIM115 - the caller closes it
-    except OSError:
-        _check_kind(path, path.stat().st_mode)  # a socket cannot be opened at all
-        raise
-    try:
-        _check_kind(path, os.fstat(file.fileno()).st_mode)
-    except BaseException:
-        file.close()
-        raise
-    return file
+    return os.fdopen(_open(path)[0], "rb")
 
 
 def read_file(path: Path, limit: int) -> bytes:
@@ -75,21 +67,23 @@ def read_file(path: Path, limit: int) -> bytes:
     """
     if _STREAM.fullmatch(str(path)) and not stat.S_ISREG(path.stat().st_mode):
         return _read_stream(path, limit)
-    with open_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
+    handle, size = _open(path)
+    try:
         if size > limit:
             raise too_large(str(path), limit)
-        data = file.read(size + 1)
-        if len(data) <= size:
+        data = os.read(handle, size + 1)
+        if len(data) == size:
             return data
-        # It grows, or is one of those that say a size of 0.
+        # It changes, or is one of those that say a size of 0, or has more than one call reads.
         parts, total = [data], len(data)
-        while part := file.read(_CHUNK):
+        while part := os.read(handle, _CHUNK):
             parts.append(part)
             total += len(part)
             if total > limit:
                 raise too_large(str(path), limit)
         return b"".join(parts)
+    finally:
+        os.close(handle)
 
 
 def too_large(url: str, limit: int) -> RefusedError:
@@ -97,12 +91,32 @@ def too_large(url: str, limit: int) -> RefusedError:
     return RefusedError(f"{url} is not read", f"it is larger than {limit / 2**30:g} GiB", "Name a smaller file.")
 
 
-def _opened_at_once(path: str, flags: int) -> int:
-    # Opening a pipe would else wait for somebody who writes, and opening a terminal could make it ours.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+def _open(path: Path) -> tuple[int, int]:
+    """The handle of a regular file, open for reading, and its size in bytes. Raises as `open_file`."""
+    try:
+        # Opening a pipe would else wait for somebody who writes, and opening a terminal could make it ours.
+        handle = os.open(path, os.O_RDONLY | _BINARY | _AT_ONCE)
+    except OSError:
+        _check_kind(path, path.stat().st_mode)  # a socket cannot be opened at all
+        raise
+    try:
+        status = os.fstat(handle)
+        _check_kind(path, status.st_mode)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle, status.st_size
+
+
+_BINARY = getattr(os, "O_BINARY", 0)
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def _check_kind(path: Path, mode: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     for is_kind, kind in _KINDS:
         if is_kind(mode):
             raise RefusedError(f"{path} is not read", f"it is {kind}, not a file", "Remove it, or name a regular file.")

@@ -71,7 +71,8 @@ def basename(url: str) -> str:
 
 def suffix(url: str) -> str:
     """The extension of a URL, lower case, with its dot (`.jpg`), or an empty string."""
-    return os.path.splitext(basename(url))[1].lower()  # noqa: PTH122 - a URL is no Path
+    name = url if "::" not in url and not url.endswith("/") else basename(url)
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a URL is no Path
 
 
 def is_within(url: str, folder: str) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from plantml.errors import InputError, PlantmlError, StorageError
 from plantml.storage import remote
@@ -48,10 +49,11 @@ def write(url: str, data: bytes, *, durable: bool = False) -> None:
     """
     with explained(url, "write"):
         if is_local(url):
-            with _scratch(local_path(url), data, durable=durable) as scratch:
-                os.replace(scratch, local_path(url))  # noqa: PTH105
+            target = local_path(url)
+            with _scratch(target, data, durable=durable) as scratch:
+                os.replace(scratch, target)  # noqa: PTH105
             if durable:
-                _keep_names(local_path(url).parent)
+                _keep_names(target.parent)
             return
         fs, path = open_filesystem(url)
         remote.ask(fs, "pipe_file", path, data, url=url, is_write=True)
@@ -144,11 +146,11 @@ def make_folder(path: Path) -> None:
 @contextlib.contextmanager
 def _scratch(target: Path, data: bytes, *, durable: bool = False) -> Iterator[str]:
     """A finished file beside `target`, gone afterwards if it was not moved."""
-    make_folder(target.parent)
+    folder, name = os.path.split(target)
     # Not mkstemp: its files are private, and the umask cannot be read without setting it for all threads.
-    scratch = str(target.parent / f".{target.name[:40]}.{os.urandom(6).hex()}.part")
+    scratch = f"{folder or '.'}/.{name[:40]}.{os.urandom(6).hex()}.part"
     try:
-        with open(scratch, "xb") as file:  # noqa: PTH123
+        with _created(scratch) as file:
             file.write(data)
             if durable:
                 file.flush()
@@ -157,6 +159,15 @@ def _scratch(target: Path, data: bytes, *, durable: bool = False) -> Iterator[st
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(scratch)  # noqa: PTH108
+
+
+def _created(file: str) -> BinaryIO:
+    """A new file, open for writing, in a folder that is made if it is not there."""
+    try:
+        return open(file, "xb")  # noqa: PTH123 - the caller closes it
+    except (FileNotFoundError, NotADirectoryError):
+        make_folder(Path(file).parent)
+        return open(file, "xb")  # noqa: PTH123
 
 
 def _keep_names(folder: Path) -> None:

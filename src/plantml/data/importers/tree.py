@@ -75,7 +75,11 @@ class Tree:
     @functools.cached_property
     def photos(self) -> list[str]:
         """Names of the files with an image's extension."""
-        return [name for name in self.files if storage.suffix(name) in imaging.EXTENSIONS]
+        return self.with_suffix(*imaging.EXTENSIONS)
+
+    @functools.cached_property
+    def _suffixes(self) -> dict[str, str]:
+        return {name: storage.suffix(name) for name in self.files}
 
     @functools.cached_property
     def _by_basename(self) -> dict[str, list[str]]:
@@ -121,7 +125,7 @@ class Tree:
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Names of the files with one of the extensions."""
-        return [name for name in self.files if storage.suffix(name) in suffixes]
+        return [name for name, suffix in self._suffixes.items() if suffix in suffixes]
 
     def has(self, name: str) -> bool:
         """True if there is a file of that name."""

@@ -109,7 +109,8 @@ def _vetted(item: Item, kinds: Mapping[str, Kind]) -> Item:
         return Item(name, "", status="excluded", reason=f"{BAD_NAME}: {fault}")
     fault = next(_faults(item, kinds), "")
     if not fault:
-        return replace(item, labels=_plain_labels(item.labels, kinds))
+        labels = _plain_labels(item.labels, kinds)
+        return item if labels == item.labels else replace(item, labels=labels)
     split = item.split if item.split in SPLITS else None
     meta = {key: text.encode("utf-8", "backslashreplace").decode() for key, text in item.meta.items()}
     reason = f"{BAD_ANNOTATION}: {fault}"
