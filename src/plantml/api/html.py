@@ -1,13 +1,12 @@
 """Small pieces of HTML for notebooks. All text is escaped."""
 
-import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from plantml.reporting.documents import data_url
+from plantml.reporting.documents import jpeg_url
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,9 +35,7 @@ def picture(image: Image.Image) -> str:
     """A picture inside the page, as JPEG."""
     shown = image.convert("RGB")
     shown.thumbnail((_WIDEST, _WIDEST))
-    buffer = io.BytesIO()
-    shown.save(buffer, "JPEG", quality=80)
-    return f'<img alt="" src="{data_url(buffer.getvalue(), "jpeg")}">'
+    return f'<img alt="" src="{jpeg_url(shown)}">'
 
 
 def _text(value: Any) -> str:

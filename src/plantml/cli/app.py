@@ -60,8 +60,7 @@ def build(names: Collection[str] = COMMANDS) -> typer.Typer:
 
     @app.callback(invoke_without_command=True)
     def root(
-        ctx: typer.Context,
-        version: bool = typer.Option(False, "--version", help="Show the version and exit."),
+        ctx: typer.Context, version: bool = typer.Option(False, "--version", help="Show the version and exit.")
     ) -> None:
         if version:
             print(f"plantml {__version__}", file=ctx.obj.stdout)
@@ -209,12 +208,7 @@ def _print_error(streams: Streams, error: PlantmlError, *, asks_json: bool, debu
     if asks_json and not error.answered:  # one document on stdout, not two
         import json
 
-        content = {
-            "what": error.what,
-            "why": error.why,
-            "hint": error.hint,
-            "exit_code": int(error.exit_code),
-        }
+        content = {"what": error.what, "why": error.why, "hint": error.hint, "exit_code": int(error.exit_code)}
         print(
             json.dumps({"plantml_result": RESULT_FORMAT, "error": content}, indent=2), file=streams.stdout, flush=True
         )

@@ -20,8 +20,7 @@ ImageColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Column of
 AllowRoot = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="URL",
-        help="Also read photos listed under this folder or URL, and follow links into it. Repeatable.",
+        metavar="URL", help="Also read photos listed under this folder or URL, and follow links into it. Repeatable."
     ),
 ]
 Embedding = Annotated[

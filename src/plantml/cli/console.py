@@ -80,16 +80,7 @@ class Streams:
 
 
 class Console:
-    """One command's output: results to stdout, everything else to stderr.
-
-    Args:
-        streams: standard input, output and error.
-        command: its name.
-        json: print the result as one JSON document.
-        quiet: print only results and errors.
-        verbose: print more details.
-        offline: use no network except for URLs that the user named.
-    """
+    """One command's output: results to stdout, everything else to stderr."""
 
     def __init__(
         self,
@@ -209,13 +200,7 @@ class Console:
 
     def _make_bar(self) -> "RichProgress":
         from rich.console import Console as RichConsole
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            ProgressColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
         from rich.text import Text
 
@@ -249,12 +234,7 @@ class _LogHandler(logging.Handler):
 
 
 class Page:
-    """A result as text.
-
-    Args:
-        stream: to write to.
-        hints: show next commands.
-    """
+    """A result as text; `hints` shows next commands."""
 
     def __init__(self, stream: TextIO, *, hints: bool = True) -> None:
         from rich.console import Console as RichConsole

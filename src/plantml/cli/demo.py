@@ -51,8 +51,7 @@ def demo(
     def show(page: Page) -> None:
         page.line()
         page.line(
-            f"Done in {seconds:.0f} s. Look at {sheet}, {folder}/run/plots and {folder}/validation.",
-            style="bold",
+            f"Done in {seconds:.0f} s. Look at {sheet}, {folder}/run/plots and {folder}/validation.", style="bold"
         )
         page.next("plantml dataset import PHOTOS DATASET, with your own photos")
 

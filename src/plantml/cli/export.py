@@ -29,8 +29,7 @@ def export(
     resolved: Resolved[ExportConfig],
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Model: a run, a bundle or REGISTRY/NAME@ALIAS.")],
     to: Annotated[
-        str | None,
-        typer.Option("--to", metavar="URL", help="Output file (.onnx, .xml or .pt2), or a folder for it."),
+        str | None, typer.Option("--to", metavar="URL", help="Output file (.onnx, .xml or .pt2), or a folder for it.")
     ] = None,
     format_: Annotated[
         str | None,
@@ -152,9 +151,5 @@ def _speed_cells(row: "Row", batches: list[int]) -> list[str]:
     return [
         cell
         for batch in batches
-        for cell in (
-            f"{row.speed[batch].latency:.1f}",
-            f"{row.speed[batch].rate:.1f}",
-            f"{row.speed[batch].ratio:.2f}",
-        )
+        for cell in (f"{row.speed[batch].latency:.1f}", f"{row.speed[batch].rate:.1f}", f"{row.speed[batch].ratio:.2f}")
     ]

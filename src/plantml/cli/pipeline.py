@@ -31,10 +31,10 @@ def export(
     ] = None,
     schedule: Annotated[str, typer.Option(metavar="CRON", help="When to run, as five fields of cron.")] = "0 2 * * *",
 ) -> None:
-    """Write the retraining loop as a pipeline of an engine.
+    """Write the retraining loop as a pipeline of another engine.
 
-    Each step of the pipeline runs one step of `plantml retrain`, and results lie in its work folder. So the engine
-    may repeat a step, or run it on another machine. If nothing is new, the steps after the first do nothing.
+    Each step of the pipeline runs one step of `plantml retrain` and keeps its results in the work folder, so the engine
+    may repeat a step or run it on another machine. If nothing is new, the steps after the first do nothing.
     """
     from plantml.retrain import pipelines
 

@@ -10,12 +10,8 @@ _SHOWN = 20
 def report(console: Console, result: Verified, *, kind: str, stored: str, hint: str) -> None:
     """Show the result; raise `GateError` if a file is missing or damaged.
 
-    Args:
-        console: of the command.
-        result: of the verification.
-        kind: key of the reference in the JSON result.
-        stored: the operation that stored the files: `imported`, `added`.
-        hint: what to do about a damaged file.
+    `kind` is the key of the reference in the JSON result, `stored` the operation that stored the files: `imported`,
+    `added`.
     """
     wrong = len(result.missing) + len(result.damaged)
     content = {

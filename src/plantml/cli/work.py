@@ -26,8 +26,8 @@ def work(
 ) -> None:
     """Run the trainings that were requested on a server.
 
-    They run one at a time; any number of workers, on any machines, share them. A signal stops a worker with its
-    training saved; another worker, or this one once it is restarted, resumes it.
+    A worker runs one training at a time; any number of workers, on any machines, share them. A worker that is stopped
+    by a signal saves its training; another worker, or the same one after a restart, resumes it.
     """
     from plantml.extras import need_train
 

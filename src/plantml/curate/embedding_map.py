@@ -35,13 +35,7 @@ def layout(vectors: Floats, seed: int = 0) -> Floats:
 
 
 def draw(embedded: Embedded, target: str | None = None, seed: int = 0) -> bytes:
-    """Draw the map as PNG.
-
-    Args:
-        embedded: the photos; at most 20,000 of them are drawn, sample at random.
-        target: sets the colour of the points; the first of the dataset if not given.
-        seed: random seed of the layout and the sample.
-    """
+    """Draw at most 20,000 photos, sampled at random, as PNG, coloured by a target; by default the first one."""
     version, ids = embedded.version, list(embedded.ids)
     if len(ids) < 5:
         raise InputError(

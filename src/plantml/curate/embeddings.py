@@ -35,14 +35,7 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Embedder:
-    """A network that computes embeddings.
-
-    Attributes:
-        name: as shown to people.
-        digest: identifies the network; vectors of different networks cannot be compared.
-        fit: how a photo is fitted to its input.
-        runtime: runs the network; thread-safe.
-    """
+    """A network that computes embeddings, in any thread. Vectors of different digests cannot be compared."""
 
     name: str
     digest: str
@@ -64,10 +57,8 @@ def unit(vectors: Vectors) -> Vectors:
 def open_embedder(model: str | None, machine: Machine) -> Embedder:
     """Open the network that computes embeddings.
 
-    Args:
-        model: a run, a bundle, or any ONNX file with an output `embedding`; `None` takes the pretrained
-            backbone, which the `[train]` extra writes into the cache when it is first needed.
-        machine: the cache to use.
+    `model` is a run, a bundle, or any ONNX file with an output `embedding`. `None` takes the pretrained backbone, which
+    the `[train]` extra writes into the cache when it is first needed.
 
     Raises:
         MissingExtraError: the backbone is not in the cache and cannot be made.
@@ -130,20 +121,11 @@ Fill = Callable[[Embedder, Sequence[Photo], Segments, Callable[[int], None]], No
 
 
 def embed(
-    version: Version,
-    embedder: Embedder,
-    machine: Machine,
-    progress: Progress = silent,
-    fill: Fill | None = None,
+    version: Version, embedder: Embedder, machine: Machine, progress: Progress = silent, fill: Fill | None = None
 ) -> tuple[list[str], Vectors]:
     """Compute embeddings of all usable photos of a version; stored ones are read from the dataset.
 
-    Args:
-        version: of the dataset.
-        embedder: computes the embeddings.
-        machine: threads and cache.
-        progress: told how many of the photos have an embedding.
-        fill: embeds the photos that have none; by default this process does.
+    `fill` embeds the photos that have none; by default this process does.
 
     Returns:
         The SHA-256 of each distinct photo, sorted, and float32 [N, D] of length 1 in that order. Photos that
@@ -209,8 +191,3 @@ def _stored(segments: Segments, paths: Mapping[str, str]) -> dict[str, NDArray[n
     """Embeddings in segments of the photos that have a path, as float16 [D]."""
     fields = (row.decode().split("\t") for row in segments)
     return {image_id: unpack(vector, "<f2") for image_id, vector in fields if image_id in paths}
-
-
-def embed_files(urls: Sequence[str], embedder: Embedder) -> Vectors:
-    """Compute embeddings of photos outside a dataset: float32 [N, D]. Raises what reading them raises."""
-    return embedder(np.stack([imaging.decode(storage.read(url), embedder.fit) for url in urls]))

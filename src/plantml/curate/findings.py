@@ -1,12 +1,12 @@
 """Findings, the table of their codes with severity, meaning and remedy, and findings for programs."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import polars as pl
 
+from plantml.data import tables
 from plantml.data.manifest import Version
 
 Severity = Literal["error", "warning", "info"]
@@ -15,14 +15,9 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 @dataclass(frozen=True)
 class Code:
-    """One kind of finding.
+    """One kind of finding, which `clean --apply CODE` can fix if it `cleans`.
 
-    Attributes:
-        check: name of the check that finds it.
-        severity: `error` corrupts metrics or breaks training, `warning` costs accuracy, `info` is worth knowing.
-        title: a short description.
-        remedy: how to fix it, and whether `clean` can.
-        cleans: true if `clean --apply CODE` can fix it.
+    An `error` corrupts metrics or breaks training, a `warning` costs accuracy, an `info` is worth knowing.
     """
 
     check: str
@@ -145,15 +140,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of checking a version.
-
-    Attributes:
-        version: the version that was checked.
-        findings: in the order of `CODES`, most certain first.
-        checked: names of the checks that ran.
-        not_checked: the reason and the next step for each check that did not run.
-        notes: results that are not findings, such as the accuracy of a probe.
-    """
+    """The result of checking a version. Notes are results that are not findings, such as the accuracy of a probe."""
 
     version: Version
     findings: Sequence[Finding]
@@ -227,6 +214,4 @@ def to_parquet(report: Report) -> bytes:
         for row in finding.rows or (None,):
             photo = (None, None, None) if row is None else photos[row]
             records.append((number, finding.code, finding.severity, *photo, *details))
-    buffer = io.BytesIO()
-    pl.DataFrame(records, schema=_SCHEMA, orient="row").write_parquet(buffer)
-    return buffer.getvalue()
+    return tables.to_parquet(pl.DataFrame(records, schema=_SCHEMA, orient="row"))

@@ -35,12 +35,7 @@ _AGAIN = "Train one: plantml train DATASET --task boxes --folds 3 --out RUN"
 
 @dataclass(frozen=True)
 class Fold:
-    """A model of a cross-validation.
-
-    Attributes:
-        pipeline: of the model.
-        held_out: SHA-256 of the photos that it was not trained on.
-    """
+    """A model of a cross-validation, and the SHA-256 of the photos that it was not trained on."""
 
     pipeline: Pipeline
     held_out: frozenset[str]
@@ -48,14 +43,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class PhotoBoxes:
-    """Annotated and predicted boxes of one photo.
-
-    Attributes:
-        row: number of its row.
-        drawn: the annotated boxes.
-        outputs: the predicted ones, as in `box_outputs`.
-        targets: of the model, by name.
-    """
+    """Annotated boxes of one photo, predicted ones as in `box_outputs`, and the targets of the model by name."""
 
     row: int
     drawn: Sequence[Box]
@@ -64,12 +52,7 @@ class PhotoBoxes:
 
 
 def open_folds(url: str, version: Version, machine: Machine) -> list[Fold]:
-    """Open the models of a cross-validation of a dataset.
-
-    Args:
-        url: what `train --folds` wrote.
-        version: any version of the dataset.
-        machine: cache and threads.
+    """Open the models that `train --folds` wrote for a dataset, of which any version is given.
 
     Raises:
         InputError: there is no complete cross-validation, its models find no boxes, or it is of another dataset.

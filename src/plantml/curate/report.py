@@ -1,6 +1,5 @@
 """The check report: one self-contained HTML page with embedded thumbnails, and crops of boxes."""
 
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _SIDE = 160
+_QUALITY = 72
+"""Of thumbnails and crops, as JPEG."""
+
 _SHOWN_ROWS = 8
 """Photos shown per finding."""
 
@@ -40,14 +42,14 @@ def render(report: Report, subject: Subject, progress: Progress = silent) -> byt
     shown, in_question = _shown(report)
     photos = list(dict.fromkeys([*shown, *in_question]))
 
-    def draw(row: int) -> dict[str, bytes]:
+    def draw(row: int) -> dict[str, str]:
         drawn = _crops(report, subject, row, in_question.get(row, ()))
         thumbnail = _thumbnail(subject, row) if row in shown else None
         return drawn if thumbnail is None else {**drawn, str(row): thumbnail}
 
-    pictures = {}
+    pictures: dict[str, str] = {}
     for done, drawn in enumerate(in_threads(draw, photos, subject.machine.threads), start=1):
-        pictures.update({key: documents.data_url(data, "jpeg") for key, data in drawn.items()})
+        pictures.update(drawn)
         progress(done, len(photos))
     page = documents.fill(
         "plantml.curate",
@@ -75,8 +77,8 @@ def _shown(report: Report) -> tuple[dict[int, None], dict[int, list[int]]]:
     return rows, in_question
 
 
-def _thumbnail(subject: Subject, row: int) -> bytes | None:
-    """A small JPEG of the upright photo with its boxes; `None` if it cannot be shown."""
+def _thumbnail(subject: Subject, row: int) -> str | None:
+    """URL of a small upright photo with its boxes; `None` if it cannot be shown."""
     from PIL import ImageDraw
 
     version = subject.version.rows
@@ -93,11 +95,11 @@ def _thumbnail(subject: Subject, row: int) -> bytes | None:
         for box in boxes:
             corners = (box["x"], box["y"], box["x"] + max(box["w"], 0), box["y"] + max(box["h"], 0))
             pen.rectangle([value * scale for value in corners], outline=_SUSPECT)
-    return _as_jpeg(picture)
+    return documents.jpeg_url(picture, _QUALITY)
 
 
-def _crops(report: Report, subject: Subject, row: int, numbers: Sequence[int]) -> dict[str, bytes]:
-    """The surroundings of the boxes that findings are about, by key; none if the photo cannot be read."""
+def _crops(report: Report, subject: Subject, row: int, numbers: Sequence[int]) -> dict[str, str]:
+    """URLs of the surroundings of the boxes that findings are about, by key; none if the photo cannot be read."""
     from PIL import Image
 
     if not numbers:
@@ -107,7 +109,8 @@ def _crops(report: Report, subject: Subject, row: int, numbers: Sequence[int]) -
     except PlantmlError:
         return {}
     drawn = subject.version.rows["boxes"][row].to_list()
-    return {f"box{number}": _as_jpeg(_crop(photo, report.findings[number], drawn)) for number in numbers}
+    crops = {f"box{number}": _crop(photo, report.findings[number], drawn) for number in numbers}
+    return {key: documents.jpeg_url(crop, _QUALITY) for key, crop in crops.items()}
 
 
 def _crop(photo: "Image.Image", finding: Finding, annotated: Sequence[Mapping[str, float]]) -> "Image.Image":
@@ -136,12 +139,6 @@ def _crop(photo: "Image.Image", finding: Finding, annotated: Sequence[Mapping[st
         boxes.append(scaled(predicted, _PREDICTED, dashed=True))
     draw_boxes(crop, boxes)
     return crop
-
-
-def _as_jpeg(picture: "Image.Image") -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=72)
-    return buffer.getvalue()
 
 
 def _content(report: Report) -> dict[str, Any]:

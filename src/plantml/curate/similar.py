@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plantml import storage
+from plantml import imaging, storage
 from plantml.concurrency import Progress, silent
 from plantml.curate import embeddings, nearest_neighbours
 from plantml.data import versions
@@ -33,16 +33,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings of a version.
-
-    Attributes:
-        version: the dataset version.
-        ids: SHA-256 of each distinct photo.
-        vectors: float32 [N, D], of length 1, or [N, C] on principal components.
-        model: name of the network.
-        digest: identifies the model.
-        explained: share of the variance that the components explain; 1 without a projection.
-    """
+    """Embeddings of a version: float32 [N, D] of length 1, or [N, C] on the first principal components."""
 
     version: Version
     ids: Sequence[str]
@@ -83,7 +74,7 @@ def similar(
 ) -> tuple[Version, list[Match]]:
     """Find at most `count` photos of a dataset that are most similar to a query photo, most similar first."""
     version, embedder = versions.load(ref), embeddings.open_embedder(model, machine)
-    query = embeddings.embed_files([image], embedder)
+    query = embedder(imaging.decode(storage.read(image), embedder.fit)[np.newaxis])
     ids, vectors = embeddings.embed(version, embedder, machine, progress)
     places, cosines = nearest_neighbours.nearest(query, vectors, count)
     first = {image_id: row for row, image_id in reversed(list(enumerate(version.rows["image_id"])))}

@@ -13,15 +13,7 @@ from plantml.targets import Target, check_name
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """An axis-aligned rectangle, in pixels of the upright photo.
-
-    Attributes:
-        x: left edge.
-        y: top edge.
-        w: width.
-        h: height.
-        labels: class, or number for a value, by target name.
-    """
+    """An axis-aligned rectangle, in pixels of the upright photo: left, top, width, height; with labels by target."""
 
     x: float
     y: float

@@ -37,11 +37,7 @@ def fingerprint(rows: pl.DataFrame, targets: Iterable[Target], names: Iterable[s
 class Joined:
     """The result of joining a table.
 
-    Attributes:
-        columns: that were joined.
-        listed: rows of the table.
-        joined: photos that got a value.
-        unmatched: rows of the table that name no photo of the dataset.
+    `unmatched` are rows of the table that name no photo of the dataset.
     """
 
     columns: Sequence[str]

@@ -63,9 +63,8 @@ Thumbnails = Callable[[Ints], NDArray[np.uint8]]
 def find(rows: pl.DataFrame, *, thumbnails: Thumbnails | None = None) -> DuplicateGroups:
     """Group the duplicates among manifest rows that can be decoded.
 
-    Args:
-        rows: with `image_id`, `phash`, `entropy` and `contrast`.
-        thumbnails: if given, rows with close hashes must also correlate.
+    The rows have `image_id`, `phash`, `entropy` and `contrast`. With `thumbnails`, rows with close hashes must also
+    correlate.
     """
     _, places, of_id = np.unique(rows["image_id"].to_numpy(), return_index=True, return_inverse=True)
     first = places[of_id].astype(np.int64)

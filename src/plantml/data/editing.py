@@ -266,11 +266,7 @@ def restore(ref: str, number: int) -> Committed[None]:
 class MergeResult:
     """The result of a merge.
 
-    Attributes:
-        added: new rows.
-        known: rows that the dataset had already, by source and name.
-        copied: files copied.
-        conflicts: names of rows that the dataset had with other bytes or labels; they were not changed.
+    `conflicts` are rows that the dataset had with other bytes or labels; they were not changed.
     """
 
     added: int

@@ -51,17 +51,7 @@ NAMES = (*FORMATS, BUNDLE)
 
 @dataclass(frozen=True)
 class Exported:
-    """The result of an export.
-
-    Attributes:
-        version: that was exported.
-        out: URL of the export.
-        format: one of `NAMES`.
-        counts: what was written: `photos`, `boxes`…
-        files: number of files.
-        bytes: of all files.
-        notes: sentences for the user.
-    """
+    """The result of an export."""
 
     version: Version
     out: str
@@ -84,12 +74,8 @@ def export_dataset(
 
     Excluded rows are left out, except in a bundle. Photos are copied as they are.
 
-    Args:
-        ref: the dataset, or one version of it.
-        out: URL of a new or empty directory; of a new `.zip` for a bundle.
-        format: one of `NAMES`.
-        splits: only these; all rows if there are none.
-        progress: called with (photos done, photos in all).
+    `out` is the URL of a new or empty directory, or of a new `.zip` for a bundle. Without `splits`, all rows are
+    written.
 
     Raises:
         UsageError: there is no such format or split.

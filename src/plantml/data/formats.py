@@ -23,13 +23,7 @@ _FILES = {".json", ".xml", ".yaml", ".yml"}
 
 @dataclass(frozen=True)
 class _Format:
-    """How a format is detected and read.
-
-    Attributes:
-        fits: true if a tree is in this format.
-        read: lists a tree.
-        read_file: lists a single annotation file, if the format has such files.
-    """
+    """How a format is recognized in a tree, and read: from the tree, or from a single file if it has such files."""
 
     fits: Callable[[Tree], bool]
     read: Callable[[Tree, Reading], ImportListing]
@@ -137,7 +131,11 @@ def _list(source: str, name: str, reading: Reading, roots: Sequence[str]) -> Imp
         if (storage.is_local(source) or not called_a_file) and storage.is_dir(source):
             return _list_tree(Tree(source, roots=roots), name, reading)
         if not storage.exists(source):
-            raise _nothing(source)
+            raise InputError(
+                f"There is nothing at {source}",
+                "",
+                "Name a folder or archive of photos, or a CSV, JSONL or Parquet list.",
+            )
         if place:
             return _list_tree(_opened(Tree(place)), name, reading)
     if ends in {".yaml", ".yml"} and name in {AUTO, "yolo"}:
@@ -262,9 +260,3 @@ def _detect(tree: Tree) -> str:
     if not tree.photos:
         raise tree.without_photos(f"Name a folder of photos, or set --format: {', '.join(FORMATS)}")
     return "folder"
-
-
-def _nothing(source: str) -> InputError:
-    return InputError(
-        f"There is nothing at {source}", "", "Name a folder or archive of photos, or a CSV, JSONL or Parquet list."
-    )

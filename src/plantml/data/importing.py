@@ -85,14 +85,7 @@ def import_source(
 ) -> Imported:
     """Import a listing's photos into a dataset.
 
-    Args:
-        source: URL of the listed source.
-        dataset: URL of the dataset; a missing one is created.
-        listing: see `formats.list_source`.
-        reference: leave the photos where they are and store their URLs.
-        threads: photos to read and decode at the same time.
-        progress: called with (photos done, photos to read).
-        fill: reads the photos elsewhere.
+    With `reference`, the photos stay where they are, and their URLs are stored. `fill` reads the photos elsewhere.
 
     Raises:
         InputError: the dataset lies inside the source, or the source inside the dataset.

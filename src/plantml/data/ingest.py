@@ -29,15 +29,7 @@ _ENCODER = json.JSONEncoder(default=bytes.hex)
 
 
 class Bringer:
-    """Reads photos of one source into one dataset.
-
-    Args:
-        source: URL, absolute.
-        dataset: URL, absolute.
-        reference: leave the photos where they are.
-        threads: photos to read and decode at the same time, if all is local.
-        stored: SHA-256 of the files that the dataset has.
-    """
+    """Reads photos of one source into one dataset, which has the files whose SHA-256 is in `stored`."""
 
     def __init__(self, source: str, dataset: str, *, reference: bool, threads: int, stored: Iterable[str]) -> None:
         self.dataset, self.reference = dataset, reference
@@ -51,10 +43,7 @@ class Bringer:
     def bring(self, items: Sequence[Item], progress: Progress, fill: "Fill | None" = None) -> pl.DataFrame:
         """Read all items that an interrupted call did not read already.
 
-        Args:
-            items: photos of the source.
-            progress: told how many of them are read.
-            fill: reads photos that were not refused; by default this process does.
+        `fill` reads those that were not refused elsewhere; by default this process does.
 
         Returns:
             One row per item, in any order, with the columns of `SCHEMA`.

@@ -55,14 +55,7 @@ def _photos(url: str, number: int, threads: int, progress: Progress) -> Verified
 
 @dataclass(frozen=True)
 class UnusedFiles:
-    """Unused files.
-
-    Attributes:
-        images: files that no version names, left by unfinished imports.
-        derived: files that can be rebuilt: embeddings, notes of imports.
-        bytes: size of both.
-        removed: false after a dry run.
-    """
+    """Images that no version names, and derived files, which can be rebuilt. `removed` is false after a dry run."""
 
     images: Sequence[str]
     derived: Sequence[str]

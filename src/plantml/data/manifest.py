@@ -59,15 +59,7 @@ _KINDS: dict[Kind, pl.DataType | type[pl.DataType]] = {
 class Commit:
     """How a version came about.
 
-    Attributes:
-        operation: the verb: `import`, `split`, `tag`…
-        parameters: of the operation, as text values.
-        parent: number of the version it is based on; 0 for the first.
-        time: ISO 8601, UTC.
-        plantml: version of plantml that wrote it.
-        targets: with their kind and classes in order.
-        counts: rows by status.
-        fingerprint: SHA-256 of what training sees.
+    `parent` is the version it is based on, 0 for the first; `time` is ISO 8601 in UTC; `counts` are rows by status.
     """
 
     operation: str

@@ -311,14 +311,7 @@ class _Buckets:
 
 
 class _Join:
-    """Finds pairs of close hashes and passes them to the forest in lots.
-
-    Args:
-        forest: that collects the pairs.
-        hashes: of all items.
-        number: variant applied to the first hash of a pair.
-        distance: bits.
-    """
+    """Finds pairs of close hashes, the first transformed by variant `number`, and passes them to the forest."""
 
     def __init__(self, forest: _Forest, hashes: Hashes, number: int, distance: int) -> None:
         self._forest, self._hashes, self._number, self._distance = forest, hashes, number, distance

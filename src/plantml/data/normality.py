@@ -62,10 +62,7 @@ def labels(version: Version, normal: str) -> pl.Series:
 def labels_of(rows: pl.DataFrame, version: Version, normal: str) -> pl.Series:
     """`normal`, `anomalous` or null, where not labelled, for each row.
 
-    Args:
-        rows: of the version.
-        version: whose targets hold.
-        normal: `target=class`; of several labels, that one alone.
+    `normal` is written `target=class`; of several labels, it means that one alone.
 
     Raises:
         InputError: it is not written so, or the dataset has no such class.

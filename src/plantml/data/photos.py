@@ -14,12 +14,7 @@ _THREADS = 8
 
 
 def read(image_id: str, url: str, cache: storage.Cache | None) -> bytes:
-    """Read a photo and verify its content.
-
-    Args:
-        image_id: SHA-256 of its bytes.
-        url: where it is stored.
-        cache: keeps remote photos; without it they are always fetched.
+    """Read a photo, and verify its content against its SHA-256. A cache keeps remote photos.
 
     Raises:
         NotFoundError: the photo is missing.
@@ -36,11 +31,7 @@ def read(image_id: str, url: str, cache: storage.Cache | None) -> bytes:
 def read_ahead(
     photos: Iterable[tuple[str, str]], cache: storage.Cache | None
 ) -> Iterator[tuple[str, bytes | PlantmlError]]:
-    """Read many photos, some ahead of the caller: in order, the URL and the bytes, or why this photo is unreadable.
-
-    Args:
-        photos: SHA-256 and URL of each.
-        cache: see `read`.
+    """Read photos by SHA-256 and URL, some ahead of the caller: in order, each URL, and the bytes or what is wrong.
 
     Raises:
         StorageError: the storage has failed, after retries.

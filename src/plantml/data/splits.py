@@ -39,15 +39,9 @@ RULES = {"group": "groups", "image_id": "exact copies", "near": "near-duplicates
 class SplitReport:
     """The result of a split.
 
-    Attributes:
-        counts: photos by split.
-        ratios: requested share of each split.
-        groups: number of groups, single photos included.
-        joined: photos that share a group with others, by rule.
-        matched: photos that the group table names; `None` without a table.
-        left_out: photos excluded because a photo of their group is in the frozen test set, by reason.
-        placed: photos that had no split before, with `keep`.
-        warnings: sentences about empty splits and missing classes.
+    `joined` counts photos that share a group with others, by rule; `matched` those that the group table names;
+    `left_out` those that are excluded because of the frozen test set, by reason; `placed` those that had no split
+    before.
     """
 
     counts: Mapping[str, int]

@@ -17,21 +17,8 @@ UNSPLIT = "none"
 class Info:
     """Counts of a version.
 
-    Attributes:
-        version: the version.
-        rows: all rows.
-        usable: rows that are not excluded.
-        distinct: distinct files among the usable rows.
-        excluded: rows by reason code.
-        splits: usable rows by split; `none` for those without.
-        classes: for each class and multilabel target, each class's usable rows by split.
-        boxes: boxes of usable rows by class name.
-        values: for each value target: count, minimum, mean, maximum.
-        unlabelled: usable rows without a label, by target.
-        sizes: smallest and largest width and height, pixels.
-        formats: usable rows by file format.
-        bytes: of the usable rows' files.
-        tags: names of this version.
+    `excluded` rows are counted by reason code; all else counts usable rows. A row without a split is in `none`. `sizes`
+    are the smallest and largest width and height in pixels.
     """
 
     version: Version
@@ -84,12 +71,7 @@ def count(version: Version) -> Info:
 
 @dataclass(frozen=True)
 class NextStep:
-    """The next command for a dataset.
-
-    Attributes:
-        why: a sentence, if there is nothing to learn from; otherwise empty.
-        command: with placeholders in capitals.
-    """
+    """The next command for a dataset, and why it cannot be trained on yet, if so."""
 
     why: str
     command: str
@@ -129,13 +111,8 @@ def _split_or_train(url: str, rows: pl.DataFrame) -> str:
 class VersionDiff:
     """The differences of two versions; rows are named by `source/name`.
 
-    Attributes:
-        before: reference of the first.
-        after: reference of the second.
-        added: rows only in the second.
-        removed: rows only in the first.
-        changed: for each changed column (row, before, after), as text.
-        classes: for each target, added (`+name`) and removed (`-name`) classes.
+    `changed` has (row, before, after) as text, by column; `classes` the added (`+name`) and removed (`-name`) ones, by
+    target.
     """
 
     before: str

@@ -76,10 +76,7 @@ def photo_rows(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The values of a table's column of photos, in order, without empty ones, and of further columns by name.
 
-    Args:
-        table: URL of the table.
-        column: its name; by default the first of `IMAGE_COLUMNS`.
-        others: names of further columns; those that the table lacks are left out.
+    `column` is by default the first of `IMAGE_COLUMNS`. Those of `others` that the table lacks are left out.
 
     Raises:
         InputError: it is not a table, or has no such column.
@@ -89,6 +86,13 @@ def photo_rows(
     for name, row in rows(table, data, column, others):
         if row[name]:
             yield str(row[name]), {other: row[other] for other in others if other in row}
+
+
+def to_parquet(table: "pl.DataFrame") -> bytes:
+    """A table as Parquet."""
+    buffer = io.BytesIO()
+    table.write_parquet(buffer)
+    return buffer.getvalue()
 
 
 def as_utf8(data: bytes, url: str) -> bytes:

@@ -83,9 +83,7 @@ def find(ref: str) -> tuple[str, int]:
     known = numbers(url)
     if not known:
         raise NotFoundError(
-            f"There is no dataset at {url}",
-            "it has no versions",
-            f"Create one: plantml dataset import PHOTOS {url}",
+            f"There is no dataset at {url}", "it has no versions", f"Create one: plantml dataset import PHOTOS {url}"
         )
     if at is None:
         return url, known[-1]
@@ -155,12 +153,8 @@ def change(
     When another writer commits meanwhile, the function is applied again to that newer version. A change
     that changes nothing commits nothing.
 
-    Args:
-        ref: the dataset; a missing one starts empty.
-        operation: written into the commit record.
-        parameters: written into the commit record.
-        apply: from a version to new rows and targets, and a report on them.
-        over_damage: let it be applied to an empty version where the newest one cannot be read.
+    A missing dataset starts empty. With `over_damage`, the function is applied to an empty version where the newest one
+    cannot be read.
     """
     url = dataset_of(ref)
 

@@ -51,14 +51,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Drift:
-    """The result of a comparison.
-
-    Attributes:
-        photos: number of photos on each side.
-        columns: significant ones first, then by their index, the largest first.
-        embeddings: the two-sample test; `None` without vectors.
-        not_compared: the reason for each column that was not compared.
-    """
+    """The result of a comparison: significant changes come first, the largest first. `not_compared` has the reasons."""
 
     before: str
     after: str
@@ -77,16 +70,9 @@ class Drift:
 
 @dataclass(frozen=True)
 class Options:
-    """What to compare, and the gates.
+    """What to compare, and the gates `max_psi` (of significant indices) and `min_p` (of the embeddings).
 
-    Attributes:
-        split: split of the first side, if it is a dataset.
-        model: embeds the datasets; the pretrained backbone if not given.
-        vectors: whether to compare embeddings.
-        files: the file of embeddings of each side, if it has one.
-        max_psi: gate: the largest index that passes, unless it is not significant.
-        min_p: gate: the smallest p-value of the embeddings that passes.
-        seed: random seed of the two-sample test.
+    `split` is one of the first side, if it is a dataset; `files` are the embeddings of each side.
     """
 
     split: str | None = None
@@ -99,11 +85,7 @@ class Options:
 
 
 def drift(
-    before: str,
-    after: str,
-    options: Options,
-    machine: Machine,
-    progress: Callable[[str], Progress] = lambda _: silent,
+    before: str, after: str, options: Options, machine: Machine, progress: Callable[[str], Progress] = lambda _: silent
 ) -> Drift:
     """Compare the training photos with new photos, each a dataset or records of a detection.
 
@@ -265,7 +247,7 @@ def as_json(result: Drift) -> dict[str, Any]:
                 "psi": round(column.index.psi, 6),
                 "p": column.index.p,
                 "verdict": column.verdict,
-                "bins": _bins(column.index),
+                "bins": list(zip(column.index.bins, column.index.before, column.index.after, strict=True)),
             }
             for column in result.columns
         ],
@@ -283,7 +265,3 @@ def as_json(result: Drift) -> dict[str, Any]:
         "not_compared": dict(result.not_compared),
         "gates": [vars(gate) for gate in result.gates],
     }  # fmt: skip
-
-
-def _bins(index: Index) -> list[list[Any]]:
-    return [list(row) for row in zip(index.bins, index.before, index.after, strict=True)]

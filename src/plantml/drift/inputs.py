@@ -60,11 +60,7 @@ def is_records(ref: str) -> bool:
 
 
 def read(ref: str, *, split: str | None = None) -> Side:
-    """Read a side, without vectors.
-
-    Args:
-        ref: a dataset or a file of records.
-        split: the split of a dataset to read; all if not given.
+    """Read a dataset, or only a split of it, or a file of records, without vectors.
 
     Raises:
         InputError: it cannot be read, or has no photos.

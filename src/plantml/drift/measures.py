@@ -56,13 +56,8 @@ class Index:
 class TwoSample:
     """The result of the kernel two-sample test.
 
-    Attributes:
-        mmd2: unbiased estimate of the squared maximum mean discrepancy; may be below 0.
-        p: p-value of the permutation test.
-        bandwidth: bandwidth of the Gaussian kernel.
-        photos: number of photos used, on each side.
-        groups: number of groups, on each side.
-        null: `mmd2` of each permutation.
+    `mmd2` is the unbiased estimate of the squared maximum mean discrepancy, which may be below 0; `null` has it for
+    each permutation. `bandwidth` is that of the Gaussian kernel.
     """
 
     mmd2: float
@@ -85,10 +80,7 @@ def effective(groups: Sequence[Hashable]) -> float:
 def labels_index(before: Sequence[str], after: Sequence[str], photos: tuple[float, float]) -> Index:
     """Compute the index of labels; all labels that are new in `after` share a bin.
 
-    Args:
-        before: labels [N].
-        after: labels [M].
-        photos: effective number of photos of each side.
+    The labels are [N] and [M]; `photos` is the effective number of each side.
     """
     names, counts = np.unique(np.asarray(before, object).astype(str), return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -103,10 +95,7 @@ def labels_index(before: Sequence[str], after: Sequence[str], photos: tuple[floa
 def numbers_index(before: Floats, after: Floats, photos: tuple[float, float]) -> Index:
     """Compute the index of numbers, in bins that each hold a tenth of `before`, as far as ties allow.
 
-    Args:
-        before: float64 [N], finite.
-        after: float64 [M], finite.
-        photos: effective number of photos of each side.
+    The numbers are float64 [N] and [M], finite; `photos` is the effective number of each side.
     """
     marks, times = np.unique(np.quantile(before, np.arange(1, BINS) / BINS, method="lower"), return_counts=True)
     # A value that fills whole bins gets its own bin, so that a shifted constant is detected.

@@ -58,12 +58,7 @@ def _test(axes: "Axes", test: TwoSample | None, why: str) -> None:
     if test is None:
         axes.set_axis_off()
         axes.text(
-            0.5,
-            0.5,
-            charts.text(f"Embeddings not compared:\n{_wrapped(why)}"),
-            ha="center",
-            va="center",
-            fontsize=9,
+            0.5, 0.5, charts.text(f"Embeddings not compared:\n{_wrapped(why)}"), ha="center", va="center", fontsize=9
         )
         return
     axes.hist(test.null, bins=40, color=_BEFORE, label=f"without drift: {len(test.null)} group permutations")

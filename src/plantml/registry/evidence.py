@@ -52,12 +52,7 @@ class _Metrics(_Part):
 
 @dataclass(frozen=True)
 class Evidence:
-    """The result of a validation.
-
-    Attributes:
-        source: URL it was read from; empty if it was passed as JSON.
-        content: of `metrics.json`.
-    """
+    """The result of a validation: the content of `metrics.json`, and the URL it was read from, if there is one."""
 
     source: str
     content: Mapping[str, Any]
@@ -154,10 +149,6 @@ def _objections(evidence: Evidence, state: Ledger, entry: Entry, alias: str) -> 
 
 def check_test_photos(evidence: Evidence, contract: Contract) -> list[dict[str, str]]:
     """References and fingerprints of the test photos, which must be those of the datasets' newest versions.
-
-    Args:
-        evidence: the result of the validation.
-        contract: of the evaluated model.
 
     Raises:
         GateError: the test photos have changed, or some were left out because the model does not know their class.

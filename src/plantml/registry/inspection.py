@@ -20,15 +20,7 @@ _MEASURED = {"dataset", "dataset_version", "fingerprint", "asked", "reasons", "t
 
 @dataclass(frozen=True)
 class ModelDetails:
-    """A model, in a registry or not.
-
-    Attributes:
-        bundle: the model.
-        state: of its registry; `None` outside a registry.
-        entry: its version; `None` outside a registry.
-        plan: of its training; empty if unknown.
-        card: its README.
-    """
+    """A model, in a registry or not. Plan and card are empty if they are unknown."""
 
     bundle: Bundle
     state: Ledger | None
@@ -81,12 +73,8 @@ class ModelDetails:
 class ModelComparison:
     """A comparison of two models.
 
-    Attributes:
-        first: one model.
-        second: the other model.
-        metrics: values of both by name; `None` where a model lacks the metric.
-        classes: by target, the classes only the first knows, and those only the second knows.
-        config: values of both by key, where they differ.
+    `metrics`, and `config` where they differ, have the values of both. `classes` has by target those that only the
+    first model knows, and those that only the second one knows.
     """
 
     first: ModelDetails

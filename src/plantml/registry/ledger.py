@@ -28,13 +28,7 @@ _ALIAS = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 class Entry:
     """One version of a model in a registry.
 
-    Attributes:
-        number: from 1; never reused.
-        url: of the bundle.
-        digest: of the model.
-        files: SHA-256 by file name.
-        size: of all files, in bytes.
-        event: the event that added it.
+    Numbers start at 1 and are never reused. `files` are SHA-256 by name, `size` is that of all, in bytes.
     """
 
     number: int
@@ -151,9 +145,7 @@ def _apply(state: Ledger, event: Event) -> None:
             state.removed.pop(number, None)
         case _:
             raise InputError(
-                f"{state.url} has an event {act!r}",
-                "a newer plantml wrote it",
-                "Update plantml on this machine.",
+                f"{state.url} has an event {act!r}", "a newer plantml wrote it", "Update plantml on this machine."
             )
 
 

@@ -58,14 +58,9 @@ def _evidence(state: Ledger) -> set[str]:
 
 @dataclass(frozen=True)
 class CollectedGarbage:
-    """Files that are no longer needed.
+    """Files of versions that were never finished, or were removed, and evidence that no event names.
 
-    Attributes:
-        unfinished: versions that were begun and never added.
-        removed: versions that were removed.
-        files: of both, and evidence that no event names.
-        bytes: size of the files.
-        gone: false after a dry run.
+    `gone` is false after a dry run.
     """
 
     unfinished: Sequence[int]
@@ -83,11 +78,7 @@ def collect_garbage(
     An unfinished version is removed by an event first, so that an `add` that is still running takes another number.
     Safe to kill: the files are deleted before the `collect` event.
 
-    Args:
-        model: URL of the model in its registry.
-        by: author; by default user and machine.
-        dry_run: delete nothing.
-        min_age: seconds; versions begun or removed more recently are kept.
+    Versions that were begun or removed less than `min_age` seconds ago are kept.
 
     Raises:
         InputError: the reference names a version, or an unfinished version has just been added.

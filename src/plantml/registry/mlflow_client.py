@@ -8,10 +8,7 @@ from plantml.errors import MissingExtraError
 
 
 def mlflow(feature: str) -> Any:
-    """The module, without telemetry and without output on stdout.
-
-    Args:
-        feature: what needs it, for the message.
+    """The module, without telemetry and without output on stdout. The error names the `feature` that needs it.
 
     Raises:
         MissingExtraError: it is not installed.

@@ -28,16 +28,7 @@ _REQUIREMENTS = ("mlflow", "numpy", "onnx", "onnxruntime", "pandas")
 
 @dataclass(frozen=True)
 class PushResult:
-    """Result of a push.
-
-    Attributes:
-        store: MLflow's tracking URI.
-        name: of the registered model in MLflow.
-        number: of the version in MLflow.
-        aliases: that point to it in MLflow.
-        entry: the version in plantml's registry.
-        changed: false if MLflow already had the model.
-    """
+    """Result of a push: the version in MLflow, and the one here. `changed` is false if MLflow already had the model."""
 
     store: str
     name: str
@@ -50,11 +41,8 @@ class PushResult:
 def push(ref: str, store: str, *, name: str | None = None, cache: storage.Cache | None = None) -> PushResult:
     """Register a version with MLflow; for a model that it already has, only set the aliases.
 
-    Args:
-        ref: a version of a registry.
-        store: MLflow's tracking URI: `http://…`, or `mlflow://host:port`, which means the same; or `sqlite:///…`.
-        name: of the registered model in MLflow; by default the model's name here.
-        cache: for remote files.
+    `store` is MLflow's tracking URI: `http://…`, or `mlflow://host:port`, which means the same; or `sqlite:///…`. The
+    name in MLflow is by default the model's name here.
 
     Raises:
         InputError: the version does not exist or is damaged.

@@ -21,12 +21,8 @@ GUARDED = "production"
 class Change:
     """Result of an operation.
 
-    Attributes:
-        model: URL of the model.
-        alias: alias that was moved; empty for none.
-        number: version that the alias points to now, or that was removed.
-        before: version that the alias pointed to; 0 for none.
-        event: the event; `None` if there was nothing to do.
+    `number` is the version that the alias points to now, or that was removed; `before` the one it pointed to, 0 for
+    none. The event is `None` if there was nothing to do.
     """
 
     model: str
@@ -81,16 +77,8 @@ def promote(
     `production`, and aliases that start with it in any case, need evidence (see `evidence.check`), or `force` and a
     reason.
 
-    Args:
-        model: URL of the model in its registry.
-        number: of the version.
-        alias: its name.
-        by: author; by default user and machine.
-        why: reason, for the history.
-        evidence: result of `plantml validate`, as JSON or as a URL.
-        expected: number or digest of the version that the caller thinks the alias points to, 0 or an empty string for
-            none; not checked if `None`.
-        force: skip the check of the evidence.
+    `evidence` is the result of `plantml validate`, as JSON or as a URL. `expected` is the number or digest of the
+    version that the caller thinks the alias points to, 0 or an empty string for none; it is not checked if `None`.
 
     Raises:
         InputError: there is no such version, or the alias is malformed.

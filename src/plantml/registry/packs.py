@@ -15,13 +15,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # so that the same model gives the same bytes
 
 @dataclass(frozen=True)
 class Pack:
-    """A pack that was written.
-
-    Attributes:
-        url: of the file.
-        bundle: its content.
-        size: bytes.
-    """
+    """A pack that was written, its content, and its size in bytes."""
 
     url: str
     bundle: Bundle
@@ -30,11 +24,6 @@ class Pack:
 
 def pack(ref: str, out: str, cache: storage.Cache | None = None) -> Pack:
     """Write a bundle as one file, after checking every hash.
-
-    Args:
-        ref: a run, a bundle, or a version of a registry.
-        out: URL of the `.plantml` file.
-        cache: for remote files.
 
     Raises:
         UsageError: `out` has another extension.

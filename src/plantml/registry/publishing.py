@@ -40,14 +40,8 @@ def add(
 
     Safe to repeat and to kill: a model is added once, and an incomplete copy is never a version.
 
-    Args:
-        ref: a run, a bundle, a pack, or a version of another registry.
-        model: URL of the model in its registry; a new one starts with version 1.
-        by: author; by default user and machine.
-        why: reason, for the history.
-        evidence: any JSON, for the history.
-        alias: alias for the new version; one that needs evidence can only be set by `promote`.
-        cache: for remote files.
+    `ref` is a run, a bundle, a pack, or a version of another registry; `evidence` is any JSON, for the history. An
+    alias that needs evidence can only be set by `promote`.
 
     Raises:
         InputError: the bundle is damaged, or `model` is not a possible location.

@@ -20,9 +20,7 @@ from plantml.settings import Machine, Speed
 def find(ref: str, cache: storage.Cache | None = None) -> Bundle:
     """The bundle that a reference names.
 
-    Args:
-        ref: as `bundle.find` takes it, or `REGISTRY/leaf@3`, or `REGISTRY/leaf@production`.
-        cache: for remote files.
+    `ref` is as for `bundle.find`, or `REGISTRY/leaf@3`, or `REGISTRY/leaf@production`.
 
     Raises:
         NotFoundError: there is none.
@@ -45,13 +43,8 @@ def open_model(
 
     Like `runtimes.open_model`, and also takes versions of a registry, and opens other forms than float32.
 
-    Args:
-        ref: as `find`, or the URL of an exported file, which is one form.
-        runtime: as for `runtimes.open_model`.
-        device: likewise.
-        cache: likewise.
-        speed: the form to use, see `form_choice`.
-        machine: that the fastest form is measured on; needed unless `speed` is `exact`.
+    `speed` is the form to use, see `form_choice`; unless it is `exact`, the machine on which forms are measured is
+    needed.
 
     Raises:
         UsageError: an exported file, and a form is named.

@@ -26,14 +26,7 @@ _AGAIN = "Fetch it again from its origin."
 
 @dataclass(frozen=True)
 class VersionFiles:
-    """The files of a version.
-
-    Attributes:
-        bundle: the model.
-        text: of `model.json`.
-        plan: of the run; empty if unknown.
-        cache: for remote files.
-    """
+    """The files of a version: the bundle, the text of `model.json`, and the plan of the run, empty if unknown."""
 
     bundle: Bundle
     text: bytes

@@ -83,12 +83,8 @@ def reliability(
 ) -> bytes:
     """A reliability diagram: the share of correct predictions by score, and their number.
 
-    Args:
-        target: name.
-        predictions: calibrated score [N] and whether it was correct [N].
-        before: calibration, where that is known, and
-        after: it.
-        accepted_from: marked, if given.
+    `predictions` are calibrated scores [N] and whether they were correct [N]. The calibration error before is named
+    where it is known; the score `accepted_from` is marked.
     """
     confidence, right = predictions
     edges = np.linspace(0, 1, BINS + 1)
@@ -157,14 +153,7 @@ def _reliability_title(target: str, before: Reliability | None, after: Reliabili
 
 
 def risk_coverage(target: str, curve: Curve, risk: float, threshold: Threshold | None = None) -> bytes:
-    """The risk-coverage curve, with the target risk and the threshold chosen for it.
-
-    Args:
-        target: name.
-        curve: see `selective.risk_coverage`.
-        risk: target risk.
-        threshold: threshold.
-    """
+    """The risk-coverage curve, with the target risk and the threshold chosen for it."""
     figure = canvas(5.8, 4.2)
     axes = figure.subplots()
     axes.step(curve.coverage, curve.risk, where="post", color=_INK, linewidth=1.6, label="wrong among accepted photos")

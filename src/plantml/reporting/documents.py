@@ -1,18 +1,19 @@
 """Documents from templates, and Markdown tables."""
 
 import base64
+import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def fill(package: str, template: str, *, filters: Mapping[str, Callable[..., Any]] | None = None, **values: Any) -> str:
     """Render a template; an HTML page extends `base.html` of this package.
 
-    Args:
-        package: with the folder `templates/`.
-        template: name of its file; in HTML every value is escaped.
-        filters: functions for the template.
-        values: for the template; using an undefined one is an error.
+    The template lies in `templates/` of the package; in HTML, every value is escaped. Using an undefined value is an
+    error.
     """
     import jinja2  # most commands write nothing of this kind
 
@@ -30,6 +31,13 @@ def fill(package: str, template: str, *, filters: Mapping[str, Callable[..., Any
 def data_url(data: bytes, kind: str) -> str:
     """A picture as a URL that holds it: `kind` is `png` or `jpeg`."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def jpeg_url(picture: "Image.Image", quality: int = 80) -> str:
+    """A picture as a URL that holds it as JPEG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return data_url(buffer.getvalue(), "jpeg")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -19,12 +19,9 @@ from plantml.targets import Target
 
 
 class AlignedRuntime:
-    """A runtime with a probability of 0 for classes that its model does not know.
+    """A runtime with a probability of 0 for classes that its model does not know: `missing` is their number by target.
 
-    Args:
-        runtime: of the model.
-        missing: number of added classes by target.
-        classes: all classes by target; they are part of the runtime's name, which keys cached predictions.
+    Its name, which keys cached predictions, depends on all classes.
     """
 
     def __init__(self, runtime: Runtime, missing: Mapping[str, int], classes: Mapping[str, Sequence[str]]) -> None:
@@ -45,10 +42,7 @@ class AlignedRuntime:
 def align_classes(bundle: Bundle, runtime: Runtime, targets: Sequence[Target]) -> tuple[Bundle, Runtime]:
     """Extend a bundle and its runtime to all classes of a dataset's targets, their own ones first.
 
-    Args:
-        bundle: of the model.
-        runtime: that runs it; of two stages, the classifier is extended too.
-        targets: of the dataset, or of its boxes for a model that finds boxes.
+    Of two stages, the classifier is extended too. The targets are those of the boxes for a model that finds boxes.
     """
     dataset_targets = {target.name: target for target in targets}
     aligned, missing = [], {}

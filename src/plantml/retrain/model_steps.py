@@ -50,12 +50,7 @@ def train(work: Work) -> Result:
     if work.config.start == "warm" and work.model:
         config = config.model_copy(update={"warm_start": work.result("production")["url"]})
     run = training.train(
-        selected,
-        work.round.place(CHALLENGER),
-        config,
-        machine=work.machine,
-        stop=work.stop,
-        listener=work.listener,
+        selected, work.round.place(CHALLENGER), config, machine=work.machine, stop=work.stop, listener=work.listener
     )
     assert run is not None  # one process only, see `consistency.check`
     scores = {name: value for name, value in run.scores.items() if "[" not in name}

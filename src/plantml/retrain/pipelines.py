@@ -18,13 +18,7 @@ IDLE = "nothing to do"
 
 @dataclass(frozen=True)
 class Form:
-    """How an engine wants its pipeline.
-
-    Attributes:
-        template: name in `templates/`.
-        suffix: of the file.
-        runs_image: whether the steps run in containers of an image.
-    """
+    """How an engine wants its pipeline: the template, the extension of the file, whether steps run in containers."""
 
     template: str
     suffix: str
@@ -46,14 +40,7 @@ _CRON = re.compile(rf"{_FIELD}( {_FIELD}){{4}}")
 
 @dataclass(frozen=True)
 class PipelineFile:
-    """A pipeline that was written.
-
-    Attributes:
-        file: its URL.
-        engine: who runs it.
-        steps: names of its steps, in their order.
-        next: how to go on.
-    """
+    """A pipeline that was written, and how to go on."""
 
     file: str
     engine: str
@@ -64,12 +51,8 @@ class PipelineFile:
 def export(config_url: str, engine: Engine, *, out: str | None, image: str | None, schedule: str) -> PipelineFile:
     """Write the pipeline of a retraining configuration.
 
-    Args:
-        config_url: the configuration of `plantml retrain`, where the engine's machines read it.
-        engine: who runs the pipeline.
-        out: URL of the file; `None` for `retrain_ENGINE` in the working directory.
-        image: container image with plantml, for the engines that run containers.
-        schedule: when to run it, as five fields of cron.
+    `config_url` is where the engine's machines read the configuration. Without `out`, the file is `retrain_ENGINE` in
+    the working directory.
 
     Raises:
         UsageError: an argument does not fit the engine, or the file exists.

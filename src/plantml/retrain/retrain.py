@@ -19,12 +19,7 @@ from plantml.storage.lease import Lease, LeaseStop
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a round.
-
-    Attributes:
-        run: computes its result from those before it; running it again gives the same result.
-        about: what it does, for the progress line.
-    """
+    """A step of a round: a function that can be run again, and what it does, for the progress line."""
 
     run: Callable[[Work], Result]
     about: str
@@ -83,12 +78,7 @@ def retrain(
 ) -> RetrainResult:
     """Begin a round if one is due, or resume the open one.
 
-    Args:
-        config: the configuration; a round keeps the one it began with.
-        machine: see `settings.Machine`.
-        stop: checked after each step, and within long ones.
-        step: run only this step.
-        listener: receives status lines, progress and warnings.
+    A round keeps the configuration it began with. `stop` is checked after each step, and within long ones.
 
     Raises:
         InputError: an earlier step must run first, or a step rejects its input.

@@ -37,12 +37,7 @@ CHALLENGER = "challenger"
 
 @dataclass(frozen=True)
 class Rounds:
-    """All rounds, as a fold over the events.
-
-    Attributes:
-        begun: content of each round's `begin` event, by number.
-        ended: time and content of each round's `end` event, by number.
-    """
+    """All rounds, as a fold over the events: by number, content of `begin`, and time and content of `end`."""
 
     begun: Mapping[int, Mapping[str, Any]]
     ended: Mapping[int, tuple[str, Mapping[str, Any]]]
@@ -115,13 +110,7 @@ def folder(work: str, number: int) -> str:
 
 
 class Round:
-    """One round and the results of its steps.
-
-    Args:
-        work: URL of the work folder.
-        number: of the round.
-        begun: content of its `begin` event.
-    """
+    """One round and the results of its steps."""
 
     def __init__(self, work: str, number: int, begun: Mapping[str, Any]) -> None:
         self.number, self.begun = number, begun
@@ -160,16 +149,7 @@ Result = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Work:
-    """A round in progress.
-
-    Attributes:
-        config: fixed when the round began.
-        round: results so far.
-        machine: threads and cache.
-        by: author, for the registry's history.
-        stop: checked regularly.
-        listener: receives status lines, progress and warnings.
-    """
+    """A round in progress, with the configuration that was fixed when it began."""
 
     config: RetrainConfig
     round: Round

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from plantml.synth.leaf import Blade, Points, Veins
 from plantml.synth.noise import Plane
-from plantml.synth.picture import unit
+from plantml.synth.picture import Picture, unit
 
 _FINE = 2
 """Outlines and veins are drawn this much larger and averaged down, for soft edges."""
@@ -27,6 +27,16 @@ class Shadow:
     dy: float
     softness: float
     depth: float
+
+
+def cast_shadow(
+    picture: Picture, far: tuple[float, float], softness: tuple[float, float], depth: tuple[float, float]
+) -> Shadow:
+    """A random shadow on the side away from the light: `far` and `softness` are in units of `Picture.pitch`."""
+    rng, pitch = picture.rng, picture.pitch
+    offset = rng.uniform(*far) * pitch
+    dx, dy = -offset * math.cos(picture.towards), -offset * math.sin(picture.towards)
+    return Shadow(dx, dy, rng.uniform(*softness) * pitch, rng.uniform(*depth))
 
 
 class Canvas:
@@ -134,12 +144,7 @@ class Canvas:
         shade = unit(wide.filter(ImageFilter.BoxBlur(shadow.softness)))
         left, top = x - margin + round(shadow.dx), y - margin + round(shadow.dy)
         height, width = self.light.shape
-        x0, y0, x1, y1 = (
-            max(0, left),
-            max(0, top),
-            min(width, left + wide.width),
-            min(height, top + wide.height),
-        )
+        x0, y0, x1, y1 = (max(0, left), max(0, top), min(width, left + wide.width), min(height, top + wide.height))
         if x1 > x0 and y1 > y0:
             piece = shade[y0 - top : y1 - top, x0 - left : x1 - left]
             self.light[y0:y1, x0:x1] *= 1 - piece * np.float32(shadow.depth)

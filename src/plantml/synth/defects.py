@@ -76,8 +76,12 @@ def apply_defect(spec: SynthSpec, index: int, defect: Defect, photo: SynthPhoto)
     return _DEFECTS[defect.kind](_Case(spec, index, photo, np.random.default_rng((spec.seed, index, 4))))
 
 
+def _saved(photo: SynthPhoto, detail: str = "", extension: str = "jpg") -> DefectivePhoto:
+    return DefectivePhoto(photo, encode_jpeg(photo.pixels, photo.quality), extension, detail)
+
+
 def _exact_duplicate(case: _Case) -> DefectivePhoto:
-    return DefectivePhoto(case.photo, encode_jpeg(case.photo.pixels, case.photo.quality))
+    return _saved(case.photo)
 
 
 def _near_duplicate(case: _Case) -> DefectivePhoto:
@@ -87,9 +91,7 @@ def _near_duplicate(case: _Case) -> DefectivePhoto:
     pixels = case.image.resize((width, height), Image.Resampling.BICUBIC)
     leaves = Image.fromarray(case.photo.leaves).resize((width, height), Image.Resampling.NEAREST)
     small = _reshaped(replace(case.photo, quality=quality), np.asarray(pixels), np.asarray(leaves))
-    return DefectivePhoto(
-        small, encode_jpeg(small.pixels, small.quality), detail=f"scale={scale:.3f} quality={quality}"
-    )
+    return _saved(small, f"scale={scale:.3f} quality={quality}")
 
 
 def _leak(case: _Case) -> DefectivePhoto:
@@ -102,7 +104,7 @@ def _leak(case: _Case) -> DefectivePhoto:
 def _flip(case: _Case) -> DefectivePhoto:
     axis, name = (1, "horizontal") if case.rng.random() < 0.7 else (0, "vertical")
     flipped = _reshaped(case.photo, np.flip(case.photo.pixels, axis), np.flip(case.photo.leaves, axis))
-    return DefectivePhoto(flipped, encode_jpeg(flipped.pixels, flipped.quality), detail=f"axis={name}")
+    return _saved(flipped, f"axis={name}")
 
 
 def _turn(case: _Case) -> DefectivePhoto:
@@ -110,8 +112,7 @@ def _turn(case: _Case) -> DefectivePhoto:
     degrees = TURN_DEGREES if case.rng.random() < 0.5 else -TURN_DEGREES
     pixels = np.asarray(case.image.rotate(degrees, Image.Resampling.BICUBIC))
     leaves = np.asarray(Image.fromarray(case.photo.leaves).rotate(degrees))
-    turned = _reshaped(case.photo, pixels, leaves)
-    return DefectivePhoto(turned, encode_jpeg(turned.pixels, turned.quality), detail=f"degrees={degrees}")
+    return _saved(_reshaped(case.photo, pixels, leaves), f"degrees={degrees}")
 
 
 def _crop(case: _Case) -> DefectivePhoto:
@@ -124,7 +125,7 @@ def _crop(case: _Case) -> DefectivePhoto:
     x = min(max(int(cols[at]) - w // 2, 0), width - w)
     window = (slice(y, y + h), slice(x, x + w))
     cropped = _reshaped(case.photo, case.photo.pixels[window], case.photo.leaves[window])
-    return DefectivePhoto(cropped, encode_jpeg(cropped.pixels, cropped.quality), detail=f"x={x} y={y} w={w} h={h}")
+    return _saved(cropped, f"x={x} y={y} w={w} h={h}")
 
 
 def _zero_bytes(case: _Case) -> DefectivePhoto:
@@ -150,15 +151,12 @@ def _wrong_label(case: _Case) -> DefectivePhoto:
         disease=claimed.disease,
         severity=0.0 if claimed.look == "healthy" else severity,
     )
-    detail = f"class={photo.class_name} severity={photo.severity:.4f}"
-    return DefectivePhoto(mislabelled, encode_jpeg(photo.pixels, photo.quality), detail=detail)
+    return _saved(mislabelled, f"class={photo.class_name} severity={photo.severity:.4f}")
 
 
 def _wrong_extension(case: _Case) -> DefectivePhoto:
     if case.rng.random() < 0.5:
-        return DefectivePhoto(
-            case.photo, encode_jpeg(case.photo.pixels, case.photo.quality), extension="png", detail="format=jpeg"
-        )
+        return _saved(case.photo, "format=jpeg", extension="png")
     file = io.BytesIO()
     case.image.save(file, "PNG", compress_level=1)
     return DefectivePhoto(case.photo, file.getvalue(), extension="jpg", detail="format=png")

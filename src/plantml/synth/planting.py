@@ -78,14 +78,7 @@ class Crop:
 
 
 def sow(spec: SynthSpec, rng: np.random.Generator, *, reach: float, leaves: tuple[int, int]) -> Crop:
-    """One species, sometimes two or three, of much the same age.
-
-    Args:
-        spec: gives the classes.
-        rng: random numbers of the stand.
-        reach: of a typical plant's leaves.
-        leaves: least and most of a typical plant.
-    """
+    """One species, sometimes two or three, of much the same age; `reach` and `leaves` are those of a typical plant."""
     classes = [parse_class(name) for name in spec.classes]
     categories = sorted({each.category for each in classes})
     count = min(len(categories), int(rng.choice((1, 2, 3), p=(0.65, 0.25, 0.1))))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plantml.synth import camera, ground, leaf, species, surface, symptoms
-from plantml.synth.canvas import Canvas, Shadow
+from plantml.synth.canvas import Canvas, cast_shadow
 from plantml.synth.noise import Plane
 from plantml.synth.picture import Colours, Picture, clipped, scale
 from plantml.synth.spec import SEVERITIES, Slot, SynthSpec, slot_of
@@ -69,9 +69,7 @@ def render(spec: SynthSpec, index: int) -> SynthPhoto:
     slot = slot_of(spec, index)
     plant = _plant_of(slot, spec)
     rng = np.random.default_rng(slot.photo_key)
-    size = spec.shape
-    shrink = min(1.0, PAINTED / max(size))
-    height, width = round(size[0] * shrink), round(size[1] * shrink)
+    size, (height, width) = spec.shape, painted_size(spec)
     picture = Picture(rng, height, width, towards=rng.uniform(0, 2 * np.pi))
 
     canvas = _pose(picture, plant)
@@ -91,6 +89,12 @@ def render(spec: SynthSpec, index: int) -> SynthPhoto:
         background=plant.background,
         quality=int(rng.integers(72, 97)),
     )
+
+
+def painted_size(spec: SynthSpec) -> tuple[int, int]:
+    """(height, width) in which photos are painted, in pixels."""
+    shrink = min(1.0, PAINTED / max(spec.shape))
+    return round(spec.shape[0] * shrink), round(spec.shape[1] * shrink)
 
 
 def outline_leaves(leaves: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[Box, ...]]:
@@ -126,14 +130,8 @@ def _plant_of(slot: Slot, spec: SynthSpec) -> _Plant:
 
 def _pose(picture: Picture, plant: _Plant) -> Canvas:
     """Put one to four leaves of the plant into the picture, the main one last and on top."""
-    rng, pitch = picture.rng, picture.pitch
-    far = rng.uniform(2, 9) * pitch
-    shadow = Shadow(
-        dx=-far * math.cos(picture.towards),
-        dy=-far * math.sin(picture.towards),
-        softness=rng.uniform(1.2, 6) * pitch,
-        depth=rng.uniform(0.3, 0.75),
-    )
+    rng = picture.rng
+    shadow = cast_shadow(picture, far=(2, 9), softness=(1.2, 6), depth=(0.3, 0.75))
     canvas = Canvas(picture.height, picture.width, shadow)
     compound = plant.shape.leaflets > 1
     count = int(rng.choice((1, 2, 3, 4), p=(0.7, 0.2, 0.1, 0.0) if compound else (0.5, 0.22, 0.16, 0.12)))

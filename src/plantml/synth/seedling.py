@@ -121,15 +121,8 @@ def put(
 ) -> None:
     """Put a plant's leaves on the canvas as leaf `number`, the youngest on top.
 
-    Args:
-        canvas: of the photo.
-        number: of the plant.
-        seedling: the plant.
-        leaves: of its species.
-        at: (x, y) of its stem in pixels.
-        scale: pixels per unit of the plane.
-        squash: see `View.squash`.
-        turn: of the plane, radians.
+    `at` is (x, y) of its stem in pixels, `scale` pixels per unit of the plane, `turn` that of the plane in radians; for
+    `squash` see `View`.
     """
     rng = np.random.default_rng((*seedling.key, 1))
     radius = seedling.reach * scale

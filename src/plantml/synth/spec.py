@@ -249,7 +249,5 @@ def stand_of(spec: SynthSpec, index: int) -> StandSlot:
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise InputError(
-            f"{name} is {value}",
-            why=f"it must be from {low} to {high}",
-            hint=f"Choose another value for {name}.",
+            f"{name} is {value}", why=f"it must be from {low} to {high}", hint=f"Choose another value for {name}."
         )

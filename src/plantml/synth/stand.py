@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from plantml.data.boxes import Box
 from plantml.synth import camera, seedling, species, surface, symptoms
-from plantml.synth.canvas import Canvas, Shadow
+from plantml.synth.canvas import Canvas, cast_shadow
 from plantml.synth.picture import Colours, Picture, scale
 from plantml.synth.planting import Place, Planting
 from plantml.synth.row import plan_row
-from plantml.synth.scene import PAINTED, bounds, enlarged
+from plantml.synth.scene import bounds, enlarged, painted_size
 from plantml.synth.seedling import Seedling
 from plantml.synth.spec import SEVERITIES, SynthSpec, stand_of
 from plantml.synth.tray import plan_tray
@@ -46,9 +46,7 @@ def render_stand(spec: SynthSpec, index: int) -> StandPhoto:
     slot = stand_of(spec, index)
     planting = _PLANNERS[spec.layout](spec, slot.stand_key)
     rng = np.random.default_rng(slot.photo_key)
-    size = spec.shape
-    shrink = min(1.0, PAINTED / max(size))
-    height, width = round(size[0] * shrink), round(size[1] * shrink)
+    size, (height, width) = spec.shape, painted_size(spec)
     view = planting.look(rng, height, width)
     subject = float(view.scale_at(np.zeros(2)))
     picture = Picture(rng, height, width, towards=rng.uniform(0, 2 * np.pi), subject=subject)
@@ -79,14 +77,7 @@ def _main_shape(planting: Planting) -> species.LeafShape:
 
 
 def _plant_all(picture: Picture, planting: Planting, view: View, of_stand: np.random.Generator) -> Canvas:
-    rng, pitch = picture.rng, picture.pitch
-    far = rng.uniform(5, 16) * pitch
-    shadow = Shadow(
-        dx=-far * math.cos(picture.towards),
-        dy=-far * math.sin(picture.towards),
-        softness=rng.uniform(2, 7) * pitch,
-        depth=rng.uniform(0.3, 0.7),
-    )
+    shadow = cast_shadow(picture, far=(5, 16), softness=(2, 7), depth=(0.3, 0.7))
     canvas = Canvas(picture.height, picture.width, shadow)
     plants = _plants(planting)
     typical_scale = picture.width / planting.extent[0]  # the same from everywhere

@@ -42,15 +42,9 @@ _CHUNK = 64 * 256 * 256
 
 @dataclass(frozen=True)
 class _Delivered:
-    """One image file as in the tables.
+    """One image file as in the tables: its upright size in pixels, boxes, and cells of `labels.csv` after the image.
 
-    Attributes:
-        image: its path in the dataset.
-        width: in pixels, upright.
-        height: in pixels, upright.
-        boxes: with their labels.
-        labels: its cells in `labels.csv`, after the image.
-        defects: kind, index of the photo that it was made from or `None`, and detail of each.
+    A defect is its kind, the index of the photo that it was made from or `None`, and a detail.
     """
 
     image: str

@@ -16,7 +16,7 @@ from plantml.imaging.heat import draw_heat
 from plantml.metrics.anomaly import NAME, AnomalyStatistic
 from plantml.model.contract import ANOMALY, Anomaly
 from plantml.model.records import heat_of
-from plantml.reporting import anomaly_charts
+from plantml.reporting import anomaly_charts, documents
 from plantml.validate import report, scoring, selection
 from plantml.validate.config import ValidateConfig
 from plantml.validate.predictions import Predictions
@@ -50,11 +50,7 @@ class AnomalyOutcomes(Outcomes):
 
 @dataclass(frozen=True)
 class AnomalyEvaluation(Evaluation):
-    """See `Evaluation`.
-
-    Attributes:
-        kinds: of anomalies: `auroc`, `sensitivity` and `support`, the number of photos.
-    """
+    """See `Evaluation`; `kinds` are `auroc`, `sensitivity` and `support`, the number of photos, by kind of anomaly."""
 
     kinds: Mapping[str, Mapping[str, float]]
 
@@ -175,10 +171,10 @@ def _photo(validation: Validation[AnomalyOutcomes], one: tuple[int, str]) -> Pho
     picture = looked_at = ""
     with contextlib.suppress(*photos.UNREADABLE):
         small = imaging.thumbnail(photos.read(row["image_id"], row["url"], validation.photo_cache), _SIDE)
-        picture = report.as_data_url(small)
+        picture = documents.jpeg_url(small)
         if record.heat_map is not None:
             sides = [record.heat_map[side] * small.width / row["width"] for side in "xywh"]
-            looked_at = report.as_data_url(draw_heat(small, heat_of(record.heat_map), sides))
+            looked_at = documents.jpeg_url(draw_heat(small, heat_of(record.heat_map), sides))
     score = float(validation.outcomes.outputs[ANOMALY.name][at, 1])
     lines = [("label", str(row[KIND] or row[ANOMALY.name])), ("score", f"{score:.3f}")]
     return Photo(row["name"], picture, looked_at, lines, badge)

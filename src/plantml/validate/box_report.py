@@ -13,7 +13,7 @@ from plantml.concurrency import Progress, silent
 from plantml.data import photos
 from plantml.imaging.drawing import MISSED, RIGHT, WRONG, DrawnBox, draw_boxes
 from plantml.metrics import ClassReport, ValueReport, detection
-from plantml.reporting import charts
+from plantml.reporting import charts, documents
 from plantml.validate import box_scoring, box_tables, report
 from plantml.validate.box_scoring import BOXES, BoxOutcomes
 from plantml.validate.report import Photo
@@ -148,7 +148,7 @@ def _photo(
             for box in boxes
         ]
         draw_boxes(small, scaled)
-        picture = report.as_data_url(small)
+        picture = documents.jpeg_url(small)
     counted = [("boxes" if not lines else "of them", summary), *([("wrong class", confused)] if confused else [])]
     return Photo(row["name"], picture, "", [*lines, *counted], badge)
 

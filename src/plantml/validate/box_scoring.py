@@ -148,25 +148,14 @@ class BoxOutcomes:
 
 @dataclass(frozen=True)
 class BoxEvaluation(Evaluation):
-    """The scores of one model that finds boxes.
-
-    Attributes:
-        detections: reports by name: `boxes` whatever their class, and by target.
-        counts: by the same names, what `DetectionStatistic.counts` says of each photo.
-    """
+    """The scores of one model that finds boxes: by target, or `boxes`, reports and counts of each photo."""
 
     detections: Mapping[str, DetectionReport]
     counts: Mapping[str, Floats]
 
 
 class _OfBoxes:
-    """A statistic of boxes that belong to photos.
-
-    Args:
-        statistic: of the boxes.
-        photo: number of each box's photo.
-        photos: how many there are.
-    """
+    """A statistic of boxes, each of one of so many photos."""
 
     def __init__(self, statistic: Statistic, photo: Ints, photos: int) -> None:
         self._statistic, self._photo = statistic, photo
@@ -194,15 +183,7 @@ class _Named:
 def outcomes(
     contract: Contract, targets: Sequence[Target], photos: Photos, predictions: Predictions, places: Sequence[int]
 ) -> BoxOutcomes:
-    """Outcomes of the photos at `places`, all readable.
-
-    Args:
-        contract: of the predicting model.
-        targets: with its classes.
-        photos: that were selected.
-        predictions: for them.
-        places: of the photos.
-    """
+    """Outcomes of the photos at `places`, all readable; targets have the predicting model's classes."""
     assert contract.detection is not None
     rows = photos.rows[list(places)]
     outputs = [predictions.items[at].probabilities or {} for at in places]

@@ -20,10 +20,7 @@ def select(refs: Sequence[str], models: Sequence[Sequence[Target]], config: Vali
 
     A photo without any box, where somebody has looked, counts: it has nothing to find.
 
-    Args:
-        refs: datasets.
-        models: targets of the model, and of others that must know the classes too.
-        config: split, condition, names and the like.
+    `models` are the targets of the model, and of others that must know the classes too.
 
     Raises:
         UsageError: a dataset is named twice, or none is.

@@ -36,11 +36,7 @@ def predictions(photos: Photos, ours: Predictions, outcomes: BoxOutcomes, places
     By photo, the best box first. `outcome` is `matched` (whatever the class), `false` or `missed`; `true_x` and the
     like are the annotated box.
 
-    Args:
-        photos: that were selected.
-        ours: predictions for them.
-        outcomes: of the photos at `places`.
-        places: of the readable photos.
+    The outcomes are those of the photos at `places`.
     """
     readable = np.array(places, np.int64)
     failed = np.setdiff1d(np.arange(photos.rows.height), readable)

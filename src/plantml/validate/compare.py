@@ -29,13 +29,8 @@ _BIAS = f"{BOXES}.count_bias"
 class Difference:
     """One score of both models.
 
-    Attributes:
-        name: of the score.
-        other: its value for the other model.
-        value: its value for this model.
-        interval: of this minus the other.
-        probability: share of resamples in which this model is better; ties count half. `None` with too few
-            groups.
+    The interval is of this minus the other. `probability` is the share of resamples in which this model is better,
+    where ties count half; `None` with too few groups.
     """
 
     name: str
@@ -68,10 +63,7 @@ def percent(probability: float) -> str:
 class Duel:
     """Photos of one class, or of a whole target, that only one of the models gets right.
 
-    Attributes:
-        target: name; `joint_accuracy` where all targets must be right.
-        label: true class; empty for the whole target.
-        paired: wins of this model, losses, and McNemar's p.
+    `target` is `joint_accuracy` where all targets must be right; `label` is empty for the whole target.
     """
 
     target: str
@@ -83,14 +75,7 @@ class Duel:
 class Comparison:
     """This model against another.
 
-    Attributes:
-        model: digest of the other.
-        ref: reference of the other.
-        differences: of the headline's scores, the deciding one first.
-        duels: by target, then by class.
-        changed: places of photos with different predictions, and the targets that differ.
-        names: of all photos that were compared.
-        gates: of `--max-drop`.
+    The deciding difference comes first. `changed` has places of photos with the targets whose predictions differ.
     """
 
     model: str
@@ -123,15 +108,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Terms:
-    """What two models are compared by, and for.
-
-    Attributes:
-        ref: reference of the other model.
-        model: digest of the other model.
-        names: of the photos.
-        max_drop: bound of the gate, if there is one.
-        same_model: both are forms of one model.
-    """
+    """What two models are compared by, and for; `same_model` says that both are forms of one."""
 
     ref: str
     model: str
@@ -141,13 +118,7 @@ class Terms:
 
 
 def compare(ours: tuple[Outcomes, Evaluation], theirs: tuple[Outcomes, Evaluation], terms: Terms) -> Comparison:
-    """Compare two models on the same photos in the same order, resampled with the same seed.
-
-    Args:
-        ours: outcomes and scores of this model.
-        theirs: outcomes and scores of the other model.
-        terms: of the comparison.
-    """
+    """Compare two models on the same photos in the same order, resampled with the same seed."""
     (mine, this), (others, other) = ours, theirs
     same = {target.name for target in mine.targets} == {target.name for target in others.targets}
     # Means over targets can be compared where they are over the same ones.

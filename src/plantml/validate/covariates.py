@@ -58,13 +58,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Contributions:
-    """What each covariate adds.
-
-    Attributes:
-        photos: that were looked at.
-        drops: by covariate and target.
-        warnings: sentences about what is missing, unknown or outside of the range in training.
-    """
+    """What each covariate adds, with warnings about what is missing, unknown or outside of the range in training."""
 
     photos: int
     drops: Sequence[Drop]

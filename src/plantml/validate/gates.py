@@ -20,13 +20,7 @@ _SIGNS = {"min": ">=", "max": "<=", "max_drop": "<="}
 class Gate:
     """One gate. Its value decides; the interval shows the uncertainty.
 
-    Attributes:
-        name: of the score.
-        kind: `min`, `max`, or `max_drop` against another model.
-        bound: lower or upper limit of `value`.
-        value: the score, or by how much it is lower than the other model's.
-        interval: of the value.
-        photos: that a drop was measured on.
+    `kind` is `min`, `max`, or `max_drop` against another model, where the value is by how much the score is lower.
     """
 
     name: str

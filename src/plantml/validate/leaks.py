@@ -83,12 +83,7 @@ def leaks(
 ) -> Leaks | None:
     """The leaks among the readable photos, with the scores of all and of the others; `None` without training photos.
 
-    Args:
-        trained: rows of the training photos.
-        rows: of the validated photos.
-        readable: places of those with a prediction.
-        raw: scores of all readable ones.
-        evaluate: gives the scores of the photos at some places.
+    `evaluate` gives the scores of the photos at some places.
     """
     if trained.is_empty():
         return None

@@ -4,8 +4,6 @@ Occlusion sensitivity after Zeiler and Fergus 2014, "Visualizing and understandi
 section 3.3. It needs only predictions, so it works with every runtime.
 """
 
-import io
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -28,13 +26,8 @@ def occlusion(
 ) -> NDArray[np.float32]:
     """How much the probability of one output falls when a place is covered with grey: float32 [GRID, GRID].
 
-    Args:
-        runtime: of the model.
-        pixels: the photo at the model's input size, uint8 [H, W, 3].
-        target: name.
-        output: number of the class.
-        columns: covariates of the photo, [1, C], of a model that takes some.
-        batch: copies a call of the model.
+    `pixels` are at the model's input size, uint8 [H, W, 3]; `output` is the number of the class; `columns` are the
+    covariates of the photo, [1, C].
     """
     height, width = pixels.shape[:2]
     places = [(row, column) for row in range(GRID) for column in range(GRID)]
@@ -55,7 +48,7 @@ def occlusion(
     return falls
 
 
-def overlay(pixels: Pixels, fall: NDArray[np.float32], side: int) -> bytes:
+def overlay(pixels: Pixels, fall: NDArray[np.float32], side: int) -> Image.Image:
     """The photo in grey with its occlusion map in colour, as JPEG bytes, `side` pixels on its longer side."""
     photo = Image.fromarray(pixels)
     scale = side / max(photo.size)
@@ -67,9 +60,7 @@ def overlay(pixels: Pixels, fall: NDArray[np.float32], side: int) -> bytes:
     grey = np.asarray(photo.convert("L").convert("RGB").resize(size, Image.Resampling.BICUBIC), np.float32)
     colour = np.array([255, 60, 0], np.float32) * share + np.array([255, 220, 60], np.float32) * (1 - share)
     mixed = grey * (1 - 0.65 * share) + colour * 0.65 * share
-    buffer = io.BytesIO()
-    Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
+    return Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
 
 
 def _span(step: int, length: int) -> slice:

@@ -39,11 +39,7 @@ Entry = tuple[str, NDArray[np.float32], NDArray[np.float32] | None]
 class PredictionCache:
     """Predictions of one model to one kind of question. Several processes may share the folder.
 
-    Args:
-        cache: the folder of all caches.
-        model: the model's key; without one nothing is cached.
-        what: is asked of the model.
-        fresh: discard earlier predictions.
+    Without a key of the model, nothing is cached. `fresh` discards earlier predictions.
     """
 
     def __init__(self, cache: Path, model: str | None, what: str, *, fresh: bool = False) -> None:
@@ -76,11 +72,7 @@ class PredictionCache:
         return None if photo is None else self._entries.get(photo)
 
     def add(
-        self,
-        photo: str | None,
-        record: str,
-        numbers: NDArray[np.float32],
-        embedding: NDArray[np.float32] | None = None,
+        self, photo: str | None, record: str, numbers: NDArray[np.float32], embedding: NDArray[np.float32] | None = None
     ) -> None:
         """Add a prediction. Of the embedding, the direction is kept, in 16 bits."""
         if photo is not None:

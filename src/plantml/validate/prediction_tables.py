@@ -1,11 +1,11 @@
 """Predictions as tables for other tools."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
+from plantml.data.tables import to_parquet
 from plantml.model.pipeline import Prediction
 from plantml.targets import Target
 from plantml.validate.predictions import Predictions
@@ -28,10 +28,7 @@ def write(validation: Validation[Outcomes]) -> dict[str, bytes]:
 
 def files(name: str, table: pl.DataFrame) -> dict[str, bytes]:
     """A table as Parquet and as CSV, by file name."""
-    parquet, text = io.BytesIO(), io.BytesIO()
-    table.write_parquet(parquet)
-    table.write_csv(text)
-    return {f"{name}.parquet": parquet.getvalue(), f"{name}.csv": text.getvalue()}
+    return {f"{name}.parquet": to_parquet(table), f"{name}.csv": table.write_csv().encode()}
 
 
 def predictions(photos: Photos, ours: Predictions, other: OtherModel[Outcomes] | None = None) -> pl.DataFrame:

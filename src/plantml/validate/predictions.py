@@ -38,14 +38,7 @@ many are done."""
 
 @dataclass(frozen=True)
 class Machine:
-    """What a validation needs from the machine.
-
-    Attributes:
-        settings: folder and limit of the cache, for predictions and remote photos.
-        stop: set by a signal.
-        progress: makes the listener for one part of the work.
-        fill: predicts photos elsewhere; by default this process does.
-    """
+    """What a validation needs from the machine. `fill` predicts photos elsewhere; by default this process does."""
 
     settings: settings.Machine
     stop: Stop

@@ -2,13 +2,11 @@
 
 import contextlib
 import functools
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from plantml import imaging
 from plantml.concurrency import Progress, in_threads, silent
@@ -74,15 +72,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo of the page.
-
-    Attributes:
-        name: relative to its source.
-        picture: as a data URL; empty if it cannot be shown.
-        looked_at: the same with its occlusion map.
-        lines: label and text.
-        badge: short word in its corner.
-    """
+    """One photo of the page, as data URLs that are empty if it cannot be shown; `looked_at` has its occlusion map."""
 
     name: str
     picture: str
@@ -253,7 +243,7 @@ def _photo(validation: Validation[Outcomes], place: int, lines: Sequence[tuple[s
     row = validation.photos.rows.row(place, named=True)
     picture = ""
     with contextlib.suppress(*photos.UNREADABLE):
-        picture = as_data_url(
+        picture = documents.jpeg_url(
             imaging.thumbnail(photos.read(row["image_id"], row["url"], validation.photo_cache), _SIDE)
         )
     return Photo(row["name"], picture, "", lines, badge)
@@ -266,11 +256,11 @@ def _wrong_photo(validation: Validation[Outcomes], one: tuple[int, Target, int])
     picture, looked_at = "", ""
     with contextlib.suppress(*photos.UNREADABLE):
         data = photos.read(row["image_id"], row["url"], validation.photo_cache)
-        picture = as_data_url(imaging.thumbnail(data, _SIDE))
+        picture = documents.jpeg_url(imaging.thumbnail(data, _SIDE))
         pixels = imaging.decode(data, validation.pipeline.bundle.contract.input)
         columns = measured(validation.pipeline, validation.photos.rows[[validation.readable[at]]])
         fall = occlusion.occlusion(validation.pipeline.runtime, pixels, target.name, output, columns=columns)
-        looked_at = documents.data_url(occlusion.overlay(pixels, fall, _SIDE), "jpeg")
+        looked_at = documents.jpeg_url(occlusion.overlay(pixels, fall, _SIDE))
     return Photo(row["name"], picture, looked_at, _lines(validation, at, prediction), prediction.record.decision or "")
 
 
@@ -339,13 +329,6 @@ def _words(target: Target, prediction: Prediction) -> str:
     if target.kind == "value":
         return f"{predicted['value']:.3g} {predicted['unit']}"
     return "|".join(name for name, _ in predicted["labels"])
-
-
-def as_data_url(picture: Image.Image) -> str:
-    """A picture as JPEG in a URL."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=78)
-    return documents.data_url(buffer.getvalue(), "jpeg")
 
 
 # --- words of the page ------------------------------------------------------------------------

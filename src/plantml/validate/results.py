@@ -30,35 +30,10 @@ METRICS_FORMAT = 2
 class ValidationResult:
     """The result of a validation.
 
-    Attributes:
-        versions: reference, fingerprint and judged photos of each dataset.
-        split: judged.
-        model: digest.
-        contract: of the model.
-        photos: that were judged.
-        failed: name and reason of photos without a prediction; they do not count in the scores.
-        reports: of every labelled target that model and dataset share.
-        scores: headline numbers.
-        intervals: of all scores that have one.
-        groups: of photos, which the intervals are over.
-        decisions: photos by decision.
-        slices: the worst first.
-        leaks: scores without leaked photos; `None` if the training photos are unknown.
-        robustness: if requested.
-        comparison: with another model, if one was named.
-        gates: judged ones.
-        left_out: by target, photos, or boxes, whose class a model does not know.
-        review: photos to label next.
-        out: URL of the folder that was written, or none.
-        written: URLs of single files that were written.
-        allowed: failures tolerated before the exit code is 5.
-        new: predictions that were computed now.
-        config: the settings.
-        unannotated: photos that are left out because nobody drew boxes on them.
-        contributions: what covariates add; `None` for models without any.
-        detections: of models that find boxes, reports by name: `boxes` whatever their class, and by target.
-        anomalies: of models of anomalies, scores by what anomalous photos show.
-        form: of the model's network, see `Record.form`; `None` for float32.
+    `versions` are reference, fingerprint and number of photos of each dataset. `failed` photos have no prediction and
+    do not count in the scores. `left_out` are photos, or boxes, whose class a model does not know, by target;
+    `unannotated` are photos that nobody drew boxes on. Intervals are over `groups` of photos. `leaks` is `None` if the
+    training photos are unknown, `form` for float32. `new` counts predictions that were computed now.
     """
 
     versions: Sequence[tuple[str, str, int]]
@@ -112,13 +87,7 @@ OutcomesT_co = TypeVar("OutcomesT_co", covariant=True)
 
 @dataclass(frozen=True)
 class OtherModel(Generic[OutcomesT_co]):
-    """The model that `--against` names.
-
-    Attributes:
-        predictions: for the same photos.
-        targets: that both models predict, with its own classes.
-        outcomes: of the readable photos.
-    """
+    """The model that `--against` names: its predictions for the same photos, and common targets with its classes."""
 
     predictions: Predictions
     targets: Sequence[Target]
@@ -129,15 +98,7 @@ class OtherModel(Generic[OutcomesT_co]):
 class Validation(Generic[OutcomesT_co]):
     """A finished validation: its result, and the data that reports and tables are made from.
 
-    Attributes:
-        result: scores and all.
-        pipeline: of the model.
-        photos: that were selected.
-        predictions: for them.
-        readable: places of photos with a prediction of every model.
-        outcomes: labels and outputs of the readable photos.
-        other: model to compare with, if one was named.
-        photo_cache: of remote photos.
+    `readable` are places of photos with a prediction of every model; the outcomes are theirs.
     """
 
     result: ValidationResult

@@ -28,13 +28,7 @@ FOLDER = "review"
 
 @dataclass(frozen=True)
 class Pick:
-    """A photo to label.
-
-    Attributes:
-        row: of the candidates.
-        why: `uncertain` or `novel`, whichever it is more than others.
-        score: margin between the two best classes, or the `unknown` score.
-    """
+    """A photo to label: `uncertain`, with the margin between the best two classes, or `novel`, with `unknown`."""
 
     row: int
     why: str

@@ -24,12 +24,8 @@ JOINT = "joint_accuracy"
 class Outcomes:
     """Labels and outputs of the readable photos, as numbers.
 
-    Attributes:
-        targets: that were validated.
-        truth: by target, as `Target.encode` gives it.
-        outputs: by target, [N, classes].
-        groups: of the photos.
-        shared: by target, classes that means are over.
+    `truth` is as `Target.encode` gives it, `outputs` are [N, classes], by target; `shared` are the classes that means
+    are over.
     """
 
     targets: Sequence[Target]
@@ -56,15 +52,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of one model.
-
-    Attributes:
-        reports: by target.
-        scores: the headline.
-        every: all scores that a gate can name.
-        intervals: of all scores that have one.
-        replicates: of the scores, by resample.
-    """
+    """The scores of one model: the headline, every score that a gate can name, intervals, and those of resamples."""
 
     reports: Sequence[Report]
     scores: Mapping[str, float]

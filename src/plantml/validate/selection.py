@@ -60,10 +60,7 @@ def groups_of(rows: pl.DataFrame) -> Groups:
 def select(refs: Sequence[str], models: Sequence[Sequence[Target]], config: ValidateConfig) -> Photos:
     """The photos to validate on.
 
-    Args:
-        refs: datasets.
-        models: targets of the model, and of others that must know the classes too.
-        config: split, condition, names and the like.
+    `models` are the targets of the model, and of others that must know the classes too.
 
     Raises:
         UsageError: a dataset is named twice, or none is.

@@ -67,12 +67,7 @@ def slices(
 ) -> list[Slice]:
     """All slices of the photos, the worst first, small ones last.
 
-    Args:
-        outcomes: the photos.
-        rows: of the photos, with the columns of `validate.photos`.
-        learnt: by target, training photos of each class.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+    `learnt` are by target the training photos of each class.
     """
     parts = list(_parts(rows, outcomes.targets))
     masks: dict[tuple[str, str, str], tuple[Any, Bools]] = {}
@@ -103,12 +98,7 @@ def box_slices(
 ) -> list[Slice]:
     """As `slices`, of boxes.
 
-    Args:
-        counts: by target, or `boxes` whatever their class: right, predicted and true boxes of each photo, [N, 3].
-        groups: of the photos.
-        rows: see `slices`.
-        resamples: see `slices`.
-        seed: see `slices`.
+    `counts` are right, predicted and true boxes of each photo, [N, 3], by target, or `boxes` whatever their class.
     """
     parts = [(by, value, mask) for by, value, mask in _parts(rows, ()) if mask.any() and not mask.all()]
     masks = {(by, value, name): (each, mask) for by, value, mask in parts for name, each in counts.items()}

@@ -42,11 +42,6 @@ class Task:
     """The steps of a validation, for models that predict classes and values of whole photos; others override some.
 
     Outcomes are labels and outputs of photos, an evaluation the scores of outcomes, of the types that a task has.
-
-    Args:
-        pipeline: of the model.
-        config: the settings.
-        machine: cache, signals, progress.
     """
 
     compare: ClassVar[Callable[..., Comparison]] = staticmethod(compare.compare)

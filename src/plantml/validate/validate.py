@@ -34,12 +34,7 @@ def validate(
 ) -> ValidationResult:
     """Validate a model on a split of one or more datasets, and write the outputs that the settings name.
 
-    Args:
-        refs: datasets.
-        pipeline: of the model.
-        config: the settings.
-        machine: cache, signals, progress.
-        other: model to compare with, which `config.against` names.
+    `other` is the model that `config.against` names.
 
     Raises:
         InputError: the split is empty, model and dataset share no target, or a label is unknown to the

@@ -22,8 +22,7 @@ def clean(
     console: Console,
     dataset: DatasetUrl,
     apply: Annotated[
-        str,
-        typer.Option(metavar="CODE,…", help="Codes of findings to fix; error or warning for all of that severity."),
+        str, typer.Option(metavar="CODE,…", help="Codes of findings to fix; error or warning for all of that severity.")
     ],
     dry_run: DryRun = False,
     model: Embedding = None,

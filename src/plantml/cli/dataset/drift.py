@@ -24,8 +24,7 @@ _SHOWN = 12
 def drift(
     console: Console,
     before: Annotated[
-        str,
-        typer.Argument(metavar="A", help="Training photos: a dataset, or records of detect (.jsonl, .parquet)."),
+        str, typer.Argument(metavar="A", help="Training photos: a dataset, or records of detect (.jsonl, .parquet).")
     ],
     after: Annotated[str, typer.Argument(metavar="B", help="New photos: a dataset or records.")],
     split: Annotated[str | None, typer.Option(help="Use only this split of A. [default: all usable photos]")] = None,
@@ -44,8 +43,7 @@ def drift(
         ),
     ] = None,
     min_p: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Gate: exit code 4 if the p-value of the embeddings is lower."),
+        float | None, typer.Option(min=0, max=1, help="Gate: exit code 4 if the p-value of the embeddings is lower.")
     ] = None,
     picture: Annotated[str | None, typer.Option(metavar="FILE", help="Draw a chart, as PNG.")] = None,
     html: Html = None,
@@ -80,7 +78,10 @@ def drift(
 
 def _show(page: Page, result: "Drift", written: "list[str | None]") -> None:
     page.line(f"{result.after} ({result.photos[1]} photos) against {result.before} ({result.photos[0]})", style="bold")
-    rows = [[column.name, column.index.psi, _chance(column.index.p), column.verdict] for column in result.columns]
+    rows = [
+        [each.name, each.index.psi, "too few" if each.index.p is None else f"{each.index.p:.2g}", each.verdict]
+        for each in result.columns
+    ]
     page.table(("column", "PSI", "p", "change"), rows[:_SHOWN])
     if len(rows) > _SHOWN:
         page.line(f"… and {len(rows) - _SHOWN} more; --json lists all")
@@ -95,7 +96,3 @@ def _show(page: Page, result: "Drift", written: "list[str | None]") -> None:
     for file in written:
         if file:
             page.line(f"Wrote {file}")
-
-
-def _chance(p: float | None) -> str:
-    return "too few" if p is None else f"{p:.2g}"

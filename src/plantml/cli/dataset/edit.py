@@ -67,7 +67,7 @@ def join(
     """Join measured columns of a table to photos, in a new version.
 
     Photos are matched by their path relative to their source, a unique file name, or the SHA-256 of their bytes. Empty
-    cells change nothing. `plantml train --covariates` takes the columns beside the photo.
+    cells change nothing. `plantml train --covariates` makes inputs of these columns.
     """
     from plantml.data import covariates
 
@@ -99,8 +99,7 @@ def rename_class(
     ref, photos = committed.version.ref, committed.report
     content = as_json(committed, "report") | {"photos": photos}
     console.result(
-        content,
-        lambda page: page.line(f"{ref}: {target} {old!r} renamed to {new!r} on {count(photos, 'photo')}"),
+        content, lambda page: page.line(f"{ref}: {target} {old!r} renamed to {new!r} on {count(photos, 'photo')}")
     )
 
 

@@ -37,12 +37,11 @@ def embed(
     on: Engine = None,
 ) -> None:
     """Compute embeddings, once per photo and model, and store them in the dataset."""
-    import io
-
     import polars as pl
 
     from plantml import storage
     from plantml.curate import embedding_map, similar
+    from plantml.data import tables
 
     if color and not map_:
         raise UsageError("--color needs a map", "", "Draw one: --map map.png")
@@ -51,9 +50,8 @@ def embed(
     embedded = similar.embed(dataset, console.machine, model=model, pca=pca, progress=progress,
                              fill=filler(console, on, model))  # fmt: skip
     if out:
-        buffer = io.BytesIO()
-        pl.DataFrame({"image_id": list(embedded.ids), "embedding": embedded.vectors}).write_parquet(buffer)
-        storage.write(out, buffer.getvalue())
+        table = pl.DataFrame({"image_id": list(embedded.ids), "embedding": embedded.vectors})
+        storage.write(out, tables.to_parquet(table))
     if map_:
         storage.write(map_, embedding_map.draw(embedded, color))
     photos, components = embedded.vectors.shape

@@ -46,8 +46,7 @@ def _show_info(page: Page, result: "Info") -> None:
         page.table((target, *splits, "all"), rows)
     for target, values in result.values.items():
         page.table(
-            (target, "photos", "min", "mean", "max"),
-            [[version.target(target).unit or "value", *_numbers(values)]],
+            (target, "photos", "min", "mean", "max"), [[version.target(target).unit or "value", *_numbers(values)]]
         )
     if result.boxes:
         page.table(("boxes", "number"), result.boxes.items())

@@ -49,7 +49,4 @@ def gc(
     }
     number = len(result.images) + len(result.derived)
     action = "removed" if result.removed else "would be removed"
-    console.result(
-        content,
-        lambda page: page.line(f"{count(number, 'file')}, {result.bytes / 1e6:.1f} MB, {action}"),
-    )
+    console.result(content, lambda page: page.line(f"{count(number, 'file')}, {result.bytes / 1e6:.1f} MB, {action}"))

@@ -26,12 +26,10 @@ def split(
     dataset: DatasetUrl,
     ratios: Annotated[str, typer.Option(metavar="T/V/T", help="Shares of train, val and test.")] = "0.7/0.15/0.15",
     groups: Annotated[
-        str | None,
-        typer.Option(metavar="TABLE", help="Table of photos and groups; each group stays in one split."),
+        str | None, typer.Option(metavar="TABLE", help="Table of photos and groups; each group stays in one split.")
     ] = None,
     group_by: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN|REGEX", help="Group by a column, or by a regex on photo names."),
+        str | None, typer.Option(metavar="COLUMN|REGEX", help="Group by a column, or by a regex on photo names.")
     ] = None,
     near: Annotated[bool, typer.Option("--near/--no-near", help="Keep near-duplicates in one split.")] = True,
     deep: Annotated[
@@ -39,8 +37,7 @@ def split(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed.")] = 0,
     keep: Annotated[
-        bool,
-        typer.Option("--keep", help="Assign only new photos; leave the others where they are."),
+        bool, typer.Option("--keep", help="Assign only new photos; leave the others where they are.")
     ] = False,
     resplit: Annotated[bool, typer.Option("--resplit", help="Replace the existing splits.")] = False,
 ) -> None:
@@ -104,6 +101,5 @@ def tag(
     number = versions.tag(dataset, name)
     url = versions.parse_reference(dataset)[0]
     console.result(
-        {"dataset": url, "version": number, "tag": name},
-        lambda page: page.line(f"{url}@{name} is version {number}"),
+        {"dataset": url, "version": number, "tag": name}, lambda page: page.line(f"{url}@{name} is version {number}")
     )

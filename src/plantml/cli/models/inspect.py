@@ -76,9 +76,7 @@ def _rows(state: "Ledger") -> list[list[Any]]:
 
 @command("plantml models show models/leaf@production", "plantml models show models/leaf@3 --card")
 def show(
-    console: Console,
-    ref: Ref,
-    card: Annotated[bool, typer.Option("--card", help="Also print the model card.")] = False,
+    console: Console, ref: Ref, card: Annotated[bool, typer.Option("--card", help="Also print the model card.")] = False
 ) -> None:
     """Show the targets, metrics, lineage and history of a model."""
     from plantml.registry import inspection

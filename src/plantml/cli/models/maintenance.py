@@ -53,13 +53,7 @@ def remove(console: Console, version: Version, why: Why = "", by: By = None) -> 
 
 
 @command("plantml models gc models/leaf --dry-run", "plantml models gc models/leaf --min-age 0")
-def gc(
-    console: Console,
-    model: Model,
-    dry_run: DryRun = False,
-    min_age: MinAge = 24.0,
-    by: By = None,
-) -> None:
+def gc(console: Console, model: Model, dry_run: DryRun = False, min_age: MinAge = 24.0, by: By = None) -> None:
     """Remove the files of removed versions and of interrupted commands."""
     from plantml.registry import maintenance
 

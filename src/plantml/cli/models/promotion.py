@@ -26,8 +26,7 @@ def promote(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Promote without evidence; needs --why.")] = False,
     expect: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, help="Fail unless the alias points to this version; 0 for none."),
+        int | None, typer.Option(metavar="N", min=0, help="Fail unless the alias points to this version; 0 for none.")
     ] = None,
     why: Why = "",
     by: By = None,
@@ -43,14 +42,7 @@ def promote(
     state, entry = registry.resolve(version)
     now = state.aliases.get(alias, 0) if expect is None else expect
     result = registry.promote(
-        state.url,
-        entry.number,
-        alias,
-        by=by,
-        why=why,
-        evidence=evidence,
-        expected=now,
-        force=force,
+        state.url, entry.number, alias, by=by, why=why, evidence=evidence, expected=now, force=force
     )
     _show_moved(console, result)
 

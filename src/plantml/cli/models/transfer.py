@@ -65,9 +65,7 @@ def _show_added(console: Console, state: "Ledger", number: int, *, changed: bool
 
 @command("plantml models pack models/leaf@3 leaf.plantml")
 def pack(
-    console: Console,
-    ref: Ref,
-    out: Annotated[str, typer.Argument(metavar="FILE.plantml", help="URL of the file.")],
+    console: Console, ref: Ref, out: Annotated[str, typer.Argument(metavar="FILE.plantml", help="URL of the file.")]
 ) -> None:
     """Pack a model into one file for transfer; unpack it with `models add`."""
     from plantml.registry import packs

@@ -17,10 +17,10 @@ from plantml.settings import Resolved
     only=("state", "database", "keep_history", "keep_audit", "keep_trainings", "keep_contributions"),
 )
 def prune(console: Console, resolved: Resolved[ServeConfig]) -> None:
-    """Remove what is older than a server keeps it.
+    """Remove data that is older than the server's retention settings.
 
-    A server does this once a day; the command does it now, also while servers run. What versions of datasets and models
-    or the evidence of a promotion refer to stays.
+    Servers do this once a day; the command is safe while they run. Files that a version of a dataset or model, or the
+    evidence of a promotion, refers to are kept.
     """
     from plantml.extras import need_serve
 

@@ -96,8 +96,8 @@ def list_(console: Console, place: Place) -> None:
 def remove(console: Console, place: Place, name: Name) -> None:
     """Remove a user.
 
-    API keys, sign-ins and the history of predictions go; contributed photos and the audit log stay. The last
-    administrator cannot be removed.
+    Their API keys, sign-ins and history of predictions are removed, too; contributed photos and the audit log are kept.
+    The last administrator cannot be removed.
     """
     place.accounts().remove(name)
     console.result({"removed": name}, lambda page: page.line(f"Removed {name}."))
@@ -110,7 +110,7 @@ def set_roles(
     console: Console,
     place: Place,
     name: Name,
-    roles: Annotated[str, typer.Option(metavar="A,B", help="The roles from now on; '' for none.")],
+    roles: Annotated[str, typer.Option(metavar="A,B", help="New roles; '' for none.")],
 ) -> None:
     """Replace the roles of a user."""
     user = place.accounts().set_roles(name, _split(roles))
@@ -119,7 +119,7 @@ def set_roles(
 
 @command("plantml serve users set-password ada")
 def set_password(console: Console, place: Place, name: Name) -> None:
-    """Replace a lost password. All sign-ins of the user end.
+    """Replace a user's password, and end all of their sign-ins.
 
     Asks for the password, or reads it from the first line of standard input.
     """
@@ -145,8 +145,7 @@ def enable(console: Console, place: Place, name: Name) -> None:
 
 
 @command(
-    "plantml serve users key grader-3 --label 'line 3' --expires 90d",
-    "plantml serve users key ada --roles category",
+    "plantml serve users key grader-3 --label 'line 3' --expires 90d", "plantml serve users key ada --roles category"
 )
 def key(
     console: Console,
@@ -154,7 +153,7 @@ def key(
     name: Name,
     label: Annotated[str, typer.Option(metavar="TEXT", help="What the key is for.")] = "",
     roles: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Narrow the roles of the user. [default: all of them]")
+        str | None, typer.Option(metavar="A,B", help="Limit the key to these roles. [default: all roles of the user]")
     ] = None,
     expires: Annotated[
         str | None, typer.Option(metavar="TIME", help="Lifetime, such as 90d. [default: until it is revoked]")

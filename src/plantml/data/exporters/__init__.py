@@ -61,12 +61,7 @@ class ExportPhoto:
 
 @dataclass(frozen=True)
 class ExportSet:
-    """The photos of a version to export.
-
-    Attributes:
-        version: whose photos they are.
-        photos: sorted by file name.
-    """
+    """The photos of a version to export, sorted by file name."""
 
     version: Version
     photos: tuple[ExportPhoto, ...]

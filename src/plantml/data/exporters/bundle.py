@@ -1,6 +1,5 @@
 """Bundle: a whole dataset in one zip, which imports to the same fingerprint."""
 
-import io
 import json
 import zipfile
 from dataclasses import asdict
@@ -9,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from plantml.concurrency import Progress
+from plantml.data import tables
 from plantml.data.exporters import ExportPhoto, ExportSet, Written
 from plantml.data.exporters.output import read
 from plantml.data.importers.bundle import FILE, ROWS, VERSION, member
@@ -46,9 +46,7 @@ def write(content: ExportSet, file: Path, progress: Progress) -> Written:
 
 def _rows(content: ExportSet) -> bytes:
     rows = [{**photo.row, "path": member(photo.row)} for photo in content.photos]
-    buffer = io.BytesIO()
-    pl.DataFrame(rows, schema=content.version.rows.schema).write_parquet(buffer)
-    return buffer.getvalue()
+    return tables.to_parquet(pl.DataFrame(rows, schema=content.version.rows.schema))
 
 
 def _add_member(archive: zipfile.ZipFile, name: str, data: bytes, method: int = zipfile.ZIP_STORED) -> None:

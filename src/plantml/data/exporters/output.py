@@ -23,11 +23,6 @@ class Output:
 
     A marker file stays until the export is complete. It stops a second export to the same place, and shows that
     an interrupted one is incomplete.
-
-    Args:
-        url: of the directory.
-        progress: called with (photos done, photos in all).
-        total: photos in all.
     """
 
     def __init__(self, url: str, progress: Progress, total: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from plantml.data import tables
 from plantml.data.exporters import ExportPhoto, ExportSet, Written, path, sidecar_entry
 from plantml.data.exporters.output import Output
 from plantml.data.importers.sidecar import Sidecar
@@ -67,9 +68,7 @@ def to_csv(columns: list[str], rows: list[dict[str, Any]]) -> bytes:
 
 def _to_parquet(content: ExportSet, columns: list[str], rows: list[dict[str, Any]]) -> bytes:
     schema = {name: content.version.rows.schema[name] for name in columns if name != "image"}
-    buffer = io.BytesIO()
-    pl.DataFrame(rows, schema={"image": pl.String, **schema}).write_parquet(buffer)
-    return buffer.getvalue()
+    return tables.to_parquet(pl.DataFrame(rows, schema={"image": pl.String, **schema}))
 
 
 def _comes_back(label: Any, *, is_csv: bool) -> bool:

@@ -28,16 +28,7 @@ _OF_CVAT = {"occluded", "rotation", "track_id", "keyframe"}
 
 @dataclass(frozen=True)
 class Reading:
-    """Options for reading a source.
-
-    Attributes:
-        rule: how class names are read; see `labels.read_names`.
-        taxonomy: used instead of the rule.
-        targets: columns of a table to predict: `name`, `name:kind` or `name:value:unit`.
-        image_column: of a table.
-        group_column: of a table.
-        sidecar: of an export by plantml.
-    """
+    """Options for reading a source; see `formats.list_source`. `sidecar` is that of an export by plantml."""
 
     rule: str = "auto"
     taxonomy: Taxonomy | None = None

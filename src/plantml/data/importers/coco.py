@@ -57,7 +57,8 @@ def list_coco(tree: Tree, reading: Reading, file: str | None = None) -> ImportLi
     """
     files = files_of(tree, file, is_coco, "COCO", "images with file_name, and categories")
     with understood(tree.url):
-        drawn = any(_has_box(each) for name in files for each in tree.json(name).get("annotations") or ())
+        annotations = (each for name in files for each in tree.json(name).get("annotations") or ())
+        drawn = any(each.get("bbox") or each.get("segmentation") for each in annotations)
     notes: Counter[str] = Counter()
     photos: dict[str, tuple[str, Annotated]] = {}
     for name in files:
@@ -122,10 +123,6 @@ def _by_id(things: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[str, Any]]:
             raise ValueError(f"the id {number!r} appears twice")
         by_id[number] = thing
     return by_id
-
-
-def _has_box(annotation: Mapping[str, Any]) -> bool:
-    return bool(annotation.get("bbox") or annotation.get("segmentation"))
 
 
 def _box(annotation: Mapping[str, Any], notes: Counter[str]) -> tuple[float, float, float, float] | None:
