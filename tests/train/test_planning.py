@@ -234,7 +234,30 @@ def test_a_budget_is_kept_where_possible(number: int, seconds: int, step: float)
     assert planned.seconds <= max(seconds, least.seconds + 1)
 
 
-_MANY = {number: photos(number, 20) for number in (40, 300, 2000, 5000)}
+_MANY = {number: photos(number, 20, width=500, height=400) for number in (40, 300, 2000, 5000)}
+
+
+@pytest.mark.parametrize(
+    ("values", "side", "size"),
+    [
+        ({"preset": "quick", "budget": 120}, 500, 288),
+        ({"budget": "20m"}, 500, 288),
+        ({"budget": "20m", "epochs": 200}, 500, 224),
+        ({"budget": "4m"}, 500, 224),
+        ({"preset": "quick", "budget": 45}, 500, 224),
+        ({}, 500, 224),
+        ({"budget": "20m"}, 256, 224),
+        ({"budget": "20m", "size": 224}, 500, 224),
+        ({"budget": "20m", "pretrained": False}, 500, 224),
+    ],
+)
+def test_a_budget_with_room_is_spent_on_pixels(values: dict, side: int, size: int) -> None:
+    planned = plan(TrainConfig(**values), photos(300, width=[side] * 310, height=[side] * 310), speed=FAST)
+    assert planned.input == Fit(size, size, "squash")
+    assert ("more pixels" in planned.reasons.get("size", "")) == (size == 288)
+    if size == 288:
+        assert planned.seconds <= planned.budget
+        assert planned.epochs >= budget.usual_epochs(300, planned.preset, planned.mode)
 
 
 def test_a_larger_budget_gives_more_epochs_up_to_a_limit() -> None:

@@ -74,13 +74,23 @@ def length(config: TrainConfig, inputs: PlanInputs, mode: Mode, *, batch: int, s
     return Length(mode, 1, min(photos, 4 * batch), {"epochs": "the budget is too short for more"})
 
 
+def suffices(config: TrainConfig, inputs: PlanInputs, mode: Mode, *, batch: int, step: float) -> bool:
+    """True if a budget is long enough for the usual training of whole photos; false without a budget."""
+    photos, val, speed = inputs.train_photos, inputs.dataset.usable("val").height, inputs.speed
+    if not config.budget or not speed:
+        return False
+    epochs = usual_epochs(photos, config.preset, mode) if config.epochs == "auto" else config.epochs
+    epoch = 0.0 if mode == "probe" else math.ceil(photos / batch) * step + val * speed.embed
+    needed = _overhead(photos, val, mode, speed, _usual_views(photos)) + epochs * epoch
+    return needed <= BUDGET_SHARE * config.budget
+
+
 def views(config: TrainConfig, inputs: PlanInputs, augment: float) -> tuple[int, str]:
     """Views per photo in a probe and the reason: fewer for large datasets and short budgets."""
     if not augment:
         return 1, "photos are not augmented"
     photos, val = inputs.train_photos, inputs.dataset.usable("val").height
-    number = min(_VIEWS, max(_FEWEST_VIEWS, math.ceil(_ENOUGH / photos)))
-    number = max(1, min(number, _EMBEDDINGS // photos))
+    number = _usual_views(photos)
     why = "more views add little" if number == _VIEWS else f"{photos} photos are enough"
     if config.budget and inputs.speed:
         available = BUDGET_SHARE * config.budget - _overhead(photos, val, "probe", inputs.speed)
@@ -88,6 +98,11 @@ def views(config: TrainConfig, inputs: PlanInputs, augment: float) -> tuple[int,
         if affordable < number:
             return max(1, affordable), "as many as fit the budget"
     return number, why
+
+
+def _usual_views(photos: int) -> int:
+    number = min(_VIEWS, max(_FEWEST_VIEWS, math.ceil(_ENOUGH / photos)))
+    return max(1, min(number, _EMBEDDINGS // photos))
 
 
 def expected_seconds(plan: Plan, speed: Speed | None) -> dict[str, float]:

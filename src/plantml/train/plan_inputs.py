@@ -1,6 +1,6 @@
 """What a plan depends on besides the configuration: dataset, machine, measured speed, and the bundle to start from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plantml.model.bundle import Bundle
 from plantml.train.config import Precision
@@ -42,6 +42,10 @@ class Speed:
     def step_in(self, precision: Precision) -> float:
         """Seconds of a step in a precision."""
         return self.step / self.bf16 if precision == "bf16" and self.bf16 else self.step
+
+    def slowed(self, factor: float) -> "Speed":
+        """Of a network that takes `factor` times as long."""
+        return replace(self, step=factor * self.step, embed=factor * self.embed)
 
 
 @dataclass(frozen=True)
