@@ -1,6 +1,7 @@
 """Objects in overlapping tiles are found once, wherever they are."""
 
 import io
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.detect.conftest import DETECTOR, Spots
 
-from plantml.imaging import Tiling
+from plantml.imaging import Fit, Tiling
 from plantml.model.box_merging import View, merge
 from plantml.model.bundle import Bundle
 from plantml.model.tiled_pipeline import build_pipeline
@@ -185,6 +186,33 @@ def test_tiles_are_batched_and_the_batch_changes_nothing(batch):
     picture = Image.new("RGB", (300, 300), "black")
     picture.paste("blue", (50, 50, 90, 80))
     assert detect(picture, 64, 0.2, batch) == detect(picture, 64, 0.2)
+
+
+class Blind:
+    """Finds nothing, and costs nothing."""
+
+    name = "blind"
+
+    def run(self, batch, columns=None):
+        shapes = {"boxes": (16, 4), "score": (16,), "target.fruit": (16, 2)}
+        return {name: np.zeros((len(batch), *shape), np.float32) for name, shape in shapes.items()}
+
+
+def test_the_pixels_of_a_photo_of_20_megapixels_are_never_all_in_arrays():
+    contract = DETECTOR.model_copy(update={"input": Fit(320, 320)})
+    pipeline = build_pipeline(
+        Bundle("blind", contract, "d" * 64, {}), Blind(), threads=1, batch=4, tile=640, overlap=0.2
+    )
+    buffer = io.BytesIO()
+    Image.new("RGB", (5472, 3648), "green").save(buffer, "JPEG")
+    assert len(Tiling(640, 0.2).places(5472, 3648)) == 77
+    pipeline.predict_bytes([("warm.jpg", buffer.getvalue())])
+    tracemalloc.start()
+    (prediction,) = pipeline.predict_bytes([("field.jpg", buffer.getvalue())])
+    peak = tracemalloc.get_traced_memory()[1]  # numpy's arrays are traced; the decoded photo is Pillow's
+    tracemalloc.stop()
+    assert prediction.failure is None
+    assert peak < 4 * 4 * 320 * 320 * 3  # the tiles of a batch, those they are stacked from, and room for as many
 
 
 def test_each_thread_takes_one_large_photo_at_a_time(tmp_path):

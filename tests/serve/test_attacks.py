@@ -6,7 +6,9 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from fastapi.routing import APIRoute
 from tests.contracts import make_contract
@@ -17,7 +19,8 @@ from plantml.data import versions
 from plantml.errors import GateError
 from plantml.model.bundle import Bundle
 from plantml.model.contract import Withheld
-from plantml.serve import accounts, contributions, datasets, trainings, uploads, visibility
+from plantml.model.pipeline import Prediction
+from plantml.serve import accounts, contributions, datasets, review, trainings, uploads, visibility
 from plantml.serve.app import ROUTERS
 from plantml.serve.arrival_checks import LabelError, checked_labels
 from plantml.serve.caller import Caller
@@ -282,6 +285,30 @@ def test_a_target_that_a_box_is_without_does_not_tell_a_hidden_one_that_it_depen
     shown = visible_record(record, Caller(1, "ada", frozenset({"category"}), "token"))
     assert [box["targets"] for box in shown["boxes"]] == [{}, {}]
     assert shown["counts"] == {"boxes": 2}
+
+
+@pytest.mark.parametrize(
+    ("roles", "labels"),
+    [
+        ({"category", "viability"}, [{"category": "pea", "viability": "viable"}, {"viability": "missing"}]),
+        ({"category"}, [{}, {}]),
+    ],
+)
+def test_a_reviewer_accepts_no_species_of_an_empty_cell_nor_is_told_of_one(roles, labels):
+    targets = (Target("category", "class", ("bean", "pea")), Target("viability", "class", ("viable", "missing")))
+    detection = {"boxes": 4, "slope": 1, "offset": 0, "threshold": 0.5, "accept": 0.8}
+    rule = Withheld(targets=("category",), where="viability", label="missing")
+    contract = make_contract(*targets, detection=detection, withheld=(rule,))
+    outputs = {
+        "boxes": np.ones((2, 4)),
+        "score": np.full((2, 1), 0.9),
+        "target.category": np.array([[0.1, 0.9], [np.nan, np.nan]]),
+        "target.viability": np.array([[0.9, 0.1], [0.2, 0.8]]),
+    }
+    model = SimpleNamespace(pipeline=SimpleNamespace(bundle=Bundle("", contract, "d" * 64, {})))
+    prediction = Prediction(None, outputs, None)
+    boxes = review._predicted_boxes(model, prediction, Caller(1, "ada", frozenset(roles), "token"))
+    assert [box["labels"] for box in boxes] == labels
 
 
 def test_a_caller_who_may_not_see_what_decides_gets_a_prediction_for_every_box():

@@ -412,13 +412,18 @@ def _predicted_boxes(model: OpenModel, prediction: Prediction, caller: Caller) -
     contract, outputs = model.pipeline.bundle.contract, prediction.probabilities
     if contract.detection is None or outputs is None:
         return None
-    targets = [target for target in contract.targets if caller.may_see(target.name) and target.kind == "class"]
+    # Where a target is left out, another one can be told, which may be hidden: see `contract.Withheld`.
+    telling = {name for rule in contract.withheld or () if not caller.may_see(rule.where) for name in rule.targets}
+    names = [each.name for each in contract.targets if each.kind == "class" and caller.may_see(each.name)]
+    answers = {name: outputs[f"target.{name}"] for name in names if name not in telling}
+    given = {name: box_outputs.given(numbers) for name, numbers in answers.items()}
+    classes = {target.name: target.classes for target in contract.targets}
     return [
         {
             **dict(zip("xywh", map(float, outputs["boxes"][at]), strict=True)),
             "score": float(score),
             "labels": {
-                target.name: target.classes[int(outputs[f"target.{target.name}"][at].argmax())] for target in targets
+                name: classes[name][int(numbers[at].argmax())] for name, numbers in answers.items() if given[name][at]
             },
         }
         for at, score in enumerate(box_outputs.scores(outputs))
