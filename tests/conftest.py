@@ -5,6 +5,7 @@ import faulthandler
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 from bench import store
 from PIL import Image
+from tests import clouds
 
 from plantml.data import manifest
 from plantml.storage import object_store
@@ -255,7 +257,26 @@ def s3fs_url(s3, by_s3fs):
     return s3()
 
 
-@pytest.fixture(params=["local", "memory", "s3", "s3fs"])
+@pytest.fixture(scope="session")
+def az():
+    """Azure's blobs on this machine: `az()` is a fresh prefix."""
+    if shutil.which("azurite-blob") is None:
+        pytest.skip("Azurite is not installed: npm install -g azurite")
+    with clouds.azure() as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        object_store.forget()
+        yield lambda: f"az://{clouds.NAME}/{uuid.uuid4().hex}"
+        object_store.forget()
+
+
+@pytest.fixture
+def az_url(az):
+    """A fresh prefix in Azure's blobs."""
+    return az()
+
+
+@pytest.fixture(params=["local", "memory", "s3", "s3fs", pytest.param("az", marks=pytest.mark.slow)])
 def url(request, tmp_path):
     """An empty place in each kind of storage."""
     if request.param == "local":

@@ -6,6 +6,8 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
+import threading
 import time
 
 import pytest
@@ -22,7 +24,11 @@ class Inline:
     name, workers, threads = "inline", 2, 1
 
     def __init__(self):
-        self.parts = 0
+        self.done = []  # kind and photos of each part
+
+    @property
+    def parts(self):
+        return len(self.done)
 
     def __enter__(self):
         self.todo, self.work = [], None
@@ -39,7 +45,7 @@ class Inline:
         place = self.todo.pop()
         if place == (1, 0):
             return [Event(*place, has_ended=True, error=lost("signal 9"))]
-        self.parts += 1
+        self.done.append((self.job.kind, self.job.sizes[place[0] - 1]))
         error = worker.attempt(self.job, self.work, place, Stop(), lambda _: None)
         return [Event(*place, has_ended=True, error=error)]
 
@@ -50,6 +56,41 @@ def inline(monkeypatch):
     engine = Inline()
     monkeypatch.setattr(opening, "open_engine", lambda *_: engine)
     return engine
+
+
+@pytest.fixture
+def ray_cluster(ray_head, monkeypatch):
+    """A Ray cluster of two CPUs on this machine, to which `--on ray` connects; the number of its process."""
+    number, environment = ray_head
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return number
+
+
+@pytest.fixture(scope="session")
+def ray_head():
+    """The process of a Ray cluster, and what names it to clients."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'plantml[ray]'")
+    port, metrics, clients = store.free_ports(3)
+    command = [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
+        "--node-ip-address=127.0.0.1", f"--metrics-export-port={metrics}", "--include-dashboard=false",
+        "--disable-usage-stats", f"--ray-client-server-port={clients}",
+    ]  # fmt: skip
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    cluster = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **token})
+    assert cluster.stdout is not None
+    lines = []
+    for line in cluster.stdout:
+        lines.append(line)
+        if b"Ray runtime started" in line:
+            break
+    else:
+        pytest.fail(b"".join(lines).decode(errors="replace"))
+    threading.Thread(target=cluster.stdout.read, daemon=True).start()
+    yield cluster.pid, {**token, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    cluster.terminate()
+    cluster.wait()
 
 
 CONFIG = """

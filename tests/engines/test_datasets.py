@@ -5,9 +5,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from plantml.data import versions
 from plantml.errors import Exit
+from plantml.synth import SynthSpec
+from plantml.synth.scene import render
 
 
 @pytest.fixture
@@ -80,6 +83,55 @@ def test_a_check_has_the_same_findings(cli, trained, copy, inline):
     assert inline.parts > inline.workers
     shutil.rmtree(Path(copy) / "derived")
     assert cli(*line).json == parts
+
+
+@pytest.fixture(scope="module")
+def cropped(cli, tmp_path_factory):
+    """A dataset of photos, of which three are crops of others, one of them turned, and one is damaged since."""
+    pytest.importorskip("cv2", reason="opencv is not installed: pip install 'plantml[curate]'")
+    folder = tmp_path_factory.mktemp("cropped")
+    (folder / "photos").mkdir()
+    spec = SynthSpec(8, size=256)
+    pictures = [Image.fromarray(render(spec, index).pixels) for index in range(spec.images)]
+    for number, picture in enumerate(pictures):
+        picture.save(folder / "photos" / f"{number}.jpg")
+    for number in (1, 4, 6):
+        crop = pictures[number].rotate(20 * (number == 4)).crop((30, 40, 200, 210))
+        crop.save(folder / "photos" / f"crop-{number}.jpg")
+    assert cli("dataset", "import", folder / "photos", folder / "data").code == 0
+    max((folder / "data" / "images").rglob("*.jpg")).write_bytes(b"damaged")
+    return str(folder / "data")
+
+
+def test_keypoints_have_the_same_findings(cli, cropped, inline):
+    line = ("dataset", "check", cropped, "--only", "crops", "--json")
+    alone = cli(*line).json
+    assert alone["counts"]
+    parts = cli(*line, "--on", "ray").json
+    assert parts == alone
+    assert {kind for kind, _ in inline.done} == {"keypoints", "copies"}
+    assert left_of(cropped) == []
+    assert list((Path(cropped) / "derived").rglob("*.jsonl")) == []
+
+
+@pytest.mark.parametrize("kind", ["keypoints", "copies"])
+def test_a_check_goes_on_with_the_keypoints_that_were_compared(cli, cropped, inline, monkeypatch, kind):
+    line, wait = ("dataset", "check", cropped, "--only", "crops", "--json"), inline.wait
+
+    def interrupted():
+        events = wait()
+        if inline.done[-1:] and inline.done[-1][0] == kind and len(inline.done) % 3 == 0:
+            signal.raise_signal(signal.SIGTERM)
+        return events
+
+    alone = cli(*line).json
+    with monkeypatch.context() as patch:
+        patch.setattr(inline, "wait", interrupted)
+        assert cli(*line, "--on", "ray").code == Exit.TERMINATED
+    assert inline.done[-1][0] == kind
+    total = sum(inline.job.sizes)
+    assert cli(*line, "--on", "ray").json == alone
+    assert sum(photos for done, photos in inline.done if done == kind) == total  # each once
 
 
 def test_a_validation_has_the_same_metrics(cli, trained, copy, inline, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Whatever dies, and wherever the files are: the output is that of one process."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -10,13 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from plantml import storage
+from plantml.data import versions
 from plantml.errors import Exit
 
 pytestmark = pytest.mark.slow
 
-PHOTOS = 600
+PHOTOS, LARGE = 600, 160
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +67,8 @@ def start(trained, photos, out):
         process.communicate()
 
 
-def workers(process, out):
-    """Process numbers of the workers of a command."""
+def workers(process, out, cluster=None):
+    """Process numbers of the workers of a command, or of the Ray cluster that it uses."""
     parents, lines = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -73,7 +76,7 @@ def workers(process, out):
             lines[int(folder.name)] = (folder / "cmdline").read_bytes()
 
     def descends(number):
-        return number == process.pid or (number in parents and descends(parents[number]))
+        return number in {process.pid, cluster} or (number in parents and descends(parents[number]))
 
     def does_parts(number):
         line = lines[number]
@@ -151,3 +154,68 @@ def test_a_signal_saves_what_parts_have_done(start, out, whole, engine, number, 
     _, err = process.communicate()
     assert process.returncode == 0, err.decode()
     assert storage.read(out) == whole
+
+
+@pytest.fixture(scope="module")
+def large(upright, tmp_path_factory):
+    """A folder of different photos, large enough that a command can be killed in the middle, and a crop of one."""
+    folder = tmp_path_factory.mktemp("large")
+    for number in range(LARGE):
+        upright(400, 300, number).resize((2000, 1500)).save(folder / f"{number:03d}.jpg", quality=90)
+    with Image.open(folder / "007.jpg") as picture:
+        picture.crop((250, 250, 1700, 1300)).save(folder / "crop.jpg", quality=90)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def large_dataset(cli, large, tmp_path_factory):
+    """A dataset of these photos."""
+    dataset = tmp_path_factory.mktemp("dataset") / "data"
+    assert cli("dataset", "import", large, dataset, "--quiet").code == 0
+    return dataset
+
+
+def copied(folder, url):
+    """Copy a folder into storage."""
+    for file in filter(Path.is_file, folder.rglob("*")):
+        storage.write(storage.join(url, str(file.relative_to(folder))), file.read_bytes())
+
+
+def derived(url):
+    """Number of segments that parts of a command on a dataset have written."""
+    with contextlib.suppress(Exception):
+        return sum(entry.name.endswith(".jsonl") for entry in storage.list_files(storage.join(url, "derived")))
+    return 0
+
+
+@pytest.mark.parametrize("engine", ["local:2", "ray"], indirect=True)
+@pytest.mark.parametrize("command", ["import", "check"])
+def test_a_dataset_is_the_same_whatever_is_killed(cli, large, large_dataset, out, engine, command, request):
+    """A worker is killed, then the command; repeated, it ends as if nothing had happened."""
+    cluster = request.getfixturevalue("ray_cluster") if engine == "ray" else None
+    url = storage.join(storage.split(out)[0], "data")
+    if command == "check":
+        copied(large_dataset, url)
+        line = ["dataset", "check", url, "--only", "crops", "--json"]
+        expected = cli(*line).json["findings"]
+        assert expected
+    else:
+        line = ["dataset", "import", large, url, "--json"]
+    words = [sys.executable, "-m", "plantml", *map(str, line), "--on", engine]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        wait_for(lambda: derived(url))
+        os.kill(max(wait_for(lambda: workers(process, url, cluster))), signal.SIGKILL)
+        before = derived(url)
+        wait_for(lambda: derived(url) > before)
+    finally:
+        process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    repeated = subprocess.run(words, capture_output=True, check=False)
+    assert repeated.returncode == 0, repeated.stderr.decode()
+    if command == "check":
+        assert json.loads(repeated.stdout)["findings"] == expected
+    else:
+        assert versions.load(url).fingerprint == versions.load(str(large_dataset)).fingerprint
+    assert derived(url) == 0

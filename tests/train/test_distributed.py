@@ -26,6 +26,15 @@ def test_a_wrong_number_of_processes_is_a_usage_error(cli, trained, tmp_path) ->
     assert not (tmp_path / "run").exists()
 
 
+def test_tasks_that_slurm_counts_in_all_are_a_usage_error(monkeypatch) -> None:
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
+    for name, value in {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="how many tasks") as error:
+        distributed.join("cpu", 2, 1)
+    assert "--ntasks-per-node" in error.value.hint
+
+
 def test_several_machines_need_a_launcher() -> None:
     with pytest.raises(UsageError, match="need a launcher"):
         distributed.join("cpu", 1, 2)

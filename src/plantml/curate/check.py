@@ -8,6 +8,7 @@ from plantml.curate.checks import box_labels, boxes, duplicates, files, labels, 
 from plantml.curate.context import Subject
 from plantml.curate.embeddings import Fill
 from plantml.curate.findings import CODES, SEVERITIES, Finding, Report, in_order
+from plantml.curate.keypoint_matches import Elsewhere
 from plantml.data import versions
 from plantml.data.manifest import Version
 from plantml.errors import InputError, MissingExtraError, UsageError
@@ -44,10 +45,12 @@ def run(
     folds: str | None = None,
     progress: Callable[[str], Progress] = lambda _: silent,
     fill: Fill | None = None,
+    keypoints: Callable[[Subject], Elsewhere] | None = None,
 ) -> Report:
     """Run the checks named in `only` (all if empty), except those in `skip`; the dataset is not changed.
 
-    Without `folds`, a cross-validation of the dataset, `box-labels` is not among them. `fill` embeds photos elsewhere.
+    Without `folds`, a cross-validation of the dataset, `box-labels` is not among them. `fill` embeds photos elsewhere,
+    and what `keypoints` returns compares their keypoints elsewhere.
 
     Raises:
         UsageError: a check is unknown, lacks `folds`, or none is left to run.
@@ -63,7 +66,7 @@ def run(
     if box_labels.NAME in only and folds is None:
         raise UsageError(f"The check {box_labels.NAME} needs --folds RUN", *_FOLDS)
     version = versions.load(ref)
-    subject = Subject(version, machine, model, progress, folds=folds, fill=fill)
+    subject = Subject(version, machine, model, progress, folds=folds, fill=fill, keypoints=keypoints)
     findings: list[Finding] = []
     checked, not_checked = [], {}
     for name, check in CHECKS.items():

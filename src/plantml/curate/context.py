@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from plantml import imaging
-from plantml.concurrency import Progress, silent
+from plantml import imaging, storage
+from plantml.concurrency import Progress, in_threads, silent
 from plantml.curate import embeddings
+from plantml.curate.keypoint_matches import Elsewhere
 from plantml.data import duplicates, photos
 from plantml.data.duplicates import DuplicateGroups
 from plantml.data.manifest import OK, Version
@@ -20,6 +21,8 @@ from plantml.targets import Target
 
 Ints = NDArray[np.int64]
 
+_REMOTE_THREADS = 16
+
 
 @dataclass
 class Subject:
@@ -27,7 +30,7 @@ class Subject:
 
     Findings refer to the version's rows by number, from 0. Checks append to `notes` what belongs in the report and is
     not a finding. Embeddings are those of `model`, or of the pretrained backbone; `folds` is a cross-validation, or
-    nothing; `fill` embeds photos elsewhere.
+    nothing; `fill` embeds photos elsewhere, and what `keypoints` returns compares their keypoints elsewhere.
     """
 
     version: Version
@@ -37,6 +40,7 @@ class Subject:
     notes: list[str] = field(default_factory=list)
     folds: str | None = None
     fill: embeddings.Fill | None = None
+    keypoints: "Callable[[Subject], Elsewhere] | None" = None
 
     @cached_property
     def rows(self) -> pl.DataFrame:
@@ -65,9 +69,9 @@ class Subject:
         by_place: dict[int, NDArray[np.uint8]] = {}
 
         def thumbnails(places: Ints) -> NDArray[np.uint8]:
-            for place in places.tolist():
-                if place not in by_place:
-                    by_place[place] = self._thumbnail(rows[place])
+            missing = [place for place in dict.fromkeys(places.tolist()) if place not in by_place]
+            pictures = in_threads(lambda place: self._thumbnail(rows[place]), missing, self._threads)
+            by_place.update(zip(missing, pictures, strict=True))
             return np.stack([by_place[place] for place in places.tolist()])
 
         return duplicates.find(self.pictures, thumbnails=thumbnails)
@@ -84,6 +88,12 @@ class Subject:
         ids, vectors = embeddings.embed(self.version, embedder, self.machine, progress, self.fill)
         place = {image_id: number for number, image_id in enumerate(ids)}
         return np.array([place.get(image_id, -1) for image_id in self.pictures["image_id"]], np.int64), vectors
+
+    @property
+    def _threads(self) -> int:
+        """Photos that are read at the same time."""
+        is_local = storage.is_local(self.version.url)
+        return self.machine.threads if is_local else max(self.machine.threads, _REMOTE_THREADS)
 
     def _thumbnail(self, row: int) -> NDArray[np.uint8]:
         """A photo as grey levels, uint8 [32, 32]; black if it can no longer be read."""

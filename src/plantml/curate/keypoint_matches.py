@@ -7,9 +7,10 @@ under it the pixels of both must match. Two photos of one plant share keypoints,
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from plantml.concurrency import Progress, in_threads, silent
 from plantml.curate import visual_words
 from plantml.errors import MissingExtraError
 from plantml.imaging import ImageError
+from plantml.storage.segments import pack, unpack
 
 Kind = Literal["flip", "turn", "crop", "resize", "overlap"]
 Floats = NDArray[np.float32]
@@ -89,6 +91,18 @@ class Copy:
     correlation: float
 
 
+class Elsewhere(Protocol):
+    """Computes and compares keypoints on an engine."""
+
+    def views(self, photos: Sequence[int], progress: Callable[[int], None]) -> Iterable["tuple[int, View | None]"]:
+        """The keypoints of photos, in any order."""
+        ...
+
+    def copies(self, jobs: Sequence["Job"], progress: Callable[[int], None]) -> Iterable[Copy]:
+        """The copies of all jobs, in any order; tells how many jobs are done."""
+        ...
+
+
 def find_copies(
     count: int,
     read: Callable[[int], bytes],
@@ -98,6 +112,7 @@ def find_copies(
     threads: int = 2,
     memory: int = _MEMORY,
     progress: Progress = silent,
+    elsewhere: Elsewhere | None = None,
 ) -> list[Copy]:
     """Find matches among photos, sorted by (first, second).
 
@@ -111,6 +126,7 @@ def find_copies(
         threads: photos processed at the same time.
         memory: bytes of keypoints to keep; evicted keypoints are recomputed.
         progress: called with (photos and pairs done, total); the total grows once, when the pairs are known.
+        elsewhere: computes and compares keypoints; by default this process does.
 
     Raises:
         MissingExtraError: opencv is not installed.
@@ -119,20 +135,27 @@ def find_copies(
     _opencv()
     representatives = np.arange(count) if known is None else np.unique(known, return_index=True)[1]
     representatives = np.sort(representatives)
-    views = _Views(read, memory)
-    pairs = representatives[_candidates(views, representatives, threads, top, progress)]
+    views = Views(read, memory)
+    pairs = representatives[_candidates(views, representatives, threads, top, progress, elsewhere=elsewhere)]
     pairs = np.unique(np.sort(pairs, axis=1), axis=0)
-    jobs = list(_jobs(pairs, views.capacity))
+    jobs, total = list(_jobs(pairs, views.capacity)), len(representatives) + len(pairs)
     done, copies = len(representatives), list[Copy]()
-    for job, matches in zip(jobs, in_threads(lambda job: _copies_of(views, *job), jobs, threads), strict=True):
+    if elsewhere is not None:
+        copies += elsewhere.copies(jobs, lambda ended: progress(done + len(pairs) * ended // len(jobs), total))
+        jobs = []
+    for job, matches in zip(jobs, in_threads(lambda job: copies_of(views, *job), jobs, threads), strict=True):
         copies += matches
         done += len(job[1])
-        progress(done, len(representatives) + len(pairs))
+        progress(done, total)
     return sorted(copies, key=lambda copy: (copy.first, copy.second))
 
 
+Job = tuple[int, Indices]
+"""A photo, and those to compare it with: int64 [P], all larger."""
+
+
 @dataclass(frozen=True)
-class _View:
+class View:
     """The keypoints of a photo.
 
     Attributes:
@@ -147,29 +170,65 @@ class _View:
     points: Floats
     descriptors: NDArray[np.uint8]
 
+    def encode(self) -> str:
+        """One line of text."""
+        return f"{json.dumps([self.size, self.full])}\t{pack(self.points, '<f4')}\t{pack(self.descriptors, 'u1')}"
 
-class _Views:
+    @staticmethod
+    def decode(text: str) -> "View":
+        """The view of `encode`."""
+        sizes, points, descriptors = text.split("\t")
+        (width, height), (full_width, full_height) = json.loads(sizes)
+        return View(
+            (width, height),
+            (full_width, full_height),
+            unpack(points, "<f4").reshape(-1, 2),
+            unpack(descriptors, "u1").reshape(-1, 128),
+        )
+
+
+class Looked(Protocol):
+    """Keypoints and thumbnails by photo."""
+
+    def view(self, index: int) -> View | None:
+        """The keypoints of a photo; `None` if it cannot be decoded."""
+        ...
+
+    def grey(self, index: int) -> NDArray[np.uint8]:
+        """The thumbnail: uint8 [H, W]."""
+        ...
+
+
+class Views:
     """An LRU cache of keypoints by photo. Thread-safe."""
 
     def __init__(self, read: Callable[[int], bytes], memory: int) -> None:
         self._read = read
         self.capacity = max(16, memory // (KEYPOINTS * (128 + 8)))
-        self.view = functools.lru_cache(self.capacity)(self._view)
+        self._kept = functools.lru_cache(self.capacity)(lambda index: view_of(read(index)))
+
+    def view(self, index: int) -> View | None:
+        """See `Looked.view`."""
+        return self._kept(index)
 
     def grey(self, index: int) -> NDArray[np.uint8]:
-        """Return the thumbnail: uint8 [H, W]."""
-        return np.asarray(imaging.thumbnail(self._read(index), SIDE).convert("L"))
+        """See `Looked.grey`."""
+        return grey_of(self._read(index))
 
-    def _view(self, index: int) -> _View | None:
-        """Return the keypoints of a photo; `None` if it cannot be decoded."""
-        data = self._read(index)
-        try:
-            facts = imaging.facts(data)
-            grey = np.asarray(imaging.thumbnail(data, SIDE).convert("L"))
-        except ImageError:
-            return None
-        points, descriptors = _keypoints(grey)
-        return _View((grey.shape[1], grey.shape[0]), (facts.width, facts.height), points, descriptors)
+
+def grey_of(data: bytes) -> NDArray[np.uint8]:
+    """The thumbnail of a photo that is compared: uint8 [H, W]. Raises `ImageError`."""
+    return np.asarray(imaging.thumbnail(data, SIDE).convert("L"))
+
+
+def view_of(data: bytes) -> View | None:
+    """The keypoints of a photo; `None` if it cannot be decoded."""
+    try:
+        facts, grey = imaging.facts(data), grey_of(data)
+    except ImageError:
+        return None
+    points, descriptors = _keypoints(grey)
+    return View((grey.shape[1], grey.shape[0]), (facts.width, facts.height), points, descriptors)
 
 
 def _keypoints(grey: NDArray[np.uint8]) -> tuple[Floats, NDArray[np.uint8]]:
@@ -197,25 +256,40 @@ _MIRROR = _mirror()
 _NOTHING = np.zeros((0, 128), np.uint8)
 
 
-def _candidates(views: "_Views", representatives: Indices, threads: int, top: int, progress: Progress) -> Indices:
+def _candidates(
+    views: Views,
+    representatives: Indices,
+    threads: int,
+    top: int,
+    progress: Progress,
+    *,
+    elsewhere: Elsewhere | None,
+) -> Indices:
     """Find pairs of indices into `representatives` that share words: int64 [P, 2]."""
+    photos, count = representatives.tolist(), len(representatives)
 
-    def words_of(index: int) -> tuple[visual_words.Words, visual_words.Words]:
-        view = views.view(index)
+    def words_of(photo: tuple[int, View | None]) -> tuple[int, visual_words.Words, visual_words.Words]:
+        index, view = photo
         descriptors = _NOTHING if view is None else view.descriptors
-        return book.words(descriptors), book.words(descriptors[:, _MIRROR])
+        return index, book.words(descriptors), book.words(descriptors[:, _MIRROR])
 
-    sampled = in_threads(views.view, representatives[:: max(1, len(representatives) // _SAMPLED)].tolist(), threads)
+    sampled = in_threads(views.view, photos[:: max(1, count // _SAMPLED)], threads)
     book = visual_words.Codebook(np.concatenate([_NOTHING, *(view.descriptors for view in sampled if view)]))
-    plain, mirrored = [], []
-    for done, (own, turned) in enumerate(in_threads(words_of, representatives.tolist(), threads), start=1):
-        plain.append(own)
-        mirrored.append(turned)
-        progress(done, len(representatives))
+    if elsewhere is None:
+        words = in_threads(lambda index: words_of((index, views.view(index))), photos, threads)
+    else:
+        words = in_threads(words_of, elsewhere.views(photos, lambda done: progress(done, count)), threads)
+    place = {index: at for at, index in enumerate(photos)}
+    plain: list[visual_words.Words] = [np.zeros(0, np.int32)] * count
+    mirrored = plain.copy()
+    for done, (index, own, turned) in enumerate(words, start=1):
+        plain[place[index]], mirrored[place[index]] = own, turned
+        if elsewhere is None:
+            progress(done, count)
     return visual_words.nearest(plain, mirrored, top)
 
 
-def _jobs(pairs: Indices, capacity: int) -> Iterator[tuple[int, Indices]]:
+def _jobs(pairs: Indices, capacity: int) -> Iterator[Job]:
     """Yield a photo and those to compare it with, ordered so that few photos are in use at a time."""
     block = max(1, capacity // 3)
     first, second = pairs[:, 0], pairs[:, 1]
@@ -227,7 +301,8 @@ def _jobs(pairs: Indices, capacity: int) -> Iterator[tuple[int, Indices]]:
             yield int(first[part[0]]), second[part]
 
 
-def _copies_of(views: _Views, first: int, others: Indices) -> list[Copy]:
+def copies_of(views: Looked, first: int, others: Indices) -> list[Copy]:
+    """Compare a photo with others; those with common pixels."""
     one = views.view(first)
     if one is None or len(one.points) < INLIERS:
         return []
@@ -267,9 +342,9 @@ def _matches(similar: Floats) -> tuple[Indices, Indices]:
 
 
 def _verified(
-    views: _Views,
-    first: tuple[int, _View],
-    second: tuple[int, _View],
+    views: Looked,
+    first: tuple[int, View],
+    second: tuple[int, View],
     matches: tuple[Indices, Indices],
     *,
     mirrored: bool,

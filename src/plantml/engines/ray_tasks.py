@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Sequence
 from types import TracebackType
@@ -17,6 +18,9 @@ from plantml.errors import MissingExtraError, PlantmlError, StorageError
 
 _GRACE = 30.0
 """Seconds in which cancelled parts save what they have finished."""
+
+_REACH = 10.0
+"""Seconds in which a cluster has to answer."""
 
 
 class RayEngine:
@@ -41,16 +45,13 @@ class RayEngine:
     def __enter__(self) -> Self:
         ray = self._ray
         self._tasks: dict[Any, tuple[int, int]] = {}
+        _check_reachable(self._address or os.environ.get("RAY_ADDRESS", ""))
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             ray.init(self._address, include_dashboard=None if self._address else False, log_to_driver=False,
                      logging_level=logging.ERROR)  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
-            raise StorageError(
-                f"Could not connect to {self.name}",
-                str(error).strip().partition("\n")[0],
-                "Check the address, the versions of Ray and Python there, and its token: RAY_AUTH_MODE=token",
-            ) from error
+            raise _not_connected(self.name, error) from error
         finally:
             if threading.current_thread() is threading.main_thread():
                 for number, handler in handlers.items():  # Ray's own would abort this process
@@ -93,6 +94,23 @@ class RayEngine:
         except self._ray.exceptions.RayError as error:
             failure = lost(str(error).strip().partition("\n")[0])
         return Event(*place, has_ended=True, error=failure)
+
+
+def _check_reachable(address: str) -> None:
+    """Ask whether anybody listens there: Ray itself would try for many minutes. Raises `StorageError`."""
+    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH).close()
+    except OSError as error:
+        raise _not_connected(address, error) from error
+
+
+def _not_connected(name: str, error: Exception) -> StorageError:
+    why = str(error).strip().partition("\n")[0]
+    hint = "Check the address, the versions of Ray and Python there, and its token: RAY_AUTH_MODE=token"
+    return StorageError(f"Could not connect to {name}", why, hint)
 
 
 def _do(url: str, digest: str, number: int, attempt: int) -> PlantmlError | None:

@@ -49,6 +49,18 @@ def _import(job: Job, machine: settings.Machine) -> Work:
     return importing.open_work(job, machine)
 
 
+def _keypoints(_: Job, machine: settings.Machine) -> Work:
+    from plantml.engines import keypoints
+
+    return keypoints.open_keypoints(machine)
+
+
+def _copies(job: Job, machine: settings.Machine) -> Work:
+    from plantml.engines import keypoints
+
+    return keypoints.open_copies(job, machine)
+
+
 def _validate(job: Job, machine: settings.Machine) -> Work:
     from plantml.engines import validation
 
@@ -56,9 +68,11 @@ def _validate(job: Job, machine: settings.Machine) -> Work:
 
 
 KINDS: Mapping[str, Callable[[Job, settings.Machine], Work]] = {
+    "copies": _copies,
     "detect": _detect,
     "embed": _embed,
     "import": _import,
+    "keypoints": _keypoints,
     "validate": _validate,
 }
 """What does a part, by the kind of its job."""

@@ -312,7 +312,9 @@ def _bucket(protocol: str, name: str) -> Bucket | None:
     if kind == "gs":
         emulator = os.environ.get("STORAGE_EMULATOR_HOST")
         if emulator:
-            common |= {"base_url": emulator if "://" in emulator else f"http://{emulator}", "skip_signature": True}
+            # With `skip_signature`, obstore would still look for credentials to write.
+            address = emulator if "://" in emulator else f"http://{emulator}"
+            common |= {"base_url": address, "credential_provider": lambda: {"token": "emulator", "expires_at": None}}
         return Bucket(store.GCSStore(name, **common), root)
     if kind == "az":
         container, _, account = name.partition("@")

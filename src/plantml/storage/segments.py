@@ -128,7 +128,7 @@ class Segments:
         return numbered_files.file_url(self.url, number, self.ending)
 
 
-def pack(array: NDArray[np.floating], dtype: DTypeLike) -> str:
+def pack(array: NDArray[Any], dtype: DTypeLike) -> str:
     """Numbers as text for a row: base64 of the little-endian `dtype`."""
     return base64.b64encode(np.asarray(array, dtype).tobytes()).decode()
 

@@ -107,9 +107,15 @@ def _joined() -> bool:
 
 
 def _launcher() -> ClusterEnvironment | None:
+    """What has started all processes at once, if anything has. Raises `UsageError` for `srun --ntasks`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is an `srun` that was not used
         for kind in (TorchElasticEnvironment, SLURMEnvironment):
             if kind.detect():
-                return kind()
+                try:
+                    return kind()
+                except RuntimeError as error:  # Lightning counts the tasks of each machine
+                    why = str(error).partition(" HINT")[0]
+                    hint = "As many as --devices on each machine: srun --ntasks-per-node N plantml train …"
+                    raise UsageError("SLURM does not say how many tasks a machine has", why, hint) from error
     return None

@@ -10,7 +10,11 @@ from plantml.cli.console import Console, Page, count
 from plantml.errors import GateError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from plantml.curate.context import Subject
     from plantml.curate.findings import Finding, Report
+    from plantml.curate.keypoint_matches import Elsewhere
 
 _STYLES = {"error": "red", "warning": "yellow", "info": "blue"}
 
@@ -72,6 +76,7 @@ def check(
         folds=folds,
         progress=console.progress,
         fill=filler(console, on, model),
+        keypoints=_on_engine(console, on),
     )
     if findings:
         storage.write(findings, tables.to_parquet(result))
@@ -92,6 +97,16 @@ def check(
     console.result(content, lambda shown: _show(shown, result, dataset, html))
     if failing:
         raise GateError(f"{count(len(failing), 'finding')} of {fail_on}", _by_code(failing), _next(dataset))
+
+
+def _on_engine(console: Console, on: str | None) -> "Callable[[Subject], Elsewhere] | None":
+    """What compares keypoints on the engine of `--on`, if there is one."""
+    if on is None:
+        return None
+    from plantml.engines import keypoints, opening
+
+    engine = opening.open_engine(on, console.machine)
+    return lambda subject: keypoints.OnEngine(subject, engine, console.listener)
 
 
 def _show(shown: Page, result: "Report", dataset: str, html: str | None) -> None:

@@ -79,6 +79,7 @@ def by_keypoints(subject: Subject) -> list[Pair]:
         known=subject.twins.group,
         threads=subject.machine.threads,
         progress=subject.progress("comparing photos"),
+        elsewhere=subject.keypoints(subject) if subject.keypoints else None,
     )
     return [Pair(copy.first, copy.second, _CODES[copy.kind], _evidence(copy), copy.correlation) for copy in copies]
 
