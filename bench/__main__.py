@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import buckets, ceiling, data, detect, duplicates, help, pixels, serve, train  # noqa: A004 - a part is called as its command is
+from bench import buckets, ceiling, data, detect, duplicates, help, peers, pixels, serve, train  # noqa: A004 - a part is called as its command is
 from bench.material import FULL, PHOTOS, QUICK, Material
 from bench.measure import ROOT, Row, as_json, table, tell
 from plantml import storage
@@ -23,6 +23,7 @@ PARTS: Mapping[str, Callable[[Material], list[Row]]] = {
     "detect": detect.run,
     "buckets": buckets.run,
     "ceiling": ceiling.run,
+    "peers": peers.run,
     "detect-boxes": detect.boxes,
     "serve": serve.run,
     "train": train.run,

@@ -19,7 +19,7 @@ _PHOTOS = 64
 
 
 def run(material: Material) -> list[Row]:
-    """All rows: every decoder and form beside plantml's, and detect beside the fastest of both."""
+    """All rows: every decoder and form beside plantml's, and detect in each form beside the fastest of both."""
     forms = [name for name in ceiling_sides.FORMS if _is_installed(name.split()[0])]
     given = {"model": material.bundle, "int8": material.int8}
     sides = {form: partial(Side, _NETWORK, form=form, **given) for form in forms}
@@ -31,13 +31,11 @@ def run(material: Material) -> list[Row]:
         if name != usual
     ]
     for photos, folder in material.sizes.items():
-        rows += _photos(material, photos, folder, _fastest(networks), networks)
+        rows += _photos(material, photos, folder, networks)
     return rows
 
 
-def _photos(
-    material: Material, photos: str, folder: str, form: str, networks: Mapping[str, Sequence[Sample]]
-) -> list[Row]:
+def _photos(material: Material, photos: str, folder: str, networks: Mapping[str, Sequence[Sample]]) -> list[Row]:
     jpeg = "JPEG" in photos
     decoders = [
         name
@@ -45,19 +43,37 @@ def _photos(
         if _is_installed(name.split()[0].lower()) and (jpeg or "jpeg" not in name)
     ]
     sides = {name: partial(Side, _PIXELS, folder=folder, decoder=name, photos=_PHOTOS) for name in decoders}
-    sides["detect"] = partial(
-        Side, "bench.detect_sides:library", folder=folder, model=material.bundle, scratch=str(material.folder)
-    )
+    given = {"folder": folder, "scratch": str(material.folder)}
+    sides |= {
+        form: partial(Side, "bench.detect_sides:library", **given, **options)
+        for form, options in {
+            "float32": {"model": material.bundle},
+            "int8": {"model": material.int8},
+            "bfloat16": {"model": material.bundle, "bfloat16": True},
+        }.items()
+        if any(name.endswith(form) for name in networks)
+    }
     turns = dict(take_turns(sides, material.size.rounds, f"ceiling, {photos}"))
-    detect = turns.pop("detect")
+    detected = {form: turns.pop(form) for form in list(turns) if form not in decoders}
     rows = [
         compare("ceiling", f"pixels alone, {photos}: {name}", "plantml", samples, turns["plantml"])
         for name, samples in turns.items()
         if name != "plantml"
     ]
     decoder = _fastest(turns)
-    ceiling = f"the machine's ceiling: {decoder}, then {form}"
-    return [*rows, compare("ceiling", f"detect, {photos}", ceiling, detect, turns[decoder], networks[form])]
+    for form, samples in detected.items():
+        network = _fastest({name: each for name, each in networks.items() if name.endswith(form)})
+        ceiling = f"the ceiling of that form: {decoder}, then {network}"
+        rows.append(
+            compare("ceiling", f"detect in {form}, {photos}", ceiling, samples, turns[decoder], networks[network])
+        )
+    network = _fastest(networks)
+    ceiling = f"the machine's ceiling: {decoder}, then {network}"
+    exact = detected["float32"]
+    return [
+        *rows,
+        compare("ceiling", f"detect in float32, {photos}", ceiling, exact, turns[decoder], networks[network]),
+    ]
 
 
 def _fastest(samples: Mapping[str, Sequence[Sample]]) -> str:

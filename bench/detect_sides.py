@@ -18,6 +18,7 @@ from plantml.detect.detect import DetectConfig, build_pipeline, detect
 from plantml.detect.sources import collect
 from plantml.model import bundle as bundles
 from plantml.model.pipeline import BATCH
+from plantml.model.runtimes import FORM_RUNTIMES
 from plantml.registry import references
 from plantml.registry.references import open_model
 from plantml.settings import OVERLAP, usable_cores
@@ -31,6 +32,7 @@ def library(
     scratch: str,
     warm: bool = True,
     tile: int = 0,
+    bfloat16: bool = False,
     environment: Mapping[str, str] | None = None,
     helpers: Sequence[int] = (),
 ) -> None:
@@ -43,12 +45,15 @@ def library(
         scratch: local folder for the outputs.
         warm: true if a round goes ahead that nobody measures.
         tile: side of the tiles that it looks at; 0 for whole photos.
+        bfloat16: true to compute with bfloat16.
         environment: variables that name the storage.
         helpers: processes of the storage, whose computing counts.
     """
     os.environ.update(environment or {})
     rounds.helpers = helpers
     bundle, runtime = open_model(model)
+    if bfloat16:
+        runtime = FORM_RUNTIMES["bfloat16"][1](bundle.read(bundles.ONNX))
     with TemporaryDirectory(dir=scratch) as out:
         numbers = count()
 

@@ -85,13 +85,14 @@ class Side:
 
     Args:
         where: `module:function` that prepares the work.
+        python: that runs it; this one if not given.
         arguments: of the function, JSON values.
     """
 
-    def __init__(self, where: str, **arguments: Any) -> None:
+    def __init__(self, where: str, python: str = sys.executable, **arguments: Any) -> None:
         self._where, self._ready = where, False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.side", where, json.dumps(arguments)],
+            [python, "-m", "bench.side", where, json.dumps(arguments)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,5 +1,6 @@
 """The loop that everybody writes first: a DataLoader of Pillow images and a torch network."""
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 
 from bench.side import Rounds
 from plantml.model import bundle as bundles
@@ -34,6 +38,14 @@ class Files(Dataset[Tensor]):
         return (pixels.float() / 255 - _MEAN) / _STD
 
 
+class Uint8Files(Files):
+    """Photos, uint8 [3, 224, 224], by torchvision v2."""
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = decode_image(str(self.paths[index]), ImageReadMode.RGB)
+        return resize(image, [224, 224], InterpolationMode.BICUBIC, antialias=True)
+
+
 class Classifier(nn.Module):
     """Backbone and heads, float32 [N, 3, H, W] in."""
 
@@ -46,7 +58,11 @@ class Classifier(nn.Module):
         return [head(features) for head in self.heads.values()]
 
 
-def detect(rounds: Rounds, *, folder: str, model: str, tuned: bool = False) -> None:
+def _normalised(batch: Tensor) -> Tensor:
+    return batch if batch.is_floating_point() else (batch.float() / 255 - _MEAN) / _STD
+
+
+def detect(rounds: Rounds, *, folder: str, model: str, tuned: bool = False, reader: str = "Pillow") -> None:
     """All photos of the folder through the network of the bundle.
 
     Args:
@@ -54,15 +70,19 @@ def detect(rounds: Rounds, *, folder: str, model: str, tuned: bool = False) -> N
         folder: of photos.
         model: a bundle.
         tuned: the allocator's settings that `plantml train` makes; else nothing.
+        reader: of photos, `Pillow` or `torchvision`.
     """
     if tuned:
         keep_freed_memory()
     contract = references.find(model).contract
     net = Classifier(network.rebuild(contract, load_file(f"{model}/{bundles.WEIGHTS}")).net).eval()
-    loader = DataLoader(Files(folder), 32, num_workers=usable_cores(), persistent_workers=True)
+    files = {"Pillow": Files, "torchvision": Uint8Files}[reader](folder)
+    loader = DataLoader(files, 32, num_workers=usable_cores(), persistent_workers=True)
 
     def work() -> int:
+        batches = iter(loader)
+        rounds.helpers = [worker.pid or 0 for worker in multiprocessing.active_children()]
         with torch.no_grad():
-            return sum(len(net(batch)[0]) for batch in loader)
+            return sum(len(net(_normalised(batch))[0]) for batch in batches)
 
     rounds.run(work)

@@ -16,6 +16,7 @@ from plantml.errors import Exit, GateError, InputError, MissingExtraError, Plant
 from plantml.export import bundle_forms
 from plantml.export.forms import FORMS_IN_BUNDLES
 from plantml.model import bundle as bundles
+from plantml.model import proven_forms
 from plantml.model.runtimes import OpenVinoRuntime, open_form
 from plantml.registry import evidence, ledger
 from plantml.serve.config import ServeConfig
@@ -249,3 +250,65 @@ def test_evidence_of_a_form_is_not_evidence_of_the_model(cli, trained, formed, t
     state = ledger.load(model)
     with pytest.raises(GateError, match="form int8"):
         evidence.check(evidence.read(result), state, state.entry(1), "production")
+
+
+@pytest.mark.usefixtures("untimed")
+def test_models_add_puts_forms_beside_float32(cli, trained, every_form, tmp_path, monkeypatch):
+    run = shutil.copytree(Path(trained.run, "bundle"), tmp_path / "run" / "bundle").parent
+    model, older = f"{tmp_path}/models/leaf", f"{tmp_path}/models/older"
+    assert cli("models", "add", run, older).code == Exit.DONE
+    int8 = replace(FORMS_IN_BUNDLES["int8"], make=lambda _: every_form.made["onnx-int8"])
+    monkeypatch.setitem(FORMS_IN_BUNDLES, "int8", int8)
+    monkeypatch.setattr("plantml.export.proof.Proof.costs_too_much", lambda *_: "")
+    assert cli("models", "add", run, model, "--form", "int4").code == Exit.USAGE
+    for _ in range(2):
+        result = cli("models", "add", run, model, "--form", "int8", "--json")
+        assert (result.code, result.json["version"]) == (Exit.DONE, 1), result.err
+    assert set(bundles.find(f"{model}/0001").forms) == {"int8"}
+    result = cli("models", "add", run, older, "--form", "int8")
+    assert result.code == Exit.INPUT
+    assert "has no form int8" in result.err
+
+
+# --- models of two stages ---------------------------------------------------------------------
+
+
+def _of_two_stages():
+    """A `model.json` with forms of both networks, as far as forms are concerned."""
+    model, classifier = "ab" * 32, "cd" * 32
+    forms = {}
+    for name in ("int8", "bfloat16"):
+        second = proven_forms.without_file(name, classifier, {"photos": 3})
+        forms[name] = replace(proven_forms.without_file(name, model, {"photos": 2}), classifier=second).as_json()
+    return {
+        "digest": model,
+        "files": {"forms/int8.onnx": "", "classifier/forms/int8.onnx": ""},
+        "contract": {"detection": {"classifier": classifier}},
+        "forms": forms,
+    }
+
+
+def test_the_name_of_a_form_of_two_stages_covers_both():
+    content = _of_two_stages()
+    assert not list(proven_forms.faults(content, "classifier/"))
+    form = proven_forms.parse(content)["bfloat16"]
+    other = replace(form, classifier=proven_forms.without_file("bfloat16", "cd" * 32, {"photos": 4}))
+    assert len({form.model, form.digest, form.classifier.model, other.model}) == 4
+    assert form.as_json() == content["forms"]["bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda content: content["forms"]["int8"].pop("classifier"), "keys"),
+        (lambda content: content["forms"]["int8"].update(classifier=7), "keys"),
+        (lambda content: content["forms"]["int8"]["classifier"].update(derived_from="ab" * 32), "another model"),
+        (lambda content: content["forms"]["bfloat16"]["classifier"].update(proof={"photos": 9}), "was changed"),
+        (lambda content: content["files"].pop("classifier/forms/int8.onnx"), "not in files"),
+        (lambda content: content.update(contract={"detection": {}}), "keys"),
+    ],
+)
+def test_malformed_forms_of_two_stages_are_refused(change, fault):
+    content = _of_two_stages()
+    change(content)
+    assert fault in next(proven_forms.faults(content, "classifier/"))

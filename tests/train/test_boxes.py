@@ -13,7 +13,7 @@ from PIL import Image
 
 import plantml
 from plantml.data import versions
-from plantml.errors import Exit
+from plantml.errors import Exit, PlantmlError
 from plantml.model import bundle as bundles
 from plantml.train import train, tray
 from plantml.train.plan_inputs import Speed
@@ -185,12 +185,33 @@ def test_two_stages_are_one_model_in_one_file(cli, trays, tmp_path):
         assert set(box["targets"]) == ({"viability"} if is_empty else every)
         assert 0 <= box["unknown"] <= 2
 
+    _check_forms_of_two_stages(cli, run, photos, records, tmp_path)
     shutil.copytree(run / "bundle", tmp_path / "mixed")
     other = tmp_path / "mixed" / "classifier" / "model.safetensors"
     other.write_bytes(other.read_bytes()[:-1] + b"\x00")
     result = cli("detect", *photos, "--model", tmp_path / "mixed", "--runtime", "torch", "--out", tmp_path / "r.jsonl")
     assert result.code != Exit.DONE
     assert "classifier" in result.err
+
+
+def _check_forms_of_two_stages(cli, run, photos, records, tmp_path):
+    """The int8 form of both networks: added with two proofs, packed, added to a registry, and noticed when swapped."""
+    result = cli("export", run, "--form", "int8", "--max-drop", 1, "--samples", 8, "--json")
+    assert result.code == Exit.DONE, result.err
+    assert result.json["compared_on"] in result.json["classifier"]["compared_on"]  # crops of the same photos
+    bundle = bundles.find(str(run))
+    form = bundle.forms["int8"]
+    fast = plantml.load(str(run), speed="int8").predict(photos).records
+    assert {(record["model"], record["form"]["of"]) for record in fast} == {(form.model, bundle.digest)}
+    assert plantml.load(str(run)).predict(photos).records == records
+    assert cli("models", "pack", run, tmp_path / "fast.plantml").code == Exit.DONE
+    assert cli("models", "add", tmp_path / "fast.plantml", tmp_path / "models" / "tray").code == Exit.DONE
+    for place in (tmp_path / "fast.plantml", tmp_path / "models" / "tray@1"):
+        assert plantml.load(str(place), speed="int8").predict(photos).records == fast
+    shutil.copytree(run / "bundle", tmp_path / "swapped")
+    shutil.copy(tmp_path / "swapped" / "forms" / "int8.onnx", tmp_path / "swapped" / "classifier" / "forms")
+    with pytest.raises(PlantmlError, match=r"int8\.onnx is damaged"):
+        plantml.load(str(tmp_path / "swapped"), speed="int8")
 
 
 @pytest.mark.parametrize(("task", "start"), [("tray", "first/bundle/classifier"), ("image", "first"), ("boxes", "")])

@@ -44,5 +44,9 @@ Model = Annotated[str, typer.Argument(metavar="REGISTRY/NAME", help="URL of a re
 Version = Annotated[str, typer.Argument(metavar="REGISTRY/NAME@N", help="Version of a model: a number or an alias.")]
 Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="Alias, such as production or challenger.")]
 Ref = Annotated[str, typer.Argument(metavar="MODEL", help="Registered version, run, bundle or pack.")]
+Forms = Annotated[
+    list[str] | None,
+    typer.Option("--form", metavar="FORM", help="Add a form to the bundle, for --speed: int8 or bfloat16. Repeatable."),
+]
 By = Annotated[str | None, typer.Option(metavar="NAME", help="Author, for the history. [default: user@machine]")]
 Why = Annotated[str, typer.Option(metavar="TEXT", help="Reason, for the history.")]

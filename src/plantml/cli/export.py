@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plantml.cli.arguments import Forms
 from plantml.cli.command import command
 from plantml.cli.console import Console, Page
 from plantml.errors import UsageError
@@ -37,12 +38,7 @@ def export(
             "--format", metavar="FORMAT", help="Format: onnx, onnx-int8, openvino or pt2. [default: by file extension]"
         ),
     ] = None,
-    forms: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--form", metavar="FORM", help="Add a form to the bundle, for --speed: int8 or bfloat16. Repeatable."
-        ),
-    ] = None,
+    forms: Forms = None,
     benchmark: Annotated[
         bool, typer.Option("--benchmark", help="Compare all formats and print a table; write nothing.")
     ] = False,
@@ -53,6 +49,7 @@ def export(
     If they differ (int8: if macro-F1 drops by more than --max-drop), nothing is written and the exit code is 4.
     """
     from plantml.extras import need_train
+    from plantml.model import proven_forms
 
     if benchmark and (to or format_ or forms):
         raise UsageError("--benchmark compares all formats and writes none", "", "Remove --to, --format and --form.")
@@ -60,7 +57,7 @@ def export(
         raise UsageError("--form adds to the bundle", "--to and --format write a file", "Leave either out.")
     if not benchmark and not to and not forms:
         raise UsageError("No output is given", "", "Choose a file: --to leaf.onnx, or compare all formats: --benchmark")
-    _check_forms(forms or ())
+    proven_forms.check_names(forms or ())
     need_train()
     from plantml.export import bundle_forms
     from plantml.export import export as library
@@ -72,9 +69,11 @@ def export(
     try:
         if forms:
             names = list(dict.fromkeys(forms))
-            added = bundle_forms.add(bundle, names, resolved.value, machine=console.machine, progress=progress)
-            content = library.as_json(added) | {"added": names}
-            console.result(content, lambda page: _show_added(page, added, names, bundle))
+            first, *second = bundle_forms.add(bundle, names, resolved.value, machine=console.machine, progress=progress)
+            content = library.as_json(first) | {"added": names}
+            if second:
+                content["classifier"] = library.as_json(second[0])
+            console.result(content, lambda page: _show_added(page, [first, *second], names, bundle))
             return
         show(library.export(bundle, to, resolved.value, form=format_, machine=console.machine, progress=progress))
     except library.RefusedError as error:
@@ -83,17 +82,12 @@ def export(
         raise
 
 
-def _check_forms(names: Sequence[str]) -> None:
-    from plantml.model.proven_forms import FILES
-
-    for name in names:
-        if name not in FILES:
-            raise UsageError(f"Unknown form {name!r}", "", f"Forms: {', '.join(FILES)}.")
-
-
-def _show_added(page: Page, result: "Compared", names: Sequence[str], ref: str) -> None:
+def _show_added(page: Page, results: Sequence["Compared"], names: Sequence[str], ref: str) -> None:
     page.line(f"Added to the bundle: {', '.join(names)}", style="bold")
-    _show_comparison(page, result)
+    for stage, result in zip(("The detector", "The classifier"), results, strict=False):
+        if results[1:]:
+            page.line(f"{stage}:")
+        _show_comparison(page, result)
     page.next(f"plantml detect PHOTOS --model {ref} --speed auto --out records.jsonl")
 
 

@@ -111,7 +111,7 @@ def _same_labels(
 ) -> NDArray[np.bool_]:
     """Whether the boxes at places [n] have the labels of their partners."""
     same = np.ones(len(places), bool)
-    for target in contract.targets:
+    for target in contract.heads:
         first, second = ours[f"target.{target.name}"][places], theirs[f"target.{target.name}"][partner]
         if target.kind == "class":
             same &= first.argmax(axis=1) == second.argmax(axis=1)

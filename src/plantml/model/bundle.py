@@ -27,7 +27,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from plantml import parsing, storage
@@ -99,7 +99,9 @@ class Bundle:
                 f"its classifier is {bundle.digest[:12]}, but its contract names {(stated or 'none')[:12]}",
                 AGAIN,
             )
-        return bundle
+        forms = {name: form.classifier for name, form in self.forms.items() if form.classifier}
+        files = {form.file: self.files[CLASSIFIER + form.file] for form in forms.values() if form.file}
+        return replace(bundle, forms=forms, files={**bundle.files, **files})
 
     def read(self, name: str, cache: storage.Cache | None = None) -> bytes:
         """The verified bytes of one of its files; remote ones through the cache.
@@ -273,7 +275,7 @@ def _model_json(contract: Contract, digest_: str, hashes: Mapping[str, str], for
 def _parse(url: str, text: bytes) -> Bundle:
     where = f"{_place(url)}/{MODEL_JSON}"
     content = parsing.parse_json_object(text, where)
-    why = _fault(content) or next(proven_forms.faults(content), "")
+    why = _fault(content) or next(proven_forms.faults(content, CLASSIFIER), "")
     if why:
         raise InputError(f"{where} is damaged", why, AGAIN)
     contract = parse_contract(where, content["contract"])
@@ -291,8 +293,8 @@ def _fault(content: Mapping[str, Any]) -> str:
     files = content["files"]
     if not isinstance(files, dict):
         return "files is not an object"
-    own = (*_NEEDED, CARD)
-    known = {*own, *(CLASSIFIER + name for name in (MODEL_JSON, *own)), *proven_forms.files_of(content)}
+    own = {*_NEEDED, CARD, *proven_forms.files_of(content)}
+    known = {*own, *(CLASSIFIER + name for name in (MODEL_JSON, *own))}
     for name in (*_NEEDED, *files):
         if name not in files or name not in known:
             return f"{name} is not in files" if name in _NEEDED else f"a bundle has no file {name!r:.80}"

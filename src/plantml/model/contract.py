@@ -183,6 +183,11 @@ class Contract(BaseModel):
         """The targets that the network itself predicts."""
         return () if self.task in {"tray", "anomaly"} else self.targets
 
+    def judged_by(self, classifier: "Contract") -> "Contract":
+        """The contract of a model of two stages: it finds boxes as this one says, and judges them as the other says."""
+        names = ("targets", "thresholds", "temperatures", "biases", "acceptance", "unknown_threshold", "withheld")
+        return self.model_copy(update={name: getattr(classifier, name) for name in names})
+
     def canonical(self) -> bytes:
         """Canonical bytes: equal for equal contracts, also after new optional fields are added."""
         return json.dumps(self.as_json(), sort_keys=True, separators=(",", ":")).encode()

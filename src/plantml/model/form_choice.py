@@ -8,7 +8,7 @@ pixels. The records name the form. See `docs/decisions/0010-speed-is-asked-for.m
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,13 +18,16 @@ from plantml.errors import MissingExtraError, PlantmlError, UsageError
 from plantml.model import autotune, runtimes
 from plantml.model.bundle import Bundle
 from plantml.model.pipeline import BATCH
-from plantml.model.runtimes import Runtime
+from plantml.model.runtimes import Runtime, TwoStageRuntime
 from plantml.parsing import parse_json_object
 from plantml.settings import Machine, Speed
 
 FLOAT32 = "float32"
 CLEARLY = 1.1
 """Speed-up over float32 that a form must reach: measurements are noisy, and float32 has the exact records."""
+
+_BOXES = 16
+"""Boxes of a photo that the second stage judges while forms are compared."""
 
 _ROUNDS = 5
 _AT_MOST = 3.0
@@ -86,7 +89,7 @@ def measure(bundle: Bundle, names: list[str], machine: Machine) -> Mapping[str, 
     for name in names:
         with suppress(MissingExtraError, UsageError):  # not installed, or the processor cannot compute it
             opened[name] = runtimes.open_form(bundle, name, machine.cache())[1]
-    works = {name: autotune.work_of(bundle, runtime) for name, runtime in opened.items()}
+    works = {name: _work_of(bundle, runtime) for name, runtime in opened.items()}
     for work in works.values():
         work(BATCH)  # the first call prepares what later ones reuse
     speeds, began = dict.fromkeys(works, 0.0), time.perf_counter()
@@ -98,9 +101,18 @@ def measure(bundle: Bundle, names: list[str], machine: Machine) -> Mapping[str, 
     return speeds
 
 
+def _work_of(bundle: Bundle, runtime: Runtime) -> Callable[[int], object]:
+    """All networks on so many random photos."""
+    detect = autotune.work_of(bundle, runtime)
+    if not isinstance(runtime, TwoStageRuntime):
+        return detect
+    judge = autotune.work_of(runtime.bundle, runtime.classifier)
+    return lambda batch: (detect(batch), [judge(BATCH) for _ in range(batch * _BOXES // BATCH)])
+
+
 def _facts(bundle: Bundle, names: list[str], threads: int) -> tuple[object, ...]:
     """Cache key of the measurement."""
-    forms = {name: bundle.forms[name].digest for name in names}
+    forms = {name: bundle.forms[name].model for name in names}
     return "form", bundle.digest, forms, threads, platform.node(), __version__, _versions()
 
 

@@ -15,9 +15,9 @@ from plantml.registry import references
 PLAN = "plan.yaml"
 """The plan of the training, stored with the bundle if there is one."""
 
-_OWN = (bundles.WEIGHTS, bundles.ONNX, bundles.CARD)
+_OWN = (bundles.WEIGHTS, bundles.ONNX, bundles.CARD, *filter(None, proven_forms.FILES.values()))
 _IN_PACK = (
-    *_OWN, PLAN, bundles.MODEL_JSON, *filter(None, proven_forms.FILES.values()),
+    *_OWN, PLAN, bundles.MODEL_JSON,
     *(bundles.CLASSIFIER + name for name in (*_OWN, bundles.MODEL_JSON)),
 )  # fmt: skip
 _UNTOUCHED = "Nothing was added. Ask its author for a new one: plantml models pack"

@@ -9,7 +9,7 @@ from typing import Any
 from plantml import settings, storage
 from plantml.concurrency import Listener, Stop
 from plantml.data.manifest import Version
-from plantml.errors import GateError, StoppedError, UsageError
+from plantml.errors import GateError, StoppedError
 from plantml.export import bundle_forms
 from plantml.export.config import ExportConfig
 from plantml.model import bundle as bundles
@@ -136,7 +136,6 @@ def train(
     Raises:
         InputError: the dataset cannot be trained on, or `out` holds a run with another configuration.
         StoppedError: a signal stopped the training; the same call again resumes.
-        UsageError: forms, for a model of two stages.
         MissingExtraError: the runtime of a form is not installed.
     """
     version = select(dataset, config)
@@ -147,26 +146,22 @@ def train(
     if version.task == "tray":
         from plantml.train.tray import train_tray  # which trains two runs by `train_run`
 
-        if config.forms:
-            raise UsageError("--forms is for models of one network", "a tray's has two", "Leave --forms out.")
-
-        return train_tray(version, out, config, machine, **options)
-    result = train_run(version, out, config, machine, **options)
+        result = train_tray(version, out, config, machine, **options)
+    else:
+        result = train_run(version, out, config, machine, **options)
     return _with_forms(result, config, machine, listener) if result else None
 
 
 def _with_forms(result: TrainingResult, config: TrainConfig, machine: Machine, listener: Listener) -> TrainingResult:
     """The result, after the forms that its bundle lacks were added; one that does not pass is only reported."""
-    bundle = result.bundle
+    url = result.bundle.url
     for name in config.forms:
-        if name not in bundle.forms:
-            try:
-                bundle_forms.add(
-                    bundle.url, [name], ExportConfig(), machine=machine, progress=listener.progress(f"adding {name}")
-                )
-            except GateError as error:
-                listener.warn(str(error))
-    return replace(result, bundle=bundles.find(bundle.url)) if config.forms else result
+        try:
+            progress = listener.progress(f"adding {name}")
+            bundle_forms.add_missing(url, [name], ExportConfig(), machine=machine, progress=progress)
+        except GateError as error:
+            listener.warn(str(error))
+    return replace(result, bundle=bundles.find(url)) if config.forms else result
 
 
 def train_run(

@@ -98,16 +98,9 @@ def _join(finding: TrainingResult, judging: TrainingResult, version: Version) ->
     ours, theirs = detector.contract, classifier.contract
     if ours.detection is None:
         raise InputError(f"{detector.url} finds no boxes", "it was trained on whole photos", "Start over with --fresh.")
-    contract = ours.model_copy(
+    contract = ours.judged_by(theirs).model_copy(
         update={
-            "targets": theirs.targets,
             "detection": ours.detection.model_copy(update={"classifier": classifier.digest}),
-            "thresholds": theirs.thresholds,
-            "temperatures": theirs.temperatures,
-            "biases": theirs.biases,
-            "acceptance": theirs.acceptance,
-            "unknown_threshold": theirs.unknown_threshold,
-            "withheld": theirs.withheld,
             "metrics": {**ours.metrics, **theirs.metrics},
         }
     )

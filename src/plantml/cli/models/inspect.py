@@ -96,7 +96,12 @@ def _show(page: Page, result: "ModelDetails", *, card: bool) -> None:
     if result.bundle.forms:
         page.table(
             ("forms beside float32", "digest", "photos", "same labels", "same decisions"),
-            [_form_row(form) for form in result.bundle.forms.values()],
+            [
+                _form_row(f"{each.name}{stage}", each)
+                for form in result.bundle.forms.values()
+                for stage, each in (("", form), (" of the classifier", form.classifier))
+                if each
+            ],
         )
     data = contract.dataset
     page.table(
@@ -119,10 +124,10 @@ def _show(page: Page, result: "ModelDetails", *, card: bool) -> None:
         page.line(f"Model card: --card, or {result.bundle.url}/README.md")
 
 
-def _form_row(form: "ProvenForm") -> list[Any]:
+def _form_row(name: str, form: "ProvenForm") -> list[Any]:
     proof = form.proof
     shares = [f"{proof[key]:.1%}" if key in proof else "" for key in ("agreement", "decisions")]
-    return [form.name, form.digest[:12], proof.get("photos", ""), *shares]
+    return [name, form.model[:12], proof.get("photos", ""), *shares]
 
 
 @command("plantml models diff models/leaf@production models/leaf@challenger")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plantml.cli.arguments import By, Model, Ref, Version, Why
+from plantml.cli.arguments import By, Forms, Model, Ref, Version, Why
 from plantml.cli.command import command
 from plantml.cli.console import Console, Page
 
@@ -16,22 +16,37 @@ if TYPE_CHECKING:
     "plantml models add runs/first models/leaf",
     "plantml models add runs/night s3://bucket/models/leaf --alias challenger --why 'trained on the photos of May'",
     "plantml models add leaf.plantml models/leaf",
+    "plantml models add runs/first models/leaf --form int8 --form bfloat16",
 )
 def add(
     console: Console,
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Run, bundle or pack.")],
     model: Model,
     alias: Annotated[str | None, typer.Option(metavar="ALIAS", help="Point this alias to the new version.")] = None,
+    forms: Forms = None,
     why: Why = "",
     by: By = None,
 ) -> None:
     """Add a model to a registry, as the next version.
 
     Every file is verified first. Adding the same model again changes nothing; an interrupted add leaves no version.
+    With --form, the bundle first gets the faster forms that it lacks, as by `plantml export --form`.
     """
     from plantml import registry
+    from plantml.export.config import ExportConfig
+    from plantml.extras import need_train
+    from plantml.model import proven_forms
 
+    if forms:
+        proven_forms.check_names(forms)
+        need_train()
+        from plantml.export import bundle_forms
+
+        progress = console.progress("comparing")
+        bundle_forms.add_missing(bundle, forms, ExportConfig(), machine=console.machine, progress=progress)
     result = registry.add(bundle, model, by=by, why=why, alias=alias, cache=console.machine.cache())
+    if forms:
+        bundle_forms.check_has(f"{model}@{result.number}", forms)
     _show_added(console, registry.load(model), result.number, changed=result.changed)
 
 

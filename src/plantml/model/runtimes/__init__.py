@@ -92,7 +92,7 @@ def open_form(bundle: Bundle, name: str, cache: storage.Cache | None = None) -> 
             f"it has {', '.join(['float32', *bundle.forms])}",
             f"Add it: plantml export RUN --form {name}; or use --speed auto.",
         )
-    form = bundle.forms[name]
+    form, whole = bundle.forms[name], bundle
     data = bundle.read(form.file or bundles.ONNX, cache)
     runtime = FORM_RUNTIMES[name][1](data)
     if form.file:
@@ -100,7 +100,14 @@ def open_form(bundle: Bundle, name: str, cache: storage.Cache | None = None) -> 
         bundle = replace(bundle, contract=alone.contract)
         assert isinstance(runtime, OnnxRuntime)
         _check_outputs(bundle.url, bundle.contract, runtime.outputs)
-    return replace(bundle, digest=form.digest, form=form), runtime
+    opened = replace(bundle, digest=form.model, form=form)
+    if form.classifier is None:
+        return opened, runtime
+    classifier, judge = open_form(whole.classifier(cache), name, cache)
+    return (
+        replace(opened, contract=opened.contract.judged_by(classifier.contract)),
+        TwoStageRuntime(runtime, classifier, judge),
+    )
 
 
 def read_onnx(url: str, data: bytes) -> tuple[Bundle, Runtime]:
