@@ -7,7 +7,8 @@ import pytest
 from tests.serve.conftest import sign_in
 
 from plantml import storage
-from plantml.data import versions
+from plantml.data import boxes, versions
+from plantml.data.boxes import Box
 from plantml.serve.caller import COMMAND_LINE
 
 
@@ -255,3 +256,60 @@ def test_a_server_that_dies_between_the_version_and_its_note_goes_on(site, lab, 
     answer = site.post("/v1/contributions/accept", json={"ids": [id_]}, headers=judge)
     assert answer.json()[0]["version"] == 3
     assert versions.numbers(leaves) == [1, 2, 3]
+
+
+BOX = {"x": 1, "y": 2, "w": 10, "h": 10, "labels": {"disease": "rust", "health": "diseased"}}
+
+
+def test_boxes_come_along_and_replace_those_of_the_dataset(site, lab, leaves, photo):
+    sender, _, judge = lab
+    outside = {"x": 60, "y": 40, "w": 1000, "h": 1000, "labels": {}}
+    data = [("x.jpg", photo(seed=10)), ("y.jpg", photo(seed=11)), ("z.jpg", photo(seed=12))]
+    answer = send(site, sender, *data, labels={"category": "bean"}, boxes=json.dumps([[BOX, outside], [], None]))
+    assert answer.status_code == 202, answer.text
+    ids = [each["id"] for each in answer.json()["photos"]]
+    first, second, third = (
+        next(each for each in site.get("/v1/contributions", headers=judge).json() if each["id"] == sent) for sent in ids
+    )
+    clipped = {**outside, "w": first["width"] - 60, "h": first["height"] - 40}
+    assert (first["boxes"], second["boxes"], third["boxes"]) == ([BOX, clipped], [], None)
+    assert (
+        send(site, sender, *data, labels={"category": "bean"}, boxes=json.dumps([[BOX, outside], [], None])).json()[
+            "photos"
+        ]
+        == answer.json()["photos"]
+    )  # the same again
+    # Labels of boxes are labels: who may not see them cannot accept them.
+    blind = sign_in(site, "blind", "reviewer", "category")
+    (seen,) = (each for each in site.get("/v1/contributions", headers=blind).json() if each["id"] == ids[0])
+    assert (seen["boxes"][0]["labels"], seen["file"]) == ({}, "")
+    assert site.post("/v1/contributions/accept", json={"ids": ids[:1]}, headers=blind).status_code == 403
+    assert site.post("/v1/contributions/accept", json={"ids": ids}, headers=judge).status_code == 200
+    rows = {row["meta_contributed"] and row["image_id"]: row for row in versions.load(leaves).rows.to_dicts()}
+    drawn = [boxes.from_rows(rows[each["image_id"]]["boxes"]) for each in answer.json()["photos"]]
+    assert drawn == [(Box(**BOX), Box(**clipped)), (), None]
+    assert rows[answer.json()["photos"][1]["image_id"]]["meta_reviewer"] == "judge"
+    # The dataset has them, and then other ones of the same photo.
+    again = send(site, sender, data[0], labels={"category": "bean"}, boxes=json.dumps([[BOX, outside]])).json()
+    assert again["photos"][0]["state"] == "accepted"
+    moved = send(site, sender, data[0], boxes=json.dumps([[{**BOX, "x": 5}]])).json()["photos"][0]
+    assert moved["state"] == "waiting"
+    assert site.post("/v1/contributions/accept", json={"ids": [moved["id"]]}, headers=judge).status_code == 200
+    row = versions.load(leaves).rows.filter(pl.col("image_id") == moved["image_id"]).to_dicts()[0]
+    assert boxes.from_rows(row["boxes"]) == (Box(**{**BOX, "x": 5}),)
+    assert row["category"] == "bean"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x", "{}", "[]", "[[], []]", "[[1]]", '[[{"x": 1}]]', '[[{"x": 1, "y": 1, "w": 0, "h": 5}]]',
+        '[[{"x": 1, "y": 1, "w": NaN, "h": 5}]]', '[[{"x": 9999, "y": 1, "w": 5, "h": 5}]]',
+        '[[{"x": 1, "y": 1, "w": 5, "h": 5, "labels": {"disease": "rusty"}}]]',
+        '[[{"x": 1, "y": 1, "w": 5, "h": 5, "labels": {"colour": "red"}}]]',
+    ],
+)  # fmt: skip
+def test_boxes_that_make_no_sense_are_refused(site, lab, photo, text):
+    answer = send(site, lab[0], ("x.jpg", photo(seed=10)), boxes=text)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["hint"]

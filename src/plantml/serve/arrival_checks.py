@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from plantml.data import duplicates, manifest
+from plantml.data.boxes import Box
 from plantml.data.labels import with_health
 from plantml.data.manifest import Version
 from plantml.data.near_duplicates import DISTANCE, VARIANTS, variant
@@ -110,9 +111,11 @@ def flags_of(photo: Scan, labels: Labels, version: Version) -> list[Flag]:
     return flags
 
 
-def adds_nothing(photo: Scan, labels: Labels, version: Version) -> bool:
-    """True if a version has these bytes with all these labels."""
+def adds_nothing(photo: Scan, labels: Labels, boxes: Sequence[Box] | None, version: Version) -> bool:
+    """True if a version has these bytes with all these labels, and with these boxes if any were drawn."""
     same = version.usable().filter(pl.col("image_id") == photo.image_id)
+    if boxes is not None and any(drawn != [box.as_row() for box in boxes] for drawn in same["boxes"].to_list()):
+        return False
     return not same.is_empty() and all(
         name in same.columns and all(known == label for known in same[name].to_list()) for name, label in labels.items()
     )

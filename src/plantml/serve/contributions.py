@@ -27,11 +27,12 @@ import polars as pl
 from plantml import imaging, storage
 from plantml.concurrency import silent
 from plantml.data import editing, importing, manifest, photos, versions
+from plantml.data.boxes import Box
 from plantml.data.importers import Item
 from plantml.data.ingest import Bringer
 from plantml.data.manifest import Version
 from plantml.errors import InputError, NotFoundError
-from plantml.serve import arrival_checks, audit
+from plantml.serve import arrival_checks, audit, drawn_boxes
 from plantml.serve.arrival_checks import CONFLICT, EXACT, Flag, LabelError, Labels
 from plantml.serve.caller import Caller
 from plantml.serve.database import Database
@@ -76,6 +77,7 @@ class Contribution:
         decided: when, ISO 8601 in UTC; empty before that.
         why: it was rejected.
         version: of the dataset that has it; 0 before that.
+        boxes: that the contributor drew; `None` where they drew none.
         removals: how often its bytes had been removed, of earlier contributions, when it was sent. They are part of the
             name of the file, so that a removal takes no bytes that are sent at the same moment.
     """
@@ -96,12 +98,18 @@ class Contribution:
     decided: str = ""
     why: str = ""
     version: int = 0
+    boxes: tuple[Box, ...] | None = None
     removals: int = 0
 
     @property
     def is_open(self) -> bool:
         """True while nothing is decided for good."""
         return self.state in {"waiting", "accepting"}
+
+    @property
+    def targets(self) -> set[str]:
+        """The targets that its labels are of, those of its boxes too."""
+        return {*self.labels, *(name for box in self.boxes or () for name in box.labels)}
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,7 @@ class Contributions:
         caller: Caller,
         files: Sequence[Upload | Refused],
         labels: Sequence[Labels],
+        boxes: Sequence[Sequence[Box] | None] | None = None,
         *,
         new_class: bool,
     ) -> list[Outcome]:
@@ -169,6 +178,7 @@ class Contributions:
             caller: who sends them.
             files: as `UploadChecks` found them.
             labels: of each file, by target.
+            boxes: that were drawn on each file; `None` where there are none, or on no file.
             new_class: allow classes that the dataset does not have.
 
         Raises:
@@ -182,19 +192,23 @@ class Contributions:
             raise _full(dataset)
         others = [each for each in waiting if each.contributor != caller.name]
         outcomes: list[Outcome] = []
-        for file, of_file in zip(files, labels, strict=True):
+        for file, of_file, drawn in zip(files, labels, boxes or [None] * len(files), strict=True):
             if isinstance(file, Refused):
                 outcomes.append(Outcome(file.name, "refused", code=file.code, why=file.why))
                 continue
             try:
                 checked, flags = arrival_checks.checked_labels(of_file, version.targets, caller, new_class=new_class)
+                kept = None
+                if drawn is not None:
+                    kept, more = drawn_boxes.checked(drawn, _size(file), version, caller, new_class=new_class)
+                    flags += more
             except LabelError as error:
                 outcomes.append(Outcome(file.name, "refused", code=error.what, why=error.why))
                 continue
-            draft = _drafted(dataset, caller, file, checked, flags, key=self._key)
+            draft = _drafted(dataset, caller, file, checked, flags, boxes=kept, key=self._key)
             draft = replace(draft, removals=removals[draft.image_id])
             flags = arrival_checks.flags_of(file.scan, checked, version) + _flags_of_others(draft, others)
-            if arrival_checks.adds_nothing(file.scan, checked, version):
+            if arrival_checks.adds_nothing(file.scan, checked, kept, version):
                 outcomes.append(Outcome(file.name, "duplicate", replace(draft, state="accepted"), why=flags[0].why))
                 continue
             self._store(draft, file.data)
@@ -203,7 +217,7 @@ class Contributions:
         try:
             known = self._note_sent(dataset, caller, list(drafts.values()))
         except _RemovedError:  # after they were stored here
-            return self.send(dataset, caller, files, labels, new_class=new_class)
+            return self.send(dataset, caller, files, labels, boxes, new_class=new_class)
         return [_settled(outcome, known) for outcome in outcomes]
 
     def all(self, dataset: str) -> list[Contribution]:
@@ -238,7 +252,7 @@ class Contributions:
         """
         for each in self.find(ids):
             if each.contributor != reviewer.name:
-                check_sees_all(each.labels, reviewer, f"contribution {each.id}")
+                check_sees_all(each.targets, reviewer, f"contribution {each.id}")
         return [self._accept(dataset, wanted, reviewer) for dataset, wanted in self._by_dataset(ids).items()]
 
     def reject(self, ids: Sequence[str], why: str, reviewer: Caller) -> list[Contribution]:
@@ -381,7 +395,9 @@ class Contributions:
             rows, targets_now = _relabelled(rows, manifest.union(targets_now, targets), known)
             for decision in {(each.reviewer, each.decided) for each in contributions}:
                 labelled = [
-                    each.image_id for each in contributions if each.labels and (each.reviewer, each.decided) == decision
+                    each.image_id
+                    for each in contributions
+                    if (each.labels or each.boxes is not None) and (each.reviewer, each.decided) == decision
                 ]
                 rows = editing.mark_reviewed(rows, rows["image_id"].is_in(labelled).arg_true().to_list(), *decision)
             return rows, targets_now, None
@@ -399,7 +415,9 @@ class Contributions:
         stem, dot, ending = contribution.name.rpartition(".")
         name = f"{stem or contribution.name}-{contribution.id[:12]}{dot if stem else ''}{ending if stem else ''}"
         meta = {"contributor": contribution.contributor, "contributed": contribution.sent}
-        return Item(name, self._photo_url(contribution), labels=contribution.labels, meta=meta)
+        return Item(
+            name, self._photo_url(contribution), labels=contribution.labels, boxes=contribution.boxes, meta=meta
+        )
 
 
 def _full(dataset: str) -> RequestError:
@@ -407,11 +425,20 @@ def _full(dataset: str) -> RequestError:
 
 
 def _drafted(
-    dataset: str, caller: Caller, upload: Upload, labels: Labels, flags: Sequence[Flag], *, key: bytes
+    dataset: str,
+    caller: Caller,
+    upload: Upload,
+    labels: Labels,
+    flags: Sequence[Flag],
+    *,
+    boxes: tuple[Box, ...] | None,
+    key: bytes,
 ) -> Contribution:
     facts = upload.scan.facts
     assert facts is not None  # it could be decoded
-    parts = [caller.name, upload.scan.image_id, sorted(labels.items())]
+    parts: list[Any] = [caller.name, upload.scan.image_id, sorted(labels.items())]
+    if boxes is not None:
+        parts.append([box.as_row() for box in boxes])
     return Contribution(
         # By a key, else who may not see a label could find it by trying all classes.
         id=hmac.new(key, json.dumps([dataset, *parts]).encode(), hashlib.sha256).hexdigest()[:_ID],
@@ -423,8 +450,14 @@ def _drafted(
         width=facts.width,
         height=facts.height,
         labels=labels,
+        boxes=boxes,
         flags=tuple(flags),
     )
+
+
+def _size(upload: Upload) -> tuple[int, int]:
+    assert upload.scan.facts is not None  # it could be decoded
+    return upload.scan.facts.width, upload.scan.facts.height
 
 
 def _rejection(
@@ -482,7 +515,8 @@ def _flags_of_others(draft: Contribution, others: Sequence[Contribution]) -> lis
 def _as_event(contribution: Contribution) -> dict[str, Any]:
     kept = ("id", "name", "image_id", "format", "width", "height", "labels")
     content = asdict(contribution)
-    return {**{key: content[key] for key in kept}, "flags": [flag.as_json() for flag in contribution.flags]}
+    boxes = {} if contribution.boxes is None else {"boxes": content["boxes"]}
+    return {**{key: content[key] for key in kept}, **boxes, "flags": [flag.as_json() for flag in contribution.flags]}
 
 
 def _folded(dataset: str, events: Sequence[Event]) -> tuple[dict[str, Contribution], Counter[str]]:
@@ -505,7 +539,7 @@ def _folded(dataset: str, events: Sequence[Event]) -> tuple[dict[str, Contributi
                         contributor=content["user"],
                         sent=event.time,
                         removals=removals[each["image_id"]],
-                        **{**each, "flags": flags},
+                        **{**each, "flags": flags, "boxes": drawn_boxes.of_event(each.get("boxes"))},
                     )
                     open_of[key] = each["id"]
             case "claim":  # one that is repeated after a crash changes nothing of the first
@@ -561,15 +595,18 @@ def _targets_of(contributions: Sequence[Contribution], known: Sequence[Target]) 
 def _relabelled(
     rows: pl.DataFrame, targets: Sequence[Target], contributions: Sequence[Contribution]
 ) -> tuple[pl.DataFrame, tuple[Target, ...]]:
-    """Rows in which photos have the labels of contributions of the same bytes, whoever brought them."""
+    """Rows in which photos have the labels and boxes of contributions of the same bytes, whoever brought them."""
     labels: dict[str, dict[str, Any]] = {}
+    boxes: dict[str, Sequence[Box]] = {}
     for each in contributions:
         labels.setdefault(each.image_id, {}).update(each.labels)
+        if each.boxes is not None:
+            boxes[each.image_id] = each.boxes
     if not labels:
         return rows, tuple(targets)
     version = Version("", 0, manifest.conform(rows, targets), tuple(targets))
     items = {
-        place: Item("", "", labels=labels[image_id])
+        place: Item("", "", labels=labels[image_id], boxes=boxes.get(image_id))
         for place, image_id in enumerate(rows["image_id"])
         if image_id in labels
     }

@@ -24,7 +24,7 @@ from plantml.data.importers import Item
 from plantml.data.manifest import Version
 from plantml.errors import InputError, NotFoundError
 from plantml.model.pipeline import Prediction
-from plantml.serve import arrival_checks, audit
+from plantml.serve import arrival_checks, audit, drawn_boxes
 from plantml.serve.arrival_checks import LabelError, Labels
 from plantml.serve.caller import Caller
 from plantml.serve.database import Database
@@ -42,7 +42,7 @@ from plantml.validate.selection import DATASET, URL
 MOST = 5000
 """Photos of a dataset that are predicted at a time; others come when these are reviewed."""
 
-_MODELS, _CHUNK, _MOST_BOXES = 4, 64, 2000
+_MODELS, _CHUNK = 4, 64
 Reason = Literal["unlabelled", "uncertain", "novel", "unlikely"]
 
 
@@ -508,17 +508,11 @@ def _checked(labels: Labels, targets: Sequence[Target], decision: Decision, call
 
 
 def _with_checked_labels(boxes: Sequence[Box], version: Version, decision: Decision, caller: Caller) -> Sequence[Box]:
-    drawn = version.rows["boxes"].drop_nulls().explode().drop_nulls().to_list()
-    of_boxes = dataset_boxes.targets_of(drawn, version.targets)
-    known = {target.name: target for target in (*of_boxes, *version.targets)}
-    for target in of_boxes:  # a box may have the classes of boxes and those of photos
-        both = (*known[target.name].classes, *target.classes)
-        known[target.name] = replace(target, classes=tuple(dict.fromkeys(both)))
+    known = drawn_boxes.targets(version)
     return [
         replace(
             box,
-            labels=_checked(visible_labels(box.labels, caller), list(known.values()), decision, caller)
-            | _hidden(box.labels, caller),
+            labels=_checked(visible_labels(box.labels, caller), known, decision, caller) | _hidden(box.labels, caller),
         )
         for box in boxes
     ]
@@ -526,8 +520,8 @@ def _with_checked_labels(boxes: Sequence[Box], version: Version, decision: Decis
 
 def _redrawn(new: Sequence[NewBox], before: Sequence[Box], row: Mapping[str, Any], caller: Caller) -> list[Box]:
     """Boxes as a reviewer drew them, clipped to the photo, with the labels that they could not see."""
-    if len(new) > _MOST_BOXES:
-        raise RequestError(422, "Too many boxes", f"a photo has at most {_MOST_BOXES}", "Draw fewer.")
+    if len(new) > drawn_boxes.MOST:
+        raise RequestError(422, "Too many boxes", f"a photo has at most {drawn_boxes.MOST}", "Draw fewer.")
     boxes = []
     for each in new:
         box, hidden = each.box, {}
@@ -535,11 +529,11 @@ def _redrawn(new: Sequence[NewBox], before: Sequence[Box], row: Mapping[str, Any
             if each.index >= len(before):
                 raise RequestError(422, "A box is unknown", f"there is no box {each.index}", "Look at the photo again.")
             hidden = _hidden(before[each.index].labels, caller)
-        left, top = max(0.0, box.x), max(0.0, box.y)
-        right, bottom = min(float(row["width"]), box.x + box.w), min(float(row["height"]), box.y + box.h)
-        if right <= left or bottom <= top:
-            raise RequestError(422, "A box is empty", "it has no area inside the photo", "Draw it in the photo.")
+        try:
+            box = drawn_boxes.clipped(box, row["width"], row["height"])
+        except LabelError as error:
+            raise RequestError(422, "A box is empty", error.why, "Draw it in the photo.") from error
         if strange := [name for name in box.labels if not caller.may_see(name)]:
             raise RequestError(422, "A label is not possible", f"the role {strange[0]:.64} is needed", "Leave it out.")
-        boxes.append(Box(left, top, right - left, bottom - top, {**hidden, **box.labels}))
+        boxes.append(replace(box, labels={**hidden, **box.labels}))
     return boxes

@@ -7,6 +7,11 @@ import pytest
 from tests.serve.conftest import PASSWORD
 from tests.serve.page.conftest import complaints, listening_service, resize, sign_in
 
+from plantml.data import versions
+from plantml.data.boxes import Box
+from plantml.data.editing import relabel
+from plantml.data.importers import ImportListing, Item
+
 
 @pytest.fixture
 def visit(client):
@@ -210,4 +215,46 @@ def test_the_page_works_on_a_small_phone(chromium, registry, tmp_path, photo):
         answer = chromium.find_element("css selector", "article.answer")
         assert "category" in answer.text
         assert chromium.execute_script("return document.documentElement.scrollWidth") == 360
+        assert not complaints(chromium)
+
+
+def test_boxes_are_drawn_on_a_photo_that_is_contributed(chromium, registry, leaves, tmp_path, photo):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.support.select import Select
+
+    drawn = [Box(1, 2, 10, 10, {"category": "bean"})]
+    relabel(leaves, ImportListing((Item(versions.load(leaves).rows["name"][0], "", boxes=drawn),), (), "", {}))
+    (tmp_path / "leaf.jpg").write_bytes(photo(400, 300, seed=20))
+    resize(chromium, 360)
+    with listening_service(registry, state=str(tmp_path / "state"), dataset=(leaves,)) as (service, address):
+        service.accounts.add("ada", PASSWORD, ["admin"])
+        sign_in(chromium, address, "ada")
+
+        def find(selector):
+            return chromium.find_element("css selector", selector)
+
+        chromium.get(f"{address}/contribute")
+        find("#files").send_keys(str(tmp_path / "leaf.jpg"))
+        find("[data-draws] summary").click()
+        editor = find("svg.editor[data-started]")
+        chromium.execute_script("arguments[0].scrollIntoView({block: 'center'})", editor)
+        width, height = editor.size["width"], editor.size["height"]
+        drag = ActionChains(chromium).move_to_element_with_offset(editor, -width // 4, -height // 4).click_and_hold()
+        drag.move_by_offset(width // 2, height // 2).release().perform()
+        find("rect.box").send_keys("\ue014")  # the right arrow
+        Select(find(".box-list select[name='box.category']")).select_by_value("tomato")
+        assert chromium.execute_script("return document.documentElement.scrollWidth") == 360
+        chromium.save_screenshot(str(tmp_path / "drawn.png"))
+        find("#contribute button.primary").click()
+        find("#outcomes > *")
+        (sent,) = service.contributions.all("leaves")
+        (box,) = sent.boxes
+        assert (round(box.x / 400, 1), round(box.y / 300, 1)) == (0.3, 0.2)
+        assert abs(box.w / 400 - 0.5) < 0.05
+        assert abs(box.h / 300 - 0.5) < 0.05
+        assert box.labels == {"category": "tomato"}
+        chromium.get(f"{address}/contributions")
+        assert find(".tile svg.boxes rect:not(.under)").get_attribute("width") == str(box.w)
+        assert chromium.execute_script("return document.documentElement.scrollWidth") == 360
+        chromium.save_screenshot(str(tmp_path / "waiting.png"))
         assert not complaints(chromium)

@@ -11,10 +11,12 @@ from pydantic import BaseModel, Field
 from plantml.data import summary, versions
 from plantml.errors import InputError
 from plantml.parsing import parse_json
+from plantml.serve import drawn_boxes
 from plantml.serve.access import CallerDep, Contributor, Reviewer
 from plantml.serve.caller import Caller
 from plantml.serve.contributions import Contribution, Outcome, OutcomeState, State
 from plantml.serve.datasets import Photo
+from plantml.serve.drawn_boxes import DrawnBox
 from plantml.serve.json_bodies import JsonRoute
 from plantml.serve.problems import RequestError, forbidden, responses
 from plantml.serve.service import ServiceDep
@@ -92,6 +94,7 @@ class ContributionAnswer(BaseModel):
     width: int
     height: int
     labels: dict[str, Any] = Field(description="Of targets that the caller's roles allow.")
+    boxes: list[DrawnBox] | None = Field(description="Those that were drawn; null if nobody has drawn any.")
     flags: list[FlagAnswer]
     sent: str
     state: State
@@ -205,6 +208,14 @@ async def contribute(
             examples=['{"category": "tomato", "disease": "rust"}'],
         ),
     ] = "{}",
+    boxes: Annotated[
+        str | None,
+        Form(
+            description="JSON: a list with the boxes of each file, in pixels of the upright photo; null for a file"
+            " without annotation, an empty list for one without objects.",
+            examples=['[[{"x": 10, "y": 20, "w": 64, "h": 48, "labels": {"category": "tomato"}}]]'],
+        ),
+    ] = None,
     new_class: Annotated[bool, Form(description="Allow classes that the dataset does not have.")] = False,
 ) -> Sent:
     """Photos and their labels, which wait for a reviewer. The response comes when they are stored durably.
@@ -212,9 +223,12 @@ async def contribute(
     Sending a photo again is safe: it has the same id. Other labels replace those that the same user sent before.
     """
     by_file = _labels(labels, len(files))
+    drawn = None if boxes is None else drawn_boxes.read_files(boxes, len(files))
     await run_in_threadpool(service.datasets.url, name)
     uploads = await service.uploads.check(files)
-    outcomes = await run_in_threadpool(service.contributions.send, name, caller, uploads, by_file, new_class=new_class)
+    outcomes = await run_in_threadpool(
+        service.contributions.send, name, caller, uploads, by_file, drawn, new_class=new_class
+    )
     if all(each.state == "refused" for each in outcomes):
         first = outcomes[0]
         raise InputError(
@@ -296,7 +310,7 @@ def photo_response(photo: Photo, tag: str) -> Response:
 
 def contribution_answer(each: Contribution, caller: Caller) -> ContributionAnswer:
     """A contribution with what the caller may see of it."""
-    sees_all = each.contributor == caller.name or all(map(caller.may_see, each.labels))
+    sees_all = each.contributor == caller.name or all(map(caller.may_see, each.targets))
     return ContributionAnswer(
         id=each.id,
         dataset=each.dataset,
@@ -306,6 +320,7 @@ def contribution_answer(each: Contribution, caller: Caller) -> ContributionAnswe
         width=each.width,
         height=each.height,
         labels=visible_labels(each.labels, caller),
+        boxes=None if each.boxes is None else drawn_boxes.visible(each.boxes, caller),
         flags=_flags(each, caller),
         sent=each.sent,
         state=each.state,

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from plantml.data.boxes import Box
 from plantml.errors import NotFoundError
+from plantml.serve import drawn_boxes
 from plantml.serve.access import Reviewer
+from plantml.serve.drawn_boxes import RedrawnBox
 from plantml.serve.json_bodies import JsonRoute
 from plantml.serve.model_pool import OpenModel
 from plantml.serve.problems import RequestError, responses
@@ -16,8 +17,6 @@ from plantml.serve.routes.datasets import ContributionAnswer, contribution_answe
 from plantml.serve.service import Service, ServiceDep
 
 router = APIRouter(prefix="/v1", tags=["review"], route_class=JsonRoute)
-_Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
-_Length = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
 
 class BoxAnswer(BaseModel):
@@ -72,19 +71,6 @@ class ReviewQueue(BaseModel):
     contributions: list[ContributionAnswer] = Field(description="Contributions that wait for a decision, oldest first.")
 
 
-class BoxDecision(BaseModel):
-    """A box as the reviewer drew it, in pixels of the upright photo."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    x: _Coordinate
-    y: _Coordinate
-    w: _Length
-    h: _Length
-    labels: dict[str, str | float] = {}
-    index: int | None = Field(None, ge=0, description="Index of the box that it replaces; needs `version`.")
-
-
 class ReviewDecision(BaseModel):
     """A reviewer's decision on a photo: labels, boxes, or that all is correct."""
 
@@ -98,7 +84,7 @@ class ReviewDecision(BaseModel):
     dataset: str
     image_id: str = Field(pattern="^[0-9a-f]{64}$")
     labels: dict[str, Any] = {}
-    boxes: list[BoxDecision] | None = Field(None, max_length=2000, description="All boxes of the photo.")
+    boxes: list[RedrawnBox] | None = Field(None, max_length=drawn_boxes.MOST, description="All boxes of the photo.")
     accept: bool = Field(
         False,
         description="The labels and boxes are correct, and so is the model's prediction of those that are missing.",
@@ -157,9 +143,7 @@ def review(service: ServiceDep, caller: Reviewer, body: ReviewDecision) -> Revie
     decision = Decision(
         image_id=body.image_id,
         labels=body.labels,
-        boxes=None
-        if body.boxes is None
-        else [NewBox(Box(box.x, box.y, box.w, box.h, box.labels), box.index) for box in body.boxes],
+        boxes=None if body.boxes is None else [NewBox(box.as_box(), box.index) for box in body.boxes],
         accept=body.accept,
         seen=body.version,
         why=body.why,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from plantml.errors import PlantmlError
-from plantml.serve import model_history
+from plantml.serve import drawn_boxes, model_history
 from plantml.serve.caller import Caller
 from plantml.serve.page import labels
 from plantml.serve.service import Service
@@ -30,3 +30,11 @@ def label_form(service: Service, caller: Caller) -> Mapping[str, Sequence[Target
     if not caller.may("contributor"):
         return {}
     return {name: labels.visible(service.datasets.head(name).targets, caller) for name in service.datasets.names}
+
+
+def box_targets(service: Service, caller: Caller, dataset: str) -> Sequence[Target]:
+    """What a caller may label boxes with; nothing for a dataset without boxes."""
+    version = service.datasets.head(dataset)
+    if version.rows["boxes"].null_count() == len(version.rows):
+        return ()
+    return labels.visible(drawn_boxes.targets(version), caller)

@@ -7,7 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 
+from plantml.data.boxes import Box
 from plantml.errors import PlantmlError
+from plantml.serve import drawn_boxes
 from plantml.serve.access import Contributor, Reviewer
 from plantml.serve.contributions import Accepted, Outcome
 from plantml.serve.page import labels
@@ -32,6 +34,7 @@ def show_form(request: Request, service: ServiceDep, caller: Contributor, datase
         request,
         "contribute.html",
         form=form,
+        box_targets=catalogues.box_targets(service, caller, chosen) if chosen else (),
         dataset=chosen,
         own=[contribution_answer(each, caller) for each in own[:_MOST_SHOWN]],
     )
@@ -49,7 +52,10 @@ async def contribute(
     for_all = labels.read(form, targets)
     each = [for_all | labels.read(form, targets, f".{index}") for index in range(len(files))]
     uploads = await service.uploads.check(files)
-    outcomes = await run_in_threadpool(service.contributions.send, dataset, caller, uploads, each, new_class=new_class)
+    drawn = [_drawn(form.get(f"boxes.{index}")) for index in range(len(files))]
+    outcomes = await run_in_threadpool(
+        service.contributions.send, dataset, caller, uploads, each, drawn, new_class=new_class
+    )
     return render(request, "outcomes.html", dataset=dataset, outcomes=outcomes, waiting=_waiting(outcomes))
 
 
@@ -102,6 +108,11 @@ def reject(
     if ids:
         service.contributions.reject(ids, why, caller)
     return redirect(request, "/contributions")
+
+
+def _drawn(text: object) -> list[Box] | None:
+    """The boxes of a photo; `None` where nobody drew any."""
+    return [box.as_box() for box in drawn_boxes.read(text)] or None if isinstance(text, str) and text else None
 
 
 def _waiting(outcomes: Sequence[Outcome]) -> list[str]:

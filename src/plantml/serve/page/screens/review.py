@@ -7,20 +7,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from plantml.data import boxes as dataset_boxes
 from plantml.data.boxes import Box
 from plantml.data.manifest import Version
-from plantml.errors import InputError, PlantmlError
-from plantml.parsing import parse_json
+from plantml.errors import PlantmlError
+from plantml.serve import drawn_boxes
 from plantml.serve.access import Reviewer
 from plantml.serve.caller import Caller
 from plantml.serve.model_pool import OpenModel
 from plantml.serve.page import labels
 from plantml.serve.page.rendering import PageRoute, render
 from plantml.serve.review import Decision, NewBox, Task
-from plantml.serve.routes.review import BoxDecision
 from plantml.serve.service import Service, ServiceDep
 from plantml.targets import Target
 
@@ -95,7 +93,7 @@ async def decide(
         decision = Decision(
             image_id,
             labels=chosen,
-            boxes=_boxes(drawn) if isinstance(drawn, str) else None,
+            boxes=_redrawn(drawn) if isinstance(drawn, str) else None,
             seen=seen,
             new_class=form.get("new_class") == "true",
         )
@@ -173,19 +171,5 @@ def _sides(box: Box) -> dict[str, float]:
     return {"x": box.x, "y": box.y, "w": box.w, "h": box.h}
 
 
-def _without_empty_labels(box: Any) -> Any:
-    if not (isinstance(box, dict) and isinstance(box.get("labels"), dict)):
-        return box
-    return {**box, "labels": {name: label for name, label in box["labels"].items() if label not in (None, "")}}
-
-
-_BOXES = TypeAdapter(list[Annotated[BoxDecision, BeforeValidator(_without_empty_labels)]])
-
-
-def _boxes(text: str) -> list[NewBox]:
-    content = parse_json(text, "The boxes", hint="Reload the page.")
-    try:
-        drawn = _BOXES.validate_python(content)
-    except ValidationError as error:
-        raise InputError("The boxes cannot be read", error.errors()[0]["msg"], "Reload the page.") from error
-    return [NewBox(Box(box.x, box.y, box.w, box.h, {**box.labels}), box.index) for box in drawn]
+def _redrawn(text: str) -> list[NewBox]:
+    return [NewBox(box.as_box(), box.index) for box in drawn_boxes.read(text)]

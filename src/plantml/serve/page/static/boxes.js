@@ -5,8 +5,8 @@
 class BoxEditor {
   constructor(svg) {
     this.svg = svg;
-    this.form = svg.closest("form");
-    this.field = this.form.querySelector("input[name=boxes]");
+    this.form = svg.closest("[data-editor]");
+    this.field = this.form.querySelector("input[data-drawn]");
     this.list = this.form.querySelector("[data-box-list]");
     this.row = this.form.querySelector("template[data-box-row]");
     [this.width, this.height] = ["width", "height"].map((side) => Number(svg.dataset[side]));
@@ -137,7 +137,7 @@ class BoxEditor {
   }
 
   draw() {
-    const side = Math.max(this.width, this.height) / 45;
+    const side = Math.max(this.width, this.height) / (matchMedia("(pointer: coarse)").matches ? 20 : 45);
     this.boxes.forEach((box, index) => {
       const name = this.svg.dataset.name.replace("%s", index + 1);
       this.shape("rect", "box", index, { x: box.x, y: box.y, width: box.w, height: box.h, tabindex: 0, role: "button", "aria-label": name });
@@ -184,7 +184,7 @@ class BoxEditor {
 }
 
 function startEditors() {
-  for (const svg of document.querySelectorAll("svg.editor:not([data-started])")) {
+  for (const svg of document.querySelectorAll("svg.editor:not([data-started]):not([data-width='0'])")) {
     svg.dataset.started = "";
     new BoxEditor(svg);
   }

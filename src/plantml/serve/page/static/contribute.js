@@ -1,4 +1,4 @@
-// A line for each chosen photo, with labels of its own where they differ from those of all.
+// A line for each chosen photo, with labels of its own where they differ from those of all, and boxes.
 "use strict";
 
 const input = document.getElementById("files");
@@ -9,7 +9,7 @@ function showLines() {
   lines.replaceChildren();
   [...input.files].forEach((photo, index) => {
     const line = document.getElementById("photo").content.cloneNode(true);
-    line.querySelector("img").src = URL.createObjectURL(photo);
+    for (const image of line.querySelectorAll("img")) image.src = URL.createObjectURL(photo);
     line.querySelector("summary").textContent = photo.name;
     for (const field of line.querySelectorAll("label[for], input, datalist")) {
       if (field.htmlFor) field.htmlFor = field.htmlFor.replace(/^n-/, `p${index}-`);
@@ -17,7 +17,21 @@ function showLines() {
       if (field.name) field.name = field.name.replace(/\.n$/, `.${index}`);
       if (field.hasAttribute("list")) field.setAttribute("list", field.getAttribute("list").replace(/^n-/, `p${index}-`));
     }
+    offerBoxes(line.querySelector("[data-draws]"));
     lines.append(line);
+  });
+}
+
+// The editor needs the size of the photo; there is none for a format that the browser cannot show.
+function offerBoxes(part) {
+  const image = part?.querySelector("img");
+  image?.addEventListener("error", () => part.remove());
+  image?.addEventListener("load", () => {
+    const svg = part.querySelector("svg");
+    const [width, height] = [image.naturalWidth, image.naturalHeight];
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    Object.assign(svg.dataset, { width, height });
+    startEditors();
   });
 }
 
