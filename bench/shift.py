@@ -1,8 +1,8 @@
 """`python -m bench.shift`: how a model fares on photos of another origin of the same classes.
 
 Two pairs: synthetic leaves on plain backgrounds against the same plants in the field, for every target; and, where
-there are real photos, PlantVillage against bean leaves in the field, for health. Each model is trained twice on the
-first origin, as it is and with strong augmentation, and judged on held-out photos of both.
+there are real photos, PlantVillage against bean leaves in the field, for health. Each model is trained on the first
+origin as it is, with strong augmentation, and with other backgrounds, and judged on held-out photos of both.
 """
 
 import argparse
@@ -26,7 +26,11 @@ from plantml.synth import SynthSpec
 
 Interval = Sequence[float] | None
 
-VARIANTS: Mapping[str, Mapping[str, Any]] = {"as planned": {}, "augment=2": {"augment": 2.0}}
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "as planned": {},
+    "augment=2": {"augment": 2.0},
+    "background=0.75": {"background": 0.75},
+}
 """Settings of the trainings that are compared."""
 
 

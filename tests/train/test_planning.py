@@ -215,6 +215,12 @@ def test_cuts_are_small_where_they_could_lose_what_is_with_boxes(boxes: int, sid
     assert ("could lose" in planned.reasons["augment"]) == (strength < 1)
 
 
+def test_backgrounds_are_replaced_in_whole_photos_only() -> None:
+    with pytest.raises(InputError, match="whole photos only"):
+        plan(TrainConfig(background=0.5, task="boxes"), with_boxes(2, 400))
+    assert plan(TrainConfig(background=0.5), TWO).background == 0.5
+
+
 @pytest.mark.parametrize(("gain", "precision"), [(2.0, "bf16"), (1.05, "32"), (0.7, "32"), (None, "32")])
 def test_bf16_is_used_where_it_is_faster(gain: float | None, precision: str) -> None:
     planned = plan(TrainConfig(device="cuda"), photos(300), speed=Speed(0.5, 0.01, 0.005, gain))

@@ -118,6 +118,7 @@ def _check_settings(config: TrainConfig) -> None:
         "covariates": config.covariates,
         "targets": config.targets,
         "tile": config.tile not in {"auto", 0},
+        "background": config.background,
         "devices": config.devices * config.nodes > 1,
     }
     for name, is_set in others.items():

@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 
 from plantml.imaging import Pixels
+from plantml.train.backgrounds import replace_background
 
 # Without it, albumentations looks for a newer version of itself on import.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as alb
+
+_BACKGROUND = 1
+"""What tells the random numbers of backgrounds from others of the same seed."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,19 @@ class Augmentation:
         height: of the result, pixels.
         width: of the result, pixels.
         strength: 0 only resizes, 1 is the default, 2 is strong.
+        background: share of photos whose background is replaced, unless the strength is 0.
     """
 
     height: int
     width: int
     strength: float
+    background: float = 0.0
 
     def __call__(self, pixels: Pixels, seed: int) -> Pixels:
         """Augment a photo, uint8 [H, W, 3], to uint8 [height, width, 3]."""
+        if self.strength and self.background:
+            random = np.random.default_rng([seed, _BACKGROUND])
+            pixels = replace_background(pixels, random) if random.random() < self.background else pixels
         transform = _transform(self)
         transform.set_random_seed(seed)
         result: Pixels = np.ascontiguousarray(transform(image=np.ascontiguousarray(pixels))["image"])

@@ -133,7 +133,7 @@ class StepSampler(Sampler[list[Sample]]):
 
 def augmentation(plan: Plan) -> Augmentation:
     """The augmentation of a plan."""
-    return Augmentation(plan.input.height, plan.input.width, plan.augment)
+    return Augmentation(plan.input.height, plan.input.width, plan.augment, plan.background)
 
 
 def training_loader(

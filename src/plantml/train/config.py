@@ -55,6 +55,9 @@ class FixedSettings(Config):
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of steps in which the learning rate rises.")
     clip: float = Field(1.0, gt=0, le=1e6, description="Maximum gradient norm; 1e6 never clips.")
     label_smoothing: float = Field(0.05, ge=0, lt=1, description="Label smoothing of class targets.")
+    background: float = option(
+        0.0, "Share of augmented photos with random colours around the plants, which are told by colour.", ge=0, le=1
+    )
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout on the embedding before the heads.")
     drop_path: float = Field(0.1, ge=0, lt=1, description="Stochastic depth of the backbone.")
     mosaic: float = Field(0.5, ge=0, le=1, description="Share of pictures joined from four photos; boxes only.")

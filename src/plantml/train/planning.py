@@ -88,6 +88,10 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         }
         resolver.reasons |= {key: reason for key, reason in given.items() if reason}
     _check_parent(inputs.parent, task)
+    if config.background and task != "image":
+        raise InputError(
+            "Backgrounds are replaced in whole photos only", f"the task is {task}", "Leave out --background."
+        )
     others = _unlabelled(inputs.unlabelled, task, resolver)
     tile = resolve("tile", *_tile(config, inputs.parent, train, task))
     if tile:
