@@ -99,7 +99,10 @@ def network(name: str, size: int) -> nn.Module:
     common: dict[str, Any] = {"min_size": size, "max_size": size, "image_mean": mean, "image_std": std,
                               "score_thresh": 0.01, "detections_per_img": _LARGEST}  # fmt: skip
     if name == "fcos":
-        return FCOS(Pyramid(size), 2, **common)
+        fcos = FCOS(Pyramid(size), 2, **common)
+        # Sides start at zero in torchvision, behind a ReLU: in short trainings with AdamW all of them stay there.
+        nn.init.constant_(fcos.head.regression_head.bbox_reg.bias, 1.0)  # in strides
+        return fcos
     sides = tuple((side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))) for side in (16, 32, 64, 128, 256))
     anchors = AnchorGenerator(sides, ((0.5, 1.0, 2.0),) * len(sides))  # half of the default: apples are small
     return RetinaNet(Pyramid(size), 2, anchor_generator=anchors, **common)

@@ -50,12 +50,14 @@ def test_what_needs_doing_says_how(without_torch, monkeypatch):
     monkeypatch.setattr(doctor.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(doctor, "_instructions", lambda: ["AMX"])
     monkeypatch.setattr(doctor.resize, "_kernel", None)
+    monkeypatch.setattr(doctor.grey, "_kernel", None)
     diagnosis = diagnose()
     assert found(diagnosis, "packages").level is Level.PROBLEM
     assert "pip install 'plantml[heif]'" in found(diagnosis, "[heif]").text
     assert found(diagnosis, "[heif]").level is Level.OK  # an optional part is no trouble
     assert found(diagnosis, "memory").level is found(diagnosis, "instructions").level is Level.WARNING
     assert found(diagnosis, "resizing of photos").level is Level.WARNING
+    assert found(diagnosis, "measures of photos").level is Level.WARNING
     assert all(finding.fix for finding in diagnosis.findings if finding.level is not Level.OK)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from plantml import storage
 from plantml.about import __version__
 from plantml.errors import AlreadyExistsError, NotFoundError, PlantmlError
-from plantml.imaging import resize
+from plantml.imaging import grey, resize
 from plantml.settings import Machine, usable_cores
 from plantml.settings import machine as read_machine
 
@@ -45,6 +45,7 @@ print(json.dumps({"gpus": cuda + mps, "cuda": torch.version.cuda}))
 """
 _GPU_SECONDS = 120
 _GIB = 2**30
+_COMPILER = "Install a C compiler, then plantml again."
 
 
 class Level(StrEnum):
@@ -197,8 +198,10 @@ def _processor() -> Iterator[Finding]:
     yield _note("machine", "instructions", ", ".join(known) or "not known: this system does not tell", fix)
     resizer = resize.implementation()
     is_slow = resizer == resize.PILLOW
-    fix = "Install a C compiler, then plantml again." if is_slow else ""
+    fix = _COMPILER if is_slow else ""
     yield _note("machine", "resizing of photos", resizer + ", about four times as slow as the kernel" * is_slow, fix)
+    measured = "compiled kernel" if grey.is_compiled() else "Pillow and numpy, slower than the kernel"
+    yield _note("machine", "measures of photos", measured, "" if grey.is_compiled() else _COMPILER)
 
 
 def _instructions() -> list[str]:

@@ -103,12 +103,13 @@ def wait_for(condition, seconds=300):
 
 
 @pytest.fixture(params=["local:2", "ray", "slurm"])
-def engine(request):
+def engine(request, monkeypatch):
     """Name of an engine."""
     if request.param == "slurm":
         request.getfixturevalue("slurm")
     if request.param == "ray":
         pytest.importorskip("ray", reason="Ray is not installed: pip install 'plantml[ray]'")
+        monkeypatch.setenv("RAY_ADDRESS", "local")  # and not a cluster that others have started here
     return request.param
 
 

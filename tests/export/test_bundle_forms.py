@@ -252,6 +252,10 @@ def test_evidence_of_a_form_is_not_evidence_of_the_model(cli, trained, formed, t
         evidence.check(evidence.read(result), state, state.entry(1), "production")
 
 
+def lost(_):
+    raise InputError("The dataset is gone")
+
+
 @pytest.mark.usefixtures("untimed")
 def test_models_add_puts_forms_beside_float32(cli, trained, every_form, tmp_path, monkeypatch):
     run = shutil.copytree(Path(trained.run, "bundle"), tmp_path / "run" / "bundle").parent
@@ -261,6 +265,10 @@ def test_models_add_puts_forms_beside_float32(cli, trained, every_form, tmp_path
     monkeypatch.setitem(FORMS_IN_BUNDLES, "int8", int8)
     monkeypatch.setattr("plantml.export.proof.Proof.costs_too_much", lambda *_: "")
     assert cli("models", "add", run, model, "--form", "int4").code == Exit.USAGE
+    with monkeypatch.context() as patched:
+        patched.setattr("plantml.export.samples.versions.load", lost)
+        result = cli("models", "add", run, model, "--form", "int8")
+    assert f"plantml export {run} --form int8 --data DATASET" in " ".join(result.err.split())
     for _ in range(2):
         result = cli("models", "add", run, model, "--form", "int8", "--json")
         assert (result.code, result.json["version"]) == (Exit.DONE, 1), result.err

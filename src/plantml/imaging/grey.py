@@ -59,6 +59,11 @@ def small_grey(grey: Image.Image) -> NDArray[np.float32]:
     return _shrunk(grey.reduce((across, down)) if across > 1 or down > 1 else grey, grey.size, (across, down))
 
 
+def is_compiled() -> bool:
+    """Whether the compiled kernel measures here."""
+    return _kernel is not None
+
+
 def _measured(picture: Image.Image, grey: Image.Image | None) -> Grey:
     """The measures of a picture and of its grey copy, which may be smaller; `None` is one of the same size."""
     if _kernel is None or not (lent := _pixels(picture if grey is None else grey)):

@@ -7,6 +7,7 @@ import typer
 from plantml.cli.arguments import By, Forms, Model, Ref, Version, Why
 from plantml.cli.command import command
 from plantml.cli.console import Console, Page
+from plantml.errors import PlantmlError
 
 if TYPE_CHECKING:
     from plantml.registry.ledger import Ledger
@@ -43,7 +44,13 @@ def add(
         from plantml.export import bundle_forms
 
         progress = console.progress("comparing")
-        bundle_forms.add_missing(bundle, forms, ExportConfig(), machine=console.machine, progress=progress)
+        try:
+            bundle_forms.add_missing(bundle, forms, ExportConfig(), machine=console.machine, progress=progress)
+        except PlantmlError as error:
+            if "--data" in error.hint:
+                names = " ".join(f"--form {form}" for form in forms)
+                error.hint = f"Add it with other photos, then try again: plantml export {bundle} {names} --data DATASET"
+            raise
     result = registry.add(bundle, model, by=by, why=why, alias=alias, cache=console.machine.cache())
     if forms:
         bundle_forms.check_has(f"{model}@{result.number}", forms)
