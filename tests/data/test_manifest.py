@@ -14,6 +14,7 @@ from plantml.data.manifest import SYSTEM, Version, conform, derive_targets, fing
 from plantml.data.row_checks import check_paths
 from plantml.data.version_files import from_parquet, to_parquet
 from plantml.errors import InputError
+from plantml.storage import checksums
 from plantml.targets import Target
 
 TARGETS = (
@@ -230,11 +231,12 @@ def parquet(rows, **metadata):
     return buffer.getvalue()
 
 
-def unsealed(rows, targets=()):
-    """A version as one without checksums wrote it, or as somebody edited it."""
+def edited(rows, targets=()):
+    """A version whose rows somebody edited, with a checksum that fits them."""
     record = json.loads(pl.read_parquet_metadata(io.BytesIO(whole()))["plantml"])
-    del record["sha256"]
-    return parquet(rows, plantml=json.dumps({**record, "targets": [asdict(target) for target in targets]}))
+    del record[checksums.KEY]
+    record |= {"targets": [asdict(target) for target in targets], checksums.KEY: checksums.BLANK}
+    return checksums.seal(parquet(rows, plantml=json.dumps(record)))
 
 
 @pytest.mark.parametrize(
@@ -303,12 +305,7 @@ def test_a_version_whose_row_names_another_file_is_refused(make_rows, path):
 
 def test_a_version_without_all_columns_names_those_that_lack():
     with pytest.raises(InputError, match="phash"):
-        from_parquet("memory://d", 1, unsealed(manifest.empty_rows().drop("phash")))
-
-
-def test_a_version_of_before_checksums_is_read(make_rows):
-    rows = make_rows([{"disease": "rust", "symptoms": ["curl"], "boxes": [BOX]}, {"severity": 0.5}], TARGETS)
-    assert from_parquet("memory://d", 1, unsealed(rows, TARGETS)).rows.equals(rows)
+        from_parquet("memory://d", 1, edited(manifest.empty_rows().drop("phash")))
 
 
 @pytest.mark.parametrize(
@@ -340,7 +337,7 @@ def test_a_version_of_before_checksums_is_read(make_rows):
 def test_an_edited_row_is_told_with_its_place_and_the_way_on(change, column, make_rows):
     rows = make_rows([{"status": "excluded", "image_id": None, "path": None}, change, {"boxes": []}], TARGETS)
     with pytest.raises(InputError) as caught:
-        from_parquet("memory://d", 1, unsealed(rows, TARGETS))
+        from_parquet("memory://d", 1, edited(rows, TARGETS))
     assert "memory://d@1" in caught.value.what
     assert f"column {column}: " in caught.value.why
     # Of a key that is there twice, the first row is named.
@@ -352,7 +349,7 @@ def test_an_edited_row_is_told_with_its_place_and_the_way_on(change, column, mak
 def test_a_column_of_another_type_is_told(column, make_rows):
     rows = make_rows([{}], TARGETS).with_columns(pl.lit(b"x").alias(column))
     with pytest.raises(InputError, match=f"column {column} holds Binary"):
-        from_parquet("memory://d", 1, unsealed(rows, TARGETS))
+        from_parquet("memory://d", 1, edited(rows, TARGETS))
 
 
 def test_what_could_not_be_read_again_is_not_written(make_rows):
@@ -397,7 +394,7 @@ def test_whatever_bytes_are_no_version_end_in_one_error(small, garbage, first, l
 def test_whatever_value_is_put_into_a_column_is_read_or_refused(make_rows, column, value):
     rows = make_rows([{}, {"disease": "rust"}], TARGETS).with_columns(pl.Series(column, [value, None], strict=False))
     try:
-        version = from_parquet("memory://d", 1, unsealed(rows, TARGETS))
+        version = from_parquet("memory://d", 1, edited(rows, TARGETS))
     except InputError:
         return
     assert version.rows.schema == conform(rows, TARGETS).schema

@@ -114,7 +114,8 @@ def test_diseased_photos_do_not_move_the_threshold(cli, leaves, run, tmp_path):
     where = "--where", 'split != "val" or health == "healthy"'
     assert cli("train", leaves, "--out", out, *TINY, *where).code == Exit.DONE
     other = bundles.find(str(out)).contract
-    assert other.anomaly.distance == run.bundle.contract.anomaly.distance
+    # Photos come in other batches, which moves the last digits of their embeddings.
+    assert other.anomaly.distance == pytest.approx(run.bundle.contract.anomaly.distance, rel=1e-5)
     assert "anomaly.auroc" not in other.metrics
 
 

@@ -16,8 +16,8 @@ _SUMMARY = {
 }  # fmt: skip
 _CONTRIBUTION = {
     "id": "e145ddc4d3366345011c93e5", "dataset": "leaves", "contributor": "ada", "file": "leaf.jpg",
-    "image_id": _IMAGE, "width": 4000, "height": 3000, "labels": _LABELS, "flags": [], "sent": _TIME,
-    "state": "waiting", "reviewer": "", "decided": "", "why": "", "version": 0,
+    "image_id": _IMAGE, "width": 4000, "height": 3000, "labels": _LABELS, "boxes": None, "flags": [],
+    "sent": _TIME, "state": "waiting", "reviewer": "", "decided": "", "why": "", "version": 0,
 }  # fmt: skip
 _BOX = {"x": 120.0, "y": 80.0, "w": 64.0, "h": 48.0}
 _TASK = {

@@ -157,7 +157,7 @@ def _scratch(target: Path, data: bytes, *, durable: bool = False) -> Iterator[st
                 os.fsync(file.fileno())
         yield scratch
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(scratch)  # noqa: PTH108
 
 

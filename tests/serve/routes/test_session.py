@@ -96,12 +96,13 @@ def test_a_cookie_reads_but_writes_only_with_its_csrf_token(page) -> None:
     assert page.get("/v1/me").status_code == 401
 
 
-def test_a_form_may_send_the_csrf_token_as_a_field(page, photo) -> None:
+def test_a_prediction_takes_the_csrf_token_from_its_header_alone(page, photo) -> None:
     files = [("files", ("leaf.jpg", photo(), "image/jpeg"))]
     assert page.post("/v1/predict", files=files).status_code == 403
-    assert page.post("/v1/predict", files=files, data={CSRF_FIELD: "wrong"}).status_code == 403
-    assert page.post("/v1/predict", files=files, data={CSRF_FIELD: csrf(page)}).status_code == 200
-    assert page.post("/v1/predict", files=files, data={CSRF_FIELD: csrf(page)}).status_code == 200
+    assert page.post("/v1/predict", files=files, data={CSRF_FIELD: csrf(page)}).status_code == 403
+    assert page.post("/v1/predict", files=files, headers={CSRF_HEADER: "wrong"}).status_code == 403
+    for _ in range(2):
+        assert page.post("/v1/predict", files=files, headers={CSRF_HEADER: csrf(page)}).status_code == 200
 
 
 def test_a_token_needs_no_csrf_token_even_beside_a_cookie(page) -> None:
