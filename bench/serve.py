@@ -46,7 +46,7 @@ def _peers(material: Material) -> list[Row]:
     sides = {"plantml": partial(Side, "bench.serve_sides:load", **given)}
     for name in PEERS:
         python = environment(material.folder / name, name)
-        sides[name] = partial(Side, "bench.serve_sides:load_peer", name=name, python=python, **given)
+        sides[name] = partial(Side, "bench.serve_sides:load_peer", name=name, interpreter=python, **given)
     what = f"serve, {photos}, {CLIENTS[0]} clients"
     turns = take_turns(sides, material.size.rounds, f"{what}, other servers")
     return [compare("serve", what, name, turns["plantml"], turns[name]) for name in PEERS]

@@ -20,19 +20,21 @@ def load(rounds: Rounds, *, folder: str, model: str, scratch: str, clients: int)
         rounds.run(lambda: ask_all(server, requests, clients))
 
 
-def load_peer(rounds: Rounds, *, name: str, python: str, folder: str, model: str, scratch: str, clients: int) -> None:
+def load_peer(
+    rounds: Rounds, *, name: str, interpreter: str, folder: str, model: str, scratch: str, clients: int
+) -> None:
     """LitServe or BentoML under the same load.
 
     Args:
         rounds: the conversation.
         name: `litserve` or `bentoml`.
-        python: of its environment.
+        interpreter: the Python of its environment.
         folder: of photos.
         model: a bundle.
         scratch: local folder.
         clients: that each send one photo at a time.
     """
     requests = bodies(folder, "content")
-    with peer(name, python, model, scratch) as server:
+    with peer(name, interpreter, model, scratch) as server:
         rounds.helpers, rounds.only_helpers = family(server.process), True
         rounds.run(lambda: ask_all(server, requests, clients))
