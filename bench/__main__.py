@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import buckets, ceiling, data, detect, duplicates, help, peers, pixels, serve, train  # noqa: A004 - a part is called as its command is
+from bench import before, buckets, ceiling, data, detect, duplicates, help, peers, pixels, serve, train  # noqa: A004 - a part is called as its command is
 from bench.material import FULL, PHOTOS, QUICK, Material
 from bench.measure import ROOT, Row, as_json, table, tell
 from plantml import storage
@@ -43,6 +43,9 @@ def main() -> None:
         " by `python -m bench.quality`, which takes hours.",
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is named")
+    parser.add_argument(
+        "--before", type=Path, metavar="FOLDER", help="checkout of an earlier commit; measure detect beside it alone"
+    )
     parser.add_argument("--quick", action="store_true", help="one short round: does it still run?")
     asked = parser.parse_args()
     unknown = [part for part in asked.parts if part not in PARTS]
@@ -54,7 +57,9 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="plantml-bench-") as folder:
         material = Material(Path(folder), QUICK if asked.quick else FULL)
-        for part in asked.parts or PARTS:
+        if asked.before:
+            rows += before.run(material, asked.before.resolve())
+        for part in asked.parts or (() if asked.before else PARTS):
             rows += PARTS[part](material)
     print(table(rows))
     print(f"{_processor()}, {usable_cores()} cores")

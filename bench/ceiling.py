@@ -16,6 +16,8 @@ from bench.measure import Row, Sample, Side, compare, take_turns, tell
 _PIXELS, _NETWORK = "bench.ceiling_sides:pixels", "bench.ceiling_sides:network"
 _PHOTOS = 64
 """Photos that a decoder decodes in a round."""
+_IN_AN_ENVIRONMENT = "simplejpeg"
+"""A decoder that nothing else needs."""
 
 
 def run(material: Material) -> list[Row]:
@@ -40,9 +42,14 @@ def _photos(material: Material, photos: str, folder: str, networks: Mapping[str,
     decoders = [
         name
         for name in ceiling_sides.DECODERS
-        if _is_installed(name.split()[0].lower()) and (jpeg or "jpeg" not in name)
+        if not name.startswith(_IN_AN_ENVIRONMENT) and _is_installed(name.split()[0].lower())
     ]
     sides = {name: partial(Side, _PIXELS, folder=folder, decoder=name, photos=_PHOTOS) for name in decoders}
+    if jpeg:
+        python = material.environment(_IN_AN_ENVIRONMENT)
+        name = next(name for name in ceiling_sides.DECODERS if name.startswith(_IN_AN_ENVIRONMENT))
+        decoders.append(name)
+        sides[name] = partial(Side, _PIXELS, python=python, folder=folder, decoder=name, photos=_PHOTOS)
     given = {"folder": folder, "scratch": str(material.folder)}
     sides |= {
         form: partial(Side, "bench.detect_sides:library", **given, **options)
@@ -69,10 +76,10 @@ def _photos(material: Material, photos: str, folder: str, networks: Mapping[str,
         )
     network = _fastest(networks)
     ceiling = f"the machine's ceiling: {decoder}, then {network}"
-    exact = detected["float32"]
-    return [
-        *rows,
-        compare("ceiling", f"detect in float32, {photos}", ceiling, exact, turns[decoder], networks[network]),
+    return rows + [
+        compare("ceiling", f"detect in {form}, {photos}", ceiling, samples, turns[decoder], networks[network])
+        for form, samples in detected.items()
+        if not network.endswith(form)
     ]
 
 

@@ -86,14 +86,16 @@ class Side:
     Args:
         where: `module:function` that prepares the work.
         python: that runs it; this one if not given.
+        root: checkout whose code runs; this one if not given.
         arguments: of the function, JSON values.
     """
 
-    def __init__(self, where: str, python: str = sys.executable, **arguments: Any) -> None:
+    def __init__(self, where: str, python: str = sys.executable, root: Path = ROOT, **arguments: Any) -> None:
         self._where, self._ready = where, False
         self._process = subprocess.Popen(
             [python, "-m", "bench.side", where, json.dumps(arguments)],
-            cwd=ROOT,
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": str(root / "src")},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

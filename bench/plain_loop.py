@@ -4,9 +4,11 @@ import multiprocessing
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from timm.data import create_dataset, create_loader, resolve_data_config
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_image
@@ -84,5 +86,36 @@ def detect(rounds: Rounds, *, folder: str, model: str, tuned: bool = False, read
         rounds.helpers = [worker.pid or 0 for worker in multiprocessing.active_children()]
         with torch.no_grad():
             return sum(len(net(_normalised(batch))[0]) for batch in batches)
+
+    rounds.run(work)
+
+
+def timm_inference(rounds: Rounds, *, folder: str, model: str) -> None:
+    """All photos of the folder through timm's loader and the network of the bundle.
+
+    The loop of `inference.py` of huggingface/pytorch-image-models, which is not in the package: dataset, transforms,
+    loader with its prefetching, and the centre crop are the package's, in batches of 32, channels-last.
+
+    Args:
+        rounds: the conversation.
+        folder: of photos.
+        model: a bundle.
+    """
+    keep_freed_memory()
+    contract = references.find(model).contract
+    net = Classifier(network.rebuild(contract, load_file(f"{model}/{bundles.WEIGHTS}")).net).eval()
+    net.to(memory_format=torch.channels_last)
+    config = resolve_data_config({}, model=timm.create_model(contract.architecture.backbone))
+    loader = create_loader(
+        create_dataset("", root=folder, class_map=""), config["input_size"], 32, is_training=False,
+        interpolation=config["interpolation"], mean=config["mean"], std=config["std"], crop_pct=config["crop_pct"],
+        num_workers=usable_cores(), persistent_workers=True, device=torch.device("cpu"),
+    )  # fmt: skip
+
+    def work() -> int:
+        batches = iter(loader)
+        rounds.helpers = [worker.pid or 0 for worker in multiprocessing.active_children()]
+        with torch.inference_mode():
+            return sum(len(net(batch.contiguous(memory_format=torch.channels_last))[0]) for batch, _ in batches)
 
     rounds.run(work)

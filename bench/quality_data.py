@@ -4,11 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import polars as pl
+
 from bench.quality_recipes import CLASSES
 from plantml import storage
 from plantml.data import versions
 from plantml.data.formats import list_source
 from plantml.data.importing import import_source
+from plantml.data.manifest import EXCLUDED
 from plantml.data.splits import split_dataset
 from plantml.targets import Target
 
@@ -26,6 +30,7 @@ class Data:
         classes: combinations of labels, in the order of the folder's classes.
         fingerprint: of labels and splits.
         train_photos: to learn from.
+        test: names of the test photos of every combination, in the order of the folders.
     """
 
     ref: str
@@ -34,6 +39,7 @@ class Data:
     classes: tuple[tuple[str, ...], ...]
     fingerprint: str
     train_photos: int
+    test: Mapping[tuple[str, ...], list[str]]
 
 
 def bean(photos: Path, work: Path) -> str:
@@ -54,18 +60,59 @@ def plantvillage(photos: Path, work: Path) -> str:
 SETS: Mapping[str, Callable[[Path, Path], str]] = {"bean": bean, "plantvillage": plantvillage}
 
 
-def load(name: str, photos: Path, work: Path) -> Data:
-    """Import a set into `work` and lay it out for timm beside."""
-    ref = SETS[name](photos, work)
-    version = versions.load(ref)
+def few_labels(url: str, share: float, seed: int) -> tuple[str, str]:
+    """The dataset with the labels of a share of its training photos alone, at least one of each combination, and all.
+
+    Returns:
+        References of two versions.
+    """
+    version = versions.load(url)
+    rows = version.rows.with_row_index("row")
+    train = rows.filter((pl.col("status") == "ok") & (pl.col("split") == "train"))
+    order = train[np.random.default_rng(seed).permutation(train.height).tolist()]
+    names = [target.name for target in version.targets]
+    first = order.unique(names, keep="first", maintain_order=True)["row"].to_list() if names else []
+    count = max(len(first), round(share * train.height))
+    chosen = list(dict.fromkeys([*first, *order["row"]]))[:count]
+    without = pl.col("row").is_in(train["row"].implode()) & ~pl.col("row").is_in(chosen)
+    fewer = rows.with_columns(
+        status=pl.when(without).then(pl.lit(EXCLUDED)).otherwise("status"),
+        reason=pl.when(without).then(pl.lit("not labelled yet")).otherwise("reason"),
+    ).drop("row")
+    committed = versions.change(url, "exclude", {"seed": seed}, lambda head: (fewer, head.targets, None))
+    return committed.version.ref, version.ref
+
+
+def load(name: str, photos: Path, work: Path, *, share: float = 1.0, seed: int = 0) -> Data:
+    """A set, imported into `work` and laid out in folders for others, unless it is there.
+
+    Args:
+        name: in `SETS`.
+        photos: the folder of real photos.
+        work: an empty folder, or one that was used with the same arguments.
+        share: of the training photos that have labels, chosen by `seed`.
+        seed: see `share`.
+    """
+    folder = work / f"{name}-folders"
+    if not folder.exists():
+        ref = SETS[name](photos, work)
+        if share < 1:
+            few_labels(ref, share, seed)
+    version = versions.load(str(work / name))
     names = [target.name for target in version.targets]
     rows = version.usable().drop_nulls("split")
     classes = sorted(rows.select(names).unique().iter_rows())
-    folder = work / f"{name}-folders"
+    test: dict[tuple[str, ...], list[str]] = {labels: [] for labels in classes}
     for number, row in enumerate(rows.iter_rows(named=True)):
         source = storage.local_path(version.image_url(row["path"]))
-        place = folder / row["split"] / _JOIN.join(row[target] for target in names)
+        labels = tuple(row[target] for target in names)
+        place = folder / row["split"] / _JOIN.join(labels)
         place.mkdir(parents=True, exist_ok=True)
-        (place / f"{number:05d}{source.suffix}").symlink_to(source)
+        link = place / f"{number:05d}{source.suffix}"
+        if not link.is_symlink():
+            link.symlink_to(source)
+        if row["split"] == "test":
+            test[labels].append(row["name"])
     (folder / CLASSES).write_text("".join(f"{_JOIN.join(labels)}\n" for labels in classes))
-    return Data(ref, folder, version.targets, tuple(classes), version.fingerprint, version.usable("train").height)
+    train = version.usable("train").height
+    return Data(version.ref, folder, version.targets, tuple(classes), version.fingerprint, train, test)

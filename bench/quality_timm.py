@@ -31,6 +31,9 @@ from bench.side import Rounds
 from plantml.imaging import Fit
 from plantml.train import weights
 
+_FEW, _SMALL = 4, 8
+"""With fewer batches an epoch than this, batches are smaller, as nobody would take one step an epoch."""
+
 
 class Run:
     """One training.
@@ -47,6 +50,9 @@ class Run:
         self.folder, self.recipe, self.speed, self.epochs = folder, recipe, speed, epochs
         utils.random_seed(seed, 0)
         self.classes = (folder / CLASSES).read_text().splitlines()
+        photos = sum(1 for _ in (folder / "train").glob("*/*"))
+        # The loader leaves an incomplete batch out: with few photos, all of them.
+        self.batch = recipe.batch_size if photos >= _FEW * recipe.batch_size else _SMALL
         self.model = network(len(self.classes), recipe)
         if speed.channels_last:
             self.model.to(memory_format=torch.channels_last)
@@ -78,7 +84,7 @@ class Run:
         return create_loader(
             photos,
             input_size=config["input_size"],
-            batch_size=self.recipe.batch_size,
+            batch_size=self.batch,
             is_training=training,
             scale=(0.08, 1.0),
             ratio=(3 / 4, 4 / 3),

@@ -14,15 +14,10 @@ from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
-import numpy as np
-import polars as pl
-
 from bench import quality, quality_data
 from bench.material import PHOTOS
 from bench.measure import tell
 from bench.quality import Line
-from plantml.data import versions
-from plantml.data.manifest import EXCLUDED
 
 SIDES: Mapping[str, tuple[bool, bool]] = {
     "few": (True, False),
@@ -32,35 +27,13 @@ SIDES: Mapping[str, tuple[bool, bool]] = {
 """By name: are labels taken away, and are those photos used without?"""
 
 
-def few_labels(url: str, share: float, seed: int) -> tuple[str, str]:
-    """The dataset with the labels of a share of its training photos alone, at least one of each combination, and all.
-
-    Returns:
-        References of two versions.
-    """
-    version = versions.load(url)
-    rows = version.rows.with_row_index("row")
-    train = rows.filter((pl.col("status") == "ok") & (pl.col("split") == "train"))
-    order = train[np.random.default_rng(seed).permutation(train.height).tolist()]
-    first = order.unique([target.name for target in version.targets], keep="first", maintain_order=True)["row"]
-    count = max(first.len(), round(share * train.height))
-    chosen = list(dict.fromkeys([*first, *order["row"]]))[:count]
-    without = pl.col("row").is_in(train["row"].implode()) & ~pl.col("row").is_in(chosen)
-    fewer = rows.with_columns(
-        status=pl.when(without).then(pl.lit(EXCLUDED)).otherwise("status"),
-        reason=pl.when(without).then(pl.lit("not labelled yet")).otherwise("reason"),
-    ).drop("row")
-    committed = versions.change(url, "exclude", {"seed": seed}, lambda head: (fewer, head.targets, None))
-    return committed.version.ref, version.ref
-
-
 def run(name: str, data: quality_data.Data, side: str, share: float, *, seed: int, options: Sequence[str]) -> Line:
     """Train one side with options of `plantml train`, and judge it on the test photos."""
     fewer, others = SIDES[side]
     with tempfile.TemporaryDirectory(prefix="plantml-bench-") as folder:
         # Every training has a dataset of its own: all versions are of the same photos.
         ref = quality_data.SETS[name](Path(os.environ[PHOTOS]), Path(folder))
-        part, everything = few_labels(ref, share, seed) if fewer else (ref, ref)
+        part, everything = quality_data.few_labels(ref, share, seed) if fewer else (ref, ref)
         more = ("--unlabelled", everything) if others else ()
         return quality.train_and_judge(part, data.targets, (*options, *more, "--seed", str(seed)), folder)
 

@@ -41,6 +41,27 @@ def test_a_photo_without_boxes_has_no_centre():
     assert (cells.box == -1).all()
 
 
+def test_a_doubtful_box_is_neither_an_object_nor_background():
+    certain, doubtful = (0, 0, 16, 16), (32, 32, 16, 16)
+    cells = cells_of(boxes(certain, doubtful), 64, 64, np.array([False, True]))
+    assert np.argwhere(cells.centre == 1).tolist() == [[2, 2]]
+    assert not (cells.box == 1).any()
+    sure = torch.full((1, 16, 16), -9.0)
+    sure[0, 2, 2] = 9  # it finds the certain one
+    truth = torch.from_numpy(cells.centre)[None]
+    for row, column, counts in ((10, 10, False), (14, 2, True)):
+        logits = sure.clone()
+        logits[0, row, column] = 3
+        assert (focal(logits, truth) > focal(sure, truth) + 0.1) == counts
+
+
+def test_a_doubtful_box_takes_no_cell_from_a_certain_one():
+    alone = cells_of(boxes((8, 8, 32, 32)), 64, 64)
+    both = cells_of(boxes((8, 8, 32, 32), (0, 0, 64, 64)), 64, 64, np.array([False, True]))
+    assert (both.box == alone.box).all()
+    assert (both.centre[alone.box == 0] == alone.centre[alone.box == 0]).all()
+
+
 def batch_of(*photos):
     cells = [cells_of(each, 64, 64) for each in photos]
     most = max(map(len, photos)) or 1

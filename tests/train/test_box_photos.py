@@ -78,6 +78,31 @@ def test_labels_stay_with_their_boxes():
     assert item["target.category"][:3].tolist() == [0, 1, -1]
 
 
+@pytest.mark.parametrize("mosaic", [0.0, 1.0])
+def test_doubts_stay_with_their_boxes(mosaic):
+    each = [np.array([[4, 4, 20, 8], [20, 14, 8, 20]], np.float32)] * 4
+    labels = [{"category": np.array([0, 1])}] * 4
+    doubtful = {row: np.array([True, False]) for row in range(4)}
+    several = BoxPhotos(
+        np.zeros((4, 40, 40, 3), np.uint8),
+        np.arange(4, dtype=np.uint64),
+        np.arange(4),
+        each,
+        labels,
+        [(40, 40)] * 4,
+        doubtful,
+    )
+    dataset = BoxDataset(several, (CATEGORY,), 64, 7, BoxAugmentation(64, 0.0, mosaic))
+    seen = 0
+    for epoch in range(12):
+        item = dataset[(epoch, 2, 0)]
+        learnt = {int(number) for number in item["box"].unique() if number >= 0}
+        classes = item["target.category"]
+        assert all(classes[number] == 1 for number in learnt)
+        seen += len(learnt)
+    assert seen
+
+
 def test_every_orientation_and_strength_keeps_boxes_inside():
     for strength in (0.0, 0.5, 2.0):
         dataset = BoxDataset(photos(), (CATEGORY,), 32, 1, BoxAugmentation(32, strength, 0.5))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import polars as pl
 import pytest
 from PIL import Image
 
@@ -15,11 +16,14 @@ import plantml
 from plantml.data import versions
 from plantml.errors import Exit, PlantmlError
 from plantml.model import bundle as bundles
-from plantml.train import train, tray
+from plantml.train import pseudo_boxes, train, tray
 from plantml.train.plan_inputs import Speed
 
 TINY = ("--size", 96, "--epochs", 2, "--batch-size", 4, "--set", "backbone=test_efficientnet",
         "--set", "pretrained=false", "--set", "precision=32")  # fmt: skip
+
+TRUSTING = 1e-6
+"""A score from which a teacher is believed that has hardly learnt anything."""
 
 KILLED = """
 import os, signal
@@ -98,6 +102,61 @@ def test_a_detector_starts_from_another_one_or_from_a_classifier(cli, trays, tra
     other = cli("train", trays, "--out", tmp_path / "third", "--task", "boxes", "--from", trained.run, *TINY)
     assert other.code == Exit.INPUT
     assert "another backbone" in other.err
+
+
+@pytest.fixture(scope="module")
+def season(cli, tmp_path_factory):
+    """Other trays, whose boxes are not looked at."""
+    folder = tmp_path_factory.mktemp("season")
+    synth = ("dataset", "synth", folder / "photos", "--layout", "tray", "--images", 6, "--size", 128, "--seed", 9)
+    assert cli(*synth).code == Exit.DONE
+    assert cli("dataset", "import", folder / "photos", folder / "data").code == Exit.DONE
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def teacher(cli, trays, tmp_path_factory):
+    """A detector that has hardly learnt anything: its scores are low."""
+    run = tmp_path_factory.mktemp("teacher") / "run"
+    result = cli("train", trays, "--out", run, "--task", "boxes", *TINY)
+    assert result.code == Exit.DONE, result.err
+    return run
+
+
+def unlabelled(teacher, season):
+    return ("--from", teacher, "--unlabelled", season, "--set", f"pseudo_threshold={TRUSTING}")
+
+
+@pytest.fixture
+def trusting(monkeypatch):
+    monkeypatch.setattr(pseudo_boxes, "LEAST", TRUSTING)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trusting")
+def test_a_detector_learns_from_what_it_finds_in_photos_without_boxes(cli, trays, teacher, season, tmp_path):
+    result = cli("train", trays, "--out", tmp_path / "run", "--task", "boxes", *TINY, *unlabelled(teacher, season))
+    assert result.code == Exit.DONE, result.err
+    assert "Pseudo-boxes in 6 unlabelled photos:" in result.err
+    table = pl.read_parquet(tmp_path / "run" / "pseudo_labels.parquet")
+    assert table.height == 6
+    scores = table["scores"].explode().drop_nulls()
+    assert scores.min() >= TRUSTING
+    counts = json.loads((tmp_path / "run" / "metrics.json").read_text())["pseudo_boxes"]
+    assert counts == {"photos": 6, "boxes": scores.len()}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trusting")
+def test_killed_and_repeated_with_photos_without_boxes_it_has_the_same_weights(cli, trays, teacher, season, tmp_path):
+    arguments = ["train", trays, "--task", "boxes", *TINY, *unlabelled(teacher, season), "--checkpoint-every", "0.01"]
+    script = f"from plantml.train import pseudo_boxes\npseudo_boxes.LEAST = {TRUSTING}\n{KILLED}"
+    command = [sys.executable, "-c", script, *map(str, arguments), "--out", str(tmp_path / "killed")]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert cli(*arguments, "--out", tmp_path / "killed").code == Exit.DONE
+    assert cli(*arguments, "--out", tmp_path / "whole").code == Exit.DONE
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
 
 
 @pytest.mark.usefixtures("unexported", "unmeasured")

@@ -362,11 +362,23 @@ def test_photos_without_labels_are_counted_and_pinned() -> None:
     assert planned.reasons["unlabelled_photos"]
 
 
-def test_boxes_are_not_learnt_from_photos_without_labels() -> None:
+def test_photos_without_boxes_need_a_detector_to_start_from(trained_on) -> None:
     data, config = with_boxes(1, 100), TrainConfig(task="boxes")
-    with pytest.raises(InputError, match="Boxes are not learnt") as caught:
-        planning.plan(config, PlanInputs(select(data, config), Hardware(4, "cpu", 0), unlabelled=unlabelled(9)))
-    assert "--unlabelled" in caught.value.hint
+    inputs = PlanInputs(select(data, config), Hardware(4, "cpu", 0), unlabelled=unlabelled(9))
+    for parent in (None, trained_on(None)):
+        with pytest.raises(InputError, match="no detector") as caught:
+            planning.plan(config, replace(inputs, parent=parent))
+        assert "--from" in caught.value.hint
+
+
+def test_photos_without_boxes_are_not_cut_into_tiles(trained_on) -> None:
+    data, config = with_boxes(1, 100), TrainConfig(task="boxes", tile=64)
+    inputs = PlanInputs(
+        select(data, config), Hardware(4, "cpu", 0), None, trained_on(SimpleNamespace(tile=0)), unlabelled(9)
+    )
+    with pytest.raises(InputError, match="tiles") as caught:
+        planning.plan(config, inputs)
+    assert "--tile" in caught.value.hint
 
 
 @pytest.mark.parametrize("values", [{"pretrained": False}, {"devices": 2}])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     "plantml train leaves@9 --out runs/second --from runs/first",
     "plantml train fields --out runs/fields --tile 1024   # boxes in large photos",
     "plantml train leaves --out runs/more --unlabelled season   # photos that nobody has labelled",
+    "plantml train trays --out runs/more --from runs/few --unlabelled season   # boxes in such photos",
     "plantml train leaves --out runs/folds --folds 5 --preset quick",
     config=TrainConfig,
 )

@@ -28,6 +28,9 @@ _NEAR = 0.5
 
 _NONE: Mapping[str, Any] = {}
 
+_DOUBT = 0.999
+"""Value of a cell that may or may not show an object: the penalty for a centre there all but vanishes."""
+
 _SIDES_SHARE = 5.0
 """Weight of the loss of the sides, as in the paper."""
 
@@ -47,8 +50,15 @@ class Cells:
     weight: Floats
 
 
-def cells_of(boxes: Floats, height: int, width: int) -> Cells:
-    """The answers for boxes [M, 4], x, y, w, h in pixels of an input of a size."""
+def cells_of(boxes: Floats, height: int, width: int, doubtful: NDArray[np.bool_] | None = None) -> Cells:
+    """The answers for the boxes of a photo.
+
+    Args:
+        boxes: [M, 4], x, y, w, h in pixels of the input.
+        height: of the input.
+        width: likewise.
+        doubtful: boxes that may be none, bool [M]: what they cover counts neither as an object nor as background.
+    """
     rows, columns = height // STRIDE, width // STRIDE
     cells = Cells(
         np.zeros((rows, columns), np.float32),
@@ -57,7 +67,11 @@ def cells_of(boxes: Floats, height: int, width: int) -> Cells:
     )
     # Small ones last: where boxes overlap, the smaller one is the harder to learn.
     for number in np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable").tolist():
-        _draw(cells, number, boxes[number].tolist())
+        if doubtful is None or not doubtful[number]:
+            _draw(cells, number, boxes[number].tolist())
+    for x, y, w, h in boxes[doubtful].tolist() if doubtful is not None else ():
+        covered = slice(int(y / STRIDE), int((y + h) / STRIDE) + 1), slice(int(x / STRIDE), int((x + w) / STRIDE) + 1)
+        cells.centre[covered][cells.box[covered] < 0] = _DOUBT
     return cells
 
 

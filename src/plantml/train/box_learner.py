@@ -1,9 +1,11 @@
 """Learn to find boxes, and the targets of each."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -16,7 +18,8 @@ from plantml.model.bundle import Bundle
 from plantml.model.contract import Architecture
 from plantml.model.detector import LEVELS, CentreNet
 from plantml.model.network import PhotoNet
-from plantml.train import box_packaging, box_preview, prepare, warm_start, weights
+from plantml.targets import Target
+from plantml.train import box_packaging, box_preview, prepare, pseudo_boxes, unlabelled, warm_start, weights
 from plantml.train.batches import Batch, StepSampler, step_loader
 from plantml.train.box_cells import loss_of
 from plantml.train.box_evaluation import evaluate
@@ -25,7 +28,10 @@ from plantml.train.history import Evaluation
 from plantml.train.learner import Loading, PackagedModel, StepLearner
 from plantml.train.lightning_module import PhotoModule
 from plantml.train.plan import Plan
+from plantml.train.prepare import Decoded
 from plantml.train.probe import EmbeddingJob
+from plantml.train.pseudo_boxes import OtherPhotos
+from plantml.train.run_folder import RunFolder
 
 CHANNELS = 64
 """Of the detector's map."""
@@ -56,7 +62,7 @@ class BoxLearner(StepLearner):
     """Learns boxes and their targets. Raises `InputError` if no photo of a split can be read.
 
     Attributes:
-        train: photos a little larger than the input, for augmentation.
+        train: photos a little larger than the input, for augmentation; of its rows, those with boxes, or pseudo-boxes.
         val: photos as in detection.
     """
 
@@ -66,12 +72,27 @@ class BoxLearner(StepLearner):
     def __init__(self, version: Version, plan: Plan, loading: Loading) -> None:
         larger = round(plan.input.height * prepare.MARGIN)
         fit = Fit(larger, larger, plan.input.mode)
-        self.train, unreadable = _photos(version, plan, "train", fit, loading)
-        self.val, more = _photos(version, plan, "val", plan.input, loading)
-        self.left_out = [*unreadable, *more]
+        rows = version.usable("train").sort("image_id", "source", "name")
+        labelled, self._others = rows.height, None
+        if plan.unlabelled:
+            others = unlabelled.select(plan.unlabelled, version, of_boxes=True)
+            labelled, rows = unlabelled.add_rows(rows, others)
+        decoded = prepare.decode(version, rows, fit, "decoding train", loading)
+        self.train = _photos(rows, replace(decoded, rows=decoded.rows[decoded.rows < labelled]), fit, plan.targets)
+        if plan.unlabelled:
+            readable = decoded.rows[decoded.rows >= labelled]
+            chosen = rows[readable.tolist()]
+            seen = prepare.decode(version, chosen, plan.input, "decoding unlabelled photos", loading)
+            ids, sizes = chosen["image_id"].to_list(), chosen.select("width", "height").rows()
+            self._others = OtherPhotos(seen.pixels, readable, ids, sizes, fit)
+        val = version.usable("val").sort("image_id", "source", "name")
+        judged = prepare.decode(version, val, plan.input, "decoding val", loading)
+        self.val = _photos(val, judged, plan.input, plan.targets)
+        self.left_out = [*decoded.left_out, *judged.left_out]
+        self._pseudo_boxes: dict[str, int] = {}
         if not len(self.train.rows) or not len(self.val.rows):
             raise prepare.unreadable(version, self.left_out)
-        self.plan = plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(self.train.rows))})
+        self.plan = self._fitting(plan)
         self.net = self.untrained(plan, offline=loading.machine.offline)
         labels = {name: np.concatenate([each[name] for each in self.train.labels]) for name in self.train.labels[0]}
         prepare.scale_values(self.net, labels)
@@ -108,6 +129,25 @@ class BoxLearner(StepLearner):
         """See `StepLearner.start_from`."""
         return warm_start.load_detector_weights(self.net, parent, self.plan)
 
+    def label_others(self, run: RunFolder, job: EmbeddingJob) -> str:
+        """See `StepLearner.label_others`: with the boxes that the model finds which this one starts from."""
+        others = self._others
+        if others is None:
+            return ""
+
+        def find() -> pl.DataFrame:
+            parent = warm_start.parent_bundle(self.plan).contract
+            return pseudo_boxes.find_boxes(self.net, parent, others, self.plan, job)
+
+        self.train, counts = pseudo_boxes.complete(self.train, others, self.plan, run, find)
+        self._pseudo_boxes = counts
+        self.plan = self._fitting(self.plan)
+        return f"Pseudo-boxes in {len(others.rows)} unlabelled photos: {counts['boxes']} in {counts['photos']} photos."
+
+    def _fitting(self, plan: Plan) -> Plan:
+        """The plan with no more photos in an epoch than there are."""
+        return plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(self.train.rows))})
+
     def module(self) -> PhotoModule:
         """See `StepLearner.module`."""
         return BoxModule(self.net, self.plan)
@@ -137,7 +177,10 @@ class BoxLearner(StepLearner):
 
     def package(self, version: Version) -> PackagedModel:
         """See `Learner.package`."""
-        return box_packaging.package(self.net, self.plan, architecture(self.plan), self.val, version)
+        model = box_packaging.package(self.net, self.plan, architecture(self.plan), self.val, version)
+        if not self._pseudo_boxes:
+            return model
+        return replace(model, metrics={**model.metrics, "pseudo_boxes": self._pseudo_boxes})
 
 
 def augmentation(plan: Plan) -> BoxAugmentation:
@@ -151,19 +194,13 @@ def architecture(plan: Plan) -> Architecture:
     return Architecture(backbone=plan.backbone, embedding=CHANNELS, mean=mean, std=std, bank=0)
 
 
-def _photos(
-    version: Version, plan: Plan, split: str, fit: Fit, loading: Loading
-) -> tuple[BoxPhotos, Sequence[tuple[str, str]]]:
-    """The photos of a split, decoded, with their boxes; and those that could not be read."""
-    rows = version.usable(split).sort("image_id", "source", "name")
-    decoded = prepare.decode(version, rows, fit, f"decoding {split}", loading)
+def _photos(rows: pl.DataFrame, decoded: Decoded, fit: Fit, targets: Sequence[Target]) -> BoxPhotos:
+    """Photos with the boxes of their rows."""
     drawn, labels, sizes = [], [], []
     for width, height, annotated in rows.select("width", "height", "boxes").iter_rows():
         of_photo = boxes.from_rows(annotated) or ()
         sides = np.array([[box.x, box.y, box.w, box.h] for box in of_photo], np.float64).reshape(-1, 4)
         sizes.append((width, height))
         drawn.append(fit.placement(width, height).to_input(sides))
-        labels.append(
-            {target.name: target.encode([box.labels.get(target.name) for box in of_photo]) for target in plan.targets}
-        )
-    return BoxPhotos(decoded.pixels, decoded.keys, decoded.rows, drawn, labels, sizes), decoded.left_out
+        labels.append(pseudo_boxes.encoded(targets, of_photo))
+    return BoxPhotos(decoded.pixels, decoded.keys, decoded.rows, drawn, labels, sizes)

@@ -5,7 +5,7 @@ changes light and sharpness as for whole photos. Every random choice is a functi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -42,6 +42,7 @@ class BoxPhotos:
         boxes: of each photo, float32 [M, 4]: x, y, w, h in pixels of `pixels`.
         labels: of each photo's boxes by target name, encoded.
         sizes: of the upright photos, width and height in pixels.
+        doubtful: by row, which of its boxes may be none, bool [M]; all others are certain.
     """
 
     pixels: PixelSource
@@ -50,6 +51,11 @@ class BoxPhotos:
     boxes: Sequence[Floats]
     labels: Sequence[Mapping[str, NDArray[Any]]]
     sizes: Sequence[tuple[int, int]]
+    doubtful: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def doubts(self, row: int) -> NDArray[np.bool_]:
+        """Which boxes of a photo may be none, bool [M]."""
+        return self.doubtful.get(row, np.zeros(len(self.boxes[row]), np.bool_))
 
 
 @dataclass(frozen=True)
@@ -103,12 +109,13 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
         epoch, row, repetition = sample
         if self.augment is None:
             pixels, boxes, labels = np.array(self.photos.pixels[row]), self.photos.boxes[row], self.photos.labels[row]
+            doubtful = self.photos.doubts(row)
         else:
             seed = seed_for(self.seed, epoch, int(self.photos.keys[row]) + repetition)
-            pixels, boxes, labels = self._augmented(row, seed, self.augment)
+            pixels, boxes, labels, doubtful = self._augmented(row, seed, self.augment)
         order = np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")[:MOST_BOXES]
         boxes = boxes[order]
-        cells = cells_of(boxes, self.size, self.size)
+        cells = cells_of(boxes, self.size, self.size, doubtful[order])
         item = {
             "image": torch.from_numpy(pixels),
             "row": torch.tensor(row),
@@ -124,7 +131,7 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
 
     def _augmented(
         self, row: int, seed: int, augment: BoxAugmentation
-    ) -> tuple[Pixels, Floats, Mapping[str, NDArray[Any]]]:
+    ) -> tuple[Pixels, Floats, Mapping[str, NDArray[Any]], NDArray[np.bool_]]:
         random = np.random.default_rng(seed)
         rows = [row]
         if random.random() < augment.mosaic:
@@ -135,10 +142,11 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
             target.name: np.concatenate([self.photos.labels[each][target.name] for each in rows])
             for target in self.targets
         }
+        doubtful = np.concatenate([self.photos.doubts(each) for each in rows])
         pixels, boxes, kept = cut(canvas, boxes, augment.window(canvas.shape[:2], random), augment.size)
         pixels, boxes = turned(pixels, boxes, int(random.integers(8)))
         pixels = change_appearance(pixels, augment.strength, int(random.integers(2**31)))
-        return pixels, boxes, {name: values[kept] for name, values in labels.items()}
+        return pixels, boxes, {name: values[kept] for name, values in labels.items()}, doubtful[kept]
 
     def _joined(self, rows: Sequence[int]) -> tuple[Pixels, Floats]:
         """One photo, or four side by side, and all their boxes."""

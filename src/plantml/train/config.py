@@ -49,7 +49,7 @@ class FixedSettings(Config):
     )  # fmt: skip
     unlabelled: str = option("", "Also learn from the photos of this dataset, ignoring its labels.", metavar="DATASET")
     pseudo_threshold: float = Field(
-        0.6, ge=0, le=1, description="Score from which an unlabelled photo gets the label of its neighbours."
+        0.6, ge=0, le=1, description="Score from which an unlabelled photo gets the label of its neighbours, or a box."
     )
     weight_decay: float = Field(0.02, ge=0, le=10, description="Weight decay of AdamW.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of steps in which the learning rate rises.")

@@ -92,8 +92,14 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         raise InputError(
             "Backgrounds are replaced in whole photos only", f"the task is {task}", "Leave out --background."
         )
-    others = _unlabelled(inputs.unlabelled, task, resolver)
+    others = _unlabelled(inputs.unlabelled, task, inputs.parent, resolver)
     tile = resolve("tile", *_tile(config, inputs.parent, train, task))
+    if tile and others:
+        raise InputError(
+            "Unlabelled photos are not cut into tiles",
+            f"--tile {tile} cuts those with boxes",
+            "Leave out --unlabelled, or --tile.",
+        )
     if tile:
         cut = _cut(inputs.dataset, tile, task)
         resolver.reasons["photos"] = f"--tile {tile}: {train.height + val.height} photos became {cut.rows.height} tiles"
@@ -222,18 +228,21 @@ def _check_parent(parent: Bundle | None, task: Task) -> None:
         )
 
 
-def _unlabelled(unlabelled: Unlabelled | None, task: Task, resolver: _Resolver) -> dict[str, Any]:
+def _unlabelled(
+    unlabelled: Unlabelled | None, task: Task, parent: Bundle | None, resolver: _Resolver
+) -> dict[str, Any]:
     """The plan's entries about photos without labels, whose reasons are noted."""
     if unlabelled is None:
         return {}
-    if task != "image":
+    if task != "image" and (parent is None or parent.contract.detection is None):
         raise InputError(
-            "Boxes are not learnt from unlabelled photos yet",
-            f"--unlabelled is for labels of whole photos, and the task is {task}",
-            "Leave out --unlabelled, or learn labels of whole photos: --task image",
+            "There is no detector that finds boxes in unlabelled photos",
+            f"the task is {task}, and --unlabelled learns from the boxes of an earlier model",
+            "Train one without --unlabelled, then start from it: --from RUN --unlabelled DATASET",
         )
     left_out = unlabelled.left_out
-    resolver.reasons["unlabelled_photos"] = "those that get a pseudo-label join the labelled ones in all batches"
+    labelled = "a pseudo-label" if task == "image" else "boxes"
+    resolver.reasons["unlabelled_photos"] = f"those that get {labelled} join the labelled ones in all batches"
     resolver.reasons["unlabelled_left_out"] = "a model must not learn from what judges it"
     return {
         "unlabelled": unlabelled.ref,

@@ -83,7 +83,9 @@ def make_plan(version: Selection, config: TrainConfig, machine: Machine, *, meas
     """
     throughput.check_device(config.device)
     parent = references.find(config.warm_start) if config.warm_start else None
-    others = unlabelled.select(config.unlabelled, version) if config.unlabelled else None
+    others = None
+    if config.unlabelled:
+        others = unlabelled.select(config.unlabelled, version, of_boxes=version.task != "image")
     inputs = PlanInputs(version, throughput.hardware(machine.threads), None, parent, others)
     plan = planning.plan(config, inputs)
     fixed = {}

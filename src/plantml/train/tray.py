@@ -54,7 +54,7 @@ def train_tray(
     listener.say("Stage 2 of 2: judging a crop of each.")
     cut = crops.crop_dataset(version, storage.join(out, CROPS), machine, listener.progress("cutting crops"), stop)
     for_crops = halved.model_copy(
-        update={"task": "image", "size": "auto", "tile": "auto", "where": "", "fold": 0, "folds": 0,
+        update={"task": "image", "size": "auto", "tile": "auto", "where": "", "fold": 0, "folds": 0, "unlabelled": "",
                 "warm_start": _start_of_classifier(detector.plan) if detector else ""}
     )  # fmt: skip
     selected = replace(select(cut, for_crops), origin=version)

@@ -27,11 +27,16 @@ class Unlabelled(Version):
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
-def select(ref: str, labelled: Version) -> Unlabelled:
+def select(ref: str, labelled: Version, *, of_boxes: bool = False) -> Unlabelled:
     """The usable photos of a dataset version that are not labelled and do not give the validation away.
 
     Left out are photos that `labelled` has a label for, its val and test photos, and near-duplicates of these.
     Near-duplicates are detected by their hashes, flips and rotations included.
+
+    Args:
+        ref: of the dataset version.
+        labelled: the version that is trained on.
+        of_boxes: true if a photo is labelled once somebody has looked for boxes in it.
 
     Raises:
         InputError: there is no such version, or no photo is left.
@@ -40,7 +45,8 @@ def select(ref: str, labelled: Version) -> Unlabelled:
     rows = version.usable().unique("image_id", keep="first", maintain_order=True).sort("image_id")
     known = labelled.usable()
     judged = known.filter(pl.col("split").is_in(["val", "test"]))
-    has_label = pl.any_horizontal(*(pl.col(target.name).is_not_null() for target in labelled.targets))
+    labels = ["boxes"] if of_boxes else [target.name for target in labelled.targets]
+    has_label = pl.any_horizontal(*(pl.col(name).is_not_null() for name in labels))
     taken = pl.concat([known.filter(has_label), judged])["image_id"].unique()
     others = rows.filter(~pl.col("image_id").is_in(taken.implode()))
     near = leaks.leaked_rows(
@@ -63,5 +69,5 @@ def add_rows(rows: pl.DataFrame, others: Unlabelled) -> tuple[int, pl.DataFrame]
     """The number of labelled rows, and these with the unlabelled ones after them, whose labels are missing."""
     labelled = rows.filter(~pl.col("image_id").is_in(others.rows["image_id"].implode()))
     paths = pl.Series("path", [others.image_url(path) for path in others.rows["path"]], dtype=pl.String)
-    added = others.rows.select("image_id", "source", "name").with_columns(paths)
+    added = others.rows.select("image_id", "source", "name", "width", "height").with_columns(paths)
     return labelled.height, pl.concat([labelled, added], how="diagonal_relaxed")

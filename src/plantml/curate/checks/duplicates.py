@@ -197,9 +197,10 @@ def _suggest_groups(subject: Subject, overlapping: Sequence[Pair]) -> None:
         photo = [match[1] if match else name for match, name in zip(matches, names, strict=True)]
         count = len(set(photo))
         if 1 < count < len(names) and all(photo[pair.first] == photo[pair.second] for pair in overlapping):
+            resplit = " --resplit" if subject.usable["split"].is_not_null().any() else ""
             subject.notes.append(
                 f"Photos overlap only where names differ in their last numbers, as tiles of {count} photos do."
-                f" To keep these together: plantml dataset split {subject.version.url} --resplit --group-by '{pattern}'"
+                f" To keep these together: plantml dataset split {subject.version.url}{resplit} --group-by '{pattern}'"
             )
             return
 
