@@ -1,6 +1,5 @@
 """For a subprocess of a test: kill work at each of its writes to a disk."""
 
-import builtins
 import itertools
 import os
 import signal
@@ -16,8 +15,8 @@ def kill_at_every_write(work, check, folder):
         child = os.fork()
         if not child:
             calls = itertools.count(1)
-            for place, name in ((builtins, "open"), (os, "fsync"), (os, "link"), (os, "unlink")):
-                setattr(place, name, _fatal(getattr(place, name), calls, at))
+            for name in ("write", "fsync", "link", "replace", "unlink"):
+                setattr(os, name, _fatal(getattr(os, name), calls, at))
             work(url)
             os._exit(0)
         _, status = os.waitpid(child, 0)

@@ -11,6 +11,7 @@ from plantml.data.importers.table import CLASS_COLUMNS, KNOWN_TARGETS, list_rows
 from plantml.data.importers.tree import Tree
 from plantml.data.importers.vetting import vetted
 from plantml.data.labels import Taxonomy
+from plantml.data.tables import EXTENSIONS as TABLES
 from plantml.data.tables import is_table, read_table
 from plantml.errors import InputError, PlantmlError, UsageError
 from plantml.storage import addresses
@@ -31,7 +32,7 @@ class _Format:
 
 
 def _tables(tree: Tree) -> list[str]:
-    return [name for name in tree.files if "/" not in name and is_table(name)]
+    return [name for name in tree.with_suffix(*TABLES) if "/" not in name]
 
 
 def _read_table(tree: Tree, reading: Reading, file: str | None = None) -> ImportListing:
@@ -112,8 +113,11 @@ def list_source(
 
 
 def _judged(listing: ImportListing, source: str, trust: Trust) -> ImportListing:
-    reasons = ((at, trust.refusal(item.url, addresses.own_roots(source, item.name)))
-              for at, item in enumerate(listing.items))  # fmt: skip
+    roots = addresses.own_roots(source, "")  # of nearly all photos
+    reasons = (
+        (at, trust.refusal(item.url, addresses.own_roots(source, item.name) if item.name.startswith("..") else roots))
+        for at, item in enumerate(listing.items)
+    )
     refusals = {at: why for at, why in reasons if why}
     if not refusals:
         return listing

@@ -17,6 +17,7 @@ from plantml.storage.addresses import NOT_ALLOWED
 from plantml.storage.segments import Segments
 
 _BATCH = 16
+_CHUNK = 4096
 _REMOTE_THREADS = 16
 
 _COLUMNS = ("path", "image_id", "width", "height", "format", "mode", "orientation", "frames", "bytes", "camera",
@@ -25,7 +26,23 @@ SCHEMA: dict[str, Any] = {"name": pl.String, **{column: manifest.SYSTEM[column] 
 """What reading a photo yields, as manifest columns."""
 
 
+Row = dict[str, Any]
+"""What reading one photo yields, by the columns of `SCHEMA`; those without a value may be left out."""
+
 _ENCODER = json.JSONEncoder(default=bytes.hex)
+
+
+def encode(row: Row) -> bytes:
+    """A row as a line of notes: JSON, in which bytes are written in hexadecimal."""
+    return _ENCODER.encode(row).encode()
+
+
+def decode(line: bytes) -> Row:
+    """The row of a line of notes."""
+    row: Row = json.loads(line)
+    if row.get("border") is not None:
+        row["border"] = bytes.fromhex(row["border"])
+    return row
 
 
 class Bringer:
@@ -38,7 +55,7 @@ class Bringer:
         self._stored = {bytes.fromhex(image_id) for image_id in stored}
         purpose = hashlib.sha256(f"{source} {reference} {SCHEMA}".encode()).hexdigest()[:16]
         self.source = source
-        self.notes = Segments(storage.join(dataset, "derived", f"import-{purpose}"))
+        self.notes = Segments(storage.join(dataset, "derived", f"import-{purpose}"), encode=encode)
 
     def bring(self, items: Sequence[Item], progress: Progress, fill: "Fill | None" = None) -> pl.DataFrame:
         """Read all items that an interrupted call did not read already.
@@ -52,29 +69,34 @@ class Bringer:
         if fill is not None and (unread := [item for item in todo if not item.refusal]):
             done = len(known)
             fill(self, unread, lambda photos: progress(done + photos, len(items)))
-            self.notes = Segments(self.notes.url)
+            self.notes = Segments(self.notes.url, encode=encode)
             known, todo = self._known(items)
-        new: list[bytes] = []
         try:
-            for lines in self.read(todo):
-                self.notes.add(*lines)
-                new += lines
-                progress(len(known) + len(new), len(items))
+            return pl.concat([known, _frame(self._noted(todo, progress, len(known), len(items)))])
         except BaseException:
             self.notes.flush()
             raise
-        return pl.concat([known, _frame(new)])
 
-    def read(self, items: Iterable[Item]) -> Iterator[list[bytes]]:
-        """Read items and store their photos: rows of notes, some at a time."""
-        for rows in in_threads(self._rows_of, batched(items, _BATCH), self._threads):
-            yield [_ENCODER.encode(row).encode() for row in rows]
+    def _noted(self, todo: Sequence[Item], progress: Progress, done: int, total: int) -> Iterator[Row]:
+        for rows in self.read(todo):
+            self.notes.add(*rows)
+            done += len(rows)
+            progress(done, total)
+            yield from rows
+
+    def read(self, items: Iterable[Item]) -> Iterator[list[Row]]:
+        """Read items and store their photos: their rows, some at a time."""
+        return in_threads(self._rows_of, batched(items, _BATCH), self._threads)
 
     def _known(self, items: Sequence[Item]) -> tuple[pl.DataFrame, list[Item]]:
         """Rows of the items that were read, and the other items."""
         names = {item.name for item in items}
         # Photos that could not be decoded are read again.
-        known = _frame(self.notes).filter(pl.col("name").is_in(names), pl.col("status") == manifest.OK).unique("name")
+        known = (
+            _frame(map(decode, self.notes))
+            .filter(pl.col("name").is_in(names), pl.col("status") == manifest.OK)
+            .unique("name")
+        )
         done = set(known["name"])
         return known, [item for item in items if item.name not in done]
 
@@ -82,14 +104,14 @@ class Bringer:
         """Remove the notes, once the photos are in a version."""
         self.notes.remove()
 
-    def _rows_of(self, items: list[Item]) -> list[dict[str, Any]]:
+    def _rows_of(self, items: list[Item]) -> list[Row]:
         trusted = [item for item in items if not item.refusal]
         contents = storage.read_many((item.url for item in trusted), storage.MAX_PHOTO)
         rows = [self._row(item, data) for item, (_, data) in zip(trusted, contents, strict=True)]
         return rows + [_refused(item) for item in items if item.refusal]
 
-    def _row(self, item: Item, data: bytes | PlantmlError) -> dict[str, Any]:
-        row: dict[str, Any] = {"name": item.name, "status": manifest.OK}
+    def _row(self, item: Item, data: bytes | PlantmlError) -> Row:
+        row: Row = {"name": item.name, "status": manifest.OK}
         if isinstance(data, PlantmlError):
             if not isinstance(data, InputError):
                 raise data  # a failure of the storage, not of the photo
@@ -119,12 +141,14 @@ Fill = Callable[[Bringer, Sequence[Item], Callable[[int], None]], None]
 """Reads photos elsewhere, into further notes of the same import; tells how many are done."""
 
 
-def _refused(item: Item) -> dict[str, Any]:
+def _refused(item: Item) -> Row:
     return {"name": item.name, "status": manifest.EXCLUDED, "reason": f"{NOT_ALLOWED}: {item.refusal}"}
 
 
-def _frame(rows: Iterable[bytes]) -> pl.DataFrame:
-    """Rows of JSON, in which bytes are written in hexadecimal, as a table with the columns of `SCHEMA`."""
-    schema = {**SCHEMA, "border": pl.String}
-    frames = [pl.DataFrame([json.loads(row) for row in batch], schema=schema) for batch in batched(rows, 4096)]
-    return pl.concat([pl.DataFrame(schema=schema), *frames]).with_columns(pl.col("border").str.decode("hex"))
+def _frame(rows: Iterable[Row]) -> pl.DataFrame:
+    """Rows as a table with the columns of `SCHEMA`."""
+    frames = [
+        pl.DataFrame({name: [row.get(name) for row in some] for name in SCHEMA}, schema=SCHEMA)
+        for some in batched(rows, _CHUNK)
+    ]
+    return pl.concat([pl.DataFrame(schema=SCHEMA), *frames])

@@ -213,8 +213,7 @@ def fingerprint(rows: pl.DataFrame, targets: Iterable[Target], measured: Iterabl
     return digest.hexdigest()
 
 
-def _canonical(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+_canonical = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def _unordered(value: object) -> object:

@@ -102,8 +102,7 @@ def scan(data: bytes) -> Scan:
             facts = None
         return Scan(image_id, facts, None, None, None, None, f"{error.code}: {error.why}")
     light = grey.measure(picture, _SIDE)
-    border = light.colours[_BORDER].tobytes()
-    return Scan(image_id, facts, origin, phash(light.small), _quality(light), border, "")
+    return Scan(image_id, facts, origin, phash(light.small), _quality(light), light.border, "")
 
 
 def phash(small: NDArray[np.float32]) -> int:
@@ -118,7 +117,7 @@ def phash(small: NDArray[np.float32]) -> int:
 
 
 def _quality(light: grey.Grey) -> Quality:
-    red, green, blue = (_MEAN @ light.colours.reshape(-1, 3).astype(np.float32)).tolist()
+    red, green, blue = light.colours
     brightness, square, dark, white = (_MOMENTS @ light.histogram).tolist()
     return Quality(
         brightness=brightness / 255,
@@ -127,8 +126,8 @@ def _quality(light: grey.Grey) -> Quality:
         entropy=float(_entropies()[light.histogram].sum()),
         dark=dark,
         white=white,
-        redness=red - green,
-        blueness=blue - green,
+        redness=(red - green) / (255 * _PIXELS),
+        blueness=(blue - green) / (255 * _PIXELS),
     )
 
 
@@ -139,7 +138,6 @@ def _entropies() -> NDArray[np.float64]:
     return -shares * np.log2(np.maximum(shares, 1 / _PIXELS))
 
 
-_BORDER = [0, 0, 0, 32, 32, 63, 63, 63], [0, 32, 63, 0, 63, 0, 32, 63]
 _FREQUENCIES, _POSITIONS = np.arange(8)[:, None], np.arange(32)
 _DCT = np.cos(np.pi * _FREQUENCIES * (2 * _POSITIONS + 1) / 64) * np.where(_FREQUENCIES, 1 / 4, 1 / 32**0.5)
 _DCT = _DCT.astype(np.float32)
@@ -148,4 +146,3 @@ _PIXELS = grey.GRID**2
 _LEVELS = np.arange(256, dtype=np.float64)
 _MOMENTS = np.stack([_LEVELS, _LEVELS**2, _LEVELS < _DARK, _LEVELS >= _WHITE]) / _PIXELS
 """Mean of the levels and of their squares, and shares of black and white, from a histogram of the grid."""
-_MEAN = np.full(_PIXELS, 1 / (255 * _PIXELS), np.float32)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from plantml import storage
 from plantml.concurrency import Listener, Stop
+from plantml.data import ingest
 from plantml.data.importers import Item
 from plantml.data.ingest import Bringer, Fill
 from plantml.engines import dispatch, jobs
@@ -54,9 +55,9 @@ def open_work(job: Job, machine: Machine) -> Work:
         items = [Item(name, url) for url, name in part.rows()]
         segments, done = part.segments(len(items), _SECONDS), 0
         try:
-            for lines in bringer.read(stop.until(items)):
-                segments.add(*lines)
-                done += len(lines)
+            for rows in bringer.read(stop.until(items)):
+                segments.add(*map(ingest.encode, rows))
+                done += len(rows)
                 count(done)
         finally:
             segments.flush()

@@ -12,16 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from plantml.imaging.resize import is_vertical_first
+
+_VERSION = 2
+"""Of the kernel's arguments: one that was built from older sources, as may lie in an editable install, is not used."""
+
 _kernel: Any
 try:
     from plantml.imaging import _grey as _kernel  # type: ignore[no-redef, attr-defined, unused-ignore]
 except ImportError:  # no compiler where it was installed
     _kernel = None
+if getattr(_kernel, "VERSION", None) != _VERSION:
+    _kernel = None
 
 GRID = 64
 """Levels and colours are taken at an even grid of 64 x 64 pixels."""
 
+_BORDER = [0, 0, 0, 32, 32, 63, 63, 63], [0, 32, 63, 0, 63, 0, 32, 63]
+"""Rows and columns of the cells in its corners and in the middle of each side."""
+
 _SMALL = 32
+_BILINEAR = Image.Resampling.BILINEAR
 _GAP = 2.0
 """Blocks are averaged down to twice the small size. A smaller gap is no faster by more than 10 µs, and costs one copy
 in seven that was resized."""
@@ -29,19 +40,21 @@ in seven that was resized."""
 
 @dataclass(frozen=True, slots=True)
 class Grey:
-    """What is measured of a picture's grey levels, 0 to 255.
+    """What is measured of a picture's grey levels, 0 to 255, and of its colours.
 
     Attributes:
         small: the picture at 32 x 32, its aspect bent: float32 [32, 32].
         histogram: grey levels at the grid, int64 [256].
         sharpness: mean square of the Laplacian, on every fourth row; 0 for less than 3 pixels.
-        colours: RGB at the grid, uint8 [64, 64, 3].
+        colours: sums of red, green and blue over the grid.
+        border: RGB of 8 cells of the grid, those in the corners and in the middle of each side, row by row.
     """
 
     small: NDArray[np.float32]
     histogram: NDArray[np.int64]
     sharpness: float
-    colours: NDArray[np.uint8]
+    colours: tuple[int, int, int]
+    border: bytes
 
 
 def measure(picture: Image.Image, side: int) -> Grey:
@@ -56,7 +69,16 @@ def measure(picture: Image.Image, side: int) -> Grey:
 def small_grey(grey: Image.Image) -> NDArray[np.float32]:
     """A grey picture at 32 x 32, its aspect bent: float32 [32, 32]."""
     across, down = _factors(grey.size)
-    return _shrunk(grey.reduce((across, down)) if across > 1 or down > 1 else grey, grey.size, (across, down))
+    width, height = grey.width / across, grey.height / down
+    reduced = grey.reduce((across, down)) if across > 1 or down > 1 else grey
+    # In two steps, as the order of Pillow's own depends on its version.
+    if is_vertical_first(reduced.size, (_SMALL, _SMALL)):
+        between = reduced.resize((reduced.width, _SMALL), _BILINEAR, (0, 0, reduced.width, height))
+        small = between.resize((_SMALL, _SMALL), _BILINEAR, (0, 0, width, _SMALL))
+    else:
+        between = reduced.resize((_SMALL, reduced.height), _BILINEAR, (0, 0, width, reduced.height))
+        small = between.resize((_SMALL, _SMALL), _BILINEAR, (0, 0, _SMALL, height))
+    return np.asarray(small, np.float32)
 
 
 def is_compiled() -> bool:
@@ -70,22 +92,18 @@ def _measured(picture: Image.Image, grey: Image.Image | None) -> Grey:
         grey = picture.convert("L") if grey is None else grey
         levels = np.asarray(grey.resize((GRID, GRID), Image.Resampling.NEAREST)).ravel()
         histogram = np.bincount(levels, minlength=256)
-        return Grey(small_grey(grey), histogram, _sharpness(np.asarray(grey)), _colours(picture))
+        return Grey(small_grey(grey), histogram, _sharpness(np.asarray(grey)), *_colours(picture))
     width, height = size = picture.size if grey is None else grey.size
-    across, down = factors = _factors(size)
-    small = np.empty((-(-height // down), -(-width // across)), np.uint8)
-    colours = np.empty((GRID, GRID, 3), np.uint8) if grey is None else None
-    histogram = np.zeros(256, np.int64)
-    bands = 4 if grey is None else 1
-    edges = _kernel.measure(
-        lent, width, height, bands, across, down, small, _grid(width), _grid(height), colours, histogram
-    )
-    return Grey(
-        _shrunk(Image.fromarray(small), size, factors),
-        histogram,
-        _mean_square(edges, width, height),
-        _colours(picture) if colours is None else colours,
-    )
+    across, down = _factors(size)
+    reduced = -(-width // across), -(-height // down)
+    histogram, small = np.empty(256, np.int64), np.empty((_SMALL, _SMALL), np.float32)
+    edges, colours, border = _kernel.measure(
+        lent, width, height, 4 if grey is None else 1, across, down, is_vertical_first(reduced, (_SMALL, _SMALL)),
+        _grid(width), _grid(height), histogram, small,
+    )  # fmt: skip
+    if grey is not None:
+        colours, border = _colours(picture)
+    return Grey(small, histogram, _mean_square(edges, width, height), colours, border)
 
 
 def _factors(size: tuple[int, int]) -> tuple[int, int]:
@@ -93,13 +111,11 @@ def _factors(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, int(size[0] / _SMALL / _GAP)), max(1, int(size[1] / _SMALL / _GAP))
 
 
-def _shrunk(reduced: Image.Image, size: tuple[int, int], factors: tuple[int, int]) -> NDArray[np.float32]:
-    box = (0.0, 0.0, size[0] / factors[0], size[1] / factors[1])
-    return np.asarray(reduced.resize((_SMALL, _SMALL), Image.Resampling.BILINEAR, box), np.float32)
-
-
-def _colours(picture: Image.Image) -> NDArray[np.uint8]:
-    return np.asarray(picture.resize((GRID, GRID), Image.Resampling.NEAREST))
+def _colours(picture: Image.Image) -> tuple[tuple[int, int, int], bytes]:
+    """Sums of red, green and blue over the grid, and the colours of its border."""
+    grid = np.asarray(picture.resize((GRID, GRID), Image.Resampling.NEAREST))
+    red, green, blue = grid.sum(axis=(0, 1)).tolist()
+    return (red, green, blue), grid[_BORDER].tobytes()
 
 
 @lru_cache(64)

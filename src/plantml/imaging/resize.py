@@ -42,7 +42,7 @@ def resize_into(picture: Image.Image, out: NDArray[np.uint8], box: Box | None = 
     if box == whole and picture.size == (width, height):
         out[:] = np.asarray(picture)
         return
-    vertical_first = _is_vertical_first(picture.size, (width, height))
+    vertical_first = is_vertical_first(picture.size, (width, height))
     if _kernel is not None:
         _kernel.resize_into(_pixels(picture), *picture.size, box, vertical_first, out)
         return
@@ -64,7 +64,7 @@ def resized(picture: Image.Image, size: tuple[int, int], box: Box | None = None)
     return out
 
 
-def _is_vertical_first(size: tuple[int, int], target: tuple[int, int]) -> bool:
+def is_vertical_first(size: tuple[int, int], target: tuple[int, int]) -> bool:
     """True if rows are reduced before columns, which is less work for tall pictures. The rule is that of Pillow 13.
 
     The order matters by a rounding: what is between the two steps has 8 bits.

@@ -90,10 +90,10 @@ def _read_far(fs: Any, paths: Mapping[str, str], limit: int) -> dict[str, bytes 
 
 def _read_or_error(url: str, limit: int, known: Exception | None = None) -> bytes | PlantmlError:
     try:
-        with explained(url, "read"):
-            if known is not None:
-                raise known
+        if known is None:
             return read(url, limit)
+        with explained(url, "read"):
+            raise known
     except StoppedError:
         raise
     except PlantmlError as error:

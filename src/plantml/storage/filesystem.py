@@ -1,13 +1,12 @@
 """Filesystems far away, and errors that say what to do."""
 
-import contextlib
 import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, NoReturn
 
 from plantml.errors import AlreadyExistsError, MissingExtraError, NotFoundError, PlantmlError, StorageError
 from plantml.storage import object_store, remote
@@ -31,13 +30,25 @@ def open_filesystem(url: str, *, by_fsspec: bool = False) -> tuple[Any, str]:
     return fs, str(path)
 
 
-@contextlib.contextmanager
-def explained(url: str, verb: str) -> Iterator[None]:
+class explained:  # noqa: N801 - reads as a verb where it is used
     """Turn what a filesystem raises into an error that says what to do."""
+
+    def __init__(self, url: str, verb: str) -> None:
+        self._url, self._verb = url, verb
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, PlantmlError):
+            _explain(error, self._url, self._verb)
+
+
+def _explain(raised: Exception, url: str, verb: str) -> NoReturn:
     try:
-        yield
-    except PlantmlError:
-        raise
+        raise raised  # noqa: TRY301 - to sort it by its type
     except FileExistsError as error:
         raise AlreadyExistsError(
             f"{url} exists already", "somebody else wrote it first", "Choose another name, or remove it."

@@ -26,14 +26,13 @@ _KINDS = (
 )
 
 
-def path_of(text: str) -> Path:
+def name_of(text: str) -> str:
     """The path that a text names, with `~` expanded. Raises `InputError` if no file can be called so."""
     # Not of a Path, whose `./~name` would be somebody's home too.
     expanded = os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111
     if expanded == text and text.startswith("~"):
         why = "no user of this machine is called so"
         raise InputError(f"There is no home folder {text!a}", why, "Write ./~name for a file that is called so.")
-    path = Path(expanded)
     try:
         is_name = b"\0" not in os.fsencode(expanded)
     except UnicodeEncodeError:
@@ -44,7 +43,7 @@ def path_of(text: str) -> Path:
             "its name holds a character that no name can have",
             "Choose another name.",
         )
-    return path
+    return expanded if expanded and not expanded.endswith("/") else str(Path(expanded))
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -57,7 +56,7 @@ def open_file(path: Path) -> BinaryIO:
     return os.fdopen(_open(path)[0], "rb")
 
 
-def read_file(path: Path, limit: int) -> bytes:
+def read_file(path: str, limit: int) -> bytes:
     """All bytes of a file, or of a stream that is named as one.
 
     Raises:
@@ -65,12 +64,12 @@ def read_file(path: Path, limit: int) -> bytes:
         StoppedError: a signal asked for the end while a stream was waited for.
         OSError: as `open`.
     """
-    if _STREAM.fullmatch(str(path)) and not stat.S_ISREG(path.stat().st_mode):
-        return _read_stream(path, limit)
+    if _STREAM.fullmatch(path) and not stat.S_ISREG(Path(path).stat().st_mode):
+        return _read_stream(Path(path), limit)
     handle, size = _open(path)
     try:
         if size > limit:
-            raise too_large(str(path), limit)
+            raise too_large(path, limit)
         data = os.read(handle, size + 1)
         if len(data) == size:
             return data
@@ -80,7 +79,7 @@ def read_file(path: Path, limit: int) -> bytes:
             parts.append(part)
             total += len(part)
             if total > limit:
-                raise too_large(str(path), limit)
+                raise too_large(path, limit)
         return b"".join(parts)
     finally:
         os.close(handle)
@@ -91,13 +90,13 @@ def too_large(url: str, limit: int) -> RefusedError:
     return RefusedError(f"{url} is not read", f"it is larger than {limit / 2**30:g} GiB", "Name a smaller file.")
 
 
-def _open(path: Path) -> tuple[int, int]:
+def _open(path: Path | str) -> tuple[int, int]:
     """The handle of a regular file, open for reading, and its size in bytes. Raises as `open_file`."""
     try:
         # Opening a pipe would else wait for somebody who writes, and opening a terminal could make it ours.
         handle = os.open(path, os.O_RDONLY | _BINARY | _AT_ONCE)
     except OSError:
-        _check_kind(path, path.stat().st_mode)  # a socket cannot be opened at all
+        _check_kind(path, os.stat(path).st_mode)  # noqa: PTH116 - a socket cannot be opened at all
         raise
     try:
         status = os.fstat(handle)
@@ -112,7 +111,7 @@ _BINARY = getattr(os, "O_BINARY", 0)
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-def _check_kind(path: Path, mode: int) -> None:
+def _check_kind(path: Path | str, mode: int) -> None:
     if stat.S_ISREG(mode):
         return
     if stat.S_ISDIR(mode):

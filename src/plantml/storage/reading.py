@@ -12,7 +12,7 @@ from plantml.errors import NotFoundError, RefusedError, StorageError
 from plantml.storage import local_files, remote
 from plantml.storage.byte_ranges import Held, Local, Ranges
 from plantml.storage.filesystem import explained, open_filesystem
-from plantml.storage.urls import IN_ARCHIVE, basename, is_local, local_path
+from plantml.storage.urls import IN_ARCHIVE, basename, is_local, local_name, local_path
 
 if TYPE_CHECKING:
     from plantml.storage.archives import Archive, Member
@@ -59,7 +59,7 @@ def read(url: str, limit: int = MAX_FILE) -> bytes:
     """
     with explained(url, "read"):
         if is_local(url):
-            return local_files.read_file(local_path(url), limit)
+            return local_files.read_file(local_name(url), limit)
         if place := open_archived(url):
             return place[0].read(place[1])
         fs, path = open_filesystem(url)

@@ -36,6 +36,8 @@ class Segments:
         shared: take the next free number; else another writer is an error.
         new_only: do not look at the segments that are there; only new ones are written.
         report: called with one sentence for each damaged segment.
+        encode: from a row as it was added to its bytes, called when the segment is written: work that ends before that
+            spends nothing on it.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class Segments:
         shared: bool = True,
         new_only: bool = False,
         report: Callable[[str], None] = _log.warning,
+        encode: Callable[[Any], bytes] = bytes,
     ) -> None:
         self.url, self.ending = url, ending
         self._size, self._seconds, self._shared, self._report = rows, seconds, shared, report
         self._numbers = [] if new_only else list(numbered_files.list_numbers(url, ending))
         self._last = max([after, *self._numbers])
-        self._new: list[bytes] = []
+        self._encode = encode
+        self._new: list[Any] = []
         self._since = time.monotonic()
         self._writer = os.urandom(8).hex()
 
@@ -86,8 +90,8 @@ class Segments:
         url = self._file(number)
         return _unseal(url, storage.read(url))
 
-    def add(self, *rows: bytes) -> int:
-        """Add rows, which have no line breaks and stay together. Returns the segment that they filled, or 0."""
+    def add(self, *rows: Any) -> int:
+        """Add rows, whose bytes have no line breaks and stay together. Returns the segment that they filled, or 0."""
         self._new += rows
         is_due = len(self._new) >= self._size or time.monotonic() - self._since >= self._seconds
         return self.flush() if is_due else 0
@@ -101,7 +105,9 @@ class Segments:
         self._since = time.monotonic()
         if not self._new:
             return 0
-        data = checksums.seal_text(b"\n".join(self._new) + b"\n", f'{{"writer": "{self._writer}", %s}}')
+        data = checksums.seal_text(
+            b"\n".join(map(self._encode, self._new)) + b"\n", f'{{"writer": "{self._writer}", %s}}'
+        )
 
         def create() -> int:
             number = self._last + 1

@@ -33,9 +33,14 @@ def local_path(url: str) -> Path:
         InputError: no file can be called so.
         ValueError: it is another URL.
     """
+    return Path(local_name(url))
+
+
+def local_name(url: str) -> str:
+    """As `local_path`, as text: many are not worth an object each."""
     if not is_local(url):
         raise ValueError(url)
-    return local_files.path_of(url.removeprefix("file://"))
+    return local_files.name_of(url.removeprefix("file://"))
 
 
 def absolute(url: str) -> str:

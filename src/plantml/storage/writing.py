@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 from plantml.errors import InputError, PlantmlError, StorageError
 from plantml.storage import remote
 from plantml.storage.filesystem import BROKEN_DISK, NO_ROOM, ROOM_HINT, explained, open_filesystem, system_error
 from plantml.storage.reading import exists
-from plantml.storage.urls import absolute, basename, is_local, join, local_path, split
+from plantml.storage.urls import absolute, basename, is_local, join, local_name, local_path, split
 
 _OF_DATASETS = {"images", "versions", "tags", "derived"}
 _LOST_RACE = 412
@@ -49,11 +48,7 @@ def write(url: str, data: bytes, *, durable: bool = False) -> None:
     """
     with explained(url, "write"):
         if is_local(url):
-            target = local_path(url)
-            with _scratch(target, data, durable=durable) as scratch:
-                os.replace(scratch, target)  # noqa: PTH105
-            if durable:
-                _keep_names(target.parent)
+            _replace(local_name(url), data, durable=durable)
             return
         fs, path = open_filesystem(url)
         remote.ask(fs, "pipe_file", path, data, url=url, is_write=True)
@@ -143,31 +138,62 @@ def make_folder(path: Path) -> None:
             ) from error
 
 
+def _replace(target: str, data: bytes, *, durable: bool) -> None:
+    scratch = _scratch_name(target)
+    try:
+        _fill(scratch, data, durable=durable)
+        os.replace(scratch, target)  # noqa: PTH105
+    except BaseException:
+        _discard(scratch)
+        raise
+    if durable:
+        _keep_names(Path(target).parent)
+
+
 @contextlib.contextmanager
 def _scratch(target: Path, data: bytes, *, durable: bool = False) -> Iterator[str]:
     """A finished file beside `target`, gone afterwards if it was not moved."""
-    folder, name = os.path.split(target)
-    # Not mkstemp: its files are private, and the umask cannot be read without setting it for all threads.
-    scratch = f"{folder or '.'}/.{name[:40]}.{os.urandom(6).hex()}.part"
+    scratch = _scratch_name(str(target))
     try:
-        with _created(scratch) as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
+        _fill(scratch, data, durable=durable)
         yield scratch
     finally:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(scratch)  # noqa: PTH108
+        _discard(scratch)
 
 
-def _created(file: str) -> BinaryIO:
-    """A new file, open for writing, in a folder that is made if it is not there."""
+def _scratch_name(target: str) -> str:
+    folder, name = os.path.split(target)
+    # Not mkstemp: its files are private, and the umask cannot be read without setting it for all threads.
+    return f"{folder or '.'}/.{name[:40]}.{os.urandom(6).hex()}.part"
+
+
+def _fill(file: str, data: bytes, *, durable: bool) -> None:
+    """Create a file with these bytes, in a folder that is made if it is not there."""
+    handle = _created(file)
     try:
-        return open(file, "xb")  # noqa: PTH123 - the caller closes it
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        if durable:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _created(file: str) -> int:
+    try:
+        return os.open(file, _NEW, 0o666)
     except (FileNotFoundError, NotADirectoryError):
         make_folder(Path(file).parent)
-        return open(file, "xb")  # noqa: PTH123
+        return os.open(file, _NEW, 0o666)
+
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def _discard(scratch: str) -> None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.unlink(scratch)  # noqa: PTH108
 
 
 def _keep_names(folder: Path) -> None:

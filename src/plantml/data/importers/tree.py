@@ -82,6 +82,10 @@ class Tree:
         return {name: storage.suffix(name) for name in self.files}
 
     @functools.cached_property
+    def _kinds(self) -> set[str]:
+        return set(self._suffixes.values())
+
+    @functools.cached_property
     def _by_basename(self) -> dict[str, list[str]]:
         by_basename: dict[str, list[str]] = {}
         for name in self.photos:
@@ -125,6 +129,8 @@ class Tree:
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Names of the files with one of the extensions."""
+        if self._kinds.isdisjoint(suffixes):
+            return []
         return [name for name, suffix in self._suffixes.items() if suffix in suffixes]
 
     def has(self, name: str) -> bool:
@@ -188,8 +194,9 @@ class Tree:
 
     def annotation_files(self) -> Iterator[tuple[str, Any]]:
         """JSON files that may annotate all photos, parsed; not those that belong to a single photo."""
-        stems = {posixpath.splitext(name)[0] for name in self._by_basename}
-        for name in self.with_suffix(".json"):
+        files = self.with_suffix(".json")
+        stems = {posixpath.splitext(name)[0] for name in self._by_basename} if files else set()
+        for name in files:
             if posixpath.splitext(posixpath.basename(name))[0] in stems:
                 continue
             try:

@@ -50,7 +50,8 @@ def fits(tree: Tree) -> bool:
 
 def lacks_names(tree: Tree) -> bool:
     """True if photos have label files, and nothing names their classes: labels that only look like other files."""
-    files = [label for name in tree.photos if (label := _label_file(tree, name))][:_TRIED]
+    photos = tree.photos if tree.with_suffix(".txt") else ()
+    files = [label for name in photos if (label := _label_file(tree, name))][:_TRIED]
     return any(_is_label(line) for _, text in tree.read_many(files) for line in text.splitlines()[:1])
 
 
