@@ -268,7 +268,11 @@ def test_models_add_puts_forms_beside_float32(cli, trained, every_form, tmp_path
     with monkeypatch.context() as patched:
         patched.setattr("plantml.export.samples.versions.load", lost)
         result = cli("models", "add", run, model, "--form", "int8")
-    assert f"plantml export {run} --form int8 --data DATASET" in " ".join(result.err.split())
+    assert result.code == Exit.INPUT
+    assert "--data DATASET" in " ".join(result.err.split())
+    result = cli("models", "add", run, model, "--form", "int8", "--data", tmp_path / "none")
+    assert result.code == Exit.INPUT
+    assert str(tmp_path / "none") in "".join(result.err.split())
     for _ in range(2):
         result = cli("models", "add", run, model, "--form", "int8", "--json")
         assert (result.code, result.json["version"]) == (Exit.DONE, 1), result.err

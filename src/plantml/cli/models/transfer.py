@@ -7,7 +7,6 @@ import typer
 from plantml.cli.arguments import By, Forms, Model, Ref, Version, Why
 from plantml.cli.command import command
 from plantml.cli.console import Console, Page
-from plantml.errors import PlantmlError
 
 if TYPE_CHECKING:
     from plantml.registry.ledger import Ledger
@@ -25,13 +24,21 @@ def add(
     model: Model,
     alias: Annotated[str | None, typer.Option(metavar="ALIAS", help="Point this alias to the new version.")] = None,
     forms: Forms = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET", help="Photos to compare forms on.", show_default="the model's dataset"),
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option(min=0, max=1, help="Tolerated drop of a form's macro-F1, or of the AP of boxes.")
+    ] = 0.01,
     why: Why = "",
     by: By = None,
 ) -> None:
     """Add a model to a registry, as the next version.
 
     Every file is verified first. Adding the same model again changes nothing; an interrupted add leaves no version.
-    With --form, the bundle first gets the faster forms that it lacks, as by `plantml export --form`.
+    With --form, the bundle first gets the faster forms that it lacks, as by `plantml export --form`, compared on the
+    photos that it was tested on, or on those of --data.
     """
     from plantml import registry
     from plantml.export.config import ExportConfig
@@ -43,14 +50,8 @@ def add(
         need_train()
         from plantml.export import bundle_forms
 
-        progress = console.progress("comparing")
-        try:
-            bundle_forms.add_missing(bundle, forms, ExportConfig(), machine=console.machine, progress=progress)
-        except PlantmlError as error:
-            if "--data" in error.hint:
-                names = " ".join(f"--form {form}" for form in forms)
-                error.hint = f"Add it with other photos, then try again: plantml export {bundle} {names} --data DATASET"
-            raise
+        config, progress = ExportConfig(data=data, max_drop=max_drop), console.progress("comparing")
+        bundle_forms.add_missing(bundle, forms, config, machine=console.machine, progress=progress)
     result = registry.add(bundle, model, by=by, why=why, alias=alias, cache=console.machine.cache())
     if forms:
         bundle_forms.check_has(f"{model}@{result.number}", forms)
