@@ -45,6 +45,8 @@ ENTRYPOINT ["plantml"]
 CMD ["--help"]
 
 FROM base AS worker
+# The image has no git, and MLflow would warn of it in the log of every training.
+ENV GIT_PYTHON_REFRESH=quiet
 COPY --from=build-worker /opt/plantml /opt/plantml
 
 FROM base AS mlflow

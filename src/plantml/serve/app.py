@@ -25,7 +25,6 @@ from plantml.serve.service import Service
 from plantml.serve.telemetry import Telemetry
 
 ROUTERS = (
-    predict.router,  # first: routes are looked through in this order, and this one is asked for most
     predict.past,
     session.router,
     users.router,
@@ -66,7 +65,7 @@ def create_app(service: Service) -> FastAPI:
         version=__version__,
         openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        generate_unique_id_function=lambda route: route.name,  # what clients that are generated call it
+        generate_unique_id_function=openapi.operation_id,
         docs_url=None,  # FastAPI's pages load their scripts from the internet
         redoc_url=None,
         lifespan=lifespan,
@@ -77,6 +76,8 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(
         Telemetry, metrics=service.metrics, tracing=service.tracing
     )  # outermost: it counts what the others refuse
+    # First, as routes are looked through in this order, and not in a router of its own, where FastAPI looks twice.
+    app.router.routes += predict.router.routes
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=documentation.FOLDER / "static"))

@@ -1,8 +1,12 @@
-"""The files of a form (RFC 7578) whose bytes are all there: a fraction of the work of a parser of streams."""
+"""The files of a form (RFC 7578) whose bytes are all there, as Starlette reads them.
 
-from collections.abc import Iterator
+The parser is Starlette's, and is given the body at once: without temporary files and turns of the event loop.
+"""
 
-from python_multipart.multipart import parse_options_header
+from dataclasses import dataclass, field
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from plantml.serve.problems import RequestError
 
@@ -11,6 +15,15 @@ _MOST_FIELDS = 16
 
 _MOST_HEAD = 2**12
 """Bytes of a part's headers."""
+
+_LONGEST_BOUNDARY = 70
+"""As RFC 2046 says."""
+
+
+@dataclass
+class _Part:
+    disposition: dict[bytes, bytes] = field(default_factory=dict)
+    content: list[bytes] = field(default_factory=list)
 
 
 def files(content_type: str, body: bytes, field: str, most: int) -> list[tuple[str, bytes]]:
@@ -26,44 +39,57 @@ def files(content_type: str, body: bytes, field: str, most: int) -> list[tuple[s
         RequestError: 400, it is no such form; 413, it has more files or fields.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    if not 0 < len(boundary) <= _LONGEST_BOUNDARY:
+        raise _malformed("it names no boundary")
     chosen = []
-    for number, (head, content) in enumerate(_parts(body, boundary)):
-        if number >= most + _MOST_FIELDS:
-            raise RequestError(413, "The form has too many parts", f"at most {most} files", "Send several requests.")
-        options = _disposition(head)
-        if b"filename" in options and options[b"name"] == field.encode():
-            chosen.append((_text(options[b"filename"]), content))
+    for part in _parts(body, boundary, most):
+        if b"name" not in part.disposition:
+            raise _malformed("a part has no name")
+        if b"filename" in part.disposition and part.disposition[b"name"] == field.encode():
+            chosen.append((_text(part.disposition[b"filename"]), b"".join(part.content)))
     return chosen
 
 
-def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Headers and content of each part."""
-    if not 0 < len(boundary) <= 70:
-        raise _malformed("it names no boundary")
-    delimiter = b"\r\n--" + boundary
-    start = len(delimiter) - 2
-    if not body.startswith(delimiter[2:]):  # text before the first part
-        start = body.find(delimiter) + len(delimiter)
-        if start < len(delimiter):
-            raise _malformed("it does not begin with its boundary")
-    while body[start : start + 2] != b"--":
-        end = body.find(delimiter, start)
-        line = body.find(b"\r\n", start, start + 80)
-        blank = body.find(b"\r\n\r\n", line, line + _MOST_HEAD)
-        if end < 0 or line < 0 or body[start:line].strip(b" \t") or not 0 <= blank < end:
-            raise _malformed("a part has no headers or no end")
-        yield body[line + 2 : blank], body[blank + 4 : end]
-        start = end + len(delimiter)
+def _parts(body: bytes, boundary: bytes, most: int) -> list[_Part]:
+    """All parts; raises for more than so many files and some fields."""
+    parts: list[_Part] = []
+    key, value = bytearray(), bytearray()
+    has_ended = False
 
+    def begin() -> None:
+        if len(parts) >= most + _MOST_FIELDS:
+            raise RequestError(413, "The form has too many parts", f"at most {most} files", "Send several requests.")
+        parts.append(_Part())
 
-def _disposition(head: bytes) -> dict[bytes, bytes]:
-    for line in head.split(b"\r\n"):
-        key, _, value = line.partition(b":")
+    def end_header() -> None:
         if key.lower() == b"content-disposition":
-            options = parse_options_header(value.strip())[1]
-            if b"name" in options:
-                return options
-    raise _malformed("a part has no name")
+            parts[-1].disposition = parse_options_header(bytes(value))[1]
+        key.clear()
+        value.clear()
+
+    def end() -> None:
+        nonlocal has_ended
+        has_ended = True
+
+    parser = MultipartParser(
+        boundary,
+        {
+            "on_part_begin": begin,
+            "on_header_field": lambda data, start, end: key.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: value.extend(data[start:end]),
+            "on_header_end": end_header,
+            "on_part_data": lambda data, start, end: parts[-1].content.append(data[start:end]),
+            "on_end": end,
+        },
+        max_header_size=_MOST_HEAD,
+    )
+    try:
+        parser.write(body)
+    except FormParserError as error:
+        raise _malformed(str(error)) from error
+    if not has_ended:
+        raise _malformed("it does not end with its boundary")
+    return parts
 
 
 def _text(name: bytes) -> str:

@@ -160,7 +160,7 @@ class InferenceQueue:
 
     def _run(self) -> None:
         while taken := self._take():
-            _compute([each for each in taken if not each.future.cancelled()])
+            _settle(_compute([each for each in taken if not each.future.cancelled()]))
             del taken  # while nothing waits, no photo is kept
 
     def _patience(self) -> float | None:
@@ -191,36 +191,41 @@ class InferenceQueue:
         return taken
 
 
-def _compute(taken: list[_Waiting]) -> None:
+@dataclass(frozen=True)
+class _Outcome:
+    future: asyncio.Future[Any]
+    result: object = None
+    error: Exception | None = None
+
+
+def _compute(taken: list[_Waiting]) -> list[_Outcome]:
     """Compute items of one work. If they fail together, one by one: an error is that of its own item."""
     if not taken:
-        return
+        return []
     try:
         results = taken[0].work([each.item for each in taken])
     except Exception as error:  # noqa: BLE001 - raised where the result is awaited
-        if len(taken) > 1:
-            for each in taken:
-                _compute([each])
-        else:
-            _settle(taken[0].future, error=error)
-        return
-    for each, result in zip(taken, results, strict=True):
-        _settle(each.future, result)
+        if len(taken) == 1:
+            return [_Outcome(taken[0].future, error=error)]
+        return [outcome for each in taken for outcome in _compute([each])]
+    return [_Outcome(each.future, result) for each, result in zip(taken, results, strict=True)]
 
 
-def _settle(future: asyncio.Future[Any], result: object = None, error: Exception | None = None) -> None:
-    """Give a future its result or error, from another thread than that of its loop."""
+def _settle(outcomes: Sequence[_Outcome]) -> None:
+    """Give futures their results and errors, from another thread than that of their loop, which wakes up once."""
 
     def settle() -> None:
-        if future.done():  # nobody waits any more
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+        for each in outcomes:
+            if each.future.done():  # nobody waits any more
+                continue
+            if each.error is None:
+                each.future.set_result(each.result)
+            else:
+                each.future.set_exception(each.error)
 
-    with contextlib.suppress(RuntimeError):  # the loop has ended
-        future.get_loop().call_soon_threadsafe(settle)
+    if outcomes:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            outcomes[0].future.get_loop().call_soon_threadsafe(settle)
 
 
 @contextlib.asynccontextmanager

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 
 from plantml.serve.examples import EXAMPLES
@@ -14,6 +15,11 @@ _OF_BODIES = responses(400, 413, 422)
 _TOKEN = "An access token of `POST /v1/token`."  # noqa: S105 - a description
 _KEY = "An API key, for machines: create one on the page, or with `plantml serve users key`."
 _COOKIE = "The page's own sign-in. Requests that change something also need the header `X-CSRF-Token`."
+
+
+def operation_id(route: APIRoute) -> str:
+    """What clients that are generated call an operation."""
+    return route.name
 
 
 class Problem(BaseModel):

@@ -183,9 +183,15 @@ def logging_to_stderr() -> Iterator[None]:
     """Write what the server and uvicorn log to stderr, as JSON Lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
-    loggers = [logging.getLogger(name) for name in ("plantml.serve", "uvicorn", "opentelemetry")]
+    levels = {
+        "plantml.serve": logging.INFO,
+        "uvicorn": logging.WARNING,
+        "opentelemetry": logging.WARNING,
+        "python_multipart": logging.ERROR,  # it warns of every form that is none, which is answered
+    }
+    loggers = [logging.getLogger(name) for name in levels]
     before = [each.level for each in loggers]
-    for logger, level in zip(loggers, (logging.INFO, logging.WARNING, logging.WARNING), strict=True):
+    for logger, level in zip(loggers, levels.values(), strict=True):
         logger.addHandler(handler)
         logger.setLevel(level)
     try:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from plantml.detect.writers import to_line
-from plantml.serve import forms
+from plantml.serve import forms, openapi
 from plantml.serve.access import CallerDep, caller_of
 from plantml.serve.config import ServeConfig
 from plantml.serve.inference import cancelled_with, gone
@@ -50,7 +50,9 @@ class _PredictRoute(APIRoute):
         await response(scope, receive, send)
 
 
-router = APIRouter(prefix="/v1", tags=["predict"], route_class=_PredictRoute)
+router = APIRouter(
+    prefix="/v1", tags=["predict"], route_class=_PredictRoute, generate_unique_id_function=openapi.operation_id
+)
 past = APIRouter(prefix="/v1", tags=["predict"])
 
 
