@@ -10,7 +10,7 @@ from bench.duplicates_truth import judge, photos
 from bench.side import Rounds
 from plantml import imaging
 from plantml.data.near_duplicates import DISTANCE, Near, near_duplicates
-from plantml.data.scan import phash, scan
+from plantml.data.scan import phashes, scan
 from plantml.imaging.grey import small_grey
 from plantml.settings import usable_cores
 
@@ -45,7 +45,7 @@ def _scanned(data: bytes) -> int:
 
 def _hashed(data: bytes) -> int:
     """The hash alone, of a picture that is decoded no larger than it needs."""
-    return phash(small_grey(imaging.look(data, _SIDE)[2].convert("L")))
+    return phashes([small_grey(imaging.look(data, _SIDE)[2].convert("L"))])[0]
 
 
 def hashes(rounds: Rounds, *, hashes: int) -> None:

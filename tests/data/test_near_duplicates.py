@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 
 from plantml import imaging
 from plantml.data.near_duplicates import UPRIGHT, VARIANTS, correlated, near_duplicates, transform, variant
-from plantml.data.scan import phash, scan
+from plantml.data.scan import phashes, scan
 
 hashes_of = st.integers(0, 2**64 - 1)
 
@@ -162,8 +162,8 @@ def test_what_there_is_not_is_refused(distance, variants):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_hash_is_laid_as_its_picture_is(name):
     grey = np.random.default_rng(1).integers(0, 256, (5, 32, 32)).astype(np.uint8)
-    of_pictures = [phash(picture.astype(np.float32)) for picture in transform(grey, name)]
-    own = np.array([phash(picture.astype(np.float32)) for picture in grey], np.uint64)
+    of_pictures = phashes([picture.astype(np.float32) for picture in transform(grey, name)])
+    own = np.array(phashes([picture.astype(np.float32) for picture in grey]), np.uint64)
     assert variant(own, name).tolist() == of_pictures
 
 

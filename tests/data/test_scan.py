@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from plantml import imaging
 from plantml.data.manifest import SYSTEM
-from plantml.data.scan import phash, scan
+from plantml.data.scan import phashes, scan, scan_all
 from plantml.imaging.grey import small_grey
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -68,6 +68,13 @@ def test_a_cut_file_keeps_what_its_header_says(photo):
     assert {key for key, value in found.columns().items() if value is not None} == set(REASONLESS)
 
 
+def test_files_scanned_together_have_the_scans_of_each_alone(photo, upright):
+    files = [photo(400, 300), b"hello", encode(upright(90, 120)), photo(400, 300)[:900], photo(64, 64, format="PNG")]
+    assert scan_all(files) == [scan(data) for data in files]
+    assert scan_all([]) == []
+    assert [each.reason for each in scan_all([b"", b"hello"])] == ["empty: the file has 0 bytes", "not-an-image: text"]
+
+
 @settings(max_examples=60)
 @given(st.binary(max_size=300))
 def test_whatever_is_in_a_file_the_scan_has_an_answer(data):
@@ -120,8 +127,9 @@ def test_about_half_of_the_bits_are_set_whatever_the_picture(upright):
 
 def test_a_hash_is_about_shape_and_not_about_level(upright):
     grey = small_grey(upright(256, 192).convert("L"))
-    assert phash(grey) == phash(grey / 255)
-    assert distance(phash(grey), phash(255 - grey)) == 63  # all but the bit of the level itself
+    own, darker, negative = phashes([grey, grey / 255, 255 - grey])
+    assert own == darker
+    assert distance(own, negative) == 63  # all but the bit of the level itself
 
 
 # --- quality ----------------------------------------------------------------------------------

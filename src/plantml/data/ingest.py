@@ -11,7 +11,7 @@ from plantml import imaging, storage
 from plantml.concurrency import Progress, batched, in_threads
 from plantml.data import manifest
 from plantml.data.importers import Item
-from plantml.data.scan import QUALITY, scan
+from plantml.data.scan import QUALITY, Scan, scan_all
 from plantml.errors import InputError, NotFoundError, PlantmlError
 from plantml.storage.addresses import NOT_ALLOWED
 from plantml.storage.segments import Segments
@@ -107,18 +107,16 @@ class Bringer:
     def _rows_of(self, items: list[Item]) -> list[Row]:
         trusted = [item for item in items if not item.refusal]
         contents = storage.read_many((item.url for item in trusted), storage.MAX_PHOTO)
-        rows = [self._row(item, data) for item, (_, data) in zip(trusted, contents, strict=True)]
+        files = [data for _, data in contents]
+        scans = iter(scan_all(data for data in files if isinstance(data, bytes)))
+        rows = [
+            self._row(item, data, next(scans)) if isinstance(data, bytes) else _unread(item, data)
+            for item, data in zip(trusted, files, strict=True)
+        ]
         return rows + [_refused(item) for item in items if item.refusal]
 
-    def _row(self, item: Item, data: bytes | PlantmlError) -> Row:
-        row: Row = {"name": item.name, "status": manifest.OK}
-        if isinstance(data, PlantmlError):
-            if not isinstance(data, InputError):
-                raise data  # a failure of the storage, not of the photo
-            code = "not-found" if isinstance(data, NotFoundError) else "unreadable"
-            return row | {"status": manifest.EXCLUDED, "reason": f"{code}: {data}"}
-        photo = scan(data)
-        row |= photo.columns() | {"bytes": len(data)}
+    def _row(self, item: Item, data: bytes, photo: Scan) -> Row:
+        row: Row = {"name": item.name, "status": manifest.OK, **photo.columns(), "bytes": len(data)}
         if photo.reason:
             row |= {"status": manifest.EXCLUDED, "reason": photo.reason}
         row["path"] = item.url if self.reference else self._store(item, photo.image_id, row["format"], data)
@@ -139,6 +137,13 @@ class Bringer:
 
 Fill = Callable[[Bringer, Sequence[Item], Callable[[int], None]], None]
 """Reads photos elsewhere, into further notes of the same import; tells how many are done."""
+
+
+def _unread(item: Item, error: PlantmlError) -> Row:
+    if not isinstance(error, InputError):
+        raise error  # a failure of the storage, not of the photo
+    code = "not-found" if isinstance(error, NotFoundError) else "unreadable"
+    return {"name": item.name, "status": manifest.EXCLUDED, "reason": f"{code}: {error}"}
 
 
 def _refused(item: Item) -> Row:

@@ -97,8 +97,11 @@ def name_fault(name: str) -> str:
         return "it is empty"
     if fault := text_fault(name):
         return fault
+    length = len(name.encode())
+    if length <= MAX_PART:
+        return ""
     longest = max(len(part.encode()) for part in name.split("/"))
-    if len(name.encode()) > MAX_NAME or (longest > MAX_PART and "://" not in name):
+    if length > MAX_NAME or (longest > MAX_PART and "://" not in name):
         return f"it is too long for a file name: {_abbreviated(name)}"
     return ""
 
