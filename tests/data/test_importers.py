@@ -336,7 +336,7 @@ def test_a_list_in_an_object_store_names_photos_beside_it(s3_url):
     [
         ("", "t.csv", "empty"),
         ("camera,label\nphone,x\n", "t.csv", "camera, label"),
-        ("path,label\n,x\n", "t.csv", "without a photo"),
+        ("path,label\n,\n", "t.csv", "No photos"),
         ("path,label\n1.jpg,x\n1.jpg,y\n", "t.csv", "twice"),
         ("path,split\n1.jpg,holdout\n", "t.csv", "holdout"),
         ("path,label\n1.jpg,x,y,z\n", "t.csv", "table"),

@@ -55,7 +55,7 @@ def unexported(monkeypatch):
 
     compare = packaging.proof.compare
     monkeypatch.setattr(packaging, "to_onnx", lambda *_: b"")
-    monkeypatch.setattr(packaging, "OnnxRuntime", lambda _: SimpleNamespace(run=lambda batch: {}))
+    monkeypatch.setattr(packaging, "OnnxRuntime", lambda _: SimpleNamespace(run=lambda *_: {}))
     monkeypatch.setattr(bundle, "_check_contract", lambda *_: None)  # as there is no contract in an empty file
     monkeypatch.setattr(packaging.proof, "compare", lambda contract, expected, _: compare(contract, expected, expected))
 

@@ -471,3 +471,38 @@ def test_with_unlabelled_photos_it_ends_with_the_same_weights_too(cli, trained, 
     assert digest(tmp_path / "run") == digest(tmp_path / "whole") != digest(uninterrupted)
     counts = json.loads((tmp_path / "run" / "metrics.json").read_text())["pseudo_labels"]
     assert 0 < counts["health"] <= versions.load(trained.data).usable("train").height // 2 + 1
+
+
+@pytest.fixture
+def measured(cli, trained, tmp_path) -> str:
+    """The photos of `trained`, and rows without one, of which the background tells the disease."""
+    log = ["image,disease,background,split"]
+    log += [f",{disease},{background},train" for disease, background in [("rust", "soil"), ("none", "pot")] * 20]
+    (tmp_path / "log.csv").write_text("\n".join(log) + "\n")
+    for command in (
+        ("merge", tmp_path / "data", trained.data, "--splits"),
+        ("import", tmp_path / "log.csv", tmp_path / "data"),
+    ):
+        result = cli("dataset", *command)
+        assert result.code == Exit.DONE, result.err
+    return str(tmp_path / "data")
+
+
+@pytest.mark.usefixtures("unexported")
+@pytest.mark.parametrize("mode", ["full", pytest.param("finetune", marks=pytest.mark.slow)])
+def test_with_rows_without_a_photo_it_ends_with_the_same_weights_too(cli, measured, tmp_path, mode) -> None:
+    """Which rows a step draws, and what it hides of them, depend on seed and step only."""
+    more = ("--covariates", "background", "--targets", "disease", "--set", f"mode={mode}")
+    whole = cli("train", measured, "--out", tmp_path / "whole", *SMALL, *more)
+    assert whole.code == Exit.DONE, whole.err
+    assert "Learning from 40 rows without a photo, too." in whole.err
+    process = start(measured, tmp_path / "run", *more, before=AT_A_FILE.format(name="state-000000005-"))
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == -signal.SIGKILL, err
+    assert sorted((tmp_path / "run" / "checkpoints").glob("state-000000004-*"))
+    result = cli("train", measured, "--out", tmp_path / "run", *SMALL, *more)
+    assert result.code == Exit.DONE, result.err
+    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+    photos = cli("train", measured, "--out", tmp_path / "photos", *SMALL, *more, "--set", "without_photo=false")
+    assert photos.code == Exit.DONE, photos.err
+    assert digest(tmp_path / "photos") != digest(tmp_path / "whole")

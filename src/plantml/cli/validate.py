@@ -125,6 +125,8 @@ def _show(page: Page, result: "ValidationResult") -> None:
         page.line(f"Left out: {number} {result.unit} with a {target} that a model does not know")
     if result.unannotated:
         page.line(f"Left out: {result.unannotated} photos without annotated boxes")
+    if result.without_photo:
+        page.line(f"Left out: {count(result.without_photo, 'row')} without a photo")
     for name, reason in result.failed[:10]:
         page.line(f"Failed: {name} ({reason})")
     for gate in result.gates:

@@ -66,7 +66,9 @@ def run(
     if box_labels.NAME in only and folds is None:
         raise UsageError(f"The check {box_labels.NAME} needs --folds RUN", *_FOLDS)
     version = versions.load(ref)
-    subject = Subject(version, machine, model, progress, folds=folds, fill=fill, keypoints=keypoints)
+    bare = version.without_photo().height
+    notes = [f"Rows without a photo, not checked: {bare}."] * bool(bare)
+    subject = Subject(version, machine, model, progress, notes, folds=folds, fill=fill, keypoints=keypoints)
     findings: list[Finding] = []
     checked, not_checked = [], {}
     for name, check in CHECKS.items():

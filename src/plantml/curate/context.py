@@ -49,7 +49,7 @@ class Subject:
 
     @cached_property
     def usable(self) -> pl.DataFrame:
-        """Rows that are not excluded."""
+        """Rows of photos that are not excluded."""
         return self.rows.filter(pl.col("status") == OK)
 
     @cached_property

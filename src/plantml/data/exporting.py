@@ -72,7 +72,7 @@ def export_dataset(
 ) -> Exported:
     """Write a version's photos and labels in another format.
 
-    Excluded rows are left out, except in a bundle. Photos are copied as they are.
+    Excluded rows and those without a photo are left out, except in a bundle. Photos are copied as they are.
 
     `out` is the URL of a new or empty directory, or of a new `.zip` for a bundle. Without `splits`, all rows are
     written.
@@ -92,9 +92,10 @@ def export_dataset(
     version = versions.load(ref)
     out = storage.absolute(out)
     _check_apart(version, out)
-    rows = version.rows if format == BUNDLE else version.usable()
+    rows, bare = version.rows if format == BUNDLE else version.usable(), version.without_photo()
     if splits:
         rows = rows.filter(pl.col("split").is_in(list(splits)))
+        bare = bare.filter(pl.col("split").is_in(list(splits)))
     if rows.is_empty():
         raise InputError(
             f"{version.ref} has nothing to export",
@@ -111,7 +112,10 @@ def export_dataset(
     with Output(out, progress, len(content.photos)) as output:
         written = FORMATS[format](content, output)
         output.finish(written)
-    return Exported(version, out, format, written.counts, output.files, output.size, written.notes)
+    notes = [*written.notes]
+    if bare.height:
+        notes.append(f"Rows without a photo, left out: {bare.height}. Only the format {BUNDLE} keeps them.")
+    return Exported(version, out, format, written.counts, output.files, output.size, notes)
 
 
 def _export_bundle(content: ExportSet, out: str, progress: Progress) -> Exported:

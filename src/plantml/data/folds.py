@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import polars as pl
 
-from plantml.data.manifest import OK, Version
+from plantml.data.manifest import NO_PHOTO, OK, Version
 from plantml.data.splits import assign, linked_groups
 from plantml.errors import InputError
 
@@ -14,7 +14,7 @@ def of_fold(version: Version, number: int, folds: int, seed: int) -> Version:
     """The version with fold `number` as val and the others as train; test photos are left out.
 
     Groups and near-duplicates stay together, and classes are spread evenly. Each fold is split off from the
-    remaining photos in the way of `dataset split`.
+    remaining photos in the way of `dataset split`. Rows without a photo follow their group.
     """
     rows = version.rows.with_row_index("row")
     left = rows.filter((pl.col("status") == OK) & pl.col("split").is_in(["train", "val"]))
@@ -32,6 +32,8 @@ def of_fold(version: Version, number: int, folds: int, seed: int) -> Version:
         placed = pl.Series(assign(left.drop("row"), version.targets, groups, (1 - share, share, Fraction(0)), seed))
         fold = left["row"].filter(placed == "val")
         left = left.filter(placed != "val")
-    in_fold = pl.col("row").is_in(fold.implode())
+    groups_of_fold = rows["group"].gather(fold).drop_nulls()
+    follows = (pl.col("status") == NO_PHOTO) & pl.col("group").is_in(groups_of_fold.implode())
+    in_fold = pl.col("row").is_in(fold.implode()) | (follows & pl.col("split").is_in(["train", "val"]))
     split = pl.when(in_fold).then(pl.lit("val")).when(pl.col("split") == "val").then(pl.lit("train")).otherwise("split")
     return replace(version, rows=rows.with_columns(split.alias("split")).drop("row"))

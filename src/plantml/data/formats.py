@@ -117,6 +117,7 @@ def _judged(listing: ImportListing, source: str, trust: Trust) -> ImportListing:
     reasons = (
         (at, trust.refusal(item.url, addresses.own_roots(source, item.name) if item.name.startswith("..") else roots))
         for at, item in enumerate(listing.items)
+        if item.url
     )
     refusals = {at: why for at, why in reasons if why}
     if not refusals:

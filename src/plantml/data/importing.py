@@ -1,7 +1,8 @@
 """Import: photos and their labels from a source into a dataset, copied or referenced, never changed.
 
-Each photo is read once; only incomplete files that have changed are read again. Rows that the dataset has already,
-by source and name, stay as they are: importing a source twice adds nothing and keeps what was curated since.
+Each photo is read once; only incomplete files that have changed are read again. Rows of a table that have no photo come
+along as they are. Rows that the dataset has already, by source and name, stay as they are: importing a source twice
+adds nothing and keeps what was curated since.
 """
 
 from collections import Counter
@@ -40,9 +41,11 @@ class Imported:
         changed: false if there was nothing new.
         usable: photos of the source in the dataset that are not excluded.
         listed: photos that the source names.
-        added: new rows.
+        added: new photos.
+        without_photo: rows of the source that have columns and labels alone.
+        added_without_photo: how many of them are new.
         mended: names of excluded rows that are fixed at the source and were imported again.
-        known: rows that the dataset had already.
+        known: photos that the dataset had already.
         copies: new rows with the bytes of another row.
         conflicts: new rows with the bytes of a row with another label: name, target, both labels.
         excluded: new rows that are excluded: name and reason.
@@ -60,6 +63,8 @@ class Imported:
     usable: int
     listed: int
     added: int
+    without_photo: int
+    added_without_photo: int
     mended: Sequence[str]
     known: int
     copies: int
@@ -97,10 +102,14 @@ def import_source(
     head = versions.load(url) if versions.numbers(url) else Version(url, 0, manifest.empty_rows(), ())
     new, broken = awaited(head, source, listing)
     again = [item.name for item in broken]
+    bare, new_bare = (sum(item.status == manifest.NO_PHOTO for item in items) for items in (listing.items, new))
+    listed, added = len(listing.items) - bare, len(new) - new_bare
     new += broken
     stored = head.rows.filter(pl.col("path").str.starts_with("images/"))["image_id"]
     bringer = Bringer(source, url, reference=reference, threads=threads, stored=stored)
-    fresh = labelled(source, new, listing.targets).join(bringer.bring(new, progress, fill), on="name", how="left")
+    brought = bringer.bring([item for item in new if item.url], progress, fill)
+    fresh = labelled(source, new, listing.targets).join(brought, on="name", how="left")
+    fresh = fresh.with_columns(pl.col("status").fill_null(manifest.NO_PHOTO))
     bad = pl.col("status") == manifest.EXCLUDED
     # The source's own reason to exclude a photo wins over what its bytes show.
     fresh = fresh.with_columns(
@@ -122,10 +131,12 @@ def import_source(
         version=committed.version,
         changed=committed.changed,
         usable=committed.version.usable().filter(pl.col("source") == source).height,
-        listed=len(listing.items),
-        added=fresh.height - len(again),
+        listed=listed,
+        added=added,
+        without_photo=bare,
+        added_without_photo=new_bare,
         mended=again,
-        known=len(listing.items) - len(new) + len(again),
+        known=listed - added,
         copies=_copies(head, fresh),
         conflicts=_conflicts(head, fresh),
         excluded=list(fresh.filter(bad).select("name", "reason").iter_rows()),
@@ -172,7 +183,7 @@ def awaited(head: Version, source: str, listing: ImportListing) -> tuple[list[It
         item
         for item in listing.items
         if (item.name in broken and _length(item) not in {None, broken[item.name]})
-        or (item.name in misread and item.status == manifest.OK)
+        or (item.name in misread and item.status != manifest.EXCLUDED)
     ]
     return new, again
 
@@ -223,7 +234,7 @@ def labelled(source: str, items: Sequence[Item], targets: Sequence[Target]) -> p
 
 
 def _copies(head: Version, fresh: pl.DataFrame) -> int:
-    ids = fresh.filter(pl.col("reason").is_null())["image_id"].to_list()
+    ids = fresh.filter(pl.col("reason").is_null())["image_id"].drop_nulls().to_list()
     return len(ids) - len(set(ids) - set(head.rows["image_id"]))
 
 

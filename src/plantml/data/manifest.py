@@ -1,6 +1,7 @@
 """One version of a dataset: its rows, its targets, and where they came from.
 
-There is one row per imported file. `docs/dataset.md` describes the columns, `version_files` the file.
+There is one row per imported file, and per row of a table that has no photo. `docs/dataset.md` describes the columns,
+`version_files` the file.
 """
 
 import hashlib
@@ -46,7 +47,8 @@ SYSTEM: dict[str, pl.DataType | type[pl.DataType]] = {
 KEY = ("source", "name")
 IMPORTED_AS, ANNOTATED_SIZE = "meta_imported_as", "meta_annotated_size"
 SPLITS = ("train", "val", "test")
-OK, EXCLUDED = "ok", "excluded"
+OK, NO_PHOTO, EXCLUDED = "ok", "no-photo", "excluded"
+"""What a row can be: a photo to use, columns and labels alone, or a photo that is left out."""
 
 _KINDS: dict[Kind, pl.DataType | type[pl.DataType]] = {
     "class": pl.String,
@@ -93,8 +95,13 @@ class Version:
         return self.commit.fingerprint if self.commit else fingerprint(self.rows, self.targets)
 
     def usable(self, split: str | None = None) -> pl.DataFrame:
-        """Rows that are not excluded, of one split or of all."""
+        """Photos that are not excluded, of one split or of all."""
         rows = self.rows.filter(pl.col("status") == OK)
+        return rows if split is None else rows.filter(pl.col("split") == split)
+
+    def without_photo(self, split: str | None = None) -> pl.DataFrame:
+        """Rows that have columns and labels alone, of one split or of all."""
+        rows = self.rows.filter(pl.col("status") == NO_PHOTO)
         return rows if split is None else rows.filter(pl.col("split") == split)
 
     def target(self, name: str) -> Target:

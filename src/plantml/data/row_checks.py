@@ -8,7 +8,7 @@ import polars as pl
 
 from plantml import storage
 from plantml.data import manifest
-from plantml.data.manifest import EXCLUDED, KEY, OK, SPLITS, import_name
+from plantml.data.manifest import EXCLUDED, KEY, NO_PHOTO, OK, SPLITS, import_name
 from plantml.errors import InputError
 from plantml.parsing import parse_json_object
 from plantml.storage import addresses
@@ -23,7 +23,7 @@ _DETOURS = ["..", "::", "\\"]
 _ABSOLUTE = re.compile(r"/|~|[A-Za-z][A-Za-z0-9+.\-]*://")
 
 _OF_PIXELS = ("image_id", "path", "width", "height")
-"""Columns that are set for every photo that is not excluded."""
+"""Columns that are set for every photo that is not excluded, and for no row without a photo."""
 
 
 def first_fault(rows: pl.DataFrame, targets: Iterable[Target]) -> str:
@@ -55,7 +55,12 @@ def _rules(rows: pl.DataFrame, targets: Iterable[Target]) -> Iterator[tuple[str,
             yield name, "is not allowed unless the photo is excluded", is_used & pl.col(name).is_null()
         elif rows[name].null_count():
             yield name, "is not allowed here", pl.col(name).is_null()
-    yield "status", f"is neither {OK} nor {EXCLUDED}", _is_none_of("status", (OK, EXCLUDED))
+    statuses = (OK, NO_PHOTO, EXCLUDED)
+    yield "status", f"is none of {', '.join(statuses)}", _is_none_of("status", statuses)
+    if (rows["status"] == NO_PHOTO).any():
+        for name in (*_OF_PIXELS, "boxes"):
+            has_one = (pl.col("status") == NO_PHOTO) & pl.col(name).is_not_null()
+            yield name, "is not allowed in a row without a photo", has_one
     yield "split", f"is none of {', '.join(SPLITS)}", _is_none_of("split", SPLITS)
     if rows["name"].n_unique() < rows.height:  # names alone are compared much faster
         yield "name", "appears twice in one source", pl.struct(KEY).is_duplicated()

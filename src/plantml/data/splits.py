@@ -10,7 +10,7 @@ from fractions import Fraction
 import polars as pl
 
 from plantml.data import boxes, duplicates, versions
-from plantml.data.manifest import EXCLUDED, OK, SPLITS, Version
+from plantml.data.manifest import EXCLUDED, NO_PHOTO, OK, SPLITS, Version
 from plantml.data.near_duplicates import joined
 from plantml.data.tables import find_image_column, read_table
 from plantml.data.versions import Committed
@@ -41,7 +41,7 @@ class SplitReport:
 
     `joined` counts photos that share a group with others, by rule; `matched` those that the group table names;
     `left_out` those that are excluded because of the frozen test set, by reason; `placed` those that had no split
-    before.
+    before. `without_photo` counts the other rows by split.
     """
 
     counts: Mapping[str, int]
@@ -51,6 +51,7 @@ class SplitReport:
     matched: int | None
     left_out: Mapping[str, int]
     placed: int
+    without_photo: Mapping[str, int]
     warnings: Sequence[str]
 
 
@@ -86,6 +87,8 @@ def split_dataset(
     resplit: bool = False,
 ) -> Committed[SplitReport]:
     """Assign every usable photo to train, val or test, in a new version.
+
+    A row without a photo follows the photos of its group, and is in train if there are none.
 
     Args:
         ref: the dataset.
@@ -141,6 +144,8 @@ def split_dataset(
         fixed = usable["split"].to_list() if keep else [None] * usable.height
         assigned = assign(usable, version.targets, keys, shares, seed, fixed=fixed)
         result, left_out = _with_splits(rows, linked, assigned, keys, fixed)
+        before = rows["split"] if keep else pl.repeat(None, rows.height, dtype=pl.String, eager=True)
+        result = _with_others(result, before, linked, assigned)
         if not keep and not resplit:
             _refuse_to_move(version, usable, result)
         sizes = Counter(assigned)
@@ -152,6 +157,7 @@ def split_dataset(
             matched,
             left_out,
             sum(split is None for split in fixed) if keep else 0,
+            dict(sorted(result.filter(pl.col("status") == NO_PHOTO)["split"].value_counts().iter_rows())),
             _warnings(result.filter(pl.col("status") == OK), version.targets, shares),
         )
         return result, version.targets, report
@@ -224,6 +230,22 @@ def _with_splits(
     return result.drop("_split", "_why"), dict(sorted(counts.items()))
 
 
+def _with_others(rows: pl.DataFrame, before: pl.Series, photos: pl.DataFrame, assigned: Sequence[str]) -> pl.DataFrame:
+    """All rows with the split of those without a photo: that of their group, else the one `before`, else train.
+
+    They follow their group even where they had another split: a plant that judges the model must not teach it.
+    """
+    strictest = ("test", "val", "train")
+    by_group: dict[str, str] = {}
+    for group, split in zip(photos["group"], assigned, strict=True):
+        if group is not None:
+            theirs = "test" if split == _LEFT_OUT else split  # they are left out because their group is in test
+            by_group[group] = min(theirs, by_group.get(group, theirs), key=strictest.index)
+    of_group = pl.col("group").replace_strict(by_group, default=None, return_dtype=pl.String)
+    followed = pl.coalesce(of_group, before.rename("before"), pl.lit("train"))
+    return rows.with_columns(split=pl.when(pl.col("status") == NO_PHOTO).then(followed).otherwise("split"))
+
+
 def _near_groups(rows: pl.DataFrame) -> pl.Series:
     """A group number for each row with near-duplicates; null for the others."""
     with_pixels = rows.with_row_index("_at").filter(pl.col("phash").is_not_null() & pl.col("entropy").is_not_null())
@@ -250,13 +272,15 @@ def _grouped(rows: pl.DataFrame, rule: str) -> pl.DataFrame:
 
 
 def _by(rows: pl.DataFrame, rule: str) -> pl.Series:
-    """Groups by a column, or by a regular expression on the names."""
+    """Groups by a column, or by a regular expression on the names of photos."""
     for column in (rule, f"meta_{rule}"):
         if column in rows.columns:
             return rows[column].cast(pl.String).rename("by")
     try:
         # polars searches in linear time; some patterns would keep Python's `re` busy for ever.
-        values = rows["name"].str.extract(rule, min(1, re.compile(rule).groups)).replace("", None).rename("by")
+        found = rows["name"].str.extract(rule, min(1, re.compile(rule).groups)).replace("", None)
+        # The name of a row without a photo may be a digest, in which a pattern would find anything.
+        values = rows.select(by=pl.when(pl.col("status") != NO_PHOTO).then(found.rename("found")))["by"]
     except (re.error, pl.exceptions.PolarsError) as error:
         raise UsageError(
             f"--group-by {rule!r} is neither a column nor a regular expression",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from plantml.data import versions
-from plantml.data.manifest import KEY, OK, SPLITS, Version, labels_in
+from plantml.data.manifest import EXCLUDED, KEY, SPLITS, Version, labels_in
 
 UNSPLIT = "none"
 
@@ -17,8 +17,8 @@ UNSPLIT = "none"
 class Info:
     """Counts of a version.
 
-    `excluded` rows are counted by reason code; all else counts usable rows. A row without a split is in `none`. `sizes`
-    are the smallest and largest width and height in pixels.
+    `excluded` rows are counted by reason code, those `without_photo` by split; all else counts usable photos. A row
+    without a split is in `none`. `sizes` are the smallest and largest width and height in pixels.
     """
 
     version: Version
@@ -26,6 +26,7 @@ class Info:
     usable: int
     distinct: int
     excluded: Mapping[str, int]
+    without_photo: Mapping[str, int]
     splits: Mapping[str, int]
     classes: Mapping[str, Mapping[str, Mapping[str, int]]]
     boxes: Mapping[str, int]
@@ -45,15 +46,15 @@ def info(ref: str) -> Info:
 def count(version: Version) -> Info:
     """Count the contents of a version."""
     usable = version.usable().with_columns(pl.col("split").fill_null(UNSPLIT))
-    excluded = version.rows.filter(pl.col("status") != OK)["reason"].fill_null("").str.split(":").list.first()
-    by_split = _counts(usable["split"])
+    excluded = version.rows.filter(pl.col("status") == EXCLUDED)["reason"].fill_null("").str.split(":").list.first()
     return Info(
         version=version,
         rows=version.rows.height,
         usable=usable.height,
         distinct=usable["image_id"].n_unique(),
         excluded=_counts(excluded),
-        splits={name: by_split[name] for name in (*SPLITS, UNSPLIT) if name in by_split},
+        without_photo=_by_split(version.without_photo()),
+        splits=_by_split(usable),
         classes={
             target.name: _by_class(usable, target.name, target.classes)
             for target in version.targets
@@ -86,9 +87,9 @@ def next_step(version: Version, url: str) -> NextStep:
     values = [target.name for target in version.targets if target.kind == "value" and rows[target.name].count()]
     kinds = {target.name: target.kind for target in version.targets}
     if values or any(len(names) > 1 or (names and kinds[name] == "multilabel") for name, names in classes.items()):
-        return NextStep("", _split_or_train(url, rows))
+        return NextStep("", _split_or_train(url, version))
     if count_boxes(rows):
-        return NextStep("", _split_or_train(url, rows))
+        return NextStep("", _split_or_train(url, version))
     if single := [f"{name} is {names[0]}" for name, names in classes.items() if names]:
         why = f"There is only one class: {', '.join(single)} in every labelled photo."
         return NextStep(why, f"plantml dataset import PHOTOS-OF-ANOTHER-CLASS {url}")
@@ -96,11 +97,12 @@ def next_step(version: Version, url: str) -> NextStep:
     return NextStep(why, f"plantml dataset export {url} OUT --format label-studio")
 
 
-def _split_or_train(url: str, rows: pl.DataFrame) -> str:
+def _split_or_train(url: str, version: Version) -> str:
+    rows = version.usable()
     lacking = rows["split"].null_count()
     if lacking == rows.height:
         return f"plantml dataset split {url}"
-    if lacking:
+    if lacking or version.without_photo()["split"].has_nulls():
         return f"plantml dataset split {url} --keep"
     if {"train", "val"} - set(rows["split"]):
         return f"plantml dataset split {url} --resplit"
@@ -165,6 +167,11 @@ def _names(rows: pl.DataFrame) -> list[str]:
 
 def _counts(values: pl.Series) -> dict[str, int]:
     return dict(sorted(values.drop_nulls().value_counts().iter_rows()))
+
+
+def _by_split(rows: pl.DataFrame) -> dict[str, int]:
+    counts = _counts(rows["split"].fill_null(UNSPLIT))
+    return {name: counts[name] for name in (*SPLITS, UNSPLIT) if name in counts}
 
 
 def _by_class(rows: pl.DataFrame, target: str, classes: Sequence[str]) -> dict[str, dict[str, int]]:

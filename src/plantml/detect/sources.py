@@ -200,8 +200,12 @@ class _Finder:
                 f"its splits: {splits}",
                 "Name one of its splits, or split it: plantml dataset split " + version.url,
             )
-        if excluded := len(version.rows) - len(version.usable()):
-            self._skipped["excluded in the dataset"] += excluded
+        bare = len(version.without_photo())
+        counts = {
+            "excluded in the dataset": len(version.rows) - len(version.usable()) - bare,
+            "row without a photo": bare,
+        }
+        self._skipped.update({reason: number for reason, number in counts.items() if number})
         trust, own = self._selection.trust, (version.url, ANYWHERE)
         measured = self._covariates(rows)
         for (path, image_id), values in zip(rows.select("path", "image_id").iter_rows(), measured, strict=True):

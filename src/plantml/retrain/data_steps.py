@@ -53,7 +53,7 @@ def add(work: Work) -> Result:
         )
     new = _new(head, work.base())
     sources = dict(new.group_by("source").len().sort("source").iter_rows())
-    unusable = dict(new.filter(pl.col("status") != OK).group_by("source").len().sort("source").iter_rows())
+    unusable = dict(new.filter(pl.col("status") == EXCLUDED).group_by("source").len().sort("source").iter_rows())
     return {"dataset": head.ref, "fingerprint": head.fingerprint, "added": new.height, "by_source": sources,
             "unusable": unusable, "refused": refused}  # fmt: skip
 

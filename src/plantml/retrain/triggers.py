@@ -86,7 +86,8 @@ def find_news(config: RetrainConfig, state: Rounds, *, offline: bool = False) ->
         try:
             listing = list_admissible(feed, head, offline=offline)
             new = [listing.items] if head is None else importing.awaited(head, feed.source, listing)
-            waiting[feed.source] = sum(not item.refusal for items in new for item in items)
+            photos = (item for items in new for item in items if item.status != manifest.NO_PHOTO)
+            waiting[feed.source] = sum(not item.refusal for item in photos)
             if head is None:
                 continue
             if number := len(importing.relabelled(head, feed.source, listing)):
@@ -128,7 +129,7 @@ def _changes(previous: Version | None, head: Version) -> int:
 
 
 def _labels(version: Version, targets: Sequence[Any]) -> pl.DataFrame:
-    rows = manifest.conform(version.rows, targets)
+    rows = manifest.conform(version.rows.filter(pl.col("status") != manifest.NO_PHOTO), targets)
     multilabel = [target.name for target in targets if target.kind == "multilabel"]
     boxes = pl.col("boxes").list.eval(pl.element().struct.json_encode())
     lists = [*(pl.col(name).list.sort() for name in multilabel), boxes]

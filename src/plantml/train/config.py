@@ -51,6 +51,9 @@ class FixedSettings(Config):
     pseudo_threshold: float = Field(
         0.6, ge=0, le=1, description="Score from which an unlabelled photo gets the label of its neighbours, or a box."
     )
+    without_photo: bool = Field(
+        default=True, description="Also learn from rows without a photo what their columns say; only with covariates."
+    )
     weight_decay: float = Field(0.02, ge=0, le=10, description="Weight decay of AdamW.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of steps in which the learning rate rises.")
     clip: float = Field(1.0, gt=0, le=1e6, description="Maximum gradient norm; 1e6 never clips.")

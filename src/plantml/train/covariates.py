@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from plantml.data import covariates as dataset_columns
-from plantml.data.manifest import SYSTEM
+from plantml.data.manifest import SYSTEM, Version
 from plantml.errors import InputError
 from plantml.model.covariates import Covariate, CovariateKind, encode, is_missing, to_number
 from plantml.targets import Target
 from plantml.train.config import Task
+from plantml.train.plan import Plan
 from plantml.train.selection import Selection
 
 COVARIATES = "*covariates"
@@ -34,7 +35,9 @@ _MOST_CLASSES = 200
 """Classes of a covariate; a column with more names photos rather than describes them."""
 
 
-def resolve(names: Sequence[str], dataset: Selection, targets: Sequence[Target], task: Task) -> tuple[Covariate, ...]:
+def resolve(
+    names: Sequence[str], dataset: Selection, targets: Sequence[Target], task: Task, *, bare: pl.DataFrame | None = None
+) -> tuple[Covariate, ...]:
     """The covariates of a training, with kind, range and classes from the training photos.
 
     Args:
@@ -42,6 +45,7 @@ def resolve(names: Sequence[str], dataset: Selection, targets: Sequence[Target],
         dataset: whose metadata, or targets that are not predicted, they are.
         targets: to predict.
         task: must be `image`.
+        bare: rows without a photo that are learnt from, too; see `rows_without_photo`.
 
     Raises:
         InputError: there is no such column, or nothing can be learnt from it.
@@ -50,16 +54,18 @@ def resolve(names: Sequence[str], dataset: Selection, targets: Sequence[Target],
         raise InputError(
             "Covariates go with whole photos", f"the task is {task}", "Leave out --covariates, or use --task image."
         )
-    covariates = [_covariate(text, dataset, targets) for text in names]
+    rows = dataset.usable("train")
+    if bare is not None:
+        rows = pl.concat([rows, bare])
+    covariates = [_covariate(text, rows, dataset, targets) for text in names]
     seen = {covariate.name for covariate in covariates}
     if len(seen) < len(covariates):
         raise InputError("A covariate is named twice", ", ".join(names), "Name each once.")
     return tuple(covariates)
 
 
-def _covariate(text: str, dataset: Selection, targets: Sequence[Target]) -> Covariate:
+def _covariate(text: str, rows: pl.DataFrame, dataset: Selection, targets: Sequence[Target]) -> Covariate:
     name, _, kind = text.partition(":")
-    rows = dataset.usable("train")
     metadata = [column.removeprefix("meta_") for column in rows.columns if column.startswith("meta_")]
     predicted = [target.name for target in targets]
     others = [target.name for target in dataset.targets if target.kind != "multilabel" and target.name not in predicted]
@@ -96,9 +102,9 @@ def _is_code(value: Any) -> bool:
 def _of_numbers(name: str, values: Sequence[Any], numbers: "np.ndarray[Any, np.dtype[np.float64]]") -> Covariate:
     wrong = [value for value, number in zip(values, numbers, strict=True) if not np.isfinite(number)]
     if wrong:
-        raise InputError(f"{name} is not numeric", f"a photo has {wrong[0]!r}", f"Read it as classes: {name}:class")
+        raise InputError(f"{name} is not numeric", f"a row has {wrong[0]!r}", f"Read it as classes: {name}:class")
     if len(set(numbers.tolist())) < 2:
-        raise _says_nothing(name, "the training photos have fewer than two different values")
+        raise _says_nothing(name, "the training rows have fewer than two different values")
     return Covariate(
         name=name,
         kind="number",
@@ -112,7 +118,7 @@ def _of_numbers(name: str, values: Sequence[Any], numbers: "np.ndarray[Any, np.d
 def _of_classes(name: str, values: Sequence[Any]) -> Covariate:
     classes = sorted({str(value).strip() for value in values})
     if len(classes) < 2:
-        raise _says_nothing(name, "the training photos have fewer than two different values")
+        raise _says_nothing(name, "the training rows have fewer than two different values")
     if len(classes) > _MOST_CLASSES:
         raise _says_nothing(name, f"it has {len(classes)} different values, and at most {_MOST_CLASSES} can be learnt")
     return Covariate(name=name, kind="class", classes=tuple(classes))
@@ -120,6 +126,26 @@ def _of_classes(name: str, values: Sequence[Any]) -> Covariate:
 
 def _says_nothing(name: str, why: str) -> InputError:
     return InputError(f"Nothing can be learnt from {name}", why, "Leave it out of --covariates.")
+
+
+def rows_without_photo(version: Version, targets: Sequence[Target]) -> pl.DataFrame:
+    """Rows of the train split that have no photo, but a label of a target, in an order that the source does not set."""
+    has_label = pl.any_horizontal(*(pl.col(target.name).is_not_null() for target in targets))
+    return version.without_photo("train").filter(has_label).sort("name", "source")
+
+
+def used_without_photo(version: Version, plan: Plan) -> str:
+    """A sentence about the rows of a version that have no photo; empty if there are none."""
+    used = plan.rows_without_photo
+    left = version.without_photo().height - used
+    if not plan.covariates:
+        why = "name columns that they have: --covariates A,B"
+    elif not plan.without_photo:
+        why = "without_photo is false"
+    else:
+        why = "they are not in train, or have no label to learn"
+    sentences = [f"Learning from {used} rows without a photo, too."] if used else []
+    return " ".join([*sentences, f"Left out: {left} rows without a photo; {why}."] if left else sentences)
 
 
 def columns_of(rows: pl.DataFrame, covariates: Sequence[Covariate]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class ImageLearner(StepLearner):
 
     def module(self) -> PlantModule:
         """See `StepLearner.module`."""
-        return PlantModule(self.net, self.plan)
+        return PlantModule(self.net, self.plan, self.data.bare)
 
     def batches(self, start: int, epochs: int, rank: int, size: int) -> DataLoader[dict[str, Tensor]]:
         """See `StepLearner.batches`."""
@@ -87,12 +87,13 @@ class ImageLearner(StepLearner):
         data = self.data
         total = self.plan.views * len(self.photos.rows) + len(data.val.rows) + len(data.bank)
         self._embed = probe.embedding(self.net, self.plan, total, job)
-        return probe.fit(self.net, self.plan, self.photos, data.val, embed=self._embed, job=job, on_epoch=on_epoch)
+        photos = self.photos, data.val
+        return probe.fit(self.net, self.plan, *photos, bare=data.bare, embed=self._embed, job=job, on_epoch=on_epoch)
 
     def warm_up(self, job: probe.EmbeddingJob) -> None:
         """See `StepLearner.warm_up`."""
         if self.plan.mode == "finetune":
-            probe.warm_up_heads(self.net, self.plan, self.photos, job)
+            probe.warm_up_heads(self.net, self.plan, self.photos, job, self.data.bare)
 
     def evaluate(self, net: PhotoNet, stop: Stop) -> Evaluation | None:
         """See `StepLearner.evaluate`."""

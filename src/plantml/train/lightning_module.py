@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from plantml.model.network import PhotoNet, PlantNet
 from plantml.train import distributed
+from plantml.train.bare_rows import BareRows
 from plantml.train.batches import Batch
 from plantml.train.covariates import COVARIATES, RATE, hidden_at_random, thinned_at_random
 from plantml.train.losses import counts, total_loss
@@ -105,9 +106,13 @@ class PhotoModule(pl.LightningModule):
 
 
 class PlantModule(PhotoModule):
-    """Trains a `PlantNet`: blended batches, one loss for all targets."""
+    """Trains a `PlantNet`: blended batches, one loss for all targets; with `bare`, also of rows without a photo."""
 
     net: PlantNet
+
+    def __init__(self, net: PlantNet, plan: Plan, bare: BareRows | None = None) -> None:
+        super().__init__(net, plan)
+        self.bare = bare
 
     def loss(self, batch: Batch) -> Tensor:
         """See `PhotoModule.loss`."""
@@ -123,7 +128,11 @@ class PlantModule(PhotoModule):
             for logits in outputs
             for labels, share in zip(mixed.labels, mixed.shares, strict=True)
         )
-        return sum(parts, torch.zeros(()))
+        loss = sum(parts, torch.zeros(()))
+        if self.bare is None:
+            return loss
+        rank, size = distributed.rank(), distributed.world_size()
+        return loss + self.bare.loss(self.net, self.plan, [self.step], self.plan.batch_size, rank=rank, size=size)
 
     def _encoded(self, mixed: MixedBatch, *seed: int) -> Tensor:
         """Encoded covariates of a batch, some of them hidden, blended as the photos are."""

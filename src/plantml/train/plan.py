@@ -52,7 +52,8 @@ class Plan(FixedSettings):
         normal: what normal photos are, as `target=class`; of the task `anomaly`.
         by: the class target by which these differ; empty if they do not.
         targets: to predict.
-        covariates: that come with the photos, with statistics of the training photos.
+        covariates: that come with the photos, with statistics of the training rows.
+        rows_without_photo: whose columns are learnt from, too.
         parent: digest of the bundle of a warm start; empty for none.
         weights_sha256: of the pretrained weights that were named; empty for none.
         batch_size: photos per step, over all devices.
@@ -82,6 +83,7 @@ class Plan(FixedSettings):
     by: str = ""
     targets: tuple[Target, ...]
     covariates: tuple[Covariate, ...] = ()
+    rows_without_photo: int = 0
     withheld: tuple[Withheld, ...] = ()
     train_photos: int
     val_photos: int

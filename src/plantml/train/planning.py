@@ -125,6 +125,10 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
     balance = resolve("balance", *class_balance.default_balance(counts))
     weights, logits = class_balance.class_weights_and_logits(balance, counts, every_target=config.balance != "auto")
     augment = resolve("augment", *_augment(train, task))
+    uses_bare = bool(config.covariates) and config.without_photo and task == "image"
+    bare = covariates.rows_without_photo(inputs.dataset, targets) if uses_bare else None
+    if bare is not None and bare.height:
+        resolver.reasons["rows_without_photo"] = "they teach what their columns say, beside the photos"
     draft = Plan(
         **{key: getattr(config, key) for key in FIXED} | others,
         dataset=named.url,
@@ -139,7 +143,8 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         tile=tile,
         mode=mode,
         targets=targets,
-        covariates=covariates.resolve(config.covariates, inputs.dataset, targets, task),
+        covariates=covariates.resolve(config.covariates, inputs.dataset, targets, task, bare=bare),
+        rows_without_photo=0 if bare is None else bare.height,
         withheld=_withheld(resolver, config, inputs.dataset, labels, targets),
         train_photos=photos,
         val_photos=val.height,

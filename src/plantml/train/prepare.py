@@ -14,7 +14,8 @@ from plantml.errors import InputError
 from plantml.imaging import Fit, Pixels
 from plantml.model.contract import Architecture
 from plantml.model.network import PhotoNet, PlantNet
-from plantml.train import covariates, pixel_cache, unlabelled, weights
+from plantml.train import bare_rows, covariates, pixel_cache, unlabelled, weights
+from plantml.train.bare_rows import BareRows
 from plantml.train.batches import Photos
 from plantml.train.learner import Loading
 from plantml.train.pixel_cache import Photo
@@ -38,6 +39,7 @@ class TrainingData:
         left_out: names and reasons of photos that could not be decoded.
         unlabelled: rows of unlabelled photos in the pixels and labels of `train`, int64 [U]; their labels are missing.
         image_ids: SHA-256 of the photo of each row of `train`.
+        bare: rows without a photo; `None` if they are not learnt from.
     """
 
     train: Photos
@@ -46,6 +48,7 @@ class TrainingData:
     left_out: list[tuple[str, str]]
     unlabelled: NDArray[np.int64]
     image_ids: Sequence[str]
+    bare: BareRows | None = None
 
 
 def load(version: Version, plan: Plan, loading: Loading) -> TrainingData:
@@ -72,7 +75,11 @@ def load(version: Version, plan: Plan, loading: Loading) -> TrainingData:
     reference = rows[_bank_rows(train.rows, plan.seed)]
     bank = photos(reference, plan.input, "decoding reference photos")
     others = every.rows[every.rows >= labelled]
-    return TrainingData(train, val, bank.pixels[bank.rows], left_out, others, rows["image_id"].to_list())
+    bare = None
+    if plan.rows_without_photo:
+        bare = bare_rows.of(covariates.rows_without_photo(version, plan.targets), plan.targets, plan.covariates)
+    ids = rows["image_id"].to_list()
+    return TrainingData(train, val, bank.pixels[bank.rows], left_out, others, ids, bare)
 
 
 @dataclass(frozen=True)

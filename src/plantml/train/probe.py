@@ -16,6 +16,7 @@ from plantml.imaging import Pixels
 from plantml.model.network import PlantNet
 from plantml.storage.segments import Segments, pack, unpack
 from plantml.train import embedder
+from plantml.train.bare_rows import BareRows
 from plantml.train.batches import PhotoDataset, Photos, augmentation
 from plantml.train.budget import WARM_UP_PHOTOS
 from plantml.train.covariates import COVARIATES, RATE, hidden_at_random, thinned_at_random
@@ -105,11 +106,12 @@ def fit(
     train: Photos,
     val: Photos,
     *,
+    bare: BareRows | None = None,
     embed: Embed,
     job: EmbeddingJob,
     on_epoch: Callable[[dict[str, float]], None],
 ) -> History:
-    """Train the heads of `net`, which end with the weights of the best epoch.
+    """Train the heads of `net`, which end with the weights of the best epoch; with `bare`, also on columns alone.
 
     The same seed gives the same weights: views depend on (seed, view, photo), the order of steps on (seed, epoch).
     """
@@ -119,7 +121,7 @@ def fit(
     encoded = net.encode(truth[COVARIATES]) if COVARIATES in truth else None
     layers = net.layers_after_embedding
     history, best = History(), layers.state_dict()
-    losses = _epochs(net, plan, examples, epochs=plan.epochs, rate=plan.lr, batch=plan.batch_size)
+    losses = _epochs(net, plan, examples, bare, epochs=plan.epochs, rate=plan.lr, batch=plan.batch_size)
     for epoch, loss in enumerate(losses):
         with torch.no_grad():
             evaluation = evaluate_logits(net, plan.targets, net.classify(val_embeddings, encoded), truth)
@@ -134,7 +136,7 @@ def fit(
     return history
 
 
-def warm_up_heads(net: PlantNet, plan: Plan, train: Photos, job: EmbeddingJob) -> None:
+def warm_up_heads(net: PlantNet, plan: Plan, train: Photos, job: EmbeddingJob, bare: BareRows | None = None) -> None:
     """Train new heads on embeddings of the training photos, or of a sample, without augmentation.
 
     Otherwise their large first gradients would distort the pretrained backbone (Kumar et al. 2022, "Fine-tuning can
@@ -145,7 +147,7 @@ def warm_up_heads(net: PlantNet, plan: Plan, train: Photos, job: EmbeddingJob) -
     if len(rows) > WARM_UP_PHOTOS:
         rows = np.sort(np.random.default_rng(plan.seed).permutation(rows)[:WARM_UP_PHOTOS])
     examples = _views(embedding(net, plan, len(rows), job), _one_view(plan), train, rows, job)
-    for _ in _epochs(net, plan, examples, epochs=_WARM_UP_EPOCHS, rate=_WARM_UP_RATE, batch=_WARM_UP_BATCH):
+    for _ in _epochs(net, plan, examples, bare, epochs=_WARM_UP_EPOCHS, rate=_WARM_UP_RATE, batch=_WARM_UP_BATCH):
         pass
     net.train()
 
@@ -166,7 +168,14 @@ def _one_view(plan: Plan) -> Plan:
 
 
 def _epochs(
-    net: PlantNet, plan: Plan, examples: tuple[Tensor, dict[str, Tensor]], *, epochs: int, rate: float, batch: int
+    net: PlantNet,
+    plan: Plan,
+    examples: tuple[Tensor, dict[str, Tensor]],
+    bare: BareRows | None,
+    *,
+    epochs: int,
+    rate: float,
+    batch: int,
 ) -> Iterator[float]:
     """Train the heads epoch by epoch over all views, and yield each epoch's mean loss."""
     embeddings, labels = examples
@@ -200,6 +209,8 @@ def _epochs(
                 for logits in outputs
             ]
             loss = torch.stack(losses_of_outputs).mean()
+            if bare is not None:
+                loss = loss + bare.loss(net, plan, [epoch, start], batch)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

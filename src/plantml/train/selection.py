@@ -141,12 +141,16 @@ def check_splits(dataset: Selection) -> None:
         )
 
 
-def leaks(version: Version) -> str:
-    """What train shares with val and test, as a sentence; empty if they are apart. Copies are those of equal bytes."""
+def leaks(version: Version, bare: pl.DataFrame | None = None) -> str:
+    """What train shares with val and test, as a sentence; empty if they are apart. Copies are those of equal bytes.
+
+    `bare` are rows of the train split without a photo, if they are learnt from.
+    """
     rows, train = version.usable(), pl.col("split") == "train"
     others = rows.filter(pl.col("split").is_in(["val", "test"]))
     copies = rows.filter(train & pl.col("image_id").is_in(others["image_id"].implode())).height
-    torn = rows.filter(train & pl.col("group").is_in(others["group"].drop_nulls().implode()))["group"].n_unique()
+    groups = rows.filter(train)["group"] if bare is None else pl.concat([rows.filter(train)["group"], bare["group"]])
+    torn = groups.filter(groups.is_in(others["group"].drop_nulls().implode())).n_unique()
     counts = {"photo": copies, "group": torn}
     shared = [f"{number} {name}{'' if number == 1 else 's'}" for name, number in counts.items() if number]
     if not shared:
@@ -178,7 +182,8 @@ def load_checked(ref: str, config: TrainConfig, out: str, warn: Callable[[str], 
             "Choose another --out.",
         )
     selection = select(version, config)
-    if leak := leaks(selection):
+    bare = selection.without_photo("train") if config.covariates and config.without_photo else None
+    if leak := leaks(selection, bare):
         warn(leak)
     run = storage.join(storage.absolute(out), "fold-1") if config.folds else storage.absolute(out)
     if config.unlabelled:

@@ -20,6 +20,7 @@ from plantml.settings import Machine
 from plantml.train import (
     allocator,
     artifacts,
+    covariates,
     crops,
     distributed,
     finetune,
@@ -232,6 +233,8 @@ def _train(version: Selection, plan: Plan, session: Session) -> Bundle | None:
     run, stop, listener = session.run, session.stop, session.listener
     throughput.check_device(plan.device)
     allocator.keep_freed_memory()
+    if said := covariates.used_without_photo(version, plan):
+        listener.say(said)
     learner = _load_photos(_tiles(version, plan, session) if plan.tile else version, plan, session)
     if plan.parent and isinstance(learner, StepLearner):
         new = learner.start_from(warm_start.parent_bundle(plan))

@@ -32,8 +32,9 @@ class ValidationResult:
 
     `versions` are reference, fingerprint and number of photos of each dataset. `failed` photos have no prediction and
     do not count in the scores. `left_out` are photos, or boxes, whose class a model does not know, by target;
-    `unannotated` are photos that nobody drew boxes on. Intervals are over `groups` of photos. `leaks` is `None` if the
-    training photos are unknown, `form` for float32. `new` counts predictions that were computed now.
+    `unannotated` are photos that nobody drew boxes on, `without_photo` rows of the split that have none. Intervals are
+    over `groups` of photos. `leaks` is `None` if the training photos are unknown, `form` for float32. `new` counts
+    predictions that were computed now.
     """
 
     versions: Sequence[tuple[str, str, int]]
@@ -57,6 +58,7 @@ class ValidationResult:
     new: int
     config: ValidateConfig
     unannotated: int = 0
+    without_photo: int = 0
     review: int = 0
     written: Sequence[str] = ()
     robustness: Robustness | None = None
@@ -127,6 +129,7 @@ def as_json(result: ValidationResult) -> dict[str, Any]:
         "photos": result.photos,
         "left_out": dict(result.left_out),
         **({"unannotated": result.unannotated} if result.detections else {}),
+        **({"without_photo": result.without_photo} if result.without_photo else {}),
         "failed": [list(pair) for pair in result.failed],
         "allowed_failures": result.allowed,
         "scores": dict(result.scores),

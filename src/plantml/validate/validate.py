@@ -100,6 +100,9 @@ def validate(
         ],
         left_out=photos.left_out,
         unannotated=photos.unannotated,
+        without_photo=sum(
+            version.without_photo(None if config.split == "all" else config.split).height for version in photos.versions
+        ),
         out=storage.absolute(config.out) if config.out else None,
         allowed=allowed_failures(config.max_failures, len(ours.items)),
         new=ours.new + (rival.predictions.new if rival else 0),

@@ -97,7 +97,8 @@ def import_(
     """Import photos and their labels into a dataset.
 
     Folders named train, val or test define the split; the folder of a photo defines its class. Photos that cannot be
-    read become excluded rows with the reason. The source is never changed. Repeat the import to add new photos.
+    read become excluded rows with the reason. A row of a table without a photo is kept for its columns and labels. The
+    source is never changed. Repeat the import to add new photos.
     """
     from plantml import storage
     from plantml.data import labels as label_rules
@@ -204,6 +205,9 @@ def _show_imported(page: Page, result: "Imported", dataset: str) -> None:
         f"{version.ref}: {result.added} of {count(result.listed, 'photo')} added{excluded},"
         f" {result.known} already present"
     )
+    if result.without_photo:
+        known = result.without_photo - result.added_without_photo
+        page.line(f"Rows without a photo: {result.added_without_photo} added, {known} already present")
     page.line(f"Labels: {result.rule}")
     for target in version.targets:
         shown = ", ".join(target.classes[:12]) + (" …" if len(target.classes) > 12 else "") or target.unit

@@ -36,6 +36,9 @@ def _show_info(page: Page, result: "Info") -> None:
         wide, high = (f"{result.sizes[f'min_{side}']} to {result.sizes[f'max_{side}']}" for side in ("width", "height"))
         formats = ", ".join(f"{name} {number}" for name, number in result.formats.items())
         page.line(f"{wide} pixels wide, {high} high; {formats}")
+    if result.without_photo:
+        counts = ", ".join(f"{name} {number}" for name, number in result.without_photo.items())
+        page.line(f"{count(sum(result.without_photo.values()), 'row')} without a photo: {counts}")
     if result.excluded:
         page.table(("excluded because", "rows"), result.excluded.items())
     splits = list(result.splits)

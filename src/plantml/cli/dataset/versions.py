@@ -45,7 +45,8 @@ def split(
 
     Groups, exact duplicates and near-duplicates stay in one split, and every class of every target is spread evenly.
     The result depends only on the content of the photos, not on their order or location. With --keep, a new photo
-    with a near-duplicate in the test set is excluded, with the reason twin-of-test.
+    with a near-duplicate in the test set is excluded, with the reason twin-of-test. A row without a photo follows the
+    photos of its group, and is in train if there are none.
     """
     from plantml.curate import photo_groups
     from plantml.data import splits
@@ -80,6 +81,8 @@ def _show_split(page: Page, committed: "Committed[SplitReport]", dataset: str) -
             page.line(f"Kept together by {rule}: {count(number, 'photo')}")
     if result.placed:
         page.line(f"Photos without a split before: {result.placed}")
+    if result.without_photo:
+        page.line(f"Rows without a photo: {', '.join(f'{name} {n}' for name, n in result.without_photo.items())}")
     for warning in result.warnings:
         page.line(f"Warning: {warning}", style="yellow")
     for reason, number in result.left_out.items():

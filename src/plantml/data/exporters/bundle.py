@@ -15,7 +15,7 @@ from plantml.data.importers.bundle import FILE, ROWS, VERSION, member
 
 
 def write(content: ExportSet, file: Path, progress: Progress) -> Written:
-    """Write every row, excluded rows too, and every distinct photo to a local file."""
+    """Write every row, whatever its status, and every distinct photo to a local file."""
     once: dict[str, ExportPhoto] = {}
     empty: set[str] = set()
     for photo in content.photos:

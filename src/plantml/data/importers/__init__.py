@@ -13,18 +13,18 @@ from plantml.targets import Target
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One photo of a source.
+    """One photo of a source, or a row of a table without a photo.
 
     Attributes:
-        name: its path relative to the source.
-        url: where its bytes are.
+        name: its path relative to the source; of a row without a photo, one that stays the same.
+        url: where its bytes are; empty if there is no photo.
         labels: by target name; missing targets are not labelled.
         split: `train`, `val`, `test`, or `None`.
         group: photos of a group stay in one split; `None` for none.
         boxes: in pixels of the upright photo; `None` if not annotated, empty if annotated without boxes.
         size: (width, height) of the photo according to the annotation, or `None`.
         meta: other columns, as text.
-        status: `ok`, or `excluded` if the source itself rules the photo out.
+        status: `ok`, `no-photo`, or `excluded` if the source itself rules the photo out.
         reason: why it is excluded; empty if it is not.
         bytes: size of the file; -1 if the listing does not give it.
         refusal: why its bytes must not be read, see `addresses.refusal`; empty if they may.
@@ -38,7 +38,7 @@ class Item:
     boxes: Sequence[Box] | None = None
     size: tuple[int, int] | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
-    status: Literal["ok", "excluded"] = "ok"
+    status: Literal["ok", "no-photo", "excluded"] = "ok"
     reason: str = ""
     bytes: int = -1
     refusal: str = ""

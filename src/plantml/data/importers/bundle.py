@@ -31,7 +31,7 @@ def fits(tree: Tree) -> bool:
 
 
 def list_bundle(tree: Tree, reading: Reading) -> ImportListing:
-    """List every row of a bundle unchanged, excluded rows too. Labels are stored, so no rule applies."""
+    """List every row of a bundle unchanged, whatever its status. Labels are stored, so no rule applies."""
     del reading
     targets, rows = _content(tree)
     with understood(tree.url):
@@ -69,13 +69,13 @@ def _content(tree: Tree) -> tuple[tuple[Target, ...], pl.DataFrame]:
 def _item(tree: Tree, name: str, row: Mapping[str, Any], targets: tuple[Target, ...]) -> Item:
     return Item(
         name,
-        storage.join(tree.url, member(row) or _MISSING),
+        "" if row["status"] == manifest.NO_PHOTO else storage.join(tree.url, member(row) or _MISSING),
         labels={target.name: row[target.name] for target in targets if row[target.name] is not None},
         split=row["split"],
         group=row["group"],
         boxes=boxes.from_rows(row["boxes"]),
         meta={key[5:]: text for key, text in row.items() if key.startswith("meta_") and text is not None},
-        status="excluded" if row["status"] == manifest.EXCLUDED else "ok",
+        status=row["status"] if row["status"] in {manifest.NO_PHOTO, manifest.EXCLUDED} else "ok",
         reason=row["reason"] or "",
     )
 

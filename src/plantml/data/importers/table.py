@@ -1,7 +1,10 @@
-"""Tables of photos with labels."""
+"""Tables of photos with labels; a row may have columns alone."""
 
+import hashlib
+import json
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import polars as pl
@@ -17,12 +20,18 @@ from plantml.targets import Kind, Target, check_name
 
 CLASS_COLUMNS = ("label", "class", "class_name")
 KNOWN_TARGETS = ("category", "health", "disease")
+NO_PHOTO_FOLDER = "no-photo"
+"""What the names of rows without a photo begin with, as if they were files of a folder."""
+
+_ID = "id"
+"""The column that names rows without a photo, whatever its case."""
+
 _LIST_SEPARATOR = "|"
 _PADDED = r"^\s*[+-]?0\d"
 
 
 def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> ImportListing:
-    """List the photos of a table's rows, relative to `base`.
+    """List the photos of a table's rows, relative to `base`, and the rows without one, see `_RowNames`.
 
     `category`, `health` and `disease` are targets without being named, and a column `group` holds groups.
     """
@@ -46,14 +55,8 @@ def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> 
         if name not in {image_column, group_column, "split", *(target.name for target in to_predict)}
     ]
     items = []
+    row_names, empty = _RowNames(table.columns, image_column), 0
     for row in table.iter_rows(named=True):
-        name = row[image_column]
-        if name is None:
-            raise InputError(
-                f"{source} has a row without a photo",
-                f"column {image_column!r} is empty",
-                "Fill in the cell, or remove the row.",
-            )
         labels = {target.name: _label(target, row[target.name]) for target in to_predict}
         if one_disease and not exported:
             labels = label_rules.with_known_disease(labels)
@@ -62,16 +65,20 @@ def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> 
         if taxonomy is not None and class_column and row[class_column] is not None:
             known = {key: value for key, value in labels.items() if value is not None}
             labels = {**taxonomy(str(row[class_column])), **known}
-        items.append(
-            Item(
-                str(name),
-                _url(base, str(name)),
-                labels={key: value for key, value in labels.items() if value is not None},
-                split=_split(source, row.get("split")),
-                group=None if row.get(group_column) in (None, "") else str(row[group_column]),
-                meta={meta_column(key)[5:]: str(row[key]) for key in metas if row[key] is not None},
-            )
+        name = "" if _is_empty(row[image_column]) else str(row[image_column])
+        item = Item(
+            name or row_names.of(row),
+            _url(base, name) if name else "",
+            labels={key: value for key, value in labels.items() if value is not None},
+            split=_split(source, row.get("split")),
+            group=None if row.get(group_column) in (None, "") else str(row[group_column]),
+            meta={meta_column(key)[5:]: str(row[key]) for key in metas if row[key] is not None},
+            status="ok" if name else "no-photo",
         )
+        if name or item.labels or item.meta:
+            items.append(item)
+        else:
+            empty += 1
     if not items:
         raise InputError(f"No photos in {source}", "the list has no rows", "Write one row per photo.")
     _check_names(source, items)
@@ -80,6 +87,7 @@ def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> 
     named += [Target(name, "class") for name in (taxonomy.targets if taxonomy else ())]
     unique = {target.name: target for target in named}
     notes = [f"Columns kept as metadata, not predicted: {', '.join(metas)}."] if metas else []
+    notes += [f"Rows that are empty but for their split or group: {empty}; they are left out."] if empty else []
     return ImportListing(
         tuple(sorted(items, key=lambda item: item.name)),
         tuple(unique.values()),
@@ -88,6 +96,33 @@ def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> 
         tuple(notes),
         tuple(sorted(names)),
     )
+
+
+class _RowNames:
+    """Names rows without a photo, so that an import of the same table names them the same.
+
+    It is what the column `id` says, or else a digest of the row's cells, of whatever order and without empty ones.
+    Rows that would have one name are numbered: two equal rows are two measurements.
+    """
+
+    def __init__(self, columns: Sequence[str], image_column: str) -> None:
+        self._id = next((name for name in columns if name.lower() == _ID and name != image_column), None)
+        self._seen: Counter[str] = Counter()
+
+    def of(self, row: Mapping[str, Any]) -> str:
+        """The name of the next row without a photo."""
+        name = "" if self._id is None or _is_empty(row[self._id]) else str(row[self._id]).strip()
+        if not name:
+            cells = sorted((key, str(value)) for key, value in row.items() if not _is_empty(value))
+            name = hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:16]
+        self._seen[name] += 1
+        number = f"#{self._seen[name]}" if self._seen[name] > 1 else ""
+        return f"{NO_PHOTO_FOLDER}/{name}{number}"
+
+
+def _is_empty(value: Any) -> bool:
+    """True for an empty cell."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _column(source: str, table: pl.DataFrame, name: str) -> str:

@@ -164,7 +164,7 @@ def show_dataset(service: ServiceDep, caller: CallerDep, name: DatasetName) -> D
         created=version.commit.time if version.commit else None,
         operation=version.commit.operation if version.commit else None,
         photos=counts.usable,
-        excluded=counts.rows - counts.usable,
+        excluded=sum(counts.excluded.values()),
         splits=dict(counts.splits),
         targets=[_counts(target, counts) for target in version.targets if caller.may_see(target.name)],
     )
