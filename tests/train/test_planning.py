@@ -371,6 +371,12 @@ def test_photos_without_boxes_need_a_detector_to_start_from(trained_on) -> None:
         assert "--from" in caught.value.hint
 
 
+def test_a_detector_has_an_input_that_its_maps_fit() -> None:
+    with pytest.raises(InputError, match="48 pixels") as caught:
+        plan(TrainConfig(task="boxes", size=48), with_boxes(1, 100))
+    assert "--size 64" in caught.value.hint
+
+
 def test_photos_without_boxes_are_not_cut_into_tiles(trained_on) -> None:
     data, config = with_boxes(1, 100), TrainConfig(task="boxes", tile=64)
     inputs = PlanInputs(

@@ -12,6 +12,9 @@ from plantml.serve.problems import responses
 _OF_BODIES = responses(400, 413, 422)
 """Answers to a body that cannot be read, is too large, or does not fit: given before the route is asked."""
 
+_OF_ANY = responses(431)
+"""Answers that any request may get."""
+
 _TOKEN = "An access token of `POST /v1/token`."  # noqa: S105 - a description
 _KEY = "An API key, for machines: create one on the page, or with `plantml serve users key`."
 _COOKIE = "The page's own sign-in. Requests that change something also need the header `X-CSRF-Token`."
@@ -76,6 +79,5 @@ def _complete(document: dict[str, Any]) -> None:
         for operation in operations.values():
             if {"OAuth2PasswordBearer": []} in operation.get("security", ()):
                 operation["security"].append({"ApiKey": []})
-            if "requestBody" in operation:
-                for status, response in _OF_BODIES.items():
-                    operation["responses"].setdefault(str(status), response)
+            for status, response in {**_OF_ANY, **(_OF_BODIES if "requestBody" in operation else {})}.items():
+                operation["responses"].setdefault(str(status), response)

@@ -173,6 +173,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         415: "The media type is not supported.",
         422: "The request has invalid values.",
         429: "Too many requests.",
+        431: "The request's line and headers are too large.",
         503: "The server is busy, or storage cannot be reached; see Retry-After.",
     }.items()
 }

@@ -12,6 +12,7 @@ from plantml.errors import InputError
 from plantml.imaging import Fit, FitMode
 from plantml.model.bundle import Bundle
 from plantml.model.contract import Withheld
+from plantml.model.detector import LEVELS
 from plantml.targets import Target
 from plantml.train import anomaly_planning, budget, class_balance, covariates, tiles, withheld
 from plantml.train.config import Mode, Precision, Preset, Task, TrainConfig
@@ -264,6 +265,12 @@ def _input(resolver: _Resolver, preset: Preset, parent: Bundle | None, train: pl
     if task != "image" and not parent:
         size, why = _box_size(preset, train)
     size = resolver.resolve("size", size, why)
+    if task != "image" and size % LEVELS[-1]:
+        raise InputError(
+            f"The input of a detector cannot have {size} pixels",
+            f"its maps fit onto each other at multiples of {LEVELS[-1]}",
+            f"Choose another size: --size {LEVELS[-1] * math.ceil(size / LEVELS[-1])}",
+        )
     square = sides.filter(pl.col("short") > 0).select(((pl.col("long") / pl.col("short")) < 1.1).mean()).item()
     fit: FitMode = "squash" if square and square > 0.95 else "pad"
     why = "nearly all photos are square" if fit == "squash" else "keeps every pixel and the aspect ratio"
