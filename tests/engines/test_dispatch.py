@@ -1,9 +1,12 @@
 """Parts are started again, given up or ended: with an engine that does what a test says."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from plantml.concurrency import Listener
-from plantml.engines import dispatch
+from plantml.engines import dispatch, local
 from plantml.engines.dispatch import Event, lost
 from plantml.engines.jobs import ATTEMPTS, Job
 from plantml.errors import InputError, StorageError
@@ -79,3 +82,14 @@ def test_news_of_an_earlier_attempt_are_ignored():
 
     counts, _ = run(Late(lambda _, attempt: None if attempt else lost("signal 9")), job(5))
     assert max(counts) == 5
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "3"), ("1", "1")])
+def test_the_libraries_of_a_local_worker_use_its_share_of_the_cores(monkeypatch, tmp_path, given, expected):
+    script = f"import os, sys; sys.exit(os.environ['OMP_NUM_THREADS'] != {expected!r})"
+    monkeypatch.setattr(local, "COMMAND", (sys.executable, "-c", script))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    with local.LocalEngine(1, 3) as engine:
+        assert engine._begin(SimpleNamespace(url=str(tmp_path), digest="d")).process.wait(30) == 0

@@ -103,6 +103,8 @@ class LocalEngine:
     def _begin(self, job: Job) -> _Worker:
         process = subprocess.Popen(  # noqa: S603 - no shell, and words of our own
             [*COMMAND, job.url, job.digest],
+            # As Ray sets it: else the libraries of each process would start a thread for every core.
+            env={"OMP_NUM_THREADS": str(self.threads), **os.environ},
             stdin=subprocess.PIPE,  # closes when this process dies, which ends the other
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
