@@ -6,7 +6,6 @@ probability. What it is less sure of counts neither as an object nor as backgrou
 that a resumed run has the same.
 """
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +15,6 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from plantml import storage
 from plantml.data import boxes
 from plantml.data.boxes import Box
 from plantml.data.manifest import BOX
@@ -24,11 +22,12 @@ from plantml.imaging import Fit
 from plantml.model.contract import Contract
 from plantml.model.detector import CentreNet, DeployedDetector
 from plantml.targets import Target
+from plantml.train import pseudo_labels
 from plantml.train.batches import PixelSource
 from plantml.train.box_photos import BoxPhotos
 from plantml.train.plan import Plan
 from plantml.train.probe import EmbeddingJob
-from plantml.train.run_folder import PSEUDO_LABELS, RunFolder
+from plantml.train.run_folder import RunFolder
 
 LEAST = 0.05
 """Probability below which a box counts as background."""
@@ -76,13 +75,7 @@ def complete(
         run: keeps the boxes.
         find: gives them as `find_boxes`.
     """
-    url = storage.join(run.url, PSEUDO_LABELS)
-    if storage.exists(url):
-        table = pl.read_parquet(io.BytesIO(storage.read(url)))
-    else:
-        table, buffer = find(), io.BytesIO()
-        table.write_parquet(buffer)
-        run.write(PSEUDO_LABELS, buffer.getvalue())
+    table = pseudo_labels.kept(run, find)
     saved = {image_id: number for number, image_id in enumerate(table["image_id"])}
     drawn, labels, doubtful, chosen = list(photos.boxes), list(photos.labels), dict(photos.doubtful), []
     count = 0

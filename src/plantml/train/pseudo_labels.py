@@ -33,17 +33,15 @@ def complete(data: TrainingData, plan: Plan, run: RunFolder, embed: Embed) -> tu
         embed: gives the embeddings of some rows, float32 [N, D].
     """
     photos, rows, image_ids = data.train, data.unlabelled, data.image_ids
-    url = storage.join(run.url, PSEUDO_LABELS)
-    if storage.exists(url):
-        table = pl.read_parquet(io.BytesIO(storage.read(url)))
-        saved = {image_id: number for number, image_id in enumerate(table["image_id"])}
-        rows = np.array([row for row in rows if image_ids[row] in saved], np.int64)
-        table = table[[saved[image_ids[row]] for row in rows]]
-    else:
-        table = _labels(photos, rows, plan, embed).insert_column(0, pl.Series("image_id", [image_ids[r] for r in rows]))
-        buffer = io.BytesIO()
-        table.write_parquet(buffer)
-        run.write(PSEUDO_LABELS, buffer.getvalue())
+
+    def find() -> pl.DataFrame:
+        ids = pl.Series("image_id", [image_ids[row] for row in rows])
+        return _labels(photos, rows, plan, embed).insert_column(0, ids)
+
+    table = kept(run, find)
+    saved = {image_id: number for number, image_id in enumerate(table["image_id"])}
+    rows = np.array([row for row in rows if image_ids[row] in saved], np.int64)
+    table = table[[saved[image_ids[row]] for row in rows]]
     labels, learnt = dict(photos.labels), np.zeros(len(rows), np.bool_)
     for target in plan.targets:
         encoded = target.encode(table[target.name].to_list())
@@ -52,6 +50,17 @@ def complete(data: TrainingData, plan: Plan, run: RunFolder, embed: Embed) -> tu
         learnt |= target.labelled(encoded)
     counts = {target.name: table.height - table[target.name].null_count() for target in plan.targets}
     return replace(photos, labels=labels, rows=np.concatenate([photos.rows, rows[learnt]])), counts
+
+
+def kept(run: RunFolder, find: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+    """What the unlabelled photos of a run were given, a row each; found and written if the run lacks that table."""
+    url = storage.join(run.url, PSEUDO_LABELS)
+    if storage.exists(url):
+        return pl.read_parquet(io.BytesIO(storage.read(url)))
+    table, buffer = find(), io.BytesIO()
+    table.write_parquet(buffer)
+    run.write(PSEUDO_LABELS, buffer.getvalue())
+    return table
 
 
 def _labels(photos: Photos, rows: NDArray[np.int64], plan: Plan, embed: Embed) -> pl.DataFrame:

@@ -7,6 +7,7 @@ import typer
 from plantml.cli.arguments import By, Forms, Model, Ref, Version, Why
 from plantml.cli.command import command
 from plantml.cli.console import Console, Page
+from plantml.export.config import ExportConfig
 
 if TYPE_CHECKING:
     from plantml.registry.ledger import Ledger
@@ -30,7 +31,7 @@ def add(
     ] = None,
     max_drop: Annotated[
         float, typer.Option(min=0, max=1, help="Tolerated drop of a form's macro-F1, or of the AP of boxes.")
-    ] = 0.01,
+    ] = ExportConfig.model_fields["max_drop"].default,
     why: Why = "",
     by: By = None,
 ) -> None:
@@ -41,7 +42,6 @@ def add(
     photos that it was tested on, or on those of --data.
     """
     from plantml import registry
-    from plantml.export.config import ExportConfig
     from plantml.extras import need_train
     from plantml.model import proven_forms
 
