@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from statistics import median
 
 from bench import ceiling_sides
+from bench.environments import environment
 from bench.material import Material
 from bench.measure import Row, Sample, Side, compare, take_turns, tell
 
@@ -46,7 +47,7 @@ def _photos(material: Material, photos: str, folder: str, networks: Mapping[str,
     ]
     sides = {name: partial(Side, _PIXELS, folder=folder, decoder=name, photos=_PHOTOS) for name in decoders}
     if jpeg:
-        python = material.environment(_IN_AN_ENVIRONMENT)
+        python = environment(material.folder / _IN_AN_ENVIRONMENT, _IN_AN_ENVIRONMENT)
         name = next(name for name in ceiling_sides.DECODERS if name.startswith(_IN_AN_ENVIRONMENT))
         decoders.append(name)
         sides[name] = partial(Side, _PIXELS, python=python, folder=folder, decoder=name, photos=_PHOTOS)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench.environments import environment
 from bench.measure import Side, tell
 from plantml import imaging, storage, synth
 from plantml.settings import usable_cores
@@ -77,11 +76,6 @@ class Material:
 
     def __init__(self, folder: Path, size: Size) -> None:
         self.folder, self.size = folder, size
-
-    def environment(self, package: str) -> str:
-        """Python of an environment that has a package, which others of this run may use too."""
-        folder = self.folder / package.partition("==")[0]
-        return str(folder / "bin" / "python") if folder.exists() else environment(folder, package)
 
     @cached_property
     def bundle(self) -> str:

@@ -2,16 +2,14 @@
 
 from functools import partial
 
+from bench.environments import ULTRALYTICS, environment
 from bench.material import Material
 from bench.measure import Row, Side, compare, take_turns
-
-ULTRALYTICS = "ultralytics==8.4.190"
-"""Under the AGPL, and so in an environment of its own only."""
 
 
 def run(material: Material) -> list[Row]:
     """All rows."""
-    python = material.environment(ULTRALYTICS)
+    python = environment(material.folder / "ultralytics", ULTRALYTICS)
     rows = []
     for photos, folder in material.sizes.items():
         given = {"folder": folder, "model": material.bundle}

@@ -31,7 +31,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bench import quality_data
-from bench.environments import environment
+from bench.environments import ULTRALYTICS, environment
 from bench.material import PHOTOS
 from bench.measure import ROOT, tell
 from bench.quality_data import Data
@@ -171,7 +171,7 @@ class Bench:
         ours = self.results.find(data=name, share=share, side=f"ours-{preset}")
         if not ours:
             sys.exit(f"{name} {share:g} ours-{preset} is not in the results yet; run that side first")
-        return round(mean(float(line["train_cpu"]) for line in ours), 1)
+        return round(mean(float(line["cpu"]) for line in ours), 1)
 
     def _cost(self, name: str, share: float, owner: str) -> Line:
         """Processor time of a start and of an epoch with its validation, in seconds; measured once and kept."""
@@ -180,7 +180,7 @@ class Bench:
             for epochs in _PROBES:
                 tell(f"{name} {share:g}: what {epochs} epochs of {owner} cost")
                 with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
-                    spent[epochs] = self._peer(data, owner, epochs, 0, Path(scratch))["train_cpu"]
+                    spent[epochs] = self._peer(data, owner, epochs, 0, Path(scratch))["cpu"]
             epoch = (spent[_PROBES[1]] - spent[_PROBES[0]]) / (_PROBES[1] - _PROBES[0])
             cost = {"start": round(spent[_PROBES[0]] - _PROBES[0] * epoch, 2), "epoch": round(epoch, 3)}
             self.results.add({"data": name, "share": share, "side": f"cost-{owner}", **cost})
@@ -191,7 +191,8 @@ class Bench:
         """Another side on folders; what it says of each target is the sum over the classes that have its label."""
         command = [str(data.folder), "--epochs", str(epochs), "--seed", str(seed), "--out", str(scratch)]
         if owner == "ultralytics":
-            spent = timed(["-m", "bench.quality_ultralytics", *command], self._ultralytics())
+            python = environment(self.folder / "ultralytics", ULTRALYTICS)
+            spent = timed(["-m", "bench.quality_ultralytics", *command], python)
         else:
             spent = timed(["-m", "bench.quality_timm", *command, "--recipe", owner.removeprefix("timm-")])
         told = json.loads((scratch / "run.json").read_text())
@@ -199,20 +200,14 @@ class Bench:
         labels, answers = read_off(data, found["test_y"], found["test_p"])
         files = {number: iter(data.test[combined]) for number, combined in enumerate(data.classes)}
         order = [next(files[int(number)]) for number in found["test_y"]]  # both sort the files of a class by name
-        return spent | {"train_cpu": spent["cpu"], "told": told} | _scores(data.targets, order, labels, answers)
-
-    def _ultralytics(self) -> str:
-        """Python that has Ultralytics."""
-        folder = self.folder / "ultralytics"
-        return str(folder / "bin" / "python") if folder.exists() else environment(folder, "ultralytics")
+        return spent | {"told": told} | _scores(data.targets, order, labels, answers)
 
 
 def train_and_judge(ref: str, targets: Sequence[Target], options: Sequence[str], scratch: str) -> Line:
     """`plantml train` and `plantml validate`, as a user types them."""
     run, judged = f"{scratch}/run", f"{scratch}/judged"
     spent = timed(["-m", "plantml", "train", ref, "--out", run, *options])
-    judging = timed(["-m", "plantml", "validate", ref, "--model", run, "--split", "test", "--out", judged])
-    spent |= {"train_cpu": spent["cpu"], "judge_cpu": judging["cpu"]}
+    timed(["-m", "plantml", "validate", ref, "--model", run, "--split", "test", "--out", judged])
     table = pl.read_parquet(f"{judged}/predictions.parquet")
     answers = {
         target.name: table.select(f"{target.name}[{name}]" for name in target.classes).to_numpy() for target in targets
@@ -308,7 +303,7 @@ def _set_table(lines: Sequence[Line]) -> list[str]:
             [
                 side,
                 str(len(found)),
-                f"{mean(line['train_cpu'] for line in found):.0f}",
+                f"{mean(line['cpu'] for line in found):.0f}",
                 str(found[0].get("epochs", "")),
                 *(f"{_spread(found, t, 'accuracy')} / {_spread(found, t, 'macro_f1')}" for t in targets),
                 shown([line["mean"]["macro_f1"] for line in found]),

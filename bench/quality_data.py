@@ -29,7 +29,6 @@ class Data:
         targets: that are judged.
         classes: combinations of labels, in the order of the folder's classes.
         fingerprint: of labels and splits.
-        train_photos: to learn from.
         test: names of the test photos of every combination, in the order of the folders.
     """
 
@@ -38,7 +37,6 @@ class Data:
     targets: tuple[Target, ...]
     classes: tuple[tuple[str, ...], ...]
     fingerprint: str
-    train_photos: int
     test: Mapping[tuple[str, ...], list[str]]
 
 
@@ -114,5 +112,4 @@ def load(name: str, photos: Path, work: Path, *, share: float = 1.0, seed: int =
         if row["split"] == "test":
             test[labels].append(row["name"])
     (folder / CLASSES).write_text("".join(f"{_JOIN.join(labels)}\n" for labels in classes))
-    train = version.usable("train").height
-    return Data(version.ref, folder, version.targets, tuple(classes), version.fingerprint, train, test)
+    return Data(version.ref, folder, version.targets, tuple(classes), version.fingerprint, test)

@@ -27,7 +27,6 @@ from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 
 from bench.quality_recipes import BACKBONE, CLASSES, RECIPES, Recipe, Speed
-from bench.side import Rounds
 from plantml.imaging import Fit
 from plantml.train import weights
 
@@ -149,18 +148,6 @@ def network(classes: int, recipe: Recipe) -> nn.Module:
     assert set(missing) == {"classifier.weight", "classifier.bias"}
     assert not unexpected
     return model
-
-
-def epochs(rounds: Rounds, *, folder: str, recipe: str, speed: dict[str, Any]) -> None:
-    """A side of `bench.measure`: a turn is an epoch and its validation."""
-    run = Run(Path(folder), RECIPES[recipe], 1000, 0, Speed(**speed))
-
-    def work() -> int:
-        done = run.epoch()
-        run.answers(run.val)
-        return done
-
-    rounds.run(work)
 
 
 def main() -> None:
