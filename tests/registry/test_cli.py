@@ -56,6 +56,14 @@ def test_from_a_run_to_service_and_back(cli, trained, tmp_path, s3_url):
     assert cli("models", "add", trained.run, model, "--json").json["version"] == 2
 
 
+@pytest.mark.parametrize("option", [("--data", "leaves"), ("--max-drop", 0)])
+def test_models_add_takes_no_option_of_a_comparison_without_a_form(cli, make_bundle, tmp_path, option):
+    result = cli("models", "add", make_bundle(1), tmp_path / "models/leaf", *option)
+    assert result.code == Exit.USAGE
+    assert "Next: Add a form, such as --form int8" in " ".join(result.err.split())
+    assert not (tmp_path / "models").exists()
+
+
 def test_a_damaged_file_fails_the_check(cli, make_bundle, tmp_path):
     model = tmp_path / "models/leaf"
     cli("models", "add", make_bundle(1), model)

@@ -7,6 +7,7 @@ import typer
 from plantml.cli.arguments import By, Forms, Model, Ref, Version, Why
 from plantml.cli.command import command
 from plantml.cli.console import Console, Page
+from plantml.errors import UsageError
 from plantml.export.config import ExportConfig
 
 if TYPE_CHECKING:
@@ -30,8 +31,14 @@ def add(
         typer.Option(metavar="DATASET", help="Photos to compare forms on.", show_default="the model's dataset"),
     ] = None,
     max_drop: Annotated[
-        float, typer.Option(min=0, max=1, help="Tolerated drop of a form's macro-F1, or of the AP of boxes.")
-    ] = ExportConfig.model_fields["max_drop"].default,
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Tolerated drop of a form's macro-F1, or of the AP of boxes."
+            f" [default: {ExportConfig.model_fields['max_drop'].default}]",
+        ),
+    ] = None,
     why: Why = "",
     by: By = None,
 ) -> None:
@@ -45,12 +52,20 @@ def add(
     from plantml.extras import need_train
     from plantml.model import proven_forms
 
+    if not forms and (data is not None or max_drop is not None):
+        raise UsageError(
+            "--data and --max-drop need --form",
+            "they say how the forms that it adds are compared",
+            "Add a form, such as --form int8, or remove them.",
+        )
     if forms:
         proven_forms.check_names(forms)
         need_train()
         from plantml.export import bundle_forms
 
-        config, progress = ExportConfig(data=data, max_drop=max_drop), console.progress("comparing")
+        config, progress = ExportConfig(data=data), console.progress("comparing")
+        if max_drop is not None:
+            config = config.model_copy(update={"max_drop": max_drop})
         bundle_forms.add_missing(bundle, forms, config, machine=console.machine, progress=progress)
     result = registry.add(bundle, model, by=by, why=why, alias=alias, cache=console.machine.cache())
     if forms:
