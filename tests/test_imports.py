@@ -69,7 +69,7 @@ def test_detection_to_json_lines_loads_neither_torch_nor_tables(tmp_path, traine
     # What a JPEG, a local bundle and records as JSON Lines do not need, which a cold start would pay for.
     assert not loaded & {
         "PIL.GifImagePlugin", "PIL.TiffImagePlugin", "PIL.ImageDraw", "tarfile", "plantml.metrics",
-        "plantml.registry.publishing", "plantml.detect.exchange_formats", "plantml.detect.annotate",
+        "plantml.registry.publishing", "plantml.detect.formats.coco", "plantml.detect.annotate",
     }  # fmt: skip
 
 

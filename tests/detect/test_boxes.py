@@ -14,7 +14,7 @@ from plantml.data.formats import list_source
 from plantml.detect import annotate, record_filters, shards
 from plantml.detect.alias_watcher import output_schema
 from plantml.detect.config import DetectConfig
-from plantml.detect.exchange_formats import BoxClasses
+from plantml.detect.formats.box_classes import BoxClasses
 from plantml.detect.record_sheet import COLOURS, counts_text
 from plantml.errors import UsageError
 from plantml.model.bundle import Bundle

@@ -2,8 +2,8 @@
 
 import pytest
 
+from plantml.detect.output_row import OutputRow
 from plantml.detect.outputs import Sink, feed
-from plantml.detect.writers import OutputRow
 from plantml.errors import StorageError
 
 ROWS = [OutputRow({"number": number}) for number in range(333)]

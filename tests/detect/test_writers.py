@@ -8,6 +8,7 @@ import pytest
 from tests.contracts import make_contract
 
 from plantml.detect import writers
+from plantml.detect.output_row import OutputRow
 from plantml.errors import UsageError
 from plantml.model.records import Record, failed
 from plantml.targets import Target
@@ -47,7 +48,7 @@ ROWS = [
 
 
 def written(out, records=RECORDS):
-    writers.write(str(out), map(writers.OutputRow, records), CONTRACT)
+    writers.write(str(out), map(OutputRow, records), CONTRACT)
     return out
 
 
@@ -105,7 +106,7 @@ def test_a_writing_that_breaks_off_leaves_what_was_there(tmp_path, name):
     before = out.read_bytes()
 
     def lines():
-        yield writers.OutputRow(RECORDS[0])
+        yield OutputRow(RECORDS[0])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -118,7 +119,7 @@ def test_a_writing_that_breaks_off_leaves_what_was_there(tmp_path, name):
 def test_output_may_be_remote(memory_url, tmp_path, name):
     from plantml import storage
 
-    writers.write(f"{memory_url}/{name}", map(writers.OutputRow, RECORDS), CONTRACT)
+    writers.write(f"{memory_url}/{name}", map(OutputRow, RECORDS), CONTRACT)
     assert storage.read(f"{memory_url}/{name}") == Path(written(tmp_path / name)).read_bytes()
 
 

@@ -14,7 +14,7 @@ import pytest
 from bench import store
 
 from plantml.concurrency import Stop
-from plantml.engines import opening, work, worker
+from plantml.engines import kinds, opening, worker
 from plantml.engines.dispatch import Event, lost
 
 
@@ -38,7 +38,7 @@ class Inline:
         pass
 
     def start(self, job, attempts):
-        self.job, self.work = work.open_work(job.url, job.digest)
+        self.job, self.work = kinds.open_work(job.url, job.digest)
         self.todo += attempts
 
     def wait(self):

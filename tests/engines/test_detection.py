@@ -3,7 +3,7 @@
 import pytest
 
 from plantml.concurrency import Stop
-from plantml.engines import detection, dispatch, jobs, work
+from plantml.engines import detection, dispatch, jobs, kinds
 from plantml.engines.jobs import Part
 from plantml.errors import Exit, InputError
 
@@ -54,7 +54,7 @@ def planned(cli, command, monkeypatch):
 
 
 def test_a_part_does_its_photos_and_no_others(planned, cli, command, monkeypatch):
-    _, do = work.open_work(planned.url, planned.digest)
+    _, do = kinds.open_work(planned.url, planned.digest)
     counts = []
     with Stop() as stop:
         do(Part(planned, 2, 0), stop, counts.append)
@@ -67,10 +67,10 @@ def test_a_part_does_its_photos_and_no_others(planned, cli, command, monkeypatch
 
 
 def test_a_worker_with_another_model_is_refused(planned, monkeypatch):
-    work.open_work(planned.url, planned.digest)
+    kinds.open_work(planned.url, planned.digest)
     other = {**planned.options, "model": {**planned.options["model"], "model": "0" * 64}}
     monkeypatch.setattr(jobs, "load", lambda *_: jobs.Job(**{**vars(planned), "options": other}))
     with pytest.raises(InputError, match="has another model") as error:
-        work.open_work(planned.url, planned.digest)
+        kinds.open_work(planned.url, planned.digest)
     assert "and was 000000000000 when" in error.value.why
     assert planned.kind == detection.KIND

@@ -196,12 +196,12 @@ _TABLE = """
 import resource, sys
 import polars as pl
 from plantml import storage
-from plantml.detect import writers
+from plantml.detect.formats import tables
 from plantml.errors import StorageError
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, -1))
 try:
     with storage.staged(sys.argv[1]) as path:
-        writers.write_parquet(path, ({"a": str(n)} for n in range(10000)), {"a": pl.String})
+        tables.write_parquet(path, ({"a": str(n)} for n in range(10000)), {"a": pl.String})
 except StorageError as error:
     print(error.hint)
 """

@@ -77,13 +77,13 @@ class Predictions(Sequence[Prediction]):
         """One row per image or per box, with the columns of `plantml detect --rows ROWS --out records.parquet`."""
         import polars as pl
 
-        from plantml.detect import writers
+        from plantml.detect.formats import tables
 
         if rows == "boxes":
-            boxes = [box for record in self.records for box in writers.flat_boxes(record, self.contract)]
-            return pl.DataFrame(boxes, schema=writers.schema_of(writers.box_columns(self.contract)))
-        table = [writers.flat(record, self.contract) for record in self.records]
-        return pl.DataFrame(table, schema=writers.schema_of(writers.columns(self.contract)))
+            boxes = [box for record in self.records for box in tables.flat_boxes(record, self.contract)]
+            return pl.DataFrame(boxes, schema=tables.schema_of(tables.box_columns(self.contract)))
+        table = [tables.flat(record, self.contract) for record in self.records]
+        return pl.DataFrame(table, schema=tables.schema_of(tables.columns(self.contract)))
 
     def plot(self, limit: int = 48) -> Image.Image:
         """A contact sheet of the first `limit` images with their labels and decisions, for display.

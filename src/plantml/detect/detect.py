@@ -12,11 +12,11 @@ from plantml.detect import outputs
 from plantml.detect.config import STDOUT, DetectConfig
 from plantml.detect.journal import Journal
 from plantml.detect.options import check, journal_options
+from plantml.detect.output_row import OutputRow, to_line
 from plantml.detect.outputs import Published
 from plantml.detect.photo_list import PhotoList, Source
 from plantml.detect.results import DetectionResult, Extras, Tally
 from plantml.detect.sources import Sources
-from plantml.detect.writers import OutputRow, to_line
 from plantml.errors import InputError
 from plantml.model import tiled_pipeline
 from plantml.model.bundle import Bundle

@@ -7,8 +7,8 @@ from typing import IO
 import numpy as np
 
 from plantml import storage
-from plantml.detect import writers
-from plantml.detect.writers import OutputRow
+from plantml.detect.formats import tables
+from plantml.detect.output_row import OutputRow
 from plantml.errors import UsageError
 from plantml.storage.segments import unpack
 
@@ -49,7 +49,7 @@ def _parquet(path: Path, rows: Iterable[OutputRow], size: int) -> None:
         for row in rows
         if row.embedding
     )
-    writers.write_parquet(
+    tables.write_parquet(
         path, table, {"image": pl.String, "image_id": pl.String, "embedding": pl.Array(pl.Float32, size)}
     )
 

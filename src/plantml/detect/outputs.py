@@ -11,9 +11,9 @@ from plantml import storage
 from plantml.detect import writers
 from plantml.detect.config import DetectConfig
 from plantml.detect.journal import Journal
+from plantml.detect.output_row import OutputRow
 from plantml.detect.photo_list import Source
 from plantml.detect.results import Tally
-from plantml.detect.writers import OutputRow
 from plantml.model.contract import Contract
 
 if TYPE_CHECKING:

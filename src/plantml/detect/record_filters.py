@@ -5,8 +5,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from plantml.concurrency import batched
-from plantml.detect import writers
-from plantml.detect.writers import OutputRow
+from plantml.detect.formats import tables
+from plantml.detect.output_row import OutputRow
 from plantml.model.contract import Contract
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ def where(
 
     from plantml.data.filters import where as filtered
 
-    schema, functions = writers.schema_of(writers.columns(contract)), {"count": partial(_count, contract)}
+    schema, functions = tables.schema_of(tables.columns(contract)), {"count": partial(_count, contract)}
     filtered(pl.DataFrame(schema=schema), condition, functions)  # so that a mistake is reported even without rows
     for batch in batched(rows, at_once):
-        flat = [writers.flat(row.unicode_record(), contract) for row in batch]
+        flat = [tables.flat(row.unicode_record(), contract) for row in batch]
         table = pl.DataFrame(flat, schema=schema).with_row_index("plantml_row")
         yield from (batch[number] for number in filtered(table, condition, functions)["plantml_row"])
 
@@ -52,7 +52,7 @@ def _count(contract: Contract, *words: str) -> "pl.Expr":
     if contract.detection is None:
         raise ValueError("the model finds no boxes")
     if not words:
-        return pl.col(writers.BOXES)
+        return pl.col(tables.BOXES)
     *of_target, name = words
     matches = [
         target.name
@@ -64,7 +64,7 @@ def _count(contract: Contract, *words: str) -> "pl.Expr":
     if not matches:
         classes = [f"{target.name}: {', '.join(target.classes)}" for target in contract.targets if target.classes]
         raise ValueError(f"there is no such class; the classes are {'; '.join(classes) or 'none'}")
-    return pl.col(writers.count_column(matches[0], name))
+    return pl.col(tables.count_column(matches[0], name))
 
 
 def check(condition: str, contract: Contract) -> None:

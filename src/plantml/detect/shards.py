@@ -16,8 +16,8 @@ from typing import Any
 from plantml import storage
 from plantml.detect import writers
 from plantml.detect.config import TableRows
+from plantml.detect.output_row import OutputRow
 from plantml.detect.photo_list import PhotoList
-from plantml.detect.writers import OutputRow
 from plantml.errors import InputError, UsageError
 from plantml.model.contract import Contract
 

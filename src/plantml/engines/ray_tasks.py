@@ -126,6 +126,6 @@ def _do(url: str, digest: str, number: int, attempt: int) -> PlantmlError | None
 
 @functools.lru_cache(maxsize=1)  # Ray gives a process one task after another
 def _open_work(url: str, digest: str) -> Any:
-    from plantml.engines.work import open_work
+    from plantml.engines.kinds import open_work
 
     return open_work(url, digest)

@@ -21,7 +21,8 @@ from typing import Any
 
 from plantml.concurrency import Stop, terminable
 from plantml.engines.jobs import Job, Part, error_as_json, load
-from plantml.engines.work import Count, Work, open_work
+from plantml.engines.kinds import open_work
+from plantml.engines.work import Count, Work
 from plantml.errors import Exit, PlantmlError
 
 _EVERY = 0.5

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from plantml.detect.writers import to_line
+from plantml.detect.output_row import to_line
 from plantml.serve import forms, openapi
 from plantml.serve.access import CallerDep, caller_of
 from plantml.serve.config import ServeConfig

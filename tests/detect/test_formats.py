@@ -5,6 +5,7 @@ import pytest
 
 from plantml.data.formats import list_source
 from plantml.detect import writers
+from plantml.detect.output_row import OutputRow
 from plantml.errors import UsageError
 from plantml.model.records import Record, failed
 
@@ -30,7 +31,7 @@ RECORDS = [
 def written(tmp_path, contract):
     def write(form, records=RECORDS):
         out = tmp_path / "out.json"
-        writers.write(str(out), map(writers.OutputRow, records), contract, form)
+        writers.write(str(out), map(OutputRow, records), contract, form)
         return json.loads(out.read_text())
 
     return write
@@ -111,7 +112,7 @@ def test_megadetector_keeps_to_its_format_with_boxes(detector_contract, tmp_path
     ]
     photo = record("a.jpg", boxes=boxes) | {"width": 1000, "targets": {}}
     out = tmp_path / "mega.json"
-    writers.write(str(out), [writers.OutputRow(photo)], detector_contract, "megadetector")
+    writers.write(str(out), [OutputRow(photo)], detector_contract, "megadetector")
     check_megadetector(content := json.loads(out.read_text()))
     assert [each["conf"] for each in content["images"][0]["detections"]] == [0.8] * 5
 
