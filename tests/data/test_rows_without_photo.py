@@ -1,12 +1,15 @@
 """Rows that have columns and labels alone: kept in versions, and left alone by what is about photos."""
 
+import hashlib
 import json
+from collections import Counter
 
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from plantml import storage
 from plantml.data import summary, versions
 from plantml.data.exporting import export_dataset
 from plantml.data.folds import of_fold
@@ -15,6 +18,7 @@ from plantml.data.importing import import_source
 from plantml.data.manifest import NO_PHOTO, Version
 from plantml.data.row_checks import first_fault
 from plantml.data.splits import split_dataset
+from plantml.data.tables import read_table
 from plantml.errors import Exit, InputError
 from plantml.targets import Target
 
@@ -135,7 +139,10 @@ def test_the_command_counts_them_and_says_what_is_next(cli, tmp_path, write_phot
     checked = cli("dataset", "check", tmp_path / "set", "--only", "files,duplicates")
     assert "Rows without a photo, not checked: 2." in checked.out
     exported = cli("dataset", "export", tmp_path / "set", tmp_path / "out", "--format", "coco")
-    assert "Rows without a photo, left out: 2. Only the format bundle keeps them." in exported.out
+    assert "Rows without a photo, left out: 2. The formats csv, parquet and bundle keep them." in exported.out
+    exported = cli("dataset", "export", tmp_path / "set", tmp_path / "table", "--format", "csv")
+    assert "2 photos, 4 rows" in exported.out
+    assert "left out" not in exported.out
 
 
 # --- what becomes of them ---------------------------------------------------------------------
@@ -224,14 +231,43 @@ def test_in_a_fold_they_follow_their_group(dataset):
 def test_formats_of_photos_leave_them_out_and_say_so(dataset, tmp_path, write_photos, bring):
     write_photos(tmp_path, ["a.jpg"])
     done = bring("image,disease,split,humidity\na.jpg,rust,train,80\n,none,train,40\n,none,val,41\n")
-    exported = export_dataset(done.version.url, str(tmp_path / "csv"), format="csv")
+    exported = export_dataset(done.version.url, str(tmp_path / "shards"), format="webdataset")
     assert exported.counts["photos"] == 1
-    assert exported.notes == ["Rows without a photo, left out: 2. Only the format bundle keeps them."]
-    assert [item.status for item in list_source(str(tmp_path / "csv")).items] == ["ok"]
+    assert exported.notes == ["Rows without a photo, left out: 2. The formats csv, parquet and bundle keep them."]
+    croissant = export_dataset(done.version.url, str(tmp_path / "croissant"), format="croissant")
+    assert croissant.notes[-1].startswith("Rows without a photo, left out: 2.")
+    assert [item.status for item in list_source(str(tmp_path / "croissant")).items] == ["ok"]
     train = export_dataset(done.version.url, str(tmp_path / "yolo"), format="folder", splits=["train"])
     assert train.notes[-1].startswith("Rows without a photo, left out: 1.")
     with pytest.raises(InputError, match="nothing to export"):
-        export_dataset(dataset([], [{"disease": "rust"}], "alone"), str(tmp_path / "out"), format="csv")
+        export_dataset(dataset([], [{"disease": "rust"}], "alone"), str(tmp_path / "out"), format="folder")
+
+
+@pytest.mark.parametrize("format_", ["csv", "parquet"])
+def test_a_table_holds_rows_without_a_photo_and_columns(format_, bring, tmp_path, write_photos):
+    write_photos(tmp_path, ["a.jpg"])
+    done = bring("image,disease,split,humidity,id\na.jpg,rust,train,80,\n,none,train,40,7\n,,val,41,\n")
+    exported = export_dataset(done.version.url, str(tmp_path / "out"), format=format_)
+    assert (exported.counts, exported.notes) == ({"photos": 1, "rows": 3}, [])
+    table = read_table(str(tmp_path / "out" / f"labels.{format_}"))
+    assert table["image"].to_list() == ["images/a.jpg", None, None]
+    assert table["humidity"].to_list() == ["80", "41", "40"]
+    again = import_source(exported.out, str(tmp_path / "again"), list_source(exported.out))
+    assert again.version.without_photo()["name"].to_list()[-1] == "no-photo/7"
+    assert content_of(again.version) == content_of(done.version)
+    val = export_dataset(done.version.url, str(tmp_path / "val"), format=format_, splits=["val"])
+    assert val.counts == {"photos": 0, "rows": 1}
+    assert [item.status for item in list_source(val.out).items] == [NO_PHOTO]
+
+
+def content_of(version):
+    """What an import of an exported table gives back: rows by all but names and places; an empty text is none."""
+    names = [target.name for target in version.targets]
+    metas = sorted(name for name in version.rows.columns if name.startswith("meta_"))
+    rows = version.rows.select("image_id", "status", "group", "split", *names, *metas)
+    rows = rows.with_columns(pl.col(metas).replace({"": None}) if metas else [])
+    return Counter(repr({key: value for key, value in row.items() if value is not None})
+                   for row in rows.iter_rows(named=True))  # fmt: skip
 
 
 cells = st.sampled_from(["", "1", "2.5", "a b", "é|,'\""])
@@ -272,6 +308,50 @@ def test_any_log_comes_back_from_a_bundle(log, tmp_path_factory, photo):
     before, after = (version.without_photo().drop("source") for version in (done.version, again.version))
     assert after.select(before.columns).equals(before)
     assert not import_source(source, one, list_source(source)).changed
+
+
+texts = st.sampled_from(["", "1", "2.50", "a b", " é|,'\"", "two\nlines", "NA"])
+labelled = st.lists(
+    st.fixed_dictionaries(
+        {"photo": st.booleans(), "group": st.sampled_from([None, "p1", " p2 "]),
+         "split": st.sampled_from([None, "train", "test"])},
+        optional={"disease": st.sampled_from(["none", "rust"]), "severity": st.floats(-1e9, 1e9),
+                  "symptoms": st.lists(st.sampled_from(["curl", "a|b"]), max_size=2, unique=True),
+                  "meta_group": texts, "meta_meta_group": texts, "meta_label": texts, "meta_disease": texts,
+                  "meta_id": st.sampled_from(["", "7", " é|,'\""]), "meta_width": texts},
+    ),
+    min_size=1,
+    max_size=5,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("format_", ["csv", "parquet"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=labelled)
+def test_any_rows_come_back_from_a_table(format_, records, tmp_path_factory, photo, make_rows):
+    """Whatever their columns are called, and whatever cells cannot say."""
+    home = tmp_path_factory.mktemp("table")
+    targets = [DISEASE, Target("severity", "value"), Target("symptoms", "multilabel", ("a|b", "curl"))]
+    rows = []
+    for at, record in enumerate(records):
+        if record.pop("photo"):
+            data, path = photo(24, 24, seed=at), str(home / "photos" / f"{at}.jpg")
+            storage.write(path, data)
+            record |= {"name": f"{at}.jpg", "path": path, "image_id": hashlib.sha256(data).hexdigest()}
+        elif any(value for name, value in record.items() if name not in {"split", "group"}):
+            record |= {"name": f"no-photo/{at}", **BARE}
+        else:  # it says nothing
+            continue
+        rows.append({"source": str(home / "photos"), **record})
+    if not rows:
+        return
+    table = make_rows(rows, targets)
+    version = versions.commit(Version(str(home / "one"), 0, table, tuple(targets)), "import", {}, 0)
+    out = str(home / "out")
+    export_dataset(version.ref, out, format=format_)
+    again = import_source(out, str(home / "two"), list_source(out)).version
+    assert content_of(again) == content_of(version)
+    assert again.targets == version.targets
 
 
 def test_metadata_of_a_hugging_face_folder_may_have_such_rows_too(tmp_path, write_photos):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -48,6 +49,9 @@ FORMATS: Mapping[str, Callable[[ExportSet, Output], Written]] = {
 
 NAMES = (*FORMATS, BUNDLE)
 
+_WITH_BARE_ROWS = ("csv", "parquet", BUNDLE)
+"""Formats that can hold rows without a photo."""
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -72,7 +76,8 @@ def export_dataset(
 ) -> Exported:
     """Write a version's photos and labels in another format.
 
-    Excluded rows and those without a photo are left out, except in a bundle. Photos are copied as they are.
+    Excluded rows are left out, except in a bundle. So are rows without a photo, except in a table or a bundle. Photos
+    are copied as they are.
 
     `out` is the URL of a new or empty directory, or of a new `.zip` for a bundle. Without `splits`, all rows are
     written.
@@ -96,15 +101,16 @@ def export_dataset(
     if splits:
         rows = rows.filter(pl.col("split").is_in(list(splits)))
         bare = bare.filter(pl.col("split").is_in(list(splits)))
-    if rows.is_empty():
+    keeps_bare = format in _WITH_BARE_ROWS
+    if rows.is_empty() and not (keeps_bare and bare.height):
         raise InputError(
             f"{version.ref} has nothing to export",
             f"no usable photos {' or '.join(splits)}".rstrip(),
             "See what it has: plantml dataset info " + version.url,
         )
-    content = ExportSet(version, _photos(version, rows))
     if format == BUNDLE:
-        return _export_bundle(content, out, progress)
+        return _export_bundle(ExportSet(version, _photos(version, rows)), out, progress)
+    content = ExportSet(version, _photos(version, rows), _bare(version, bare) if keeps_bare else ())
     if storage.inside(out):
         raise InputError(
             f"{out} is named like an archive", "this format is written as a folder", "Choose another name."
@@ -113,8 +119,10 @@ def export_dataset(
         written = FORMATS[format](content, output)
         output.finish(written)
     notes = [*written.notes]
-    if bare.height:
-        notes.append(f"Rows without a photo, left out: {bare.height}. Only the format {BUNDLE} keeps them.")
+    if bare.height and not keeps_bare:
+        *others, last = _WITH_BARE_ROWS
+        keeping = f"{', '.join(others)} and {last}"
+        notes.append(f"Rows without a photo, left out: {bare.height}. The formats {keeping} keep them.")
     return Exported(version, out, format, written.counts, output.files, output.size, notes)
 
 
@@ -133,18 +141,20 @@ def _export_bundle(content: ExportSet, out: str, progress: Progress) -> Exported
 
 def _photos(version: Version, rows: pl.DataFrame) -> tuple[ExportPhoto, ...]:
     sorted_rows = list(rows.sort(manifest.KEY).iter_rows(named=True))
-    photos = []
-    for row, file in zip(sorted_rows, file_names(sorted_rows), strict=True):
-        photos.append(
-            ExportPhoto(
-                file,
-                version.image_url(row["path"] or ""),
-                row,
-                {target.name: row[target.name] for target in version.targets if row[target.name] is not None},
-                boxes.from_rows(row["boxes"]),
-            )
-        )
+    photos = [
+        _export_photo(version, row, file, version.image_url(row["path"] or ""))
+        for row, file in zip(sorted_rows, file_names(sorted_rows), strict=True)
+    ]
     return tuple(sorted(photos, key=lambda photo: photo.file))
+
+
+def _bare(version: Version, rows: pl.DataFrame) -> tuple[ExportPhoto, ...]:
+    return tuple(_export_photo(version, row, "", "") for row in rows.sort(manifest.KEY).iter_rows(named=True))
+
+
+def _export_photo(version: Version, row: dict[str, Any], file: str, url: str) -> ExportPhoto:
+    labels = {target.name: row[target.name] for target in version.targets if row[target.name] is not None}
+    return ExportPhoto(file, url, row, labels, boxes.from_rows(row["boxes"]))
 
 
 def _check_apart(version: Version, out: str) -> None:

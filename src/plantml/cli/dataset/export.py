@@ -40,7 +40,8 @@ def export(
     """Export photos and labels to another format.
 
     Photos are copied, except for excluded ones. Data that the format cannot hold is written to plantml.json, so that
-    importing the export restores labels, boxes, groups and splits. A bundle holds everything, even excluded photos.
+    importing the export restores labels, boxes, groups and splits. A table also holds rows without a photo; a bundle
+    holds everything, even excluded photos.
     """
     from plantml.data import exporting
 

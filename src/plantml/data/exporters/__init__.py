@@ -61,10 +61,17 @@ class ExportPhoto:
 
 @dataclass(frozen=True)
 class ExportSet:
-    """The photos of a version to export, sorted by file name."""
+    """What to export of a version.
+
+    Attributes:
+        version: that is exported.
+        photos: sorted by file name.
+        bare: rows without a photo, for formats that can hold them; their `file` and `url` are empty.
+    """
 
     version: Version
     photos: tuple[ExportPhoto, ...]
+    bare: tuple[ExportPhoto, ...] = ()
 
     @property
     def targets(self) -> tuple[Target, ...]:

@@ -43,7 +43,7 @@ def write(content: ExportSet, out: Output) -> Written:
         out.write(name, data)
         kind = photo.row["format"] or "JPEG"
         files.append(_file(name, data, _MIME.get(kind, f"image/{kind.lower()}")))
-        rows.append({**record(name, photo, content.targets, is_csv=True), "sha256": photo.row["image_id"]})
+        rows.append({**record(name, photo, content.targets, {}, is_csv=True), "sha256": photo.row["image_id"]})
         images[name] = missing_from_table(photo, content.targets, is_csv=True)
     columns = ["image", "split", "group", *(target.name for target in content.targets), "sha256"]
     table = to_csv(columns, rows)

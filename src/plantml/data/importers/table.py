@@ -14,6 +14,7 @@ from plantml.data import labels as label_rules
 from plantml.data import tables
 from plantml.data.importers import SPLIT_NAMES, ImportListing, Item
 from plantml.data.importers.annotations import Reading
+from plantml.data.importers.sidecar import Sidecar
 from plantml.data.manifest import SYSTEM, meta_column
 from plantml.errors import InputError
 from plantml.targets import Kind, Target, check_name
@@ -26,12 +27,13 @@ NO_PHOTO_FOLDER = "no-photo"
 _ID = "id"
 """The column that names rows without a photo, whatever its case."""
 
+_META = "meta_"
 _LIST_SEPARATOR = "|"
 _PADDED = r"^\s*[+-]?0\d"
 
 
 def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> ImportListing:
-    """List the photos of a table's rows, relative to `base`, and the rows without one, see `_RowNames`.
+    """List the photos of a table's rows, relative to `base`, and the rows without one, see `RowNames`.
 
     `category`, `health` and `disease` are targets without being named, and a column `group` holds groups.
     """
@@ -49,13 +51,15 @@ def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> 
 
     one_disease = any(target.name == "disease" and target.kind == "class" for target in to_predict)
     derives_health = one_disease and "health" not in table.columns and not exported
-    metas = [
+    others = [
         name
         for name in table.columns
         if name not in {image_column, group_column, "split", *(target.name for target in to_predict)}
     ]
+    metas = {meta_column(_metadata_name(name, reading.sidecar))[5:]: name for name in others}
     items = []
-    row_names, empty = _RowNames(table.columns, image_column), 0
+    row_names, empty = RowNames(table.columns, image_column), 0
+    restored = reading.sidecar.images if reading.sidecar else {}
     for row in table.iter_rows(named=True):
         labels = {target.name: _label(target, row[target.name]) for target in to_predict}
         if one_disease and not exported:
@@ -72,10 +76,10 @@ def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> 
             labels={key: value for key, value in labels.items() if value is not None},
             split=_split(source, row.get("split")),
             group=None if row.get(group_column) in (None, "") else str(row[group_column]),
-            meta={meta_column(key)[5:]: str(row[key]) for key in metas if row[key] is not None},
+            meta={key: str(row[column]) for key, column in metas.items() if row[column] is not None},
             status="ok" if name else "no-photo",
         )
-        if name or item.labels or item.meta:
+        if name or item.labels or item.meta or item.name in restored:
             items.append(item)
         else:
             empty += 1
@@ -86,7 +90,7 @@ def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> 
     named += [Target("health", "class")] if derives_health else []
     named += [Target(name, "class") for name in (taxonomy.targets if taxonomy else ())]
     unique = {target.name: target for target in named}
-    notes = [f"Columns kept as metadata, not predicted: {', '.join(metas)}."] if metas else []
+    notes = [f"Columns kept as metadata, not predicted: {', '.join(others)}."] if others else []
     notes += [f"Rows that are empty but for their split or group: {empty}; they are left out."] if empty else []
     return ImportListing(
         tuple(sorted(items, key=lambda item: item.name)),
@@ -98,7 +102,7 @@ def list_rows(source: str, table: pl.DataFrame, base: str, reading: Reading) -> 
     )
 
 
-class _RowNames:
+class RowNames:
     """Names rows without a photo, so that an import of the same table names them the same.
 
     It is what the column `id` says, or else a digest of the row's cells, of whatever order and without empty ones.
@@ -118,6 +122,24 @@ class _RowNames:
         self._seen[name] += 1
         number = f"#{self._seen[name]}" if self._seen[name] > 1 else ""
         return f"{NO_PHOTO_FOLDER}/{name}{number}"
+
+
+def metadata_column(name: str, targets: Sequence[Target]) -> str:
+    """The column of an exported table for the metadata `meta_NAME`: NAME, unless it means something else in a table."""
+    plain = name.removeprefix(_META)
+    return name if _has_meaning(plain, targets) else plain
+
+
+def _metadata_name(column: str, sidecar: Sidecar | None) -> str:
+    """The name of metadata in a table's column; undoes `metadata_column` in an export by plantml."""
+    is_prefixed = sidecar is not None and column.startswith(_META) and _has_meaning(column, sidecar.targets)
+    return column.removeprefix(_META) if is_prefixed else column
+
+
+def _has_meaning(column: str, targets: Sequence[Target]) -> bool:
+    while column.startswith(_META):
+        column = column.removeprefix(_META)
+    return column in {"image", "split", "group", *CLASS_COLUMNS, *KNOWN_TARGETS, *(target.name for target in targets)}
 
 
 def _is_empty(value: Any) -> bool:
