@@ -45,7 +45,7 @@ def run(results: Results, photos: Path, *, seed: int, share: float, settings: li
             if results.find(**key) and side != FIRST:
                 continue
             tell(f"{side}, seed {seed}")
-            epochs = math.ceil(steps / math.ceil(tiles / _BATCH))
+            epochs = math.ceil(steps / max(1, tiles // _BATCH + (tiles % _BATCH >= 2)))  # as `Plan.epoch_steps`
             scratch = Path(folder, side)
             options = [*settings, "--batch-size", str(_BATCH), "--epochs", str(epochs), *more]
             line = train_ours(version, options, seed, str(scratch))

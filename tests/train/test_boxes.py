@@ -16,7 +16,7 @@ import plantml
 from plantml.data import versions
 from plantml.errors import Exit, PlantmlError
 from plantml.model import bundle as bundles
-from plantml.train import pseudo_boxes, train, tray
+from plantml.train import finetune, pseudo_boxes, train, tray
 from plantml.train.plan_inputs import Speed
 
 TINY = ("--size", 96, "--epochs", 2, "--batch-size", 4, "--set", "backbone=test_efficientnet",
@@ -134,7 +134,11 @@ def trusting(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("trusting")
-def test_a_detector_learns_from_what_it_finds_in_photos_without_boxes(cli, trays, teacher, season, tmp_path):
+def test_a_detector_learns_from_what_it_finds_in_photos_without_boxes(
+    cli, trays, teacher, season, tmp_path, monkeypatch
+):
+    learners, fit = [], finetune.fit
+    monkeypatch.setattr(finetune, "fit", lambda learner, *more: (learners.append(learner), fit(learner, *more))[1])
     result = cli("train", trays, "--out", tmp_path / "run", "--task", "boxes", *TINY, *unlabelled(teacher, season))
     assert result.code == Exit.DONE, result.err
     assert "Pseudo-boxes in 6 unlabelled photos:" in result.err
@@ -144,6 +148,7 @@ def test_a_detector_learns_from_what_it_finds_in_photos_without_boxes(cli, trays
     assert scores.min() >= TRUSTING
     counts = json.loads((tmp_path / "run" / "metrics.json").read_text())["pseudo_boxes"]
     assert counts == {"photos": 6, "boxes": scores.len()}
+    assert learners[0].plan.epoch_photos == versions.load(str(trays)).usable("train").height + 6
 
 
 @pytest.mark.slow

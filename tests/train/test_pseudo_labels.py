@@ -1,15 +1,20 @@
 """Pseudo-labels are a file of the run: a resumed training has the same."""
 
 import io
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
+import timm
+import torch
 
 from plantml import storage
+from plantml.data import versions
+from plantml.errors import Exit
 from plantml.targets import Target
-from plantml.train import pseudo_labels
+from plantml.train import finetune, pseudo_labels
 from plantml.train.batches import Photos
 from plantml.train.run_folder import PSEUDO_LABELS
 
@@ -64,3 +69,44 @@ def test_a_resumed_run_takes_the_labels_of_its_file(photos, run, make_plan) -> N
         assert np.array_equal(again.labels[name], labels, equal_nan=True)
     fewer, _ = complete(photos, run, make_plan, rows=(3, 4), embed=fail)  # one cannot be read any more
     assert set(fewer.rows) == set(first.rows) - {2, 5}
+
+
+@pytest.fixture
+def few(cli, tmp_path):
+    """A dataset of one crop, in which few training photos have a label of health and disease; and one with all."""
+    photos, data = tmp_path / "photos", tmp_path / "data"
+    classes = ("--classes", "bean___healthy,bean___rust")
+    assert cli("dataset", "synth", photos, "--images", 40, "--size", 64, *classes).code == Exit.DONE
+    assert cli("dataset", "import", photos / "labels.csv", data, "--group-column", "plant").code == Exit.DONE
+    assert cli("dataset", "split", data).code == Exit.DONE
+    full = versions.load(str(data))
+
+    def take_labels(head):
+        rows = head.rows.with_row_index("row")
+        others = rows.filter(split="train")["row"][10:]
+        without = pl.when(pl.col("row").is_in(others.implode())).then(None)
+        names = ["health", "disease"]
+        return rows.with_columns(without.otherwise(name).alias(name) for name in names).drop("row"), head.targets, None
+
+    return versions.change(str(data), "relabel", {}, take_labels).version, full
+
+
+@pytest.mark.usefixtures("unexported", "unmeasured")
+def test_an_epoch_has_all_photos_that_got_a_label(cli, few, tmp_path, monkeypatch) -> None:
+    labelled, full = few
+    torch.save(timm.create_model("test_efficientnet", num_classes=0).state_dict(), tmp_path / "weights.pt")
+    learners, fit = [], finetune.fit
+    monkeypatch.setattr(finetune, "fit", lambda learner, *more: (learners.append(learner), fit(learner, *more))[1])
+    result = cli(
+        "train", labelled.ref, "--out", tmp_path / "run", "--size", 32, "--epochs", 1, "--batch-size", 4,
+        "--backbone", "test_efficientnet", "--weights", tmp_path / "weights.pt", "--set", "mode=finetune",
+        "--unlabelled", full.ref, "--set", "pseudo_threshold=0.01", "--json",
+    )  # fmt: skip
+    assert result.code == Exit.DONE, result.err
+    train = labelled.usable("train").height
+    counts = json.loads((tmp_path / "run" / "metrics.json").read_text())["pseudo_labels"]
+    assert counts["disease"] == train - 10
+    [learner] = learners
+    assert len(learner.photos.rows) == train
+    assert learner.plan.epoch_photos == train  # of the same dataset, each counts once
+    assert f"epoch_photos: {train}\n" in (tmp_path / "run" / "plan.yaml").read_text()

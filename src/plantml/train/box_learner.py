@@ -75,7 +75,7 @@ class BoxLearner(StepLearner):
         rows = version.usable("train").sort("image_id", "source", "name")
         labelled, self._others = rows.height, None
         if plan.unlabelled:
-            others = unlabelled.select(plan.unlabelled, version, of_boxes=True)
+            others = unlabelled.select(plan.unlabelled, version, ["boxes"])
             labelled, rows = unlabelled.add_rows(rows, others)
         decoded = prepare.decode(version, rows, fit, "decoding train", loading)
         self.train = _photos(rows, replace(decoded, rows=decoded.rows[decoded.rows < labelled]), fit, plan.targets)
@@ -92,7 +92,7 @@ class BoxLearner(StepLearner):
         self._pseudo_boxes: dict[str, int] = {}
         if not len(self.train.rows) or not len(self.val.rows):
             raise prepare.unreadable(version, self.left_out)
-        self.plan = self._fitting(plan)
+        self._planned, self.plan = plan, self._fitting(plan)
         self.net = self.untrained(plan, offline=loading.machine.offline)
         labels = {name: np.concatenate([each[name] for each in self.train.labels]) for name in self.train.labels[0]}
         prepare.scale_values(self.net, labels)
@@ -141,7 +141,7 @@ class BoxLearner(StepLearner):
 
         self.train, counts = pseudo_boxes.complete(self.train, others, self.plan, run, find)
         self._pseudo_boxes = counts
-        self.plan = self._fitting(self.plan)
+        self.plan = self._fitting(self._planned)
         return f"Pseudo-boxes in {len(others.rows)} unlabelled photos: {counts['boxes']} in {counts['photos']} photos."
 
     def _fitting(self, plan: Plan) -> Plan:

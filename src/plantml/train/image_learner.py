@@ -37,7 +37,7 @@ class ImageLearner(StepLearner):
     def __init__(self, version: Version, plan: Plan, loading: Loading) -> None:
         self.data = prepare.load(version, plan, loading)
         self.photos, self._pseudo_labels = self.data.train, dict[str, int]()
-        self.plan = self._fitting(plan)
+        self._planned, self.plan = plan, self._fitting(plan)
         self.left_out = self.data.left_out
         self.net = prepare.network(plan, self.data.train, offline=loading.machine.offline)
         self._embed = probe.in_torch(self.net, "cpu")
@@ -66,7 +66,7 @@ class ImageLearner(StepLearner):
             return probe.embed_plain(self.net, self.plan, data.train, rows, job)
 
         self.photos, self._pseudo_labels = pseudo_labels.complete(data, self.plan, run, embed)
-        self.plan = self._fitting(self.plan)
+        self.plan = self._fitting(self._planned)
         counts = ", ".join(f"{name} {number}" for name, number in self._pseudo_labels.items())
         return f"Pseudo-labels of {others} unlabelled photos: {counts}."
 

@@ -61,4 +61,8 @@ class PlanInputs:
     @property
     def train_photos(self) -> int:
         """Photos to train on, those without labels included."""
-        return self.dataset.usable("train").height + (self.unlabelled.rows.height if self.unlabelled else 0)
+        photos = self.dataset.usable("train")["image_id"]
+        if self.unlabelled is None:
+            return len(photos)
+        others = self.unlabelled.rows["image_id"]
+        return int((~photos.is_in(others.implode())).sum()) + len(others)  # which may be of the same dataset

@@ -66,7 +66,8 @@ def load(version: Version, plan: Plan, loading: Loading) -> TrainingData:
     rows = version.usable("train").sort("image_id", "source", "name")
     labelled = rows.height
     if plan.unlabelled:
-        labelled, rows = unlabelled.add_rows(rows, unlabelled.select(plan.unlabelled, version))
+        others = unlabelled.select(plan.unlabelled, version, [target.name for target in plan.targets])
+        labelled, rows = unlabelled.add_rows(rows, others)
     every = photos(rows, Fit(*size, plan.input.mode), "decoding train")
     train = replace(every, rows=every.rows[every.rows < labelled])
     val = photos(version.usable("val").sort("image_id", "source", "name"), plan.input, "decoding val")
@@ -74,12 +75,11 @@ def load(version: Version, plan: Plan, loading: Loading) -> TrainingData:
         raise unreadable(version, left_out)
     reference = rows[_bank_rows(train.rows, plan.seed)]
     bank = photos(reference, plan.input, "decoding reference photos")
-    others = every.rows[every.rows >= labelled]
     bare = None
     if plan.rows_without_photo:
         bare = bare_rows.of(covariates.rows_without_photo(version, plan.targets), plan.targets, plan.covariates)
     ids = rows["image_id"].to_list()
-    return TrainingData(train, val, bank.pixels[bank.rows], left_out, others, ids, bare)
+    return TrainingData(train, val, bank.pixels[bank.rows], left_out, every.rows[every.rows >= labelled], ids, bare)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from plantml.train.learners import LEARNERS
 from plantml.train.plan import Plan
 from plantml.train.plan_inputs import PlanInputs
 from plantml.train.run_folder import RunFolder
-from plantml.train.selection import Selection, select
+from plantml.train.selection import Selection, check_splits, select, targets_to_learn
 from plantml.train.session import Session
 
 TILES = "tiles"
@@ -85,8 +85,8 @@ def make_plan(version: Selection, config: TrainConfig, machine: Machine, *, meas
     throughput.check_device(config.device)
     parent = references.find(config.warm_start) if config.warm_start else None
     others = None
-    if config.unlabelled:
-        others = unlabelled.select(config.unlabelled, version, of_boxes=version.task != "image")
+    if config.unlabelled and version.task != "anomaly":  # whose plan refuses it
+        others = unlabelled.select(config.unlabelled, version, _learnt(version, config))
     inputs = PlanInputs(version, throughput.hardware(machine.threads), None, parent, others)
     plan = planning.plan(config, inputs)
     fixed = {}
@@ -99,6 +99,14 @@ def make_plan(version: Selection, config: TrainConfig, machine: Machine, *, meas
             # By the time of a resume the alias may point elsewhere; the version it points to now is fixed.
             fixed["warm_start"] = parent.url
     return plan.model_copy(update=fixed)
+
+
+def _learnt(version: Selection, config: TrainConfig) -> list[str]:
+    """The columns of a version that a training learns from: targets, or `boxes`."""
+    if version.task != "image":
+        return ["boxes"]
+    check_splits(version)
+    return [target.name for target in targets_to_learn(config.targets, version, version.usable("train"), "image")]
 
 
 def first_plan(version: Selection, config: TrainConfig, machine: Machine) -> Plan:

@@ -1,6 +1,6 @@
 """Photos without labels that a training learns from too: which ones."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -27,16 +27,16 @@ class Unlabelled(Version):
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
-def select(ref: str, labelled: Version, *, of_boxes: bool = False) -> Unlabelled:
+def select(ref: str, labelled: Version, labels: Sequence[str]) -> Unlabelled:
     """The usable photos of a dataset version that are not labelled and do not give the validation away.
 
-    Left out are photos that `labelled` has a label for, its val and test photos, and near-duplicates of these.
+    Left out are photos that `labelled` has a label of, its val and test photos, and near-duplicates of these.
     Near-duplicates are detected by their hashes, flips and rotations included.
 
     Args:
         ref: of the dataset version.
         labelled: the version that is trained on.
-        of_boxes: true if a photo is labelled once somebody has looked for boxes in it.
+        labels: columns of it that are learnt: targets, or `boxes`, which somebody has looked for or not.
 
     Raises:
         InputError: there is no such version, or no photo is left.
@@ -45,7 +45,6 @@ def select(ref: str, labelled: Version, *, of_boxes: bool = False) -> Unlabelled
     rows = version.usable().unique("image_id", keep="first", maintain_order=True).sort("image_id")
     known = labelled.usable()
     judged = known.filter(pl.col("split").is_in(["val", "test"]))
-    labels = ["boxes"] if of_boxes else [target.name for target in labelled.targets]
     has_label = pl.any_horizontal(*(pl.col(name).is_not_null() for name in labels))
     taken = pl.concat([known.filter(has_label), judged])["image_id"].unique()
     others = rows.filter(~pl.col("image_id").is_in(taken.implode()))
@@ -57,10 +56,11 @@ def select(ref: str, labelled: Version, *, of_boxes: bool = False) -> Unlabelled
     counts = {LABELLED: rows.height - others.height, NEAR: others.height - photos.height}
     left_out = {why: number for why, number in counts.items() if number}
     if photos.is_empty():
+        fewer = "" if "boxes" in labels else ", or only the targets that few photos have (--targets A,B)"
         raise InputError(
             f"{version.ref} has no photo to learn from without labels",
             ", ".join(f"{number} {why}" for why, number in left_out.items()) or "it has no usable photos",
-            "Name a dataset with other photos, or leave out --unlabelled.",
+            f"Name a dataset with other photos{fewer}, or leave out --unlabelled.",
         )
     return Unlabelled(version.url, version.number, photos, version.targets, version.commit, left_out)
 
