@@ -204,6 +204,21 @@ def test_a_sentence_says_what_becomes_of_them(dataset) -> None:
     assert covariates.used_without_photo(photos, made(photos)) == ""
 
 
+@pytest.mark.parametrize("task", ["boxes", "tray", "anomaly"])
+def test_other_tasks_say_that_they_leave_them_out(dataset, task) -> None:
+    drawn = pl.when(pl.col("status") != NO_PHOTO).then(pl.lit([{"x": 1, "y": 2, "w": 20, "h": 30, "labels": "{}"}]))
+    version = versions.Version(
+        "leaves", 1, dataset.rows.with_columns(boxes=drawn.cast(dataset.rows.schema["boxes"])), dataset.targets
+    )
+    config = TrainConfig.model_validate({"task": task, "anomaly": {"normal": "disease=none"}})
+    chosen = selection.select(version, config)
+    planned = plan(config, PlanInputs(chosen, Hardware(device="cpu", cores=2, gpu_memory=0), None, None, None))
+    assert (planned.task, planned.train_photos, planned.val_photos) == (task, 2 if task == "anomaly" else 4, 2)
+    assert covariates.used_without_photo(chosen, planned) == (
+        f"Left out: 5 rows without a photo; --task {task} learns from photos alone."
+    )
+
+
 def test_a_group_that_is_judged_and_learnt_from_is_a_leak(dataset) -> None:
     assert selection.leaks(dataset) == ""
     assert selection.leaks(dataset, dataset.without_photo("train")) == ""

@@ -138,7 +138,9 @@ def used_without_photo(version: Version, plan: Plan) -> str:
     """A sentence about the rows of a version that have no photo; empty if there are none."""
     used = plan.rows_without_photo
     left = version.without_photo().height - used
-    if not plan.covariates:
+    if plan.task != "image":
+        why = f"--task {plan.task} learns from photos alone"
+    elif not plan.covariates:
         why = "name columns that they have: --covariates A,B"
     elif not plan.without_photo:
         why = "without_photo is false"

@@ -8,7 +8,7 @@ import polars as pl
 from plantml import storage
 from plantml.data import boxes, folds, normality, versions
 from plantml.data.filters import matching
-from plantml.data.manifest import Version
+from plantml.data.manifest import NO_PHOTO, Version
 from plantml.errors import InputError
 from plantml.registry import references
 from plantml.targets import Target
@@ -18,7 +18,7 @@ from plantml.train.run_folder import PLAN
 
 @dataclass(frozen=True)
 class Selection(Version):
-    """The photos of a version that are trained on, and what is learnt of them.
+    """The photos of a version that are trained on, its rows without a photo, and what is learnt of them.
 
     Attributes:
         task: of `boxes` and `tray`, the targets are those of the boxes; of `anomaly`, the train split has only normal
@@ -51,10 +51,10 @@ def select(dataset: str | Version, config: TrainConfig) -> Selection:
     if task == "anomaly":
         normal = config.anomaly.normal if config.anomaly.normal != "auto" else normality.of_dataset(version)[0]
         is_normal = (normality.labels(version, normal) == normality.NORMAL).fill_null(value=False)
-        rows = rows.filter(is_normal | (pl.col("split").ne_missing("train")))
+        rows = rows.filter(is_normal | pl.col("split").ne_missing("train") | (pl.col("status") == NO_PHOTO))
         return Selection(version.url, version.number, rows, targets, version.commit, task, why, normal)
     if task != "image":
-        rows = boxes.annotated(rows)
+        rows = pl.concat([boxes.annotated(rows), version.without_photo()])
         targets = boxes.targets_of(rows.select(pl.col("boxes").explode()).drop_nulls().to_series(), targets)
     return Selection(version.url, version.number, rows, targets, version.commit, task, why)
 
