@@ -22,7 +22,7 @@ from plantml.registry import references
 from plantml.synth import DEFAULT_CLASSES
 from plantml.targets import Target
 from plantml.train import weights
-from plantml.train.box_learner import CHANNELS
+from plantml.train.boxes.learner import CHANNELS
 from plantml.train.prepare import BANK
 
 _PAIRS = [name.split("___") for name in DEFAULT_CLASSES]

@@ -15,8 +15,9 @@ from plantml.train.config import TrainConfig
 from plantml.train.learner import Loading
 from plantml.train.lightning_module import PlantModule
 from plantml.train.losses import total_loss
+from plantml.train.network_training import make_plan
 from plantml.train.selection import select
-from plantml.train.train import make_plan, train
+from plantml.train.train import train
 
 _EPOCHS = 1000
 """More than are ever reached."""

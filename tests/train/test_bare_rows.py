@@ -17,14 +17,15 @@ from plantml.errors import Exit
 from plantml.model.contract import Architecture
 from plantml.model.network import PlantNet
 from plantml.targets import Target
-from plantml.train import bare_rows, covariates, selection, throughput
+from plantml.train import bare_rows, covariates, selection
 from plantml.train.bare_rows import BareRows
 from plantml.train.config import TrainConfig
 from plantml.train.covariates import COVARIATES
 from plantml.train.lightning_module import PlantModule
-from plantml.train.plan import Plan
-from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
-from plantml.train.planning import plan
+from plantml.train.planning import throughput
+from plantml.train.planning.inputs import Hardware, PlanInputs, Speed
+from plantml.train.planning.plan import Plan
+from plantml.train.planning.planner import plan
 from plantml.train.selection import Selection
 
 SEVERITY = Target("severity", "value")

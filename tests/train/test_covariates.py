@@ -19,11 +19,12 @@ from plantml.model.covariates import Covariate
 from plantml.model.network import PlantNet
 from plantml.model.runtimes import open_model
 from plantml.targets import Target
-from plantml.train import covariates, probe, throughput
-from plantml.train.batches import Photos
+from plantml.train import covariates, probe
+from plantml.train.batches.loader import Photos
 from plantml.train.covariates import COVARIATES
 from plantml.train.lightning_module import PlantModule
-from plantml.train.plan_inputs import Speed
+from plantml.train.planning import throughput
+from plantml.train.planning.inputs import Speed
 from plantml.train.selection import Selection
 
 DISEASE = Target("disease", "class", ("blight", "none", "rust"))

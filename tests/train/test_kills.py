@@ -263,7 +263,7 @@ def test_embeddings_of_a_probe_outlive_a_kill(cli, trained, probed, tmp_path, s3
 
     monkeypatch.setenv("PLANTML_CACHE_DIR", str(tmp_path / "of-one-machine"))
     monkeypatch.setattr(
-        "plantml.train.throughput._medians", lambda works, *_: [0.01 for _ in works]
+        "plantml.train.planning.throughput._medians", lambda works, *_: [0.01 for _ in works]
     )  # as it embeds photos, too
     with monkeypatch.context() as patch:
         patch.setattr(PlantNet, "embed", embed)

@@ -10,8 +10,8 @@ from plantml.imaging import Fit
 from plantml.model.contract import Architecture
 from plantml.model.network import PlantNet, bare_backbone
 from plantml.targets import Target
+from plantml.train.batches.mixup import mix
 from plantml.train.lightning_module import PlantModule, depths
-from plantml.train.mixup import mix
 
 TARGETS = (Target("disease", "class", ("a", "b")), Target("severity", "value", unit="fraction"))
 

@@ -169,7 +169,7 @@ def _labels(data: Path) -> list[str]:
 def test_folds_validate_every_photo_once(cli, trained, tmp_path, monkeypatch) -> None:
     from plantml.data import versions
     from plantml.data.folds import of_fold
-    from plantml.train import pixel_cache
+    from plantml.train.batches import pixel_cache
 
     version = versions.load(trained.data)
     folds = [of_fold(version, number, 3, seed=0) for number in (1, 2, 3)]
@@ -249,9 +249,9 @@ def test_later_epochs_ask_the_object_store_for_nothing(cli, trained, tmp_path, s
 
     monkeypatch.setattr(remote.Request, "__init__", counting)
     lines: list[int] = []
-    from plantml.train import train as run
+    from plantml.train.step_learner import StepLearner
 
-    monkeypatch.setattr(run, "_epoch_line", lambda *_: lines.append(len(requests)) or "")
+    monkeypatch.setattr(StepLearner, "epoch_line", lambda *_: lines.append(len(requests)) or "")
     assert cli("train", data, "--out", tmp_path / "run", *SMALL).code == Exit.DONE
     assert lines[0] > 0
     assert lines == lines[:1] * 3
@@ -270,10 +270,10 @@ def test_invalid_settings_are_refused_before_anything_is_written(cli, trained, t
 
 
 def test_the_plan_of_folds_is_that_of_one_fold_and_counts_the_models(cli, trained, monkeypatch) -> None:
-    from plantml.train import train as run
-    from plantml.train.plan_inputs import Speed
+    from plantml.train.planning import throughput
+    from plantml.train.planning.inputs import Speed
 
-    monkeypatch.setattr(run.throughput, "measure", lambda *_: Speed(step=0.1, embed=0.01, decode=0.01))
+    monkeypatch.setattr(throughput, "measure", lambda *_: Speed(step=0.1, embed=0.01, decode=0.01))
     one = cli("train", trained.data, "--out", "x", "--dry-run", "--json", "--preset", "quick").json
     five = cli("train", trained.data, "--out", "x", "--dry-run", "--json", "--preset", "quick", "--folds", "5").json
     assert (one["models"], five["models"]) == (1, 5)

@@ -110,7 +110,7 @@ class FixedSettings(Config):
 
 
 class TrainConfig(FixedSettings):
-    """Settings of `plantml train`. `auto` is resolved by `planning.plan`, from the data and the machine."""
+    """Settings of `plantml train`. `auto` is resolved by `planner.plan`, from the data and the machine."""
 
     preset: Preset = option(
         "balanced", "quick trains heads on a frozen backbone; best uses larger photos and twice the epochs."

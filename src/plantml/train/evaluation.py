@@ -11,11 +11,11 @@ from plantml.concurrency import Stop
 from plantml.model.network import PlantNet, probabilities
 from plantml.targets import Target
 from plantml.train import distributed
-from plantml.train.batches import Batch
+from plantml.train.batches.loader import Batch
 from plantml.train.covariates import COVARIATES
 from plantml.train.history import Evaluation
 from plantml.train.losses import total_loss
-from plantml.train.plan import Plan
+from plantml.train.planning.plan import Plan
 
 
 def evaluate(net: PlantNet, batches: Iterable[Batch], plan: Plan, stop: Stop) -> Evaluation | None:

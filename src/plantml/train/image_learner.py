@@ -13,15 +13,18 @@ from plantml.data.manifest import Version
 from plantml.imaging import Pixels
 from plantml.model.bundle import Bundle
 from plantml.model.network import PhotoNet, PlantNet
-from plantml.train import distributed, packaging, prepare, probe, pseudo_labels, warm_start
-from plantml.train.batch_preview import example_batch
-from plantml.train.batches import augmentation, evaluation_loader, training_loader
+from plantml.train import distributed, packaging, prepare, probe, warm_start
+from plantml.train.batches.loader import augmentation, evaluation_loader, training_loader
+from plantml.train.batches.preview import example_batch
 from plantml.train.evaluation import evaluate
 from plantml.train.history import Evaluation, History
-from plantml.train.learner import Loading, PackagedModel, StepLearner
+from plantml.train.learner import EpochCallback, Loading, PackagedModel
 from plantml.train.lightning_module import PlantModule
-from plantml.train.plan import Plan
+from plantml.train.planning.plan import Plan
 from plantml.train.run_folder import RunFolder
+from plantml.train.session import Session
+from plantml.train.step_learner import StepLearner
+from plantml.train.unlabelled import pseudo_labels
 
 
 class ImageLearner(StepLearner):
@@ -82,13 +85,23 @@ class ImageLearner(StepLearner):
         """See `StepLearner.batches`."""
         return training_loader(self.photos, self.plan, start, epochs, rank=rank, size=size)
 
-    def fit_probe(self, job: probe.EmbeddingJob, on_epoch: Callable[[dict[str, float]], None]) -> History:
-        """Train the heads only; see `probe.fit`."""
-        data = self.data
+    def fit(self, session: Session, on_epoch: EpochCallback) -> History:
+        """See `Learner.fit`; of a plan in mode `probe`, the heads only."""
+        if self.plan.mode != "probe":
+            return super().fit(session, on_epoch)
+        data, job = self.data, session.embedding_job("embedding", self.plan.device)
         total = self.plan.views * len(self.photos.rows) + len(data.val.rows) + len(data.bank)
         self._embed = probe.embedding(self.net, self.plan, total, job)
-        photos = self.photos, data.val
-        return probe.fit(self.net, self.plan, *photos, bare=data.bare, embed=self._embed, job=job, on_epoch=on_epoch)
+        return probe.fit(
+            self.net,
+            self.plan,
+            self.photos,
+            data.val,
+            bare=data.bare,
+            embed=self._embed,
+            job=job,
+            on_epoch=lambda row: on_epoch(row, self.plan.epochs),
+        )
 
     def warm_up(self, job: probe.EmbeddingJob) -> None:
         """See `StepLearner.warm_up`."""

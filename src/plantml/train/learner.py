@@ -3,23 +3,19 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from torch import Tensor
-from torch.utils.data import DataLoader
+from typing import Any
 
 from plantml.concurrency import Progress, Stop
 from plantml.data.manifest import Version
-from plantml.imaging import Pixels
-from plantml.model.bundle import Bundle
 from plantml.model.contract import Contract
 from plantml.model.network import PhotoNet
 from plantml.settings import Machine
-from plantml.train.history import Evaluation
-from plantml.train.lightning_module import PhotoModule
-from plantml.train.plan import Plan
-from plantml.train.probe import EmbeddingJob
-from plantml.train.run_folder import RunFolder
+from plantml.train.history import History
+from plantml.train.planning.plan import Plan
+from plantml.train.session import Session
+
+EpochCallback = Callable[[Mapping[str, float], int], None]
+"""Called with each row of the history and the planned number of epochs."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +61,14 @@ class Learner(ABC):
         """The network with pretrained backbone and random heads, which depend on the seed only."""
 
     @abstractmethod
+    def fit(self, session: Session, on_epoch: EpochCallback) -> History:
+        """Train the network, which ends with the weights of the best epoch."""
+
+    @abstractmethod
+    def epoch_line(self, row: Mapping[str, float], epochs: int) -> str:
+        """A row of the history, of so many, in words."""
+
+    @abstractmethod
     def example(self) -> bytes:
         """A PNG of the first training batch, with labels."""
 
@@ -75,45 +79,6 @@ class Learner(ABC):
         Raises:
             GateError: the ONNX file does not reproduce the network's predictions.
         """
-
-
-class StepLearner(Learner):
-    """A learner that trains by gradient steps."""
-
-    shown: ClassVar[Sequence[str]] = ()
-    """Scores of every epoch that are shown, beside those of the targets."""
-
-    @staticmethod
-    @abstractmethod
-    def augmenter(plan: Plan) -> Callable[[Pixels, int], Pixels]:
-        """What augments a training photo, given a seed; to measure its speed."""
-
-    @abstractmethod
-    def start_from(self, parent: Bundle) -> list[str]:
-        """Load the weights of a parent bundle, and return what it lacks, as text. Raises as `warm_start`."""
-
-    def label_others(self, run: RunFolder, job: EmbeddingJob) -> str:  # noqa: ARG002 - most have no others
-        """Label the unlabelled photos, and return what came of it, as text; empty without such photos.
-
-        The labels are a file of the run, so that a resumed run has the same.
-        """
-        return ""
-
-    @abstractmethod
-    def module(self) -> PhotoModule:
-        """The network as Lightning trains it."""
-
-    @abstractmethod
-    def warm_up(self, job: EmbeddingJob) -> None:
-        """Prepare the network before the first step, where that helps."""
-
-    @abstractmethod
-    def batches(self, start: int, epochs: int, rank: int, size: int) -> DataLoader[dict[str, Tensor]]:
-        """Training batches from step `start` on, this process's share; see `batches.StepSampler`."""
-
-    @abstractmethod
-    def evaluate(self, net: PhotoNet, stop: Stop) -> Evaluation | None:
-        """Evaluate a network on the validation split; `None` if a signal stopped it. It is left in training mode."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from plantml.train.anomaly_learner import AnomalyLearner
-from plantml.train.box_learner import BoxLearner
+from plantml.train.anomalies.learner import AnomalyLearner
+from plantml.train.boxes.learner import BoxLearner
 from plantml.train.config import Task
 from plantml.train.image_learner import ImageLearner
 from plantml.train.learner import Learner

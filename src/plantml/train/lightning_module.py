@@ -11,11 +11,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from plantml.model.network import PhotoNet, PlantNet
 from plantml.train import distributed
 from plantml.train.bare_rows import BareRows
-from plantml.train.batches import Batch
+from plantml.train.batches.loader import Batch
+from plantml.train.batches.mixup import MixedBatch, mix
 from plantml.train.covariates import COVARIATES, RATE, hidden_at_random, thinned_at_random
 from plantml.train.losses import counts, total_loss
-from plantml.train.mixup import MixedBatch, mix
-from plantml.train.plan import Plan
+from plantml.train.planning.plan import Plan
 
 
 class PhotoModule(pl.LightningModule):

@@ -30,12 +30,12 @@ from plantml.model.runtimes import OnnxRuntime, Outputs
 from plantml.reporting import charts
 from plantml.targets import Target, tied, valid_combinations
 from plantml.train import calibration_report, prepare
-from plantml.train.batches import PixelSource
+from plantml.train.batches.loader import PixelSource
 from plantml.train.calibration_report import ConfidenceReport
 from plantml.train.covariates import COVARIATES
 from plantml.train.learner import PackagedModel
 from plantml.train.model_card import model_card, train_counts
-from plantml.train.plan import Plan
+from plantml.train.planning.plan import Plan
 from plantml.train.probe import Embed
 from plantml.validate.scoring import Outcomes
 from plantml.validate.selection import DATASET, groups_of

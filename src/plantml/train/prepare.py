@@ -14,12 +14,14 @@ from plantml.errors import InputError
 from plantml.imaging import Fit, Pixels
 from plantml.model.contract import Architecture
 from plantml.model.network import PhotoNet, PlantNet
-from plantml.train import bare_rows, covariates, pixel_cache, unlabelled, weights
+from plantml.train import bare_rows, covariates, weights
 from plantml.train.bare_rows import BareRows
-from plantml.train.batches import Photos
+from plantml.train.batches import pixel_cache
+from plantml.train.batches.loader import Photos
+from plantml.train.batches.pixel_cache import Photo
 from plantml.train.learner import Loading
-from plantml.train.pixel_cache import Photo
-from plantml.train.plan import Plan
+from plantml.train.planning.plan import Plan
+from plantml.train.unlabelled.selection import add_rows, select_unlabelled
 
 BANK = 1000
 """Largest number of training photos whose embeddings are the reference for the unknown score."""
@@ -66,8 +68,8 @@ def load(version: Version, plan: Plan, loading: Loading) -> TrainingData:
     rows = version.usable("train").sort("image_id", "source", "name")
     labelled = rows.height
     if plan.unlabelled:
-        others = unlabelled.select(plan.unlabelled, version, [target.name for target in plan.targets])
-        labelled, rows = unlabelled.add_rows(rows, others)
+        others = select_unlabelled(plan.unlabelled, version, [target.name for target in plan.targets])
+        labelled, rows = add_rows(rows, others)
     every = photos(rows, Fit(*size, plan.input.mode), "decoding train")
     train = replace(every, rows=every.rows[every.rows < labelled])
     val = photos(version.usable("val").sort("image_id", "source", "name"), plan.input, "decoding val")

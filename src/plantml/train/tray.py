@@ -19,14 +19,15 @@ from plantml.model import bundle as bundles
 from plantml.model import file_formats
 from plantml.model.bundle import CARD, CLASSIFIER, MODEL_JSON, ONNX, WEIGHTS
 from plantml.settings import Machine
-from plantml.train import crops, train, warm_start
+from plantml.train import network_training, warm_start
 from plantml.train.artifacts import METRICS_FORMAT
-from plantml.train.box_packaging import box_card
+from plantml.train.boxes import crops
+from plantml.train.boxes.packaging import box_card
 from plantml.train.config import TrainConfig
-from plantml.train.plan import Plan
+from plantml.train.network_training import TrainingResult
+from plantml.train.planning.plan import Plan
 from plantml.train.run_folder import METRICS, RunFolder
 from plantml.train.selection import Selection, select
-from plantml.train.train import TrainingResult
 
 DETECTOR, JUDGE, CROPS = "detector", "classifier", "crops"
 """Folders of a run: both stages, each a run, and the dataset of crops."""
@@ -47,7 +48,12 @@ def train_tray(
     started, out = time.monotonic(), storage.absolute(out)
     halved = of_stage(config)
     both = functools.partial(
-        train.train_run, machine=machine, fresh=fresh, config_lines=config_lines, stop=stop, listener=listener
+        network_training.train_network,
+        machine=machine,
+        fresh=fresh,
+        config_lines=config_lines,
+        stop=stop,
+        listener=listener,
     )
     listener.say("Stage 1 of 2: finding plants.")
     detector = both(version, storage.join(out, DETECTOR), halved)

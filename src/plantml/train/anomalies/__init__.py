@@ -1,0 +1,1 @@
+"""Learn what normal photos look like."""

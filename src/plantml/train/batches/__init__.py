@@ -1,0 +1,1 @@
+"""From photos to batches: decoded once, sampled, augmented."""

@@ -1,0 +1,1 @@
+"""Learn to find boxes, and the targets of each."""

@@ -1,0 +1,1 @@
+"""The plan of a training, with the reason of each choice."""
