@@ -1,6 +1,7 @@
 """Training with measured columns: which there are, and that they decide what a photo cannot."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from plantml.model.covariates import Covariate
 from plantml.model.network import PlantNet
 from plantml.model.runtimes import open_model
 from plantml.targets import Target
-from plantml.train import covariates, probe
+from plantml.train import covariates, probe, warm_start
 from plantml.train.batches.loader import Photos
 from plantml.train.covariates import COVARIATES
 from plantml.train.lightning_module import PlantModule
@@ -348,3 +349,37 @@ def test_example_inputs_have_a_row_per_photo() -> None:
         "covariates": (2, 3),
         "covariates_known": (2, 3),
     }
+
+
+# --- from an earlier model --------------------------------------------------------------------
+
+
+def start(net, plan, parent, covariates_of_parent, monkeypatch):
+    """Start `net` from the network `parent`, and return what is new."""
+    contract = SimpleNamespace(
+        targets=parent.targets, covariates=covariates_of_parent, dataset=SimpleNamespace(url="other", version=1)
+    )
+    state = {f"net.{name}": values for name, values in parent.state_dict().items()}
+    monkeypatch.setattr(warm_start, "_state", lambda *_: state)
+    return warm_start.load_parent_weights(net, SimpleNamespace(contract=contract), plan)
+
+
+@pytest.mark.parametrize("covariate", [VARIETY, Covariate(name="variety", kind="class", classes=("Roma", "Sprite"))])
+def test_what_columns_say_is_taken_over_by_class(covariate, make_plan, monkeypatch) -> None:
+    parent = network()
+    for values in parent.covariates.parameters():
+        nn.init.normal_(values)
+    more = Target("disease", "class", ("blight", "mildew", "none", "rust"))
+    architecture = Architecture(backbone="x", embedding=3, mean=(0.5,) * 3, std=(0.5,) * 3, bank=1)
+    net = PlantNet(architecture, (more,), Mean(), covariates=(covariate,))
+    plan = make_plan(targets=(more,), covariates=(covariate,))
+    new = start(net, plan, parent, (VARIETY,), monkeypatch)
+    head = net.covariates.heads["disease"].weight
+    if covariate is VARIETY:
+        assert new == ["disease mildew"]
+        assert torch.equal(head[[0, 2, 3]], parent.covariates.heads["disease"].weight)
+        assert torch.equal(net.covariates.hidden.weight, parent.covariates.hidden.weight)
+    else:
+        assert new == ["covariates", "disease mildew"]
+        assert not head.any()
+    assert not head[1].any()

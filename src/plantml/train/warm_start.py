@@ -9,7 +9,7 @@ from plantml.errors import InputError
 from plantml.model import bundle as bundles
 from plantml.model.bundle import Bundle
 from plantml.model.covariates import Covariate
-from plantml.model.detector import CentreNet
+from plantml.model.detector import CentreNet, DeployedDetector, rebuild
 from plantml.model.network import PlantNet, read_weights
 from plantml.registry import references
 from plantml.train.planning.plan import Plan
@@ -30,6 +30,14 @@ def parent_bundle(plan: Plan) -> Bundle:
     return bundle
 
 
+def parent_detector(plan: Plan) -> DeployedDetector:
+    """The detector that a plan starts from, with the targets that it knows. Raises as `parent_bundle`."""
+    bundle = parent_bundle(plan)
+    detector = rebuild(bundle.contract, read_weights(bundle.read(bundles.WEIGHTS)))
+    assert isinstance(detector, DeployedDetector)
+    return detector
+
+
 def load_parent_weights(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
     """Load the weights of a parent bundle into `net`.
 
@@ -44,12 +52,12 @@ def load_parent_weights(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
     """
     contract, state = parent.contract, _state(parent, plan)
     net.backbone.load_state_dict(_below(state, "net.backbone."), strict=True)
-    same_covariates = _described(contract.covariates or ()) == _described(plan.covariates)
-    if net.covariates is not None and same_covariates and contract.targets == plan.targets:
-        net.covariates.load_state_dict(_below(state, "net.covariates."))
+    covariates = net.covariates if _described(contract.covariates or ()) == _described(plan.covariates) else None
+    if covariates is not None:
+        covariates.hidden.load_state_dict(_below(state, "net.covariates.hidden."))
     renamed = renames(plan, contract.dataset.url, contract.dataset.version)
     parent_targets = {target.name: target for target in contract.targets}
-    new: list[str] = ["covariates"] if net.covariates is not None and not same_covariates else []
+    new: list[str] = ["covariates"] if net.covariates is not covariates else []
     for target in plan.targets:
         before = parent_targets.get(target.name)
         if before is None or before.kind != target.kind:
@@ -59,11 +67,13 @@ def load_parent_weights(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
         pairs = [(0, 0)] if target.kind == "value" else [
             (row, rows[name]) for row, name in enumerate(target.classes) if name in rows
         ]  # fmt: skip
-        head = net.get_submodule(f"heads.{target.name}")
-        for part in ("weight", "bias"):
-            weights: Tensor = state[f"net.heads.{target.name}.{part}"]
+        parts = [f"heads.{target.name}.weight", f"heads.{target.name}.bias"]
+        if covariates is not None:
+            parts.append(f"covariates.heads.{target.name}.weight")
+        for part in parts:
+            weights: Tensor = state[f"net.{part}"]
             for row, parent_row in pairs:
-                head.get_parameter(part).data[row] = weights[parent_row]
+                net.get_parameter(part).data[row] = weights[parent_row]
         new += [f"{target.name} {name}" for name in target.classes if name not in rows]
     return new
 

@@ -339,11 +339,12 @@ def test_boxes_need_another_size_than_the_photos_that_a_model_starts_from(traine
     assert planned.input.height == size
 
 
-def test_a_model_of_photos_does_not_start_from_one_that_finds_boxes(trained_on) -> None:
+@pytest.mark.parametrize("task", ["boxes", "anomaly"])
+def test_a_model_of_photos_does_not_start_from_one_that_finds_boxes_or_anomalies(trained_on, task) -> None:
+    parent = trained_on("detection") if task == "boxes" else trained_on(None, anomaly="anomaly")
     with pytest.raises(InputError, match="cannot start from model") as caught:
-        planner.plan(
-            TrainConfig(), PlanInputs(select(TWO, TrainConfig()), Hardware(4, "cpu", 0), None, trained_on("detection"))
-        )
+        planner.plan(TrainConfig(), PlanInputs(select(TWO, TrainConfig()), Hardware(4, "cpu", 0), None, parent))
+    assert f"finds {'boxes' if task == 'boxes' else 'anomalies'}" in caught.value.why
     assert "--from" in caught.value.hint
 
 
@@ -397,9 +398,13 @@ def test_photos_without_labels_need_pretrained_weights_and_one_device(values) ->
 def trained_on():
     """`trained_on(detection)`: a bundle to start from, at 128 pixels."""
 
-    def make(detection: object) -> Bundle:
+    def make(detection: object, anomaly: object = None) -> Bundle:
         contract = SimpleNamespace(
-            detection=detection, input=Fit(128, 128), architecture=SimpleNamespace(backbone="tf_efficientnet_lite0")
+            detection=detection,
+            anomaly=anomaly,
+            task="boxes" if detection else "anomaly" if anomaly else "image",
+            input=Fit(128, 128),
+            architecture=SimpleNamespace(backbone="tf_efficientnet_lite0"),
         )
         return cast("Bundle", SimpleNamespace(contract=contract, digest="d", place="model"))
 

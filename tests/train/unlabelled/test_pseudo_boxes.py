@@ -1,18 +1,24 @@
 """Pseudo-boxes are a file of the run: a resumed training has the same."""
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from plantml import storage
+from plantml.concurrency import Stop
+from plantml.data import boxes
 from plantml.data.boxes import Box
 from plantml.data.manifest import BOX
 from plantml.imaging import Fit
+from plantml.model.contract import Withheld
 from plantml.targets import Target
 from plantml.train.boxes.photos import BoxPhotos
+from plantml.train.probe import EmbeddingJob
 from plantml.train.run_folder import PSEUDO_LABELS
 from plantml.train.unlabelled import pseudo_boxes
 from plantml.train.unlabelled.pseudo_boxes import OtherPhotos
@@ -78,3 +84,35 @@ def test_a_resumed_run_takes_the_boxes_of_its_file(photos, run, make_plan) -> No
     assert all((one == other).all() for one, other in zip(again.boxes, first.boxes, strict=True))
     table = pl.read_parquet(io.BytesIO(storage.read(storage.join(run.url, PSEUDO_LABELS))))
     assert table.equals(FOUND)
+
+
+class Teacher(torch.nn.Module):
+    """Finds three boxes in each photo: a bean, an oat and an empty cell, which looks like a bean, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        crops = Target("category", "class", ("bean", "oat"))
+        self.net = SimpleNamespace(targets=(crops, Target("viability", "class", ("missing", "viable"))))
+        self.output_names = ["boxes", "score", "target.category", "target.viability"]
+
+    def forward(self, photos):
+        found = (
+            [[10.0, 10.0, 8.0, 8.0]] * 3,
+            [0.9, 0.8, 0.7],
+            [[0.9, 0.1], [0.1, 0.9], [0.9, 0.1]],
+            [[0.1, 0.9], [0.5, 0.5], [0.9, 0.1]],
+        )
+        return tuple(torch.tensor([each] * len(photos)) for each in found)
+
+
+def test_a_teacher_labels_what_it_knows_and_what_applies(make_plan, tmp_path) -> None:
+    viability = Target("viability", "class", ("missing", "viable"))
+    health = Target("health", "class", ("diseased", "healthy"))  # which the teacher has never seen
+    rule = Withheld(targets=("category", "health"), where="viability", label="missing")
+    plan = make_plan(targets=(CATEGORY, health, viability), input=Fit(44, 44), pseudo_threshold=0.6, withheld=(rule,))
+    others = OtherPhotos(np.zeros((1, 44, 44, 3), np.uint8), np.arange(1), IDS[:1], [(100, 100)], Fit(50, 50))
+    job = EmbeddingJob("cpu", Path(tmp_path), 1.0, lambda: None, Stop())
+    table = pseudo_boxes.find_boxes(Teacher(), others, plan, job)
+    found = boxes.from_rows(table["boxes"][0])
+    assert [box.labels for box in found] == [{"category": "bean", "viability": "viable"}, {}, {"viability": "missing"}]
+    assert table["scores"][0].to_list() == pytest.approx([0.9, 0.8, 0.7])

@@ -140,8 +140,7 @@ class BoxLearner(StepLearner):
             return ""
 
         def find() -> pl.DataFrame:
-            parent = warm_start.parent_bundle(self.plan).contract
-            return pseudo_boxes.find_boxes(self.net, parent, others, self.plan, job)
+            return pseudo_boxes.find_boxes(warm_start.parent_detector(self.plan), others, self.plan, job)
 
         self.train, counts = pseudo_boxes.complete(self.train, others, self.plan, run, find)
         self._pseudo_boxes = counts

@@ -229,10 +229,11 @@ def _backbone(parent: Bundle | None) -> tuple[str, str]:
 
 
 def _check_parent(parent: Bundle | None, task: Task) -> None:
-    if task == "image" and parent and parent.contract.detection:
+    if task == "image" and parent and parent.contract.task != "image":
+        what = "anomalies" if parent.contract.anomaly else "boxes"
         raise InputError(
             f"A model of whole photos cannot start from {parent.place}",
-            "that model finds boxes, and its backbone lacks the last layers",
+            f"that model finds {what}, and its backbone lacks the last layers",
             "Start from a model of whole photos, or leave out --from.",
         )
 

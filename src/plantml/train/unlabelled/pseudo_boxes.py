@@ -19,8 +19,7 @@ from plantml.data import boxes
 from plantml.data.boxes import Box
 from plantml.data.manifest import BOX
 from plantml.imaging import Fit
-from plantml.model.contract import Contract
-from plantml.model.detector import CentreNet, DeployedDetector
+from plantml.model.detector import DeployedDetector
 from plantml.targets import Target
 from plantml.train.batches.loader import PixelSource
 from plantml.train.boxes.photos import BoxPhotos
@@ -101,14 +100,14 @@ def encoded(targets: Sequence[Target], of_photo: Sequence[Box]) -> dict[str, NDA
     return {target.name: target.encode([box.labels.get(target.name) for box in of_photo]) for target in targets}
 
 
-def find_boxes(net: CentreNet, parent: Contract, others: OtherPhotos, plan: Plan, job: EmbeddingJob) -> pl.DataFrame:
-    """What a network with the weights of `parent` finds in photos, with its calibration.
+def find_boxes(teacher: DeployedDetector, others: OtherPhotos, plan: Plan, job: EmbeddingJob) -> pl.DataFrame:
+    """What a detector finds in photos.
 
-    A box gets a class as its label if that has at least the score `pseudo_threshold`.
+    A box gets a class as its label if that is one of the plan, applies to such a box, and has at least the score
+    `pseudo_threshold`.
 
     Args:
-        net: left in training mode, on the processor.
-        parent: contract of the model whose weights the network has.
+        teacher: calibrated, in evaluation mode; left on the processor.
         others: the photos.
         plan: of the training.
         job: its device, its stop and its progress.
@@ -116,9 +115,9 @@ def find_boxes(net: CentreNet, parent: Contract, others: OtherPhotos, plan: Plan
     Returns:
         A row per photo: `image_id`, `boxes` in pixels of the photo, and their `scores`, of at least `LEAST`.
     """
-    assert parent.detection is not None
-    deployed = DeployedDetector(net.eval(), parent.detection, parent.temperatures)
-    deployed.to(job.device)
+    teacher.to(job.device)
+    learnt = {target.name for target in plan.targets if target.kind == "class"}
+    known = [target for target in teacher.net.targets if target.kind == "class" and target.name in learnt]
     found = []
     with torch.inference_mode():
         for start in range(0, len(others.rows), _BATCH):
@@ -126,29 +125,34 @@ def find_boxes(net: CentreNet, parent: Contract, others: OtherPhotos, plan: Plan
                 raise job.stop.error("Stopped while boxes were predicted", "Repeat the same command to resume.")
             places = range(start, min(start + _BATCH, len(others.rows)))
             pixels = torch.from_numpy(np.stack([others.pixels[place] for place in places]))
-            answers = [each.cpu().numpy() for each in deployed(pixels.to(job.device))]
-            named = dict(zip(deployed.output_names, answers, strict=True))
+            answers = [each.cpu().numpy() for each in teacher(pixels.to(job.device))]
+            named = dict(zip(teacher.output_names, answers, strict=True))
             for number, place in enumerate(places):
                 of_photo = {name: values[number] for name, values in named.items()}
-                found.append((others.image_ids[place], *_boxes(of_photo, plan, others.sizes[place])))
+                found.append((others.image_ids[place], *_boxes(of_photo, known, plan, others.sizes[place])))
             job.progress(places.stop, len(others.rows))
-    net.cpu().train()
+    teacher.cpu()
     return pl.DataFrame(found, schema=_COLUMNS, orient="row")
 
 
 def _boxes(
-    found: Mapping[str, NDArray[np.float32]], plan: Plan, size: tuple[int, int]
+    found: Mapping[str, NDArray[np.float32]], known: Sequence[Target], plan: Plan, size: tuple[int, int]
 ) -> tuple[list[dict[str, Any]], list[float]]:
-    """Boxes of a photo as in a manifest, and their scores."""
+    """Boxes of a photo as in a manifest, with labels of the targets that the teacher knows; and their scores."""
+    classes = {target.name: target.classes for target in plan.targets}
     count = int((found["score"] >= LEAST).sum())  # the best come first
     sides = plan.input.placement(*size).to_photo(found["boxes"][:count].astype(np.float64))
     rows = []
     for number, box in enumerate(sides.tolist()):
         labels: dict[str, str | float] = {}
-        for target in plan.targets:
+        for target in known:
             scores = found[f"target.{target.name}"][number]
-            if target.kind == "class" and scores.max() >= plan.pseudo_threshold:
-                labels[target.name] = target.classes[int(scores.argmax())]
+            label = target.classes[int(scores.argmax())]
+            if scores.max() >= plan.pseudo_threshold and label in classes[target.name]:
+                labels[target.name] = label
+        for rule in plan.withheld:
+            if labels.get(rule.where) == rule.label:
+                labels = {name: label for name, label in labels.items() if name not in rule.targets}
         x, y, w, h = box
         rows.append(Box(x, y, w, h, labels).as_row())
     return rows, found["score"][:count].astype(float).tolist()
