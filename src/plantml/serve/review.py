@@ -35,7 +35,8 @@ from plantml.serve.recent import Recent
 from plantml.serve.visibility import visible_labels, visible_record
 from plantml.settings import Machine
 from plantml.targets import Target
-from plantml.validate import box_outputs, predictions, review
+from plantml.validate import predictions, review
+from plantml.validate.boxes import output_arrays
 from plantml.validate.prediction_cache import PredictionCache
 from plantml.validate.selection import DATASET, URL
 
@@ -337,7 +338,7 @@ class _Ranking:
 
     def _box_margin(self, prediction: Prediction) -> float:
         """How far from the threshold the nearest box is: one just below may be missed, one just above be wrong."""
-        scores = box_outputs.scores(prediction.probabilities or {})
+        scores = output_arrays.scores(prediction.probabilities or {})
         return float(np.abs(scores - self._threshold).min()) if len(scores) else 1.0
 
 
@@ -416,7 +417,7 @@ def _predicted_boxes(model: OpenModel, prediction: Prediction, caller: Caller) -
     telling = {name for rule in contract.withheld or () if not caller.may_see(rule.where) for name in rule.targets}
     names = [each.name for each in contract.targets if each.kind == "class" and caller.may_see(each.name)]
     answers = {name: outputs[f"target.{name}"] for name in names if name not in telling}
-    given = {name: box_outputs.given(numbers) for name, numbers in answers.items()}
+    given = {name: output_arrays.given(numbers) for name, numbers in answers.items()}
     classes = {target.name: target.classes for target in contract.targets}
     return [
         {
@@ -426,7 +427,7 @@ def _predicted_boxes(model: OpenModel, prediction: Prediction, caller: Caller) -
                 name: classes[name][int(numbers[at].argmax())] for name, numbers in answers.items() if given[name][at]
             },
         }
-        for at, score in enumerate(box_outputs.scores(outputs))
+        for at, score in enumerate(output_arrays.scores(outputs))
         if score >= contract.detection.threshold
     ]
 

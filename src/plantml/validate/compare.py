@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from plantml import metrics
 from plantml.metrics import Groups, Interval, Paired, Replicates, ValueReport, bootstrap
 from plantml.targets import Target
-from plantml.validate import box_scoring
-from plantml.validate.box_scoring import BOXES, MACRO_AP, BoxEvaluation, BoxOutcomes
 from plantml.validate.gates import Gate
 from plantml.validate.scoring import JOINT, Evaluation, Outcomes, class_groups
 
@@ -19,10 +17,6 @@ Bools = NDArray[np.bool_]
 
 SURE = 0.975
 """The probability from which a model is called better: its two-sided 95 % interval is then on one side of 0."""
-
-
-_BIAS = f"{BOXES}.count_bias"
-"""Neither a larger nor a smaller one is better."""
 
 
 @dataclass(frozen=True)
@@ -126,48 +120,11 @@ def compare(ours: tuple[Outcomes, Evaluation], theirs: tuple[Outcomes, Evaluatio
     return Comparison(
         model=terms.model,
         ref=terms.ref,
-        differences=[_difference(name, this, other) for name in both],
+        differences=[difference(name, this, other) for name in both],
         duels=_duels(mine, others),
         changed=_changed(mine, others),
         names=terms.names,
         gates=_label_gates(mine, this, other, terms),
-    )
-
-
-def compare_boxes(
-    ours: tuple[BoxOutcomes, BoxEvaluation], theirs: tuple[BoxOutcomes, BoxEvaluation], terms: Terms
-) -> Comparison:
-    """Compare two models that find boxes; see `compare`. Nobody wins a single photo.
-
-    Average precision decides: the mean of that of targets with classes, so that a plant that is found and misjudged
-    counts as an error, or that of all boxes where there is no such target.
-    """
-    (mine, this), (others, other) = ours, theirs
-    same = {target.name for target in mine.targets} == {target.name for target in others.targets}
-    means = {name for name in this.scores if "." not in name} | {MACRO_AP}
-    both = [name for name in this.scores if name in other.scores and (same or name not in means) and name != _BIAS]
-    if MACRO_AP in both:
-        both = [MACRO_AP, *(name for name in both if name != MACRO_AP)]
-    dropping = [(f"{BOXES}.{score}", mine.photos) for score in ("ap", "f1")]
-    for target in mine.classified:
-        report = this.detections[target.name]
-        rows = report.per_class.items()
-        dropping += [(f"{BOXES}.{target.name}.f1[{label}]", report.photos) for label, row in rows if row["support"]]
-    dropping += [(f"{each.target}.r2", each.photos) for each in this.reports if isinstance(each, ValueReport)]
-    groups = mine.groups, box_scoring.class_groups(mine)
-    first, second = mine.counts(), others.counts()
-    changed = {
-        at: [name for name in first if name in second and first[name][at] != second[name][at]]
-        for at in range(mine.photos)
-    }
-    return Comparison(
-        model=terms.model,
-        ref=terms.ref,
-        differences=[_difference(name, this, other) for name in both],
-        duels=(),
-        changed={at: differing for at, differing in changed.items() if differing},
-        names=terms.names,
-        gates=_gates(dropping, groups, (this, other), terms),
     )
 
 
@@ -180,7 +137,8 @@ def _decisive(names: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def _difference(name: str, this: Evaluation, other: Evaluation) -> Difference:
+def difference(name: str, this: Evaluation, other: Evaluation) -> Difference:
+    """A score of both models, with the interval of its difference."""
     drawn = _paired(name, this.replicates, other.replicates)
     probability = None
     if drawn is not None:
@@ -259,10 +217,10 @@ def _label_gates(mine: Outcomes, this: Evaluation, other: Evaluation, terms: Ter
         if not isinstance(report, ValueReport):
             rows = report.per_class.items()
             names += [(f"{report.target}.f1[{label}]", int(row["support"])) for label, row in rows if row["support"]]
-    return _gates(names, (mine.groups, class_groups(mine)), (this, other), terms)
+    return drop_gates(names, (mine.groups, class_groups(mine)), (this, other), terms)
 
 
-def _gates(
+def drop_gates(
     names: Sequence[tuple[str, int]],
     groups: tuple[Groups, Mapping[str, int]],
     models: tuple[Evaluation, Evaluation],

@@ -13,13 +13,16 @@ from plantml.model.contract import Contract
 from plantml.model.pipeline import Pipeline, Prediction
 from plantml.model.records import allowed_failures
 from plantml.targets import Target
-from plantml.validate import box_tables, ci_reports, gates, leaks, prediction_tables, results, review
+from plantml.validate import ci_reports, gates, leaks, prediction_tables, results, review
+from plantml.validate.anomalies.task import AnomalyTask
+from plantml.validate.boxes import tables as box_tables
+from plantml.validate.boxes.task import BoxTask
 from plantml.validate.compare import Terms
 from plantml.validate.config import ValidateConfig
 from plantml.validate.predictions import Machine, Predictions
 from plantml.validate.results import OtherModel, Validation, ValidationResult
 from plantml.validate.selection import DATASET, Photos
-from plantml.validate.tasks import AnomalyTask, BoxTask, Files, Task
+from plantml.validate.task import Files, Task
 
 METRICS = "metrics.json"
 

@@ -18,7 +18,9 @@ from plantml.model.bundle import Bundle
 from plantml.model.contract import Withheld
 from plantml.registry import references
 from plantml.targets import Target
-from plantml.validate import box_report, report, results
+from plantml.validate import report as photo_report
+from plantml.validate import results
+from plantml.validate.boxes import report
 from plantml.validate.config import ValidateConfig
 from plantml.validate.predictions import Machine
 from plantml.validate.validate import predict
@@ -181,7 +183,7 @@ def test_a_model_does_not_drop_below_itself(draw, finder, judged):
 
 
 def test_one_row_per_box(draw, finder, judged, tmp_path, monkeypatch):
-    monkeypatch.setattr(box_report, "pictures", lambda _: {})  # takes seconds
+    monkeypatch.setattr(report, "pictures", lambda _: {})  # takes seconds
     data = draw([*TRUTH, None, [(*LEFT, "healthy")]])
     (tmp_path / "boxes" / versions.load(data).rows["path"][4]).write_bytes(b"no photo")
     result = judged(data, finder([*ANSWERS, [], []]), out=str(tmp_path / "out"))
@@ -228,7 +230,7 @@ def test_the_report_shows_the_photos_with_most_errors(draw, finder, judged, tmp_
     assert "00002.jpg" not in text
     assert text.count("data:image/jpeg") == 2
     for score in ("boxes.ap", "boxes.count_mae"):
-        assert report._WORDS[score] in text
+        assert photo_report._WORDS[score] in text
 
 
 def test_robustness_is_for_whole_photos(draw, finder, judged):
@@ -248,7 +250,7 @@ def test_a_model_of_tiles_finds_the_same_boxes_everywhere(draw, cli, tmp_path, m
     for module in (references, session):
         monkeypatch.setattr(module, "open_model", lambda *_, **__: (bundle, Spots()))
     monkeypatch.setattr(references, "find", lambda *_: bundle)
-    monkeypatch.setattr(box_report, "pictures", lambda _: {})  # takes seconds
+    monkeypatch.setattr(report, "pictures", lambda _: {})  # takes seconds
     data = draw(TRUTH)
 
     def detected(*options):

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from plantml.data import boxes, versions
-from plantml.validate import box_report, box_review
+from plantml.validate.boxes import report, review
 
 LEFT, RIGHT, FAR = (2, 2, 10, 10), (18, 2, 10, 10), (18, 18, 8, 8)
 
 
 @pytest.fixture(autouse=True)
 def no_charts(monkeypatch):
-    monkeypatch.setattr(box_report, "pictures", lambda _: {})  # take seconds
+    monkeypatch.setattr(report, "pictures", lambda _: {})  # take seconds
 
 
 def tasks(folder):
@@ -28,8 +28,8 @@ def test_doubt_is_the_number_of_mistakes_to_expect(finder):
         "target.health": np.array([[1, 0], [0.5, 0.5], [1, 0]], np.float32),
     }
     # One may be false, the next false or of the other class, and the last one missed.
-    assert box_review.doubt(contract, outputs) == pytest.approx(0.1 + 0.7 + 0.2, abs=1e-6)
-    assert box_review.doubt(contract, {name: values[:0] for name, values in outputs.items()}) == 0
+    assert review.doubt(contract, outputs) == pytest.approx(0.1 + 0.7 + 0.2, abs=1e-6)
+    assert review.doubt(contract, {name: values[:0] for name, values in outputs.items()}) == 0
 
 
 def test_photos_without_annotation_come_first_the_most_doubtful_before(draw, finder, judged, tmp_path):

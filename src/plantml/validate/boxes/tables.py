@@ -11,8 +11,8 @@ from plantml.metrics import detection
 from plantml.metrics.statistics import Ints
 from plantml.targets import Target
 from plantml.validate import prediction_tables
-from plantml.validate.box_outputs import DECISIONS
-from plantml.validate.box_scoring import BOXES, BoxOutcomes
+from plantml.validate.boxes.output_arrays import DECISIONS
+from plantml.validate.boxes.scoring import BOXES, BoxOutcomes
 from plantml.validate.predictions import Predictions
 from plantml.validate.results import Validation
 from plantml.validate.selection import DATASET, Photos

@@ -14,8 +14,9 @@ from plantml.data import photos
 from plantml.imaging.drawing import MISSED, RIGHT, WRONG, DrawnBox, draw_boxes
 from plantml.metrics import ClassReport, ValueReport, detection
 from plantml.reporting import charts, documents
-from plantml.validate import box_scoring, box_tables, report
-from plantml.validate.box_scoring import BOXES, BoxOutcomes
+from plantml.validate import report
+from plantml.validate.boxes import scoring, tables
+from plantml.validate.boxes.scoring import BOXES, BoxOutcomes
 from plantml.validate.report import Photo
 from plantml.validate.results import Validation
 
@@ -33,7 +34,7 @@ def pictures(validation: Validation[BoxOutcomes]) -> dict[str, bytes]:
     right = detection.true_positives(outcomes.detections)
     applied = report.threshold_on(outcomes.threshold, outcomes.scores, right)
     files = {
-        "counting_boxes.png": charts.counting(box_tables.true_counts(outcomes), box_tables.counts(outcomes)),
+        "counting_boxes.png": charts.counting(tables.true_counts(outcomes), tables.counts(outcomes)),
         "confusion_boxes.png": charts.box_confusion(BOXES, detections[BOXES]),
     }
     if len(outcomes.scores):
@@ -45,7 +46,7 @@ def pictures(validation: Validation[BoxOutcomes]) -> dict[str, bytes]:
         }
     for name, each in detections.items():
         files[f"confusion_{name}.png"] = charts.box_confusion(name, each)
-    truth, outputs, _ = box_scoring.matched(outcomes)
+    truth, outputs, _ = scoring.matched(outcomes)
     for values in validation.result.reports:
         if isinstance(values, ValueReport):
             name = values.target
@@ -113,8 +114,8 @@ def _changed(validation: Validation[BoxOutcomes]) -> list[Photo]:
     if comparison is None or other is None:
         return []
     true, ours, theirs = (
-        box_tables.true_counts(validation.outcomes),
-        *map(box_tables.counts, (validation.outcomes, other.outcomes)),
+        tables.true_counts(validation.outcomes),
+        *map(tables.counts, (validation.outcomes, other.outcomes)),
     )
     lost = np.abs(ours - true) - np.abs(theirs - true)
     places = sorted(comparison.changed, key=lambda at: (-lost[at], at))[:_CHANGED]
