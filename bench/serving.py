@@ -22,10 +22,10 @@ import uvloop
 
 from plantml.model import bundle as bundles
 from plantml.registry import operations, publishing
-from plantml.serve.accounts import Accounts
 from plantml.serve.config import ServeConfig
 from plantml.serve.database import Database
 from plantml.serve.service import database_url
+from plantml.serve.users.accounts import Accounts
 
 _BOUNDARY = "plantml-bench"
 

@@ -20,7 +20,7 @@ from plantml.model import proven_forms
 from plantml.model.runtimes import OpenVinoRuntime, open_form
 from plantml.registry import evidence, ledger
 from plantml.serve.config import ServeConfig
-from plantml.serve.model_pool import ModelPool
+from plantml.serve.models.model_pool import ModelPool
 
 
 def _names(onnx):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from plantml.serve.predictions import parse_covariates
-from plantml.serve.problems import RequestError
+from plantml.serve.models.predictions import parse_covariates
+from plantml.serve.web.problems import RequestError
 
 
 def test_each_photo_has_its_own_or_none():

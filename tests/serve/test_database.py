@@ -9,10 +9,10 @@ from sqlalchemy import select
 from tests.serve.conftest import PASSWORD, sign_in
 
 from plantml.errors import InputError, MissingExtraError, StorageError
-from plantml.serve.accounts import Accounts
-from plantml.serve.credentials import Credentials
 from plantml.serve.database import Database, User
-from plantml.serve.problems import RequestError
+from plantml.serve.users.accounts import Accounts
+from plantml.serve.users.credentials import Credentials
+from plantml.serve.web.problems import RequestError
 
 
 def test_a_transaction_is_whole_or_not_at_all(database) -> None:

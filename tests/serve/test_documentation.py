@@ -5,8 +5,8 @@ import re
 import jsonschema
 import pytest
 
-from plantml.serve.examples import EXAMPLES
 from plantml.serve.routes.documentation import FOLDER
+from plantml.serve.web.examples import EXAMPLES
 
 METHODS = {"get", "put", "post", "delete", "patch"}
 ANOTHER_HOST = re.compile(r"""(?:src|href|action|url\()\s*=?\s*["']?(?:https?:)?//""", re.IGNORECASE)

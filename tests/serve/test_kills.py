@@ -14,10 +14,10 @@ import pytest
 from tests.serve.conftest import LEAVES
 
 from plantml.data import maintenance, versions
-from plantml.serve.accounts import Accounts
 from plantml.serve.config import ServeConfig
 from plantml.serve.database import Database
 from plantml.serve.service import database_url
+from plantml.serve.users.accounts import Accounts
 
 RUN = "import sys; from plantml.cli.app import main; sys.argv[0] = 'plantml'; main()"
 

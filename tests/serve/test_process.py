@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from plantml.serve.accounts import Accounts
 from plantml.serve.config import ServeConfig
 from plantml.serve.database import Database
 from plantml.serve.service import database_url
+from plantml.serve.users.accounts import Accounts
 
 
 @pytest.fixture

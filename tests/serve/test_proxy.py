@@ -19,11 +19,11 @@ from tests.serve.conftest import PASSWORD
 from plantml.data.formats import list_source
 from plantml.data.importing import import_source
 from plantml.errors import InputError
-from plantml.serve.accounts import Accounts
 from plantml.serve.config import ServeConfig
 from plantml.serve.database import Database
-from plantml.serve.jobs import Jobs, write_line
 from plantml.serve.service import database_url
+from plantml.serve.users.accounts import Accounts
+from plantml.serve.work.jobs import Jobs, write_line
 from plantml.settings import check
 from plantml.storage.segments import Segments
 

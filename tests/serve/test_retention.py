@@ -9,15 +9,16 @@ from tests.serve.conftest import PASSWORD, sign_in
 
 from plantml import storage
 from plantml.data import versions
-from plantml.serve import audit, retention
-from plantml.serve.accounts import Accounts
-from plantml.serve.caller import Caller
+from plantml.serve import retention
 from plantml.serve.config import ServeConfig
-from plantml.serve.contributions import Contributions
 from plantml.serve.database import AuditEntry, now
-from plantml.serve.history import History
-from plantml.serve.jobs import Jobs, write_line
+from plantml.serve.models.history import History
+from plantml.serve.photos.contributions import Contributions
 from plantml.serve.retention import Pruning, prune
+from plantml.serve.users import audit
+from plantml.serve.users.accounts import Accounts
+from plantml.serve.users.caller import Caller
+from plantml.serve.work.jobs import Jobs, write_line
 from plantml.storage.segments import Segments
 
 SHORT = 1e-6

@@ -15,7 +15,7 @@ from plantml.data.formats import list_source
 from plantml.data.importing import import_source
 from plantml.registry import ledger
 from plantml.retrain import rounds
-from plantml.serve.jobs import lost_attempts, read_log
+from plantml.serve.work.jobs import lost_attempts, read_log
 
 RUN = "import sys; from plantml.cli.app import main; sys.argv[0] = 'plantml'; main()"
 EPOCHS = 400

@@ -10,9 +10,9 @@ from plantml import settings
 from plantml.concurrency import Listener
 from plantml.errors import InputError, UsageError
 from plantml.serve import server
-from plantml.serve.accounts import FIRST_USER, Accounts
 from plantml.serve.config import ServeConfig
 from plantml.serve.database import Database
+from plantml.serve.users.accounts import FIRST_USER, Accounts
 
 
 def test_the_first_start_alone_shows_a_password_that_opens(monkeypatch, registry, tmp_path) -> None:

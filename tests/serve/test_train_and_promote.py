@@ -7,9 +7,9 @@ from plantml import settings
 from plantml.concurrency import Stop
 from plantml.data.formats import list_source
 from plantml.data.importing import import_source
-from plantml.serve import worker as workers
 from plantml.serve.routes import trainings as routes
-from plantml.serve.worker import Worker
+from plantml.serve.work import worker as workers
+from plantml.serve.work.worker import Worker
 
 TINY = {"backbone": "test_efficientnet", "pretrained": False, "size": 48, "epochs": 2, "workers": 0}
 

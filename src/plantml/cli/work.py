@@ -34,8 +34,8 @@ def work(
     need_train()
     from plantml import storage
     from plantml.concurrency import Stop
-    from plantml.serve.jobs import Jobs
-    from plantml.serve.worker import Worker
+    from plantml.serve.work.jobs import Jobs
+    from plantml.serve.work.worker import Worker
 
     urls = [storage.absolute(url) for url in dataset or ()]
     with Stop() as stop:

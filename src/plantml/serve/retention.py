@@ -14,12 +14,12 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, delete
 
 from plantml import storage
-from plantml.serve import audit
-from plantml.serve.accounts import purge_logins
 from plantml.serve.config import ServeConfig
-from plantml.serve.contributions import Contributions
 from plantml.serve.database import AuditEntry, Database, HistoryEntry, now
-from plantml.serve.jobs import Jobs
+from plantml.serve.photos.contributions import Contributions
+from plantml.serve.users import audit
+from plantml.serve.users.accounts import purge_logins
+from plantml.serve.work.jobs import Jobs
 
 _DAY = 86_400.0
 _FIRST = 60.0, 600.0

@@ -3,9 +3,9 @@
 import contextlib
 import time
 
-from plantml.serve import audit
-from plantml.serve.caller import COMMAND_LINE
 from plantml.serve.database import Database
+from plantml.serve.users import audit
+from plantml.serve.users.caller import COMMAND_LINE
 
 
 def test_the_command_prunes_what_its_flags_say(cli, tmp_path) -> None:

@@ -11,8 +11,8 @@ from plantml.cli.console import Console, Page
 from plantml.errors import UsageError
 
 if TYPE_CHECKING:
-    from plantml.serve.accounts import Accounts
     from plantml.serve.database import ApiKey, User
+    from plantml.serve.users.accounts import Accounts
 
 SUMMARY = "Manage the users of a server, their roles and API keys."
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the user.")]
@@ -38,10 +38,10 @@ class Place:
         from plantml.extras import need_serve
 
         need_serve()
-        from plantml.serve.accounts import Accounts
         from plantml.serve.config import ServeConfig
         from plantml.serve.database import Database
         from plantml.serve.service import check_exists, database_url
+        from plantml.serve.users.accounts import Accounts
         from plantml.settings import resolve
 
         flags = {"state": self.state, "database": self.database}

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.datastructures import FormData
 
-from plantml.serve.caller import Caller
+from plantml.serve.users.caller import Caller
 from plantml.targets import Target
 
 FIELD = "label."

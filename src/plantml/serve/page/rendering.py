@@ -14,11 +14,11 @@ from starlette.exceptions import HTTPException
 
 from plantml.about import __version__
 from plantml.errors import InputError, PlantmlError
-from plantml.serve.caller import Caller
 from plantml.serve.page import labels, translations
 from plantml.serve.page.translations import mark as _
-from plantml.serve.problems import RequestError, for_clients, status_of
 from plantml.serve.service import Service
+from plantml.serve.users.caller import Caller
+from plantml.serve.web.problems import RequestError, for_clients, status_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -11,16 +11,16 @@ from pydantic import BaseModel, Field
 from plantml.data import summary, versions
 from plantml.errors import InputError
 from plantml.parsing import parse_json
-from plantml.serve import drawn_boxes
-from plantml.serve.access import CallerDep, Contributor, Reviewer
-from plantml.serve.caller import Caller
-from plantml.serve.contributions import Contribution, Outcome, OutcomeState, State
-from plantml.serve.datasets import Photo
-from plantml.serve.drawn_boxes import DrawnBox
-from plantml.serve.json_bodies import JsonRoute
-from plantml.serve.problems import RequestError, forbidden, responses
+from plantml.serve.photos import drawn_boxes
+from plantml.serve.photos.contributions import Contribution, Outcome, OutcomeState, State
+from plantml.serve.photos.datasets import Photo
+from plantml.serve.photos.drawn_boxes import DrawnBox
 from plantml.serve.service import ServiceDep
-from plantml.serve.visibility import visible_labels
+from plantml.serve.users.access import CallerDep, Contributor, Reviewer
+from plantml.serve.users.caller import Caller
+from plantml.serve.users.visibility import visible_labels
+from plantml.serve.web.json_bodies import JsonRoute
+from plantml.serve.web.problems import RequestError, forbidden, responses
 from plantml.targets import Target
 
 router = APIRouter(prefix="/v1", tags=["datasets"], route_class=JsonRoute)

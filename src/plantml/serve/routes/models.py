@@ -9,14 +9,14 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from plantml.registry.operations import GUARDED
-from plantml.serve import model_history
-from plantml.serve.access import CallerDep, Promoter
-from plantml.serve.datasets import Photo
-from plantml.serve.json_bodies import JsonRoute
-from plantml.serve.model_history import HistoryEvent, ModelAnswer, ModelSummary, Moved, VersionAnswer
-from plantml.serve.problems import responses
+from plantml.serve.models import model_history
+from plantml.serve.models.model_history import HistoryEvent, ModelAnswer, ModelSummary, Moved, VersionAnswer
+from plantml.serve.photos.datasets import Photo
 from plantml.serve.routes.datasets import photo_response
 from plantml.serve.service import ServiceDep
+from plantml.serve.users.access import CallerDep, Promoter
+from plantml.serve.web.json_bodies import JsonRoute
+from plantml.serve.web.problems import responses
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=JsonRoute)
 Name = Annotated[str, Path(max_length=128, description="Name of the model.", examples=["leaf"])]

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
-from plantml.serve.problems import responses
 from plantml.serve.service import ServiceDep
+from plantml.serve.web.problems import responses
 
 router = APIRouter(tags=["operations"])
 

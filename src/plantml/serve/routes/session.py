@@ -8,12 +8,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.security import OAuth2PasswordRequestForm
 from pydantic import BaseModel, Field, SecretStr
 
-from plantml.serve.access import CallerDep, Owner, address_of, cookie_name, is_https
-from plantml.serve.caller import Caller
-from plantml.serve.credentials import ACCESS_TIME, LOGIN_TIME, Tokens
-from plantml.serve.json_bodies import JsonRoute
-from plantml.serve.problems import RequestError, responses
 from plantml.serve.service import Service, ServiceDep
+from plantml.serve.users.access import CallerDep, Owner, address_of, cookie_name, is_https
+from plantml.serve.users.caller import Caller
+from plantml.serve.users.credentials import ACCESS_TIME, LOGIN_TIME, Tokens
+from plantml.serve.web.json_bodies import JsonRoute
+from plantml.serve.web.problems import RequestError, responses
 
 router = APIRouter(prefix="/v1", tags=["session"], route_class=JsonRoute)
 _MOST_WAITING = 32

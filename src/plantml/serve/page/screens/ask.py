@@ -11,15 +11,15 @@ from fastapi.concurrency import run_in_threadpool
 
 from plantml.imaging import ImageError
 from plantml.model.pipeline import Pipeline
-from plantml.serve import datasets
-from plantml.serve.access import CallerDep
+from plantml.serve.models.predictions import Photo, PredictionOptions, visible_view
 from plantml.serve.page.rendering import PageRoute, render
 from plantml.serve.page.screens import catalogues
-from plantml.serve.predictions import Photo, PredictionOptions, visible_view
-from plantml.serve.problems import RequestError
+from plantml.serve.photos import datasets
 from plantml.serve.routes.users import Id
 from plantml.serve.service import Service, ServiceDep
-from plantml.serve.visibility import visible_record
+from plantml.serve.users.access import CallerDep
+from plantml.serve.users.visibility import visible_record
+from plantml.serve.web.problems import RequestError
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 _SIDE = 680

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from plantml.errors import PlantmlError
-from plantml.serve import drawn_boxes, model_history
-from plantml.serve.caller import Caller
+from plantml.serve.models import model_history
 from plantml.serve.page import labels
+from plantml.serve.photos import drawn_boxes
 from plantml.serve.service import Service
+from plantml.serve.users.caller import Caller
 from plantml.targets import Target
 
 

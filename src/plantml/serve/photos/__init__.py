@@ -1,0 +1,1 @@
+"""Photos that callers send: received, checked, contributed, reviewed."""

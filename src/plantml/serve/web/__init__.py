@@ -1,0 +1,1 @@
+"""What every request passes: bounds, headers, bodies, errors, the OpenAPI document, telemetry."""

@@ -1,0 +1,1 @@
+"""Trainings that callers ask for, and the workers that do them."""
