@@ -74,7 +74,10 @@ Speed = Literal["exact", "auto", "int8", "bfloat16"]
 OVERLAP = 0.2
 """Overlap of neighbouring tiles, as a share of their size, where none is set."""
 
-ON = "Split the photos across processes or machines: local:N (processes), ray, ray://HOST:PORT or slurm."
+ON = (
+    "Split the photos across processes or machines: local:N (processes), ray (the cluster of RAY_ADDRESS, else of this"
+    " machine, else a new one), ray://HOST:PORT or slurm."
+)
 """What `--on` does."""
 
 MIN_TILE = 16

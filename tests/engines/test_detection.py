@@ -16,7 +16,7 @@ def command(trained, tmp_path):
 
 
 def test_processes_write_the_bytes_of_one_and_a_repeated_command_does_nothing(cli, command, tmp_path):
-    result = cli(*command("--on", "local:2", "--verbose"))
+    result = cli(*command("--on", "local:2"))
     assert result.code == 0, result.err
     assert "parts on local:2, 2 at a time" in result.err
     records = (tmp_path / "records.jsonl").read_bytes()

@@ -36,7 +36,8 @@ Engine = Annotated[
     typer.Option(
         "--on",
         metavar="ENGINE",
-        help="Split the photos across processes or machines: local:N (processes), ray, ray://HOST:PORT or slurm."
+        help="Split the photos across processes or machines: local:N (processes), ray (the cluster of RAY_ADDRESS, else"
+        " of this machine, else a new one), ray://HOST:PORT or slurm."
         " [default: this process]",
     ),
 ]

@@ -36,7 +36,7 @@ class Engine(Protocol):
     """Where parts run, from the beginning of the block to its end.
 
     Attributes:
-        name: for people.
+        name: for people; once connected, of the cluster.
         workers: that do parts at the same time.
         threads: of each.
     """
@@ -124,13 +124,13 @@ def run(job: Job, engine: Engine, stop: Stop, listener: Listener, count: Callabl
         job: the job.
         engine: that starts its parts.
         stop: set by a signal.
-        listener: receives warnings.
+        listener: receives where parts run, and warnings.
         count: called with the number of photos that are done.
 
     Raises:
         PlantmlError: a part failed for good; all others that could be done are.
     """
-    listener.detail(f"{len(job.sizes)} parts on {engine.name}, {engine.workers} at a time")
+    listener.say(f"{len(job.sizes)} parts on {engine.name}, {engine.workers} at a time")
     open_parts = dict.fromkeys(job.numbers, 0)
     photos = dict.fromkeys(job.numbers, 0)
     failure: PlantmlError | None = None

@@ -23,8 +23,17 @@ _REACH = 10.0
 """Seconds in which a cluster has to answer."""
 
 
+_NEW, _STARTED = "local", "a Ray cluster of this command alone"
+"""What `ray.init` takes for a new cluster, and what to call that."""
+
+
 class RayEngine:
-    """Tasks on a Ray cluster: the one at an address, else that of RAY_ADDRESS or of this machine, else a new one here.
+    """Tasks on a Ray cluster.
+
+    It is the one at an address, else that of RAY_ADDRESS, else the latest that `ray start` began on this machine, if it
+    still answers, else a new one here, which ends with the command. RAY_ADDRESS=local always means a new one. Ray's own
+    order is the same, but for a cluster that no longer answers: Ray would try for minutes, and fail. Once connected, the
+    name says which one it is.
 
     Args:
         address: `ray://HOST:PORT`, or nothing.
@@ -45,17 +54,19 @@ class RayEngine:
     def __enter__(self) -> Self:
         ray = self._ray
         self._tasks: dict[Any, tuple[int, int]] = {}
-        _check_reachable(self._address or os.environ.get("RAY_ADDRESS", ""))
+        address, name = cluster(self._address)
+        _check_reachable(address)
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            ray.init(self._address, include_dashboard=None if self._address else False, log_to_driver=False,
+            ray.init(address, include_dashboard=False if address == _NEW else None, log_to_driver=False,
                      logging_level=logging.ERROR)  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
-            raise _not_connected(self.name, error) from error
+            raise _not_connected(name, error) from error
         finally:
             if threading.current_thread() is threading.main_thread():
                 for number, handler in handlers.items():  # Ray's own would abort this process
                     signal.signal(number, handler)
+        self.name = name
         self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)) // self.threads)
         self._task = ray.remote(num_cpus=self.threads, max_retries=0)(_do)
         return self
@@ -94,6 +105,21 @@ class RayEngine:
         except self._ray.exceptions.RayError as error:
             failure = lost(str(error).strip().partition("\n")[0])
         return Event(*place, has_ended=True, error=failure)
+
+
+def cluster(address: str | None) -> tuple[str, str]:
+    """The address of the cluster to connect to, as `ray.init` takes it, and what to call it; see `RayEngine`."""
+    from ray._private.utils import read_ray_address
+
+    if address:
+        return address, address
+    if address := os.environ.get("RAY_ADDRESS"):
+        return address, _STARTED if address == _NEW else f"the Ray cluster of RAY_ADDRESS, {address}"
+    if address := read_ray_address():
+        with contextlib.suppress(StorageError):
+            _check_reachable(address)
+            return address, f"the Ray cluster that was started on this machine, {address}"
+    return _NEW, _STARTED
 
 
 def _check_reachable(address: str) -> None:
