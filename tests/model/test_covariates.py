@@ -7,6 +7,7 @@ from tests.contracts import make_contract
 from torch import nn
 
 from plantml.errors import InputError, UsageError
+from plantml.export.onnx import convert
 from plantml.model.contract import Architecture, parse_contract
 from plantml.model.covariates import KNOWN, VALUES, Covariate, CovariateCounter, check_names, encode, network_inputs
 from plantml.model.network import CovariateNet, PlantNet
@@ -61,6 +62,43 @@ def test_a_photo_without_covariates_gets_the_answer_of_the_photo_alone():
     known = net.encode(torch.tensor([[15.0, 1.0], [torch.nan, 0.0]]))
     assert torch.equal(net.classify(embedding, missing)["disease"], alone)
     assert ((net.classify(embedding, known)["disease"] - alone).abs().amax(dim=1) > 1e-3).all()
+
+
+class Encoding(torch.nn.Module):
+    """Encodes a coordinate in metres, of places a kilometre apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        northing = Covariate(name="northing", kind="number", mean=5.4e6, std=300.0, low=5.399e6, high=5.401e6)
+        self.net = CovariateNet([northing], (DISEASE,))
+
+    def forward(self, values, known):
+        return self.net.encode(values, known)
+
+
+def test_a_large_mean_costs_no_digits_in_openvino():
+    openvino = pytest.importorskip("openvino")
+    values = torch.linspace(5.398e6, 5.402e6, 33)[:, None]
+    known, encoding = torch.ones_like(values), Encoding().eval()
+    examples = {VALUES: values[:2], KNOWN: known[:2]}
+    graph = convert(encoding, examples, ["encoded"]).SerializeToString()
+    compiled = openvino.Core().compile_model(
+        openvino.Core().read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    expected = encoding(values, known).numpy()
+    assert expected[:, 0].min() == pytest.approx(-1000 / 300)
+    assert expected[:, 0].max() == pytest.approx(1000 / 300)
+    np.testing.assert_allclose(compiled([values.numpy(), known.numpy()])[0], expected, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_number_that_32_bits_cannot_hold_is_beyond_any_range():
+    assert encode([BOTH[0]], [{"temperature": value} for value in ("1e300", "-1e300")]).tolist() == [
+        [pytest.approx(1e38)], [pytest.approx(-1e38)]
+    ]  # fmt: skip
+    counter = CovariateCounter(BOTH[:1])
+    counter.add({"temperature": "1e300"})
+    assert counter.as_json()["temperature"]["outside"] == 1
 
 
 def test_photos_are_counted_by_what_is_known_of_them():

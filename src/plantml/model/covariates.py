@@ -19,6 +19,9 @@ CovariateRow: TypeAlias = Mapping[str, Any]
 Columns: TypeAlias = NDArray[np.float32]
 """Covariates of N photos, [N, C]: a number in its unit, or the number of a class; NaN where missing."""
 
+_LARGEST = 1e38
+"""Size of a number beyond which no more is told apart: differences of two must fit 32 bits."""
+
 VALUES, KNOWN = "covariates", "covariates_known"
 """Inputs of a network beside `image`, float32 [N, C] each: the values, and 1 where a value is known. All zeros: the
 photo alone."""
@@ -65,12 +68,12 @@ def is_missing(value: Any) -> bool:
 
 
 def to_number(value: Any) -> float:
-    """A value of a table as a number; NaN if it is none."""
+    """A value of a table as a number, at most `_LARGEST` in size; NaN if it is none."""
     try:
         number = float(value)
     except (TypeError, ValueError):
         return math.nan
-    return number if math.isfinite(number) else math.nan
+    return min(max(number, -_LARGEST), _LARGEST) if math.isfinite(number) else math.nan
 
 
 def check_names(covariates: Sequence[Covariate], rows: Iterable[CovariateRow | None]) -> None:

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -110,8 +111,11 @@ class CovariateNet(nn.Module):
             else:
                 assert covariate.mean is not None
                 assert covariate.std is not None
-                standard = (value.clamp(covariate.low, covariate.high) - covariate.mean) / covariate.std
-                parts += [standard * is_known, is_known]
+                # OpenVINO joins a difference and a quotient into value / std - mean / std, whose digits cancel out where
+                # the mean is large, as of coordinates; not with the clamp between them.
+                low, mean, high = np.array([covariate.low, covariate.mean, covariate.high], np.float32)
+                distance = (value - float(mean)).clamp(float(low - mean), float(high - mean))
+                parts += [distance / covariate.std * is_known, is_known]
         return torch.cat(parts, dim=1)
 
     def forward(self, encoded: Tensor) -> dict[str, Tensor]:
