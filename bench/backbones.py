@@ -25,7 +25,7 @@ from plantml.model.contract import Architecture
 from plantml.model.network import PlantNet
 from plantml.targets import Target
 from plantml.train import embedder, weights
-from plantml.train.unlabelled.label_propagation import propagate
+from plantml.train.label_propagation import propagate
 
 Floats = NDArray[np.float32]
 Labels = Mapping[str, NDArray[np.int64]]

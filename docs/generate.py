@@ -118,8 +118,8 @@ def _default(field: FieldInfo) -> str:
 
 def openapi() -> str:
     """The OpenAPI document of `plantml serve`, with the default settings."""
+    from plantml.serve.app import create_app
     from plantml.serve.service import open_service
-    from plantml.serve.web.app import create_app
 
     with tempfile.TemporaryDirectory() as folder:
         service = open_service(folder, ServeConfig(state=folder), settings.machine())

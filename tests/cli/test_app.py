@@ -252,8 +252,8 @@ def test_print_config_shows_values_and_where_they_came_from(cli, tmp_path, monke
 
 
 def test_dry_run_shows_the_plan_and_writes_nothing(cli, trained, tmp_path, monkeypatch) -> None:
+    from plantml.train.plan_inputs import Speed
     from plantml.train.planning import throughput
-    from plantml.train.planning.inputs import Speed
 
     monkeypatch.setattr(throughput, "measure", lambda *_: Speed(step=0.1, embed=0.01, decode=0.01))
     result = cli("train", trained.data, "--out", tmp_path / "run", "--dry-run", "--json")
@@ -262,8 +262,8 @@ def test_dry_run_shows_the_plan_and_writes_nothing(cli, trained, tmp_path, monke
 
 
 def test_dry_run_tells_that_a_budget_cannot_be_kept(cli, trained, tmp_path, monkeypatch) -> None:
+    from plantml.train.plan_inputs import Speed
     from plantml.train.planning import throughput
-    from plantml.train.planning.inputs import Speed
 
     monkeypatch.setattr(throughput, "measure", lambda *_: Speed(step=0.1, embed=0.01, decode=0.01))
     result = cli("train", trained.data, "--out", tmp_path / "run", "--dry-run", "--budget", "5s")

@@ -24,11 +24,11 @@ from plantml.data.formats import list_source
 from plantml.data.importing import import_source
 from plantml.model import bundle
 from plantml.registry import operations, publishing
+from plantml.serve.app import create_app
 from plantml.serve.config import ServeConfig
 from plantml.serve.database import Database
 from plantml.serve.service import open_service
 from plantml.serve.users import passwords
-from plantml.serve.web.app import create_app
 from plantml.serve.web.connection import Connection
 from plantml.targets import Target
 

@@ -20,15 +20,15 @@ from plantml.errors import GateError
 from plantml.model.bundle import Bundle
 from plantml.model.contract import Withheld
 from plantml.model.pipeline import Prediction
+from plantml.serve import trainings
+from plantml.serve.app import ROUTERS
 from plantml.serve.photos import contributions, datasets, review, uploads
 from plantml.serve.photos.arrival_checks import LabelError, checked_labels
 from plantml.serve.routes import trainings as routes
 from plantml.serve.users import accounts, visibility
 from plantml.serve.users.caller import Caller
 from plantml.serve.users.visibility import visible_record
-from plantml.serve.web.app import ROUTERS
 from plantml.serve.web.json_bodies import JsonRoute
-from plantml.serve.work import trainings
 from plantml.targets import Target
 from plantml.train.config import TrainConfig
 
@@ -103,7 +103,7 @@ def test_a_refused_promotion_names_no_gate_of_a_hidden_target(site, monkeypatch)
     def refuse(*_, **__):
         raise GateError("leaf@2 is not promoted", "1 of 3 gates failed, such as disease.recall[rust] >= 0.9", "Stop.")
 
-    monkeypatch.setattr("plantml.serve.models.model_history.registries.promote", refuse)
+    monkeypatch.setattr("plantml.serve.model_history.registries.promote", refuse)
     narrow, wide = (
         sign_in(site, "pia", "promoter", "category"),
         sign_in(site, "pat", "promoter", "category", "health", "disease"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from plantml.serve.models.predictions import parse_covariates
+from plantml.serve.predict.predictions import parse_covariates
 from plantml.serve.web.problems import RequestError
 
 

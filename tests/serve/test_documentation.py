@@ -5,7 +5,7 @@ import re
 import jsonschema
 import pytest
 
-from plantml.serve.routes.documentation import FOLDER
+from plantml.serve.page.documentation import FOLDER
 from plantml.serve.web.examples import EXAMPLES
 
 METHODS = {"get", "put", "post", "delete", "patch"}

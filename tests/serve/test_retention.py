@@ -12,8 +12,8 @@ from plantml.data import versions
 from plantml.serve import retention
 from plantml.serve.config import ServeConfig
 from plantml.serve.database import AuditEntry, now
-from plantml.serve.models.history import History
 from plantml.serve.photos.contributions import Contributions
+from plantml.serve.predict.history import History
 from plantml.serve.retention import Pruning, prune
 from plantml.serve.users import audit
 from plantml.serve.users.accounts import Accounts

@@ -9,7 +9,7 @@ import torch
 from plantml.imaging import Fit
 from plantml.targets import Target
 from plantml.train.config import TrainConfig
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +63,7 @@ def unexported(monkeypatch):
 @pytest.fixture
 def unmeasured(monkeypatch):
     """Skip measuring the speed: it takes longer than training a tiny network."""
+    from plantml.train.plan_inputs import Speed
     from plantml.train.planning import throughput
-    from plantml.train.planning.inputs import Speed
 
     monkeypatch.setattr(throughput, "measure", lambda *_: Speed(step=0.01, embed=0.001, decode=0.001))

@@ -22,9 +22,9 @@ from plantml.train.bare_rows import BareRows
 from plantml.train.config import TrainConfig
 from plantml.train.covariates import COVARIATES
 from plantml.train.lightning_module import PlantModule
+from plantml.train.plan import Plan
+from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
 from plantml.train.planning import throughput
-from plantml.train.planning.inputs import Hardware, PlanInputs, Speed
-from plantml.train.planning.plan import Plan
 from plantml.train.planning.planner import plan
 from plantml.train.selection import Selection
 

@@ -24,8 +24,8 @@ from plantml.train import covariates, probe, warm_start
 from plantml.train.batches.loader import Photos
 from plantml.train.covariates import COVARIATES
 from plantml.train.lightning_module import PlantModule
+from plantml.train.plan_inputs import Speed
 from plantml.train.planning import throughput
-from plantml.train.planning.inputs import Speed
 from plantml.train.selection import Selection
 
 DISEASE = Target("disease", "class", ("blight", "none", "rust"))

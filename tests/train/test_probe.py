@@ -14,7 +14,7 @@ from plantml.model.network import PlantNet
 from plantml.targets import Target
 from plantml.train import probe
 from plantml.train.batches.loader import Photos
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 
 DISEASE = Target("disease", "class", ("rust", "none"))
 PHOTOS = 70

@@ -270,8 +270,8 @@ def test_invalid_settings_are_refused_before_anything_is_written(cli, trained, t
 
 
 def test_the_plan_of_folds_is_that_of_one_fold_and_counts_the_models(cli, trained, monkeypatch) -> None:
+    from plantml.train.plan_inputs import Speed
     from plantml.train.planning import throughput
-    from plantml.train.planning.inputs import Speed
 
     monkeypatch.setattr(throughput, "measure", lambda *_: Speed(step=0.1, embed=0.01, decode=0.01))
     one = cli("train", trained.data, "--out", "x", "--dry-run", "--json", "--preset", "quick").json

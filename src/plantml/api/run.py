@@ -14,7 +14,7 @@ from plantml.registry import references
 if TYPE_CHECKING:
     import polars as pl
 
-    from plantml.train.planning.plan import Plan
+    from plantml.train.plan import Plan
 
 
 class Run:

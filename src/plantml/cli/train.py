@@ -14,7 +14,7 @@ from plantml.train.config import TrainConfig
 if TYPE_CHECKING:
     from plantml.train.crossvalidation import CrossValidationResult
     from plantml.train.network_training import TrainingResult
-    from plantml.train.planning.plan import Plan
+    from plantml.train.plan import Plan
 
 
 @command(
@@ -96,7 +96,7 @@ def _as_json(result: "TrainingResult") -> dict[str, Any]:
 
 
 def _show_plan(page: Page, plan: "Plan", models: int) -> None:
-    from plantml.train.planning import plan as plans
+    from plantml.train import plan as plans
 
     values: dict[str, Any] = {
         "dataset": f"{plan.dataset}@{plan.dataset_version}",

@@ -23,8 +23,7 @@ from plantml.registry.references import open_pipeline
 from plantml.settings import Machine
 from plantml.storage import checksums
 from plantml.targets import Target
-from plantml.validate import predictions
-from plantml.validate.boxes import output_arrays
+from plantml.validate import box_arrays, predictions
 from plantml.validate.prediction_cache import PredictionCache
 from plantml.validate.selection import DATASET, URL
 
@@ -44,7 +43,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class PhotoBoxes:
-    """Annotated boxes of one photo, predicted ones as in `output_arrays`, and the targets of the model by name."""
+    """Annotated boxes of one photo, predicted ones as in `box_arrays`, and the targets of the model by name."""
 
     row: int
     drawn: Sequence[Box]
@@ -102,7 +101,7 @@ def detections(photos: Sequence[PhotoBoxes]) -> Detections:
     predicted = [
         (number, xywh, score, 0)
         for number, photo in enumerate(photos)
-        for xywh, score in zip(photo.outputs["boxes"], output_arrays.scores(photo.outputs), strict=True)
+        for xywh, score in zip(photo.outputs["boxes"], box_arrays.scores(photo.outputs), strict=True)
     ]
     return _joined(("",), len(photos), predicted, [(number, box, 0) for number, box in drawn])
 
@@ -127,8 +126,8 @@ def _by_class(
 ) -> Iterator[tuple[NDArray[np.float32], float, int]]:
     if target not in photo.targets:
         return
-    scores = output_arrays.scores(photo.outputs)[:, None] * photo.outputs[f"target.{target}"]
-    for at, label in zip(*np.nonzero(scores >= output_arrays.WEAKEST), strict=True):
+    scores = box_arrays.scores(photo.outputs)[:, None] * photo.outputs[f"target.{target}"]
+    for at, label in zip(*np.nonzero(scores >= box_arrays.WEAKEST), strict=True):
         name = photo.targets[target].classes[label]
         if name in number_of:
             yield photo.outputs["boxes"][at], float(scores[at, label]), number_of[name]

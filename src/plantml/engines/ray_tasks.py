@@ -32,8 +32,8 @@ class RayEngine:
 
     It is the one at an address, else that of RAY_ADDRESS, else the latest that `ray start` began on this machine, if it
     still answers, else a new one here, which ends with the command. RAY_ADDRESS=local always means a new one. Ray's own
-    order is the same, but for a cluster that no longer answers: Ray would try for minutes, and fail. Once connected, the
-    name says which one it is.
+    order is the same, but for a cluster that no longer answers: Ray would try for minutes, and fail. Once connected,
+    the name says which one it is.
 
     Args:
         address: `ray://HOST:PORT`, or nothing.

@@ -8,7 +8,7 @@ from plantml.data import versions
 from plantml.parsing import dump_yaml
 from plantml.retrain import data_steps, model_steps, rounds
 from plantml.retrain.rounds import Work
-from plantml.train.planning import plan as plans
+from plantml.train import plan as plans
 
 Lines = list[list[str]]
 

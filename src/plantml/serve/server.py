@@ -14,14 +14,14 @@ from plantml import extras, storage
 from plantml.concurrency import Listener
 from plantml.errors import InputError, MissingExtraError, UsageError
 from plantml.loading import freeze
+from plantml.serve.app import create_app
 from plantml.serve.config import ServeConfig
 from plantml.serve.photos.datasets import served
 from plantml.serve.service import open_service
+from plantml.serve.telemetry import logging_to_stderr
 from plantml.serve.users.accounts import FIRST_USER
-from plantml.serve.web.app import create_app
 from plantml.serve.web.connection import Connection
 from plantml.serve.web.headers import is_loopback
-from plantml.serve.web.telemetry import logging_to_stderr
 from plantml.serve.web.tracing import Tracing, from_environment
 from plantml.serve.work.worker_processes import WorkerProcesses
 from plantml.settings import Machine

@@ -14,15 +14,15 @@ from plantml.serve.config import ServeConfig
 from plantml.serve.database import Database
 from plantml.serve.models.inference import InferenceQueue
 from plantml.serve.models.model_pool import ModelPool
-from plantml.serve.models.predictions import Predictor
 from plantml.serve.photos.contributions import Contributions
 from plantml.serve.photos.datasets import Datasets
 from plantml.serve.photos.review import Reviews
 from plantml.serve.photos.uploads import UploadChecks
+from plantml.serve.predict.predictions import Predictor
 from plantml.serve.retention import Pruning, prune
+from plantml.serve.telemetry import Metrics
 from plantml.serve.users.accounts import Accounts
 from plantml.serve.users.credentials import Credentials
-from plantml.serve.web.telemetry import Metrics
 from plantml.serve.web.tracing import Tracing
 from plantml.serve.work.jobs import Jobs
 from plantml.settings import Machine

@@ -19,7 +19,7 @@ from plantml.targets import Target
 from plantml.train.batches.loader import Batch
 from plantml.train.covariates import COVARIATES, columns_of, hidden_at_random
 from plantml.train.losses import counts, total_loss
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 
 _WEIGHT = 0.5
 """Share of a photo's loss that its columns have a part in; a row without a photo counts no more than that."""

@@ -21,9 +21,9 @@ from plantml.concurrency import Progress, Stop
 from plantml.errors import InputError
 from plantml.model.network import PhotoNet
 from plantml.train import distributed, probe
+from plantml.train.budget import BUDGET_SHARE
 from plantml.train.history import Evaluation, History
 from plantml.train.lightning_module import PhotoModule
-from plantml.train.planning.budget import BUDGET_SHARE
 
 _CHECKPOINT = re.compile(r"state-\d{9}(-\d{4})?\.ckpt")
 _FORMAT = 1

@@ -15,7 +15,7 @@ from plantml.errors import InputError
 from plantml.model.covariates import Covariate, CovariateKind, encode, is_missing, to_number
 from plantml.targets import Target
 from plantml.train.config import Task
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 from plantml.train.selection import Selection
 
 COVARIATES = "*covariates"

@@ -15,7 +15,7 @@ from plantml.train.batches.loader import Batch
 from plantml.train.covariates import COVARIATES
 from plantml.train.history import Evaluation
 from plantml.train.losses import total_loss
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 
 
 def evaluate(net: PlantNet, batches: Iterable[Batch], plan: Plan, stop: Stop) -> Evaluation | None:

@@ -13,18 +13,17 @@ from plantml.data.manifest import Version
 from plantml.imaging import Pixels
 from plantml.model.bundle import Bundle
 from plantml.model.network import PhotoNet, PlantNet
-from plantml.train import distributed, packaging, prepare, probe, warm_start
+from plantml.train import distributed, packaging, prepare, probe, pseudo_labels, warm_start
 from plantml.train.batches.loader import augmentation, evaluation_loader, training_loader
 from plantml.train.batches.preview import example_batch
 from plantml.train.evaluation import evaluate
 from plantml.train.history import Evaluation, History
 from plantml.train.learner import EpochCallback, Loading, PackagedModel
 from plantml.train.lightning_module import PlantModule
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 from plantml.train.run_folder import RunFolder
 from plantml.train.session import Session
 from plantml.train.step_learner import StepLearner
-from plantml.train.unlabelled import pseudo_labels
 
 
 class ImageLearner(StepLearner):

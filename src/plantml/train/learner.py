@@ -11,7 +11,7 @@ from plantml.model.contract import Contract
 from plantml.model.network import PhotoNet
 from plantml.settings import Machine
 from plantml.train.history import History
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 from plantml.train.session import Session
 
 EpochCallback = Callable[[Mapping[str, float], int], None]

@@ -15,7 +15,7 @@ from plantml.train.batches.loader import Batch
 from plantml.train.batches.mixup import MixedBatch, mix
 from plantml.train.covariates import COVARIATES, RATE, hidden_at_random, thinned_at_random
 from plantml.train.losses import counts, total_loss
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 
 
 class PhotoModule(pl.LightningModule):

@@ -10,7 +10,7 @@ from plantml.errors import InputError, MissingExtraError
 from plantml.parsing import parse_json_object
 from plantml.registry import mlflow_client
 from plantml.train.config import TrainConfig
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 from plantml.train.run_folder import RunFolder
 
 

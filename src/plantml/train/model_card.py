@@ -11,7 +11,7 @@ from plantml.parsing import dump_yaml
 from plantml.reporting import documents
 from plantml.targets import Target
 from plantml.train.calibration_report import ConfidenceReport
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 from plantml.train.weights import HUB
 from plantml.validate.slices import Slice
 

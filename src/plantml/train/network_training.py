@@ -18,14 +18,14 @@ from plantml.train.config import TrainConfig
 from plantml.train.history import History
 from plantml.train.learner import Learner, Loading
 from plantml.train.learners import LEARNERS
+from plantml.train.plan import Plan
+from plantml.train.plan_inputs import PlanInputs
 from plantml.train.planning import planner, throughput
-from plantml.train.planning.inputs import PlanInputs
-from plantml.train.planning.plan import Plan
 from plantml.train.run_folder import RunFolder
 from plantml.train.selection import Selection, check_splits, select, targets_to_learn
 from plantml.train.session import Session
 from plantml.train.step_learner import StepLearner
-from plantml.train.unlabelled.selection import select_unlabelled
+from plantml.train.unlabelled_photos import select_unlabelled
 
 TILES = "tiles"
 """Folder of a run with the dataset of tiles."""

@@ -35,7 +35,7 @@ from plantml.train.calibration_report import ConfidenceReport
 from plantml.train.covariates import COVARIATES
 from plantml.train.learner import PackagedModel
 from plantml.train.model_card import model_card, train_counts
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 from plantml.train.probe import Embed
 from plantml.validate.scoring import Outcomes
 from plantml.validate.selection import DATASET, groups_of

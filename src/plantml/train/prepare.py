@@ -20,8 +20,8 @@ from plantml.train.batches import pixel_cache
 from plantml.train.batches.loader import Photos
 from plantml.train.batches.pixel_cache import Photo
 from plantml.train.learner import Loading
-from plantml.train.planning.plan import Plan
-from plantml.train.unlabelled.selection import add_rows, select_unlabelled
+from plantml.train.plan import Plan
+from plantml.train.unlabelled_photos import add_rows, select_unlabelled
 
 BANK = 1000
 """Largest number of training photos whose embeddings are the reference for the unknown score."""

@@ -18,12 +18,12 @@ from plantml.storage.segments import Segments, pack, unpack
 from plantml.train import embedder
 from plantml.train.bare_rows import BareRows
 from plantml.train.batches.loader import PhotoDataset, Photos, augmentation
+from plantml.train.budget import WARM_UP_PHOTOS
 from plantml.train.covariates import COVARIATES, RATE, hidden_at_random, thinned_at_random
 from plantml.train.evaluation import evaluate_logits
 from plantml.train.history import History
 from plantml.train.losses import total_loss
-from plantml.train.planning.budget import WARM_UP_PHOTOS
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 
 SAVED = "*.embeddings-*.jsonl"
 """Names of the files of saved embeddings."""

@@ -23,7 +23,7 @@ from plantml.parsing import dump_yaml, parse_yaml
 from plantml.settings import Machine
 from plantml.storage import checksums
 from plantml.train.config import TrainConfig
-from plantml.train.planning.plan import Plan, differences
+from plantml.train.plan import Plan, differences
 
 PLAN, HISTORY, METRICS = "plan.yaml", "history.csv", "metrics.json"
 PSEUDO_LABELS = "pseudo_labels.parquet"

@@ -24,7 +24,7 @@ from plantml.train.history import Evaluation, History
 from plantml.train.learner import EpochCallback, Learner
 from plantml.train.lightning_module import PhotoModule
 from plantml.train.mixed_precision import depthwise_in_float32
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 from plantml.train.probe import EmbeddingJob
 from plantml.train.run_folder import HISTORY, RunFolder
 from plantml.train.session import Session

@@ -16,7 +16,7 @@ from plantml.settings import Machine
 from plantml.train import network_training, tray
 from plantml.train.config import TrainConfig
 from plantml.train.network_training import TrainingResult
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 from plantml.train.selection import Selection, select
 
 

@@ -25,7 +25,7 @@ from plantml.train.boxes import crops
 from plantml.train.boxes.packaging import box_card
 from plantml.train.config import TrainConfig
 from plantml.train.network_training import TrainingResult
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 from plantml.train.run_folder import METRICS, RunFolder
 from plantml.train.selection import Selection, select
 

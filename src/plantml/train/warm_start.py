@@ -12,7 +12,7 @@ from plantml.model.covariates import Covariate
 from plantml.model.detector import CentreNet, DeployedDetector, rebuild
 from plantml.model.network import PlantNet, read_weights
 from plantml.registry import references
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 
 Renamed = Mapping[str, Mapping[str, str]]
 """The new name of each old class, by target."""

@@ -15,7 +15,7 @@ from plantml import storage
 from plantml.errors import InputError, MissingExtraError
 from plantml.imaging import Fit
 from plantml.model.network import bare_backbone, bare_features, size_options
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 
 DEFAULT = "tf_efficientnet_lite0"
 WHEELS = {

@@ -23,7 +23,7 @@ from plantml.model.contract import Contract
 from plantml.model.covariates import Columns, CovariateRow, encode
 from plantml.model.pipeline import Pipeline, Prediction
 from plantml.model.records import Record
-from plantml.validate.boxes import output_arrays
+from plantml.validate import box_arrays
 from plantml.validate.prediction_cache import Entry, PredictionCache, photo_keys
 from plantml.validate.selection import DATASET
 
@@ -56,7 +56,7 @@ class Predictions:
     """A model's predictions for photos, in their order.
 
     Attributes:
-        items: one prediction per photo; of models that find boxes, `probabilities` are as in `output_arrays`.
+        items: one prediction per photo; of models that find boxes, `probabilities` are as in `box_arrays`.
         new: predictions that were computed now; the others came from the cache.
     """
 
@@ -138,7 +138,7 @@ def predict_photos(pipeline: Pipeline, wanted: Iterable[tuple[str, str]], cache:
     """Predictions of photos, each named by its URL and SHA-256, in their order; remote ones are cached."""
     contents = photos.read_ahead(((image_id, url) for url, image_id in wanted), cache)
     is_detector = pipeline.bundle.contract.detection is not None
-    work = output_arrays.predictor(pipeline) if is_detector else pipeline.predict_bytes
+    work = box_arrays.predictor(pipeline) if is_detector else pipeline.predict_bytes
     return chain.from_iterable(in_threads(work, batched(contents, pipeline.chunk), pipeline.threads))
 
 
@@ -236,7 +236,7 @@ def _hashes(columns: Mapping[str, Columns]) -> list[str]:
 
 def _joined(contract: Contract, probabilities: Mapping[str, Floats]) -> Floats:
     if contract.detection is not None:
-        return output_arrays.joined(contract, probabilities)
+        return box_arrays.joined(contract, probabilities)
     return np.concatenate([probabilities[target.name] for target in contract.targets])
 
 
@@ -256,11 +256,11 @@ def _by_change(numbers: Floats, changes: Mapping[str, Any], contract: Contract) 
 
 
 def _restored(cached: Entry | None, contract: Contract, url: str) -> Prediction | None:
-    fits = _fits if contract.detection is None else output_arrays.fits
+    fits = _fits if contract.detection is None else box_arrays.fits
     if cached is None or not fits(contract, cached[1]) or (contract.detection is None and cached[2] is None):
         return None
     content: dict[str, Any] = json.loads(cached[0])
     content.pop("plantml_record")
     record = Record(**{**content, "image": url, "boxes": tuple(content["boxes"])})
-    split = _split if contract.detection is None else output_arrays.split
+    split = _split if contract.detection is None else box_arrays.split
     return Prediction(record, split(contract, cached[1]), cached[2])

@@ -7,9 +7,9 @@ import pytest
 from tests.serve.conftest import PASSWORD, listening
 
 from plantml import settings
+from plantml.serve.app import create_app
 from plantml.serve.config import ServeConfig
 from plantml.serve.service import open_service
-from plantml.serve.web.app import create_app
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",

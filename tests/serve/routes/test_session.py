@@ -5,9 +5,9 @@ import re
 import pytest
 from tests.serve.conftest import PASSWORD, sign_in
 
+from plantml.serve.access import COOKIE, CSRF_FIELD, CSRF_HEADER, HTTPS_COOKIE
 from plantml.serve.routes import session
 from plantml.serve.users import throttle
-from plantml.serve.users.access import COOKIE, CSRF_FIELD, CSRF_HEADER, HTTPS_COOKIE
 from plantml.serve.users.caller import COMMAND_LINE
 
 

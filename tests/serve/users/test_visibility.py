@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.serve.conftest import PASSWORD, serving, sign_in, write_bundle
-from tests.serve.users.test_access import ACCESS, PUBLIC
+from tests.serve.test_access import ACCESS, PUBLIC
 
 from plantml.data import versions
 from plantml.data.formats import list_source
 from plantml.data.importing import import_source
 from plantml.registry import operations, publishing
-from plantml.serve.users.access import COOKIE, CSRF_HEADER
+from plantml.serve.access import COOKIE, CSRF_HEADER
 from plantml.serve.users.caller import ACTS, ADMIN
 from plantml.targets import Target
 

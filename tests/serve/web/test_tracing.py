@@ -17,10 +17,10 @@ from plantml import settings
 from plantml.concurrency import Listener
 from plantml.errors import MissingExtraError, UsageError
 from plantml.serve import server
+from plantml.serve.app import create_app
 from plantml.serve.config import ServeConfig
 from plantml.serve.service import open_service
 from plantml.serve.web import tracing
-from plantml.serve.web.app import create_app
 from plantml.serve.web.tracing import Tracing, from_environment
 
 

@@ -19,9 +19,10 @@ from plantml.data import versions
 from plantml.errors import Exit, InputError
 from plantml.model import bundle as bundles
 from plantml.model.anomaly import DeployedAnomaly
-from plantml.train.anomalies import learner, packaging, planning
+from plantml.train.anomalies import learner, packaging
 from plantml.train.config import TrainConfig
-from plantml.train.planning.inputs import Hardware, PlanInputs, Speed
+from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
+from plantml.train.planning import anomalies
 from plantml.train.selection import select
 
 TINY = ("--task", "anomaly", "--size", 64, "--backbone", "test_efficientnet", "--set", "pretrained=false",
@@ -232,7 +233,7 @@ def test_what_cannot_be_learnt_is_refused(cli, leaves, tmp_path, option, why):
 def test_a_budget_takes_fewer_photos(leaves):
     config = TrainConfig.model_validate({"task": "anomaly", "budget": 40.0})
     inputs = PlanInputs(select(str(leaves), config), Hardware(2, "cpu"), Speed(0.0, 0.5, 0.0))
-    plan = planning.plan(config, inputs)
+    plan = anomalies.plan(config, inputs)
     assert plan.epoch_photos == 8 < plan.train_photos
     assert plan.reasons["epoch_photos"] == "as many as fit the budget"
 
@@ -289,4 +290,4 @@ def test_photos_without_normal_ones_are_refused(leaves):
     chosen = select(versions.load(str(leaves)), config)
     cut = type(chosen)(version.url, version.number, rows, version.targets, None, "anomaly", "", chosen.normal)
     with pytest.raises(InputError, match="no photos with health=healthy in its val split"):
-        planning.plan(config, PlanInputs(cut, Hardware(2, "cpu")))
+        anomalies.plan(config, PlanInputs(cut, Hardware(2, "cpu")))

@@ -17,10 +17,10 @@ from plantml.data import versions
 from plantml.errors import Exit, PlantmlError
 from plantml.model import bundle as bundles
 from plantml.train import tray
+from plantml.train.boxes import pseudo_boxes
+from plantml.train.plan_inputs import Speed
 from plantml.train.planning import throughput
-from plantml.train.planning.inputs import Speed
 from plantml.train.step_learner import StepLearner
-from plantml.train.unlabelled import pseudo_boxes
 
 TINY = ("--size", 96, "--epochs", 2, "--batch-size", 4, "--set", "backbone=test_efficientnet",
         "--set", "pretrained=false", "--set", "precision=32")  # fmt: skip

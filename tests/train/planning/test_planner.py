@@ -16,13 +16,14 @@ from plantml.errors import InputError
 from plantml.imaging import Fit
 from plantml.model.bundle import Bundle
 from plantml.targets import Target
+from plantml.train import budget
+from plantml.train import plan as plans
 from plantml.train.config import Task, TrainConfig
-from plantml.train.planning import budget, planner
-from plantml.train.planning import plan as plans
-from plantml.train.planning.inputs import Hardware, PlanInputs, Speed
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
+from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
+from plantml.train.planning import planner
 from plantml.train.selection import select
-from plantml.train.unlabelled.selection import Unlabelled
+from plantml.train.unlabelled_photos import Unlabelled
 
 
 def version(labels: dict[str, list], split: list[str], **columns: object) -> Version:

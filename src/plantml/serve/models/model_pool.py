@@ -19,7 +19,7 @@ from plantml.model.pipeline import Pipeline
 from plantml.registry import inspection, ledger, operations, references
 from plantml.registry.ledger import Ledger
 from plantml.serve.config import ServeConfig
-from plantml.serve.models.recent import Recent
+from plantml.serve.recent import Recent
 from plantml.serve.users.caller import Caller
 from plantml.serve.users.visibility import narrowed
 from plantml.settings import Machine

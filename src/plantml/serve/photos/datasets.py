@@ -12,8 +12,8 @@ from plantml.data import manifest, photos, versions
 from plantml.data.manifest import Version
 from plantml.errors import InputError, NotFoundError, UsageError
 from plantml.serve.config import ServeConfig
-from plantml.serve.models.recent import Recent
 from plantml.serve.photos.uploads import turn
+from plantml.serve.recent import Recent
 from plantml.settings import Machine
 
 _OPEN = 4

@@ -26,18 +26,17 @@ from plantml.errors import InputError, NotFoundError
 from plantml.model.pipeline import Prediction
 from plantml.serve.database import Database
 from plantml.serve.models.model_pool import OpenModel
-from plantml.serve.models.recent import Recent
 from plantml.serve.photos import arrival_checks, drawn_boxes
 from plantml.serve.photos.arrival_checks import LabelError, Labels
 from plantml.serve.photos.datasets import Datasets
+from plantml.serve.recent import Recent
 from plantml.serve.users import audit
 from plantml.serve.users.caller import Caller
 from plantml.serve.users.visibility import visible_labels, visible_record
 from plantml.serve.web.problems import RequestError
 from plantml.settings import Machine
 from plantml.targets import Target
-from plantml.validate import predictions, review
-from plantml.validate.boxes import output_arrays
+from plantml.validate import box_arrays, predictions, review
 from plantml.validate.prediction_cache import PredictionCache
 from plantml.validate.selection import DATASET, URL
 
@@ -339,7 +338,7 @@ class _Ranking:
 
     def _box_margin(self, prediction: Prediction) -> float:
         """How far from the threshold the nearest box is: one just below may be missed, one just above be wrong."""
-        scores = output_arrays.scores(prediction.probabilities or {})
+        scores = box_arrays.scores(prediction.probabilities or {})
         return float(np.abs(scores - self._threshold).min()) if len(scores) else 1.0
 
 
@@ -418,7 +417,7 @@ def _predicted_boxes(model: OpenModel, prediction: Prediction, caller: Caller) -
     telling = {name for rule in contract.withheld or () if not caller.may_see(rule.where) for name in rule.targets}
     names = [each.name for each in contract.targets if each.kind == "class" and caller.may_see(each.name)]
     answers = {name: outputs[f"target.{name}"] for name in names if name not in telling}
-    given = {name: output_arrays.given(numbers) for name, numbers in answers.items()}
+    given = {name: box_arrays.given(numbers) for name, numbers in answers.items()}
     classes = {target.name: target.classes for target in contract.targets}
     return [
         {
@@ -428,7 +427,7 @@ def _predicted_boxes(model: OpenModel, prediction: Prediction, caller: Caller) -
                 name: classes[name][int(numbers[at].argmax())] for name, numbers in answers.items() if given[name][at]
             },
         }
-        for at, score in enumerate(output_arrays.scores(outputs))
+        for at, score in enumerate(box_arrays.scores(outputs))
         if score >= contract.detection.threshold
     ]
 

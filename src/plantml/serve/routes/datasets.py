@@ -11,12 +11,12 @@ from pydantic import BaseModel, Field
 from plantml.data import summary, versions
 from plantml.errors import InputError
 from plantml.parsing import parse_json
+from plantml.serve.access import CallerDep, Contributor, Reviewer
 from plantml.serve.photos import drawn_boxes
 from plantml.serve.photos.contributions import Contribution, Outcome, OutcomeState, State
 from plantml.serve.photos.datasets import Photo
 from plantml.serve.photos.drawn_boxes import DrawnBox
 from plantml.serve.service import ServiceDep
-from plantml.serve.users.access import CallerDep, Contributor, Reviewer
 from plantml.serve.users.caller import Caller
 from plantml.serve.users.visibility import visible_labels
 from plantml.serve.web.json_bodies import JsonRoute

@@ -9,12 +9,12 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from plantml.registry.operations import GUARDED
-from plantml.serve.models import model_history
-from plantml.serve.models.model_history import HistoryEvent, ModelAnswer, ModelSummary, Moved, VersionAnswer
+from plantml.serve import model_history
+from plantml.serve.access import CallerDep, Promoter
+from plantml.serve.model_history import HistoryEvent, ModelAnswer, ModelSummary, Moved, VersionAnswer
 from plantml.serve.photos.datasets import Photo
 from plantml.serve.routes.datasets import photo_response
 from plantml.serve.service import ServiceDep
-from plantml.serve.users.access import CallerDep, Promoter
 from plantml.serve.web.json_bodies import JsonRoute
 from plantml.serve.web.problems import responses
 

@@ -10,13 +10,13 @@ from pydantic import BaseModel, Field
 
 from plantml.about import __version__
 from plantml.errors import PlantmlError
-from plantml.serve.models import openinference
+from plantml.serve.access import CallerDep
 from plantml.serve.models.inference import cancelled_with, gone
 from plantml.serve.models.model_pool import OpenModel
-from plantml.serve.models.openinference import HEADER, InferenceAnswer, InferenceRequest, TensorMetadata
-from plantml.serve.models.predictions import visible_view
+from plantml.serve.predict import openinference
+from plantml.serve.predict.openinference import HEADER, InferenceAnswer, InferenceRequest, TensorMetadata
+from plantml.serve.predict.predictions import visible_view
 from plantml.serve.service import ServiceDep
-from plantml.serve.users.access import CallerDep
 from plantml.serve.users.caller import Caller
 from plantml.serve.web.problems import answer_error, for_clients, responses
 

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from plantml.detect.output_row import to_line
+from plantml.serve.access import CallerDep, caller_of
 from plantml.serve.config import ServeConfig
 from plantml.serve.models.inference import cancelled_with, gone
-from plantml.serve.models.predictions import Photo, PredictionOptions, visible_view
+from plantml.serve.predict.predictions import Photo, PredictionOptions, visible_view
 from plantml.serve.service import ServiceDep
-from plantml.serve.users.access import CallerDep, caller_of
 from plantml.serve.users.visibility import visible_record
 from plantml.serve.web import forms, openapi
 from plantml.serve.web.problems import RequestError, reasons, responses

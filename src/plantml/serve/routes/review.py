@@ -6,13 +6,13 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from plantml.errors import NotFoundError
+from plantml.serve.access import Reviewer
 from plantml.serve.models.model_pool import OpenModel
 from plantml.serve.photos import drawn_boxes
 from plantml.serve.photos.drawn_boxes import RedrawnBox
 from plantml.serve.photos.review import Decision, NewBox, Reason, Task
 from plantml.serve.routes.datasets import ContributionAnswer, contribution_answer
 from plantml.serve.service import Service, ServiceDep
-from plantml.serve.users.access import Reviewer
 from plantml.serve.web.json_bodies import JsonRoute
 from plantml.serve.web.problems import RequestError, responses
 

@@ -8,8 +8,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.security import OAuth2PasswordRequestForm
 from pydantic import BaseModel, Field, SecretStr
 
+from plantml.serve.access import CallerDep, Owner, address_of, cookie_name, is_https
 from plantml.serve.service import Service, ServiceDep
-from plantml.serve.users.access import CallerDep, Owner, address_of, cookie_name, is_https
 from plantml.serve.users.caller import Caller
 from plantml.serve.users.credentials import ACCESS_TIME, LOGIN_TIME, Tokens
 from plantml.serve.web.json_bodies import JsonRoute

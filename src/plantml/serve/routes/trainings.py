@@ -13,12 +13,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from plantml.errors import PlantmlError
+from plantml.serve import trainings
+from plantml.serve.access import Trainer
 from plantml.serve.service import Service, ServiceDep
-from plantml.serve.users.access import Trainer
+from plantml.serve.trainings import Training, TrainingRequest
 from plantml.serve.web.json_bodies import JsonRoute
 from plantml.serve.web.problems import responses
-from plantml.serve.work import jobs, trainings
-from plantml.serve.work.trainings import Training, TrainingRequest
+from plantml.serve.work import jobs
 
 router = APIRouter(prefix="/v1/trainings", tags=["trainings"], route_class=JsonRoute)
 Number = Annotated[int, Path(ge=1, le=10**9, description="Number of the training.", examples=[12])]

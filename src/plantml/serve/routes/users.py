@@ -7,10 +7,10 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from plantml.serve.access import Admin, CallerDep
 from plantml.serve.database import User
 from plantml.serve.service import ServiceDep
 from plantml.serve.users import audit
-from plantml.serve.users.access import Admin, CallerDep
 from plantml.serve.users.caller import ADMIN, Caller
 from plantml.serve.web.json_bodies import JsonRoute
 from plantml.serve.web.problems import RequestError, responses

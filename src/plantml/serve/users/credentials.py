@@ -14,7 +14,7 @@ from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from plantml.serve.database import ApiKey, Database, Login, User, now
-from plantml.serve.models.recent import Recent
+from plantml.serve.recent import Recent
 from plantml.serve.users import audit, passwords
 from plantml.serve.users.accounts import KEY_PREFIX, digest, end_logins, is_name, purge_logins
 from plantml.serve.users.caller import ADMIN, Caller

@@ -19,7 +19,7 @@ from plantml.train.anomalies import packaging
 from plantml.train.anomalies.packaging import JudgedPhotos
 from plantml.train.history import Evaluation, History
 from plantml.train.learner import EpochCallback, Learner, Loading, PackagedModel
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 from plantml.train.probe import EmbeddingJob
 from plantml.train.session import Session
 

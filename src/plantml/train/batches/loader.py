@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from plantml.imaging import Pixels
 from plantml.train.batches.augment import Augmentation, seed_for
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 
 Batch = dict[str, Tensor]
 """`image` uint8 [N, H, W, 3]; by target name the encoded labels (see `Target.encode`); covariates, if there are any,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from plantml.train.batches.loader import Batch
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 
 
 @dataclass(frozen=True)

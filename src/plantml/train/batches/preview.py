@@ -9,7 +9,7 @@ from torch.utils.data import default_collate
 from plantml.targets import Target
 from plantml.train.batches.loader import PhotoDataset, Photos, StepSampler, augmentation
 from plantml.train.batches.mixup import MixedBatch, mix
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 
 _COLUMNS, _GAP, _LINE = 4, 6, 15
 

@@ -20,7 +20,7 @@ from plantml.train import distributed
 from plantml.train.boxes.cells import loss_of
 from plantml.train.boxes.photos import BoxDataset, BoxPhotos
 from plantml.train.history import Evaluation
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 
 _BATCH = 8
 

@@ -21,21 +21,20 @@ from plantml.model.network import PhotoNet
 from plantml.targets import Target
 from plantml.train import prepare, warm_start, weights
 from plantml.train.batches.loader import Batch, StepSampler, step_loader
-from plantml.train.boxes import packaging, preview
+from plantml.train.boxes import packaging, preview, pseudo_boxes
 from plantml.train.boxes.cells import loss_of
 from plantml.train.boxes.evaluation import evaluate
 from plantml.train.boxes.photos import BoxAugmentation, BoxDataset, BoxPhotos
+from plantml.train.boxes.pseudo_boxes import OtherPhotos
 from plantml.train.history import Evaluation
 from plantml.train.learner import Loading, PackagedModel
 from plantml.train.lightning_module import PhotoModule
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 from plantml.train.prepare import Decoded
 from plantml.train.probe import EmbeddingJob
 from plantml.train.run_folder import RunFolder
 from plantml.train.step_learner import StepLearner
-from plantml.train.unlabelled import pseudo_boxes
-from plantml.train.unlabelled.pseudo_boxes import OtherPhotos
-from plantml.train.unlabelled.selection import add_rows, select_unlabelled
+from plantml.train.unlabelled_photos import add_rows, select_unlabelled
 
 CHANNELS = 64
 """Of the detector's map."""

@@ -24,7 +24,7 @@ from plantml.train.boxes.photos import BoxPhotos
 from plantml.train.learner import PackagedModel
 from plantml.train.model_card import header
 from plantml.train.packaging import export, photo_batches
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 
 _BATCH = 8
 _SHOWN = 16

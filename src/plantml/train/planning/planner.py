@@ -14,15 +14,14 @@ from plantml.model.bundle import Bundle
 from plantml.model.contract import Withheld
 from plantml.model.detector import LEVELS
 from plantml.targets import Target
-from plantml.train import covariates
-from plantml.train.anomalies import planning as anomaly_planning
+from plantml.train import budget, covariates
 from plantml.train.boxes import tiles, withheld
 from plantml.train.config import Mode, Precision, Preset, Task, TrainConfig
-from plantml.train.planning import budget, class_balance
-from plantml.train.planning.inputs import Hardware, PlanInputs, Speed
-from plantml.train.planning.plan import FIXED, Plan, versions
+from plantml.train.plan import FIXED, Plan, versions
+from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
+from plantml.train.planning import anomalies, class_balance
 from plantml.train.selection import Selection, check_splits, targets_to_learn
-from plantml.train.unlabelled.selection import Unlabelled
+from plantml.train.unlabelled_photos import Unlabelled
 from plantml.train.weights import DEFAULT
 
 T = TypeVar("T")
@@ -78,7 +77,7 @@ def plan(config: TrainConfig, inputs: PlanInputs) -> Plan:
         InputError: the dataset has nothing to train on, or lacks a target or a split.
     """
     if inputs.dataset.task == "anomaly":
-        return anomaly_planning.plan(config, inputs)
+        return anomalies.plan(config, inputs)
     train, val = inputs.dataset.usable("train"), inputs.dataset.usable("val")
     check_splits(inputs.dataset)
     resolver, named = _Resolver(config), inputs.dataset.origin or inputs.dataset

@@ -25,8 +25,8 @@ from plantml.train.config import Precision
 from plantml.train.learners import LEARNERS
 from plantml.train.lightning_module import PhotoModule
 from plantml.train.mixed_precision import depthwise_in_float32
-from plantml.train.planning.inputs import Hardware, Speed
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
+from plantml.train.plan_inputs import Hardware, Speed
 from plantml.train.step_learner import StepLearner
 
 _STEPS, _FEWEST, _SECONDS, _DECODED = 6, 3, 4.0, 8

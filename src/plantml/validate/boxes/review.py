@@ -15,8 +15,7 @@ from plantml.data.manifest import Version
 from plantml.model.contract import Contract
 from plantml.model.pipeline import Prediction
 from plantml.targets import Target
-from plantml.validate import review
-from plantml.validate.boxes import output_arrays
+from plantml.validate import box_arrays, review
 from plantml.validate.review import Pick
 
 WHY = "doubtful"
@@ -35,11 +34,11 @@ def doubt(contract: Contract, outputs: Outputs) -> float:
     A box that counts is a mistake if there is no such object, or if a class of it is wrong; any other one, if there is.
     """
     assert contract.detection is not None
-    scores = output_arrays.scores(outputs)
+    scores = box_arrays.scores(outputs)
     right = scores.copy()
     for target in _classified(contract):
         likeliest = outputs[f"target.{target.name}"].max(axis=1, initial=0.0)
-        right *= np.where(output_arrays.given(outputs[f"target.{target.name}"]), likeliest, 1.0)
+        right *= np.where(box_arrays.given(outputs[f"target.{target.name}"]), likeliest, 1.0)
     return float(np.where(scores >= contract.detection.threshold, 1 - right, scores).sum())
 
 
@@ -78,15 +77,15 @@ def files(
 def _results(contract: Contract, outputs: Outputs, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     assert contract.detection is not None
     results: list[dict[str, Any]] = []
-    for place in np.flatnonzero(output_arrays.scores(outputs) >= contract.detection.threshold).tolist():
+    for place in np.flatnonzero(box_arrays.scores(outputs) >= contract.detection.threshold).tolist():
         labels = {
             target.name: target.classes[int(outputs[f"target.{target.name}"][place].argmax())]
             for target in _classified(contract)
-            if output_arrays.given(outputs[f"target.{target.name}"])[place]
+            if box_arrays.given(outputs[f"target.{target.name}"])[place]
         }
         x, y, w, h = (round(float(side), 2) for side in outputs["boxes"][place])
         drawn = rectangle(len(results) + 1, (x, y, w, h), _name(labels), (row["width"], row["height"]))
-        results.append(drawn | {"score": float(output_arrays.scores(outputs)[place])})
+        results.append(drawn | {"score": float(box_arrays.scores(outputs)[place])})
     return results
 
 

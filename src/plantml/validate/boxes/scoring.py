@@ -22,8 +22,7 @@ from plantml.metrics.detection import DetectionReport, Detections, DetectionStat
 from plantml.metrics.statistics import Counts, Floats, Ints, Statistic, of_target
 from plantml.model.contract import Contract
 from plantml.targets import Target
-from plantml.validate import scoring
-from plantml.validate.boxes import output_arrays
+from plantml.validate import box_arrays, scoring
 from plantml.validate.config import ValidateConfig
 from plantml.validate.predictions import Predictions
 from plantml.validate.scoring import Evaluation
@@ -49,7 +48,7 @@ class BoxOutcomes:
         threshold: score from which a predicted box counts.
         boxes: predicted, float64 [M, 4]: x, y, w, h in pixels.
         scores: of the predicted boxes, [M].
-        decisions: of the predicted boxes, by their place in `output_arrays.DECISIONS`, [M].
+        decisions: of the predicted boxes, by their place in `box_arrays.DECISIONS`, [M].
         photo: number of each predicted box's photo, [M].
         outputs: by target, float32 [M, classes]; NaN for a target that a box is without.
         true_boxes: float64 [G, 4].
@@ -118,7 +117,7 @@ class BoxOutcomes:
 
     def given(self, target: Target) -> NDArray[np.bool_]:
         """Which predicted boxes have a prediction for a target: bool [M]."""
-        return output_arrays.given(self.outputs[target.name])
+        return box_arrays.given(self.outputs[target.name])
 
     def labels(self, target: Target) -> Ints:
         """The most likely class of a target for each predicted box, [M]; any class where it has no prediction."""
@@ -196,7 +195,7 @@ def outcomes(
         threshold=contract.detection.threshold,
         # Records have two decimals.
         boxes=np.concatenate([each["boxes"] for each in outputs]).astype(np.float64).round(2),
-        scores=np.concatenate([output_arrays.scores(each) for each in outputs]),
+        scores=np.concatenate([box_arrays.scores(each) for each in outputs]),
         decisions=np.concatenate([each["decision"][:, 0] for each in outputs]).astype(np.int64),
         photo=np.repeat(np.arange(len(places)), [len(each["score"]) for each in outputs]),
         outputs={

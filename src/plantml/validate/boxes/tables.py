@@ -11,7 +11,7 @@ from plantml.metrics import detection
 from plantml.metrics.statistics import Ints
 from plantml.targets import Target
 from plantml.validate import prediction_tables
-from plantml.validate.boxes.output_arrays import DECISIONS
+from plantml.validate.box_arrays import DECISIONS
 from plantml.validate.boxes.scoring import BOXES, BoxOutcomes
 from plantml.validate.predictions import Predictions
 from plantml.validate.results import Validation

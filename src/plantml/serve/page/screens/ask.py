@@ -11,13 +11,13 @@ from fastapi.concurrency import run_in_threadpool
 
 from plantml.imaging import ImageError
 from plantml.model.pipeline import Pipeline
-from plantml.serve.models.predictions import Photo, PredictionOptions, visible_view
+from plantml.serve.access import CallerDep
 from plantml.serve.page.rendering import PageRoute, render
 from plantml.serve.page.screens import catalogues
 from plantml.serve.photos import datasets
+from plantml.serve.predict.predictions import Photo, PredictionOptions, visible_view
 from plantml.serve.routes.users import Id
 from plantml.serve.service import Service, ServiceDep
-from plantml.serve.users.access import CallerDep
 from plantml.serve.users.visibility import visible_record
 from plantml.serve.web.problems import RequestError
 

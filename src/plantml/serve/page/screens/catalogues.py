@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from plantml.errors import PlantmlError
-from plantml.serve.models import model_history
+from plantml.serve import model_history
 from plantml.serve.page import labels
 from plantml.serve.photos import drawn_boxes
 from plantml.serve.service import Service

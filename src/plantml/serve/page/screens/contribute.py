@@ -9,6 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from plantml.data.boxes import Box
 from plantml.errors import PlantmlError
+from plantml.serve.access import Contributor, Reviewer
 from plantml.serve.page import labels
 from plantml.serve.page.rendering import PageRoute, redirect, render
 from plantml.serve.page.screens import catalogues
@@ -17,7 +18,6 @@ from plantml.serve.photos.contributions import Accepted, Outcome
 from plantml.serve.photos.uploads import Refused, Upload, display_name
 from plantml.serve.routes.datasets import contribution_answer
 from plantml.serve.service import Service, ServiceDep
-from plantml.serve.users.access import Contributor, Reviewer
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 _MOST_SHOWN = 200

@@ -5,11 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 
 from plantml.registry.operations import GUARDED
-from plantml.serve.models import model_history
-from plantml.serve.models.model_history import AliasAnswer, ModelAnswer
+from plantml.serve import model_history
+from plantml.serve.access import CallerDep, Promoter
+from plantml.serve.model_history import AliasAnswer, ModelAnswer
 from plantml.serve.page.rendering import PageRoute, redirect, render
 from plantml.serve.service import ServiceDep
-from plantml.serve.users.access import CallerDep, Promoter
 from plantml.serve.web.problems import RequestError
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)

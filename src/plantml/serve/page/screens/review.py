@@ -12,13 +12,13 @@ from plantml.data import boxes as dataset_boxes
 from plantml.data.boxes import Box
 from plantml.data.manifest import Version
 from plantml.errors import PlantmlError
+from plantml.serve.access import Reviewer
 from plantml.serve.models.model_pool import OpenModel
 from plantml.serve.page import labels
 from plantml.serve.page.rendering import PageRoute, render
 from plantml.serve.photos import drawn_boxes
 from plantml.serve.photos.review import Decision, NewBox, Task
 from plantml.serve.service import Service, ServiceDep
-from plantml.serve.users.access import Reviewer
 from plantml.serve.users.caller import Caller
 from plantml.targets import Target
 

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
+from plantml.serve.access import CallerDep
 from plantml.serve.page import translations
 from plantml.serve.page.rendering import SIGN_IN, PageRoute, render
 from plantml.serve.page.translations import mark as _
 from plantml.serve.routes.session import check_password, end_session, start_session
 from plantml.serve.service import ServiceDep
-from plantml.serve.users.access import CallerDep
 from plantml.serve.web.problems import RequestError
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)

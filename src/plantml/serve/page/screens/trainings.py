@@ -8,13 +8,13 @@ from pydantic import ValidationError
 
 from plantml.errors import InputError
 from plantml.parsing import parse_yaml
+from plantml.serve import trainings
+from plantml.serve.access import Trainer
 from plantml.serve.page.rendering import PageRoute, redirect, render
 from plantml.serve.page.screens import catalogues
 from plantml.serve.service import ServiceDep
-from plantml.serve.users.access import Trainer
+from plantml.serve.trainings import TrainingRequest
 from plantml.serve.web.problems import reasons
-from plantml.serve.work import trainings
-from plantml.serve.work.trainings import TrainingRequest
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Text = Annotated[str, Form(max_length=10_000)]

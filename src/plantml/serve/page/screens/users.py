@@ -7,6 +7,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from plantml.serve.access import Admin, Owner
 from plantml.serve.database import User
 from plantml.serve.page.rendering import SIGN_IN, PageRoute, redirect, render
 from plantml.serve.page.screens import catalogues
@@ -14,7 +15,6 @@ from plantml.serve.page.translations import mark as _
 from plantml.serve.routes.users import Id, Line
 from plantml.serve.service import Service, ServiceDep
 from plantml.serve.users import audit
-from plantml.serve.users.access import Admin, Owner
 from plantml.serve.users.caller import ACTS, ADMIN, Caller
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)

@@ -5,9 +5,7 @@ from pathlib import Path
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
-from plantml.serve import page
-
-FOLDER = Path(page.__file__).parent
+FOLDER = Path(__file__).parent
 
 router = APIRouter(include_in_schema=False)
 

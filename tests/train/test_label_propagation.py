@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from plantml.targets import Target
-from plantml.train.unlabelled.label_propagation import propagate
+from plantml.train.label_propagation import propagate
 
 DISEASE = Target("disease", "class", ("none", "rust"))
 SIGNS = Target("signs", "multilabel", ("spots", "holes"))

@@ -16,8 +16,8 @@ from plantml.detect.similar import Similar
 from plantml.errors import UsageError
 from plantml.model import bundle as bundles
 from plantml.serve.models.model_pool import OpenModel
-from plantml.serve.models.recent import Recent
 from plantml.serve.photos.datasets import Datasets
+from plantml.serve.recent import Recent
 from plantml.serve.users.caller import Caller
 from plantml.serve.users.visibility import visible_labels
 from plantml.settings import Machine

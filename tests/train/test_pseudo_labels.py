@@ -14,10 +14,10 @@ from plantml import storage
 from plantml.data import versions
 from plantml.errors import Exit
 from plantml.targets import Target
+from plantml.train import pseudo_labels
 from plantml.train.batches.loader import Photos
 from plantml.train.run_folder import PSEUDO_LABELS
 from plantml.train.step_learner import StepLearner
-from plantml.train.unlabelled import pseudo_labels
 
 DISEASE = Target("disease", "class", ("none", "rust"))
 SIGNS = Target("signs", "multilabel", ("spots", "holes"))

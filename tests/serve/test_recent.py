@@ -1,6 +1,6 @@
 """What was used last stays."""
 
-from plantml.serve.models.recent import Recent
+from plantml.serve.recent import Recent
 
 
 def test_what_was_used_longest_ago_goes():

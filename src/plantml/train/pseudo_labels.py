@@ -13,10 +13,10 @@ from plantml import storage
 from plantml.data import manifest
 from plantml.targets import Target
 from plantml.train.batches.loader import Photos
-from plantml.train.planning.plan import Plan
+from plantml.train.label_propagation import propagate
+from plantml.train.plan import Plan
 from plantml.train.prepare import TrainingData
 from plantml.train.run_folder import PSEUDO_LABELS, RunFolder
-from plantml.train.unlabelled.label_propagation import propagate
 
 Embed = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 

@@ -7,22 +7,12 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from plantml.about import __version__
+from plantml.serve.page import documentation
 from plantml.serve.page import routes as page
-from plantml.serve.routes import (
-    datasets,
-    documentation,
-    models,
-    openinference,
-    operations,
-    predict,
-    review,
-    session,
-    trainings,
-    users,
-)
+from plantml.serve.routes import datasets, models, openinference, operations, predict, review, session, trainings, users
 from plantml.serve.service import Service
+from plantml.serve.telemetry import Telemetry
 from plantml.serve.web import headers, openapi, problems
-from plantml.serve.web.telemetry import Telemetry
 
 ROUTERS = (
     predict.past,

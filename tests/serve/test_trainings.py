@@ -9,8 +9,8 @@ from tests.serve.conftest import PASSWORD, sign_in
 from plantml import storage
 from plantml.data.formats import list_source
 from plantml.data.importing import import_source
+from plantml.serve import trainings
 from plantml.serve.routes import trainings as routes
-from plantml.serve.work import trainings
 from plantml.serve.work.jobs import write_line
 from plantml.storage.segments import Segments
 

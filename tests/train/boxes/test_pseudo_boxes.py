@@ -17,11 +17,11 @@ from plantml.data.manifest import BOX
 from plantml.imaging import Fit
 from plantml.model.contract import Withheld
 from plantml.targets import Target
+from plantml.train.boxes import pseudo_boxes
 from plantml.train.boxes.photos import BoxPhotos
+from plantml.train.boxes.pseudo_boxes import OtherPhotos
 from plantml.train.probe import EmbeddingJob
 from plantml.train.run_folder import PSEUDO_LABELS
-from plantml.train.unlabelled import pseudo_boxes
-from plantml.train.unlabelled.pseudo_boxes import OtherPhotos
 
 CATEGORY = Target("category", "class", ("bean", "maize"))
 IDS = [letter * 64 for letter in "abc"]

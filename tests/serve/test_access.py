@@ -8,7 +8,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from tests.serve.conftest import PASSWORD, serving
 
-from plantml.serve.users.access import COOKIE
+from plantml.serve.access import COOKIE
 from plantml.serve.users.caller import ACTS, ADMIN
 
 PUBLIC = None

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from plantml.train.config import Mode, Preset, Task, TrainConfig
-from plantml.train.planning.inputs import PlanInputs, Speed
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
+from plantml.train.plan_inputs import PlanInputs, Speed
 
 BUDGET_SHARE = 0.95
 """Share of a budget that is planned; the rest is a reserve for steps slower than measured."""

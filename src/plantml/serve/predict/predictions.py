@@ -18,15 +18,15 @@ from plantml.model.pipeline import Pipeline, Prediction
 from plantml.parsing import parse_json
 from plantml.serve.config import ServeConfig
 from plantml.serve.database import Database
-from plantml.serve.models.history import History
 from plantml.serve.models.inference import InferenceQueue
 from plantml.serve.models.model_pool import OpenModel
-from plantml.serve.models.similar_photos import SimilarPhotos, nearest
 from plantml.serve.photos import fetching
 from plantml.serve.photos.datasets import Datasets
+from plantml.serve.predict.history import History
+from plantml.serve.predict.similar_photos import SimilarPhotos, nearest
+from plantml.serve.telemetry import Metrics
 from plantml.serve.users.caller import Caller
 from plantml.serve.web.problems import RequestError, busy
-from plantml.serve.web.telemetry import Metrics
 from plantml.serve.web.tracing import Tracing
 from plantml.settings import Machine
 

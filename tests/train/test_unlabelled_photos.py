@@ -6,8 +6,8 @@ from plantml.data import versions
 from plantml.data.manifest import Version
 from plantml.errors import InputError
 from plantml.targets import Target
-from plantml.train.unlabelled import selection
-from plantml.train.unlabelled.selection import add_rows, select_unlabelled
+from plantml.train import unlabelled_photos
+from plantml.train.unlabelled_photos import add_rows, select_unlabelled
 
 DISEASE = Target("disease", "class", ("none", "rust"))
 TARGETS = (DISEASE, Target("category", "class", ("bean",)))
@@ -46,7 +46,7 @@ def test_what_is_labelled_or_judged_and_copies_of_it_are_left_out(make_rows, lab
     ]
     others = select_unlabelled(commit(tmp_path / "season", make_rows(records, TARGETS)), labelled, ["disease"])
     assert others.rows["image_id"].str.slice(0, 1).to_list() == ["d", "f"]
-    assert others.left_out == {selection.LABELLED: 2, selection.NEAR: 1}
+    assert others.left_out == {unlabelled_photos.LABELLED: 2, unlabelled_photos.NEAR: 1}
 
 
 def test_a_dataset_without_other_photos_is_an_error(make_rows, labelled, tmp_path) -> None:

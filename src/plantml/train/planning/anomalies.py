@@ -7,8 +7,8 @@ from plantml.errors import InputError
 from plantml.imaging import Fit, FitMode
 from plantml.model.contract import ANOMALY
 from plantml.train.config import TrainConfig
-from plantml.train.planning.inputs import PlanInputs, Speed
-from plantml.train.planning.plan import FIXED, Plan, versions
+from plantml.train.plan import FIXED, Plan, versions
+from plantml.train.plan_inputs import PlanInputs, Speed
 from plantml.train.selection import Selection
 from plantml.train.weights import DEFAULT
 

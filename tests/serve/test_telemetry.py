@@ -11,9 +11,9 @@ from tests.serve.models.test_inference import Gate, sized, until
 
 from plantml.errors import StorageError
 from plantml.registry import ledger
+from plantml.serve.app import create_app
 from plantml.serve.database import Database
-from plantml.serve.web.app import create_app
-from plantml.serve.web.telemetry import _JsonLines
+from plantml.serve.telemetry import _JsonLines
 
 
 def read(client):

@@ -21,12 +21,12 @@ from plantml.data.manifest import BOX
 from plantml.imaging import Fit
 from plantml.model.detector import DeployedDetector
 from plantml.targets import Target
+from plantml.train import pseudo_labels
 from plantml.train.batches.loader import PixelSource
 from plantml.train.boxes.photos import BoxPhotos
-from plantml.train.planning.plan import Plan
+from plantml.train.plan import Plan
 from plantml.train.probe import EmbeddingJob
 from plantml.train.run_folder import RunFolder
-from plantml.train.unlabelled import pseudo_labels
 
 LEAST = 0.05
 """Probability below which a box counts as background."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from plantml.model.bundle import Bundle
 from plantml.train.config import Precision
 from plantml.train.selection import Selection
-from plantml.train.unlabelled.selection import Unlabelled
+from plantml.train.unlabelled_photos import Unlabelled
 
 
 @dataclass(frozen=True)

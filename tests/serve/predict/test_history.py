@@ -8,8 +8,8 @@ from tests.serve.conftest import PASSWORD
 
 from plantml.errors import StorageError
 from plantml.serve.database import HistoryEntry
-from plantml.serve.models import history
-from plantml.serve.models.history import History
+from plantml.serve.predict import history
+from plantml.serve.predict.history import History
 from plantml.serve.users.accounts import Accounts
 from plantml.serve.users.caller import Caller
 from plantml.serve.web.problems import RequestError

@@ -10,8 +10,8 @@ from tests.serve.detectors import write_detector
 
 from plantml.registry import operations, publishing
 from plantml.registry.references import open_model
-from plantml.serve.models import openinference
-from plantml.serve.models.openinference import HEADER, TensorMetadata
+from plantml.serve.predict import openinference
+from plantml.serve.predict.openinference import HEADER, TensorMetadata
 from plantml.serve.web.problems import RequestError
 
 

@@ -1,1 +1,0 @@
-"""Learn from photos without labels."""
