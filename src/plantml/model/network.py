@@ -111,8 +111,8 @@ class CovariateNet(nn.Module):
             else:
                 assert covariate.mean is not None
                 assert covariate.std is not None
-                # OpenVINO joins a difference and a quotient into value / std - mean / std, whose digits cancel out where
-                # the mean is large, as of coordinates; not with the clamp between them.
+                # OpenVINO joins a difference and a quotient into value / std - mean / std, whose digits cancel out
+                # where the mean is large, as of coordinates; not with the clamp between them.
                 low, mean, high = np.array([covariate.low, covariate.mean, covariate.high], np.float32)
                 distance = (value - float(mean)).clamp(float(low - mean), float(high - mean))
                 parts += [distance / covariate.std * is_known, is_known]
