@@ -6,6 +6,8 @@ from PIL import Image, ImageEnhance
 
 pytest.importorskip("cv2", reason="opencv is not installed: pip install 'plantml[curate]'")
 
+from threadpoolctl import threadpool_info, threadpool_limits
+
 from plantml import imaging
 from plantml.curate import keypoint_matches
 from plantml.curate.keypoint_matches import find_copies
@@ -65,6 +67,25 @@ def test_edited_copies_are_found_and_called_by_name(drawn):
             assert copy.first_share == pytest.approx(0.62 * 0.66, abs=0.04)
             assert copy.second_share == pytest.approx(1, abs=0.02)
             assert copy.scale == pytest.approx(1, abs=0.02)
+
+
+def test_numpy_starts_no_threads_of_its_own_where_photos_are_compared(drawn, monkeypatch):
+    matches, seen = keypoint_matches._matches, []
+
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    def spied(similar):
+        seen.append(threads())
+        return matches(similar)
+
+    monkeypatch.setattr(keypoint_matches, "_matches", spied)
+    with threadpool_limits(2, user_api="blas"):
+        found = copies_among([encode(drawn[0]), encode(drawn[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT))])
+        assert threads() == {2}
+    assert [copy.kind for copy in found] == ["flip"]
+    assert seen
+    assert all(each == {1} for each in seen)
 
 
 def test_different_photos_are_no_copies(drawn):

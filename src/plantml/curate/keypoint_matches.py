@@ -6,6 +6,7 @@ Photos that share rare keypoints are candidates (see `visual_words`). They are v
 under it the pixels of both must match. Two photos of one plant share keypoints, but not pixels.
 """
 
+import contextlib
 import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -129,25 +130,43 @@ def find_copies(
         elsewhere: computes and compares keypoints; by default this process does.
 
     Raises:
-        MissingExtraError: opencv is not installed.
+        MissingExtraError: opencv or threadpoolctl is not installed.
         StorageError: a photo's bytes cannot be read.
     """
     _opencv()
     representatives = np.arange(count) if known is None else np.unique(known, return_index=True)[1]
     representatives = np.sort(representatives)
     views = Views(read, memory)
-    pairs = representatives[_candidates(views, representatives, threads, top, progress, elsewhere=elsewhere)]
-    pairs = np.unique(np.sort(pairs, axis=1), axis=0)
-    jobs, total = list(_jobs(pairs, views.capacity)), len(representatives) + len(pairs)
-    done, copies = len(representatives), list[Copy]()
-    if elsewhere is not None:
-        copies += elsewhere.copies(jobs, lambda ended: progress(done + len(pairs) * ended // len(jobs), total))
-        jobs = []
-    for job, matches in zip(jobs, in_threads(lambda job: copies_of(views, *job), jobs, threads), strict=True):
-        copies += matches
-        done += len(job[1])
-        progress(done, total)
+    with one_thread_each():
+        pairs = representatives[_candidates(views, representatives, threads, top, progress, elsewhere=elsewhere)]
+        pairs = np.unique(np.sort(pairs, axis=1), axis=0)
+        jobs, total = list(_jobs(pairs, views.capacity)), len(representatives) + len(pairs)
+        done, copies = len(representatives), list[Copy]()
+        if elsewhere is not None:
+            copies += elsewhere.copies(jobs, lambda ended: progress(done + len(pairs) * ended // len(jobs), total))
+            jobs = []
+        for job, matches in zip(jobs, in_threads(lambda job: copies_of(views, *job), jobs, threads), strict=True):
+            copies += matches
+            done += len(job[1])
+            progress(done, total)
     return sorted(copies, key=lambda copy: (copy.first, copy.second))
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Make numpy multiply matrices in the thread that asks for it, in the whole process.
+
+    Its own threads do not make the small matrices of `copies_of` faster, only wait for each other: half of the
+    processor time was theirs.
+    """
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError as error:
+        raise MissingExtraError(
+            "Finding crops and rotations needs threadpoolctl", str(error), extra="curate"
+        ) from error
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 Job = tuple[int, Indices]
@@ -302,7 +321,7 @@ def _jobs(pairs: Indices, capacity: int) -> Iterator[Job]:
 
 
 def copies_of(views: Looked, first: int, others: Indices) -> list[Copy]:
-    """Compare a photo with others; those with common pixels."""
+    """Compare a photo with others; those with common pixels. In several threads at once: `one_thread_each`."""
     one = views.view(first)
     if one is None or len(one.points) < INLIERS:
         return []

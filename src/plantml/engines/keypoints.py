@@ -190,9 +190,10 @@ def open_copies(job: Job, machine: Machine) -> Work:
         rows = part.rows()
         segments = part.segments(sum(len(row[-1]) for row in rows), _SECONDS)
         try:
-            for done, lines in enumerate(in_threads(compare, stop.until(rows), machine.threads), start=1):
-                segments.add(*lines)
-                count(done)
+            with keypoint_matches.one_thread_each():
+                for done, lines in enumerate(in_threads(compare, stop.until(rows), machine.threads), start=1):
+                    segments.add(*lines)
+                    count(done)
         finally:
             segments.flush()
 
