@@ -94,13 +94,9 @@ def test_a_model_without_its_plan_is_not_overwritten(folder, make_plan, monkeypa
         run.create(make_plan())
 
 
-def test_plans_with_and_without_a_checksum_are_read(folder, make_plan) -> None:
+def test_a_plan_comes_back(folder, make_plan) -> None:
     run, plan = folder("one"), make_plan()
     run.create(plan)
-    assert run.plan() == plan
-    url = storage.join(run.url, "plan.yaml")
-    lines = storage.read(url).splitlines(keepends=True)
-    storage.write(url, b"".join(lines[1:-1]))
     assert run.plan() == plan
 
 
@@ -110,7 +106,13 @@ def test_an_edited_or_cut_plan_is_refused_with_what_to_do_instead(folder, make_p
     url = storage.join(run.url, "plan.yaml")
     whole = storage.read(url)
     lines = whole.splitlines(keepends=True)
-    edited = [b"".join(lines[:-1]), whole.replace(b"epochs: ", b"epochs: 1"), whole + b"# note\n", b"".join(lines[:-2])]
+    edited = [
+        b"".join(lines[:-1]),
+        b"".join(lines[1:-1]),
+        whole.replace(b"epochs: ", b"epochs: 1"),
+        whole + b"# note\n",
+        b"".join(lines[:-2]),
+    ]
     for place in range(0, 8 * len(whole), 97):
         changed = bytearray(whole)
         changed[place // 8] ^= 1 << place % 8

@@ -160,7 +160,7 @@ def _plan(url: str, number: int) -> dict[str, Any]:
         if not storage.exists(file):
             continue
         data = storage.read(file)
-        if checksums.check_text(data) is False:
+        if not checksums.is_intact(data):
             raise InputError(f"{file} is not as it was written", checksums.CHANGED, "Restore it, or train again.")
         plan = parse_yaml(data, file)
         if isinstance(plan, dict) and plan.get("fold") == number:

@@ -7,7 +7,6 @@ exclusive creation writes both. Photos and the files of models have theirs elsew
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,6 @@ from plantml.parsing import parse_json_object
 
 KEY, BLANK = "sha256", "0" * 64
 _PREFIX = f'"{KEY}": "'.encode()
-_AT_THE_END = re.compile(rb'(.{%d}).{64}"\s*\}?\s*\Z' % len(_PREFIX), re.DOTALL)
 CHANGED = "its checksum is not that of its bytes: it was damaged, or edited"
 
 
@@ -36,15 +34,6 @@ def is_intact(data: bytes) -> bool:
     """True if a file has a checksum, and it is that of its bytes."""
     at = data.rfind(_PREFIX) + len(_PREFIX)
     return at >= len(_PREFIX) and data[at : at + len(BLANK)] == _digest(data, at)
-
-
-def check_text(data: bytes) -> bool | None:
-    """As `is_intact`, of a text that ends with its checksum; `None` if it has none."""
-    end = _AT_THE_END.search(data[-256:])
-    # A name that differs in one byte is a damaged one.
-    if end is None or sum(ours != byte for ours, byte in zip(_PREFIX, end[1], strict=True)) > 1:
-        return None
-    return is_intact(data)
 
 
 def seal_text(text: bytes, line: str) -> bytes:
@@ -68,7 +57,7 @@ def from_json(
         hint: how to go on if it is damaged.
         error: raised if it is damaged.
     """
-    if not check_text(data):
+    if not is_intact(data):
         raise error(f"{origin} is damaged", CHANGED if data.strip() else "it is empty", hint)
     record = parse_json_object(data, origin)
     del record[KEY]

@@ -145,6 +145,6 @@ def unpack(text: str, dtype: DTypeLike) -> NDArray[Any]:
 
 
 def _unseal(url: str, data: bytes) -> list[bytes]:
-    if not checksums.check_text(data):
+    if not checksums.is_intact(data):
         raise InputError(f"{url} is damaged", checksums.CHANGED if data else "it is empty", "Repeat the command.")
     return data.rstrip(b"\n").split(b"\n")[:-1]

@@ -121,8 +121,7 @@ class RunFolder:
         """The plan of an existing run. Raises `InputError` if it was edited, is damaged or cannot be read."""
         url = storage.join(self.url, PLAN)
         data = storage.read(url)
-        intact = checksums.check_text(data)
-        if intact is False or (intact is None and data.startswith(_PLAN_HEAD)):
+        if not checksums.is_intact(data):
             raise InputError(
                 f"{url} was changed after the run started",
                 checksums.CHANGED,
