@@ -5,7 +5,7 @@ import pytest
 from plantml import storage
 from plantml.errors import InputError
 from plantml.settings import Machine
-from plantml.train.run_folder import RunFolder
+from plantml.train.run_folder import PSEUDO_LABELS, RunFolder
 
 
 @pytest.fixture
@@ -122,3 +122,10 @@ def test_an_edited_or_cut_plan_is_refused_with_what_to_do_instead(folder, make_p
         with pytest.raises(InputError) as error:
             run.plan()
         assert "--fresh" in error.value.hint
+
+
+def test_pseudo_labels_of_a_run_whose_plan_was_removed_are_not_taken(folder, make_plan) -> None:
+    run = folder("one")
+    run.write(PSEUDO_LABELS, b"of an earlier run")
+    run.create(make_plan())
+    assert not storage.exists(storage.join(run.url, PSEUDO_LABELS))

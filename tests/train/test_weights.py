@@ -145,3 +145,12 @@ def test_weights_that_changed_since_the_plan_are_refused(published, memory_url) 
 def test_offline_refuses_a_repository_that_must_be_downloaded() -> None:
     with pytest.raises(InputError, match="hf-hub:timm/resnet18"):
         weights.identify("resnet18", "hf-hub:timm/resnet18", FIT, offline=True)
+
+
+def test_weights_of_a_repository_may_be_in_bfloat16(published, monkeypatch) -> None:
+    half = {name: value.bfloat16() if value.is_floating_point() else value for name, value in published.items()}
+    monkeypatch.setattr(timm.models, "load_state_dict_from_hf", lambda *_, **__: half)
+    digest = weights.identify(TINY, "hf-hub:me/tiny", FIT, offline=False)
+    named = weights.Weights("hf-hub:me/tiny", digest)
+    loaded = weights.backbone(TINY, named, FIT, drop_path=0, offline=False).state_dict()
+    assert torch.equal(loaded["conv_stem.weight"], half["conv_stem.weight"].float())

@@ -111,7 +111,8 @@ class RunFolder:
             raise InputError(
                 f"Another training has started in {self.url}", "its plan was just created", "Choose another --out."
             ) from error
-        # Checkpoints may be left from a run whose other files were removed.
+        # Checkpoints and pseudo-labels may be left from a run whose other files were removed.
+        storage.remove(storage.join(self.url, PSEUDO_LABELS))
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         if self._remote:
             for entry in self._remote_checkpoints():

@@ -179,7 +179,10 @@ def _read(weights: Weights, *, offline: bool) -> tuple[dict[str, Tensor], str]:
         state = _unwrapped(source, _from_repository(source, offline=offline))
         sha256 = hashlib.sha256()
         for key in sorted(state):
-            sha256.update(key.encode() + b"\0" + state[key].contiguous().numpy().tobytes())
+            # As bytes, since numpy has no bfloat16.
+            sha256.update(
+                key.encode() + b"\0" + state[key].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
         name = sha256.hexdigest()
     else:
         data = storage.read(storage.absolute(source))

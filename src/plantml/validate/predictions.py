@@ -257,7 +257,8 @@ def _by_change(numbers: Floats, changes: Mapping[str, Any], contract: Contract) 
 
 def _restored(cached: Entry | None, contract: Contract, url: str) -> Prediction | None:
     fits = _fits if contract.detection is None else box_arrays.fits
-    if cached is None or not fits(contract, cached[1]) or (contract.detection is None and cached[2] is None):
+    has_embedding = contract.task == "image"
+    if cached is None or not fits(contract, cached[1]) or (has_embedding and cached[2] is None):
         return None
     content: dict[str, Any] = json.loads(cached[0])
     content.pop("plantml_record")

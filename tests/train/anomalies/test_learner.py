@@ -19,6 +19,7 @@ from plantml.data import versions
 from plantml.errors import Exit, InputError
 from plantml.model import bundle as bundles
 from plantml.model.anomaly import DeployedAnomaly
+from plantml.model.pipeline import Pipeline
 from plantml.train.anomalies import learner, packaging
 from plantml.train.config import TrainConfig
 from plantml.train.plan_inputs import Hardware, PlanInputs, Speed
@@ -185,6 +186,22 @@ def test_validate_scores_by_disease_judges_gates_and_draws_heat_maps(cli, leaves
     assert {row["anomaly_true"] for row in rows} == {"normal", "anomalous"}
 
 
+def test_a_validation_that_is_repeated_takes_its_predictions_from_the_cache(cli, leaves, run, tmp_path, monkeypatch):
+    command = "validate", leaves, "--model", run.out, "--json", "--out"
+    first = cli(*command, tmp_path / "first")
+    assert first.code == Exit.DONE, first.err
+
+    def predict(*_):
+        raise AssertionError("predicted again")
+
+    monkeypatch.setattr(Pipeline, "predict_bytes", predict)
+    again = cli(*command, tmp_path / "again")
+    assert again.code == Exit.DONE, again.err
+    tables = [(tmp_path / name / "predictions.csv").read_bytes() for name in ("first", "again")]
+    assert tables[0] == tables[1]
+    assert again.json["anomalies"] == first.json["anomalies"]
+
+
 def test_validate_compares_two_models_of_anomalies(cli, leaves, run):
     result = cli("validate", leaves, "--model", run.out, "--against", run.out, "--max-drop", 0.01, "--json")
     assert result.code == Exit.DONE, result.err
@@ -219,6 +236,7 @@ def test_only_exact_forms_are_exported(cli, run, tmp_path, form):
     ("option", "why"),
     [
         (("--targets", "health"), "--targets is not for the task anomaly"),
+        (("--forms", "int8"), "--forms int8 is not for the task anomaly"),
         (("--set", "anomaly.normal=health=blue"), "names no photos"),
         (("--set", "anomaly.by=health"), "cannot differ by 'health'"),
         (("--where", 'health == "diseased"'), "does not say which photos are normal"),

@@ -120,6 +120,7 @@ def _check_settings(config: TrainConfig) -> None:
         "tile": config.tile not in {"auto", 0},
         "background": config.background,
         "devices": config.devices * config.nodes > 1,
+        "forms int8": "int8" in config.forms,  # whose export would be refused after the training
     }
     for name, is_set in others.items():
         if is_set:
