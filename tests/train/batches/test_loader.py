@@ -47,6 +47,22 @@ def test_from_any_step_on_the_stream_is_the_same(make_plan, start: int, batch: i
     assert len(rest) == len(whole[start:])
 
 
+def test_few_trusted_photos_are_half_of_an_epoch_and_augmented_anew_each_time(make_plan) -> None:
+    steps = list(StepSampler(PHOTOS, make_plan(batch_size=3, epochs=2), trusted=np.array([2, 7])))
+    for epoch in (steps[:3], steps[3:]):
+        places = [place for step in epoch for place in step]
+        rows = [row for _, row, _ in places]
+        assert len(rows) == len(ROWS)
+        assert sum(row in {2, 7} for row in rows) == 5
+        assert len(set(places)) == len(places)  # the number of the draw differs, and with it the augmentation
+        assert all(rows.count(row) == 1 for row in set(rows) - {2, 7})
+
+
+def test_many_trusted_photos_are_drawn_like_all_others(make_plan) -> None:
+    plan = make_plan(batch_size=3)
+    assert list(StepSampler(PHOTOS, plan, trusted=ROWS[:5])) == list(StepSampler(PHOTOS, plan))
+
+
 @given(batch=st.integers(2, 9), size=st.integers(1, 3))
 def test_processes_share_each_batch(make_plan, batch: int, size: int) -> None:
     plan = make_plan(batch_size=max(batch, size), devices=size)

@@ -91,14 +91,25 @@ class StepSampler(Sampler[list[Sample]]):
         epochs: in total; those of the plan if None.
         rank: of this process, which draws its share of each batch.
         size: number of processes that train together.
+        trusted: rows that are drawn as often as all others together, where there are fewer of them.
     """
 
     def __init__(
-        self, photos: Drawable, plan: Plan, start: int = 0, epochs: int | None = None, *, rank: int = 0, size: int = 1
+        self,
+        photos: Drawable,
+        plan: Plan,
+        start: int = 0,
+        epochs: int | None = None,
+        *,
+        rank: int = 0,
+        size: int = 1,
+        trusted: NDArray[np.int64] | None = None,
     ) -> None:
         self.plan, self.start, self.rank, self.size = plan, start, rank, size
         self.steps = plan.epoch_steps * (plan.epochs if epochs is None else epochs)
         self._rows = photos.rows
+        self._trusted = photos.rows if trusted is None else trusted
+        self._others = np.setdiff1d(photos.rows, self._trusted)
         # The boxes of a photo have many classes, which no choice of photos balances: their losses are weighted.
         self._probabilities = None
         if isinstance(photos, Photos) and plan.balance == "sampling":
@@ -119,10 +130,14 @@ class StepSampler(Sampler[list[Sample]]):
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """Rows of an epoch, and how many times each was drawn before: [photos, 2]."""
         random, photos = np.random.default_rng([self.plan.seed, epoch]), self.plan.epoch_photos
-        if self._probabilities is None:
+        if self._probabilities is not None:
+            rows = random.choice(self._rows, min(photos, len(self._rows)), p=self._probabilities)
+        elif len(self._trusted) < len(self._others):
+            half = min(photos, len(self._rows)) // 2
+            often = np.resize(random.permutation(self._trusted), min(photos, len(self._rows)) - half)
+            rows = random.permutation(np.concatenate([often, random.permutation(self._others)[:half]]))
+        else:
             rows = random.permutation(self._rows)[:photos]
-            return np.stack([rows, np.zeros_like(rows)], axis=1)
-        rows = random.choice(self._rows, min(photos, len(self._rows)), p=self._probabilities)
         draws: dict[int, int] = {}
         repetitions = np.zeros_like(rows)
         for position, row in enumerate(rows.tolist()):

@@ -82,6 +82,7 @@ class BoxLearner(StepLearner):
             labelled, rows = add_rows(rows, others)
         decoded = prepare.decode(version, rows, fit, "decoding train", loading)
         self.train = _photos(rows, replace(decoded, rows=decoded.rows[decoded.rows < labelled]), fit, plan.targets)
+        self._annotated = self.train.rows
         if plan.unlabelled:
             readable = decoded.rows[decoded.rows >= labelled]
             chosen = rows[readable.tolist()]
@@ -159,7 +160,7 @@ class BoxLearner(StepLearner):
 
     def batches(self, start: int, epochs: int, rank: int, size: int) -> DataLoader[Batch]:
         """See `StepLearner.batches`."""
-        sampler = StepSampler(self.train, self.plan, start, epochs, rank=rank, size=size)
+        sampler = StepSampler(self.train, self.plan, start, epochs, rank=rank, size=size, trusted=self._annotated)
         return step_loader(self._augmented(), sampler, self.plan)
 
     def _augmented(self) -> BoxDataset:
@@ -173,7 +174,7 @@ class BoxLearner(StepLearner):
 
     def example(self) -> bytes:
         """See `Learner.example`."""
-        places = next(iter(StepSampler(self.train, self.plan, size=self.plan.world)))
+        places = next(iter(StepSampler(self.train, self.plan, size=self.plan.world, trusted=self._annotated)))
         dataset = self._augmented()
         return preview.example_batch([dataset[place] for place in places], self.plan.targets)
 

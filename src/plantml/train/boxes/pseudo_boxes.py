@@ -2,8 +2,9 @@
 
 One teacher, whose confident boxes are trained on under strong augmentation: "A Simple Semi-Supervised Learning
 Framework for Object Detection" (STAC, Sohn et al. 2020). Its scores are calibrated, so that the threshold is a
-probability. What it is less sure of counts neither as an object nor as background. The boxes are a file of the run, so
-that a resumed run has the same.
+probability. What it is less sure of counts neither as an object nor as background. Annotated photos are drawn as often
+as all of these together, as in "Unbiased Teacher for Semi-Supervised Object Detection" (Liu et al. 2021). The boxes are
+a file of the run, so that a resumed run has the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
