@@ -111,3 +111,5 @@ def test_an_epoch_has_all_photos_that_got_a_label(cli, few, tmp_path, monkeypatc
     assert len(learner.photos.rows) == train
     assert learner.plan.epoch_photos == train  # of the same dataset, each counts once
     assert f"epoch_photos: {train}\n" in (tmp_path / "run" / "plan.yaml").read_text()
+    contract = json.loads((tmp_path / "run" / "bundle" / "model.json").read_text())["contract"]
+    assert contract["unlabelled"] == {"url": str(full.url), "version": full.number, "fingerprint": full.fingerprint}

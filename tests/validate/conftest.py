@@ -66,6 +66,7 @@ def contract(targets: Sequence[Target], **more) -> Contract:
         metrics={},
         seed=0,
         versions={},
+        **more,
     )
 
 

@@ -58,3 +58,15 @@ def test_no_photo_left_has_no_clean_score(paint, painted, judged):
 def test_a_dataset_that_is_named_by_a_relative_path_is_the_same(leaky, painted, judged, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert judged("data", painted()).leaks.leaked == judged(leaky, painted()).leaks.leaked == 3
+
+
+def test_photos_that_were_learnt_from_without_labels_leak_too(paint, painted, judged, leaky):
+    """Those that judged the training were not learnt from, though they are in the same dataset."""
+    season = paint([("rust", "rust", {}), ("none", "none", {}), ("rust", "rust", {"split": "val"})], "season")
+    own = Origin(url=season, version=1, fingerprint="")
+    labelled = Origin(url=leaky, version=1, fingerprint="")
+    leaks = judged(season, painted(dataset=labelled, unlabelled=own), split="all").leaks
+    assert (leaks.photos, leaks.leaked, leaks.trained) == (3, 3, 4 + 3)
+    assert judged(season, painted(dataset=labelled), split="all").leaks.leaked == 0
+    leaks = judged(leaky, painted(dataset=labelled, unlabelled=labelled)).leaks
+    assert (leaks.leaked, leaks.trained) == (3, 4 + 2)  # as without; a copy of a test photo was not learnt from

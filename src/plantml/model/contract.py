@@ -167,6 +167,9 @@ class Contract(BaseModel):
     )
     derived_from: str | None = Field(default=None, description="digest of the model that this one was quantised from")
     dataset: Origin
+    unlabelled: Origin | None = Field(
+        default=None, description="the dataset version whose photos it also learnt from, without their labels"
+    )
     metrics: Mapping[str, float] = Field(description="of the validation split")
     seed: int
     versions: Mapping[str, str] = Field(description="of plantml and the libraries that made it")

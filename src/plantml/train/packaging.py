@@ -29,7 +29,7 @@ from plantml.model.network import Deployed, PlantNet
 from plantml.model.runtimes import OnnxRuntime, Outputs
 from plantml.reporting import charts
 from plantml.targets import Target, tied, valid_combinations
-from plantml.train import calibration_report, prepare
+from plantml.train import calibration_report, prepare, unlabelled_photos
 from plantml.train.batches.loader import PixelSource
 from plantml.train.calibration_report import ConfidenceReport
 from plantml.train.covariates import COVARIATES
@@ -125,6 +125,7 @@ def package(
             crops=plan.crops or None,
             with_covariates=dataset_columns.fingerprint(version.rows, version.targets, names) if names else None,
         ),
+        unlabelled=unlabelled_photos.origin(plan),
         metrics={name: round(value, 6) for name, value in metrics.headline(reports).items()},
         seed=plan.seed,
         versions=plan.versions,

@@ -58,6 +58,7 @@ class Plan(FixedSettings):
         weights_sha256: of the pretrained weights that were named; empty for none.
         batch_size: photos per step, over all devices.
         withheld: targets that do not apply where another one has some class.
+        unlabelled_fingerprint: of the version that `unlabelled` names; empty for none.
         unlabelled_photos: that may be learnt from without their labels.
         unlabelled_left_out: other photos of their dataset, by reason.
         epoch_photos: photos per epoch: all, or a random sample where the budget allows no full epoch.
@@ -90,6 +91,7 @@ class Plan(FixedSettings):
     backbone: str
     parent: str
     weights_sha256: str = ""
+    unlabelled_fingerprint: str = ""
     unlabelled_photos: int = 0
     unlabelled_left_out: dict[str, int] = Field(default_factory=dict)
     input: Fit

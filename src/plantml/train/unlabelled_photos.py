@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from plantml import storage
 from plantml.data import versions
 from plantml.data.manifest import Version
 from plantml.errors import InputError
+from plantml.model.contract import Origin
+from plantml.train.plan import Plan
 from plantml.validate import leaks
-from plantml.validate.selection import DATASET
 
 LABELLED, NEAR = "labelled or judged", "near-duplicate of val or test"
 """Why photos are left out: the labelled dataset has a label for them or judges by them, or they are copies of those."""
@@ -44,15 +44,10 @@ def select_unlabelled(ref: str, labelled: Version, labels: Sequence[str]) -> Unl
     version = versions.load(ref)
     rows = version.usable().unique("image_id", keep="first", maintain_order=True).sort("image_id")
     known = labelled.usable()
-    judged = known.filter(pl.col("split").is_in(["val", "test"]))
     has_label = pl.any_horizontal(*(pl.col(name).is_not_null() for name in labels))
-    taken = pl.concat([known.filter(has_label), judged])["image_id"].unique()
+    taken = pl.concat([known.filter(has_label), leaks.judging_rows(labelled)])["image_id"].unique()
     others = rows.filter(~pl.col("image_id").is_in(taken.implode()))
-    near = leaks.leaked_rows(
-        others.with_columns(pl.lit(version.ref).alias(DATASET)),
-        judged.with_columns(home=pl.lit(storage.absolute(labelled.url))),
-    )
-    photos = others.filter(~pl.Series(near, dtype=pl.Boolean))
+    photos = leaks.apart_from_judging(others, version, labelled)
     counts = {LABELLED: rows.height - others.height, NEAR: others.height - photos.height}
     left_out = {why: number for why, number in counts.items() if number}
     if photos.is_empty():
@@ -63,6 +58,14 @@ def select_unlabelled(ref: str, labelled: Version, labels: Sequence[str]) -> Unl
             f"Name a dataset with other photos{fewer}, or leave out --unlabelled.",
         )
     return Unlabelled(version.url, version.number, photos, version.targets, version.commit, left_out)
+
+
+def origin(plan: Plan) -> Origin | None:
+    """The dataset version that a plan takes photos without their labels from."""
+    if not plan.unlabelled:
+        return None
+    url, _, number = plan.unlabelled.rpartition("@")
+    return Origin(url=url, version=int(number), fingerprint=plan.unlabelled_fingerprint)
 
 
 def add_rows(rows: pl.DataFrame, others: Unlabelled) -> tuple[int, pl.DataFrame]:

@@ -15,8 +15,9 @@ from plantml.data import duplicates, versions
 from plantml.data.manifest import Version
 from plantml.errors import PlantmlError
 from plantml.metrics import Interval
-from plantml.model.contract import Contract
+from plantml.model.contract import Contract, Origin
 from plantml.validate.scoring import Evaluation
+from plantml.validate.selection import DATASET
 
 _COLUMNS = ("image_id", "phash", "entropy", "contrast", "group", "home")
 
@@ -28,7 +29,7 @@ class Leaks:
     Attributes:
         photos: with a prediction.
         leaked: of them with a copy, a near-duplicate, or a photo of their group among the training photos.
-        trained: training photos that were compared with.
+        trained: training photos that were compared with, those without labels included.
         raw: headline scores of all.
         clean: headline scores of the others; empty if there are none, or nothing leaked.
         intervals: of the clean scores.
@@ -44,15 +45,41 @@ class Leaks:
 
 def training_rows(judged: Sequence[Version], contract: Contract) -> pl.DataFrame:
     """A model's training photos: the train split of its own version or, if that cannot be read, those of `judged`."""
-    origin, known = contract.dataset, judged
-    named = {_home(version) for version in judged}
-    # A dataset that nobody named is not asked for over the network.
-    if origin.url and (storage.is_local(origin.url) or storage.absolute(origin.url) in named):
-        with contextlib.suppress(PlantmlError):
-            known = [versions.load(f"{origin.url}@{origin.version}")]
-    tables = [version.usable("train").with_columns(home=pl.lit(_home(version))) for version in known]
+    own = _load(contract.dataset, judged)
+    tables = [_with_home(version.usable("train"), version) for version in ([own] if own else judged)]
     tables = [table for table in tables if not table.is_empty()]
     return pl.concat(tables, how="diagonal_relaxed") if tables else pl.DataFrame()
+
+
+def unlabelled_rows(judged: Sequence[Version], contract: Contract) -> pl.DataFrame:
+    """The photos that a model learnt from without their labels; none if their version cannot be read."""
+    version = _load(contract.unlabelled, judged) if contract.unlabelled else None
+    if version is None:
+        return pl.DataFrame()
+    rows, own = version.usable(), _load(contract.dataset, judged)
+    return _with_home(apart_from_judging(rows, version, own) if own else rows, version)
+
+
+def judging_rows(version: Version) -> pl.DataFrame:
+    """The usable photos that judge a training on a version: those of val and test."""
+    return version.usable().filter(pl.col("split").is_in(["val", "test"]))
+
+
+def apart_from_judging(rows: pl.DataFrame, version: Version, labelled: Version) -> pl.DataFrame:
+    """Rows of a version but those that judge a training on `labelled`, and near-duplicates of these."""
+    judging = judging_rows(labelled)
+    rows = rows.filter(~pl.col("image_id").is_in(judging["image_id"].implode()))
+    near = leaked_rows(rows.with_columns(pl.lit(version.ref).alias(DATASET)), _with_home(judging, labelled))
+    return rows.filter(~pl.Series(near, dtype=pl.Boolean))
+
+
+def _load(origin: Origin, judged: Sequence[Version]) -> Version | None:
+    """A version, if it can be read. A dataset that nobody named is not asked for over the network."""
+    named = {_home(version) for version in judged}
+    if origin.url and (storage.is_local(origin.url) or storage.absolute(origin.url) in named):
+        with contextlib.suppress(PlantmlError):
+            return versions.load(f"{origin.url}@{origin.version}")
+    return None
 
 
 def leaked_rows(rows: pl.DataFrame, trained: pl.DataFrame) -> NDArray[np.bool_]:
@@ -107,6 +134,10 @@ def as_json(result: Leaks) -> dict[str, Any]:
         "clean": result.clean,
         "intervals": result.intervals,
     }
+
+
+def _with_home(rows: pl.DataFrame, version: Version) -> pl.DataFrame:
+    return rows.with_columns(home=pl.lit(_home(version)))
 
 
 def _home(version: Version) -> str:

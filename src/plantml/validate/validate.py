@@ -90,7 +90,7 @@ def validate(
         decisions=_decisions(ours.items),
         slices=task.slices(outcomes, evaluation, rows, trained),
         leaks=leaks.leaks(
-            trained,
+            pl.concat([trained, leaks.unlabelled_rows(photos.versions, task.contract)], how="diagonal_relaxed"),
             photos.rows,
             readable,
             evaluation,

@@ -18,6 +18,7 @@ from plantml.model.contract import Architecture, Contract, Detection, Origin
 from plantml.model.detector import CentreNet, DeployedDetector
 from plantml.parsing import dump_yaml
 from plantml.reporting import charts, documents
+from plantml.train import unlabelled_photos
 from plantml.train.boxes import evaluation
 from plantml.train.boxes.evaluation import Predicted
 from plantml.train.boxes.photos import BoxPhotos
@@ -57,6 +58,7 @@ def package(net: CentreNet, plan: Plan, architecture: Architecture, val: BoxPhot
         unknown_threshold=_NEVER,
         withheld=plan.withheld or None,
         dataset=Origin(url=plan.dataset, version=plan.dataset_version, fingerprint=plan.fingerprint),
+        unlabelled=unlabelled_photos.origin(plan),
         seed=plan.seed,
         versions=plan.versions,
         **calibrated.of_contract,

@@ -255,6 +255,7 @@ def _unlabelled(
     resolver.reasons["unlabelled_left_out"] = "a model must not learn from what judges it"
     return {
         "unlabelled": unlabelled.ref,
+        "unlabelled_fingerprint": unlabelled.fingerprint,
         "unlabelled_photos": unlabelled.rows.height,
         "unlabelled_left_out": dict(left_out),
     }
