@@ -12,6 +12,7 @@ from plantml import storage
 from plantml.data import photos, versions
 from plantml.errors import Exit, StorageError
 from plantml.model import bundle
+from plantml.model.contract import Withheld
 
 CLASSES = {"category": ["bean", "tomato"], "health": ["diseased", "healthy"], "disease": ["blight", "none", "rust"]}
 
@@ -326,6 +327,24 @@ def reads(monkeypatch):
 
 
 PHOTOS = [(truth, shown, {}) for truth in ("none", "rust", "blight") for shown in ("none", "rust", "blight")]
+
+
+def test_what_does_not_apply_is_neither_right_nor_wrong(paint, painted, judged):
+    data = paint([("none", "none", {}), ("rust", "rust", {}), ("none", "rust", {}), ("none", "blight", {})])
+    rule = Withheld(targets=("health",), where="disease", label="blight")
+    plain, of_crops = painted(digest="plain"), painted(digest="crops", withheld=(rule,))
+    result = judged(data, of_crops)
+    assert [(report.target, report.photos) for report in result.reports] == [("health", 3), ("disease", 4)]
+    assert result.scores["health.accuracy"] == pytest.approx(2 / 3)
+    assert result.scores["joint_accuracy"] == pytest.approx(2 / 3)
+    assert judged(data, plain).scores["health.accuracy"] == pytest.approx(2 / 4)
+    alone = judged(paint([("none", "blight", {})] * 2, "alone"), of_crops)
+    assert [report.target for report in alone.reports] == ["disease"]
+    for first, second in ((of_crops, plain), (plain, of_crops)):  # models are compared where both answer
+        duels = judged(data, first, other=second).comparison.duels
+        assert {duel.target: duel.paired.photos for duel in duels if not duel.label} == {
+            "joint_accuracy": 3, "health": 3, "disease": 4,
+        }  # fmt: skip
 
 
 def test_a_remote_photo_is_read_once(paint, painted, judged, reads, tmp_path):

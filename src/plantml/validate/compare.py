@@ -164,7 +164,7 @@ def _duels(mine: Outcomes, others: Outcomes) -> list[Duel]:
     pairs = [(target, by_name[target.name]) for target in mine.targets if target.name in by_name]
     pairs = [(target, theirs) for target, theirs in pairs if target.kind != "value"]
     right = {target.name: (mine.right(target), others.right(theirs)) for target, theirs in pairs}
-    known = {target.name: mine.known(target) for target, _ in pairs}
+    known = {target.name: mine.known(target) & others.known(theirs) for target, theirs in pairs}
     if len(pairs) > 1:
         everywhere = np.logical_and.reduce(list(known.values()))
         first, second = (np.logical_and.reduce([both[side] for both in right.values()]) for side in (0, 1))
@@ -175,7 +175,7 @@ def _duels(mine: Outcomes, others: Outcomes) -> list[Duel]:
     for target, _ in pairs:
         if target.kind == "class":
             for number, label in enumerate(target.classes):
-                there = mine.truth[target.name] == number
+                there = (mine.truth[target.name] == number) & known[target.name]
                 if there.any():
                     paired = metrics.mcnemar(right[target.name][0][there], right[target.name][1][there])
                     duels.append(Duel(target.name, label, paired))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from plantml import metrics
 from plantml.metrics import Groups, Interval, Replicates, Report
 from plantml.metrics.statistics import MeanStatistic, Statistic, of_target
+from plantml.model.contract import Contract
 from plantml.targets import Target
 from plantml.validate.config import ValidateConfig
 from plantml.validate.predictions import Predictions
@@ -61,16 +62,39 @@ class Evaluation:
     replicates: Replicates
 
 
-def outcomes(targets: Sequence[Target], photos: Photos, predictions: Predictions, places: Sequence[int]) -> Outcomes:
-    """Outcomes of the photos at `places`, all readable; targets have the predicting model's classes."""
+def outcomes(
+    model: Contract, targets: Sequence[Target], photos: Photos, predictions: Predictions, places: Sequence[int]
+) -> Outcomes:
+    """Outcomes of the photos at `places`, all readable; targets have the predicting model's classes.
+
+    Where a prediction lacks a target because it does not apply, the label does not count: it is neither right nor
+    wrong.
+    """
     rows = photos.rows[list(places)]
+    withheld = _withheld(model, predictions, places)
+    labels = {target.name: rows[target.name].to_list() for target in targets}
+    for name in labels.keys() & withheld.keys():
+        labels[name] = [
+            None if left_out else label for label, left_out in zip(labels[name], withheld[name], strict=True)
+        ]
     return Outcomes(
         targets=targets,
-        truth={target.name: target.encode(rows[target.name].to_list()) for target in targets},
+        truth={target.name: target.encode(labels[target.name]) for target in targets},
         outputs={target.name: predictions.outputs(target.name, places) for target in targets},
         groups=groups_of(rows),
         shared=photos.shared,
     )
+
+
+def _withheld(model: Contract, predictions: Predictions, places: Sequence[int]) -> dict[str, Bools]:
+    """Which photos' predictions lack a target, by its name: bool [N], as in their records; of models of crops."""
+    numbers = {target.name: {label: at for at, label in enumerate(target.classes)} for target in model.targets}
+    left_out: dict[str, Bools] = {}
+    for rule in model.withheld or ():
+        applies = predictions.outputs(rule.where, places).argmax(axis=1) == numbers[rule.where][rule.label]
+        for name in rule.targets:
+            left_out[name] = left_out.get(name, False) | applies
+    return left_out
 
 
 def evaluate(outcomes: Outcomes, config: ValidateConfig) -> Evaluation:

@@ -66,7 +66,7 @@ class Task:
         self, model: Contract, targets: Sequence[Target], photos: Photos, predicted: Predictions, places: Sequence[int]
     ) -> Any:
         """Labels and outputs of the photos at `places`, all readable; targets have the predicting model's classes."""
-        return scoring.outcomes(targets, photos, predicted, places)
+        return scoring.outcomes(model, targets, photos, predicted, places)
 
     def evaluate(self, outcomes: Any) -> Any:
         """Scores with their intervals."""
