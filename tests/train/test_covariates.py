@@ -17,7 +17,7 @@ from plantml.export.onnx import example_inputs
 from plantml.imaging import Fit
 from plantml.model.contract import Architecture
 from plantml.model.covariates import Covariate
-from plantml.model.network import PlantNet
+from plantml.model.network import CovariateNet, PlantNet
 from plantml.model.runtimes import open_model
 from plantml.targets import Target
 from plantml.train import covariates, probe, warm_start
@@ -383,3 +383,20 @@ def test_what_columns_say_is_taken_over_by_class(covariate, make_plan, monkeypat
         assert new == ["covariates", "disease mildew"]
         assert not head.any()
     assert not head[1].any()
+
+
+def test_what_columns_say_stays_the_same_where_photos_have_another_mean() -> None:
+    """A temperature of 21 degrees means the same, whatever the other photos of a training measured."""
+
+    def number(mean: float, std: float) -> Covariate:
+        return Covariate(name="temperature", kind="number", mean=mean, std=std, low=-50, high=90)
+
+    variety = Covariate(name="variety", kind="class", classes=("a", "b", "c"))
+    disease = (Target("disease", "class", ("none", "rust")),)
+    old, new = (CovariateNet([variety, number(*scale)], disease) for scale in ((12.0, 4.0), (25.0, 7.0)))
+    state = {name: value.clone() for name, value in old.hidden.state_dict().items()}
+    state["weight"] = warm_start.rescaled(state["weight"], old.covariates, new.covariates)
+    new.hidden.load_state_dict(state)
+    values = torch.tensor([[1.0, 21.0], [2.0, -3.0], [0.0, 0.0]])
+    known = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    torch.testing.assert_close(new.hidden(new.encode(values, known)), old.hidden(old.encode(values, known)))

@@ -54,7 +54,9 @@ def load_parent_weights(net: PlantNet, parent: Bundle, plan: Plan) -> list[str]:
     net.backbone.load_state_dict(_below(state, "net.backbone."), strict=True)
     covariates = net.covariates if _described(contract.covariates or ()) == _described(plan.covariates) else None
     if covariates is not None:
-        covariates.hidden.load_state_dict(_below(state, "net.covariates.hidden."))
+        hidden = _below(state, "net.covariates.hidden.")
+        hidden["weight"] = rescaled(hidden["weight"], contract.covariates or (), plan.covariates)
+        covariates.hidden.load_state_dict(hidden)
     renamed = renames(plan, contract.dataset.url, contract.dataset.version)
     parent_targets = {target.name: target for target in contract.targets}
     new: list[str] = ["covariates"] if net.covariates is not covariates else []
@@ -120,8 +122,32 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
+def rescaled(weight: Tensor, before: Sequence[Covariate], after: Sequence[Covariate]) -> Tensor:
+    """The hidden layer of covariates for other means and deviations: the same outputs for the same values.
+
+    Args:
+        weight: of the layer, [hidden, width]; see `CovariateNet.encode`.
+        before: what it was trained for.
+        after: the same covariates with the means and deviations of other photos.
+    """
+    weight, at = weight.clone(), 0
+    for old, new in zip(before, after, strict=True):
+        if new.classes:
+            at += len(new.classes)
+            continue
+        assert old.mean is not None
+        assert old.std is not None
+        assert new.mean is not None
+        assert new.std is not None
+        value = weight[:, at].clone()  # (v - old.mean) / old.std is linear in (v - new.mean) / new.std and 1
+        weight[:, at] = value * (new.std / old.std)
+        weight[:, at + 1] += value * ((new.mean - old.mean) / old.std)
+        at += 2
+    return weight
+
+
 def _described(covariates: Sequence[Covariate]) -> list[tuple[str, tuple[str, ...] | None]]:
-    """What two models must have in common so that their layers fit; means and ranges may differ."""
+    """What two models must have in common so that their layers fit; means and ranges may differ, see `rescaled`."""
     return [(covariate.name, covariate.classes) for covariate in covariates]
 
 
