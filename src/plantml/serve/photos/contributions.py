@@ -201,7 +201,8 @@ class Contributions:
                 checked, flags = arrival_checks.checked_labels(of_file, version.targets, caller, new_class=new_class)
                 kept = None
                 if drawn is not None:
-                    kept, more = drawn_boxes.checked(drawn, _size(file), version, caller, new_class=new_class)
+                    size = file.facts.width, file.facts.height
+                    kept, more = drawn_boxes.checked(drawn, size, version, caller, new_class=new_class)
                     flags += more
             except LabelError as error:
                 outcomes.append(Outcome(file.name, "refused", code=error.what, why=error.why))
@@ -435,8 +436,6 @@ def _drafted(
     boxes: tuple[Box, ...] | None,
     key: bytes,
 ) -> Contribution:
-    facts = upload.scan.facts
-    assert facts is not None  # it could be decoded
     parts: list[Any] = [caller.name, upload.scan.image_id, sorted(labels.items())]
     if boxes is not None:
         parts.append([box.as_row() for box in boxes])
@@ -447,18 +446,13 @@ def _drafted(
         contributor=caller.name,
         name=upload.name,
         image_id=upload.scan.image_id,
-        format=facts.format,
-        width=facts.width,
-        height=facts.height,
+        format=upload.facts.format,
+        width=upload.facts.width,
+        height=upload.facts.height,
         labels=labels,
         boxes=boxes,
         flags=tuple(flags),
     )
-
-
-def _size(upload: Upload) -> tuple[int, int]:
-    assert upload.scan.facts is not None  # it could be decoded
-    return upload.scan.facts.width, upload.scan.facts.height
 
 
 def _rejection(

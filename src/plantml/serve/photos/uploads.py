@@ -50,6 +50,12 @@ class Upload:
         self.file.seek(0)
         return self.file.read()
 
+    @property
+    def facts(self) -> Facts:
+        """What its header says; every photo that can be decoded has one."""
+        assert self.scan.facts is not None
+        return self.scan.facts
+
 
 @dataclass(frozen=True)
 class Refused:
