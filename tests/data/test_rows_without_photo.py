@@ -14,6 +14,7 @@ from plantml.data import summary, versions
 from plantml.data.exporting import export_dataset
 from plantml.data.folds import of_fold
 from plantml.data.formats import list_source
+from plantml.data.importers.table import RowNames
 from plantml.data.importing import import_source
 from plantml.data.manifest import NO_PHOTO, Version
 from plantml.data.row_checks import first_fault
@@ -78,6 +79,12 @@ def test_names_are_those_of_a_column_of_ids_or_do_not_depend_on_the_order_of_row
     other = bring("humidity,image,disease,wind\n90,,rust,\n40,,none,\n", place="other")
     assert bare_rows(one)["name"].to_list() == bare_rows(other)["name"].to_list()
     assert one.version.fingerprint == other.version.fingerprint
+
+
+def test_a_row_that_is_called_like_a_numbered_one_gets_another_number() -> None:
+    names = RowNames(["id", "temperature"], "image")
+    found = [names.of({"id": name, "temperature": 1}) for name in ("7", "7", "7#2", "7")]
+    assert found == ["no-photo/7", "no-photo/7#2", "no-photo/7#2#2", "no-photo/7#3"]
 
 
 def test_a_corrected_label_of_a_row_with_an_id_is_noticed_and_not_taken(bring):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from plantml.concurrency import Stop, batched, silent
 from plantml.detect import journal as journals
 from plantml.detect import photo_list as listings
-from plantml.detect import writers
 from plantml.detect.detect import Detection
+from plantml.detect.formats import tables
 from plantml.detect.photo_list import PhotoList, Positions, Source
 from plantml.detect.results import Extras
 from plantml.model.pipeline import Prediction
@@ -83,7 +83,7 @@ def test_memory_hardly_grows_with_the_number_of_images(configured, tmp_path, mon
     monkeypatch.setattr(journals, "SEGMENT_ROWS", 250)
     monkeypatch.setattr(journals, "_SEGMENTS_CACHED", 2)
     monkeypatch.setattr(listings, "_PENDING", 512)
-    monkeypatch.setattr(writers, "_ROWS", 250)
+    monkeypatch.setattr(tables, "_ROWS", 250)
 
     def peak(count):
         out = tmp_path / f"{count}" / name

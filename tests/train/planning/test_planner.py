@@ -351,7 +351,8 @@ def test_a_model_of_photos_does_not_start_from_one_that_finds_boxes_or_anomalies
 
 def unlabelled(photos: int) -> Unlabelled:
     rows = pl.DataFrame({"image_id": [str(number) for number in range(photos)]})
-    return Unlabelled("season", 2, rows, (), None, {"near-duplicate": 3})
+    commit = SimpleNamespace(fingerprint="of season")
+    return Unlabelled("season", 2, rows, (), commit, {"near-duplicate": 3})
 
 
 def test_photos_without_labels_are_counted_and_pinned() -> None:
@@ -359,6 +360,7 @@ def test_photos_without_labels_are_counted_and_pinned() -> None:
     planned = planner.plan(TrainConfig(unlabelled="season"), inputs)
     assert (planned.unlabelled, planned.unlabelled_photos) == ("season@2", 900)
     assert planned.unlabelled_left_out == {"near-duplicate": 3}
+    assert planned.unlabelled_fingerprint == "of season"
     assert (planned.train_photos, planned.epoch_photos) == (100, 1000)
     assert planned.epochs == budget.usual_epochs(1000, "balanced", "finetune")
     assert planned.reasons["unlabelled_photos"]

@@ -112,6 +112,7 @@ class RowNames:
     def __init__(self, columns: Sequence[str], image_column: str) -> None:
         self._id = next((name for name in columns if name.lower() == _ID and name != image_column), None)
         self._seen: Counter[str] = Counter()
+        self._taken: set[str] = set()
 
     def of(self, row: Mapping[str, Any]) -> str:
         """The name of the next row without a photo."""
@@ -120,8 +121,12 @@ class RowNames:
             cells = sorted((key, str(value)) for key, value in row.items() if not _is_empty(value))
             name = hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:16]
         self._seen[name] += 1
-        number = f"#{self._seen[name]}" if self._seen[name] > 1 else ""
-        return f"{NO_PHOTO_FOLDER}/{name}{number}"
+        numbered = f"{name}#{self._seen[name]}" if self._seen[name] > 1 else name
+        while numbered in self._taken:  # another row is called so
+            self._seen[name] += 1
+            numbered = f"{name}#{self._seen[name]}"
+        self._taken.add(numbered)
+        return f"{NO_PHOTO_FOLDER}/{numbered}"
 
 
 def metadata_column(name: str, targets: Sequence[Target]) -> str:
