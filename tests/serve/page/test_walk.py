@@ -18,6 +18,7 @@ from plantml.registry import operations, publishing
 from plantml.targets import Target
 
 support = pytest.importorskip("selenium.webdriver.support.ui")
+exceptions = pytest.importorskip("selenium.common.exceptions")
 
 COLOURS = {"none": (230, 30, 30), "rust": (30, 230, 30), "blight": (30, 30, 230)}
 TINY = "mode: probe\nbackbone: test_convnext\npretrained: false\nsize: 32\nepochs: 30\naugment: 0\ndevice: cpu"
@@ -86,9 +87,13 @@ def walk(chromium, address, password, leaf):
         return chromium.find_element("css selector", selector)
 
     def wait_for(text, selector="main", seconds=20):
-        support.WebDriverWait(chromium, seconds).until(
-            lambda _: text in find(selector).text, f"no {text!r} on the page"
+        # The page may replace an element between its being found and its being read.
+        waiting = support.WebDriverWait(
+            chromium,
+            seconds,
+            ignored_exceptions=[exceptions.NoSuchElementException, exceptions.StaleElementReferenceException],
         )
+        waiting.until(lambda _: text in find(selector).text, f"no {text!r} on the page")
 
     chromium.get(address)
     find("#name").send_keys("admin")
