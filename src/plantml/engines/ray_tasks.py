@@ -109,17 +109,25 @@ class RayEngine:
 
 def cluster(address: str | None) -> tuple[str, str]:
     """The address of the cluster to connect to, as `ray.init` takes it, and what to call it; see `RayEngine`."""
-    from ray._private.utils import read_ray_address
-
     if address:
         return address, address
     if address := os.environ.get("RAY_ADDRESS"):
         return address, _STARTED if address == _NEW else f"the Ray cluster of RAY_ADDRESS, {address}"
-    if address := read_ray_address():
+    if address := _started_here():
         with contextlib.suppress(StorageError):
             _check_reachable(address)
             return address, f"the Ray cluster that was started on this machine, {address}"
     return _NEW, _STARTED
+
+
+def _started_here() -> str | None:
+    """The address that the latest `ray start` has left on this machine."""
+    try:
+        from ray._private.utils import read_ray_address  # Ray has no public function for it
+    except ImportError:  # a release without it: such a cluster is then joined by RAY_ADDRESS only
+        return None
+    address: str | None = read_ray_address()
+    return address
 
 
 def _check_reachable(address: str) -> None:
