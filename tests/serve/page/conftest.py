@@ -52,7 +52,7 @@ def resize(chromium, width, height=740):
 
 def complaints(chromium):
     """What the browser's console has to say: errors of scripts, violations of the CSP, files that are missing."""
-    return [entry["message"] for entry in chromium.get_log("browser") if entry["level"] != "INFO"]
+    return [entry["message"] for entry in chromium.get_log("browser") if entry["level"] in {"WARNING", "SEVERE"}]
 
 
 def sign_in(chromium, address, name):
