@@ -158,7 +158,7 @@ def test_a_detector_learns_from_what_it_finds_in_photos_without_boxes(
 @pytest.mark.usefixtures("trusting")
 def test_killed_and_repeated_with_photos_without_boxes_it_has_the_same_weights(cli, trays, teacher, season, tmp_path):
     arguments = ["train", trays, "--task", "boxes", *TINY, *unlabelled(teacher, season), "--checkpoint-every", "0.01"]
-    script = f"from plantml.train.unlabelled import pseudo_boxes\npseudo_boxes.LEAST = {TRUSTING}\n{KILLED}"
+    script = f"from plantml.train.boxes import pseudo_boxes\npseudo_boxes.LEAST = {TRUSTING}\n{KILLED}"
     command = [sys.executable, "-c", script, *map(str, arguments), "--out", str(tmp_path / "killed")]
     process = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert process.returncode == -signal.SIGKILL, process.stderr
