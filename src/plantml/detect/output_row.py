@@ -50,6 +50,6 @@ class OutputRow:
         return self.record
 
 
-def to_line(record: Record) -> str:
-    """A record as one line of JSON."""
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+def to_line(content: Mapping[str, Any] | list[Any]) -> str:
+    """A record, or a part of one, as one line of JSON."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))

@@ -41,7 +41,7 @@ def train(work: Work) -> Result:
     if find_spec("pytorch_lightning") is None:
         raise MissingExtraError("The challenger cannot be trained", "training is not installed", extra="train")
     from plantml.train import selection
-    from plantml.train import train as training
+    from plantml.train import train as training  # only this step needs torch
 
     config = work.config.train
     selected = selection.select(work.result("split")["dataset"], config)

@@ -39,7 +39,7 @@ class ImageLearner(StepLearner):
     def __init__(self, version: Version, plan: Plan, loading: Loading) -> None:
         self.data = prepare.load(version, plan, loading)
         self.photos, self._pseudo_labels = self.data.train, dict[str, int]()
-        self._planned, self.plan = plan, self._fitting(plan)
+        self._planned, self.plan = plan, plan.limited_to(len(self.photos.rows))
         self.left_out = self.data.left_out
         self.net = prepare.network(plan, self.data.train, offline=loading.machine.offline)
         self._embed = probe.in_torch(self.net, "cpu")
@@ -68,13 +68,9 @@ class ImageLearner(StepLearner):
             return probe.embed_plain(self.net, self.plan, data.train, rows, job)
 
         self.photos, self._pseudo_labels = pseudo_labels.complete(data, self.plan, run, embed)
-        self.plan = self._fitting(self._planned)
+        self.plan = self._planned.limited_to(len(self.photos.rows))
         counts = ", ".join(f"{name} {number}" for name, number in self._pseudo_labels.items())
         return f"Pseudo-labels of {others} unlabelled photos: {counts}."
-
-    def _fitting(self, plan: Plan) -> Plan:
-        """The plan with no more photos in an epoch than there are."""
-        return plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(self.photos.rows))})
 
     def module(self) -> PlantModule:
         """See `StepLearner.module`."""

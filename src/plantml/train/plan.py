@@ -136,6 +136,10 @@ class Plan(FixedSettings):
         whole, rest = divmod(self.epoch_photos, self.batch_size)
         return whole + (rest >= 2 * self.world or not whole)
 
+    def limited_to(self, photos: int) -> "Plan":
+        """The plan with no more photos in an epoch than there are."""
+        return self.model_copy(update={"epoch_photos": min(self.epoch_photos, photos)})
+
 
 def versions() -> dict[str, str]:
     """Versions of plantml, Python, and the libraries that a result depends on."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from plantml.about import __version__
 from plantml.detect.formats.box_classes import BoxClasses
-from plantml.detect.formats.json_lists import append, to_text
-from plantml.detect.output_row import OutputRow
+from plantml.detect.formats.json_lists import append
+from plantml.detect.output_row import OutputRow, to_line
 from plantml.model.contract import Contract
 from plantml.model.records import labels_of
 
@@ -34,9 +34,9 @@ def write(path: Path, rows: Iterable[OutputRow], contract: Contract) -> None:
         path.open("w", encoding="utf-8", newline="\n") as file,
         tempfile.TemporaryFile("w+", encoding="utf-8") as annotations,
     ):
-        file.write(f'{{"info":{to_text(info)},"licenses":[]')
+        file.write(f'{{"info":{to_line(info)},"licenses":[]')
         if classes is None:
-            file.write(f',"categories":{to_text(_categories(categories))}')
+            file.write(f',"categories":{to_line(_categories(categories))}')
         file.write(',"images":[')
         for image_id, row in enumerate(rows, start=1):
             record = row.unicode_record()
@@ -58,7 +58,7 @@ def write(path: Path, rows: Iterable[OutputRow], contract: Contract) -> None:
         shutil.copyfileobj(annotations, file, 1 << 20)
         file.write("]")
         if classes is not None:  # known only now
-            file.write(f',"categories":{to_text(_categories([("", name) for name in classes.names]))}')
+            file.write(f',"categories":{to_line(_categories([("", name) for name in classes.names]))}')
         file.write("}\n")
 
 

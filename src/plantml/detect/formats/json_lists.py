@@ -1,8 +1,9 @@
 """JSON lists, written item by item, so that memory does not grow with their length."""
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
+
+from plantml.detect.output_row import to_line
 
 
 def write_list(file: TextIO, items: Iterable[Mapping[str, Any]]) -> None:
@@ -15,9 +16,4 @@ def write_list(file: TextIO, items: Iterable[Mapping[str, Any]]) -> None:
 
 def append(file: TextIO, number: int, item: Mapping[str, Any]) -> None:
     """Write an item of a JSON list; the first has number 1."""
-    file.write(("," if number > 1 else "") + "\n" + to_text(item))
-
-
-def to_text(content: Any) -> str:
-    """JSON in one line."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    file.write(("," if number > 1 else "") + "\n" + to_line(item))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from plantml.about import __version__
-from plantml.detect.formats.json_lists import append, to_text
-from plantml.detect.output_row import OutputRow
+from plantml.detect.formats.json_lists import append
+from plantml.detect.output_row import OutputRow, to_line
 from plantml.model.contract import Contract
 
 VERSION = "1.4"
@@ -29,9 +29,9 @@ def write(path: Path, rows: Iterable[OutputRow], contract: Contract) -> None:
     is_detector = contract.detection is not None
     info = {"format_version": VERSION, "detector": "plantml", "classifier": f"plantml {__version__}"}
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(f'{{"info":{to_text(info)},"detection_categories":{{"{_PLANT}":"plant"}},')
+        file.write(f'{{"info":{to_line(info)},"detection_categories":{{"{_PLANT}":"plant"}},')
         file.write(
-            f'"classification_categories":{to_text({number: name for name, number in numbers.items()})},"images":['
+            f'"classification_categories":{to_line({number: name for name, number in numbers.items()})},"images":['
         )
         for number, row in enumerate(rows, start=1):
             append(file, number, _mega_image(row.unicode_record(), numbers, is_detector=is_detector))

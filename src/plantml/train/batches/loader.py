@@ -129,12 +129,12 @@ class StepSampler(Sampler[list[Sample]]):
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """Rows of an epoch, and how many times each was drawn before: [photos, 2]."""
-        random, photos = np.random.default_rng([self.plan.seed, epoch]), self.plan.epoch_photos
+        random, photos = np.random.default_rng([self.plan.seed, epoch]), min(self.plan.epoch_photos, len(self._rows))
         if self._probabilities is not None:
-            rows = random.choice(self._rows, min(photos, len(self._rows)), p=self._probabilities)
+            rows = random.choice(self._rows, photos, p=self._probabilities)
         elif len(self._trusted) < len(self._others):
-            half = min(photos, len(self._rows)) // 2
-            often = np.resize(random.permutation(self._trusted), min(photos, len(self._rows)) - half)
+            half = photos // 2
+            often = np.resize(random.permutation(self._trusted), photos - half)
             rows = random.permutation(np.concatenate([often, random.permutation(self._others)[:half]]))
         else:
             rows = random.permutation(self._rows)[:photos]

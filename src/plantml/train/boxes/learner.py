@@ -96,7 +96,7 @@ class BoxLearner(StepLearner):
         self._pseudo_boxes: dict[str, int] = {}
         if not len(self.train.rows) or not len(self.val.rows):
             raise prepare.unreadable(version, self.left_out)
-        self._planned, self.plan = plan, self._fitting(plan)
+        self._planned, self.plan = plan, plan.limited_to(len(self.train.rows))
         self.net = self.untrained(plan, offline=loading.machine.offline)
         labels = {name: np.concatenate([each[name] for each in self.train.labels]) for name in self.train.labels[0]}
         prepare.scale_values(self.net, labels)
@@ -144,12 +144,8 @@ class BoxLearner(StepLearner):
 
         self.train, counts = pseudo_boxes.complete(self.train, others, self.plan, run, find)
         self._pseudo_boxes = counts
-        self.plan = self._fitting(self._planned)
+        self.plan = self._planned.limited_to(len(self.train.rows))
         return f"Pseudo-boxes in {len(others.rows)} unlabelled photos: {counts['boxes']} in {counts['photos']} photos."
-
-    def _fitting(self, plan: Plan) -> Plan:
-        """The plan with no more photos in an epoch than there are."""
-        return plan.model_copy(update={"epoch_photos": min(plan.epoch_photos, len(self.train.rows))})
 
     def module(self) -> PhotoModule:
         """See `StepLearner.module`."""
